@@ -1,0 +1,149 @@
+"""The only road from an attack to audio: checks its promise, rounds to 16 bit, proves the budget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from staanet.core import Attack, Clip, Corpus, Goal, Progress, Targeted, Untargeted, Victim, silent
+from staanet.errors import BudgetExceeded, InvalidInput, UnusableClip
+from staanet.results import AdversarialClip, AdversarialSet
+
+
+def craft(
+    attack: Attack,
+    source: Victim,
+    clips: Corpus | Iterable[Clip],
+    *,
+    label: str | None = None,
+    batch_size: int = 1,
+    progress: Progress = silent,
+) -> AdversarialSet:
+    """Attack each clip, and return the clean and adversarial audio on the 16-bit grid.
+
+    The goal is to change the source's own clean answer, or, with ``label``, to reach that class.
+    ``seconds`` of a clip is the time of its batch, shared equally; it is the time of one clip at a
+    batch of one. Raises ``BudgetExceeded`` where an attack breaks its promise, ``InvalidInput``
+    where a clip does not fit the source.
+    """
+    wanted = list(clips.clips(source.sample_rate) if isinstance(clips, Corpus) else clips)
+    done: list[AdversarialClip] = []
+    for start in range(0, len(wanted), batch_size):
+        done += craft_batch(attack, source, wanted[start : start + batch_size], label=label)
+        progress("attack", len(done), len(wanted), "")
+    card = {"attack": type(attack).__name__.lower(), "source": source.name}
+    return AdversarialSet(done, card)
+
+
+def craft_batch(
+    attack: Attack, source: Victim, clips: Sequence[Clip], *, label: str | None = None
+) -> list[AdversarialClip]:
+    """Attack a few clips as one padded batch; see ``craft``."""
+    device = next((p.device for p in source.parameters()), torch.device("cpu"))
+    x, lengths = collate(clips, source, device)
+    goal = _goal(source, x, lengths, label)
+    with _QueryCounter(source) as count:
+        _synchronise(device)
+        begun = time.perf_counter()
+        x_adv = attack(source, x, goal, lengths)
+        _synchronise(device)
+        seconds = (time.perf_counter() - begun) / len(clips)
+    return [
+        AdversarialClip(
+            clean=clip,
+            adversarial=_proven(attack, clip, x_adv[row]),
+            seconds=seconds,
+            queries=count.queries // len(clips),
+            wanted=label,
+        )
+        for row, clip in enumerate(clips)
+    ]
+
+
+def collate(
+    clips: Sequence[Clip], source: Victim, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor | None]:
+    """Clips as ``[B, T]`` padded with zeros and their ``lengths [B]``, None where all are equal."""
+    for clip in clips:
+        if clip.sample_rate != source.sample_rate:
+            raise InvalidInput(
+                f"is {clip.sample_rate} Hz but {source.name} expects {source.sample_rate} Hz",
+                where=clip.id,
+                remedy="Load it at the victim's rate",
+            )
+        if len(clip.samples) < source.minimum_samples:
+            raise UnusableClip(
+                f"{1000 * len(clip.samples) / clip.sample_rate:.1f} ms is shorter than the "
+                f"{1000 * source.minimum_samples / source.sample_rate:.1f} ms that {source.name} "
+                "needs",
+                where=clip.id,
+                remedy="Give a longer clip",
+            )
+    longest = max(len(clip.samples) for clip in clips)
+    x = torch.zeros(len(clips), longest)
+    for row, clip in enumerate(clips):
+        x[row, : len(clip.samples)] = clip.waveform
+    lengths = torch.tensor([len(clip.samples) for clip in clips], device=device)
+    return x.to(device), None if int(lengths.min()) == longest else lengths
+
+
+def _goal(source: Victim, x: Tensor, lengths: Tensor | None, label: str | None) -> Goal:
+    if label is not None:
+        if label not in source.labels:
+            raise InvalidInput(
+                f"{source.name} knows no class '{label}'",
+                remedy=f"Known: {', '.join(source.labels)}",
+            )
+        return Targeted(source.labels.index(label))
+    with torch.inference_mode():
+        answer = source(x, lengths).argmax(dim=1)
+    return Untargeted(answer.clone())
+
+
+def _proven(
+    attack: Attack, clip: Clip, x_adv: Tensor
+) -> np.ndarray[tuple[int], np.dtype[np.int16]]:
+    raw = x_adv[: len(clip.samples)].detach().cpu().numpy()
+    if not np.isfinite(raw).all():
+        raise BudgetExceeded(
+            f"{type(attack).__name__} returned {int((~np.isfinite(raw)).sum())} non-finite samples",
+            where=clip.id,
+            remedy="This is a fault of the attack, not of the clip",
+        )
+    adversarial = attack.budget.fit(clip.samples, raw)
+    broken = attack.budget.violations(clip.samples, adversarial)
+    if broken:
+        raise BudgetExceeded(
+            f"{type(attack).__name__}: {'; '.join(broken)}",
+            where=clip.id,
+            remedy="This is a fault of the attack, not of the clip",
+        )
+    return adversarial
+
+
+@dataclass
+class _QueryCounter:
+    """Counts the clips that pass through a victim, padding and gradients aside."""
+
+    source: Victim
+    queries: int = field(default=0, init=False)
+
+    def __enter__(self) -> _QueryCounter:
+        def seen(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            self.queries += len(inputs[0])
+
+        self.handle = self.source.register_forward_pre_hook(seen)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.handle.remove()
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,29 @@
+"""The control without which no fooling rate means anything: noise of the same budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from staanet import audio
+from staanet.attacks.support import best_ranked, clip_noise
+from staanet.core import Budget, Goal, Victim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Random:
+    """Move as many samples as the budget allows by all of epsilon, at random places, either way."""
+
+    budget: Budget = Budget(epsilon=0.03, max_density=0.2)
+    seed: int = 0
+
+    def __call__(
+        self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
+    ) -> Tensor:
+        places, signs = clip_noise(x, lengths, self.seed, draws=2)
+        support = best_ranked(places, self.budget, lengths)
+        epsilon = self.budget.steps / audio.FULL_SCALE
+        delta = torch.where(signs < 0.5, -epsilon, epsilon) * support
+        return (x + delta).clamp(-1, 1)

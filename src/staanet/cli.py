@@ -1,0 +1,506 @@
+"""The command line: parses, calls one function, prints one table. Only this module prints or exits.
+
+Heavy libraries are imported inside the commands, so that ``staanet --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from staanet.errors import InvalidInput, StaaNetError, printable, unknown_name
+
+if TYPE_CHECKING:
+    from staanet.core import Corpus
+    from staanet.pipeline import Quarantine
+
+app = typer.Typer(
+    name="staanet",
+    help="Measure how easily an audio classifier is fooled by sparse adversarial changes "
+    "(STAA-Net, arXiv 2402.01227), on your own models and data.\n\n"
+    "Start with: staanet run quick --out runs/quick",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Seed = Annotated[int, typer.Option(help="Fixes the split, the weights and every draw.", min=0)]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result (or the error) as JSON.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first unusable clip.")]
+CorpusName = Annotated[
+    str, typer.Argument(metavar="CORPUS", help="KIND:PATH, for example emodb:data/emodb.")
+]
+
+STOPPED, QUARANTINED = 130, 4
+
+
+class Interrupted(StaaNetError):
+    """A signal asked the command to end; finished work is valid."""
+
+    exit_code = 5
+
+
+def entry() -> NoReturn:
+    """The console script."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve an LSTM's own
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app()
+    except BrokenPipeError:  # the reader of a pipe has gone: nothing left to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(0)
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    raise Interrupted(
+        "stopped by SIGTERM", remedy="Finished work is kept: run the same command again"
+    )
+
+
+def command(name: str, example: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a command whose errors are one line (or JSON) and whose ``--help`` has an example."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(*args, **kwargs)
+            except StaaNetError as error:
+                if kwargs.get("debug"):
+                    raise
+                _complain(error, as_json=bool(kwargs.get("json_output")))
+                raise typer.Exit(error.exit_code) from None
+            except KeyboardInterrupt:
+                _say("staanet: stopped; finished work is kept: run the same command again")
+                raise typer.Exit(STOPPED) from None
+
+        guarded.__doc__ = f"{function.__doc__}\n\nExample: {example}"
+        return app.command(name)(guarded)
+
+    return register
+
+
+def _complain(error: StaaNetError, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(error.to_dict()))
+    _say(f"staanet: error: {error}")
+
+
+def _say(text: str) -> None:
+    safe = text.encode(sys.stderr.encoding or "ascii", "backslashreplace")
+    sys.stderr.write(safe.decode(sys.stderr.encoding or "ascii") + "\n")
+
+
+def _show(text: str) -> None:
+    safe = text.encode(sys.stdout.encoding or "ascii", "backslashreplace")
+    sys.stdout.write(safe.decode(sys.stdout.encoding or "ascii") + "\n")
+
+
+def _finish(result: Mapping[str, Any], quarantine: Quarantine, *, json_output: bool) -> None:
+    """Print the result as JSON if asked, name what was put aside, and leave with the right code."""
+    if json_output:
+        print(json.dumps({**result, "quarantined": quarantine.rows}, allow_nan=False, default=str))
+    for row in quarantine.rows[:20]:
+        _say(f"staanet: put aside: {printable(row['file'])}: {row['reason']}")
+    if len(quarantine.rows) > 20:
+        _say(f"staanet: and {len(quarantine.rows) - 20} more")
+    if quarantine.rows:
+        raise typer.Exit(QUARANTINED)
+
+
+# ---------------------------------------------------------------- progress
+
+
+@dataclass
+class Bars:
+    """Progress on standard error: a bar with remaining time on a terminal, else a line at times."""
+
+    begun: dict[str, float] = field(default_factory=dict)
+    said: float = 0.0
+
+    @classmethod
+    @contextmanager
+    def shown(cls) -> Iterator[Callable[[str, int, int, str], None]]:
+        if not sys.stderr.isatty():
+            yield cls().line
+            return
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        with Progress(
+            TextColumn("{task.description:<28.28}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
+            console=Console(stderr=True),
+        ) as bars:  # fmt: skip
+            tasks: dict[str, Any] = {}
+
+            def bar(what: str, done: int, total: int, figures: str = "") -> None:
+                if what not in tasks:
+                    tasks[what] = bars.add_task(printable(what), total=total, figures="")
+                bars.update(tasks[what], completed=done, total=total, figures=figures)
+
+            yield bar
+
+    def line(self, what: str, done: int, total: int, figures: str = "") -> None:
+        now = time.monotonic()
+        begun = self.begun.setdefault(what, now)
+        if now - self.said < 10 and (done < total or now - begun < 2):
+            return
+        self.said = now
+        left = (now - begun) / max(done, 1) * (total - done)
+        tail = f", {figures}" if figures else ""
+        _say(f"{what}: {done}/{total}, about {left:.0f} s left{tail}")
+
+
+# ---------------------------------------------------------------- commands
+
+
+@command("run", "staanet run emodb --set corpus=emodb:data/emodb --out runs/emodb")
+def run(
+    recipe: Annotated[str, typer.Argument(help="A shipped name (quick, emodb) or a TOML file.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/RECIPE].")] = None,
+    set_: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Replace a value.")
+    ] = [],  # noqa: B006
+    seed: Annotated[int | None, typer.Option(help="Replaces the recipe's seed.", min=0)] = None,
+    device: Device = "cpu",
+    strict: Strict = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """A whole experiment: corpus, victims, generator, attacks, evaluation, report; resumable."""
+    from staanet import config, pipeline
+
+    overrides = [*set_, *([f"seed={seed}"] if seed is not None else [])]
+    loaded = config.load_recipe(recipe, overrides)
+    folder = out or Path("runs") / loaded.name
+    words = ["staanet", "run", recipe, *(w for o in overrides for w in ("--set", o))]
+    with Bars.shown() as progress:
+        matrix, quarantine = pipeline.run(
+            loaded, folder, command=shlex.join([*words, "--out", str(folder)]), device=device,
+            strict=strict, progress=progress,
+        )  # fmt: skip
+    if not json_output:
+        _show(_findings(matrix.summary))
+        _show(f"\nReport: {folder / 'report' / 'index.html'}")
+    _finish(
+        {"run": str(folder), "summary": dict(matrix.summary)}, quarantine, json_output=json_output
+    )
+
+
+@command("corpus", "staanet corpus emodb:data/emodb --out manifest.csv")
+def corpus(
+    name: CorpusName,
+    out: Annotated[Path | None, typer.Option(help="Also write a manifest as CSV.")] = None,
+    seed: Seed = 0,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """What a corpus holds: clips, classes, speakers, lengths, split, problems."""
+    from staanet import corpora, results, storage
+
+    loaded = corpora.load_corpus(name)
+    with Bars.shown() as progress:
+        described = corpora.describe(loaded, seed, progress=progress)
+    if out is not None:
+        rows = [
+            {
+                "file": str(u.path),
+                "id": u.id,
+                "label": u.label or "",
+                "speaker": u.speaker,
+                "sex": u.sex or "",
+            }
+            for u in loaded.utterances
+        ]
+        storage.write_text(out, results.table(["file", "id", "label", "speaker", "sex"], rows))
+    if json_output:
+        print(json.dumps(described, allow_nan=False, default=str))
+    else:
+        _show(corpora.as_text(described))
+    if described["problems"]:
+        raise typer.Exit(QUARANTINED)
+
+
+@command(
+    "train-victim", "staanet train-victim emodb:data/emodb emo18 --out runs/emodb/victims/emo18"
+)
+def train_victim(
+    corpus: CorpusName,
+    name: Annotated[str, typer.Argument(help="emo18 or zhao19.")],
+    out: Annotated[Path, typer.Option(help="Victim folder to write.")],
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1500,
+    batch_size: Annotated[int, typer.Option(min=2)] = 16,
+    seconds: Annotated[float, typer.Option(min=0.05, help="Length of a training crop.")] = 2.0,
+    learning_rate: Annotated[float, typer.Option(min=1e-9)] = 1e-3,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Judgements without progress.")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    strict: Strict = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a victim on the speaker-disjoint train part; prints UAR on dev and test."""
+    from staanet import corpora, pipeline, storage
+    from staanet.config import VictimRecipe
+
+    recipe = VictimRecipe(
+        steps=steps, batch_size=batch_size, seconds=seconds, learning_rate=learning_rate,
+        patience=patience,
+    )  # fmt: skip
+    loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
+    with storage.FolderLock(_made(out)), Bars.shown() as progress:
+        pipeline.train_victim(
+            loaded, name, out, recipe=recipe, seed=seed, device=device, quarantine=quarantine,
+            progress=progress,
+        )  # fmt: skip
+        quarantine.save(out)
+    card = storage.read_card(out, "victim")
+    if not json_output:
+        _show(f"{name}: UAR {card['dev_uar']:.3f} on dev, {card['test_uar']:.3f} on test -> {out}")
+    _finish(card, quarantine, json_output=json_output)
+
+
+@command(
+    "train-generator",
+    "staanet train-generator emodb:data/emodb --source runs/emodb/victims/emo18 --out gen",
+)
+def train_generator(
+    corpus: CorpusName,
+    source: Annotated[Path, typer.Option(help="Folder of the victim to train against.")],
+    out: Annotated[Path, typer.Option(help="Generator folder to write.")],
+    network: Annotated[str, typer.Option(help="small or paper.")] = "small",
+    epsilon: Annotated[
+        float, typer.Option(help="Largest change of a sample, of full scale 1.")
+    ] = 0.03,
+    max_density: Annotated[float, typer.Option(help="Largest share of samples changed.")] = 0.2,
+    steps: Annotated[int, typer.Option(min=1)] = 1000,
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    seconds: Annotated[float, typer.Option(min=0.05, help="Length of a training crop.")] = 1.5,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    strict: Strict = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train STAA-Net against a victim, on the corpus's train part; no labels are used."""
+    from staanet import corpora, pipeline, storage, victims
+    from staanet.config import GeneratorRecipe
+
+    recipe = GeneratorRecipe(
+        network=network, epsilon=epsilon, max_density=max_density, steps=steps,
+        batch_size=batch_size, seconds=seconds,
+    )  # fmt: skip
+    loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
+    victim = victims.load_victim(source).to(device)
+    with storage.FolderLock(_made(out)), Bars.shown() as progress:
+        pipeline.train_generator(
+            loaded, victim, source, out, recipe=recipe, seed=seed, device=device,
+            quarantine=quarantine, progress=progress,
+        )  # fmt: skip
+        quarantine.save(out)
+    card = storage.read_card(out, "generator")
+    if not json_output:
+        _show(
+            f"fooling rate on dev {card['dev_fooling_rate']:.3f} at density <= {max_density}, "
+            f"epsilon {epsilon} -> {out}"
+        )
+        for flag in card["flags"]:
+            _say(f"staanet: warning: {flag}")
+    _finish(card, quarantine, json_output=json_output)
+
+
+@command("attack", "staanet attack speech.wav --generator runs/quick/generators/emo18 --out fooled")
+def attack(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Files, folders, or KIND:PATH.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the adversarial set.")],
+    attack: Annotated[str, typer.Option(help="staa, pgd or random.")] = "staa",
+    generator: Annotated[Path | None, typer.Option(help="Generator folder (for staa).")] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="Victim folder [default: the generator's].")
+    ] = None,
+    epsilon: Annotated[
+        float, typer.Option(help="Largest change of a sample, of full scale 1.")
+    ] = 0.03,
+    max_density: Annotated[
+        float | None, typer.Option(help="Largest share of samples changed.")
+    ] = None,
+    match: Annotated[
+        Path | None, typer.Option(help="Change as many samples as this set did.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Aim at this class instead of any other.")
+    ] = None,
+    part: Annotated[str, typer.Option(help="Of a corpus: train, dev, test or all.")] = "test",
+    seed: Seed = 0,
+    device: Device = "cpu",
+    strict: Strict = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Adversarial audio from files, folders or a corpus split, as 16-bit WAV with its metrics."""
+    from staanet import pipeline, storage, victims
+    from staanet.config import AttackRecipe
+
+    if source is None and generator is None:
+        raise InvalidInput("no victim to attack", remedy="Pass --source VICTIM or --generator DIR")
+    victim = victims.load_victim(source) if source else pipeline.source_of(generator or Path())
+    victim = victim.to(device)
+    density = max_density
+    if attack == "staa" and generator is not None and density is None:
+        density = float(storage.read_card(generator, "generator")["max_density"])
+    quarantine = pipeline.Quarantine(strict)
+    corpus = _inputs(inputs, part, seed, out)
+    with storage.FolderLock(_made(out)), Bars.shown() as progress:
+        clips = pipeline.load_clips(corpus, victim, quarantine, progress)
+        plan = pipeline.plan_attack(
+            attack, AttackRecipe(attack=attack, epsilon=epsilon, max_density=density), victim,
+            generator=generator, matched=match, label=label, seed=seed, device=device,
+        )  # fmt: skip
+        made = pipeline.attack(plan, clips, out, quarantine=quarantine, progress=progress)
+        quarantine.save(out)
+        rows = pipeline.answers(made, victim)
+    if not json_output:
+        _show(_table(
+            ["clip", f"{victim.name} before", "after", "changed", "of samples", "SNR dB"],
+            [[r["id"], r["before"], r["after"], r["l0"], f"{100 * r['density']:.2f} %", _db(r["snr_db"])]
+             for r in rows[:40]],
+        ))  # fmt: skip
+        fooled = sum(r["before"] != r["after"] for r in rows)
+        _show(f"\n{fooled} of {len(rows)} answers changed -> {out}")
+    _finish({"out": str(out), "clips": rows}, quarantine, json_output=json_output)
+
+
+@command(
+    "evaluate",
+    "staanet evaluate runs/emodb/adversarial/* --target runs/emodb/victims/zhao19 --out check",
+)
+def evaluate(
+    adversarial: Annotated[
+        list[Path], typer.Argument(metavar="ADVERSARIAL...", help="Adversarial sets.")
+    ],
+    target: Annotated[list[Path], typer.Option(help="Victim folder; repeat for several.")],
+    out: Annotated[Path, typer.Option(help="Folder for results.parquet and summary.json.")],
+    seed: Seed = 0,
+    device: Device = "cpu",
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """The transfer matrix, computed from the audio files on disk."""
+    from staanet import pipeline, storage, victims
+
+    targets = [victims.load_victim(folder).to(device) for folder in target]
+    with storage.FolderLock(_made(out)), Bars.shown() as progress:
+        matrix = pipeline.evaluate(adversarial, targets, out, progress=progress)
+    if not json_output:
+        _show(_findings(matrix.summary))
+        _show(f"\n-> {out}")
+    _finish(dict(matrix.summary), pipeline.Quarantine(), json_output=json_output)
+
+
+@command("report", "staanet report runs/quick")
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")],
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Tables, figures and one page with sound, from a run's files."""
+    from staanet import pipeline
+    from staanet import report as pages
+
+    with Bars.shown() as progress:
+        page = pages.build(folder, progress=progress)
+    if not json_output:
+        _show(f"Report: {page}")
+    _finish({"report": str(page)}, pipeline.Quarantine(), json_output=json_output)
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _inputs(inputs: Sequence[str], part: str, seed: int, out: Path) -> Corpus:
+    from staanet import corpora
+
+    if len(inputs) == 1 and inputs[0].split(":")[0] in corpora.CORPORA:
+        whole = corpora.load_corpus(inputs[0])
+        if part == "all":
+            return whole
+        parts = {p.part: p for p in whole.split(seed)}
+        if part not in parts:
+            raise unknown_name("part", part, [*parts, "all"])
+        return parts[part]
+    return corpora.unlabelled([Path(item) for item in inputs], leave_out=out)
+
+
+def _findings(summary: Mapping[str, Any]) -> str:
+    targets = list(summary["targets"])
+    cells = {(c["attack"], c["source"], c["target"]): c for c in summary["cells"]}
+    rows = []
+    for attack, source in dict.fromkeys((c["attack"], c["source"]) for c in summary["cells"]):
+        some = cells[attack, source, targets[0]]
+        rows.append([
+            attack, source, *(_rate(cells[attack, source, t]) for t in targets),
+            _number(some["mean"]["density"], ".3f"), _number(some["mean"]["snr_db"], ".1f"),
+            _number(some["seconds_median"], ".3f"),
+        ])  # fmt: skip
+    head = ["attack", "source", *(f"fools {t}" for t in targets), "density", "SNR dB", "s/clip"]
+    flags = "".join(f"\nwarning: {flag}" for flag in summary["flags"])
+    return _table(head, rows) + flags
+
+
+def _rate(cell: Mapping[str, Any]) -> str:
+    value = cell["fooling_rate"]["value"]
+    return (
+        f"n/a (0 of {cell['count']})"
+        if value is None
+        else f"{100 * value:.1f} % of {cell['count']}"
+    )
+
+
+def _number(value: float | None, form: str) -> str:
+    return "n/a" if value is None else format(value, form)
+
+
+def _db(value: float | None) -> str:
+    return "untouched" if value is None else f"{value:.1f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    cells = [list(head), *([printable(str(value)) for value in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = [
+        "  ".join(value.ljust(w) for value, w in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])

@@ -1,0 +1,237 @@
+"""Recipes: a whole experiment as a short TOML file, read into frozen dataclasses.
+
+An unknown key is an error that suggests the right one. ``--set victims.emo18.steps=100`` replaces
+one value by its path. Recipes that come with the package are found by their name (``quick``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from staanet.errors import InvalidInput, printable, unknown_name
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+LARGEST_RECIPE = 1 << 20  # bytes; a recipe is a page of text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VictimRecipe:
+    """How one victim is trained; ``network`` is its registry name, by default the table's key."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    network: str = ""
+    steps: Count = 1500
+    batch_size: Count = 16
+    seconds: Positive = 2.0
+    learning_rate: Positive = 1e-3
+    evaluate_every: Count = 50
+    patience: Count | None = None
+    speed: Annotated[float, Field(ge=0, lt=0.9)] = 0.1
+    """Crops are played at a speed drawn from 1 +- this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratorRecipe:
+    """How the generator is trained against each of its sources."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    network: str = "small"
+    sources: tuple[str, ...] = ("emo18",)
+    epsilon: Share = 0.03
+    max_density: Share = 0.2
+    steps: Count = 1000
+    batch_size: Count = 16
+    seconds: Positive = 1.5
+    learning_rate: Positive = 1e-3
+    evaluate_every: Count = 100
+    patience: Count | None = None
+    speed: Annotated[float, Field(ge=0, lt=0.9)] = 0.1
+    kappa: NotNegative | None = None
+    """A clip fooled by this margin pushes no further; absent: it always does. The paper: 0."""
+    magnitude: NotNegative = 0.0
+    quantisation: NotNegative = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttackRecipe:
+    """One attack on the test clips from each source."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    attack: str = ""
+    """Registry name, by default the table's key."""
+    title: str = ""
+    epsilon: Share = 0.03
+    max_density: Share | None = None
+    match: str = ""
+    """Change, clip by clip, as many samples as this attack of the recipe did."""
+    settings: dict[str, int | float | bool] = field(default_factory=dict)
+    """Further fields of the attack's dataclass, such as ``steps`` of ``pgd``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyntheticRecipe:
+    """How much embedded speech is rendered where the corpus is ``synthetic:``."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    voices: Annotated[int, Field(ge=6, le=20)] = 10
+    sentences: Annotated[int, Field(ge=2, le=40)] = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A whole experiment, from a corpus to a report."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    name: Name
+    corpus: str
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    victims: dict[Name, VictimRecipe]
+    generator: GeneratorRecipe
+    attacks: dict[Name, AttackRecipe]
+    synthetic: SyntheticRecipe = field(default_factory=SyntheticRecipe)
+
+    def __post_init__(self) -> None:
+        for source in self.generator.sources:
+            if source not in self.victims:
+                raise unknown_name("source in [generator]", source, self.victims)
+        for key, attack in self.attacks.items():
+            if attack.match and attack.match not in self.attacks:
+                raise unknown_name(f"match in [attacks.{key}]", attack.match, self.attacks)
+            if attack.match == key:
+                raise InvalidInput(f"[attacks.{key}] matches itself", remedy="Name another attack")
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or path and apply ``KEY=VALUE`` overrides.
+
+    Raises ``InvalidInput`` naming the file, the key and what would be right.
+    """
+    path = find_recipe(name_or_path)
+    try:
+        raw = path.read_bytes()
+        if len(raw) > LARGEST_RECIPE:
+            raise InvalidInput(
+                f"is {len(raw)} bytes; a recipe has at most {LARGEST_RECIPE}", where=path,
+                remedy="Pass a TOML recipe",
+            )  # fmt: skip
+        tree = tomllib.loads(raw.decode("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as problem:
+        raise InvalidInput(
+            f"is not a readable TOML file ({printable(str(problem))})", where=path,
+            remedy="Correct it, or start from a shipped recipe",
+        ) from problem  # fmt: skip
+    for override in overrides:
+        _override(tree, override)
+    return parse_recipe(tree, where=path)
+
+
+def parse_recipe(tree: Mapping[str, Any], *, where: object = "recipe") -> Recipe:
+    """A recipe from a decoded TOML tree; ``InvalidInput`` says which key is wrong and why."""
+    try:
+        return TypeAdapter(Recipe).validate_python(tree)
+    except ValidationError as problem:
+        raise _explained(problem, where) from problem
+    except InvalidInput as problem:
+        raise InvalidInput(problem.what, where=where, remedy=problem.remedy) from problem
+
+
+def to_tree(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain values that ``tomli_w`` writes and ``parse_recipe`` reads back."""
+    tree: dict[str, Any] = _plain(dataclasses.asdict(recipe))
+    return tree
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The recipe, every default spelled out, as TOML text."""
+    import tomli_w
+
+    return tomli_w.dumps(to_tree(recipe))
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Recipes that come with the package, by name."""
+    inside = Path(__file__).parent / "recipes"  # in a wheel
+    folder = inside if inside.is_dir() else Path(__file__).parents[2] / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """The file of a shipped name, or the path itself."""
+    shipped = shipped_recipes()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    path = Path(name_or_path)
+    if path.suffix != ".toml" and not path.is_file():
+        raise unknown_name("recipe", name_or_path, shipped)
+    return path
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items() if inner is not None}
+    return [_plain(inner) for inner in value] if isinstance(value, tuple | list) else value
+
+
+def _override(tree: dict[str, Any], text: str) -> None:
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise InvalidInput(
+            f"--set '{printable(text)}' is not KEY=VALUE", remedy="Write, say, --set seed=1"
+        )
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        parsed = value  # a bare word, such as emodb:PATH
+    *tables, last = key.split(".")
+    branch = tree
+    for name in tables:
+        branch = branch.setdefault(name, {})
+        if not isinstance(branch, dict):
+            raise InvalidInput(
+                f"--set '{printable(text)}': '{name}' is a value, not a table",
+                remedy="Give the path of one value",
+            )
+    branch[last] = parsed
+
+
+def _explained(problem: ValidationError, where: object) -> InvalidInput:
+    error = problem.errors(include_url=False)[0]
+    parts = [str(part) for part in error["loc"]]
+    place = ".".join(parts) or "recipe"
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, InvalidInput):
+        return InvalidInput(cause.what, where=where, remedy=cause.remedy)
+    if error["type"] == "unexpected_keyword_argument":
+        known = [f.name for f in dataclasses.fields(_type_at(parts[:-1]))]
+        return unknown_name(
+            "key", place, [".".join([*parts[:-1], name]) for name in known], where=where
+        )
+    given = (
+        ""
+        if error["type"].startswith("missing")
+        else f" (got {printable(repr(error['input']))[:80]})"
+    )
+    return InvalidInput(
+        f"{place}: {error['msg'].lower()}{given}", where=where, remedy="Correct this value"
+    )
+
+
+def _type_at(path: Sequence[str]) -> Any:
+    """The dataclass that a path of keys leads to."""
+    named = {"victims": VictimRecipe, "attacks": AttackRecipe}
+    single = {"generator": GeneratorRecipe, "synthetic": SyntheticRecipe}
+    if not path:
+        return Recipe
+    return named.get(path[0]) or single.get(path[0]) or Recipe

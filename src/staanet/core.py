@@ -1,0 +1,419 @@
+"""The vocabulary: victims, goals, budgets, attacks, clips and corpora.
+
+Waveforms are ``[B, T]`` float tensors in [-1, 1]; on disk and in a ``Clip`` they are 16-bit integers.
+A batch of clips of different lengths is padded with zeros and carries ``lengths [B]``; without
+``lengths`` every clip fills its row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from staanet import audio, storage
+from staanet.errors import InvalidInput, UnusableClip
+
+Samples = NDArray[np.int16]
+Progress = Callable[[str, int, int, str], None]
+"""Called with (what, done, total, current figures); the command line draws a bar from it."""
+
+
+def silent(what: str, done: int, total: int, figures: str = "") -> None:
+    """The progress that shows nothing."""
+
+
+# ---------------------------------------------------------------- victims
+
+
+class Victim(nn.Module):
+    """A classifier under study: ``[B, T]`` waveforms in [-1, 1] -> ``[B, K]`` logits.
+
+    It owns its preprocessing: each clip is standardised, ``(x - mean) / std``, over its own
+    ``lengths``, so that whoever calls it, trains against it or attacks it, sees the same function.
+    A subclass implements ``logits`` on standardised clips and gives its smallest usable clip.
+    """
+
+    architecture: ClassVar[str]
+    minimum_samples: int = 1
+
+    def __init__(self, *, name: str, labels: Sequence[str], sample_rate: int = 16_000) -> None:
+        super().__init__()
+        self.name, self.labels, self.sample_rate = name, tuple(labels), sample_rate
+
+    def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return self.logits(standardise(waveforms, lengths), lengths)
+
+    def logits(self, standardised: Tensor, lengths: Tensor | None) -> Tensor:
+        """``[B, T]`` standardised clips, zero beyond their ``lengths`` -> ``[B, K]``."""
+        raise TypeError(f"{type(self).__name__} does not implement logits")
+
+    def settings(self) -> dict[str, Any]:
+        """What, besides labels and sample rate, is needed to build this network again."""
+        return {}
+
+    def save_pretrained(self, folder: Path | str, **card: Any) -> None:
+        """Write ``model.safetensors`` and ``card.json``; ``card`` adds to what the card says."""
+        storage.save_model(
+            Path(folder),
+            kind="victim",
+            tensors=self.state_dict(),
+            card={
+                "architecture": self.architecture,
+                "name": self.name,
+                "labels": list(self.labels),
+                "sample_rate": self.sample_rate,
+                "settings": self.settings(),
+                **card,
+            },
+        )
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> Self:
+        """Read what ``save_pretrained`` wrote, frozen and in ``eval()``.
+
+        Raises ``InvalidInput`` where card and weights do not fit each other or this class.
+        """
+        tensors, card = storage.load_model(Path(folder), kind="victim")
+        if card.get("architecture") != cls.architecture:
+            raise InvalidInput(
+                f"holds a '{card.get('architecture')}', not a '{cls.architecture}'",
+                where=folder,
+                remedy="Load it with staanet.load_victim",
+            )
+        victim = storage.build_from_card(
+            lambda: cls(
+                name=card["name"],
+                labels=card["labels"],
+                sample_rate=card["sample_rate"],
+                **card["settings"],
+            ),
+            folder,
+        )
+        storage.fill_module(victim, tensors, folder)
+        return victim.requires_grad_(False).eval()
+
+
+def standardise(waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """Each clip to zero mean and unit (population) deviation over its own samples, ``[B, T]``.
+
+    Samples beyond ``lengths`` stay 0; a clip without any movement gives zeros, never NaN.
+
+    >>> standardise(torch.tensor([[0.1, 0.3, 0.0]]), torch.tensor([2]))
+    tensor([[-1.,  1.,  0.]])
+    """
+    _, time = waveforms.shape
+    if lengths is None:
+        centred = waveforms - waveforms.mean(dim=1, keepdim=True)
+        return centred / centred.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-6)
+    inside = valid(lengths, time)
+    count = lengths[:, None].to(waveforms.dtype)
+    centred = (waveforms - (waveforms * inside).sum(dim=1, keepdim=True) / count) * inside
+    variance = centred.square().sum(dim=1, keepdim=True) / count
+    return centred / variance.clamp_min(1e-12).sqrt()
+
+
+def valid(lengths: Tensor, time: int) -> Tensor:
+    """``[B] -> [B, time]``: True at samples that belong to the clip.
+
+    >>> valid(torch.tensor([1, 2]), 2)
+    tensor([[ True, False],
+            [ True,  True]])
+    """
+    return torch.arange(time, device=lengths.device)[None] < lengths[:, None]
+
+
+# ---------------------------------------------------------------- what the attacker wants, and may
+
+
+@dataclass(frozen=True, slots=True)
+class Untargeted:
+    """Any answer but ``label`` (the source's own clean answer, ``int`` or ``[B]``)."""
+
+    label: Tensor | int
+
+    def margin(self, logits: Tensor) -> Tensor:
+        """``z_c - max_{i != c} z_i``, ``[B, K] -> [B]``: negative once the attack has succeeded.
+
+        >>> Untargeted(0).margin(torch.tensor([[3.0, 1.0, 2.0]]))
+        tensor([1.])
+        """
+        own, other = _own_and_best_other(logits, self.label)
+        return own - other
+
+    def achieved(self, logits: Tensor) -> Tensor:
+        """``[B, K] -> [B]`` bool: the answer is another."""
+        return logits.argmax(dim=1) != _as_rows(self.label, logits)
+
+
+@dataclass(frozen=True, slots=True)
+class Targeted:
+    """The answer ``label`` and no other."""
+
+    label: Tensor | int
+
+    def margin(self, logits: Tensor) -> Tensor:
+        """``max_{i != t} z_i - z_t``, ``[B, K] -> [B]``: negative once the attack has succeeded.
+
+        >>> Targeted(1).margin(torch.tensor([[3.0, 1.0, 2.0]]))
+        tensor([2.])
+        """
+        own, other = _own_and_best_other(logits, self.label)
+        return other - own
+
+    def achieved(self, logits: Tensor) -> Tensor:
+        """``[B, K] -> [B]`` bool: the answer is the wanted one."""
+        return logits.argmax(dim=1) == _as_rows(self.label, logits)
+
+
+Goal = Untargeted | Targeted
+
+
+def _as_rows(label: Tensor | int, logits: Tensor) -> Tensor:
+    return torch.as_tensor(label, device=logits.device).expand(len(logits))
+
+
+def _own_and_best_other(logits: Tensor, label: Tensor | int) -> tuple[Tensor, Tensor]:
+    rows = _as_rows(label, logits)[:, None]
+    own = logits.gather(1, rows).squeeze(1)
+    return own, logits.scatter(1, rows, -math.inf).amax(dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What an attack may change: how much, how many samples, how loud. ``None`` is no limit."""
+
+    epsilon: float
+    max_density: float | None = None
+    max_l0: int | None = None
+    min_snr_db: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epsilon <= 2:
+            raise InvalidInput(f"epsilon is {self.epsilon}", remedy="Give a value in (0, 2]")
+        if self.max_density is not None and not 0 < self.max_density <= 1:
+            raise InvalidInput(
+                f"max_density is {self.max_density}", remedy="Give a value in (0, 1]"
+            )
+        if self.max_l0 is not None and self.max_l0 < 0:
+            raise InvalidInput(f"max_l0 is {self.max_l0}", remedy="Give 0 or more samples")
+        if self.min_snr_db is not None and not math.isfinite(self.min_snr_db):
+            raise InvalidInput(
+                f"min_snr_db is {self.min_snr_db}", remedy="Give a finite number of dB"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Epsilon in whole steps of the 16-bit grid: ``floor(epsilon * 32768)``.
+
+        >>> Budget(epsilon=0.03).steps
+        983
+        """
+        return math.floor(self.epsilon * audio.FULL_SCALE)
+
+    def max_samples(self, length: int) -> int:
+        """How many samples of a clip of ``length`` may change.
+
+        >>> Budget(epsilon=0.01, max_density=0.05).max_samples(150)
+        7
+        """
+        by_density = length if self.max_density is None else math.floor(self.max_density * length)
+        return min(length, by_density, length if self.max_l0 is None else self.max_l0)
+
+    def violations(self, clean: Samples, adversarial: Samples) -> list[str]:
+        """Each limit that a pair of 16-bit clips ``[T]`` breaks, in words; empty when it is kept.
+
+        >>> Budget(epsilon=0.01).violations(np.int16([0, 0]), np.int16([0, 328]))
+        ['a sample moved by 328 steps of 2^-15; epsilon 0.01 allows 327']
+        """
+        if clean.shape != adversarial.shape:
+            return [f"length changed from {len(clean)} to {len(adversarial)} samples"]
+        delta = adversarial.astype(np.int64) - clean
+        largest, moved = int(np.abs(delta).max(initial=0)), int(np.count_nonzero(delta))
+        found = []
+        if largest > self.steps:
+            found.append(
+                f"a sample moved by {largest} steps of 2^-15; epsilon {self.epsilon} allows {self.steps}"
+            )
+        if moved > self.max_samples(len(clean)):
+            found.append(f"{moved} samples changed; {self.max_samples(len(clean))} are allowed")
+        if self.min_snr_db is not None and moved:
+            snr = 10 * math.log10(max(_energy(clean), 1e-12) / _energy(delta))
+            if snr < self.min_snr_db:
+                found.append(f"snr {snr:.2f} dB is below {self.min_snr_db} dB")
+        return found
+
+    def fit(self, clean: Samples, adversarial: NDArray[np.floating]) -> Samples:
+        """The attack's float result ``[T]`` as integers within epsilon, full scale and min_snr_db.
+
+        Rounds to the grid around the clean integers; it never chooses *which* samples change:
+        keeping max_density and max_l0 is the attack's own task.
+        """
+        delta = np.rint(adversarial.astype(np.float64) * audio.FULL_SCALE) - clean
+        delta = np.clip(delta, -self.steps, self.steps)
+        if self.min_snr_db is not None:
+            allowed = _energy(clean) / 10 ** (self.min_snr_db / 10)
+            energy = _energy(delta)
+            if energy > allowed:
+                delta = np.trunc(delta * math.sqrt(allowed / energy))
+        return np.clip(clean + delta, -audio.FULL_SCALE, audio.FULL_SCALE - 1).astype(np.int16)
+
+
+def _energy(samples: NDArray[Any]) -> float:
+    return float(np.square(samples.astype(np.float64)).sum())
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """A frozen dataclass of its paper's settings: changes waveforms within its ``budget``.
+
+    ``x [B, T]`` in [-1, 1] -> ``x_adv [B, T]``; samples beyond ``lengths`` are returned untouched.
+    """
+
+    @property
+    def budget(self) -> Budget: ...
+
+    def __call__(
+        self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
+    ) -> Tensor: ...
+
+
+# ---------------------------------------------------------------- labelled audio
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One clip in memory: mono 16-bit integers ``[T]`` on a grid shared by all that follows."""
+
+    id: str
+    samples: Samples
+    sample_rate: int
+    label: str | None = None
+    speaker: str = "unknown"
+
+    @property
+    def waveform(self) -> Tensor:
+        """``[T]`` float in [-1, 1)."""
+        return torch.from_numpy(audio.to_float(self.samples))
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One labelled file of a corpus; ``id`` is unique in it and safe as a file name."""
+
+    id: str
+    path: Path
+    label: str | None
+    speaker: str
+    sex: str | None = None
+
+
+OnUnusable = Callable[[Utterance, UnusableClip], None]
+
+
+def _raise(utterance: Utterance, problem: UnusableClip) -> None:
+    raise problem
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Labelled audio, or a part of it. ``notes`` say what was unusual but usable."""
+
+    name: str
+    utterances: tuple[Utterance, ...]
+    labels: tuple[str, ...]
+    part: str = "all"
+    split_hash: str = ""
+    notes: tuple[str, ...] = ()
+    limits: audio.AudioLimits = field(default_factory=audio.AudioLimits)
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        return tuple(sorted({u.speaker for u in self.utterances}))
+
+    def load(self, utterance: Utterance, sample_rate: int) -> Clip:
+        """Read one utterance as mono 16-bit audio at ``sample_rate``.
+
+        Raises ``UnusableClip`` where the file is broken, silent or beyond ``limits``.
+        """
+        samples = audio.load_samples(utterance.path, sample_rate, self.limits)
+        return Clip(utterance.id, samples, sample_rate, utterance.label, utterance.speaker)
+
+    def clips(self, sample_rate: int, on_unusable: OnUnusable = _raise) -> Iterator[Clip]:
+        """All usable clips in order of their ids; the others are handed to ``on_unusable``."""
+        for utterance in self.utterances:
+            try:
+                yield self.load(utterance, sample_rate)
+            except UnusableClip as problem:
+                on_unusable(utterance, problem)
+
+    def split(self, seed: int = 0) -> tuple[Corpus, Corpus, Corpus]:
+        """Train, dev and test parts with disjoint speakers, every class (and sex) in each.
+
+        A fifth of the speakers each goes to dev and test. Raises ``InvalidInput`` where the corpus
+        has too few speakers, or a class that no such split can spread over the three parts.
+        """
+        parts = _split_speakers(self, seed)
+        lines = [f"{u.id}\t{part}" for part, s in parts.items() for u in self._of(s)]
+        digest = hashlib.sha256(
+            "\n".join(sorted(lines)).encode("utf-8", "surrogatepass")
+        ).hexdigest()
+        train, dev, test = (
+            replace(self, utterances=self._of(speakers), part=part, split_hash=digest)
+            for part, speakers in parts.items()
+        )
+        return train, dev, test
+
+    def _of(self, speakers: set[str]) -> tuple[Utterance, ...]:
+        return tuple(u for u in self.utterances if u.speaker in speakers)
+
+
+def _split_speakers(corpus: Corpus, seed: int) -> dict[str, set[str]]:
+    labelled: dict[str, set[str]] = {s: set() for s in corpus.speakers}
+    sex = {u.speaker: u.sex or "" for u in corpus.utterances}
+    for u in corpus.utterances:
+        labelled[u.speaker].add(u.label or "")
+    groups = [[s for s in corpus.speakers if sex[s] == g] for g in sorted(set(sex.values()))]
+    if any(len(group) < 3 for group in groups):  # too few of one sex to be in every part
+        groups = [list(corpus.speakers)]
+    if len(corpus.speakers) < 3:
+        raise InvalidInput(
+            f"{len(corpus.speakers)} speakers cannot be split into train, dev and test",
+            where=corpus.name,
+            remedy="Give a corpus with at least 3 speakers, or use this one whole with --part all",
+        )
+    rng = np.random.default_rng(seed)
+    lacking: tuple[str, str] = ("", "")
+    for _ in range(1000):
+        parts: dict[str, set[str]] = {"train": set(), "dev": set(), "test": set()}
+        for group in groups:
+            order = [group[i] for i in rng.permutation(len(group))]
+            fifth = max(1, round(len(group) / 5))
+            parts["test"].update(order[:fifth])
+            parts["dev"].update(order[fifth : 2 * fifth])
+            parts["train"].update(order[2 * fifth :])
+        missing = [
+            (part, label)
+            for part, speakers in parts.items()
+            for label in corpus.labels
+            if not any(label in labelled[s] for s in speakers)
+        ]
+        if not missing:
+            return parts
+        lacking = missing[0]
+    raise InvalidInput(
+        f"class '{lacking[1]}' has 0 {lacking[0]} clips in every speaker-disjoint split tried",
+        where=corpus.name,
+        remedy="Leave the class out, or add speakers that have it",
+    )

@@ -1,0 +1,58 @@
+"""Labelled speech on disk: one small file per corpus, all in ``CORPORA``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from staanet.audio import AudioLimits
+from staanet.core import Corpus
+from staanet.corpora.description import as_text, describe
+from staanet.corpora.emodb import read_emodb
+from staanet.corpora.folder import read_folder, unlabelled
+from staanet.corpora.ravdess import read_ravdess
+from staanet.corpora.synthetic import read_synthetic, render_synthetic
+from staanet.errors import InvalidInput, printable, unknown_name
+
+__all__ = ["CORPORA", "as_text", "describe", "load_corpus", "render_synthetic", "unlabelled"]
+
+CORPORA: dict[str, Callable[[Path], Corpus]] = {
+    "emodb": read_emodb,
+    "folder": read_folder,
+    "ravdess": read_ravdess,
+    "synthetic": read_synthetic,
+}
+
+
+def load_corpus(spec: str, limits: AudioLimits | None = None) -> Corpus:
+    """The corpus named ``KIND:PATH``, such as ``emodb:data/emodb``; only names are read, no audio.
+
+    ``synthetic:FOLDER`` is rendered into the folder if it is not there yet. ``limits`` bound what
+    is decoded later. Raises ``InvalidInput`` for an unknown kind, a missing path, an empty corpus.
+
+    >>> load_corpus("emo-db:data")
+    Traceback (most recent call last):
+    staanet.errors.InvalidInput: unknown corpus 'emo-db'. Did you mean 'emodb'?
+    """
+    kind, colon, path = spec.partition(":")
+    if not colon:
+        raise InvalidInput(
+            f"corpus '{printable(spec)}' does not say its kind",
+            remedy=f"Write KIND:PATH, such as folder:PATH; kinds: {', '.join(sorted(CORPORA))}",
+        )
+    if kind not in CORPORA:
+        raise unknown_name("corpus", kind, CORPORA)
+    if not path:
+        raise InvalidInput(
+            f"corpus '{kind}:' does not say where it is", remedy=f"Pass {kind}:FOLDER"
+        )
+    corpus = CORPORA[kind](_expanded(path))
+    return corpus if limits is None else replace(corpus, limits=limits)
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # ~nobody: no such account, so it is an ordinary name
+        return Path(path)

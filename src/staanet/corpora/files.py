@@ -1,0 +1,124 @@
+"""What every corpus on disk shares: looking into folders, leaving files out aloud, checking ids."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from staanet.core import Corpus, Utterance
+from staanet.errors import InvalidInput, printable
+
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
+
+
+def folder_of(path: Path, kind: str) -> Path:
+    """``path`` if it is a folder; raises ``InvalidInput`` that says what is there instead."""
+    if not path.exists():
+        raise InvalidInput(
+            "no such folder", where=path, remedy=f"Write {kind}:PATH with the folder of the corpus"
+        )
+    if not path.is_dir():
+        raise InvalidInput("is not a folder", where=path, remedy="Give the folder that holds it")
+    return path
+
+
+def listed(folder: Path) -> list[Path]:
+    """What ``folder`` holds, sorted by name, without hidden entries.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     for file in ("b.wav", "a.wav", "._a.wav"):
+    ...         (Path(name) / file).touch()
+    ...     [path.name for path in listed(Path(name))]
+    ['a.wav', 'b.wav']
+    """
+    try:
+        entries = sorted(folder.iterdir(), key=lambda path: path.name)
+    except OSError as problem:
+        raise InvalidInput(
+            f"cannot be listed ({problem.strerror})", where=folder, remedy="Check its permissions"
+        ) from problem
+    return [path for path in entries if not path.name.startswith(".")]
+
+
+def wav_files(folder: Path) -> Iterator[Path]:
+    """The ``.wav`` entries of one folder, upper case or lower."""
+    return (path for path in listed(folder) if path.suffix.lower() == ".wav")
+
+
+def left_out(names: Iterable[str], reason: str) -> tuple[str, ...]:
+    """One note for all files left out for the same reason, or none.
+
+    >>> left_out(["a.wav"], "no EMO-DB name")
+    ('1 file left out, no EMO-DB name: a.wav',)
+    >>> left_out([], "no EMO-DB name")
+    ()
+    """
+    found = [printable(name) for name in names]
+    if not found:
+        return ()
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    count = "1 file" if len(found) == 1 else f"{len(found)} files"
+    return (f"{count} left out, {reason}: {', '.join(found[:5])}{more}",)
+
+
+def safe_ids(names: Mapping[str, str]) -> dict[str, str]:
+    """An id for each key, made of its file's name: ASCII, safe as a file name, never used twice.
+
+    Where two names would give one id (upper and lower case count as equal), or a name is not safe
+    as it is, some digits of its hash follow; the order of the names never matters.
+
+    >>> safe_ids({"x": "fear/a.wav", "y": "joy/a.wav", "z": "joy/\u00fc.wav"})
+    {'x': 'fear__a', 'y': 'joy__a', 'z': 'joy__u-594e519a'}
+    """
+    ids = dict.fromkeys(names, "")
+    for digits in (0, 8, 64):
+        ids = {key: ids[key] or _safe_id(key, name, digits) for key, name in names.items()}
+        count = Counter(i.casefold() for i in ids.values())
+        ids = {key: i if count[i.casefold()] == 1 else "" for key, i in ids.items()}
+    return ids
+
+
+def _safe_id(key: str, name: str, digits: int) -> str:
+    """The id with that many digits of the hash; none (and so not yet usable) may give ``""``."""
+    stem = name[: -len(suffix)] if (suffix := Path(name).suffix) else name
+    plain = (
+        unicodedata.normalize("NFKD", stem.replace("/", "__")).encode("ascii", "ignore").decode()
+    )
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip(".-")[:80]
+    if safe == stem.replace("/", "__") and digits == 0:
+        return safe
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{safe or 'clip'}-{digest[: digits or 8]}"
+
+
+def assemble(
+    name: str, root: Path, utterances: Sequence[Utterance], notes: Sequence[str], sought: str
+) -> Corpus:
+    """The corpus of ``utterances``, sorted by id; of two with one id the first path stays.
+
+    Raises ``InvalidInput`` that tells what was ``sought`` under ``root`` where there is none.
+    """
+    if not utterances:
+        raise InvalidInput(
+            f"holds no clip of '{name}': looked for {sought}",
+            where=root,
+            remedy="; ".join((*notes, "give the folder that holds the clips"))[:400],
+        )
+    unique: dict[str, Utterance] = {}
+    twice = []
+    for utterance in sorted(utterances, key=lambda u: (u.id, str(u.path))):
+        if utterance.id in unique:
+            twice.append(str(utterance.path.relative_to(root)))
+        else:
+            unique[utterance.id] = utterance
+    return Corpus(
+        name=name,
+        utterances=tuple(unique.values()),
+        labels=tuple(sorted({u.label for u in unique.values() if u.label is not None})),
+        notes=(*notes, *left_out(twice, "a file of the same name was read before")),
+    )

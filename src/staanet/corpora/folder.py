@@ -1,0 +1,228 @@
+"""Any labelled audio: folders of classes, a manifest (CSV or JSONL), or files without labels."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from staanet.core import Corpus, Utterance
+from staanet.corpora.files import AUDIO_SUFFIXES, folder_of, left_out, listed, safe_ids
+from staanet.corpora.manifest import MANIFESTS, Row, impossible, read_manifest
+from staanet.errors import InvalidInput, printable
+
+UNKNOWN = "unknown"
+SPEAKERS_REMEDY = (
+    "a split by speaker needs them: put the files into LABEL/SPEAKER/ folders, or give a manifest"
+    " with a speaker column (the file's own name there, if every file is another speaker)"
+)
+
+
+def read_folder(path: Path) -> Corpus:
+    """``ROOT/label/...`` or ``ROOT/label/speaker/...``, or a manifest with file, label, speaker.
+
+    A folder that holds ``metadata.csv`` or ``metadata.jsonl`` is read by it. Links that leave the
+    root, and files under two labels, are left out with a note. Raises ``InvalidInput`` for a
+    manifest that cannot be trusted, and where no clip is left.
+    """
+    manifest = next((path / m for m in MANIFESTS if (path / m).is_file()), path)
+    if manifest.is_file():
+        rows, notes = read_manifest(manifest)
+        return _corpus(manifest.parent, manifest, rows, notes, "audio files in its rows")
+    root = folder_of(path, "folder")
+    rows, notes = _class_rows(root)
+    return _corpus(root, root, rows, notes, "audio files in one folder per class")
+
+
+def unlabelled(paths: Sequence[Path], leave_out: Path | None = None) -> Corpus:
+    """Audio files, and all audio files below folders, without labels; none below ``leave_out``.
+
+    Raises ``InvalidInput`` where a path does not exist, or no audio file is found.
+    """
+    found: dict[Path, str] = {}
+    others: list[str] = []
+    for path in paths:
+        if not os.path.lexists(path):
+            raise InvalidInput("no such file or folder", where=path)
+        if path.is_dir():
+            walk = _Walk(path, leave_out)
+            found |= walk.files
+            others += walk.others
+        else:
+            found.setdefault(path, path.name)
+    if not found:
+        raise InvalidInput(
+            "no audio file found", where=paths[0], remedy="Give WAV, FLAC, OGG or MP3 files"
+        )
+    ids = safe_ids({str(path): name for path, name in found.items()})
+    utterances = [Utterance(ids[str(path)], path, None, UNKNOWN) for path in found]
+    return Corpus(
+        name="files",
+        utterances=tuple(sorted(utterances, key=lambda u: u.id)),
+        labels=(),
+        notes=left_out(others, "not audio by name"),
+    )
+
+
+# ---------------------------------------------------------------- class folders
+
+
+@dataclass
+class _Walk:
+    """The audio files below ``root`` with their names from there, in any depth."""
+
+    root: Path
+    leave_out: Path | None = None
+    files: dict[Path, str] = field(default_factory=dict)
+    others: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        out = None if self.leave_out is None else self.leave_out.resolve()
+        waiting = [self.root]
+        while waiting:
+            folder = waiting.pop()
+            if folder.resolve() != out:
+                waiting += self._look_into(folder)
+
+    def _look_into(self, folder: Path) -> list[Path]:
+        folders = []
+        for path in listed(folder):
+            name = path.relative_to(self.root).as_posix()
+            if path.is_dir() and path.is_symlink():
+                self.links.append(name)  # may be a loop, or hold files a second time
+            elif path.is_dir():
+                folders.append(path)
+            elif path.suffix.lower() in AUDIO_SUFFIXES:
+                self.files[path] = name
+            else:
+                self.others.append(name)
+        return folders
+
+
+def _class_rows(root: Path) -> tuple[list[Row], list[str]]:
+    walk = _Walk(root)
+    rows, loose = [], []
+    for number, name in enumerate(sorted(walk.files.values()), start=1):
+        label, *between = name.split("/")[:-1] or [""]
+        if label:
+            rows.append(Row(number, name, label, between[0] if between else "", None))
+        else:
+            loose.append(name)
+    return rows, [
+        *left_out(sorted(walk.others), "not audio by name"),
+        *left_out(sorted(walk.links), "links to folders"),
+        *left_out(loose, "not in the folder of a class"),
+    ]
+
+
+# ---------------------------------------------------------------- rows to corpus
+
+
+def _corpus(
+    root: Path, where: Path, rows: Sequence[Row], notes: Sequence[str], sought: str
+) -> Corpus:
+    labels, trimmed = _labels(rows, where)
+    groups, leaving = _by_file(root, rows)
+    kept, repeated, conflicts = [], [], []
+    for group in groups:
+        if len({(labels[row.label], row.speaker) for row in group}) > 1:
+            conflicts.append(group[0].file)
+            continue
+        kept.append(group[0])
+        if len(group) > 1:
+            repeated.append(group[0].file)
+    ids = safe_ids({row.file: row.file for row in kept})
+    utterances = [
+        Utterance(
+            ids[row.file],
+            root / row.file,
+            labels[row.label],
+            printable(row.speaker) or UNKNOWN,
+            row.sex,
+        )
+        for row in kept
+    ]
+    all_notes = [
+        *notes,
+        *trimmed,
+        *left_out(leaving, "links that leave the folder"),
+        *left_out(conflicts, "listed under two labels or speakers"),
+        *_listed_twice(repeated),
+        *_unknown_speakers(utterances),
+    ]
+    if not utterances:
+        raise InvalidInput(
+            f"no clip found: looked for {sought}", where=where, remedy="; ".join(all_notes)
+        )
+    return Corpus(
+        name="folder",
+        utterances=tuple(sorted(utterances, key=lambda u: u.id)),
+        labels=tuple(sorted({u.label for u in utterances if u.label is not None})),
+        notes=tuple(all_notes),
+    )
+
+
+def _labels(rows: Sequence[Row], where: Path) -> tuple[dict[str, str], list[str]]:
+    """Each label as written -> as used, and what was trimmed; no two may differ by case alone."""
+    used: dict[str, str] = {}
+    folded: dict[str, str] = {}
+    for row in rows:
+        if row.label in used:
+            continue
+        place = f"{where}:{row.number}" if where.is_file() else where / row.label
+        label = printable(row.label.strip())
+        if not label:
+            raise InvalidInput("the label is empty", where=place, remedy="Name the class")
+        if re.fullmatch(r"[-+]?[\d.,]+", label):
+            raise InvalidInput(
+                f"the label '{label}' is a number",
+                where=place,
+                remedy="Name each class by a word, such as 'anger'",
+            )
+        other = folded.setdefault(label.casefold(), label)
+        if other != label:
+            raise InvalidInput(
+                f"the label '{label}' differs from '{other}' by upper and lower case alone",
+                where=place,
+                remedy=f"Write '{other}' everywhere",
+            )
+        used[row.label] = label
+    changed = sorted({label for written, label in used.items() if written != written.strip()})
+    return used, [f"spaces around the label trimmed: {', '.join(changed)}"] if changed else []
+
+
+def _by_file(root: Path, rows: Sequence[Row]) -> tuple[list[list[Row]], list[str]]:
+    """The rows of each file below ``root``, all links followed, and the files that lie elsewhere."""
+    top = os.path.realpath(root)
+    folders: dict[str, str] = {}
+    groups: dict[str, list[Row]] = {}
+    leaving = []
+    for row in rows:
+        folder, _, name = row.file.rpartition("/")
+        if impossible(row.file):
+            groups[row.file] = [row]
+            continue
+        if folder not in folders:
+            folders[folder] = os.path.realpath(root / folder)
+        real = f"{folders[folder]}/{name}"
+        with contextlib.suppress(OSError):  # too long a name: put aside when it is read
+            real = os.path.realpath(real) if Path(real).is_symlink() else real
+        if real.startswith(f"{top.rstrip('/')}/"):
+            groups.setdefault(real, []).append(row)
+        else:
+            leaving.append(row.file)
+    return list(groups.values()), leaving
+
+
+def _listed_twice(files: Sequence[str]) -> list[str]:
+    names = sorted(printable(file) for file in files)
+    return [f"listed more than once, used once: {', '.join(names[:5])}"] if names else []
+
+
+def _unknown_speakers(utterances: Sequence[Utterance]) -> list[str]:
+    unknown = sum(u.speaker == UNKNOWN for u in utterances)
+    return [f"the speaker of {unknown} clips is unknown; {SPEAKERS_REMEDY}"] if unknown else []

@@ -1,0 +1,100 @@
+"""Every error that a user can cause, with what is wrong, where, and what to do next.
+
+The command line prints ``staanet: error: <where>: <what>. <remedy>`` and leaves with ``exit_code``.
+
+>>> print(InvalidInput("'fear' has 0 test clips", where="emodb", remedy="Choose another --seed"))
+emodb: 'fear' has 0 test clips. Choose another --seed
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class StaaNetError(Exception):
+    """An error that the reader can mend: ``what`` is wrong, ``where`` it is, the ``remedy``."""
+
+    exit_code = 3
+
+    def __init__(self, what: str, *, where: object = None, remedy: str = "") -> None:
+        self.what, self.where, self.remedy = what, None if where is None else str(where), remedy
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        place = f"{printable(self.where)}: " if self.where else ""
+        what = (
+            self.what if self.what.endswith((".", "?", "!")) or not self.remedy else f"{self.what}."
+        )
+        return f"{place}{what} {self.remedy}".strip()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same error for ``--json``."""
+        return {
+            "error": type(self).__name__,
+            "where": None if self.where is None else printable(self.where),
+            "what": self.what,
+            "remedy": self.remedy,
+            "exit_code": self.exit_code,
+        }
+
+
+class InvalidInput(StaaNetError):
+    """The command stops and nothing is written: a wrong recipe, card, label, option value."""
+
+    exit_code = 3
+
+
+class UnusableClip(StaaNetError):
+    """One clip cannot be used: it is put aside (quarantine) and the run goes on."""
+
+    exit_code = 4
+
+
+class BudgetExceeded(StaaNetError):
+    """An attack returned audio that its budget does not allow; ``craft`` never lets it pass."""
+
+    exit_code = 3
+
+
+class StorageFault(StaaNetError):
+    """The disk failed (full, read-only, quota): finished work is valid, the same command resumes."""
+
+    exit_code = 5
+
+
+class FolderLocked(StaaNetError):
+    """Another run holds the folder."""
+
+    exit_code = 6
+
+
+def printable(text: str) -> str:
+    """``text`` with control, bidirectional and undecodable characters escaped.
+
+    >>> printable("a\\u202eb\\n")
+    'a\\\\u202eb\\\\n'
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for c in text
+    )
+
+
+def unknown_name(
+    kind: str, name: str, known: Iterable[str], *, where: object = None
+) -> InvalidInput:
+    """The error for a mistyped name, with the nearest known one.
+
+    >>> print(unknown_name("attack", "pdg", ["pgd", "staa"]))
+    unknown attack 'pdg'. Did you mean 'pgd'? Known: pgd, staa
+    """
+    choices = sorted(known)
+    close = difflib.get_close_matches(name, choices, n=1)
+    hint = f"Did you mean '{close[0]}'? " if close else ""
+    return InvalidInput(
+        f"unknown {kind} '{printable(name)}'",
+        where=where,
+        remedy=f"{hint}Known: {', '.join(choices)}",
+    )

@@ -1,0 +1,184 @@
+"""What adversarial audio does to each target: the transfer matrix, from the files on disk.
+
+Every figure is computed from the 16-bit audio; nothing is taken from the attack's own word. Clips
+without movement (digital silence, constant, one click) cannot reach this far: they are put aside
+when a corpus is read.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from staanet import metrics
+from staanet.attacks import collate
+from staanet.core import Progress, Victim, silent
+from staanet.metrics import Estimate
+from staanet.results import AdversarialClip, AdversarialSet, TransferMatrix
+
+CONTROLS = ("random",)
+DISTANCES = ("l0", "density", "linf", "snr_db", "peak_ratio_db")
+
+
+def transfer_matrix(
+    sets: Sequence[AdversarialSet], targets: Sequence[Victim], *, progress: Progress = silent
+) -> TransferMatrix:
+    """Every set against every target: predictions per clip, rates with 95 % intervals per cell.
+
+    A cell is white box where the target is the set's source. Clips whose label a target does not
+    know count for the fooling rate and not for accuracy, UAR or attack success.
+    """
+    rows: list[dict[str, Any]] = []
+    cells = []
+    for one in sets:
+        made = list(_rows(one, targets, progress))
+        rows += made
+        for target in targets:
+            own = [row for row in made if row["target"] == target.name]
+            cells.append(_cell(one, target, own))
+    summary = {
+        "schema": 1,
+        "targets": {target.name: {"labels": list(target.labels)} for target in targets},
+        "cells": cells,
+        "machine": machine(),
+        "quarantined": [item for one in sets for item in one.card.get("quarantined", [])],
+        "flags": list(_flags(cells)),
+    }
+    return TransferMatrix(rows, summary)
+
+
+def _rows(
+    one: AdversarialSet, targets: Sequence[Victim], progress: Progress
+) -> Iterator[dict[str, Any]]:
+    what = f"evaluate {one.attack} from {one.source}"
+    for number, clip in enumerate(one, start=1):
+        measured = clip.measurements()
+        for target in targets:
+            before, after = _probabilities(target, clip)
+            yield {
+                "attack": one.attack,
+                "source": one.source,
+                "target": target.name,
+                "id": clip.clean.id,
+                "label": clip.clean.label,
+                "speaker": clip.clean.speaker,
+                "clean_prediction": target.labels[int(before.argmax())],
+                "adversarial_prediction": target.labels[int(after.argmax())],
+                "clean_probabilities": before.tolist(),
+                "adversarial_probabilities": after.tolist(),
+                **measured,
+                "seconds_audio": len(clip.adversarial) / clip.clean.sample_rate,
+                "sample_rate": clip.clean.sample_rate,
+            }
+        progress(what, number, len(one), "")
+
+
+def _probabilities(
+    target: Victim, clip: AdversarialClip
+) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.float64]]]:
+    from dataclasses import replace
+
+    pair = [clip.clean, replace(clip.clean, samples=clip.adversarial)]
+    device = next((p.device for p in target.parameters()), torch.device("cpu"))
+    x, _ = collate(pair, target, device)
+    with torch.inference_mode():
+        clean, adversarial = torch.softmax(target(x).double(), dim=1).cpu().numpy()
+    return clean, adversarial
+
+
+def _cell(one: AdversarialSet, target: Victim, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    before = np.array([row["clean_prediction"] for row in rows])
+    after = np.array([row["adversarial_prediction"] for row in rows])
+    speakers = [row["speaker"] for row in rows]
+    labels = [row["label"] for row in rows]
+    known = np.array([label in target.labels for label in labels], dtype=bool)
+    fooled = metrics.changed(before, after)
+    return {
+        "attack": one.attack,
+        "title": one.card.get("title") or one.attack,
+        "source": one.source,
+        "target": target.name,
+        "white_box": one.source == target.name,
+        "control": one.card.get("algorithm", one.attack) in CONTROLS,
+        "budget": one.card.get("budget", {}),
+        "count": len(rows),
+        "speakers": len(set(speakers)),
+        "fooling_rate": _estimate(metrics.rate(fooled, speakers)),
+        **_against_labels(labels, before, after, speakers, known),
+        "mean": _means(rows),
+        "mean_fooled": _means([row for row, hit in zip(rows, fooled, strict=True) if hit]),
+        "untouched": sum(row["l0"] == 0 for row in rows),
+        "seconds_median": float(np.median([row["seconds"] for row in rows])) if rows else None,
+    }
+
+
+def _against_labels(
+    labels: Sequence[str], before: Any, after: Any, speakers: Sequence[str], known: Any
+) -> dict[str, Any]:
+    truth = np.array([label or "" for label in labels])[known]
+    clean, attacked = before[known], after[known]
+    who = [speaker for speaker, use in zip(speakers, known, strict=True) if use]
+    right = truth == clean
+    who_right = [speaker for speaker, use in zip(who, right, strict=True) if use]
+
+    def recall(answers: Any) -> Estimate:
+        return metrics.jackknife(lambda i: metrics.uar(truth[i], answers[i]), who)
+
+    return {
+        "attack_success_rate": _estimate(metrics.rate(attacked[right] != truth[right], who_right)),
+        "uar_before": _estimate(recall(clean)),
+        "uar_after": _estimate(recall(attacked)),
+        "accuracy_before": _estimate(metrics.rate(truth == clean, who)),
+        "accuracy_after": _estimate(metrics.rate(truth == attacked, who)),
+    }
+
+
+def _estimate(estimate: Estimate) -> dict[str, Any]:
+    return {
+        "value": estimate.value, "low": estimate.low, "high": estimate.high,
+        "count": estimate.count, "clusters": estimate.clusters,
+    }  # fmt: skip
+
+
+def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Mean of each distance over clips; ratios over the clips that were touched at all."""
+    means: dict[str, float | None] = {}
+    for name in DISTANCES:
+        values = [row[name] for row in rows if math.isfinite(row[name])]
+        means[name] = float(np.mean(values)) if values else None
+    return means
+
+
+def _flags(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    controls = {
+        (c["source"], c["target"]): c["fooling_rate"]["value"] for c in cells if c["control"]
+    }
+    for cell in cells:
+        if cell["count"] and cell["untouched"] == cell["count"]:
+            yield f"{cell['title']} from {cell['source']}: mask empty in every clip: SNR undefined"
+        control = controls.get((cell["source"], cell["target"]))
+        value = cell["fooling_rate"]["value"]
+        if not cell["control"] and control is not None and value is not None and value <= control:
+            yield (
+                f"{cell['title']} from {cell['source']} fools {cell['target']} no more often than "
+                "the random control"
+            )
+
+
+def machine() -> str:
+    """The hardware that timings belong to: cores, processor and, where there is one, the GPU."""
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as info:
+            name = next(
+                line.split(":")[1].strip() for line in info if line.startswith("model name")
+            )
+    except (OSError, StopIteration):
+        pass
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{torch.get_num_threads()} threads, {name}{gpu}, torch {torch.__version__}"

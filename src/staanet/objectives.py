@@ -1,0 +1,97 @@
+"""What STAA-Net minimises: the terms of its loss, per clip, and how sparsity is weighed.
+
+Chang et al. 2024, arXiv 2402.01227, section III. The published code sums norms over the whole
+batch; here each term is a mean over a clip's own samples and then over clips, so that a weight means
+the same at any batch size and clip length.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from staanet.core import Goal
+from staanet.generator import Perturbation
+
+
+class Terms(NamedTuple):
+    """The four terms, each ``[B]``."""
+
+    adversarial: Tensor
+    magnitude: Tensor
+    sparsity: Tensor
+    quantisation: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """Weights of the terms (the paper's lambda_mag, lambda_qua, kappa); sparsity has a controller."""
+
+    kappa: float = math.inf
+    """A clip fooled by this margin pushes no further; the paper's 0 stops at the boundary."""
+    magnitude: float = 0.0
+    quantisation: float = 0.1
+
+    def terms(self, goal: Goal, logits: Tensor, change: Perturbation) -> Terms:
+        """``logits [B, K]`` of the adversarial clips and what the generator proposed -> terms.
+
+        adversarial: ``max(margin, -kappa)``; magnitude: root mean square of v in units of epsilon;
+        sparsity: mean of p, so that every position gets its gradient; quantisation: root mean square
+        distance of p from the binary mask.
+        """
+        return Terms(
+            adversarial=goal.margin(logits).clamp_min(-self.kappa),
+            magnitude=_rms(change.magnitude),
+            sparsity=change.position.mean(dim=1),
+            quantisation=_rms(change.mask() - change.position),
+        )
+
+    def loss(self, terms: Terms, sparsity_weight: float) -> Tensor:
+        """The weighted sum, averaged over clips."""
+        weighted = (
+            terms.adversarial
+            + self.magnitude * terms.magnitude
+            + sparsity_weight * terms.sparsity
+            + self.quantisation * terms.quantisation
+        )
+        return weighted.mean()
+
+
+def _rms(values: Tensor) -> Tensor:
+    return values.square().mean(dim=1).add(1e-12).sqrt()  # a finite gradient at zero
+
+
+def mixed_mask(position: Tensor, uniform: Tensor) -> Tensor:
+    """Training's mask: the soft p where ``uniform < 1/2``, else the binary value without gradient.
+
+    >>> mixed_mask(torch.tensor([[0.3, 0.9]]), torch.tensor([[0.1, 0.7]]))
+    tensor([[0.3000, 1.0000]])
+    """
+    return torch.where(uniform < 0.5, position, (position >= 0.5).to(position.dtype))
+
+
+@dataclass(slots=True)
+class SparsityController:
+    """Weighs the sparsity term so that the share of changed samples comes down to ``target``.
+
+    The weight is 0 for the first ``warmup`` steps, while the generator learns to fool with every
+    sample, and then follows the excess density exponentially: a fixed weight either empties the
+    mask within an epoch or leaves it full (see the docs on the method).
+    """
+
+    target: float
+    warmup: int
+    rate: float = 0.05
+    first: float = 0.05
+    weight: float = 0.0
+
+    def update(self, step: int, density: float) -> None:
+        """Take the density of the step's binary masks, in [0, 1], into account."""
+        if step + 1 < self.warmup:
+            return
+        excess = max(-1.0, min(1.0, (density - self.target) / self.target))
+        self.weight = max(self.weight, self.first) * math.exp(self.rate * excess)

@@ -1,0 +1,86 @@
+"""From results on disk to one HTML page with sound; never touches a model or an attack.
+
+``build`` reads a run folder, holds every figure against the audio files, and writes
+``report/index.html`` (self-contained), ``report/figures/`` and ``report/matrix.md``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from staanet import storage
+from staanet.core import Progress, silent
+
+if TYPE_CHECKING:
+    from staanet.report.facts import Run
+    from staanet.report.page import ClipView
+    from staanet.report.story import Headline
+
+__all__ = ["build"]
+
+
+def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
+    """Write the report of the folder ``run`` and return the path of its page.
+
+    Shows ``clips`` fooled clips and one that held. Raises ``InvalidInput`` where there are no
+    results, or where a figure is not that of the files, and then writes nothing.
+    """
+    from staanet.report import facts, figures, page, story, tables
+    from staanet.report.verify import verify
+
+    found = facts.read(Path(run))
+    unverified = verify(found, progress)
+    leads = story.headlines(found)
+    views = _views(found, leads[0], clips, progress)
+    drawn = page.Drawn(
+        forest=figures.forest(story.compared(found, leads[0])),
+        heat=figures.heat_map(found),
+        victims=figures.victim_curves(found.victims),
+        generators=figures.generator_curves(found.generators),
+    )
+    html = page.render(found, leads, views, drawn, unverified)
+    files: dict[str, bytes] = {f"clip-{view.shown.id}.png": view.png for view in views}
+    for picture in (drawn.forest, drawn.heat, drawn.victims, drawn.generators):
+        if picture:
+            files |= {f"{picture.name}.png": picture.png, f"{picture.name}.svg": picture.svg}
+    out = Path(run) / "report"
+    for old in set((out / "figures").glob("clip-*.png")) - {
+        out / "figures" / name for name in files
+    }:
+        old.unlink()  # a clip of an earlier report, which this one does not show
+    for name, data in files.items():
+        storage.write_bytes(out / "figures" / name, data)
+    matrix = [tables.to_markdown(t) for t in (tables.matrix(found), tables.effects(found))]
+    storage.write_text(out / "matrix.md", "\n".join(matrix))
+    storage.write_text(out / "index.html", html)
+    return out / "index.html"
+
+
+def _views(run: Run, lead: Headline, number: int, progress: Progress) -> list[ClipView]:
+    from staanet.report import facts, page, spectra, story
+    from staanet.report.verify import measure, read_pair
+
+    chosen = story.choose_clips(run, lead, number)
+    ids = [clip.id for clip in chosen]
+    answers = facts.probabilities(run.folder, lead.cell.key, ids) if ids else {}
+    views = []
+    for done, clip in enumerate(chosen, start=1):
+        clean, adversarial, rate = read_pair(run.crafted[lead.cell.key].clips[clip.id])
+        end = round(page.EXCERPT_S * rate)
+        views.append(
+            page.ClipView(
+                shown=clip,
+                clean=clean[:end],
+                adversarial=adversarial[:end],
+                sample_rate=rate,
+                whole_seconds=len(clean) / rate,
+                distances=measure(clean, adversarial),
+                png=spectra.triptych(clean[:end], adversarial[:end], rate),
+                answers={
+                    target: both for (name, target), both in answers.items() if name == clip.id
+                },
+            )
+        )
+        progress("draw clips", done, len(chosen), "")
+    return views

@@ -1,0 +1,173 @@
+"""A clip as seen: waveform, log-mel spectrogram and the changed samples one by one.
+
+The layout is that of Chang et al. 2024, figure 3: original, adversarial clip and perturbation side
+by side on one time axis, with ten milliseconds below in which single samples can be counted.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from staanet import audio
+from staanet.core import Samples
+from staanet.report.figures import BLUE, FAINT, INK, STYLE, VERMILION, to_png
+
+WINDOW_S, HOP_S, MELS, RANGE_DB = 0.032, 0.008, 64, 80.0
+ZOOM_S = 0.010
+
+
+def log_mel(samples: NDArray[np.floating], sample_rate: int) -> NDArray[np.float64]:
+    """Log-mel power, ``[T] in [-1, 1] -> [MELS, frames]`` in dB (floor at -100 dB), Hann window.
+
+    >>> log_mel(np.zeros(16_000), 16_000).max()
+    np.float64(-100.0)
+    """
+    size, hop = round(WINDOW_S * sample_rate), round(HOP_S * sample_rate)
+    padded = np.pad(np.asarray(samples, dtype=np.float64), size // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
+    window = np.hanning(size + 1)[:-1]
+    power = np.square(np.abs(np.fft.rfft(frames * window, axis=1))) / np.square(window).sum()
+    return np.asarray(10 * np.log10(np.maximum(mel_filters(sample_rate, size) @ power.T, 1e-10)))
+
+
+def mel_filters(sample_rate: int, size: int) -> NDArray[np.float64]:
+    """Triangles, evenly spaced in mel (2595 log10(1 + f/700)), each of sum 1: ``[MELS, size//2+1]``.
+
+    >>> mel_filters(16_000, 512).shape
+    (64, 257)
+    """
+    bins = np.fft.rfftfreq(size, 1 / sample_rate)
+    edges = mel_to_hz(np.linspace(0, hz_to_mel(sample_rate / 2), MELS + 2))
+    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    triangles = np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)).clip(0)
+    nearest = np.abs(bins[None] - centre).argmin(axis=1)  # low bands narrower than a bin get one
+    empty = triangles.sum(axis=1) == 0
+    triangles[empty, nearest[empty]] = 1
+    return np.asarray(triangles / triangles.sum(axis=1, keepdims=True))
+
+
+def hz_to_mel(hz: float) -> float:
+    """
+    >>> round(hz_to_mel(1000.0))
+    1000
+    """
+    return float(2595 * np.log10(1 + hz / 700))
+
+
+def mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The inverse of ``hz_to_mel``."""
+    return np.asarray(700 * (10 ** (mel / 2595) - 1))
+
+
+def typical(clean: Samples, delta: NDArray[np.int64], sample_rate: int) -> tuple[int, int]:
+    """Start and end of ``ZOOM_S`` in the louder half of a clip ``[T]``, changed as densely as the whole.
+
+    >>> typical(np.int16([9] * 640), np.array([0] * 320 + [5] * 160 + [5, 0] * 80), 16_000)
+    (480, 640)
+    """
+    length = max(1, min(len(delta), round(ZOOM_S * sample_rate)))
+    blocks = len(delta) // length
+    shape = (blocks, length)
+    energy = np.square(clean[: blocks * length].astype(np.int64)).reshape(shape).sum(axis=1)
+    moved = np.count_nonzero(delta[: blocks * length].reshape(shape), axis=1)
+    usable = (moved > 0) & (energy >= np.median(energy))
+    usable = usable if usable.any() else np.ones(blocks, dtype=bool)
+    away = np.abs(moved - length * np.count_nonzero(delta) / len(delta))
+    start = int(np.where(usable, away, np.inf).argmin()) * length
+    return start, start + length
+
+
+def triptych(clean: Samples, adversarial: Samples, sample_rate: int) -> bytes:
+    """The figure of one pair of 16-bit clips ``[T]`` as PNG on white, with at most 256 colours."""
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*Glyph.*")
+        png = to_png(_draw(clean, adversarial, sample_rate), dpi=140)
+    out = io.BytesIO()
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    picture.quantize(256, dither=Image.Dither.NONE).save(out, format="PNG", optimize=True)
+    return out.getvalue()
+
+
+def _draw(clean: Samples, adversarial: Samples, sample_rate: int) -> Figure:
+    delta = adversarial.astype(np.int64) - clean
+    x, x_adv, change = audio.to_float(clean), audio.to_float(adversarial), delta / audio.FULL_SCALE
+    end = len(clean) / sample_rate
+    loud = 1.08 * max(float(np.abs(x).max()), float(np.abs(x_adv).max()), 1e-4)
+    small = 1.15 * max(float(np.abs(change).max()), 1e-4)
+    enlarged = f"perturbation (axis enlarged \N{MULTIPLICATION SIGN} {loud / small:.0f})"
+    waves: list[NDArray[np.floating]] = [x, x_adv, change]
+    titles, reaches = ("original", "adversarial", enlarged), (loud, loud, small)
+    top = float(log_mel(x, sample_rate).max())
+    figure = Figure(figsize=(9.4, 5.9))
+    grid = figure.add_gridspec(
+        2, 3, left=0.07, right=0.905, top=0.955, bottom=0.42, wspace=0.2, hspace=0.1
+    )
+    for column, (title, wave, reach) in enumerate(zip(titles, waves, reaches, strict=True)):
+        above = figure.add_subplot(grid[0, column])
+        ink = (INK, FAINT, VERMILION)[column]
+        above.plot(np.arange(len(wave)) / sample_rate, wave, color=ink, linewidth=0.5)
+        if column == 1:
+            changed = np.flatnonzero(delta)
+            above.plot(changed / sample_rate, wave[changed], ",", color=VERMILION)
+        above.set(xlim=(0, end), ylim=(-reach, reach), title=title, xticklabels=[])
+        below = figure.add_subplot(grid[1, column])
+        image = below.imshow(
+            log_mel(wave, sample_rate), origin="lower", aspect="auto", cmap="magma", vmin=top - RANGE_DB,
+            vmax=top, extent=(0, end, 0, MELS), interpolation="nearest",
+        )  # fmt: skip
+        _mel_axis(below, sample_rate, column == 0)
+        below.set_xlabel("time, s")
+        if column == 0:
+            above.set_ylabel("full scale = 1")
+    bar = below.get_position()
+    figure.colorbar(
+        image, cax=figure.add_axes((0.92, bar.y0, 0.012, bar.height)), label="log-mel power, dB"
+    )
+    _zoom(figure, x, x_adv, change, typical(clean, delta, sample_rate), sample_rate)
+    return figure
+
+
+def _mel_axis(axes: Axes, sample_rate: int, labelled: bool) -> None:
+    wanted = [hz for hz in (250, 500, 1000, 2000, 4000, 8000, 16000) if hz <= sample_rate / 2]
+    top = hz_to_mel(sample_rate / 2)
+    axes.set_yticks([hz_to_mel(hz) / top * MELS for hz in wanted])
+    axes.set_yticklabels([f"{hz / 1000:g}" for hz in wanted] if labelled else [])
+    if labelled:
+        axes.set_ylabel("frequency, kHz")
+
+
+def _zoom(
+    figure: Figure, x: NDArray[np.floating], x_adv: NDArray[np.floating], change: NDArray[np.floating],
+    span: tuple[int, int], sample_rate: int,
+) -> None:  # fmt: skip
+    """The samples of ``span`` one by one: the waveform under both its values, then the changes."""
+    inside = slice(*span)
+    milliseconds = 1000 * np.arange(span[1] - span[0]) / sample_rate
+    moved = np.flatnonzero(change[inside])
+    grid = figure.add_gridspec(1, 3, left=0.07, right=0.905, top=0.285, bottom=0.085, wspace=0.2)
+    wave, alone = figure.add_subplot(grid[0, :2]), figure.add_subplot(grid[0, 2])
+    wave.plot(
+        milliseconds, x[inside], "o-", color=BLUE, markersize=2, linewidth=0.8, label="original"
+    )
+    for axes, low, high in ((wave, x, x_adv), (alone, np.zeros_like(change), change)):
+        at, tips = milliseconds[moved], high[inside][moved]
+        axes.vlines(at, low[inside][moved], tips, color=VERMILION, linewidth=1.1)
+        axes.plot(at, tips, "o", color=VERMILION, markersize=2.8, label="changed sample")
+        axes.set_xlim(-0.1, milliseconds[-1] + 0.1)
+        axes.set_xlabel("time, ms", loc="left")
+        axes.axhline(0, color=FAINT, linewidth=0.5, zorder=0)
+    wave.set_title(
+        f"{1000 * len(milliseconds) / sample_rate:.0f} ms from {span[0] / sample_rate:.3f} s: "
+        f"{len(moved)} of {len(milliseconds)} samples changed"
+    )
+    alone.set_title("the changes alone")
+    wave.set_ylabel("full scale = 1")
+    wave.legend(loc="upper right", ncols=2, fontsize=8, bbox_to_anchor=(1.01, -0.12), borderpad=0.2)

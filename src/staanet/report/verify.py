@@ -1,0 +1,158 @@
+"""A report is built only of figures that are those of the files.
+
+Every clip of every adversarial set is read again: its distances and its budget are recomputed from
+the 16-bit integers and held against the set's table and against the results; the rates of the
+summary are recomputed from the rows behind them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import fmean
+
+import numpy as np
+
+from staanet import audio
+from staanet.core import Budget, Progress, Samples
+from staanet.errors import InvalidInput
+from staanet.report.facts import (
+    DISTANCES,
+    ROWS,
+    SUMMARY,
+    Cell,
+    Crafted,
+    Distances,
+    Row,
+    Run,
+    StoredClip,
+)
+
+TOLERANCE = {"l0": 0.0, "density": 1e-6, "linf": 1e-6, "snr_db": 0.01, "peak_ratio_db": 0.01}
+"""l0 and linf are exact: a step of the grid is 3e-5."""
+_REMEDY = "Attack and evaluate again: a report shows the figures of its files or none"
+
+
+def measure(clean: Samples, adversarial: Samples) -> Distances:
+    """The distances of two 16-bit clips ``[T]``; ratios are None where nothing changed.
+
+    >>> measure(np.int16([0, 100]), np.int16([0, 110]))
+    Distances(l0=1, density=0.5, linf=0.00030517578125, snr_db=20.0, peak_ratio_db=20.0)
+    """
+    x, delta = clean.astype(np.int64), adversarial.astype(np.int64) - clean
+    l0, largest = int(np.count_nonzero(delta)), int(np.abs(delta).max(initial=0))
+    signal, peak = int(np.square(x).sum()), int(np.abs(x).max(initial=0))
+    defined = l0 > 0 and signal > 0
+    return Distances(
+        l0=l0,
+        density=l0 / max(1, len(x)),
+        linf=largest / audio.FULL_SCALE,
+        snr_db=10 * math.log10(signal / int(np.square(delta).sum())) if defined else None,
+        peak_ratio_db=20 * math.log10(peak / largest) if defined else None,
+    )
+
+
+def read_pair(clip: StoredClip) -> tuple[Samples, Samples, int]:
+    """Clean and adversarial integers ``[T]`` and their rate; ``InvalidInput`` where they differ."""
+    clean, clean_rate = audio.read_int16(clip.original)
+    adversarial, rate = audio.read_int16(clip.adversarial)
+    if clean.shape != adversarial.shape or clean_rate != rate:
+        raise InvalidInput(
+            f"{len(adversarial)} samples at {rate} Hz, but its original has {len(clean)} at "
+            f"{clean_rate} Hz",
+            where=clip.adversarial,
+            remedy=_REMEDY,
+        )
+    return clean, adversarial, rate
+
+
+def verify(run: Run, progress: Progress) -> int:
+    """Check all figures against the files; returns how many clips of the results have no files.
+
+    Raises ``InvalidInput`` that names the file and both values where they differ, and
+    ``UnusableClip`` where a file is damaged.
+    """
+    _check_cells(run)
+    reported: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in run.rows:
+        reported[row.attack, row.source, row.id].append(row)
+    pairs = [(one, clip) for one in run.crafted.values() for clip in one.clips.values()]
+    found = set()
+    for number, (one, clip) in enumerate(pairs, start=1):
+        if not (clip.adversarial.exists() and clip.original.exists()):
+            continue
+        key = (one.attack, one.source, clip.id)
+        _check_clip(one, clip, reported.get(key, ()))
+        found.add(key)
+        progress("check figures against files", number, len(pairs), "")
+    return len(reported.keys() - found)
+
+
+def _check_clip(one: Crafted, clip: StoredClip, rows: Sequence[Row]) -> None:
+    clean, adversarial, _ = read_pair(clip)
+    true = measure(clean, adversarial)
+    _compare(clip, "metadata.csv", clip.distances, true)
+    for row in rows:
+        _compare(clip, ROWS, row.distances, true)
+    budget: Budget | None = one.budget
+    for violation in budget.violations(clean, adversarial) if budget else ():
+        raise InvalidInput(
+            f"beyond its budget: {violation}", where=clip.adversarial, remedy=_REMEDY
+        )
+
+
+def _compare(clip: StoredClip, table: str, told: Distances, true: Distances) -> None:
+    for name in DISTANCES:
+        a, b = getattr(told, name), getattr(true, name)
+        same = a is b if a is None or b is None else abs(a - b) <= TOLERANCE[name]
+        if not same:
+            raise InvalidInput(
+                f"{name} is {_shown(b)} in the file and {_shown(a)} in {table}",
+                where=clip.adversarial,
+                remedy=_REMEDY,
+            )
+
+
+def _check_cells(run: Run) -> None:
+    where = run.folder / "results" / SUMMARY
+    behind: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in run.rows:
+        behind[row.attack, row.source, row.target].append(row)
+    for cell in run.cells:
+        rows = behind[*cell.key, cell.target]
+        place = f"{cell.title} from {cell.source} on {cell.target}"
+        for name, told, true in _pairs(cell, rows):
+            if (told is None) != (true is None) or abs((told or 0) - (true or 0)) > 1e-6 * abs(
+                true or 1
+            ):
+                raise InvalidInput(
+                    f"{name} of {place} is {_shown(told)}, but {_shown(true)} by its rows in {ROWS}",
+                    where=where,
+                    remedy=_REMEDY,
+                )
+
+
+def _pairs(cell: Cell, rows: Sequence[Row]) -> list[tuple[str, float | None, float | None]]:
+    """(figure, as the summary tells it, as its rows give it)."""
+
+    def mean(name: str, of: Sequence[Row]) -> float | None:
+        values = [value for row in of if (value := getattr(row.distances, name)) is not None]
+        return fmean(values) if values else None
+
+    fooled = [row for row in rows if row.fooled]
+    pairs: list[tuple[str, float | None, float | None]] = [
+        ("count", cell.count, len(rows)),
+        ("fooling_rate", cell.fooling_rate.value, len(fooled) / len(rows) if rows else None),
+        ("untouched", cell.untouched, sum(row.distances.l0 == 0 for row in rows)),
+    ]
+    for name in DISTANCES:
+        pairs.append((f"mean {name}", getattr(cell.mean, name), mean(name, rows)))
+        pairs.append(
+            (f"mean {name} of fooled", getattr(cell.mean_fooled, name), mean(name, fooled))
+        )
+    return pairs
+
+
+def _shown(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.10g}"

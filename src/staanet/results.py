@@ -1,0 +1,296 @@
+"""What leaves a run: adversarial sets as audio folders, and transfer matrices as tables.
+
+An adversarial set on disk is an audiofolder: ``metadata.csv`` beside ``adversarial/`` and ``clean/``
+and a ``card.json``, which Hugging Face ``datasets`` opens as it is. Every figure is computed from
+the files as they were read back.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from staanet import audio, metrics, storage
+from staanet.core import Clip, Samples
+from staanet.errors import InvalidInput
+
+COLUMNS = (
+    "file_name", "original_file_name", "id", "label", "speaker", "l0", "density", "linf", "snr_db",
+    "peak_ratio_db", "seconds", "queries",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class AdversarialClip:
+    """A clean clip and its adversarial twin, both 16-bit ``[T]``, and what making it cost."""
+
+    clean: Clip
+    adversarial: Samples
+    seconds: float
+    queries: int
+    wanted: str | None = None
+    """The class a targeted attack aimed at."""
+
+    @property
+    def delta(self) -> NDArray[np.int32]:
+        """The change of each sample in steps of the 16-bit grid, ``[T]``."""
+        return self.adversarial.astype(np.int32) - self.clean.samples
+
+    @property
+    def support(self) -> NDArray[np.intp]:
+        """Indices of the samples that changed, ascending."""
+        return np.flatnonzero(self.delta)
+
+    def measurements(self) -> dict[str, float | int]:
+        """The metrics that need no target, from the two integer clips."""
+        x = self.clean.waveform[None]
+        x_adv = torch.from_numpy(audio.to_float(self.adversarial))[None]
+        return {
+            "l0": int(metrics.l0(x, x_adv)),
+            "density": float(metrics.density(x.double(), x_adv.double())),
+            "linf": float(metrics.linf(x, x_adv)),
+            "snr_db": float(metrics.snr_db(x, x_adv)),
+            "peak_ratio_db": float(metrics.peak_ratio_db(x, x_adv)),
+            "seconds": self.seconds,
+            "queries": self.queries,
+        }
+
+
+@dataclass(frozen=True)
+class AdversarialSet:
+    """Adversarial clips made by one attack on one source, and the card that says how."""
+
+    clips: Sequence[AdversarialClip]
+    card: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __iter__(self) -> Iterator[AdversarialClip]:
+        return iter(self.clips)
+
+    @property
+    def attack(self) -> str:
+        return str(self.card["attack"])
+
+    @property
+    def source(self) -> str:
+        return str(self.card["source"])
+
+    def save(self, folder: Path | str) -> None:
+        """Write the set as an audiofolder."""
+        rows = [write_clip(Path(folder), clip) for clip in self.clips]
+        write_set(Path(folder), rows, self.card)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> AdversarialSet:
+        """Open a set; its audio is read clip by clip when asked for.
+
+        Raises ``InvalidInput`` where the folder is not an adversarial set or a row is damaged.
+        """
+        folder = Path(folder)
+        card = storage.read_card(folder, "adversarial")
+        return cls(_OnDisk(folder, read_rows(folder)), card)
+
+
+class _OnDisk(Sequence[AdversarialClip]):
+    """Clips that stay in their files until they are asked for."""
+
+    def __init__(self, folder: Path, rows: list[dict[str, str]]) -> None:
+        self.folder, self.rows = folder, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> AdversarialClip: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[AdversarialClip]: ...
+    def __getitem__(self, index: int | slice) -> AdversarialClip | Sequence[AdversarialClip]:
+        if isinstance(index, slice):
+            return _OnDisk(self.folder, self.rows[index])
+        return read_clip(self.folder, self.rows[index])
+
+
+def write_clip(folder: Path, clip: AdversarialClip) -> dict[str, str]:
+    """Write one pair as 16-bit WAV, read both back, and measure what the files hold.
+
+    Returns the row of ``metadata.csv``. The files are named by the clip's id alone.
+    """
+    names = {part: f"{part}/{clip.clean.id}.wav" for part in ("adversarial", "clean")}
+    rate = clip.clean.sample_rate
+    for part, samples in (("adversarial", clip.adversarial), ("clean", clip.clean.samples)):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        storage.write_bytes(folder / names[part], audio.encode(samples, rate))
+    row = {
+        "file_name": names["adversarial"],
+        "original_file_name": names["clean"],
+        "id": clip.clean.id,
+        "label": clip.clean.label or "",
+        "speaker": clip.clean.speaker,
+        "seconds": repr(clip.seconds),
+        "queries": str(clip.queries),
+    }
+    measured = read_clip(folder, row).measurements()
+    return row | {key: repr(value) for key, value in measured.items()}
+
+
+def read_clip(folder: Path, row: Mapping[str, str]) -> AdversarialClip:
+    """The pair that a row of ``metadata.csv`` names, as the files hold it."""
+    adversarial, rate = audio.read_int16(folder / row["file_name"])
+    clean, clean_rate = audio.read_int16(folder / row["original_file_name"])
+    if clean.shape != adversarial.shape or rate != clean_rate:
+        raise InvalidInput(
+            f"{len(adversarial)} samples at {rate} Hz, but its original has {len(clean)} at "
+            f"{clean_rate} Hz",
+            where=folder / row["file_name"],
+            remedy="Make the set again with staanet attack",
+        )
+    original = Clip(row["id"], clean, rate, row["label"] or None, row["speaker"])
+    return AdversarialClip(original, adversarial, float(row["seconds"]), int(row["queries"]))
+
+
+def write_set(folder: Path, rows: Iterable[Mapping[str, str]], card: Mapping[str, Any]) -> None:
+    """Close a set: its table, then the card without which it does not count as finished."""
+    ordered = sorted(rows, key=lambda row: row["id"])
+    storage.write_text(folder / "metadata.csv", table(COLUMNS, ordered))
+    storage.write_card(folder, {"kind": "adversarial", **card, "clips": len(ordered)})
+
+
+def read_rows(folder: Path) -> list[dict[str, str]]:
+    """The rows of ``metadata.csv``; ``InvalidInput`` where columns are missing or a path leads out."""
+    path = folder / "metadata.csv"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise InvalidInput(
+            f"cannot be read ({problem})", where=path, remedy="Make the set again"
+        ) from problem
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+    if missing:
+        raise InvalidInput(
+            f"lacks the columns {', '.join(missing)}", where=path, remedy="Make the set again"
+        )
+    rows = []
+    for number, row in enumerate(reader, start=2):
+        for name in (row["file_name"], row["original_file_name"]):
+            if name is None or Path(name).is_absolute() or ".." in Path(name).parts:
+                raise InvalidInput(
+                    f"'{name}' is outside the folder", where=f"{path}:{number}",
+                    remedy="Make the set again",
+                )  # fmt: skip
+        rows.append({key: value or "" for key, value in row.items() if key is not None})
+    return rows
+
+
+def table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """Rows as CSV text; a text cell that a spreadsheet would run as a formula is escaped.
+
+    >>> table(["a", "b"], [{"a": "=cmd", "b": "-1.5"}])
+    "a,b\\n'=cmd,-1.5\\n"
+    """
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_harmless(row.get(column, "")) for column in columns])
+    return out.getvalue()
+
+
+def _harmless(value: object) -> object:
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+# ---------------------------------------------------------------- the transfer matrix
+
+RATES = (
+    "fooling_rate", "attack_success_rate", "uar_before", "uar_after", "accuracy_before",
+    "accuracy_after",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TransferMatrix:
+    """Cells (attack, source, target) with rates, intervals and counts, and the rows behind them."""
+
+    rows: Sequence[Mapping[str, Any]]
+    summary: Mapping[str, Any]
+
+    @property
+    def cells(self) -> list[Mapping[str, Any]]:
+        return list(self.summary["cells"])
+
+    def cell(self, attack: str, source: str, target: str) -> Mapping[str, Any]:
+        """One cell; ``KeyError`` where it was not evaluated."""
+        for cell in self.cells:
+            if (cell["attack"], cell["source"], cell["target"]) == (attack, source, target):
+                return cell
+        raise KeyError((attack, source, target))
+
+    def save(self, folder: Path | str) -> None:
+        """Write ``results.parquet``, ``matrix.md`` and, last, ``summary.json``."""
+        import pandas
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        pandas.DataFrame(list(self.rows)).to_parquet(buffer, index=False)
+        storage.write_bytes(folder / "results.parquet", buffer.getvalue())
+        storage.write_text(folder / "matrix.md", self.to_markdown())
+        storage.write_json(folder / "summary.json", dict(self.summary))
+
+    def to_markdown(self) -> str:
+        """The matrix as a Markdown table: fooling rate in per cent with its 95 % interval."""
+        targets = list(dict.fromkeys(cell["target"] for cell in self.cells))
+        lines = [
+            "| attack | source | " + " | ".join(targets) + " | density | l0 | snr_db | seconds |",
+            "|---|---|" + "---|" * (len(targets) + 4),
+        ]
+        pairs = dict.fromkeys((cell["attack"], cell["source"]) for cell in self.cells)
+        for attack, source in pairs:
+            own = {
+                c["target"]: c for c in self.cells if (c["attack"], c["source"]) == (attack, source)
+            }
+            some = next(iter(own.values()))
+            shown = [_rate_cell(own[t]) if t in own else "" for t in targets]
+            mean = some["mean"]
+            lines.append(
+                f"| {some['title']} | {source} | {' | '.join(shown)} | {_number(mean['density'], 3)} | "
+                f"{_number(mean['l0'], 0)} | {_number(mean['snr_db'], 1)} | "
+                f"{_number(some['seconds_median'], 4)} |"
+            )
+        return "\n".join(lines) + "\n"
+
+
+def _rate_cell(cell: Mapping[str, Any]) -> str:
+    estimate = cell["fooling_rate"]
+    if estimate["value"] is None:
+        return f"n/a (0 of {cell['count']})"
+    text = f"{100 * estimate['value']:.1f} %"
+    if estimate["low"] is not None:
+        text += f" [{100 * estimate['low']:.0f}, {100 * estimate['high']:.0f}]"
+    return (
+        text
+        + (" (white box)" if cell["white_box"] else "")
+        + (" (control)" if cell["control"] else "")
+    )
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "n/a" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"

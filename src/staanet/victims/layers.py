@@ -1,0 +1,94 @@
+"""What the convolutional victims share: a block that is cheap when frozen, and the recurrent head.
+
+Features are ``[B, C, 1, T]`` in channels-last memory, and convolutions two-dimensional with a kernel
+of height 1: the same arithmetic as Conv1d, twice as fast on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from staanet.core import valid
+
+
+class ConvBlock(nn.Module):
+    """Convolution, BatchNorm, MaxPool, activation; ``[B, C, 1, T] -> [B, C', 1, T']``.
+
+    The papers activate before they pool. A monotone activation commutes with the maximum, so the
+    block pools first and activates ``1 / pool`` of the values; in ``eval()`` BatchNorm is a fixed
+    affine map and is folded into the convolution. Both are exact and change logits by rounding only.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: int, pool: int,
+        activation: Callable[[Tensor], Tensor],
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.padding = (kernel - 1) // 2
+        self.conv = nn.Conv2d(channels_in, channels_out, (1, kernel), padding=(0, self.padding))
+        self.norm = nn.BatchNorm2d(channels_out)
+        self.kernel, self.pool, self.activation = kernel, pool, activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            x = self.norm(self.conv(x))
+        else:
+            weight, bias = folded(self.conv, self.norm)
+            x = F.conv2d(x, weight, bias, padding=(0, self.padding))
+        return self.activation(F.max_pool2d(x, (1, self.pool)))
+
+    def frames(self, lengths: Tensor) -> Tensor:
+        """Frames that come out of clips of ``lengths [B]`` frames."""
+        return (lengths + 2 * self.padding - self.kernel + 1) // self.pool
+
+
+def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of one convolution equal to ``conv`` and then the frozen ``norm``."""
+    assert conv.bias is not None and norm.running_mean is not None and norm.running_var is not None
+    gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    weight = (conv.weight * gain[:, None, None, None]).contiguous(memory_format=torch.channels_last)
+    return weight, (conv.bias - norm.running_mean) * gain + norm.bias
+
+
+class ConvRecurrent(nn.Module):
+    """Convolution blocks, two LSTM layers, a linear answer at each step, averaged over time."""
+
+    def __init__(self, blocks: list[ConvBlock], classes: int, hidden: int = 256) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.lstm = nn.LSTM(blocks[-1].conv.out_channels, hidden, num_layers=2, batch_first=True)
+        self.head = nn.Linear(hidden, classes)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, standardised: Tensor, lengths: Tensor | None) -> Tensor:
+        """``[B, T]`` standardised clips, zero beyond ``lengths`` -> ``[B, K]`` logits."""
+        x = standardised[:, None, None].contiguous(memory_format=torch.channels_last)
+        for block in self.blocks:
+            assert isinstance(block, ConvBlock)
+            x = block(x)
+            if lengths is not None:  # biases and BatchNorm write into the padding: clear it again
+                lengths = block.frames(lengths)
+                x = x * valid(lengths, x.shape[3])[:, None, None]
+        steps, _ = self.lstm(x[:, :, 0].transpose(1, 2))
+        if lengths is None:
+            mean = steps.mean(dim=1)
+        else:
+            mean = (steps * valid(lengths, steps.shape[1])[..., None]).sum(dim=1) / lengths[:, None]
+        answer: Tensor = self.head(mean)  # the mean of a linear map is the map of the mean
+        return answer
+
+    def minimum_samples(self) -> int:
+        """The shortest clip that still gives one step."""
+        low, high = 1, 1 << 20
+        while low < high:
+            middle = (low + high) // 2
+            length = torch.tensor(middle)
+            for block in self.blocks:
+                assert isinstance(block, ConvBlock)
+                length = block.frames(length)
+            low, high = (low, middle) if int(length) >= 1 else (middle + 1, high)
+        return low

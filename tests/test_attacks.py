@@ -1,0 +1,194 @@
+"""Every attack keeps its budget and its hands off the padding; the known optimum is reached."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from conftest import RATE, LinearVictim, clip
+
+from staanet.attacks import ATTACKS, PGD, Random, Staa, collate, craft, craft_batch
+from staanet.attacks.support import best_ranked, clip_noise
+from staanet.core import Budget, Clip, Targeted, Untargeted
+from staanet.errors import BudgetExceeded, InvalidInput, StaaNetError, UnusableClip
+from staanet.generator import build_generator
+from staanet.victims import build_victim
+
+
+@pytest.fixture(scope="module")
+def source():
+    torch.manual_seed(0)
+    return build_victim("zhao19", ("a", "b", "c")).requires_grad_(False).eval()
+
+
+def make(name: str, budget: Budget):
+    if name == "staa":
+        torch.manual_seed(0)
+        return Staa(generator=build_generator("small").eval(), budget=budget)
+    return ATTACKS[name](budget=budget)
+
+
+BUDGETS = [
+    Budget(epsilon=0.03),
+    Budget(epsilon=0.001, max_density=0.1),
+    Budget(epsilon=0.01, max_l0=3),
+    Budget(epsilon=0.05, max_density=0.5, min_snr_db=30),
+    Budget(epsilon=0.02, max_l0=0),
+]
+
+
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+@pytest.mark.parametrize("budget", BUDGETS, ids=str)
+def test_every_attack_keeps_its_budget_on_16_bit_audio(name, budget, source):
+    clips = [clip(0.25, 300, 1), clip(0.31, 900, 2)]
+    loud = np.where(np.arange(5000) % 50 < 25, 32767, -32768).astype(np.int16)
+    clips.append(Clip("loud", loud, RATE))
+    for made in craft(make(name, budget), source, clips):
+        assert budget.violations(made.clean.samples, made.adversarial) == []
+        assert made.adversarial.dtype == np.int16
+
+
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+def test_a_tighter_budget_never_adds_a_sample(name, source):
+    counts = []
+    for density in (0.02, 0.1, 0.4):
+        budget = Budget(epsilon=0.03, max_density=density)
+        counts.append(len(craft(make(name, budget), source, [clip()]).clips[0].support))
+    assert counts == sorted(counts) and counts[-1] > 0
+
+
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+def test_padding_is_never_touched_and_a_batch_equals_single_clips(name, source):
+    clips = [clip(0.25, 300, 1), clip(0.4, 500, 2), clip(0.31, 900, 3)]
+    attack = make(name, Budget(epsilon=0.03, max_density=0.2))
+    x, lengths = collate(clips, source)
+    goal = Untargeted(source(x, lengths).argmax(dim=1))
+    x_adv = attack(source, x, goal, lengths)
+    for row, length in enumerate(lengths):
+        assert torch.equal(x_adv[row, length:], x[row, length:])
+    together = craft(attack, source, clips, batch_size=3)
+    alone = craft(attack, source, clips, batch_size=1)
+    for a, b in zip(together, alone, strict=True):
+        differing = np.count_nonzero(a.adversarial != b.adversarial)
+        assert differing <= 0.01 * len(a.adversarial)  # ties in a ranking, rounding of a gradient
+
+
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+def test_the_same_call_gives_the_same_audio(name, source):
+    attack = make(name, Budget(epsilon=0.03, max_density=0.2))
+    first, second = (craft(attack, source, [clip()]).clips[0] for _ in range(2))
+    assert np.array_equal(first.adversarial, second.adversarial)
+
+
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+def test_attacks_are_frozen(name):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make(name, Budget(epsilon=0.01)).budget = Budget(epsilon=1)
+
+
+@pytest.mark.parametrize("limit", [None, 40, 400], ids=["dense", "40", "400"])
+@pytest.mark.parametrize("goal", [Untargeted(0), Targeted(1)], ids=["untargeted", "targeted"])
+def test_pgd_crosses_the_boundary_at_102_percent_of_the_optimum_not_at_98(linear, limit, goal):
+    weight = linear.weight.abs().sort(descending=True).values
+    reach = float(weight[:limit].sum())
+    epsilon = 328 / 32768  # whole steps of the grid, as every attack uses
+    direction = torch.randn(1, 1600, generator=torch.Generator().manual_seed(3)) * 0.1
+    score = float(direction @ linear.weight)
+    for share, crossed in ((1.02, True), (0.98, False)):
+        wanted = epsilon * reach / share
+        x = direction + (wanted - score) * linear.weight[None] / linear.weight.square().sum()
+        attack = PGD(budget=Budget(epsilon=epsilon, max_l0=limit))
+        x_adv = attack(linear, x, goal)
+        assert bool(goal.achieved(linear(x_adv))) is crossed
+        assert int((x_adv != x).sum()) <= (limit or 1600)
+
+
+def test_random_moves_exactly_its_number_of_samples_by_all_of_epsilon(source):
+    budget = Budget(epsilon=0.02, max_density=0.1)
+    made = craft(Random(budget=budget), source, [clip(0.5)]).clips[0]
+    assert len(made.support) == 800
+    assert set(np.abs(made.delta[made.support])) == {655}
+    assert 0.4 < np.mean(made.delta[made.support] > 0) < 0.6
+
+
+def test_random_changes_with_its_seed_and_not_with_its_company(source):
+    budget = Budget(epsilon=0.02, max_density=0.1)
+    supports = [
+        set(craft(Random(budget=budget, seed=s), source, [clip()]).clips[0].support) for s in (0, 1)
+    ]
+    assert supports[0] != supports[1]
+    x = torch.randn(3, 50)
+    assert torch.equal(clip_noise(x, None, 0)[:, 1], clip_noise(x[1:2], None, 0)[:, 0])
+
+
+def test_best_ranked_keeps_the_highest_and_never_minus_infinity():
+    score = torch.tensor([[0.9, -torch.inf, 0.2, 0.5], [0.1, 0.2, 9.0, 9.0]])
+    chosen = best_ranked(score, Budget(epsilon=0.1, max_l0=3), torch.tensor([4, 2]))
+    assert chosen.tolist() == [[True, False, True, True], [True, True, False, False]]
+
+
+def test_staa_changes_only_where_its_generator_says_so(source):
+    attack = make("staa", Budget(epsilon=0.03))
+    one = clip()
+    with torch.inference_mode():
+        mask = attack.generator(one.waveform[None]).position[0] >= 0.5
+    made = craft(attack, source, [one]).clips[0]
+    assert 0 < len(made.support) and set(made.support) <= set(np.flatnonzero(mask.numpy()))
+
+
+def test_staa_says_that_it_cannot_aim(source):
+    with pytest.raises(InvalidInput) as error:
+        craft(make("staa", Budget(epsilon=0.03)), source, [clip()], label="b")
+    assert "pgd" in str(error.value)
+
+
+class Cheat:
+    """An attack that breaks its promise in a chosen way."""
+
+    budget = Budget(epsilon=0.01, max_density=0.1)
+
+    def __init__(self, how):
+        self.how = how
+
+    def __call__(self, source, x, goal, lengths=None):
+        return {"everywhere": x + 0.005, "nan": x * torch.nan, "loud": x + 0.5}[self.how]
+
+
+@pytest.mark.parametrize(
+    "how, said",
+    [("everywhere", "samples changed"), ("nan", "non-finite"), ("loud", "samples changed")],
+)
+def test_craft_refuses_an_attack_that_breaks_its_promise(how, said, source):
+    with pytest.raises(BudgetExceeded) as error:
+        craft(Cheat(how), source, [clip()])
+    assert said in str(error.value)
+
+
+def test_craft_checks_rate_and_length(source):
+    with pytest.raises(InvalidInput) as error:
+        craft_batch(Random(), source, [Clip("c", clip().samples, 8000)])
+    assert "8000 Hz" in str(error.value) and "16000 Hz" in str(error.value)
+    with pytest.raises(UnusableClip) as short:
+        craft_batch(Random(), source, [Clip("c", clip().samples[:100], RATE)])
+    assert "6.2 ms is shorter than the 16.0 ms" in str(short.value)
+
+
+def test_queries_are_counted(source):
+    made = craft(
+        PGD(budget=Budget(epsilon=0.01), steps=5), source, [clip(), clip(seed=1)], batch_size=2
+    )
+    assert [one.queries for one in made] == [6, 6]  # one gradient chooses samples, five move them
+
+
+def test_an_unknown_wanted_class_is_named(source):
+    with pytest.raises(StaaNetError) as error:
+        craft(PGD(), source, [clip()], label="joy")
+    assert "a, b, c" in str(error.value)
+
+
+def test_the_linear_victim_is_what_it_says(linear):
+    assert isinstance(linear, LinearVictim)
+    x = torch.randn(2, 1600)
+    assert torch.allclose(linear(x)[:, 0], x @ linear.weight)

@@ -1,0 +1,96 @@
+"""Recipes read back as they were written; every mistake is named with its remedy."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from staanet import config
+from staanet.errors import InvalidInput
+
+
+@pytest.mark.parametrize("name", sorted(config.shipped_recipes()))
+def test_shipped_recipes_are_valid_and_read_back_as_written(name):
+    recipe = config.load_recipe(name)
+    assert recipe.name == name
+    assert config.parse_recipe(tomllib.loads(config.to_toml(recipe))) == recipe
+
+
+@pytest.mark.parametrize(
+    "override, said",
+    [
+        ("victims.emo18.stepz=7", "Did you mean 'victims.emo18.steps'"),
+        ("generator.sorces=[]", "Did you mean 'generator.sources'"),
+        ("nme=1", "Did you mean 'name'"),
+        ("seed=-1", "greater than or equal to 0 (got -1)"),
+        ("attacks.pgd.match=sta", "Did you mean 'staa'"),
+        ("attacks.pgd.match=pgd", "matches itself"),
+        ("generator.sources=['x']", "unknown source in [generator] 'x'"),
+        ("attacks.pgd.epsilon=nan", "epsilon"),
+        ("attacks.pgd.epsilon=0", "greater than 0"),
+        ("generator=3", "generator"),
+        ("name='../../evil'", "name"),
+        ("seed", "is not KEY=VALUE"),
+        ("name.first=1", "is a value, not a table"),
+    ],
+)
+def test_a_mistake_is_named_with_what_would_be_right(override, said):
+    with pytest.raises(InvalidInput) as error:
+        config.load_recipe("quick", [override])
+    assert said in str(error.value)
+
+
+def test_an_override_replaces_one_value_and_takes_bare_words():
+    recipe = config.load_recipe(
+        "quick", ["corpus=emodb:some/where", "victims.emo18.steps=7", "seed=3"]
+    )
+    assert (recipe.corpus, recipe.victims["emo18"].steps, recipe.seed) == ("emodb:some/where", 7, 3)
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        (b"", "name"),
+        (b"\xff\xfen\x00", "not a readable TOML file"),
+        (b"name = ", "not a readable TOML file"),
+        (b"a = " + b"[" * 5000, "not a readable TOML file"),
+        (b"x" * (2 << 20), "a recipe has at most"),
+    ],
+    ids=["empty", "utf16", "torn", "deep", "huge"],
+)
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, said):
+    (tmp_path / "r.toml").write_bytes(text)
+    with pytest.raises(InvalidInput) as error:
+        config.load_recipe(str(tmp_path / "r.toml"))
+    assert said in str(error.value) and "r.toml" in str(error.value)
+
+
+def test_an_unknown_recipe_suggests_a_shipped_one():
+    with pytest.raises(InvalidInput) as error:
+        config.load_recipe("quik")
+    assert "Did you mean 'quick'" in str(error.value)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+keys = st.sampled_from(
+    ["name", "corpus", "seed", "victims", "generator", "attacks", "synthetic", "x"]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(keys, values, max_size=6))
+def test_no_tree_of_values_causes_anything_but_a_named_error(tree):
+    base = tomllib.loads(config.to_toml(config.load_recipe("quick")))
+    try:
+        config.parse_recipe({**base, **tree})
+    except InvalidInput as error:
+        assert str(error)

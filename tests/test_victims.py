@@ -1,0 +1,132 @@
+"""The victims are the published networks; their shortcuts are exact; padding changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from staanet.core import Victim
+from staanet.errors import InvalidInput
+from staanet.generator import build_generator, save_generator
+from staanet.victims import VICTIMS, build_victim, load_victim
+
+LABELS = ("anger", "joy", "fear")
+PAPERS = {
+    "emo18": ([(64, 8, 10), (128, 6, 8), (256, 6, 8)], F.leaky_relu),
+    "zhao19": ([(64, 3, 4), (64, 3, 4), (128, 3, 4), (128, 3, 4)], F.elu),
+}
+
+
+def trained(name: str) -> Victim:
+    """A victim whose BatchNorm has seen data and whose scales are not all one."""
+    torch.manual_seed(0)
+    victim = build_victim(name, LABELS)
+    for module in victim.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, -1, 1)  # negative scales too
+            torch.nn.init.uniform_(module.bias, -1, 1)
+    with torch.no_grad():
+        for _ in range(3):
+            victim(torch.randn(4, 8000))
+    return victim.requires_grad_(False).eval()
+
+
+def as_published(victim: Victim, x: torch.Tensor) -> torch.Tensor:
+    """Convolution, BatchNorm, activation, pooling, LSTM, a linear answer at each step, mean."""
+    shapes, activation = PAPERS[victim.architecture]
+    x = ((x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True, unbiased=False))[:, None]
+    for block, (_, _, pool) in zip(victim.network.blocks, shapes, strict=True):
+        norm = block.norm
+        x = F.conv1d(x, block.conv.weight[:, :, 0], block.conv.bias, padding=block.padding)
+        x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False)
+        x = F.max_pool1d(activation(x), pool)
+    steps, _ = victim.network.lstm(x.transpose(1, 2))
+    return victim.network.head(steps).mean(dim=1)
+
+
+@pytest.mark.parametrize("name", sorted(VICTIMS))
+def test_shapes_are_those_of_the_paper(name):
+    shapes = [
+        (b.conv.out_channels, b.conv.kernel_size[1], b.pool)
+        for b in build_victim(name, LABELS).network.blocks
+    ]
+    assert shapes == PAPERS[name][0]
+
+
+@pytest.mark.parametrize("name", sorted(VICTIMS))
+def test_folding_and_early_pooling_change_logits_by_rounding_only(name):
+    victim = trained(name)
+    x = torch.randn(3, 12_345) * 0.1
+    assert torch.allclose(victim(x), as_published(victim, x), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(VICTIMS))
+def test_training_mode_is_the_published_order_too(name):
+    victim = trained(name).train()
+    x = torch.randn(3, 8000) * 0.1
+    shapes, activation = PAPERS[name]
+    y = ((x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True, unbiased=False))[:, None]
+    for block, (_, _, pool) in zip(victim.network.blocks, shapes, strict=True):
+        y = F.conv1d(y, block.conv.weight[:, :, 0], block.conv.bias, padding=block.padding)
+        y = F.batch_norm(y, None, None, block.norm.weight, block.norm.bias, True)
+        y = F.max_pool1d(activation(y), pool)
+    steps, _ = victim.network.lstm(y.transpose(1, 2))
+    assert torch.allclose(victim(x), victim.network.head(steps).mean(dim=1), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(VICTIMS))
+def test_a_padded_batch_gives_what_single_clips_give(name):
+    victim = trained(name)
+    lengths = [4000, 9001, 7777]
+    batch = torch.zeros(3, max(lengths))
+    for row, n in enumerate(lengths):
+        batch[row, :n] = torch.randn(n) * 0.1 + 0.02
+    with torch.inference_mode():
+        together = victim(batch, torch.tensor(lengths))
+        for row, n in enumerate(lengths):
+            assert torch.allclose(together[row], victim(batch[row : row + 1, :n])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(VICTIMS))
+def test_gain_and_offset_are_standardised_away(name):
+    victim = trained(name)
+    x = torch.randn(1, 8000) * 0.05
+    assert torch.allclose(victim(x), victim(3 * x + 0.1), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(VICTIMS))
+def test_the_smallest_clip_works_and_a_smaller_one_would_not(name):
+    victim = trained(name)
+    assert victim(torch.randn(1, victim.minimum_samples)).shape == (1, 3)
+    with pytest.raises(RuntimeError):
+        victim(torch.randn(1, victim.minimum_samples - 1))
+
+
+@pytest.mark.parametrize("name", sorted(VICTIMS))
+def test_silence_gives_finite_logits(name):
+    assert torch.isfinite(trained(name)(torch.zeros(1, 8000))).all()
+
+
+@pytest.mark.parametrize("name", sorted(VICTIMS))
+def test_a_saved_victim_is_the_same_function_frozen(name, tmp_path):
+    victim = trained(name)
+    victim.save_pretrained(tmp_path / "v", dev_uar=0.5)
+    again = load_victim(tmp_path / "v")
+    x = torch.randn(2, 8000) * 0.1
+    assert torch.equal(victim(x), again(x))
+    assert again.labels == LABELS and not again.training
+    assert not any(p.requires_grad for p in again.parameters())
+
+
+def test_a_generator_is_not_a_victim_and_is_named(tmp_path):
+    save_generator(build_generator("small"), tmp_path / "g")
+    with pytest.raises(InvalidInput) as error:
+        load_victim(tmp_path / "g")
+    assert "generator" in str(error.value) and "victim" in str(error.value)
+
+
+def test_a_registry_name_is_not_a_trained_victim():
+    with pytest.raises(InvalidInput) as error:
+        load_victim("emo18")
+    assert "train-victim" in str(error.value)
