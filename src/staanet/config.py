@@ -86,7 +86,7 @@ class SyntheticRecipe:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     voices: Annotated[int, Field(ge=6, le=20)] = 10
-    sentences: Annotated[int, Field(ge=2, le=40)] = 10
+    sentences: Annotated[int, Field(ge=2, le=20)] = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

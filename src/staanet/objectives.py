@@ -36,8 +36,9 @@ class Objective:
     magnitude: float = 0.0
     quantisation: float = 0.1
 
-    def terms(self, goal: Goal, logits: Tensor, change: Perturbation) -> Terms:
-        """``logits [B, K]`` of the adversarial clips and what the generator proposed -> terms.
+    def terms(self, goal: Goal, logits: Tensor, change: Perturbation, binary: Tensor) -> Terms:
+        """``logits [B, K]`` of the adversarial clips, what the generator proposed, and the
+        ``binary [B, T]`` mask that the budget leaves of it -> terms.
 
         adversarial: ``max(margin, -kappa)``; magnitude: root mean square of v in units of epsilon;
         sparsity: mean of p, so that every position gets its gradient; quantisation: root mean square
@@ -47,7 +48,7 @@ class Objective:
             adversarial=goal.margin(logits).clamp_min(-self.kappa),
             magnitude=_rms(change.magnitude),
             sparsity=change.position.mean(dim=1),
-            quantisation=_rms(change.mask() - change.position),
+            quantisation=_rms(binary.to(change.position.dtype) - change.position),
         )
 
     def loss(self, terms: Terms, sparsity_weight: float) -> Tensor:
@@ -65,33 +66,41 @@ def _rms(values: Tensor) -> Tensor:
     return values.square().mean(dim=1).add(1e-12).sqrt()  # a finite gradient at zero
 
 
-def mixed_mask(position: Tensor, uniform: Tensor) -> Tensor:
-    """Training's mask: the soft p where ``uniform < 1/2``, else the binary value without gradient.
+def mixed_mask(position: Tensor, binary: Tensor, uniform: Tensor) -> Tensor:
+    """Training's mask: the soft p where ``uniform < 1/2``, else the binary choice without gradient.
 
-    >>> mixed_mask(torch.tensor([[0.3, 0.9]]), torch.tensor([[0.1, 0.7]]))
+    >>> mixed_mask(torch.tensor([[0.3, 0.9]]), torch.tensor([[0, 1]]), torch.tensor([[0.1, 0.7]]))
     tensor([[0.3000, 1.0000]])
     """
-    return torch.where(uniform < 0.5, position, (position >= 0.5).to(position.dtype))
+    return torch.where(uniform < 0.5, position, binary.to(position.dtype))
 
 
 @dataclass(slots=True)
 class SparsityController:
-    """Weighs the sparsity term so that the share of changed samples comes down to ``target``.
+    """Weighs the sparsity term so that the share of wanted samples comes down to ``target``.
 
-    The weight is 0 for the first ``warmup`` steps, while the generator learns to fool with every
-    sample, and then follows the excess density exponentially: a fixed weight either empties the
-    mask within an epoch or leaves it full (see the docs on the method).
+    The weight is 0 for the first ``warmup`` steps. Then it follows the excess density exponentially,
+    and lets go whenever fooling falls below ``patience`` of the best it has been: a fixed weight
+    either empties the mask within an epoch or leaves it full.
     """
 
     target: float
     warmup: int
-    rate: float = 0.05
-    first: float = 0.05
+    rate: float = 0.02
+    first: float = 0.02
+    patience: float = 0.8
+    memory: float = 0.95
     weight: float = 0.0
+    fooling: float = 0.0
+    best: float = 0.0
 
-    def update(self, step: int, density: float) -> None:
-        """Take the density of the step's binary masks, in [0, 1], into account."""
+    def update(self, step: int, density: float, fooling: float) -> None:
+        """Take a step's density of positions >= 1/2 and its fooling rate, both in [0, 1], in."""
+        self.fooling = self.memory * self.fooling + (1 - self.memory) * fooling
+        self.best = max(self.best, self.fooling)
         if step + 1 < self.warmup:
             return
         excess = max(-1.0, min(1.0, (density - self.target) / self.target))
+        if self.fooling < self.patience * self.best:
+            excess = -1.0
         self.weight = max(self.weight, self.first) * math.exp(self.rate * excess)

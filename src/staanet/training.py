@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from staanet import audio, metrics, storage
-from staanet.attacks import Staa, collate
+from staanet.attacks import Staa, chosen, collate
 from staanet.core import Budget, Clip, Progress, Samples, Untargeted, Victim, silent
 from staanet.errors import InvalidInput
 from staanet.generator import Generator
@@ -353,9 +353,10 @@ class GeneratorTask:
         uniform = torch.rand(x.shape, generator=torch.Generator().manual_seed(step))
         epsilon = self.budget.steps / audio.FULL_SCALE
         change = self.module.train()(x)
-        mask = mixed_mask(change.position, uniform.to(x.device))
+        binary = chosen(change, self.budget)  # the very choice that the attack will make
+        mask = mixed_mask(change.position, binary, uniform.to(x.device))
         logits = self.source((x + epsilon * change.magnitude * mask).clamp(-1, 1))
-        terms = self.objective.terms(goal, logits, change)
+        terms = self.objective.terms(goal, logits, change, binary)
         loss = self.objective.loss(terms, self.sparsity.weight)
         share = float(change.mask().mean())
         figures = {name: float(term.detach().mean()) for name, term in terms._asdict().items()}
@@ -363,9 +364,9 @@ class GeneratorTask:
             "sparsity_weight": self.sparsity.weight,
             "fooling_rate": float(goal.achieved(logits).float().mean()),
             "density": share,
-            "snr_db": self._snr_db(x, epsilon * change.magnitude * change.mask()),
+            "snr_db": self._snr_db(x, epsilon * change.magnitude * binary),
         }
-        self.sparsity.update(step, share)
+        self.sparsity.update(step, share, figures["fooling_rate"])
         return loss, figures
 
     def evaluate(self) -> tuple[float, dict[str, float]]:
@@ -394,10 +395,12 @@ class GeneratorTask:
         return float(finite.mean()) if len(finite) else UNTOUCHED_DB
 
     def state(self) -> dict[str, float]:
-        return {"sparsity_weight": self.sparsity.weight}
+        now = self.sparsity
+        return {"weight": now.weight, "fooling": now.fooling, "best": now.best}
 
     def restore(self, state: Mapping[str, float]) -> None:
-        self.sparsity.weight = state["sparsity_weight"]
+        for name, value in state.items():
+            setattr(self.sparsity, name, value)
 
 
 def train_generator(

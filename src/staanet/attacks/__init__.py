@@ -5,8 +5,8 @@ from __future__ import annotations
 from staanet.attacks.crafting import collate, craft, craft_batch
 from staanet.attacks.gradient import PGD
 from staanet.attacks.random import Random
-from staanet.attacks.staa import Staa
+from staanet.attacks.staa import Staa, chosen
 
-__all__ = ["ATTACKS", "PGD", "Random", "Staa", "collate", "craft", "craft_batch"]
+__all__ = ["ATTACKS", "PGD", "Random", "Staa", "chosen", "collate", "craft", "craft_batch"]
 
 ATTACKS = {"pgd": PGD, "random": Random, "staa": Staa}

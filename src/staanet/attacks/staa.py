@@ -11,7 +11,7 @@ from staanet import audio
 from staanet.attacks.support import best_ranked
 from staanet.core import Budget, Goal, Untargeted, Victim
 from staanet.errors import InvalidInput
-from staanet.generator import Generator
+from staanet.generator import Generator, Perturbation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +35,15 @@ class Staa:
             )
         with torch.inference_mode():
             change = self.generator(x, lengths)
-            wanted = change.position.masked_fill(change.position < 0.5, -torch.inf)
-            mask = best_ranked(wanted, self.budget, lengths)
+            mask = chosen(change, self.budget, lengths)
             delta = (self.budget.steps / audio.FULL_SCALE) * change.magnitude
             x_adv: Tensor = (x + mask * delta).clamp(
                 -1, 1
             )  # mask 0 leaves x bit-identical: l0 is exact
         return x_adv
+
+
+def chosen(change: Perturbation, budget: Budget, lengths: Tensor | None = None) -> Tensor:
+    """Samples of position at least 1/2, the best-ranked ones if that is too many; ``[B, T]`` bool."""
+    position = change.position.detach()
+    return best_ranked(position.masked_fill(position < 0.5, -torch.inf), budget, lengths)

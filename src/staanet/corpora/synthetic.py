@@ -29,9 +29,9 @@ from staanet.corpora.files import assemble, folder_of, listed
 from staanet.errors import InvalidInput
 
 SAMPLE_RATE = 16_000
-SEMITONE_PERCENT = (
-    11.6  # eSpeak's pitch="+P%" raises f0 by about P / 11.6 semitones, from -50 to 100
-)
+SEMITONE_PERCENT = 11.6
+"""eSpeak's ``pitch="+P%"`` raises f0 by about P / 11.6 semitones, for P from -50 to 100."""
+
 KIND, SCHEMA = "synthetic-corpus", 1
 REINSTALL = "Install it anew: pip install --force-reinstall espeakng-loader"
 AGAIN = "Delete the folder and render it again, or choose another one"
