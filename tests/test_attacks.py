@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest import RATE, LinearVictim, clip
 
+from conftest import RATE, LinearVictim, clip
 from staanet.attacks import ATTACKS, PGD, Random, Staa, collate, craft, craft_batch
 from staanet.attacks.support import best_ranked, clip_noise
 from staanet.core import Budget, Clip, Targeted, Untargeted
@@ -135,7 +135,7 @@ def test_staa_changes_only_where_its_generator_says_so(source):
     with torch.inference_mode():
         mask = attack.generator(one.waveform[None]).position[0] >= 0.5
     made = craft(attack, source, [one]).clips[0]
-    assert 0 < len(made.support) and set(made.support) <= set(np.flatnonzero(mask.numpy()))
+    assert len(made.support) > 0 and set(made.support) <= set(np.flatnonzero(mask.numpy()))
 
 
 def test_staa_says_that_it_cannot_aim(source):

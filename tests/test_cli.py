@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import RATE, TINY_RECIPE, tone
 
+from conftest import RATE, TINY_RECIPE, tone
 from staanet import audio, storage
 
 COMMANDS = ["run", "corpus", "train-victim", "train-generator", "attack", "evaluate", "report"]

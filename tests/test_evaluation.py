@@ -9,8 +9,8 @@ import numpy as np
 import pandas
 import pytest
 import torch
-from conftest import RATE, LinearVictim, clip
 
+from conftest import RATE, LinearVictim, clip
 from staanet import audio, results
 from staanet.attacks import PGD, Random, craft
 from staanet.core import Budget

@@ -60,24 +60,41 @@ def test_output_is_aligned_with_input_sample_by_sample(place):
     for seed in range(5):  # untrained weights may by chance react more strongly beside the impulse
         torch.manual_seed(seed)
         shifts.append(abs(peak_shift(build_generator("small").eval(), place)))
-    assert sorted(shifts)[2] <= 8
+    assert sorted(shifts)[2] <= 20  # a few kernels; the published code is off by 6140
 
 
-def test_a_shift_by_one_coarsest_frame_moves_the_output_by_as_much():
+def test_frame_j_of_a_coarser_level_is_centred_on_frame_4j():
+    generator = build_generator("small")
+    down, up = generator.downs[0].shrink.conv, generator.magnitude.ups[-1].stretch.conv
+    for conv in (down, up):
+        torch.nn.init.zeros_(conv.weight)
+        torch.nn.init.zeros_(conv.bias)
+        conv.weight.data[0, 0, 0, 2] = 1.0  # the middle of the kernel alone
+    x = torch.arange(1.0, 101.0).reshape(1, 1, 1, 100).repeat(1, 16, 1, 1)
+    with torch.no_grad():
+        coarse = down(x)
+        assert torch.equal(coarse[0, 0, 0], torch.arange(1.0, 101.0, 4.0))
+        fine = up(coarse)[0, 0, 0]
+    assert torch.equal(fine[::4], coarse[0, 0, 0]) and fine.sum() == coarse[0, 0].sum()
+
+
+@pytest.mark.parametrize("fold, step", [(1, 16), (16, 256)])
+def test_speech_that_comes_later_is_changed_later_by_as_much(fold, step):
     torch.manual_seed(0)
-    generator = Generator(features=8, levels=3).eval()
-    step, time = 16, 4096
-    x = torch.zeros(1, time)
-    x[0, 1000:1100] = torch.randn(100, generator=torch.Generator().manual_seed(2)) * 0.1
+    generator = Generator(features=16, levels=3, fold=fold, gain=2.0).eval()
+    x = torch.zeros(1, 16_384)
+    x[0, 8000:8100] = torch.randn(100, generator=torch.Generator().manual_seed(2)) * 0.1
     with torch.inference_mode():
         before, after = generator(x), generator(torch.roll(x, step, dims=1))
+    near = slice(6000, 10_000)  # away from the ends, where zeros are padded
     for a, b in zip(before, after, strict=True):
-        assert torch.allclose(torch.roll(a, step, dims=1)[:, 500:3500], b[:, 500:3500], atol=1e-4)
+        assert torch.allclose(torch.roll(a, step, dims=1)[:, near], b[:, near], atol=1e-3)
 
 
-def test_a_padded_batch_gives_what_single_clips_give():
+@pytest.mark.parametrize("name", ["small", "compact"])
+def test_a_padded_batch_gives_what_single_clips_give(name):
     torch.manual_seed(0)
-    generator = build_generator("small").eval()
+    generator = build_generator(name).eval()
     lengths = [3000, 5001, 4096]
     clips = [torch.randn(1, n) * 0.1 + 0.05 for n in lengths]
     batch = torch.zeros(3, max(lengths))
@@ -90,11 +107,34 @@ def test_a_padded_batch_gives_what_single_clips_give():
                 assert torch.allclose(whole[row, : lengths[row]], single[0], atol=2e-4)
 
 
-def test_an_untrained_small_generator_moves_samples_by_most_of_epsilon():
+@pytest.mark.parametrize("name", ["small", "compact"])
+def test_an_untrained_generator_moves_samples_by_most_of_epsilon_and_never_saturates(name):
     torch.manual_seed(0)
+    generator = build_generator(name).eval()
+    x = torch.randn(4, 8192) * 0.1
     with torch.inference_mode():
-        magnitude = build_generator("small").eval()(torch.randn(4, 8192) * 0.1).magnitude
-    assert magnitude.abs().mean() > 0.4
+        assert generator(x).magnitude.abs().mean() > 0.6
+        generator.magnitude.output.weight.mul_(1000)  # an output that has grown out of hand
+        grown = generator(x).magnitude.abs()
+    assert (grown < 0.99).float().mean() > 0.2
+
+
+@pytest.mark.parametrize("density", [0.05, 0.2, 0.7])
+@pytest.mark.parametrize("name", ["small", "compact"])
+def test_a_built_in_density_is_kept_in_every_clip_alone_and_padded(name, density):
+    torch.manual_seed(0)
+    generator = build_generator(name, density).eval()
+    lengths = torch.tensor([3000, 5001])
+    x = torch.randn(2, 5001) * 0.1
+    x[0, 3000:] = 0
+    with torch.inference_mode():
+        mask = generator(x, lengths).mask()
+    for row, length in enumerate(lengths):
+        assert int(mask[row, :length].sum()) == int(density * length)
+
+
+def test_the_paper_network_has_no_built_in_density():
+    assert build_generator("paper", 0.2).density is None and build_generator("paper").gain is None
 
 
 def test_silence_gives_finite_numbers_and_a_finite_gradient():

@@ -21,7 +21,8 @@ def proposal(batch: int, time: int, seed: int = 0) -> Perturbation:
 
 def test_terms_are_the_written_formulas():
     change = Perturbation(torch.tensor([[0.6, -0.8]]), torch.tensor([[0.25, 0.75]]))
-    terms = Objective().terms(Untargeted(0), torch.tensor([[3.0, 1.0]]), change)
+    binary = torch.tensor([[False, True]])
+    terms = Objective().terms(Untargeted(0), torch.tensor([[3.0, 1.0]]), change, binary)
     assert terms.adversarial.item() == 2.0
     assert terms.magnitude.item() == pytest.approx(math.sqrt(0.5))
     assert terms.sparsity.item() == pytest.approx(0.5)
@@ -31,16 +32,20 @@ def test_terms_are_the_written_formulas():
 def test_doubling_batch_or_length_leaves_the_loss_as_it_was():
     change, logits = proposal(4, 100), torch.randn(4, 3)
     objective = Objective(magnitude=0.3, quantisation=0.2)
-    once = objective.loss(objective.terms(Untargeted(1), logits, change), 0.7)
+    binary = change.mask()
+    once = objective.loss(objective.terms(Untargeted(1), logits, change, binary), 0.7)
     more = Perturbation(change.magnitude.repeat(2, 3), change.position.repeat(2, 3))
-    twice = objective.loss(objective.terms(Untargeted(1), logits.repeat(2, 1), more), 0.7)
+    terms = objective.terms(Untargeted(1), logits.repeat(2, 1), more, binary.repeat(2, 3))
+    twice = objective.loss(terms, 0.7)
     assert once.item() == pytest.approx(twice.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("kappa, pushes", [(0.0, False), (math.inf, True)])
 def test_a_fooled_clip_pushes_on_only_beyond_kappa(kappa, pushes):
     logits = torch.tensor([[0.0, 5.0]], requires_grad=True)
-    Objective(kappa=kappa).terms(Untargeted(0), logits, proposal(1, 4)).adversarial.sum().backward()
+    change = proposal(1, 4)
+    terms = Objective(kappa=kappa).terms(Untargeted(0), logits, change, change.mask())
+    terms.adversarial.sum().backward()
     assert bool(logits.grad.abs().sum() > 0) is pushes
 
 
@@ -48,7 +53,7 @@ def test_every_position_gets_a_gradient_from_the_sparsity_term():
     change = proposal(2, 50)
     position = change.position.requires_grad_()
     terms = Objective().terms(
-        Untargeted(0), torch.zeros(2, 2), Perturbation(change.magnitude, position)
+        Untargeted(0), torch.zeros(2, 2), Perturbation(change.magnitude, position), change.mask()
     )
     terms.sparsity.sum().backward()
     assert torch.allclose(position.grad, torch.full((2, 50), 1 / 50))
@@ -57,25 +62,36 @@ def test_every_position_gets_a_gradient_from_the_sparsity_term():
 def test_the_mixed_mask_is_soft_for_half_and_binary_without_gradient_for_the_rest():
     position = torch.rand(1, 10_000).requires_grad_()
     uniform = torch.rand(1, 10_000)
-    mask = mixed_mask(position, uniform)
+    binary = position.detach() > 0.8
+    mask = mixed_mask(position, binary, uniform)
     mask.sum().backward()
     assert torch.equal(position.grad == 1, uniform < 0.5)
-    assert torch.equal(mask[uniform >= 0.5], (position[uniform >= 0.5] >= 0.5).float())
+    assert torch.equal(mask[uniform >= 0.5], binary[uniform >= 0.5].float())
 
 
 def test_the_controller_waits_then_brings_a_responding_mask_to_its_target():
     controller = SparsityController(target=0.2, warmup=10)
     density = 1.0
-    for step in range(2000):
+    for step in range(3000):
         density = 1 / (1 + controller.weight**2)  # a mask that answers to its weight
-        controller.update(step, density)
+        controller.update(step, density, fooling=0.9)
         if step < 8:
             assert controller.weight == 0
     assert density == pytest.approx(0.2, rel=0.05)
 
 
-def test_the_controller_lets_go_of_an_empty_mask():
-    controller = SparsityController(target=0.2, warmup=0, weight=50.0)
-    for step in range(200):
-        controller.update(step, 0.0)
+@pytest.mark.parametrize(
+    "density, fooling", [(0.0, 0.9), (1.0, 0.1)], ids=["empty", "fools no more"]
+)
+def test_the_controller_lets_go(density, fooling):
+    controller = SparsityController(target=0.2, warmup=0, weight=50.0, fooling=0.9, best=0.9)
+    for step in range(500):
+        controller.update(step, density, fooling)
     assert controller.weight < 0.1
+
+
+def test_the_controller_leaves_a_mask_that_keeps_its_density_alone():
+    controller = SparsityController(target=0.2, warmup=0)
+    for step in range(100):
+        controller.update(step, 0.2, fooling=0.5)
+    assert controller.weight == 0

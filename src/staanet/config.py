@@ -47,14 +47,14 @@ class GeneratorRecipe:
     """How the generator is trained against each of its sources."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    network: str = "small"
+    network: str = "compact"
     sources: tuple[str, ...] = ("emo18",)
     epsilon: Share = 0.03
     max_density: Share = 0.2
-    steps: Count = 1000
+    steps: Count = 1200
     batch_size: Count = 16
     seconds: Positive = 1.5
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 2e-3
     evaluate_every: Count = 100
     patience: Count | None = None
     speed: Annotated[float, Field(ge=0, lt=0.9)] = 0.1

@@ -113,7 +113,8 @@ def standardise(waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
     _, time = waveforms.shape
     if lengths is None:
         centred = waveforms - waveforms.mean(dim=1, keepdim=True)
-        return centred / centred.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-6)
+        variance = centred.square().mean(dim=1, keepdim=True)
+        return centred / variance.clamp_min(1e-12).sqrt()  # in this order: silence has a gradient
     inside = valid(lengths, time)
     count = lengths[:, None].to(waveforms.dtype)
     centred = (waveforms - (waveforms * inside).sum(dim=1, keepdim=True) / count) * inside
@@ -264,7 +265,9 @@ class Budget:
             energy = _energy(delta)
             if energy > allowed:
                 delta = np.trunc(delta * math.sqrt(allowed / energy))
-        return np.clip(clean + delta, -audio.FULL_SCALE, audio.FULL_SCALE - 1).astype(np.int16)
+        moved = np.clip(clean + delta, -audio.FULL_SCALE, audio.FULL_SCALE - 1)
+        fitted: Samples = moved.astype(np.int16)
+        return fitted
 
 
 def _energy(samples: NDArray[Any]) -> float:

@@ -7,7 +7,7 @@ Unlike the published code, nothing is shifted: output sample ``t`` belongs to in
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ class Perturbation(NamedTuple):
     """What the generator proposes for each sample, both ``[B, T]``."""
 
     magnitude: Tensor
-    """``tanh(gain * o_v)`` in (-1, 1), in units of epsilon."""
+    """``tanh(o_v)`` in (-1, 1), in units of epsilon."""
     position: Tensor
     """``p = (tanh(o_m) + 1) / 2`` in (0, 1): how much this sample should be changed."""
 
@@ -116,75 +116,126 @@ class Up(nn.Module):
 class Decoder(nn.Module):
     """Own bottleneck, a way up, and one number for each sample."""
 
-    def __init__(self, widths: list[int], kernel: int, stride: int) -> None:
+    def __init__(self, widths: list[int], kernel: int, stride: int, fold: int) -> None:
         super().__init__()
         self.bottleneck = _conv(widths[-1], widths[-1], kernel)
         pairs = list(zip(reversed(widths[1:]), reversed(widths[:-1]), strict=True))
         self.ups = nn.ModuleList(Up(i, o, o, kernel, stride) for i, o in pairs)
-        self.output = nn.Conv2d(widths[0], 1, 1)
+        self.output = nn.Conv2d(widths[0], fold, 1)
 
     def forward(self, x: Tensor, skips: list[Tensor], inside: list[Tensor | None]) -> Tensor:
         x = self.bottleneck(x, inside[-1])
         for up, skip, fine in zip(self.ups, reversed(skips), reversed(inside[:-1]), strict=True):
             x = up(x, skip, fine)
         answer: Tensor = self.output(x)
-        return answer[:, 0, 0]
+        return answer[:, :, 0].transpose(1, 2).flatten(1)
 
 
 class Generator(nn.Module):
     """Waveforms ``[B, T]`` of any length -> ``Perturbation(magnitude, position)``, both ``[B, T]``.
 
-    ``features`` double per level; ``gain`` multiplies the magnitude before its tanh, so that an
-    untrained network already moves samples by nearly all of epsilon (1 is the published network).
+    ``features`` double per level. Three things go beyond the published network, each off by default:
+
+    * ``fold``: so many neighbouring samples become the channels of one frame, and each frame answers
+      for its own samples; the full-rate layers, which cost most, disappear.
+    * ``gain``: ``o_v`` is scaled to this root mean square over the clip before its tanh. Samples then
+      move by nearly all of epsilon from the first step, and the tanh can never saturate for good,
+      which stops an unbounded head from learning.
+    * ``density``: ``o_m`` is shifted, clip by clip, so that this share of positions is at least 1/2.
+      The mask can then neither empty nor fill up; what is learned is which samples rank first.
     """
 
     def __init__(
-        self, *, features: int, levels: int = 6, kernel: int = 5, stride: int = 4,
-        gain: float = 1.0, sample_rate: int = 16_000,
+        self, *, features: int, levels: int = 6, kernel: int = 5, stride: int = 4, fold: int = 1,
+        gain: float | None = None, density: float | None = None, sample_rate: int = 16_000,
     ) -> None:  # fmt: skip
         super().__init__()
         self.settings = {
-            "features": features, "levels": levels, "kernel": kernel, "stride": stride, "gain": gain,
-            "sample_rate": sample_rate,
+            "features": features, "levels": levels, "kernel": kernel, "stride": stride, "fold": fold,
+            "gain": gain, "density": density, "sample_rate": sample_rate,
         }  # fmt: skip
         widths = [features * 2**level for level in range(levels)]
-        self.stride, self.gain, self.sample_rate = stride, gain, sample_rate
+        self.stride, self.fold, self.gain, self.density = stride, fold, gain, density
+        self.sample_rate = sample_rate
         self.downs = nn.ModuleList(
-            Down(1 if i == 0 else widths[i], widths[i], widths[i + 1], kernel, stride)
+            Down(fold if i == 0 else widths[i], widths[i], widths[i + 1], kernel, stride)
             for i in range(levels - 1)
         )
-        self.magnitude = Decoder(widths, kernel, stride)
-        self.position = Decoder(widths, kernel, stride)
+        self.magnitude = Decoder(widths, kernel, stride, fold)
+        self.position = Decoder(widths, kernel, stride, fold)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Perturbation:
-        x = standardise(waveforms, lengths)[:, None, None]
-        inside = self._inside(lengths, waveforms.shape[1])
+        time = waveforms.shape[1]
+        frames = (time + self.fold - 1) // self.fold
+        x = F.pad(standardise(waveforms, lengths), (0, frames * self.fold - time))
+        x = x.view(len(x), frames, self.fold).transpose(1, 2)[:, :, None]
+        inside = self._inside(lengths, frames)
         skips: list[Tensor] = []
         for down, fine, coarse in zip(self.downs, inside[:-1], inside[1:], strict=True):
             x, skip = down(x, fine, coarse)
             skips.append(skip)
-        magnitude = torch.tanh(self.gain * self.magnitude(x, skips, inside))
-        position = (torch.tanh(self.position(x, skips, inside)) + 1) / 2
-        return Perturbation(magnitude, position)
+        magnitude = self.magnitude(x, skips, inside)[:, :time]
+        position = self.position(x, skips, inside)[:, :time]
+        if self.gain is not None:
+            magnitude = self.gain * unit_rms(magnitude, lengths)
+        if self.density is not None:
+            position = 2 * shifted(unit_rms(position, lengths), self.density, lengths)
+        return Perturbation(torch.tanh(magnitude), (torch.tanh(position) + 1) / 2)
 
-    def _inside(self, lengths: Tensor | None, time: int) -> list[Tensor | None]:
-        """For each level, which frames are centred on a sample of the clip."""
+    def _inside(self, lengths: Tensor | None, frames: int) -> list[Tensor | None]:
+        """For each level, which frames are centred on a frame of the clip."""
         if lengths is None:
             return [None] * (len(self.downs) + 1)
+        own = (lengths + self.fold - 1) // self.fold
         rates = [self.stride**level for level in range(len(self.downs) + 1)]
-        return [valid((lengths + rate - 1) // rate, (time + rate - 1) // rate) for rate in rates]
+        return [valid((own + rate - 1) // rate, (frames + rate - 1) // rate) for rate in rates]
 
 
-GENERATORS = {
-    "paper": {"features": 32, "gain": 1.0},
-    "small": {"features": 8, "gain": 10.0},
+def unit_rms(values: Tensor, lengths: Tensor | None) -> Tensor:
+    """``[B, T]`` scaled, clip by clip, to a root mean square of 1 over its own samples.
+
+    >>> unit_rms(torch.tensor([[3.0, -3.0]]), None)
+    tensor([[ 1., -1.]])
+    """
+    squares = values.square()
+    if lengths is None:
+        mean = squares.mean(dim=1, keepdim=True)
+    else:
+        mean = (squares * valid(lengths, values.shape[1])).sum(dim=1, keepdim=True) / lengths[
+            :, None
+        ]
+    return values / (mean + 1e-12).sqrt()
+
+
+def shifted(values: Tensor, density: float, lengths: Tensor | None) -> Tensor:
+    """``[B, T]`` less the value that a share ``density`` of a clip's own samples reaches.
+
+    >>> shifted(torch.tensor([[4.0, 1.0, 3.0, 2.0]]), 0.5, None)
+    tensor([[ 1., -2.,  0., -1.]])
+    """
+    time = values.shape[1]
+    thresholds = []
+    for row, scores in enumerate(values.detach()):
+        length = time if lengths is None else int(lengths[row])
+        kept = max(1, int(density * length))
+        thresholds.append(scores[:length].topk(kept).values[-1])
+    return values - torch.stack(thresholds)[:, None]
+
+
+GENERATORS: dict[str, dict[str, Any]] = {
+    "paper": {"features": 32},
+    "small": {"features": 8, "gain": 2.0},
+    "compact": {"features": 64, "levels": 3, "fold": 16, "gain": 2.0},
 }
-"""``paper`` as published; ``small``, the default on a CPU, has a quarter of its features."""
+"""``paper`` as published; ``small``, a quarter of its features; ``compact``, the default: no layer
+runs at the full rate."""
 
 
-def build_generator(network: str) -> Generator:
+def build_generator(network: str, density: float | None = None) -> Generator:
     """An untrained generator by name; weights from torch's global random generator.
+
+    ``paper`` has no built-in ``density``; the others take one (see ``Generator``).
 
     >>> sum(weight.numel() for weight in build_generator("small").parameters())
     3176066
@@ -192,7 +243,7 @@ def build_generator(network: str) -> Generator:
     if network not in GENERATORS:
         raise unknown_name("generator", network, GENERATORS)
     settings = GENERATORS[network]
-    return Generator(features=int(settings["features"]), gain=settings["gain"])
+    return Generator(**settings, density=None if network == "paper" else density)
 
 
 def save_generator(generator: Generator, folder: Path | str, **card: object) -> None:

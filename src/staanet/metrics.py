@@ -79,7 +79,8 @@ def changed(before: ArrayLike, after: ArrayLike) -> NDArray[np.float64]:
     >>> changed([0, 1, 2], [0, 2, 2])
     array([0., 1., 0.])
     """
-    return (np.asarray(before) != np.asarray(after)).astype(float)
+    same: NDArray[np.bool_] = np.asarray(before) == np.asarray(after)
+    return np.where(same, 0.0, 1.0)
 
 
 def uar(labels: ArrayLike, predictions: ArrayLike) -> float:

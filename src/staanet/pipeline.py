@@ -170,7 +170,7 @@ def train_generator(
         return
     put_aside = quarantine if quarantine is not None else Quarantine()
     training.seeded(seed)
-    generator = build_generator(recipe.network).to(device)
+    generator = build_generator(recipe.network, recipe.max_density).to(device)
     clips = [load_clips(part, source, put_aside, progress) for part in (train, dev)]
     schedule = training.Schedule(
         steps=recipe.steps, batch_size=recipe.batch_size, seconds=recipe.seconds,

@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -233,7 +233,7 @@ class Crops:
         piece = audio.to_float(audio.fit_length(samples, needed, start))
         crop = np.interp(np.arange(length) * speed, np.arange(needed), piece)
         crop = coloured(crop, rng.uniform(-self.colour_db, self.colour_db, 8))
-        crop *= rng.choice([-1, 1]) * 10 ** (rng.uniform(-6, 6) / 20)
+        crop *= rng.choice([-1, 1]) * 10 ** (rng.uniform(-6, 6) / 20)  # polarity is arbitrary
         quiet = 10 ** (-rng.uniform(*self.noise_db) / 20)
         crop += float(np.sqrt(np.mean(np.square(crop)))) * quiet * rng.standard_normal(length)
         clipped: NDArray[np.float32] = np.clip(crop, -1, 1).astype(np.float32)
@@ -344,6 +344,8 @@ class GeneratorTask:
     budget: Budget
     objective: Objective
     sparsity: SparsityController
+    settled: int = 1
+    """The step from which a built-in density stands at the budget's; it starts with every sample."""
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         x = self.crops.draw(step)[0].to(_device(self.module))
@@ -352,8 +354,9 @@ class GeneratorTask:
         goal = Untargeted(answer.clone())
         uniform = torch.rand(x.shape, generator=torch.Generator().manual_seed(step))
         epsilon = self.budget.steps / audio.FULL_SCALE
+        budget = self._budget(step)
         change = self.module.train()(x)
-        binary = chosen(change, self.budget)  # the very choice that the attack will make
+        binary = chosen(change, budget)  # as the attack will choose, under the budget of this step
         mask = mixed_mask(change.position, binary, uniform.to(x.device))
         logits = self.source((x + epsilon * change.magnitude * mask).clamp(-1, 1))
         terms = self.objective.terms(goal, logits, change, binary)
@@ -368,6 +371,15 @@ class GeneratorTask:
         }
         self.sparsity.update(step, share, figures["fooling_rate"])
         return loss, figures
+
+    def _budget(self, step: int) -> Budget:
+        """Every sample at first, then geometrically fewer until ``settled``, then the budget's own."""
+        limit = self.budget.max_density
+        if self.module.density is None or limit is None:
+            return self.budget
+        left = max(0.0, 1 - step / self.settled)
+        self.module.density = limit ** (1 - left)
+        return replace(self.budget, max_density=self.module.density)
 
     def evaluate(self) -> tuple[float, dict[str, float]]:
         """Fooling rate, mean density and SNR of the attack within its budget on whole dev clips."""
@@ -413,6 +425,7 @@ def train_generator(
     task = GeneratorTask(
         generator, source.requires_grad_(False).eval(), Crops(train, schedule), dev, budget, objective,
         SparsityController(target=target, warmup=schedule.steps // 10),
+        settled=max(1, schedule.steps * 6 // 10),
     )  # fmt: skip
     history = fit(
         task, schedule, folder, what=f"train generator on {source.name}", progress=progress
