@@ -37,7 +37,7 @@ def clip_noise(x: Tensor, lengths: Tensor | None, seed: int, draws: int = 1) -> 
     noise = torch.zeros(draws, batch, time)
     for row in range(batch):
         length = time if lengths is None else int(lengths[row])
-        content = zlib.crc32(x[row, :length].detach().cpu().numpy().tobytes())
-        own = torch.Generator().manual_seed((seed << 32) ^ content)
+        own = torch.Generator()  # it takes no more than 32 bits of a seed: mix both into those
+        own.manual_seed(zlib.crc32(x[row, :length].detach().cpu().numpy().tobytes(), seed))
         noise[:, row, :length] = torch.rand(draws, length, generator=own)
     return noise.to(x.device)

@@ -1,0 +1,81 @@
+"""``python -m bench runs/quick runs/emodb`` writes the figures of finished runs into results.md.
+
+Start-up time is measured on the spot; everything else is read from the runs' own files, with the
+recipe, commit and machine that their cards name. ``bench/notes.md`` is appended as it stands.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+def main(runs: list[Path]) -> None:
+    """Write ``bench/results.md``."""
+    parts = ["# Results", "Written by `python -m bench RUN...`; do not edit by hand.", start()]
+    parts += [figures(run) for run in runs]
+    notes = HERE / "notes.md"
+    if notes.exists():
+        parts.append(notes.read_text(encoding="utf-8").strip())
+    (HERE / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def start(repeats: int = 9) -> str:
+    """Seconds that import and --help take beyond a bare interpreter, paired, as medians."""
+    rows = []
+    for name, code in (
+        ("import staanet", ["-c", "import staanet"]),
+        ("staanet --help", ["-m", "staanet", "--help"]),
+    ):
+        beyond = [seconds(code) - seconds(["-c", "pass"]) for _ in range(repeats)]
+        rows.append(
+            f"| `{name}` | {statistics.median(beyond):.2f} | {min(beyond):.2f} to {max(beyond):.2f} |"
+        )
+    head = "| | seconds beyond a bare interpreter (median) | range |\n|---|---|---|"
+    return "\n".join([f"## Start\n\n{repeats} pairs.\n", head, *rows])
+
+
+def seconds(code: list[str]) -> float:
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, *code], check=True, capture_output=True)
+    return time.perf_counter() - begun
+
+
+def figures(run: Path) -> str:
+    """A run's victims, transfer matrix, times and flags."""
+    card, summary = read(run / "card.json"), read(run / "results" / "summary.json")
+    lines = [
+        f"## {card['recipe']}",
+        f"`{card['command']}`, commit `{card['commit']}`, {card['machine']}, "
+        f"{sum(card['seconds'].values()) / 60:.1f} minutes in all.",
+        "| victim | test UAR | dev UAR |\n|---|---|---|\n"
+        + "\n".join(
+            f"| {name} | {told['test_uar']:.3f} | {told['dev_uar']:.3f} |"
+            for name, told in (
+                (p.parent.name, read(p)) for p in sorted(run.glob("victims/*/card.json"))
+            )
+        ),
+        "Fooling rate (share of clips whose answer changed) with its 95 % interval clustered by speaker; "
+        f"{summary['cells'][0]['count']} test clips of {summary['cells'][0]['speakers']} speakers.",
+        (run / "results" / "matrix.md").read_text(encoding="utf-8").strip(),
+        "| stage | seconds |\n|---|---|\n"
+        + "\n".join(f"| {stage} | {took:.1f} |" for stage, took in card["seconds"].items()),
+    ]
+    lines += [f"* flag: {flag}" for flag in summary["flags"]]
+    return "\n\n".join(lines)
+
+
+def read(path: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return told
+
+
+if __name__ == "__main__":
+    main([Path(argument) for argument in sys.argv[1:]])
