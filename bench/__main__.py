@@ -43,6 +43,7 @@ def start(repeats: int = 9) -> str:
 
 
 def seconds(code: list[str]) -> float:
+    """How long an interpreter with these arguments takes."""
     begun = time.perf_counter()
     subprocess.run([sys.executable, *code], check=True, capture_output=True)
     return time.perf_counter() - begun
@@ -73,6 +74,7 @@ def figures(run: Path) -> str:
 
 
 def read(path: Path) -> dict[str, Any]:
+    """A JSON object from a file."""
     told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return told
 

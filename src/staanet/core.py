@@ -107,7 +107,7 @@ def standardise(waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
 
     Samples beyond ``lengths`` stay 0; a clip without any movement gives zeros, never NaN.
 
-    >>> standardise(torch.tensor([[0.1, 0.3, 0.0]]), torch.tensor([2])).round(decimals=3)
+    >>> standardise(torch.tensor([[0.1, 0.3, 0.0]]), torch.tensor([2])).round(decimals=3) + 0
     tensor([[-1.,  1.,  0.]])
     """
     _, time = waveforms.shape
