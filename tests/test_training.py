@@ -92,7 +92,7 @@ def test_a_stopped_victim_training_resumes_bit_for_bit(tmp_path, stop):
 
 def fitted_generator(victim, folder, progress=training.silent, steps=12):
     training.seeded(0)
-    generator = build_generator("small")
+    generator = build_generator("small", 0.5)
     history = training.train_generator(
         generator, victim, tones(range(6)), tones(range(6, 9)), schedule(steps=steps), folder,
         budget=Budget(epsilon=0.05, max_density=0.5), objective=Objective(), progress=progress,
@@ -119,6 +119,14 @@ def test_a_generator_learns_to_fool_and_its_victim_is_left_alone(victim, tmp_pat
     columns = (tmp_path / "training.csv").read_text().splitlines()[0].split(",")
     assert {"adversarial", "magnitude", "sparsity", "quantisation", "fooling_rate", "density",
             "snr_db", "dev_fooling_rate", "sparsity_weight"} <= set(columns)  # fmt: skip
+
+
+def test_a_built_in_density_comes_down_and_needs_no_sparsity_weight(victim, tmp_path):
+    _, history = fitted_generator(victim, tmp_path, steps=40)
+    shares = [row["density"] for row in history.rows]
+    assert shares == sorted(shares, reverse=True) and shares[0] > 0.85
+    assert shares[-1] == pytest.approx(0.5, abs=0.01)
+    assert all(row["sparsity_weight"] == 0 for row in history.rows)
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_remedy(tmp_path):

@@ -293,7 +293,7 @@ def train_generator(
     corpus: CorpusName,
     source: Annotated[Path, typer.Option(help="Folder of the victim to train against.")],
     out: Annotated[Path, typer.Option(help="Generator folder to write.")],
-    network: Annotated[str, typer.Option(help="small or paper.")] = "small",
+    network: Annotated[str, typer.Option(help="compact, small or paper.")] = "compact",
     epsilon: Annotated[
         float, typer.Option(help="Largest change of a sample, of full scale 1.")
     ] = 0.03,
@@ -346,10 +346,14 @@ def attack(
         Path | None, typer.Option(help="Victim folder [default: the generator's].")
     ] = None,
     epsilon: Annotated[
-        float, typer.Option(help="Largest change of a sample, of full scale 1.")
-    ] = 0.03,
+        float | None,
+        typer.Option(
+            help="Largest change of a sample, of full scale 1 [default: the generator's]."
+        ),
+    ] = None,
     max_density: Annotated[
-        float | None, typer.Option(help="Largest share of samples changed.")
+        float | None,
+        typer.Option(help="Largest share of samples changed [default: the generator's]."),
     ] = None,
     match: Annotated[
         Path | None, typer.Option(help="Change as many samples as this set did.")
@@ -372,15 +376,17 @@ def attack(
         raise InvalidInput("no victim to attack", remedy="Pass --source VICTIM or --generator DIR")
     victim = victims.load_victim(source) if source else pipeline.source_of(generator or Path())
     victim = victim.to(device)
-    density = max_density
-    if attack == "staa" and generator is not None and density is None:
-        density = float(storage.read_card(generator, "generator")["max_density"])
+    trained = storage.read_card(generator, "generator") if generator else {}
+    if epsilon is None:
+        epsilon = float(trained.get("epsilon", 0.03))
+    if max_density is None and attack == "staa":
+        max_density = trained.get("max_density")
     quarantine = pipeline.Quarantine(strict)
     corpus = _inputs(inputs, part, seed, out)
     with storage.FolderLock(_made(out)), Bars.shown() as progress:
         clips = pipeline.load_clips(corpus, victim, quarantine, progress)
         plan = pipeline.plan_attack(
-            attack, AttackRecipe(attack=attack, epsilon=epsilon, max_density=density), victim,
+            attack, AttackRecipe(attack=attack, epsilon=epsilon, max_density=max_density), victim,
             generator=generator, matched=match, label=label, seed=seed, device=device,
         )  # fmt: skip
         made = pipeline.attack(plan, clips, out, quarantine=quarantine, progress=progress)

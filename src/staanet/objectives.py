@@ -81,8 +81,7 @@ class SparsityController:
 
     The weight is 0 for the first ``warmup`` steps. Then it follows the excess density exponentially,
     and lets go whenever fooling falls below ``patience`` of the best it has been: a fixed weight
-    either empties the mask within an epoch or leaves it full. A generator with a built-in density
-    has no excess, and its weight stays 0.
+    either empties the mask within an epoch or leaves it full.
     """
 
     target: float
@@ -104,5 +103,4 @@ class SparsityController:
         excess = max(-1.0, min(1.0, (density - self.target) / self.target))
         if self.fooling < self.patience * self.best:
             excess = -1.0
-        if self.weight or excess > 0.02:
-            self.weight = max(self.weight, self.first) * math.exp(self.rate * excess)
+        self.weight = max(self.weight, self.first) * math.exp(self.rate * excess)

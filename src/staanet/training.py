@@ -369,7 +369,8 @@ class GeneratorTask:
             "density": share,
             "snr_db": self._snr_db(x, epsilon * change.magnitude * binary),
         }
-        self.sparsity.update(step, share, figures["fooling_rate"])
+        if self.module.density is None:  # else the density is what it is meant to be at this step
+            self.sparsity.update(step, share, figures["fooling_rate"])
         return loss, figures
 
     def _budget(self, step: int) -> Budget:
