@@ -35,7 +35,7 @@ def main(run: Path) -> None:
         fooled = (own.clean_prediction != own.adversarial_prediction).mean()
         assert abs(fooled - cell["fooling_rate"]["value"]) < 1e-9, cell["attack"]
     page = (run / "report" / "index.html").read_text(encoding="utf-8")
-    outside = re.findall(r'(?:src|href)="(?!data:|#)[^"]*"|url\((?!["\']?data:)', page)
+    outside = re.findall(r'(?:src|href)="(?!data:|#)[^"]*"|url\((?!["\']?(?:data:|#))', page)
     assert not outside, f"the page asks for {outside[:3]}"
     print(f"{run}: {clips} of {clips} clips are what the tables say; the page asks for nothing")
 
