@@ -7,6 +7,7 @@ recipe, commit and machine that their cards name. ``bench/notes.md`` is appended
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -52,9 +53,10 @@ def seconds(code: list[str]) -> float:
 def figures(run: Path) -> str:
     """A run's victims, transfer matrix, times and flags."""
     card, summary = read(run / "card.json"), read(run / "results" / "summary.json")
+    command = re.sub(r"corpus=(\w+):\S+", r"corpus=\1:PATH", card["command"])
     lines = [
         f"## {card['recipe']}",
-        f"`{card['command']}`, commit `{card['commit']}`, {card['machine']}, "
+        f"`{command}`, commit `{card['commit']}`, {card['machine']}, "
         f"{sum(card['seconds'].values()) / 60:.1f} minutes in all.",
         "| victim | test UAR | dev UAR |\n|---|---|---|\n"
         + "\n".join(
