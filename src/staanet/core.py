@@ -49,6 +49,11 @@ class Victim(nn.Module):
         super().__init__()
         self.name, self.labels, self.sample_rate = name, tuple(labels), sample_rate
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are, and its input has to be."""
+        return next((weight.device for weight in self.parameters()), torch.device("cpu"))
+
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         return self.logits(standardise(waveforms, lengths), lengths)
 

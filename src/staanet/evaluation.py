@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -81,11 +82,8 @@ def _rows(
 def _probabilities(
     target: Victim, clip: AdversarialClip
 ) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.float64]]]:
-    from dataclasses import replace
-
     pair = [clip.clean, replace(clip.clean, samples=clip.adversarial)]
-    device = next((p.device for p in target.parameters()), torch.device("cpu"))
-    x, _ = collate(pair, target, device)
+    x, _ = collate(pair, target)
     with torch.inference_mode():
         clean, adversarial = torch.softmax(target(x).double(), dim=1).cpu().numpy()
     return clean, adversarial

@@ -7,7 +7,11 @@ run. So a killed run goes on where it stopped, and no stage quietly reuses anoth
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import math
+import os.path
 import shlex
 import subprocess
 import time
@@ -108,8 +112,6 @@ def is_done(folder: Path, kind: str, inputs: Mapping[str, Any]) -> bool:
 
 def _normal(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Inputs as JSON reads them back, for comparison."""
-    import json
-
     normal: dict[str, Any] = json.loads(json.dumps(inputs))
     return normal
 
@@ -130,11 +132,7 @@ def train_victim(
     victim = build_victim(network, corpus.labels)
     victim.name = name
     parts = [load_clips(part, victim, put_aside, progress) for part in (train, dev, test)]
-    schedule = training.Schedule(
-        steps=recipe.steps, batch_size=recipe.batch_size, seconds=recipe.seconds,
-        learning_rate=recipe.learning_rate, evaluate_every=recipe.evaluate_every,
-        patience=recipe.patience, seed=seed, speed=recipe.speed,
-    )  # fmt: skip
+    schedule = _schedule(recipe, seed)
     history = training.train_victim(
         victim.to(device), parts[0], parts[1], schedule, out, progress=progress
     )
@@ -146,6 +144,14 @@ def train_victim(
     )  # fmt: skip
     storage.discard_checkpoints(out / "checkpoint")
     return victim
+
+
+def _schedule(recipe: VictimRecipe | GeneratorRecipe, seed: int) -> training.Schedule:
+    return training.Schedule(
+        steps=recipe.steps, batch_size=recipe.batch_size, seconds=recipe.seconds,
+        learning_rate=recipe.learning_rate, evaluate_every=recipe.evaluate_every,
+        patience=recipe.patience, seed=seed, speed=recipe.speed,
+    )  # fmt: skip
 
 
 def _quality(victim: Victim, clips: Sequence[Clip]) -> dict[str, float]:
@@ -172,11 +178,7 @@ def train_generator(
     training.seeded(seed)
     generator = build_generator(recipe.network, recipe.max_density).to(device)
     clips = [load_clips(part, source, put_aside, progress) for part in (train, dev)]
-    schedule = training.Schedule(
-        steps=recipe.steps, batch_size=recipe.batch_size, seconds=recipe.seconds,
-        learning_rate=recipe.learning_rate, evaluate_every=recipe.evaluate_every,
-        patience=recipe.patience, seed=seed, speed=recipe.speed,
-    )  # fmt: skip
+    schedule = _schedule(recipe, seed)
     budget = Budget(epsilon=recipe.epsilon, max_density=recipe.max_density)
     objective = Objective(
         kappa=math.inf if recipe.kappa is None else recipe.kappa,
@@ -198,8 +200,6 @@ def train_generator(
 
 
 def _relative(path: Path, start: Path) -> str:
-    import os.path
-
     return Path(os.path.relpath(path.resolve(), start.resolve())).as_posix()
 
 
@@ -273,8 +273,6 @@ def attack(
 
 
 def _fingerprint(clips: Iterable[Clip]) -> str:
-    import hashlib
-
     digest = hashlib.sha256()
     for clip in clips:
         digest.update(clip.id.encode() + b"\0" + clip.samples.tobytes())
@@ -320,8 +318,6 @@ def plan_attack(
 
 
 def _with_settings(name: str, recipe: AttackRecipe, budget: Budget, seed: int) -> Attack:
-    import dataclasses
-
     kind = ATTACKS[name]
     known = {f.name for f in dataclasses.fields(kind)} - {"budget", "seed", "generator"}
     for setting in recipe.settings:

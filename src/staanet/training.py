@@ -195,10 +195,6 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device
-
-
 # ---------------------------------------------------------------- clips into batches
 
 
@@ -271,7 +267,7 @@ def predict(victim: Victim, clips: Sequence[Clip]) -> NDArray[np.float64]:
     rows = []
     with torch.inference_mode():
         for clip in clips:
-            x, lengths = collate([clip], victim, _device(victim))
+            x, lengths = collate([clip], victim)
             rows.append(victim(x, lengths)[0].double().cpu().numpy())
     return np.stack(rows)
 
@@ -290,7 +286,7 @@ class VictimTask:
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         self.module.train()
-        device = _device(self.module)
+        device = self.module.device
         x, chosen = self.crops.draw(step)
         wanted = torch.from_numpy(self.targets[chosen]).to(device)
         logits = self.module(x.to(device))
@@ -348,7 +344,7 @@ class GeneratorTask:
     """The step from which a built-in density stands at the budget's; it starts with every sample."""
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        x = self.crops.draw(step)[0].to(_device(self.module))
+        x = self.crops.draw(step)[0].to(self.source.device)
         with torch.inference_mode():
             answer = self.source(x).argmax(dim=1)
         goal = Untargeted(answer.clone())
@@ -388,7 +384,7 @@ class GeneratorTask:
         fooled, density, snr = [], [], []
         with torch.inference_mode():
             for clip in self.dev:
-                x, _ = collate([clip], self.source, _device(self.source))
+                x, _ = collate([clip], self.source)
                 goal = Untargeted(int(self.source(x).argmax()))
                 x_adv = attack(self.source, x, goal)
                 fooled.append(float(goal.achieved(self.source(x_adv))))
@@ -431,6 +427,7 @@ def train_generator(
     history = fit(
         task, schedule, folder, what=f"train generator on {source.name}", progress=progress
     )
+    generator.density = generator.settings["density"]  # wherever training stopped on its way there
     generator.requires_grad_(False).eval()
     return history
 

@@ -44,8 +44,8 @@ def craft_batch(
     attack: Attack, source: Victim, clips: Sequence[Clip], *, label: str | None = None
 ) -> list[AdversarialClip]:
     """Attack a few clips as one padded batch; see ``craft``."""
-    device = next((p.device for p in source.parameters()), torch.device("cpu"))
-    x, lengths = collate(clips, source, device)
+    device = source.device
+    x, lengths = collate(clips, source)
     goal = _goal(source, x, lengths, label)
     with _QueryCounter(source) as count:
         _synchronise(device)
@@ -65,10 +65,11 @@ def craft_batch(
     ]
 
 
-def collate(
-    clips: Sequence[Clip], source: Victim, device: torch.device | str = "cpu"
-) -> tuple[Tensor, Tensor | None]:
-    """Clips as ``[B, T]`` padded with zeros and their ``lengths [B]``, None where all are equal."""
+def collate(clips: Sequence[Clip], source: Victim) -> tuple[Tensor, Tensor | None]:
+    """Clips as ``[B, T]`` padded with zeros and their ``lengths [B]``, None where all are equal.
+
+    Both are on the source's device.
+    """
     for clip in clips:
         if clip.sample_rate != source.sample_rate:
             raise InvalidInput(
@@ -88,8 +89,8 @@ def collate(
     x = torch.zeros(len(clips), longest)
     for row, clip in enumerate(clips):
         x[row, : len(clip.samples)] = clip.waveform
-    lengths = torch.tensor([len(clip.samples) for clip in clips], device=device)
-    return x.to(device), None if int(lengths.min()) == longest else lengths
+    lengths = torch.tensor([len(clip.samples) for clip in clips], device=source.device)
+    return x.to(source.device), None if int(lengths.min()) == longest else lengths
 
 
 def _goal(source: Victim, x: Tensor, lengths: Tensor | None, label: str | None) -> Goal:
