@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from staanet.attacks.crafting import collate, craft, craft_batch
-from staanet.attacks.gradient import PGD
+from staanet.attacks.gradient import FGSM, MIFGSM, PGD, VMIFGSM
 from staanet.attacks.random import Random
+from staanet.attacks.sparse import VFGA, SigmaZero, SparseFool
 from staanet.attacks.staa import Staa, chosen
 
-__all__ = ["ATTACKS", "PGD", "Random", "Staa", "chosen", "collate", "craft", "craft_batch"]
+__all__ = [
+    "ATTACKS", "FGSM", "MIFGSM", "PGD", "SigmaZero", "SparseFool", "VFGA", "VMIFGSM", "Random", "Staa",
+    "chosen", "collate", "craft", "craft_batch",
+]  # fmt: skip
 
-ATTACKS = {"pgd": PGD, "random": Random, "staa": Staa}
+ATTACKS = {
+    "fgsm": FGSM,
+    "mi_fgsm": MIFGSM,
+    "pgd": PGD,
+    "random": Random,
+    "sigma_zero": SigmaZero,
+    "sparsefool": SparseFool,
+    "staa": Staa,
+    "vfga": VFGA,
+    "vmi_fgsm": VMIFGSM,
+}
