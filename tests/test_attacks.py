@@ -29,7 +29,9 @@ def make(name: str, budget: Budget):
         return Staa(generator=build_generator("small", 0.5).eval(), budget=budget)
     # rounding differs between batches and many steps amplify it: a few steps show the law
     settings = {
+        "one_pixel": {"population": 8, "steps": 3},
         "sigma_zero": {"steps": 8},
+        "sparse_rs": {"steps": 10},
         "sparsefool": {"steps": 2, "deepfool_steps": 1},
         "vmi_fgsm": {"steps": 3, "neighbours": 2},
     }

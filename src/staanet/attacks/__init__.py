@@ -5,20 +5,23 @@ from __future__ import annotations
 from staanet.attacks.crafting import collate, craft, craft_batch
 from staanet.attacks.gradient import FGSM, MIFGSM, PGD, VMIFGSM
 from staanet.attacks.random import Random
+from staanet.attacks.search import OnePixel, SparseRS
 from staanet.attacks.sparse import VFGA, SigmaZero, SparseFool
 from staanet.attacks.staa import Staa, chosen
 
 __all__ = [
-    "ATTACKS", "FGSM", "MIFGSM", "PGD", "SigmaZero", "SparseFool", "VFGA", "VMIFGSM", "Random", "Staa",
+    "ATTACKS", "FGSM", "MIFGSM", "OnePixel", "PGD", "SigmaZero", "SparseFool", "SparseRS", "VFGA", "VMIFGSM", "Random", "Staa",
     "chosen", "collate", "craft", "craft_batch",
 ]  # fmt: skip
 
 ATTACKS = {
     "fgsm": FGSM,
     "mi_fgsm": MIFGSM,
+    "one_pixel": OnePixel,
     "pgd": PGD,
     "random": Random,
     "sigma_zero": SigmaZero,
+    "sparse_rs": SparseRS,
     "sparsefool": SparseFool,
     "staa": Staa,
     "vfga": VFGA,

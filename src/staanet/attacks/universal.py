@@ -1,0 +1,94 @@
+"""One perturbation for all clips: learned once on training clips, then added without asking anyone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from staanet import audio
+from staanet.attacks.support import best_ranked
+from staanet.core import Budget, Goal, Targeted, Untargeted, Victim, valid
+from staanet.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class UAP:
+    """Universal adversarial perturbation (Moosavi-Dezfooli et al., 2017, arXiv:1610.08401).
+
+    ``vector [V]`` is repeated from a clip's first sample to its last. Neither source nor goal is
+    asked: what the vector does was learned by ``fit_uap``, and ``target`` says towards which class.
+    """
+
+    vector: Tensor
+    budget: Budget = Budget(epsilon=0.03)
+    target: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.vector.ndim != 1 or len(self.vector) == 0:
+            raise InvalidInput(
+                f"a universal vector of shape {tuple(self.vector.shape)} cannot be repeated",
+                remedy="Give one row of samples, [V], such as fit_uap returns",
+            )
+
+    def __call__(
+        self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
+    ) -> Tensor:
+        if isinstance(goal, Targeted) != (self.target is not None):
+            learned = "change the answer" if self.target is None else f"reach class {self.target}"
+            raise InvalidInput(
+                f"this vector was learned to {learned}",
+                remedy="Learn another one: fit_uap(..., target=CLASS), without it to change the answer",
+            )
+        epsilon = self.budget.steps / audio.FULL_SCALE
+        delta = looped(self.vector.to(x), x.shape[1]).clamp(-epsilon, epsilon).expand_as(x)
+        support = best_ranked(delta.abs(), self.budget, lengths)
+        return (x + delta * support).clamp(-1, 1)
+
+
+def looped(vector: Tensor, time: int) -> Tensor:
+    """``[V] -> [time]``: the vector again and again, cut at the end.
+
+    >>> looped(torch.tensor([1, 2, 3]), 5)
+    tensor([1, 2, 3, 1, 2])
+    """
+    return vector.repeat(-(-time // len(vector)))[:time]
+
+
+def fit_uap(
+    source: Victim, batches: Iterable[tuple[Tensor, Tensor | None]], budget: Budget, *,
+    length: int = 16_000, relative_step: float = 0.1, decay: float = 0.9, target: int | None = None,
+) -> UAP:  # fmt: skip
+    """Learn a vector of ``length`` samples on ``batches`` of ``(x [B, T], lengths [B] or None)``.
+
+    One step per batch, against the sign of the decaying mean of the gradients (Shafahi et al., 2020,
+    arXiv:1811.11304); chain the batches to go through them several times, and take them from
+    training clips only. A fooled clip pushes no further. A limit on samples holds for the vector: as
+    in ``PGD`` the ones of the largest mean gradient count, chosen anew after each step.
+    """
+    epsilon = budget.steps / audio.FULL_SCALE
+    vector = torch.zeros(length, device=source.device)
+    mean, support = torch.zeros_like(vector), torch.ones_like(vector)
+    for x, lengths in batches:
+        goal = _goal(source, x, lengths, target)
+        applied = (vector * support).requires_grad_()
+        with torch.enable_grad():
+            inside = 1 if lengths is None else valid(lengths, x.shape[1])
+            x_adv = (x + looped(applied, x.shape[1]) * inside).clamp(-1, 1)
+            margin = goal.margin(source(x_adv, lengths)).clamp_min(0)
+            (gradient,) = torch.autograd.grad(margin.sum(), applied)
+        gradient = gradient / gradient.abs().sum().clamp_min(1e-12)
+        mean = decay * mean + (1 - decay) * gradient
+        vector = (vector - relative_step * epsilon * mean.sign()).clamp(-epsilon, epsilon)
+        support = best_ranked(mean.abs()[None], budget)[0].to(vector)
+    return UAP(vector=(vector * support).detach(), budget=budget, target=target)
+
+
+def _goal(source: Victim, x: Tensor, lengths: Tensor | None, target: int | None) -> Goal:
+    if target is not None:
+        return Targeted(target)
+    with torch.inference_mode():
+        answer = source(x, lengths).argmax(dim=1)
+    return Untargeted(answer.clone())

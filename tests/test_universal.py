@@ -1,0 +1,75 @@
+"""One vector for all clips: the known optimum, any length, and a promise that it keeps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from staanet.attacks.universal import UAP, fit_uap, looped
+from staanet.core import Budget, Targeted, Untargeted
+from staanet.errors import InvalidInput
+
+
+def score(victim, x):
+    return x @ victim.weight[: x.shape[1]]
+
+
+def at_score(victim, wanted):
+    """A clip whose score is ``wanted``: the margin is twice that."""
+    noise = 0.1 * torch.randn(1, len(victim.weight), generator=torch.Generator().manual_seed(3))
+    away = wanted - score(victim, noise)
+    return noise + away[:, None] * victim.weight / victim.weight.square().sum()
+
+
+def training_batches(victim, count):
+    generator = torch.Generator().manual_seed(7)
+    for _ in range(count):
+        x = 0.1 * torch.randn(4, len(victim.weight), generator=generator)
+        yield (
+            x + (30 - score(victim, x))[:, None] * victim.weight / victim.weight.square().sum(),
+            None,
+        )
+
+
+@pytest.mark.parametrize("length", [1600, 400])
+@pytest.mark.parametrize("target", [None, 1], ids=["untargeted", "targeted"])
+def test_a_universal_vector_reaches_its_closed_form_optimum(linear, length, target):
+    epsilon = 328 / 32768
+    uap = fit_uap(
+        linear, training_batches(linear, 40), Budget(epsilon=epsilon), length=length, target=target
+    )
+    best = epsilon * float(linear.weight.view(-1, length).sum(dim=0).abs().sum())
+    x = at_score(linear, best / 1.05)
+    goal = Untargeted(0) if target is None else Targeted(1)
+    x_adv = uap(linear, x, goal)
+    assert bool(goal.achieved(linear(x_adv)))
+    assert float((x_adv - x).abs().max()) <= epsilon + 1e-6
+
+
+def test_a_limited_universal_vector_takes_the_samples_that_count_most(linear):
+    budget = Budget(epsilon=0.01, max_density=0.1)
+    uap = fit_uap(linear, training_batches(linear, 40), budget, length=1600)
+    chosen = set(torch.nonzero(uap.vector)[:, 0].tolist())
+    assert chosen == set(linear.weight.abs().topk(160).indices.tolist())
+
+
+def test_a_universal_vector_fits_any_length_and_keeps_the_budget(linear):
+    budget = Budget(epsilon=0.01, max_density=0.25)
+    vector = torch.where(torch.arange(50) % 3 == 0, 0.5, 0.0)  # too loud, and too many samples
+    x, lengths = torch.zeros(3, 700), torch.tensor([700, 20, 333])
+    x_adv = UAP(vector=vector, budget=budget)(linear, x, Untargeted(0), lengths)
+    for row, length in enumerate(lengths.tolist()):
+        assert 0 < int((x_adv[row] != 0).sum()) <= budget.max_samples(length)
+        assert not x_adv[row, length:].any()
+    assert float(x_adv.max()) == budget.steps / 32768
+    assert looped(vector, 120).tolist() == (vector.tolist() * 3)[:120]
+
+
+def test_a_universal_vector_says_what_it_was_learned_for(linear):
+    x = torch.zeros(1, 100)
+    with pytest.raises(InvalidInput, match="learned to change the answer"):
+        UAP(vector=torch.ones(10))(linear, x, Targeted(1))
+    with pytest.raises(InvalidInput, match="reach class 1"):
+        UAP(vector=torch.ones(10), target=1)(linear, x, Untargeted(0))
+    with pytest.raises(InvalidInput, match="shape"):
+        UAP(vector=torch.ones(1, 10))
