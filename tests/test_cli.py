@@ -16,7 +16,16 @@ import soundfile
 from conftest import RATE, TINY_RECIPE, tone
 from staanet import audio, storage
 
-COMMANDS = ["run", "corpus", "train-victim", "train-generator", "attack", "evaluate", "report"]
+COMMANDS = [
+    "run",
+    "corpus",
+    "train-victim",
+    "train-generator",
+    "attack",
+    "evaluate",
+    "export",
+    "report",
+]
 
 
 def staanet(*arguments: object, cwd: Path, timeout: float = 300, **environment: str):

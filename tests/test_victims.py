@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +12,7 @@ import torch.nn.functional as F
 from staanet.core import Victim
 from staanet.errors import InvalidInput
 from staanet.generator import build_generator, save_generator
-from staanet.victims import VICTIMS, build_victim, load_victim
+from staanet.victims import build_victim, load_victim
 
 LABELS = ("anger", "joy", "fear")
 PAPERS = {
@@ -45,7 +48,7 @@ def as_published(victim: Victim, x: torch.Tensor) -> torch.Tensor:
     return victim.network.head(steps).mean(dim=1)
 
 
-@pytest.mark.parametrize("name", sorted(VICTIMS))
+@pytest.mark.parametrize("name", sorted(PAPERS))
 def test_shapes_are_those_of_the_paper(name):
     shapes = [
         (b.conv.out_channels, b.conv.kernel_size[1], b.pool)
@@ -54,14 +57,14 @@ def test_shapes_are_those_of_the_paper(name):
     assert shapes == PAPERS[name][0]
 
 
-@pytest.mark.parametrize("name", sorted(VICTIMS))
+@pytest.mark.parametrize("name", sorted(PAPERS))
 def test_folding_and_early_pooling_change_logits_by_rounding_only(name):
     victim = trained(name)
     x = torch.randn(3, 12_345) * 0.1
     assert torch.allclose(victim(x), as_published(victim, x), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(VICTIMS))
+@pytest.mark.parametrize("name", sorted(PAPERS))
 def test_training_mode_is_the_published_order_too(name):
     victim = trained(name).train()
     x = torch.randn(3, 8000) * 0.1
@@ -75,7 +78,7 @@ def test_training_mode_is_the_published_order_too(name):
     assert torch.allclose(victim(x), victim.network.head(steps).mean(dim=1), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", sorted(VICTIMS))
+@pytest.mark.parametrize("name", sorted(PAPERS))
 def test_a_padded_batch_gives_what_single_clips_give(name):
     victim = trained(name)
     lengths = [4000, 9001, 7777]
@@ -88,14 +91,14 @@ def test_a_padded_batch_gives_what_single_clips_give(name):
             assert torch.allclose(together[row], victim(batch[row : row + 1, :n])[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(VICTIMS))
+@pytest.mark.parametrize("name", sorted(PAPERS))
 def test_gain_and_offset_are_standardised_away(name):
     victim = trained(name)
     x = torch.randn(1, 8000) * 0.05
     assert torch.allclose(victim(x), victim(3 * x + 0.1), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", sorted(VICTIMS))
+@pytest.mark.parametrize("name", sorted(PAPERS))
 def test_the_smallest_clip_works_and_a_smaller_one_would_not(name):
     victim = trained(name)
     assert victim(torch.randn(1, victim.minimum_samples)).shape == (1, 3)
@@ -103,12 +106,12 @@ def test_the_smallest_clip_works_and_a_smaller_one_would_not(name):
         victim(torch.randn(1, victim.minimum_samples - 1))
 
 
-@pytest.mark.parametrize("name", sorted(VICTIMS))
+@pytest.mark.parametrize("name", sorted(PAPERS))
 def test_silence_gives_finite_logits(name):
     assert torch.isfinite(trained(name)(torch.zeros(1, 8000))).all()
 
 
-@pytest.mark.parametrize("name", sorted(VICTIMS))
+@pytest.mark.parametrize("name", sorted(PAPERS))
 def test_a_saved_victim_is_the_same_function_frozen(name, tmp_path):
     victim = trained(name)
     victim.save_pretrained(tmp_path / "v", dev_uar=0.5)
@@ -130,3 +133,26 @@ def test_a_registry_name_is_not_a_trained_victim():
     with pytest.raises(InvalidInput) as error:
         load_victim("emo18")
     assert "train-victim" in str(error.value)
+
+
+@pytest.mark.parametrize("option", [{"pretrained": "facebook/x"}, {"config": "tiny"}])
+def test_a_network_without_choices_refuses_them(option):
+    with pytest.raises(InvalidInput) as error:
+        build_victim("emo18", LABELS, **option)
+    assert "emo18" in str(error.value)
+
+
+def test_registering_victims_imports_no_optional_library():
+    code = (
+        "import sys, staanet.victims as v; v.build_victim('emo18', ('a', 'b'));"
+        "print([m for m in ('transformers', 'onnxruntime', 'onnx') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_victim_needing_an_absent_library_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(InvalidInput) as error:
+        build_victim("hubert", LABELS, config="tiny")
+    assert "staanet[ssl]" in str(error.value)

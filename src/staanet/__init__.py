@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from staanet.results import TransferMatrix as TransferMatrix
     from staanet.victims import VICTIMS as VICTIMS
     from staanet.victims import load_victim as load_victim
+    from staanet.victims.external import CallableVictim as CallableVictim
 
 _HOME = {
     "ATTACKS": "attacks",
@@ -46,6 +47,7 @@ _HOME = {
     "TransferMatrix": "results",
     "Untargeted": "core",
     "Utterance": "core",
+    "CallableVictim": "victims.external",
     "VICTIMS": "victims",
     "Victim": "core",
     "build_generator": "generator",
@@ -78,6 +80,7 @@ __all__ = [
     "load_corpus",
     "load_generator",
     "load_recipe",
+    "CallableVictim",
     "load_victim",
     "run",
     "transfer_matrix",

@@ -249,12 +249,24 @@ def corpus(
 )
 def train_victim(
     corpus: CorpusName,
-    name: Annotated[str, typer.Argument(help="emo18 or zhao19.")],
+    name: Annotated[str, typer.Argument(help="emo18, zhao19, wav2vec2, wavlm or hubert.")],
     out: Annotated[Path, typer.Option(help="Victim folder to write.")],
+    pretrained: Annotated[
+        str | None,
+        typer.Option(
+            help="Hub name or folder to fine-tune wav2vec2, wavlm or hubert from "
+            "[default: the published model]."
+        ),
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(help="Small configuration of those, from scratch: tiny.")
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1500,
     batch_size: Annotated[int, typer.Option(min=2)] = 16,
     seconds: Annotated[float, typer.Option(min=0.05, help="Length of a training crop.")] = 2.0,
-    learning_rate: Annotated[float, typer.Option(min=1e-9)] = 1e-3,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=1e-9, help="[default: 1e-3, for fine-tuning 3e-5]")
+    ] = None,
     patience: Annotated[
         int | None, typer.Option(min=1, help="Judgements without progress.")
     ] = None,
@@ -269,8 +281,8 @@ def train_victim(
     from staanet.config import VictimRecipe
 
     recipe = VictimRecipe(
-        steps=steps, batch_size=batch_size, seconds=seconds, learning_rate=learning_rate,
-        patience=patience,
+        pretrained=pretrained, config=config, steps=steps, batch_size=batch_size,
+        seconds=seconds, learning_rate=learning_rate, patience=patience,
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
     with storage.FolderLock(_made(out)), Bars.shown() as progress:
@@ -291,7 +303,9 @@ def train_victim(
 )
 def train_generator(
     corpus: CorpusName,
-    source: Annotated[Path, typer.Option(help="Folder of the victim to train against.")],
+    source: Annotated[
+        str, typer.Option(help="The victim to train against: a folder, or hf:NAME-OR-FOLDER.")
+    ],
     out: Annotated[Path, typer.Option(help="Generator folder to write.")],
     network: Annotated[str, typer.Option(help="compact, small or paper.")] = "compact",
     epsilon: Annotated[
@@ -343,7 +357,10 @@ def attack(
     attack: Annotated[str, typer.Option(help="staa, pgd or random.")] = "staa",
     generator: Annotated[Path | None, typer.Option(help="Generator folder (for staa).")] = None,
     source: Annotated[
-        Path | None, typer.Option(help="Victim folder [default: the generator's].")
+        str | None,
+        typer.Option(
+            help="Victim folder, hf:NAME-OR-FOLDER or onnx:FILE [default: the generator's]."
+        ),
     ] = None,
     epsilon: Annotated[
         float | None,
@@ -411,7 +428,10 @@ def evaluate(
     adversarial: Annotated[
         list[Path], typer.Argument(metavar="ADVERSARIAL...", help="Adversarial sets.")
     ],
-    target: Annotated[list[Path], typer.Option(help="Victim folder; repeat for several.")],
+    target: Annotated[
+        list[str],
+        typer.Option(help="Victim folder, hf:NAME-OR-FOLDER or onnx:FILE; repeat for several."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for results.parquet and summary.json.")],
     seed: Seed = 0,
     device: Device = "cpu",
@@ -421,13 +441,32 @@ def evaluate(
     """The transfer matrix, computed from the audio files on disk."""
     from staanet import pipeline, storage, victims
 
-    targets = [victims.load_victim(folder).to(device) for folder in target]
+    targets = [victims.load_victim(spec).to(device) for spec in target]
     with storage.FolderLock(_made(out)), Bars.shown() as progress:
         matrix = pipeline.evaluate(adversarial, targets, out, progress=progress)
     if not json_output:
         _show(_findings(matrix.summary))
         _show(f"\n-> {out}")
     _finish(dict(matrix.summary), pipeline.Quarantine(), json_output=json_output)
+
+
+@command("export", "staanet export runs/quick/victims/emo18 --out emo18.onnx")
+def export(
+    victim: Annotated[Path, typer.Argument(metavar="VICTIM", help="Folder of an emo18 or zhao19.")],
+    out: Annotated[Path, typer.Option(help="ONNX file to write; its card is FILE.toml.")],
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """A victim as an ONNX file for any runtime, proven equal; name it onnx:FILE elsewhere."""
+    from staanet import pipeline, victims
+    from staanet.victims.export import export_onnx
+
+    difference = export_onnx(victims.load_victim(victim), out)
+    if not json_output:
+        _show(f"logits differ by at most {difference:.1e} -> {out}")
+    _finish(
+        {"out": str(out), "difference": difference}, pipeline.Quarantine(), json_output=json_output
+    )
 
 
 @command("report", "staanet report runs/quick")

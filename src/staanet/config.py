@@ -32,10 +32,15 @@ class VictimRecipe:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     network: str = ""
+    pretrained: str | None = None
+    """Hub name or folder to fine-tune wav2vec2, wavlm or hubert from; absent: the published model."""
+    config: str | None = None
+    """A small configuration of those, such as tiny, trained from scratch."""
     steps: Count = 1500
     batch_size: Count = 16
     seconds: Positive = 2.0
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive | None = None
+    """Absent: the paper's, 1e-3 from scratch and 3e-5 for fine-tuning."""
     evaluate_every: Count = 50
     patience: Count | None = None
     speed: Annotated[float, Field(ge=0, lt=0.9)] = 0.1

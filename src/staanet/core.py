@@ -44,6 +44,8 @@ class Victim(nn.Module):
 
     architecture: ClassVar[str]
     minimum_samples: int = 1
+    differentiable: bool = True
+    """False for a black box: it answers, and raises where a gradient is asked for."""
 
     def __init__(self, *, name: str, labels: Sequence[str], sample_rate: int = 16_000) -> None:
         super().__init__()
@@ -61,6 +63,11 @@ class Victim(nn.Module):
         """``[B, T]`` standardised clips, zero beyond their ``lengths`` -> ``[B, K]``."""
         raise TypeError(f"{type(self).__name__} does not implement logits")
 
+    @property
+    def weights(self) -> nn.Module:
+        """Whose tensors are saved and read: itself, or a part that another library knows by name."""
+        return self
+
     def settings(self) -> dict[str, Any]:
         """What, besides labels and sample rate, is needed to build this network again."""
         return {}
@@ -70,7 +77,7 @@ class Victim(nn.Module):
         storage.save_model(
             Path(folder),
             kind="victim",
-            tensors=self.state_dict(),
+            tensors=self.weights.state_dict(),
             card={
                 "architecture": self.architecture,
                 "name": self.name,
@@ -103,7 +110,7 @@ class Victim(nn.Module):
             ),
             folder,
         )
-        storage.fill_module(victim, tensors, folder)
+        storage.fill_module(victim.weights, tensors, folder)
         return victim.requires_grad_(False).eval()
 
 

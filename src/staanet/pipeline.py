@@ -32,7 +32,7 @@ from staanet.evaluation import machine, transfer_matrix
 from staanet.generator import build_generator, load_generator, save_generator
 from staanet.objectives import Objective
 from staanet.results import AdversarialSet, TransferMatrix
-from staanet.victims import build_victim, load_victim
+from staanet.victims import build_victim, fingerprint, learning_rate, load_victim
 
 T = TypeVar("T")
 
@@ -121,15 +121,21 @@ def train_victim(
     device: str = "cpu", quarantine: Quarantine | None = None, progress: Progress = silent,
 ) -> Victim:  # fmt: skip
     """Train a victim on the corpus's train part; its card tells UAR on dev and test."""
+    recipe = _settled(name, recipe)
     network = recipe.network or name
     train, dev, test = corpus.split(seed)
-    inputs = {"corpus": corpus.name, "split": train.split_hash, "seed": seed,
-              "recipe": asdict(replace(recipe, network=network))}  # fmt: skip
+    settings = asdict(replace(recipe, network=network))
+    for key in ("pretrained", "config"):
+        if settings[key] is None:  # most networks have neither, and their cards say nothing of it
+            del settings[key]
+    inputs = {"corpus": corpus.name, "split": train.split_hash, "seed": seed, "recipe": settings}
     if is_done(out, "victim", inputs):
         return load_victim(out).to(device)
     put_aside = quarantine if quarantine is not None else Quarantine()
     training.seeded(seed)
-    victim = build_victim(network, corpus.labels)
+    victim = build_victim(
+        network, corpus.labels, pretrained=recipe.pretrained, config=recipe.config
+    )
     victim.name = name
     parts = [load_clips(part, victim, put_aside, progress) for part in (train, dev, test)]
     schedule = _schedule(recipe, seed)
@@ -146,10 +152,19 @@ def train_victim(
     return victim
 
 
+def _settled(name: str, recipe: VictimRecipe) -> VictimRecipe:
+    """With the learning rate that the recipe leaves to the network."""
+    rate = recipe.learning_rate or learning_rate(recipe.network or name, config=recipe.config)
+    return replace(recipe, learning_rate=rate)
+
+
 def _schedule(recipe: VictimRecipe | GeneratorRecipe, seed: int) -> training.Schedule:
+    assert recipe.learning_rate is not None, "settled before"
     return training.Schedule(
         steps=recipe.steps, batch_size=recipe.batch_size, seconds=recipe.seconds,
-        learning_rate=recipe.learning_rate, evaluate_every=recipe.evaluate_every,
+        learning_rate=recipe.learning_rate,
+        final_learning_rate=min(1e-4, recipe.learning_rate / 10),  # never above where it starts
+        evaluate_every=recipe.evaluate_every,
         patience=recipe.patience, seed=seed, speed=recipe.speed,
     )  # fmt: skip
 
@@ -162,16 +177,19 @@ def _quality(victim: Victim, clips: Sequence[Clip]) -> dict[str, float]:
 
 
 def train_generator(
-    corpus: Corpus, source: Victim, source_folder: Path, out: Path, *, recipe: GeneratorRecipe,
+    corpus: Corpus, source: Victim, source_spec: Path | str, out: Path, *, recipe: GeneratorRecipe,
     seed: int = 0, device: str = "cpu", quarantine: Quarantine | None = None,
     progress: Progress = silent,
 ) -> None:  # fmt: skip
-    """Train STAA-Net against ``source`` on the corpus's train part, judged on its dev part."""
+    """Train STAA-Net against ``source`` on the corpus's train part, judged on its dev part.
+
+    ``source_spec`` is what ``load_victim`` made it from.
+    """
     train, dev, _ = corpus.split(seed)
-    fingerprint = str(storage.read_card(source_folder, "victim")["sha256"])
+    source_sha256 = fingerprint(source, source_spec)
     settings = asdict(replace(recipe, sources=()))
     inputs = {"corpus": corpus.name, "split": train.split_hash, "seed": seed,
-              "source": fingerprint, "recipe": settings}  # fmt: skip
+              "source": source_sha256, "recipe": settings}  # fmt: skip
     if is_done(out, "generator", inputs):
         return
     put_aside = quarantine if quarantine is not None else Quarantine()
@@ -191,7 +209,7 @@ def train_generator(
     last = history.rows[-1]
     save_generator(
         generator, out, inputs=_normal(inputs), network=recipe.network, source=source.name,
-        source_folder=_relative(source_folder, out), source_sha256=fingerprint,
+        source_folder=_relative(source_spec, out), source_sha256=source_sha256,
         epsilon=recipe.epsilon, max_density=recipe.max_density, best_step=history.best_step,
         dev_fooling_rate=history.best_score, parameters=sum(w.numel() for w in generator.parameters()),
         flags=training.collapse_flags(last), machine=machine(),
@@ -199,28 +217,31 @@ def train_generator(
     storage.discard_checkpoints(out / "checkpoint")
 
 
-def _relative(path: Path, start: Path) -> str:
-    return Path(os.path.relpath(path.resolve(), start.resolve())).as_posix()
+def _relative(spec: Path | str, start: Path) -> str:
+    if str(spec).startswith("hf:"):
+        return str(spec)
+    return Path(os.path.relpath(Path(spec).resolve(), start.resolve())).as_posix()
 
 
 def source_of(generator_folder: Path) -> Victim:
     """The victim that a generator was trained against, found through the generator's card."""
     card = storage.read_card(generator_folder, "generator")
-    folder = generator_folder / str(card.get("source_folder", ""))
-    if not (folder / "card.json").exists():
+    spec = str(card.get("source_folder", ""))
+    place = spec if spec.startswith("hf:") else generator_folder / spec
+    if isinstance(place, Path) and not (place / "card.json").exists():
         raise InvalidInput(
             f"its source '{card.get('source')}' is not at {card.get('source_folder')}",
             where=generator_folder,
             remedy="Pass --source VICTIM",
         )
-    found = storage.read_card(folder, "victim").get("sha256")
-    if found != card.get("source_sha256"):
+    victim = load_victim(place)
+    if fingerprint(victim, place) != card.get("source_sha256"):
         raise InvalidInput(
             f"its source at {card.get('source_folder')} was trained again since",
             where=generator_folder,
             remedy="Train the generator again, or pass --source VICTIM",
         )
-    return load_victim(folder)
+    return victim
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +383,7 @@ def run(
     process works in it.
     """
     out.mkdir(parents=True, exist_ok=True)
+    recipe = replace(recipe, victims={n: _settled(n, one) for n, one in recipe.victims.items()})
     with storage.FolderLock(out):
         _claim(recipe, out)
         journal = _Timed(storage.Journal(out / "journal.jsonl"))

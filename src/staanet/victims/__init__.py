@@ -8,32 +8,88 @@ from staanet import storage
 from staanet.core import Victim
 from staanet.errors import InvalidInput, unknown_name
 from staanet.victims.emo18 import Emo18
+from staanet.victims.external import CallableVictim, External, OnnxVictim, hugging_face
+from staanet.victims.ssl import Hubert, SelfSupervised, Wav2Vec2, WavLM
 from staanet.victims.zhao19 import Zhao19
 
-__all__ = ["VICTIMS", "Emo18", "Zhao19", "build_victim", "load_victim"]
+__all__ = [
+    "SCHEMES",
+    "VICTIMS",
+    "CallableVictim",
+    "Emo18",
+    "Zhao19",
+    "build_victim",
+    "fingerprint",
+    "learning_rate",
+    "load_victim",
+]
 
-VICTIMS: dict[str, type[Emo18] | type[Zhao19]] = {"emo18": Emo18, "zhao19": Zhao19}
+VICTIMS: dict[str, type[Emo18 | Zhao19 | SelfSupervised]] = {
+    "emo18": Emo18,
+    "hubert": Hubert,
+    "wav2vec2": Wav2Vec2,
+    "wavlm": WavLM,
+    "zhao19": Zhao19,
+}
+SCHEMES = {"hf": hugging_face, "onnx": OnnxVictim}
+"""Models made elsewhere, by what stands before the colon of their name."""
 
 
-def build_victim(name: str, labels: tuple[str, ...]) -> Victim:
-    """An untrained network by its registry name; weights from torch's global generator."""
+def build_victim(
+    name: str, labels: tuple[str, ...], *, pretrained: str | None = None, config: str | None = None
+) -> Victim:
+    """A network to be trained, by its registry name; random weights from torch's global generator.
+
+    ``wav2vec2``, ``wavlm`` and ``hubert`` start from the weights of ``pretrained``, a hub name or a
+    local folder (default: the published base model), or from scratch in a small ``config``.
+    """
     if name not in VICTIMS:
         raise unknown_name("victim", name, VICTIMS)
-    return VICTIMS[name](labels)
+    kind = VICTIMS[name]
+    if issubclass(kind, SelfSupervised):
+        return kind.build(labels, pretrained=pretrained, config=config)
+    if pretrained is not None or config is not None:
+        raise InvalidInput(
+            f"{name} has one configuration and is trained from scratch",
+            remedy="Leave out pretrained and config",
+        )
+    return kind(labels)
 
 
-def load_victim(folder: Path | str) -> Victim:
-    """A trained victim from the folder that ``train-victim`` wrote, frozen and in ``eval()``.
+def learning_rate(name: str, *, config: str | None = None) -> float:
+    """Adam's in the paper: small where published weights are fine-tuned.
 
-    Raises ``InvalidInput`` where the folder is not a victim, is damaged, or is of an unknown kind.
+    >>> learning_rate("emo18"), learning_rate("wavlm")
+    (0.001, 3e-05)
     """
-    if str(folder) in VICTIMS and not Path(folder).exists():
+    fine_tuned = issubclass(VICTIMS.get(name, Emo18), SelfSupervised) and config is None
+    return 3e-5 if fine_tuned else 1e-3
+
+
+def load_victim(spec: Path | str) -> Victim:
+    """A trained victim, frozen and in ``eval()``: the folder that ``train-victim`` wrote,
+    ``hf:NAME-OR-FOLDER``, or ``onnx:FILE``.
+
+    Raises ``InvalidInput`` where it is not a victim, is damaged, or is of an unknown kind.
+    """
+    scheme, colon, place = str(spec).partition(":")
+    if colon and scheme in SCHEMES:
+        return SCHEMES[scheme](place)
+    folder = Path(spec)
+    if str(folder) in VICTIMS and not folder.exists():
         raise InvalidInput(
             f"'{folder}' names an untrained network",
             remedy=f"Train it first: staanet train-victim CORPUS {folder} --out DIR, then pass DIR",
         )
-    card = storage.read_card(Path(folder), "victim")
+    card = storage.read_card(folder, "victim")
     architecture = str(card.get("architecture"))
     if architecture not in VICTIMS:
-        raise unknown_name("victim", architecture, VICTIMS, where=Path(folder) / "card.json")
+        raise unknown_name("victim", architecture, VICTIMS, where=folder / "card.json")
     return VICTIMS[architecture].from_pretrained(folder)
+
+
+def fingerprint(victim: Victim, spec: Path | str) -> str:
+    """The sha256 of the weights of ``victim``, which ``load_victim(spec)`` gave."""
+    if isinstance(victim, External):
+        return victim.fingerprint()
+    return str(storage.read_card(spec, "victim").get("sha256"))

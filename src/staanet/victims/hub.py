@@ -1,0 +1,125 @@
+"""Models of the transformers library, from a local folder or the Hugging Face hub.
+
+Only safetensors are read and no code comes with them; a model with a part missing is refused, where
+the library would fill in random weights and go on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from staanet.errors import InvalidInput, printable
+
+TRAINING_ONLY = "masked_spec_embed"
+"""Takes no part in an answer; many published checkpoints lack it."""
+
+
+def library() -> Any:
+    """The transformers module; ``InvalidInput`` says how to install it."""
+    try:
+        import transformers
+    except ImportError as problem:
+        raise InvalidInput(
+            "the package transformers is not installed",
+            remedy="Install it: pip install 'staanet[ssl]'",
+        ) from problem
+    return transformers
+
+
+def read_config(name: str) -> Any:
+    """The configuration of a model by its hub name or folder."""
+    with _explained(name):
+        return library().AutoConfig.from_pretrained(_checked(name), trust_remote_code=False)
+
+
+def read_extractor(name: str) -> Any:
+    """The feature extractor that lies beside a model."""
+    with _explained(name):
+        return library().AutoFeatureExtractor.from_pretrained(
+            _checked(name), trust_remote_code=False
+        )
+
+
+def read_model(model: Any, name: str, *, config: Any, may_lack: tuple[str, ...] = ()) -> Any:
+    """A model in 32 bit with the weights of ``name``, random in the layers of ``may_lack`` only.
+
+    Raises ``InvalidInput`` where the weights cannot be had, or do not fill the network.
+    """
+    with _explained(name):
+        network, report = model.from_pretrained(
+            _checked(name), config=config, dtype=torch.float32, use_safetensors=True,
+            trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True,
+        )  # fmt: skip
+    lacking = {*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])}
+    allowed = {*may_lack, TRAINING_ONLY}
+    wrong = sorted(key for key in lacking if allowed.isdisjoint(key.split(".")))
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise InvalidInput(
+            f"has no fitting weights for {', '.join(wrong[:3])}{more} of {type(network).__name__}",
+            where=name,
+            remedy="Give a checkpoint of this very kind of model",
+        )
+    return network
+
+
+def let_gradients_through(network: Any) -> None:
+    """Allow ``train()`` with an input that needs a gradient.
+
+    The library's waveform encoders mark their input as needing one, which torch refuses of a tensor
+    that already has a history; the mark serves gradient checkpointing alone.
+    """
+    for module in network.modules():
+        if isinstance(getattr(module, "_requires_grad", None), bool):
+            module._requires_grad = False
+
+
+def _checked(name: str) -> str:
+    """``name``, where it is a model's folder or can be a name on the hub."""
+    remedy = "Give a folder with config.json and model.safetensors, or a name on huggingface.co"
+    place = Path(name).expanduser()
+    if name and place.exists():
+        if not (place / "config.json").is_file():
+            raise InvalidInput("holds no config.json", where=name, remedy=remedy)
+        return str(place)
+    if not name or name[0] in "./~\\" or name.count("/") > 1 or "\0" in name:
+        raise InvalidInput("no such folder", where=name, remedy=remedy)
+    return name
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """The library's faults as one line that says what to do; its own chatter is left out."""
+    chatter = library().utils.logging
+    hub = logging.getLogger("huggingface_hub")
+    verbosity, hub_level, bars = (
+        chatter.get_verbosity(),
+        hub.level,
+        chatter.is_progress_bar_enabled(),
+    )
+    chatter.set_verbosity_error()
+    hub.setLevel(logging.CRITICAL)
+    if Path(name).exists():  # a download keeps its progress bar
+        chatter.disable_progress_bar()
+    try:
+        yield
+    except InvalidInput:
+        raise
+    except Exception as problem:
+        said = " ".join(str(problem).split()) or type(problem).__name__
+        raise InvalidInput(
+            f"cannot be loaded ({printable(said)[:240]})", where=name,
+            remedy="Without a connection, copy the model's config.json, preprocessor_config.json and "
+            "model.safetensors (no pickle) into a folder, and pass that folder in place of the name",
+        ) from problem  # fmt: skip
+    finally:
+        chatter.set_verbosity(verbosity)
+        hub.setLevel(hub_level)
+        if bars:
+            chatter.enable_progress_bar()
