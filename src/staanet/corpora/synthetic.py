@@ -282,9 +282,9 @@ def _perform(
     speech = _trimmed(say(voice.espeak, ssml(sentence, emotion)))
     speech[1:] -= np.float32(emotion.effort) * speech[:-1].copy()
     level = 10 ** ((emotion.level_db - 18) / 20)
-    level = min(level, 0.9 * _rms(speech) / np.abs(speech).max())  # never clipped
     noise = rng.standard_normal(len(speech)) * level * 10 ** (-rng.uniform(35, 45) / 20)
-    return audio.snap(speech * (level / _rms(speech)) + noise)
+    limited = 0.9 * np.tanh(speech * (level / _rms(speech) / 0.9))  # loud peaks give way, none clips
+    return audio.snap(limited + noise)
 
 
 def ssml(sentence: str, emotion: Emotion) -> str:
