@@ -33,6 +33,7 @@ def make(name: str, budget: Budget):
         "sigma_zero": {"steps": 8},
         "sparse_rs": {"steps": 10},
         "sparsefool": {"steps": 2, "deepfool_steps": 1},
+        "spgd": {"steps": 4},
         "vmi_fgsm": {"steps": 3, "neighbours": 2},
     }
     return ATTACKS[name](budget=budget, **settings.get(name, {}))
@@ -94,6 +95,18 @@ def test_the_same_call_gives_the_same_audio(name, source):
 def test_attacks_are_frozen(name):
     with pytest.raises(dataclasses.FrozenInstanceError):
         make(name, Budget(epsilon=0.01)).budget = Budget(epsilon=1)
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [Budget(epsilon=0.03), Budget(epsilon=0.03, max_l0=4500)],
+    ids=["dense", "one limited"],
+)
+def test_pgd_treats_a_clip_alike_in_a_padded_batch(source, budget):
+    clips = [clip(0.25, 300, 1), clip(0.4, 500, 2)]  # 4,000 and 6,400 samples
+    together = craft(PGD(budget=budget), source, clips, batch_size=2)
+    for a, b in zip(together, craft(PGD(budget=budget), source, clips), strict=True):
+        assert np.count_nonzero(a.adversarial != b.adversarial) <= 0.01 * len(a.adversarial)
 
 
 @pytest.mark.parametrize("limit", [None, 40, 400], ids=["dense", "40", "400"])

@@ -7,11 +7,13 @@ from staanet.attacks.gradient import FGSM, MIFGSM, PGD, VMIFGSM
 from staanet.attacks.random import Random
 from staanet.attacks.search import OnePixel, SparseRS
 from staanet.attacks.sparse import VFGA, SigmaZero, SparseFool
+from staanet.attacks.spgd import SparsePGD
 from staanet.attacks.staa import Staa, chosen
+from staanet.attacks.universal import UAP, fit_uap
 
 __all__ = [
-    "ATTACKS", "FGSM", "MIFGSM", "OnePixel", "PGD", "SigmaZero", "SparseFool", "SparseRS", "VFGA", "VMIFGSM", "Random", "Staa",
-    "chosen", "collate", "craft", "craft_batch",
+    "ATTACKS", "FGSM", "MIFGSM", "OnePixel", "PGD", "Random", "SigmaZero", "SparseFool", "SparsePGD",
+    "SparseRS", "Staa", "UAP", "VFGA", "VMIFGSM", "chosen", "collate", "craft", "craft_batch", "fit_uap",
 ]  # fmt: skip
 
 ATTACKS = {
@@ -23,6 +25,7 @@ ATTACKS = {
     "sigma_zero": SigmaZero,
     "sparse_rs": SparseRS,
     "sparsefool": SparseFool,
+    "spgd": SparsePGD,
     "staa": Staa,
     "vfga": VFGA,
     "vmi_fgsm": VMIFGSM,

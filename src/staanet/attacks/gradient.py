@@ -57,8 +57,10 @@ class PGD:
         gradient = _normalised(margin_gradient(source, x, goal, lengths))
         support = best_ranked(gradient.abs(), self.budget, lengths)
         delta = epsilon * (2 * clip_noise(x, lengths, self.seed)[0] - 1)
-        if not bool(support.all()):  # a random start is worth less than the first gradient's signs
-            delta = -epsilon * gradient.sign()
+        length = x.shape[1] if lengths is None else lengths[:, None]
+        limited = support.sum(dim=1, keepdim=True) < length  # each clip by itself, padding apart
+        # there a random start is worth less than the first gradient's signs
+        delta = torch.where(limited, -epsilon * gradient.sign(), delta)
         total = gradient
         for _ in range(self.steps):
             gradient = margin_gradient(source, (x + delta * support).clamp(-1, 1), goal, lengths)

@@ -18,8 +18,8 @@ class SparseRS:
     """Random search over k samples at the edge of the budget (Croce et al., 2022, arXiv:2006.12834).
 
     k is what the budget allows; each of them moves by plus or minus epsilon. A step draws a share of
-    the samples anew and is kept where the margin does not rise; the share follows the paper's schedule.
-    It stops at success.
+    the samples anew and is kept where the margin does not rise; the share halves as queries are spent,
+    at the points of the paper's schedule. It stops at success.
     """
 
     budget: Budget = Budget(epsilon=0.03, max_density=0.05)

@@ -1,7 +1,7 @@
 """White-box attacks that look for the fewest changed samples.
 
-Each keeps, clip by clip, the sparsest success it met; a clip that it cannot fool within the budget
-gets the attempt of lowest margin that the budget allows. With ``epsilon=2`` a sample may take any
+Each keeps, clip by clip, the sparsest success it met. Where that takes more samples than the budget
+allows, or there is none, the samples of the largest ``|gradient * change|`` are kept. With ``epsilon=2`` a sample may take any
 value in [-1, 1].
 """
 
@@ -73,7 +73,7 @@ class VFGA:
 
     Each step moves the sample whose move to the edge of its box promises the largest fall of the
     margin. A long clip needs thousands of samples, so a step moves ``growth`` of those already moved
-    (at least one); the original moves one. The last, fooling set is then halved while it still fools.
+    (at least one); the original moves one.
     """
 
     budget: Budget = Budget(epsilon=0.03)
@@ -202,7 +202,7 @@ def _inside(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 @dataclass
 class _Best:
-    """For each clip the sparsest success within the budget, else its lowest margin so far."""
+    """For each clip the sparsest success, else the last attempt; cut to the budget at the end."""
 
     source: Victim
     x: Tensor
@@ -230,5 +230,6 @@ class _Best:
     def x_adv(self) -> Tensor:
         """The clips with what was kept, cut to the samples that the budget allows."""
         delta = torch.where(torch.isfinite(self.count)[:, None], self.delta, self.last)
-        score = delta.abs().masked_fill(delta == 0, -torch.inf)
+        gain = (margin_gradient(self.source, self.x, self.goal, self.lengths) * delta).abs()
+        score = gain.masked_fill(delta == 0, -torch.inf)
         return (self.x + delta * best_ranked(score, self.budget, self.lengths)).clamp(-1, 1)

@@ -283,7 +283,9 @@ def _perform(
     speech[1:] -= np.float32(emotion.effort) * speech[:-1].copy()
     level = 10 ** ((emotion.level_db - 18) / 20)
     noise = rng.standard_normal(len(speech)) * level * 10 ** (-rng.uniform(35, 45) / 20)
-    limited = 0.9 * np.tanh(speech * (level / _rms(speech) / 0.9))  # loud peaks give way, none clips
+    limited = 0.9 * np.tanh(
+        speech * (level / _rms(speech) / 0.9)
+    )  # loud peaks give way, none clips
     return audio.snap(limited + noise)
 
 
