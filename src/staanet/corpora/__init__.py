@@ -8,20 +8,28 @@ from pathlib import Path
 
 from staanet.audio import AudioLimits
 from staanet.core import Corpus
+from staanet.corpora.crema_d import read_crema_d
+from staanet.corpora.demos import read_demos
 from staanet.corpora.description import as_text, describe
 from staanet.corpora.emodb import read_emodb
 from staanet.corpora.folder import read_folder, unlabelled
+from staanet.corpora.iemocap import read_iemocap
 from staanet.corpora.ravdess import read_ravdess
 from staanet.corpora.synthetic import read_synthetic, render_synthetic
+from staanet.corpora.urdu import read_urdu
 from staanet.errors import InvalidInput, printable, unknown_name
 
 __all__ = ["CORPORA", "as_text", "describe", "load_corpus", "render_synthetic", "unlabelled"]
 
 CORPORA: dict[str, Callable[[Path], Corpus]] = {
+    "crema_d": read_crema_d,
+    "demos": read_demos,
     "emodb": read_emodb,
     "folder": read_folder,
+    "iemocap": read_iemocap,
     "ravdess": read_ravdess,
     "synthetic": read_synthetic,
+    "urdu": read_urdu,
 }
 
 

@@ -1,0 +1,80 @@
+"""IEMOCAP: dyadic acted English dialogues, 10 speakers in 5 sessions (Busso et al., LREC 2008).
+
+The four classes of the SER literature: anger, happiness (with excitement), neutral, sadness. Labels
+stand in ``SessionN/dialog/EmoEvaluation/<dialog>.txt``, the audio of single utterances in
+``SessionN/sentences/wav/<dialog>/<utterance>.wav``; the recordings of whole dialogues are not read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from staanet.core import Corpus, Utterance
+from staanet.corpora.files import assemble, folder_of, left_out, listed, wav_files
+
+EMOTIONS = {
+    "ang": "anger", "exc": "happiness", "hap": "happiness", "neu": "neutral", "sad": "sadness",
+}  # fmt: skip
+LINE = re.compile(
+    r"\[[0-9.]+ - [0-9.]+\]\t(?P<id>Ses0[1-5][FM]_\w+_[FM][0-9]+)\t(?P<emotion>[a-z]{3})\t\[.*"
+)
+ID = re.compile(r"(?P<session>Ses0[1-5])[FM]_\w+_(?P<sex>[FM])[0-9]+")
+SESSION_FOLDER = re.compile(r"Session[1-5]")
+
+
+def read_iemocap(root: Path) -> Corpus:
+    """The corpus below ``root``: the folder of ``Session1`` to ``Session5`` (or some of these).
+
+    Left out with a note: utterances of another label (``xxx``: the annotators did not agree), audio
+    without a label, labels without audio. Raises ``InvalidInput`` without any clip.
+    """
+    root = folder_of(root, "iemocap")
+    utterances, unlabelled, other, missing = [], [], Counter[str](), []
+    for session in (p for p in listed(root) if SESSION_FOLDER.fullmatch(p.name) and p.is_dir()):
+        labels = _labels(session / "dialog" / "EmoEvaluation")
+        sentences = session / "sentences" / "wav"
+        dialogs = [p for p in listed(sentences) if p.is_dir()] if sentences.is_dir() else []
+        for path in (path for dialog in dialogs for path in wav_files(dialog)):
+            label = labels.pop(path.stem, None)
+            if label is None:
+                unlabelled.append(path.name)
+            elif label not in EMOTIONS:
+                other[label] += 1
+            else:
+                utterances.append(parse(path, EMOTIONS[label]))
+        missing += [f"{name}.wav" for name, label in labels.items() if label in EMOTIONS]
+    counted = ", ".join(f"{label} {count}" for label, count in sorted(other.items()))
+    notes = (
+        *([f"{other.total()} utterances of other labels left out: {counted}"] if other else []),
+        *left_out(unlabelled, "without a label in dialog/EmoEvaluation"),
+        *left_out(missing, "labelled but without audio"),
+    )
+    sought = "files such as Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav"
+    return assemble("iemocap", root, utterances, notes, sought)
+
+
+def parse(path: Path, label: str) -> Utterance:
+    """Who speaks: the session, and the letter before the last number (not the one after the session,
+    which tells who wore the markers).
+
+    >>> clip = parse(Path("Ses01F_impro01_M003.wav"), "anger")
+    >>> clip.speaker, clip.sex
+    ('Ses01M', 'male')
+    """
+    name = ID.fullmatch(path.stem)
+    assert name is not None  # its label was found under an id of this form
+    sex = "male" if name["sex"] == "M" else "female"
+    return Utterance(path.stem, path, label, name["session"] + name["sex"], sex)
+
+
+def _labels(folder: Path) -> dict[str, str]:
+    """Utterance -> three-letter label, of every dialogue; lines of another form are comments."""
+    found = {}
+    for path in listed(folder) if folder.is_dir() else []:
+        if path.suffix.lower() == ".txt" and path.is_file():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                if (label := LINE.fullmatch(line.rstrip())) is not None:
+                    found[label["id"]] = label["emotion"]
+    return found
