@@ -29,10 +29,11 @@ def describe(corpus: Corpus, split_seed: int = 0, progress: Progress = silent) -
     for count, utterance in enumerate(corpus.utterances, start=1):
         try:
             sound = audio.read_audio(utterance.path, corpus.limits)
+            speech = audio.cut(sound.samples, sound.sample_rate, utterance.start_s, utterance.end_s)
         except UnusableClip as problem:
             problems.append((_file(utterance), problem.what))
         else:
-            samples = audio.snap(sound.samples)
+            samples = audio.snap(speech)
             seconds.append(len(samples) / sound.sample_rate)
             formats[_format(sound)] += 1
             same[f"{sound.sample_rate} {audio.content_hash(samples)}"].append(utterance)
@@ -129,7 +130,11 @@ def _format(sound: audio.Sound) -> str:
 
 
 def _file(utterance: Utterance) -> str:
-    return printable(str(utterance.path))
+    file = printable(str(utterance.path))
+    if not utterance.is_segment:
+        return file
+    end = "end" if utterance.end_s is None else f"{utterance.end_s:.9g} s"
+    return f"{file} [{utterance.start_s:.9g} s to {end}]"
 
 
 def _some(ids: Sequence[str]) -> str:
