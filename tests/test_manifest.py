@@ -178,6 +178,22 @@ def test_equal_parts_count_once_and_conflicts_not_at_all(tmp_path: Path) -> None
     assert "1 file left out, listed under two labels or speakers: a_1000-2000.wav" in corpus.notes
 
 
+@pytest.mark.parametrize(
+    ("rows", "overlaps"),
+    [
+        (["0,1,s", "1,2,t"], False),
+        (["0,1,s", "0.5,2,s"], False),
+        (["0,1,s", "0.9,2,t"], True),
+        (["0,3,s", "1,2,s", "2.5,,t"], True),
+        ([",,s", "1,2,t"], True),
+    ],
+)
+def test_overlapping_speakers_are_said(rows: list[str], overlaps: bool, tmp_path: Path) -> None:
+    text = "file,start,end,speaker,label\n" + "".join(f"a.wav,{row},joy\n" for row in rows)
+    notes = " ".join(load_corpus(f"folder:{write(tmp_path / 'm.csv', text)}").notes)
+    assert ("different speakers overlap in 1 files: a.wav" in notes) is overlaps
+
+
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     bounds=st.lists(

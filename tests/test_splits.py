@@ -293,3 +293,22 @@ def test_a_recipe_names_its_protocol_and_none_is_not_written() -> None:
     assert recipe.protocol == "loso:2" and config.to_tree(recipe)["protocol"] == "loso:2"
     with pytest.raises(InvalidInput, match="Did you mean 'protocol'"):
         config.load_recipe("quick", ["protocl=paper"])
+
+
+def test_a_run_by_a_protocol_holds_it_and_a_wrong_one_writes_nothing(
+    iemocap: Path, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    words = ["run", tiny_recipe, "--out", out, "--set", f"corpus=iemocap:{iemocap}"]
+    words += [f"--set=victims.{name}.{key}=2" for name in ("emo18", "zhao19")
+              for key in ("steps", "evaluate_every")]  # fmt: skip
+    code, _, said = staanet(*words, "--set", "protocol=papr")
+    assert code == 3 and "Did you mean 'paper'?" in said and not out.exists()
+    code, _, said = staanet(*words, "--set", "protocol=paper")
+    assert code == 0, said
+    card = storage.read_card(out, "run")["corpus"]
+    assert card["protocol"] == "paper" and card["split"]["test"]["speakers"] == ["Ses05F", "Ses05M"]
+    page = (out / "report" / "index.html").read_text(encoding="utf-8")
+    assert "Corpus and split, protocol paper" in page
+    code, _, said = staanet(*words, "--set", "protocol=loso:1")
+    assert code == 3 and "it differs in protocol" in said

@@ -389,6 +389,8 @@ def run(
     Raises ``InvalidInput`` where ``out`` holds another recipe's run, ``FolderLocked`` where another
     process works in it.
     """
+    if recipe.protocol is not None and recipe.corpus != "synthetic:":  # wrong: nothing is written
+        corpora.load_corpus(recipe.corpus).split(recipe.seed, recipe.protocol)
     out.mkdir(parents=True, exist_ok=True)
     recipe = replace(recipe, victims={n: _settled(n, one) for n, one in recipe.victims.items()})
     with storage.FolderLock(out):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -206,6 +207,7 @@ def from_rows(
         *left_out(torn, "listed in two parts of the split"),
         *_listed_twice(repeated),
         *_unknown_speakers(utterances),
+        *_overlapping(utterances),
     ]
     if not utterances:
         raise InvalidInput(
@@ -274,6 +276,26 @@ def _by_file(root: Path, rows: Sequence[Row]) -> tuple[list[list[Row]], list[str
 def _listed_twice(files: Sequence[str]) -> list[str]:
     names = sorted(printable(file) for file in files)
     return [f"listed more than once, used once: {', '.join(names[:5])}"] if names else []
+
+
+def _overlapping(utterances: Sequence[Utterance]) -> list[str]:
+    """The files in which speakers overlap: a split by speaker may put their common sound into two
+    parts."""
+    parts: dict[Path, list[Utterance]] = {}
+    for utterance in utterances:
+        parts.setdefault(utterance.path, []).append(utterance)
+    found = []
+    for path, spoken in parts.items():
+        ends: dict[str, float] = {}
+        for u in sorted(spoken, key=lambda u: u.start_s) if len(spoken) > 1 else ():
+            if any(end > u.start_s for speaker, end in ends.items() if speaker != u.speaker):
+                found.append(printable(path.name))
+                break
+            ends[u.speaker] = max(
+                ends.get(u.speaker, 0.0), math.inf if u.end_s is None else u.end_s
+            )
+    shown = ", ".join(sorted(found)[:5])
+    return [f"parts of different speakers overlap in {len(found)} files: {shown}"] if found else []
 
 
 def _unknown_speakers(utterances: Sequence[Utterance]) -> list[str]:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from staanet.core import Corpus, Utterance
-from staanet.corpora.files import assemble, folder_of, left_out, listed, wav_files
+from staanet.corpora.files import assemble, folder_of, left_out, listed, read_table, wav_files
 from staanet.splits import Fold, folds
 
 EMOTIONS = {
@@ -98,7 +98,7 @@ def _labels(folder: Path) -> dict[str, str]:
     found = {}
     for path in listed(folder) if folder.is_dir() else []:
         if path.suffix.lower() == ".txt" and path.is_file():
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            for line in read_table(path).splitlines():
                 if (label := LINE.fullmatch(line.rstrip())) is not None:
                     found[label["id"]] = label["emotion"]
     return found
