@@ -181,6 +181,42 @@ def test_ambiguous_columns_are_listed(configured, tmp_path: Path) -> None:
     assert load_corpus("audb:tiny:files").labels == ("joy",)
 
 
+def test_sexes_from_a_table_of_speakers_and_a_segment_without_length(configured, tmp_path) -> None:
+    audb, repository = configured
+    import audformat
+
+    db = database(tmp_path / "build")
+    people = pd.Index(list(SPEAKERS), dtype="Int64", name="speaker")
+    db["people"] = audformat.MiscTable(people)
+    db["people"]["gender"] = audformat.Column()
+    db["people"]["gender"].set(["female", "male", "other"])
+    db.schemes["person"] = audformat.Scheme("int", labels="people")
+    db["files"]["speaker"].scheme_id = "person"
+    parts = audformat.segmented_index(FILES[:1], ["0.3s"], ["0.1s"])
+    for name, index in (("back", parts), ("empty", parts)):
+        db[name] = audformat.Table(index)
+        db[name]["label"] = audformat.Column()
+    db["back"]["label"].set(["joy"])
+    db.save(str(tmp_path / "build"))
+    audb.publish(str(tmp_path / "build"), "1.0.0", repository, verbose=False)
+    corpus = load_corpus("audb:tiny:emotion")
+    assert {u.speaker: u.sex for u in corpus.utterances} == {"1": "female", "2": "male", "3": None}
+    assert "from 0.3 s to 0.1 s has no length" in refusal("audb:tiny:back")
+    assert "labels no file" in refusal("audb:tiny:empty")
+
+
+def test_without_a_connection_the_newest_in_the_cache_is_used(published, monkeypatch) -> None:
+    before = load_corpus("audb:tiny@1.0.0")
+
+    def offline(name: str):
+        raise ConnectionError(f"no route to the host of {name}")
+
+    monkeypatch.setattr(published, "versions", offline)
+    assert load_corpus("audb:tiny").utterances == before.utterances
+    assert "no route to the host of tiny" in refusal("audb:tiny@1.1.0")
+    assert "no route to the host of other" in refusal("audb:other")
+
+
 def test_a_damaged_cache_and_a_full_disk_are_said(published, tmp_path: Path, monkeypatch) -> None:
     load_corpus("audb:tiny@1.0.0")
     (header,) = (tmp_path / "cache" / "tiny" / "1.0.0").glob("*/db.yaml")
