@@ -118,10 +118,10 @@ def test_a_part_outside_its_file_is_put_aside(
     corpus = load_corpus(f"folder:{write(tmp_path / 'm.csv', text)}")
     described = describe(corpus)
     ((file, reason),) = described["problems"]
-    assert said in reason and "a.wav" in file and f"[{start} s to" in file
+    assert said in reason and "a.wav" in file and f"[{start} s to" in file and "m.csv:2]" in file
     aside: list[UnusableClip] = []
     assert len(list(corpus.clips(RATE, lambda _, problem: aside.append(problem)))) == 1
-    assert said in str(aside[0]) and "a.wav" in str(aside[0]), "the good neighbour is read"
+    assert said in str(aside[0]) and file in str(aside[0]), "the good neighbour is read"
 
 
 @pytest.mark.parametrize(

@@ -251,6 +251,18 @@ def test_a_written_manifest_is_split_as_it_was(iemocap: Path) -> None:
     assert describe(again, protocol="manifest")["protocol"] == "manifest"
 
 
+def test_a_written_manifest_names_its_parts_of_files_from_where_it_is(
+    tmp_path: Path, monkeypatch
+) -> None:
+    storage.write_bytes(tmp_path / "in" / "a.wav", audio.encode(tone(2, 200), RATE))
+    (tmp_path / "in" / "m.csv").write_text("file,start,end,label\na.wav,0.5,1,joy\na.wav,1,,rage\n")
+    monkeypatch.chdir(tmp_path)
+    code, _, said = staanet("corpus", "folder:in/m.csv", "--out", "in/again.csv")
+    assert code == 0, said
+    one, two = load_corpus("folder:in/m.csv"), load_corpus("folder:in/again.csv")
+    assert one.utterances == two.utterances and {u.end_s for u in two.utterances} == {1.0, None}
+
+
 VICTIM = VictimRecipe(steps=2, batch_size=4, seconds=0.2, evaluate_every=2)
 GENERATOR = GeneratorRecipe(steps=2, batch_size=4, seconds=0.2, evaluate_every=2)
 

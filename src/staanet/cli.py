@@ -233,7 +233,7 @@ def corpus(
     with Bars.shown() as progress:
         described = corpora.describe(loaded, seed, progress=progress, protocol=protocol)
     if out is not None:
-        storage.write_text(out, results.table(*_manifest(loaded, seed, protocol)))
+        storage.write_text(out, results.table(*_manifest(loaded, out.parent, seed, protocol)))
     if json_output:
         print(json.dumps(described, allow_nan=False, default=str))
     else:
@@ -496,16 +496,17 @@ def _made(folder: Path) -> Path:
 
 
 def _manifest(
-    corpus: Corpus, seed: int, protocol: str | None
+    corpus: Corpus, folder: Path, seed: int, protocol: str | None
 ) -> tuple[list[str], list[dict[str, Any]]]:
-    """Columns and rows of a corpus's manifest; times where it has parts of files, and the split that
-    was asked for, or else its own."""
+    """Columns and rows of a corpus's manifest in ``folder``, from where its files are named; times
+    where it has parts of files, and the split that was asked for, or else its own."""
+    top = folder.absolute()
     split = {u.id: u.part for u in corpus.utterances if u.part}
     if protocol is not None:
         split = {u.id: p.part for p in corpus.split(seed, protocol) for u in p.utterances}
     rows = [
         {
-            "file": str(u.path),
+            "file": str(path.relative_to(top) if path.is_relative_to(top) else path),
             "id": u.id,
             "label": u.label or "",
             "speaker": u.speaker,
@@ -515,6 +516,7 @@ def _manifest(
             "split": split.get(u.id, ""),
         }
         for u in corpus.utterances
+        for path in [u.path.absolute()]
     ]
     times = ["start", "end"] if any(u.is_segment for u in corpus.utterances) else []
     return ["file", "id", "label", "speaker", "sex", *times, *(["split"] if split else [])], rows

@@ -335,10 +335,25 @@ class Utterance:
     part: str | None = None
     """What the corpus's own split calls its part (``train``, ``dev`` or ``test``), if it has one."""
 
+    row: str = field(default="", compare=False)
+    """The row that names it, such as ``list.csv:4``, where there is one."""
+
     @property
     def is_segment(self) -> bool:
         """Whether it is a part of its file, not all of it."""
         return self.start_s > 0 or self.end_s is not None
+
+    @property
+    def where(self) -> str:
+        """The file, for an error; of a part, also its times and its row.
+
+        >>> Utterance("a", Path("a.wav"), "joy", "s", start_s=0.5, row="list.csv:4").where
+        'a.wav [0.5 s to end, list.csv:4]'
+        """
+        if not self.is_segment:
+            return str(self.path)
+        end = "end" if self.end_s is None else f"{self.end_s:.9g} s"
+        return f"{self.path} [{self.start_s:.9g} s to {end}{self.row and f', {self.row}'}]"
 
 
 OnUnusable = Callable[[Utterance, UnusableClip], None]
@@ -375,13 +390,18 @@ class Corpus:
         Raises ``UnusableClip`` where the file is broken, silent, beyond ``limits`` or ends before
         the utterance does.
         """
-        samples = audio.load_samples(
-            utterance.path,
-            sample_rate,
-            self.limits,
-            start_s=utterance.start_s,
-            end_s=utterance.end_s,
-        )
+        try:
+            samples = audio.load_samples(
+                utterance.path,
+                sample_rate,
+                self.limits,
+                start_s=utterance.start_s,
+                end_s=utterance.end_s,
+            )
+        except UnusableClip as problem:
+            raise UnusableClip(
+                problem.what, where=utterance.where, remedy=problem.remedy
+            ) from problem
         return Clip(utterance.id, samples, sample_rate, utterance.label, utterance.speaker)
 
     def clips(self, sample_rate: int, on_unusable: OnUnusable = _raise) -> Iterator[Clip]:

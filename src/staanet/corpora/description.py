@@ -145,11 +145,7 @@ def _format(sound: audio.Sound) -> str:
 
 
 def _file(utterance: Utterance) -> str:
-    file = printable(str(utterance.path))
-    if not utterance.is_segment:
-        return file
-    end = "end" if utterance.end_s is None else f"{utterance.end_s:.9g} s"
-    return f"{file} [{utterance.start_s:.9g} s to {end}]"
+    return printable(utterance.where)
 
 
 def _some(ids: Sequence[str]) -> str:

@@ -196,6 +196,7 @@ def from_rows(
             row.start_s,
             row.end_s,
             row.part,
+            row.place,
         )
         for row in kept
     ]
