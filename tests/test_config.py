@@ -82,7 +82,7 @@ values = st.recursive(
     max_leaves=8,
 )
 keys = st.sampled_from(
-    ["name", "corpus", "seed", "victims", "generator", "attacks", "synthetic", "x"]
+    ["name", "corpus", "seed", "protocol", "victims", "generator", "attacks", "synthetic", "x"]
 )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import RATE, tone
 from staanet import audio, storage
-from staanet.corpora import load_corpus
+from staanet.corpora import files, load_corpus
 from staanet.errors import InvalidInput
 
 
@@ -77,6 +77,17 @@ def test_crema_d_takes_the_sex_from_the_table_of_actors(tmp_path: Path) -> None:
         "1001": ("anger", "male"), "1002": ("happiness", "female"), "1040": ("sadness", None),
     }  # fmt: skip
     assert "readme.wav" in corpus.notes[0]
+
+
+def test_a_table_that_cannot_be_trusted_is_refused(iemocap: Path, tmp_path: Path) -> None:
+    table = iemocap / "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt"
+    table.write_bytes(b" " * (files.MAX_TABLE_BYTES + 1))
+    with pytest.raises(InvalidInput, match="a label file has at most"):
+        load_corpus(f"iemocap:{iemocap}")
+    put(tmp_path / "c", "AudioWAV/1001_DFA_ANG_XX.wav")
+    (tmp_path / "c" / "VideoDemographics.csv").write_text("ActorID,Sex\n1001," + "x" * 200_000)
+    with pytest.raises(InvalidInput, match="is not CSV"):
+        load_corpus(f"crema_d:{tmp_path / 'c'}")
 
 
 def test_urdu_reads_label_from_folder_and_speaker_from_name(tmp_path: Path) -> None:

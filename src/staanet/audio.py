@@ -73,17 +73,26 @@ def read_audio(path: Path | str, limits: AudioLimits = AudioLimits()) -> Sound:
 
 
 def load_samples(
-    path: Path | str, sample_rate: int, limits: AudioLimits = AudioLimits()
+    path: Path | str,
+    sample_rate: int,
+    limits: AudioLimits = AudioLimits(),
+    *,
+    start_s: float = 0.0,
+    end_s: float | None = None,
 ) -> NDArray[np.int16]:
     """The file as mono 16-bit integers ``[T]`` at ``sample_rate`` Hz; PCM16 at that rate unchanged.
 
-    Raises ``UnusableClip`` as ``read_audio`` does, and for a clip that holds no sound at all.
+    Raises ``UnusableClip`` as ``read_audio`` and ``cut`` do, and for a clip that holds no sound.
     """
     sound = read_audio(path, limits)
-    samples = snap(sound.samples)
+    try:
+        heard = cut(sound.samples, sound.sample_rate, start_s, end_s)
+    except UnusableClip as problem:
+        raise UnusableClip(problem.what, where=path, remedy=problem.remedy) from None
+    samples = snap(heard)
     reason = degenerate(samples)  # before resampling, which makes ripples out of a constant
     if reason is None and sound.sample_rate != sample_rate:
-        samples = snap(resample(sound.samples, sound.sample_rate, sample_rate))
+        samples = snap(resample(heard, sound.sample_rate, sample_rate))
         reason = degenerate(samples)
     if reason is not None:
         raise UnusableClip(reason, where=path, remedy="Drop the row")
@@ -101,6 +110,29 @@ def read_int16(path: Path | str) -> tuple[NDArray[np.int16], int]:
             f"{form}, not 16-bit WAV or FLAC", where=path, remedy="Attack the clip again"
         )
     return snap(sound.samples), sound.sample_rate
+
+
+def cut(
+    samples: NDArray[Element], sample_rate: int, start_s: float = 0.0, end_s: float | None = None
+) -> NDArray[Element]:
+    """The part between two times, ``[T] -> [at most T]``; an ``end_s`` of None is the clip's end.
+
+    An end within half a millisecond after the clip is its end: times are rounded to milliseconds.
+    Raises ``UnusableClip`` for a part that does not lie in the clip.
+
+    >>> cut(np.array([1, 2, 3, 4]), 2, 0.5, 1.5)
+    array([2, 3])
+    """
+    first = round(start_s * sample_rate)
+    last = len(samples) if end_s is None else round(end_s * sample_rate)
+    if not 0 <= first <= len(samples) or last > len(samples) + sample_rate // 2000:
+        end = "the end" if end_s is None else f"{end_s:.9g} s"
+        raise UnusableClip(
+            f"its part from {start_s:.9g} s to {end} is not in the file, which ends at "
+            f"{len(samples) / sample_rate:.9g} s",
+            remedy="Correct the times in its row, or drop the row",
+        )
+    return samples[first:last]
 
 
 def degenerate(samples: NDArray[np.int16]) -> str | None:

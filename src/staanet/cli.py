@@ -38,6 +38,13 @@ app = typer.Typer(
 )
 
 Seed = Annotated[int, typer.Option(help="Fixes the split, the weights and every draw.", min=0)]
+Protocol = Annotated[
+    str | None,
+    typer.Option(
+        help="How speakers are split: a name that `staanet corpus` lists (such as paper of iemocap), "
+        "manifest (its split column) or speakers:TEST,.../DEV,... [default: drawn by the seed]."
+    ),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result (or the error) as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -215,6 +222,7 @@ def corpus(
     name: CorpusName,
     out: Annotated[Path | None, typer.Option(help="Also write a manifest as CSV.")] = None,
     seed: Seed = 0,
+    protocol: Protocol = None,
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -223,19 +231,9 @@ def corpus(
 
     loaded = corpora.load_corpus(name)
     with Bars.shown() as progress:
-        described = corpora.describe(loaded, seed, progress=progress)
+        described = corpora.describe(loaded, seed, progress=progress, protocol=protocol)
     if out is not None:
-        rows = [
-            {
-                "file": str(u.path),
-                "id": u.id,
-                "label": u.label or "",
-                "speaker": u.speaker,
-                "sex": u.sex or "",
-            }
-            for u in loaded.utterances
-        ]
-        storage.write_text(out, results.table(["file", "id", "label", "speaker", "sex"], rows))
+        storage.write_text(out, results.table(*_manifest(loaded, out.parent, seed, protocol)))
     if json_output:
         print(json.dumps(described, allow_nan=False, default=str))
     else:
@@ -271,6 +269,7 @@ def train_victim(
         int | None, typer.Option(min=1, help="Judgements without progress.")
     ] = None,
     seed: Seed = 0,
+    protocol: Protocol = None,
     device: Device = "cpu",
     strict: Strict = False,
     json_output: Json = False,
@@ -287,8 +286,8 @@ def train_victim(
     loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
     with storage.FolderLock(_made(out)), Bars.shown() as progress:
         pipeline.train_victim(
-            loaded, name, out, recipe=recipe, seed=seed, device=device, quarantine=quarantine,
-            progress=progress,
+            loaded, name, out, recipe=recipe, seed=seed, protocol=protocol, device=device,
+            quarantine=quarantine, progress=progress,
         )  # fmt: skip
         quarantine.save(out)
     card = storage.read_card(out, "victim")
@@ -316,6 +315,7 @@ def train_generator(
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     seconds: Annotated[float, typer.Option(min=0.05, help="Length of a training crop.")] = 1.5,
     seed: Seed = 0,
+    protocol: Protocol = None,
     device: Device = "cpu",
     strict: Strict = False,
     json_output: Json = False,
@@ -333,7 +333,7 @@ def train_generator(
     victim = victims.load_victim(source).to(device)
     with storage.FolderLock(_made(out)), Bars.shown() as progress:
         pipeline.train_generator(
-            loaded, victim, source, out, recipe=recipe, seed=seed, device=device,
+            loaded, victim, source, out, recipe=recipe, seed=seed, protocol=protocol, device=device,
             quarantine=quarantine, progress=progress,
         )  # fmt: skip
         quarantine.save(out)
@@ -380,6 +380,7 @@ def attack(
     ] = None,
     part: Annotated[str, typer.Option(help="Of a corpus: train, dev, test or all.")] = "test",
     seed: Seed = 0,
+    protocol: Protocol = None,
     device: Device = "cpu",
     strict: Strict = False,
     json_output: Json = False,
@@ -399,7 +400,7 @@ def attack(
     if max_density is None and attack == "staa":
         max_density = trained.get("max_density")
     quarantine = pipeline.Quarantine(strict)
-    corpus = _inputs(inputs, part, seed, out)
+    corpus = _inputs(inputs, part, seed, out, protocol)
     with storage.FolderLock(_made(out)), Bars.shown() as progress:
         clips = pipeline.load_clips(corpus, victim, quarantine, progress)
         plan = pipeline.plan_attack(
@@ -494,17 +495,48 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _inputs(inputs: Sequence[str], part: str, seed: int, out: Path) -> Corpus:
+def _manifest(
+    corpus: Corpus, folder: Path, seed: int, protocol: str | None
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Columns and rows of a corpus's manifest in ``folder``, from where its files are named; times
+    where it has parts of files, and the split that was asked for, or else its own."""
+    top = folder.absolute()
+    split = {u.id: u.part for u in corpus.utterances if u.part}
+    if protocol is not None:
+        split = {u.id: p.part for p in corpus.split(seed, protocol) for u in p.utterances}
+    rows = [
+        {
+            "file": str(path.relative_to(top) if path.is_relative_to(top) else path),
+            "id": u.id,
+            "label": u.label or "",
+            "speaker": u.speaker,
+            "sex": u.sex or "",
+            "start": u.start_s,
+            "end": "" if u.end_s is None else u.end_s,
+            "split": split.get(u.id, ""),
+        }
+        for u in corpus.utterances
+        for path in [u.path.absolute()]
+    ]
+    times = ["start", "end"] if any(u.is_segment for u in corpus.utterances) else []
+    return ["file", "id", "label", "speaker", "sex", *times, *(["split"] if split else [])], rows
+
+
+def _inputs(
+    inputs: Sequence[str], part: str, seed: int, out: Path, protocol: str | None = None
+) -> Corpus:
     from staanet import corpora
 
     if len(inputs) == 1 and inputs[0].split(":")[0] in corpora.CORPORA:
         whole = corpora.load_corpus(inputs[0])
         if part == "all":
             return whole
-        parts = {p.part: p for p in whole.split(seed)}
+        parts = {p.part: p for p in whole.split(seed, protocol)}
         if part not in parts:
             raise unknown_name("part", part, [*parts, "all"])
         return parts[part]
+    if protocol is not None:
+        raise InvalidInput("files have no split", remedy="Drop --protocol, or attack KIND:PATH")
     return corpora.unlabelled([Path(item) for item in inputs], leave_out=out)
 
 

@@ -102,6 +102,8 @@ class Recipe:
     name: Name
     corpus: str
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    protocol: str | None = None
+    """How the corpus is split (``staanet.splits``); absent: speakers drawn by the seed."""
     victims: dict[Name, VictimRecipe]
     generator: GeneratorRecipe
     attacks: dict[Name, AttackRecipe]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from staanet import audio, storage
+from staanet import audio, splits, storage
 from staanet.errors import InvalidInput, UnusableClip
 
 Samples = NDArray[np.int16]
@@ -322,13 +322,38 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One labelled file of a corpus; ``id`` is unique in it and safe as a file name."""
+    """One labelled file of a corpus, or a part of one; ``id`` is unique and safe as a file name."""
 
     id: str
     path: Path
     label: str | None
     speaker: str
     sex: str | None = None
+    start_s: float = 0.0
+    end_s: float | None = None
+    """Where the utterance ends in the file; None: where the file does."""
+    part: str | None = None
+    """What the corpus's own split calls its part (``train``, ``dev`` or ``test``), if it has one."""
+
+    row: str = field(default="", compare=False)
+    """The row that names it, such as ``list.csv:4``, where there is one."""
+
+    @property
+    def is_segment(self) -> bool:
+        """Whether it is a part of its file, not all of it."""
+        return self.start_s > 0 or self.end_s is not None
+
+    @property
+    def where(self) -> str:
+        """The file, for an error; of a part, also its times and its row.
+
+        >>> Utterance("a", Path("a.wav"), "joy", "s", start_s=0.5, row="list.csv:4").where
+        'a.wav [0.5 s to end, list.csv:4]'
+        """
+        if not self.is_segment:
+            return str(self.path)
+        end = "end" if self.end_s is None else f"{self.end_s:.9g} s"
+        return f"{self.path} [{self.start_s:.9g} s to {end}{self.row and f', {self.row}'}]"
 
 
 OnUnusable = Callable[[Utterance, UnusableClip], None]
@@ -349,6 +374,8 @@ class Corpus:
     split_hash: str = ""
     notes: tuple[str, ...] = ()
     limits: audio.AudioLimits = field(default_factory=audio.AudioLimits)
+    fixed: Mapping[str, Sequence[splits.Fold]] = field(default_factory=dict, hash=False)
+    """Splits that the corpus's literature uses, by name; the seed chooses where there are several."""
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -360,9 +387,21 @@ class Corpus:
     def load(self, utterance: Utterance, sample_rate: int) -> Clip:
         """Read one utterance as mono 16-bit audio at ``sample_rate``.
 
-        Raises ``UnusableClip`` where the file is broken, silent or beyond ``limits``.
+        Raises ``UnusableClip`` where the file is broken, silent, beyond ``limits`` or ends before
+        the utterance does.
         """
-        samples = audio.load_samples(utterance.path, sample_rate, self.limits)
+        try:
+            samples = audio.load_samples(
+                utterance.path,
+                sample_rate,
+                self.limits,
+                start_s=utterance.start_s,
+                end_s=utterance.end_s,
+            )
+        except UnusableClip as problem:
+            raise UnusableClip(
+                problem.what, where=utterance.where, remedy=problem.remedy
+            ) from problem
         return Clip(utterance.id, samples, sample_rate, utterance.label, utterance.speaker)
 
     def clips(self, sample_rate: int, on_unusable: OnUnusable = _raise) -> Iterator[Clip]:
@@ -373,13 +412,20 @@ class Corpus:
             except UnusableClip as problem:
                 on_unusable(utterance, problem)
 
-    def split(self, seed: int = 0) -> tuple[Corpus, Corpus, Corpus]:
-        """Train, dev and test parts with disjoint speakers, every class (and sex) in each.
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """What ``split`` can be asked for."""
+        return splits.protocols(self.fixed, (u.part for u in self.utterances))
 
-        A fifth of the speakers each goes to dev and test. Raises ``InvalidInput`` where the corpus
-        has too few speakers, or a class that no such split can spread over the three parts.
+    def split(self, seed: int = 0, protocol: str | None = None) -> tuple[Corpus, Corpus, Corpus]:
+        """Train, dev and test parts with disjoint speakers, every class in each.
+
+        By default a fifth of the speakers each, of both sexes, goes to dev and test; ``protocol``
+        names another way (``staanet.splits``). Raises ``InvalidInput`` where the corpus has too few
+        speakers, a class that is not in all parts, or no such protocol.
         """
-        parts = _split_speakers(self, seed)
+        drawn = protocol in (None, splits.DRAWN)
+        parts = _split_speakers(self, seed) if drawn else _fixed(self, seed, str(protocol))
         lines = [f"{u.id}\t{part}" for part, s in parts.items() for u in self._of(s)]
         digest = hashlib.sha256(
             "\n".join(sorted(lines)).encode("utf-8", "surrogatepass")
@@ -392,6 +438,21 @@ class Corpus:
 
     def _of(self, speakers: set[str]) -> tuple[Utterance, ...]:
         return tuple(u for u in self.utterances if u.speaker in speakers)
+
+
+def _fixed(corpus: Corpus, seed: int, protocol: str) -> dict[str, set[str]]:
+    clips = [(u.speaker, u.part) for u in corpus.utterances]
+    parts = splits.parts_of(protocol, clips, corpus.fixed, seed=seed, where=corpus.name)
+    for part, speakers in parts.items():
+        held = {u.label for u in corpus.utterances if u.speaker in speakers}
+        for label in corpus.labels:
+            if label not in held:
+                raise InvalidInput(
+                    f"class '{label}' has 0 {part} clips in the protocol '{protocol[:100]}'",
+                    where=corpus.name,
+                    remedy="Leave the class out, or choose speakers that have it",
+                )
+    return parts
 
 
 def _split_speakers(corpus: Corpus, seed: int) -> dict[str, set[str]]:

@@ -118,17 +118,19 @@ def _normal(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 def train_victim(
     corpus: Corpus, name: str, out: Path, *, recipe: VictimRecipe, seed: int = 0,
-    device: str = "cpu", quarantine: Quarantine | None = None, progress: Progress = silent,
+    protocol: str | None = None, device: str = "cpu", quarantine: Quarantine | None = None,
+    progress: Progress = silent,
 ) -> Victim:  # fmt: skip
     """Train a victim on the corpus's train part; its card tells UAR on dev and test."""
     recipe = _settled(name, recipe)
     network = recipe.network or name
-    train, dev, test = corpus.split(seed)
+    train, dev, test = corpus.split(seed, protocol)
     settings = asdict(replace(recipe, network=network))
     for key in ("pretrained", "config"):
         if settings[key] is None:  # most networks have neither, and their cards say nothing of it
             del settings[key]
-    inputs = {"corpus": corpus.name, "split": train.split_hash, "seed": seed, "recipe": settings}
+    inputs = {"corpus": corpus.name, "split": train.split_hash, "seed": seed, "recipe": settings,
+              **_named(protocol)}  # fmt: skip
     if is_done(out, "victim", inputs):
         return load_victim(out).to(device)
     put_aside = quarantine if quarantine is not None else Quarantine()
@@ -150,6 +152,11 @@ def train_victim(
     )  # fmt: skip
     storage.discard_checkpoints(out / "checkpoint")
     return victim
+
+
+def _named(protocol: str | None) -> dict[str, str]:
+    """Only where one was asked for: cards say nothing of the default."""
+    return {} if protocol is None else {"protocol": protocol}
 
 
 def _settled(name: str, recipe: VictimRecipe) -> VictimRecipe:
@@ -178,18 +185,18 @@ def _quality(victim: Victim, clips: Sequence[Clip]) -> dict[str, float]:
 
 def train_generator(
     corpus: Corpus, source: Victim, source_spec: Path | str, out: Path, *, recipe: GeneratorRecipe,
-    seed: int = 0, device: str = "cpu", quarantine: Quarantine | None = None,
-    progress: Progress = silent,
+    seed: int = 0, protocol: str | None = None, device: str = "cpu",
+    quarantine: Quarantine | None = None, progress: Progress = silent,
 ) -> None:  # fmt: skip
     """Train STAA-Net against ``source`` on the corpus's train part, judged on its dev part.
 
     ``source_spec`` is what ``load_victim`` made it from.
     """
-    train, dev, _ = corpus.split(seed)
+    train, dev, _ = corpus.split(seed, protocol)
     source_sha256 = fingerprint(source, source_spec)
     settings = asdict(replace(recipe, sources=()))
     inputs = {"corpus": corpus.name, "split": train.split_hash, "seed": seed,
-              "source": source_sha256, "recipe": settings}  # fmt: skip
+              "source": source_sha256, "recipe": settings, **_named(protocol)}  # fmt: skip
     if is_done(out, "generator", inputs):
         return
     put_aside = quarantine if quarantine is not None else Quarantine()
@@ -382,6 +389,8 @@ def run(
     Raises ``InvalidInput`` where ``out`` holds another recipe's run, ``FolderLocked`` where another
     process works in it.
     """
+    if recipe.protocol is not None and recipe.corpus != "synthetic:":  # wrong: nothing is written
+        corpora.load_corpus(recipe.corpus).split(recipe.seed, recipe.protocol)
     out.mkdir(parents=True, exist_ok=True)
     recipe = replace(recipe, victims={n: _settled(n, one) for n, one in recipe.victims.items()})
     with storage.FolderLock(out):
@@ -395,7 +404,7 @@ def run(
                 partial(
                     train_victim,
                     corpus, name, out / "victims" / name, recipe=one, seed=recipe.seed,
-                    device=device, quarantine=quarantine, progress=progress,
+                    protocol=recipe.protocol, device=device, quarantine=quarantine, progress=progress,
                 ),
             )
             for name, one in recipe.victims.items()
@@ -408,11 +417,12 @@ def run(
                 partial(
                     train_generator,
                     corpus, victims[source], out / "victims" / source, folder,
-                    recipe=recipe.generator, seed=recipe.seed, device=device, quarantine=quarantine,
-                    progress=progress,
+                    recipe=recipe.generator, seed=recipe.seed, protocol=recipe.protocol,
+                    device=device, quarantine=quarantine, progress=progress,
                 ),
             )  # fmt: skip
-            test = load_clips(corpus.split(recipe.seed)[2], victims[source], quarantine, progress)
+            held_out = corpus.split(recipe.seed, recipe.protocol)[2]
+            test = load_clips(held_out, victims[source], quarantine, progress)
             for key in _in_order(recipe.attacks):
                 one = recipe.attacks[key]
                 target = out / "adversarial" / f"{key}__{source}"
@@ -514,7 +524,7 @@ def _in_order(attacks: Mapping[str, AttackRecipe]) -> list[str]:
 def _write_run_card(
     recipe: Recipe, corpus: Corpus, out: Path, command: str, seconds: Mapping[str, float]
 ) -> None:
-    parts = corpus.split(recipe.seed)
+    parts = corpus.split(recipe.seed, recipe.protocol)
     storage.write_card(
         out,
         {
@@ -534,6 +544,7 @@ def _write_run_card(
                     for part in parts
                 },
                 "split_hash": parts[0].split_hash,
+                **_named(recipe.protocol),
                 "notes": list(corpus.notes),
             },
         },

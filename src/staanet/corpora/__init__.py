@@ -8,6 +8,7 @@ from pathlib import Path
 
 from staanet.audio import AudioLimits
 from staanet.core import Corpus
+from staanet.corpora.audb import read_audb
 from staanet.corpora.crema_d import read_crema_d
 from staanet.corpora.demos import read_demos
 from staanet.corpora.description import as_text, describe
@@ -22,6 +23,7 @@ from staanet.errors import InvalidInput, printable, unknown_name
 __all__ = ["CORPORA", "as_text", "describe", "load_corpus", "render_synthetic", "unlabelled"]
 
 CORPORA: dict[str, Callable[[Path], Corpus]] = {
+    "audb": read_audb,
     "crema_d": read_crema_d,
     "demos": read_demos,
     "emodb": read_emodb,

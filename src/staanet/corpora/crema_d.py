@@ -7,11 +7,13 @@ stands in ``VideoDemographics.csv``.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from pathlib import Path
 
 from staanet.core import Corpus, Utterance
-from staanet.corpora.files import assemble, folder_of, left_out, wav_files
+from staanet.corpora.files import assemble, folder_of, left_out, read_table, wav_files
+from staanet.errors import InvalidInput
 
 EMOTIONS = {
     "ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "happiness", "NEU": "neutral",
@@ -54,8 +56,12 @@ def parse(path: Path, name: re.Match[str], sexes: dict[str, str]) -> Utterance:
 
 
 def _sexes(path: Path) -> dict[str, str]:
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as table:
-        rows = list(csv.DictReader(table))
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_table(path), newline="")))
+    except csv.Error as problem:
+        raise InvalidInput(
+            f"is not CSV ({problem})", where=path, remedy="Copy it from the corpus again"
+        ) from problem
     known = {"male", "female"}
     return {
         str(row.get("ActorID")): sex

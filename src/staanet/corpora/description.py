@@ -7,20 +7,27 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from staanet import audio
+from staanet import audio, splits
 from staanet.core import Corpus, Progress, Utterance, silent
 from staanet.errors import InvalidInput, UnusableClip, printable
 
 
-def describe(corpus: Corpus, split_seed: int = 0, progress: Progress = silent) -> dict[str, Any]:
+def describe(
+    corpus: Corpus,
+    split_seed: int = 0,
+    progress: Progress = silent,
+    *,
+    protocol: str | None = None,
+) -> dict[str, Any]:
     """Clips, classes, speakers, lengths in seconds, formats, split, problems and notes, for JSON.
 
     A file that cannot be used becomes a row ``(file, reason)`` in ``problems``; so does the same
-    audio under two labels, or in two parts of the split.
+    audio under two labels, or in two parts of the split. A split that nobody asked for may fail with
+    a note; one by a ``protocol`` raises ``InvalidInput``.
     """
     speakers = {u.speaker: u.sex for u in corpus.utterances}
     per_speaker = Counter(u.speaker for u in corpus.utterances)
-    split, part_of, unsplit = _split(corpus, split_seed)
+    split, part_of, unsplit = _split(corpus, split_seed, protocol)
     problems: list[tuple[str, str]] = []
     seconds: list[float] = []
     formats: Counter[str] = Counter()
@@ -29,10 +36,11 @@ def describe(corpus: Corpus, split_seed: int = 0, progress: Progress = silent) -
     for count, utterance in enumerate(corpus.utterances, start=1):
         try:
             sound = audio.read_audio(utterance.path, corpus.limits)
+            speech = audio.cut(sound.samples, sound.sample_rate, utterance.start_s, utterance.end_s)
         except UnusableClip as problem:
             problems.append((_file(utterance), problem.what))
         else:
-            samples = audio.snap(sound.samples)
+            samples = audio.snap(speech)
             seconds.append(len(samples) / sound.sample_rate)
             formats[_format(sound)] += 1
             same[f"{sound.sample_rate} {audio.content_hash(samples)}"].append(utterance)
@@ -52,6 +60,8 @@ def describe(corpus: Corpus, split_seed: int = 0, progress: Progress = silent) -
         },
         "seconds": _seconds(seconds),
         "formats": dict(formats.most_common()),
+        "protocol": protocol or splits.DRAWN,
+        "protocols": list(corpus.protocols),
         "split": split,
         "problems": [*problems, *conflicts],
         "notes": [*corpus.notes, *heard, *copies, *unsplit],
@@ -80,6 +90,10 @@ def as_text(described: Mapping[str, Any]) -> str:
         f"lengths   {lengths}",
         f"formats   {formats}",
     ]
+    others = [name for name in described["protocols"] if name not in (splits.DRAWN, splits.BY_HAND)]
+    if others or described["protocol"] != splits.DRAWN:
+        known = f" (also {', '.join(others)})" if others else ""
+        lines.append(f"protocol  {printable(described['protocol'])}{known}")
     for part, held in described["split"].items():
         lines.append(f"{part:<9} {held['clips']} clips of speakers {', '.join(held['speakers'])}")
     lines += [f"note      {note}" for note in described["notes"]]
@@ -88,12 +102,14 @@ def as_text(described: Mapping[str, Any]) -> str:
 
 
 def _split(
-    corpus: Corpus, seed: int
+    corpus: Corpus, seed: int, protocol: str | None
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str], list[str]]:
     """The parts, the part of each speaker, and why there is none."""
     try:
-        parts = corpus.split(seed)
+        parts = corpus.split(seed, protocol)
     except InvalidInput as problem:
+        if protocol is not None:
+            raise
         return {}, {}, [f"no split: {problem.what}"]
     split = {p.part: {"speakers": list(p.speakers), "clips": len(p)} for p in parts}
     return split, {speaker: p.part for p in parts for speaker in p.speakers}, []
@@ -129,7 +145,7 @@ def _format(sound: audio.Sound) -> str:
 
 
 def _file(utterance: Utterance) -> str:
-    return printable(str(utterance.path))
+    return printable(utterance.where)
 
 
 def _some(ids: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from staanet.core import Corpus, Utterance
 from staanet.errors import InvalidInput, printable
 
+MAX_TABLE_BYTES = 16 * 2**20
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
 
 
@@ -48,6 +49,25 @@ def listed(folder: Path) -> list[Path]:
 def wav_files(folder: Path) -> Iterator[Path]:
     """The ``.wav`` entries of one folder, upper case or lower."""
     return (path for path in listed(folder) if path.suffix.lower() == ".wav")
+
+
+def read_table(path: Path) -> str:
+    """A corpus's own small text file; what is not UTF-8 in it is replaced, as only names matter.
+
+    Raises ``InvalidInput`` where it cannot be read, or is larger than any such file.
+    """
+    try:
+        if (size := path.stat().st_size) > MAX_TABLE_BYTES:
+            raise InvalidInput(
+                f"is {size} bytes; a label file has at most {MAX_TABLE_BYTES}",
+                where=path,
+                remedy="Copy it from the corpus again",
+            )
+        return path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError as problem:
+        raise InvalidInput(
+            f"cannot be read ({problem.strerror})", where=path, remedy="Check its permissions"
+        ) from problem
 
 
 def left_out(names: Iterable[str], reason: str) -> tuple[str, ...]:

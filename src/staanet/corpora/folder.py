@@ -1,18 +1,20 @@
-"""Any labelled audio: folders of classes, a manifest (CSV or JSONL), or files without labels."""
+"""Any labelled audio: folders of classes, a manifest, an audiofolder, or files without labels."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from staanet.core import Corpus, Utterance
 from staanet.corpora.files import AUDIO_SUFFIXES, folder_of, left_out, listed, safe_ids
 from staanet.corpora.manifest import MANIFESTS, Row, impossible, read_manifest
 from staanet.errors import InvalidInput, printable
+from staanet.splits import PARTS, part_named
 
 UNKNOWN = "unknown"
 SPEAKERS_REMEDY = (
@@ -24,17 +26,54 @@ SPEAKERS_REMEDY = (
 def read_folder(path: Path) -> Corpus:
     """``ROOT/label/...`` or ``ROOT/label/speaker/...``, or a manifest with file, label, speaker.
 
-    A folder that holds ``metadata.csv`` or ``metadata.jsonl`` is read by it. Links that leave the
-    root, and files under two labels, are left out with a note. Raises ``InvalidInput`` for a
-    manifest that cannot be trusted, and where no clip is left.
+    A folder that holds ``metadata.csv``, ``.jsonl`` or ``.parquet`` is read by it. Folders named as
+    the parts of a split (``train``, ``test`` ...) may each hold their own, or their own class
+    folders. Links that leave the root, and files under two labels, are left out with a note. Raises
+    ``InvalidInput`` for a manifest that cannot be trusted, and where no clip is left.
     """
-    manifest = next((path / m for m in MANIFESTS if (path / m).is_file()), path)
-    if manifest.is_file():
+    manifest = path if path.is_file() else _metadata(path)
+    if manifest is not None:
         rows, notes = read_manifest(manifest)
-        return _corpus(manifest.parent, manifest, rows, notes, "audio files in its rows")
+        if not any(row.part for row in rows) and _in_parts(row.file for row in rows):
+            rows = [replace(row, part=part_named(row.file.partition("/")[0])) for row in rows]
+        return from_rows(manifest.parent, manifest, rows, notes, "audio files in its rows")
     root = folder_of(path, "folder")
-    rows, notes = _class_rows(root)
-    return _corpus(root, root, rows, notes, "audio files in one folder per class")
+    rows, notes = _split_rows(root) or _class_rows(root)
+    return from_rows(root, root, rows, notes, "audio files in one folder per class")
+
+
+def _metadata(folder: Path) -> Path | None:
+    return next((folder / name for name in MANIFESTS if (folder / name).is_file()), None)
+
+
+def _in_parts(names: Iterable[str]) -> bool:
+    """Whether the first folder of every file is a part of a split, as in an audiofolder."""
+    tops = {part_named(name.partition("/")[0]) for name in names}
+    return "train" in tops and tops <= set(PARTS)
+
+
+def _split_rows(root: Path) -> tuple[list[Row], list[str]] | None:
+    """The rows of an audiofolder whose parts have a metadata file each; None where none has."""
+    folders = [p for p in listed(root) if part_named(p.name) in PARTS and p.is_dir()]
+    manifests = {folder: _metadata(folder) for folder in folders}
+    if not any(manifests.values()):
+        return None
+    rows, notes = [], []
+    for folder, manifest in manifests.items():
+        if manifest is None:
+            raise InvalidInput(
+                "has no metadata file, unlike another part of the split",
+                where=folder,
+                remedy=f"Add {' or '.join(MANIFESTS)}, or move the folder away",
+            )
+        part_rows, part_notes = read_manifest(manifest)
+        rows += [
+            replace(r, file=f"{folder.name}/{r.file}", part=r.part or part_named(folder.name))
+            for r in part_rows
+        ]
+        notes += [f"{folder.name}: {note}" for note in part_notes]
+    others = [p.name for p in listed(root) if p not in manifests]
+    return rows, [*notes, *left_out(others, "not in a part of the split")]
 
 
 def unlabelled(paths: Sequence[Path], leave_out: Path | None = None) -> Corpus:
@@ -105,14 +144,19 @@ class _Walk:
 
 def _class_rows(root: Path) -> tuple[list[Row], list[str]]:
     walk = _Walk(root)
+    names = sorted(walk.files.values())
+    split = _in_parts(name for name in names if "/" in name)
     rows, loose = [], []
-    for number, name in enumerate(sorted(walk.files.values()), start=1):
-        label, *between = name.split("/")[:-1] or [""]
-        if label:
-            rows.append(Row(number, name, label, between[0] if between else "", None))
+    for name in names:
+        above, *folders = [*name.split("/")[:-1], ""] if split else ["", *name.split("/")[:-1], ""]
+        if any(folders):
+            label, speaker = folders[:2]
+            place = str(root / above / label)
+            rows.append(Row(place, name, label, speaker, part=part_named(above) or None))
         else:
             loose.append(name)
     return rows, [
+        *(["the folders of the split are not taken for classes"] if split else []),
         *left_out(sorted(walk.others), "not audio by name"),
         *left_out(sorted(walk.links), "links to folders"),
         *left_out(loose, "not in the folder of a class"),
@@ -122,27 +166,37 @@ def _class_rows(root: Path) -> tuple[list[Row], list[str]]:
 # ---------------------------------------------------------------- rows to corpus
 
 
-def _corpus(
+def from_rows(
     root: Path, where: Path, rows: Sequence[Row], notes: Sequence[str], sought: str
 ) -> Corpus:
-    labels, trimmed = _labels(rows, where)
+    """The corpus that rows describe, their files below ``root``.
+
+    Raises ``InvalidInput`` for labels that are empty, numbers or differ by case alone, and where no
+    clip is left, with what was ``sought`` at ``where``.
+    """
+    labels, trimmed = _labels(rows)
     groups, leaving = _by_file(root, rows)
-    kept, repeated, conflicts = [], [], []
+    kept, repeated, conflicts, torn = [], [], [], []
     for group in groups:
         if len({(labels[row.label], row.speaker) for row in group}) > 1:
-            conflicts.append(group[0].file)
-            continue
-        kept.append(group[0])
-        if len(group) > 1:
-            repeated.append(group[0].file)
-    ids = safe_ids({row.file: row.file for row in kept})
+            conflicts.append(group[0].name)
+        elif len({row.part for row in group}) > 1:
+            torn.append(group[0].name)
+        else:
+            kept.append(group[0])
+            repeated += [group[0].name] if len(group) > 1 else []
+    ids = safe_ids({row.key: row.name for row in kept})
     utterances = [
         Utterance(
-            ids[row.file],
+            ids[row.key],
             root / row.file,
             labels[row.label],
             printable(row.speaker) or UNKNOWN,
             row.sex,
+            row.start_s,
+            row.end_s,
+            row.part,
+            row.place,
         )
         for row in kept
     ]
@@ -151,8 +205,10 @@ def _corpus(
         *trimmed,
         *left_out(leaving, "links that leave the folder"),
         *left_out(conflicts, "listed under two labels or speakers"),
+        *left_out(torn, "listed in two parts of the split"),
         *_listed_twice(repeated),
         *_unknown_speakers(utterances),
+        *_overlapping(utterances),
     ]
     if not utterances:
         raise InvalidInput(
@@ -166,14 +222,14 @@ def _corpus(
     )
 
 
-def _labels(rows: Sequence[Row], where: Path) -> tuple[dict[str, str], list[str]]:
+def _labels(rows: Sequence[Row]) -> tuple[dict[str, str], list[str]]:
     """Each label as written -> as used, and what was trimmed; no two may differ by case alone."""
     used: dict[str, str] = {}
     folded: dict[str, str] = {}
     for row in rows:
         if row.label in used:
             continue
-        place = f"{where}:{row.number}" if where.is_file() else where / row.label
+        place = row.place
         label = printable(row.label.strip())
         if not label:
             raise InvalidInput("the label is empty", where=place, remedy="Name the class")
@@ -204,7 +260,7 @@ def _by_file(root: Path, rows: Sequence[Row]) -> tuple[list[list[Row]], list[str
     for row in rows:
         folder, _, name = row.file.rpartition("/")
         if impossible(row.file):
-            groups[row.file] = [row]
+            groups[row.key] = [row]
             continue
         if folder not in folders:
             folders[folder] = os.path.realpath(root / folder)
@@ -212,7 +268,7 @@ def _by_file(root: Path, rows: Sequence[Row]) -> tuple[list[list[Row]], list[str
         with contextlib.suppress(OSError):  # too long a name: put aside when it is read
             real = os.path.realpath(real) if Path(real).is_symlink() else real
         if real.startswith(f"{top.rstrip('/')}/"):
-            groups.setdefault(real, []).append(row)
+            groups.setdefault(real + row.key[len(row.file) :], []).append(row)
         else:
             leaving.append(row.file)
     return list(groups.values()), leaving
@@ -221,6 +277,26 @@ def _by_file(root: Path, rows: Sequence[Row]) -> tuple[list[list[Row]], list[str
 def _listed_twice(files: Sequence[str]) -> list[str]:
     names = sorted(printable(file) for file in files)
     return [f"listed more than once, used once: {', '.join(names[:5])}"] if names else []
+
+
+def _overlapping(utterances: Sequence[Utterance]) -> list[str]:
+    """The files in which speakers overlap: a split by speaker may put their common sound into two
+    parts."""
+    parts: dict[Path, list[Utterance]] = {}
+    for utterance in utterances:
+        parts.setdefault(utterance.path, []).append(utterance)
+    found = []
+    for path, spoken in parts.items():
+        ends: dict[str, float] = {}
+        for u in sorted(spoken, key=lambda u: u.start_s) if len(spoken) > 1 else ():
+            if any(end > u.start_s for speaker, end in ends.items() if speaker != u.speaker):
+                found.append(printable(path.name))
+                break
+            ends[u.speaker] = max(
+                ends.get(u.speaker, 0.0), math.inf if u.end_s is None else u.end_s
+            )
+    shown = ", ".join(sorted(found)[:5])
+    return [f"parts of different speakers overlap in {len(found)} files: {shown}"] if found else []
 
 
 def _unknown_speakers(utterances: Sequence[Utterance]) -> list[str]:

@@ -3,16 +3,23 @@
 The four classes of the SER literature: anger, happiness (with excitement), neutral, sadness. Labels
 stand in ``SessionN/dialog/EmoEvaluation/<dialog>.txt``, the audio of single utterances in
 ``SessionN/sentences/wav/<dialog>/<utterance>.wav``; the recordings of whole dialogues are not read.
+
+Its literature splits by session. Protocols: ``loso:N`` tests session N, with the one before it as dev;
+``sessions`` is the one of these that the seed counts to (seeds 0 to 4 go through all); ``paper`` is
+STAA-Net's, sessions 1 to 3, 4 and 5.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from staanet.core import Corpus, Utterance
-from staanet.corpora.files import assemble, folder_of, left_out, listed, wav_files
+from staanet.corpora.files import assemble, folder_of, left_out, listed, read_table, wav_files
+from staanet.splits import Fold, folds
 
 EMOTIONS = {
     "ang": "anger", "exc": "happiness", "hap": "happiness", "neu": "neutral", "sad": "sadness",
@@ -52,7 +59,24 @@ def read_iemocap(root: Path) -> Corpus:
         *left_out(missing, "labelled but without audio"),
     )
     sought = "files such as Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav"
-    return assemble("iemocap", root, utterances, notes, sought)
+    corpus = assemble("iemocap", root, utterances, notes, sought)
+    return replace(corpus, fixed=_protocols(corpus.speakers))
+
+
+def _protocols(speakers: Sequence[str]) -> Mapping[str, Sequence[Fold]]:
+    """By name, for the sessions that are there.
+
+    >>> _protocols(["Ses04F", "Ses04M", "Ses05M"])["loso:5"]
+    ({'Ses04F': 'dev', 'Ses04M': 'dev', 'Ses05M': 'test'},)
+    """
+    sessions = sorted({speaker[4] for speaker in speakers})
+    by_session = folds({n: [s for s in speakers if s[4] == n] for n in sessions})
+    paper = {"1": "train", "2": "train", "3": "train", "4": "dev", "5": "test"}
+    return {
+        "paper": ({s: paper[s[4]] for s in speakers},),
+        "sessions": tuple(by_session.values()),
+        **{f"loso:{n}": (fold,) for n, fold in by_session.items()},
+    }
 
 
 def parse(path: Path, label: str) -> Utterance:
@@ -74,7 +98,7 @@ def _labels(folder: Path) -> dict[str, str]:
     found = {}
     for path in listed(folder) if folder.is_dir() else []:
         if path.suffix.lower() == ".txt" and path.is_file():
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            for line in read_table(path).splitlines():
                 if (label := LINE.fullmatch(line.rstrip())) is not None:
                     found[label["id"]] = label["emotion"]
     return found

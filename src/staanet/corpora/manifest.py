@@ -1,6 +1,8 @@
-"""A manifest: one row per audio file with its label and speaker, as CSV or JSON lines.
+"""A manifest: one row per audio file, or part of one, as CSV, JSON lines or Parquet.
 
-Rows are counted as a spreadsheet counts them: the header of a CSV file is row 1.
+Columns as people name them, as in the ``metadata`` file of an audiofolder (``file_name``), or as in a
+table of audformat (``file,start,end``). Rows are counted as a spreadsheet counts them: the header of
+a CSV file is row 1; the first row of a Parquet file is row 1.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,13 +19,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from staanet.errors import InvalidInput, printable
+from staanet.splits import part_named
 
-MANIFESTS = ("metadata.csv", "metadata.jsonl")
+MANIFESTS = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 COLUMNS: dict[str, tuple[str, ...]] = {
     "file": ("file", "path", "file_name"),
     "label": ("label", "emotion", "class"),
     "speaker": ("speaker", "speaker_id", "actor"),
     "sex": ("sex", "gender"),
+    "start": ("start", "start_s"),
+    "end": ("end", "end_s"),
+    "split": ("split", "part"),
 }
 NEEDED = ("file", "label")
 SEXES = {"f": "female", "female": "female", "m": "male", "male": "male"}
@@ -32,52 +39,86 @@ MAX_BYTES = 512 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line: ``file`` from the manifest's folder on, below it; an unknown speaker is ``""``."""
+    """One line: ``file`` from the manifest's folder on, below it; an unknown speaker is ``""``.
 
-    number: int
+    ``place`` is where an error says that it stands; ``start_s`` and ``end_s`` (None: the file's end)
+    bound the part of the file; ``part`` is the part of the manifest's own split.
+    """
+
+    place: str
     file: str
     label: str
     speaker: str
-    sex: str | None
+    sex: str | None = None
+    start_s: float = 0.0
+    end_s: float | None = None
+    part: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The same for rows of the same part of a file: its path, if it is all of it."""
+        whole = self.start_s == 0 and self.end_s is None
+        return self.file if whole else f"{self.file}\0{self.start_s!r}\0{self.end_s!r}"
+
+    @property
+    def name(self) -> str:
+        """What its id is made of: the path, and the times in ms where it is a part of the file.
+
+        >>> Row("m.csv:2", "a/x.wav", "joy", "s", start_s=1.2, end_s=2.5).name
+        'a/x_1200-2500.wav'
+        """
+        if self.key == self.file:
+            return self.file
+        stem, dot, suffix = self.file.rpartition(".")
+        end = "end" if self.end_s is None else f"{1000 * self.end_s:.0f}"
+        times = f"_{1000 * self.start_s:.0f}-{end}"
+        return f"{stem}{times}.{suffix}" if dot and "/" not in suffix else f"{self.file}{times}"
 
 
 def read_manifest(path: Path) -> tuple[list[Row], list[str]]:
     """All rows, and what was unusual about the file.
 
     Raises ``InvalidInput`` with the row for text that is not UTF-8, missing columns, uneven rows,
-    files outside the manifest's folder, empty cells where a word is due.
+    files outside the manifest's folder, empty cells where a word is due, times that are none.
     """
-    readers = {".csv": _csv_records, ".jsonl": _json_records}
+    readers = {".csv": _csv_records, ".jsonl": _json_records, ".parquet": _parquet_records}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise InvalidInput(
-            "is no folder and no manifest", where=path, remedy="Give a folder, a .csv or a .jsonl"
+            "is no folder and no manifest",
+            where=path,
+            remedy="Give a folder, or a .csv, .jsonl or .parquet",
         )
-    records = reader(_text(path), path)
     rows: list[Row] = []
+    names: list[str] | None = None
     used: dict[str, str] = {}
-    others: list[tuple[str, str]] = []
-    for number, record in records:
-        if not rows:
-            used, others = _columns(list(record), path)
+    notes: dict[str, None] = {}
+    for number, record in reader(_data(path), path):
+        if list(record) != names:  # only the objects of JSON lines may differ
+            names = list(record)
+            used, others = _columns(names, path, number)
+            notes |= {f"column '{n}' not used, '{used[kind]}' is": None for kind, n in others}
         if len(rows) == MAX_ROWS:
             _refuse(path, number, f"more than {MAX_ROWS} rows", "Split the manifest")
         rows.append(_row(number, record, used, path))
     if not rows:
         _refuse(path, None, "holds no rows", f"Columns wanted: {_wanted()}")
-    return rows, [f"column '{name}' not used, '{used[kind]}' is" for kind, name in others]
+    return rows, list(notes)
 
 
-# ---------------------------------------------------------------- text to records
+# ---------------------------------------------------------------- bytes to records
 
 
-def _text(path: Path) -> str:
+def _data(path: Path) -> bytes:
     try:
         if path.stat().st_size > MAX_BYTES:
             _refuse(path, None, f"is larger than {MAX_BYTES} bytes", "Split the manifest")
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as problem:
         raise InvalidInput(f"cannot be read ({problem.strerror})", where=path) from problem
+
+
+def _text(data: bytes, path: Path) -> str:
     if b"\0" in data.partition(b"\n")[0]:  # UTF-16, with or without a byte order mark
         _refuse(path, None, "row 1 not UTF-8", "save as UTF-8")
     try:
@@ -87,8 +128,8 @@ def _text(path: Path) -> str:
         _refuse(path, None, f"row {row} not UTF-8", "save as UTF-8")
 
 
-def _csv_records(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def _csv_records(data: bytes, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    reader = csv.reader(io.StringIO(_text(data, path), newline=""), strict=True)
     header: list[str] = []
     number = 0
     try:
@@ -111,8 +152,8 @@ def _csv_records(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]
         _refuse(path, number + 1, f"is not CSV ({problem})", "Mend its quotes")
 
 
-def _json_records(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(text.split("\n"), start=1):
+def _json_records(data: bytes, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(_text(data, path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -131,17 +172,50 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _parquet_records(data: bytes, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Only the columns that are used, a batch at a time; durations as seconds."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        used, others = _columns(file.schema_arrow.names, path)
+        wanted = [*used.values(), *(name for _, name in others)]
+        number = 0
+        for batch in file.iter_batches(batch_size=10_000, columns=wanted):
+            columns = {name: _cells(batch.column(name)) for name in wanted}
+            for place in range(batch.num_rows):
+                number += 1
+                yield number, {name: cells[place] for name, cells in columns.items()}
+    except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError) as problem:
+        said = printable(" ".join(str(problem).split()))[:200]
+        _refuse(path, None, f"is not a readable Parquet file ({said})", "Write the manifest again")
+
+
+def _cells(column: Any) -> list[Any]:
+    import pyarrow as pa
+
+    if not pa.types.is_duration(column.type):
+        values: list[Any] = column.to_pylist()
+        return values
+    ticks = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[column.type.unit]
+    counts = column.cast(pa.int64()).to_pylist()
+    return [None if count is None else count / ticks for count in counts]
+
+
 # ---------------------------------------------------------------- records to rows
 
 
-def _columns(names: Sequence[str], path: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
+def _columns(
+    names: Sequence[str], path: Path, number: int | None = None
+) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """The column that is used for each kind, and further ones that could have been."""
     used: dict[str, str] = {}
     others: list[tuple[str, str]] = []
     for kind, aliases in COLUMNS.items():
         found = [name for alias in aliases for name in names if name.casefold() == alias]
         if len(set(map(str.casefold, found))) < len(found):
-            _refuse(path, None, f"has the column '{found[0]}' twice", "Leave one of them")
+            _refuse(path, number, f"has the column '{found[0]}' twice", "Leave one of them")
         if found:
             used[kind] = found[0]
             others += [(kind, name) for name in found[1:]]
@@ -154,7 +228,7 @@ def _columns(names: Sequence[str], path: Path) -> tuple[dict[str, str], list[tup
         )
         _refuse(
             path,
-            None,
+            number,
             f"has no column '{missing[0]}'",
             f"Columns found: {shown}; wanted: {_wanted()}{hint}",
         )
@@ -173,25 +247,80 @@ def _row(number: int, record: Mapping[str, Any], used: Mapping[str, str], path: 
         value = record.get(used.get(kind, ""))
         if value is None:
             return ""
-        if kind == "speaker" and isinstance(value, int) and not isinstance(value, bool):
+        if kind in ("speaker", "split") and isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         if not isinstance(value, str):
-            _refuse(path, number, f"the {kind} is {json.dumps(value)[:40]}", "A word is due there")
+            _refuse(path, number, f"the {kind} is {_shown(value)}", "A word is due there")
         return value
 
-    _refuse_segment(number, record, path)
+    def time(kind: str) -> float | None:
+        value = record.get(used.get(kind, ""))
+        try:
+            return seconds(value)
+        except ValueError:
+            said = f"the {kind} is {_shown(value)}, no time"
+            _refuse(path, number, said, "Write seconds, such as 1.2 or 0 days 00:00:01.2")
+
     label = cell("label")
     if not label.strip():
         _refuse(path, number, "the label is empty", "Name the class")
-    sex = SEXES.get(cell("sex").strip().casefold())
-    return Row(number, _inside(cell("file"), number, path), label, cell("speaker").strip(), sex)
+    start, end = time("start") or 0.0, time("end")
+    if end is not None and end <= start:
+        said = f"its part ends at {end:.9g} s but starts at {start:.9g} s"
+        _refuse(path, number, said, "Write an end after the start, or none for the end of the file")
+    return Row(
+        place=f"{path}:{number}",
+        file=_inside(cell("file"), number, path),
+        label=label,
+        speaker=cell("speaker").strip(),
+        sex=SEXES.get(cell("sex").strip().casefold()),
+        start_s=start,
+        end_s=end,
+        part=part_named(cell("split")) or None,
+    )
 
 
-def _refuse_segment(number: int, record: Mapping[str, Any], path: Path) -> None:
-    """audformat's tables may cut files into segments by the columns start and end."""
-    start, end = (str(record.get(name) or "").strip() for name in ("start", "end"))
-    if re.search(r"[1-9]", start) or re.search(r"[1-9]", end):
-        _refuse(path, number, "is a part of a file", "Save each part as a file of its own")
+NUMBER = re.compile(r"\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+CLOCK = re.compile(r"(?:([0-9]+) days?)? *(?:\+?([0-9]+):([0-5][0-9]):([0-5][0-9](?:\.[0-9]+)?))?")
+
+
+def seconds(value: object) -> float | None:
+    """A time as a number of seconds, as text, or as pandas writes it; None where there is none.
+
+    Raises ``ValueError`` for what is no time, negative or not finite.
+
+    >>> seconds("0 days 00:01:01.2"), seconds("1.25"), seconds(3), seconds("NaT")
+    (61.2, 1.25, 3.0, None)
+    """
+    if value is None or (isinstance(value, str) and value.strip() in ("", "NaT")):
+        return None
+    if isinstance(value, str):
+        text = value.strip()
+        if NUMBER.fullmatch(text):
+            found = float(text)
+        elif clock := CLOCK.fullmatch(text):
+            days, hours, minutes, rest = (float(part or 0) for part in clock.groups())
+            found = 86_400 * days + 3_600 * hours + 60 * minutes + rest
+        else:
+            raise ValueError(text)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        found = float(value) if abs(value) < 1e12 else math.inf
+    else:
+        raise ValueError(repr(value)[:40])
+    if not 0 <= found < 1e9:  # also false for NaN
+        raise ValueError(str(found))
+    return found
+
+
+def _shown(value: object) -> str:
+    """A cell as an error shows it.
+
+    >>> _shown("x" * 99), _shown([1.5]), _shown(float("nan"))
+    ("'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'", '[1.5]', 'NaN')
+    """
+    if isinstance(value, str):
+        return f"'{printable(value[:40])}'"
+    return json.dumps(value, default=str)[:40]
 
 
 def _inside(file: str, number: int, path: Path) -> str:

@@ -253,10 +253,11 @@ def split(card: Mapping[str, Any]) -> Table:
     """Clips and speakers of each part of the corpus."""
     parts = speakers_of_parts(card)
     counts = (card.get("corpus") or {}).get("split") or {}
+    protocol = (card.get("corpus") or {}).get("protocol")
     usual = [part for part in ("train", "dev", "test") if part in parts]
     return Table(
         key="split",
-        caption="Corpus and split",
+        caption=f"Corpus and split{f', protocol {protocol}' if protocol else ''}",
         head=["part", "speakers", "clips"],
         rows=[
             [
