@@ -9,6 +9,7 @@ from staanet.errors import InvalidInput
 from staanet.generator import (
     GENERATORS,
     Generator,
+    WaveUNet,
     build_generator,
     load_generator,
     save_generator,
@@ -81,7 +82,7 @@ def test_frame_j_of_a_coarser_level_is_centred_on_frame_4j():
 @pytest.mark.parametrize("fold, step", [(1, 16), (16, 256)])
 def test_speech_that_comes_later_is_changed_later_by_as_much(fold, step):
     torch.manual_seed(0)
-    generator = Generator(features=16, levels=3, fold=fold, gain=2.0).eval()
+    generator = WaveUNet(features=16, levels=3, fold=fold, gain=2.0).eval()
     x = torch.zeros(1, 16_384)
     x[0, 8000:8100] = torch.randn(100, generator=torch.Generator().manual_seed(2)) * 0.1
     with torch.inference_mode():
@@ -91,13 +92,16 @@ def test_speech_that_comes_later_is_changed_later_by_as_much(fold, step):
         assert torch.allclose(torch.roll(a, step, dims=1)[:, near], b[:, near], atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["small", "compact"])
+@pytest.mark.parametrize("name", ["small", "compact", "mirror"])
 def test_a_padded_batch_gives_what_single_clips_give(name):
     torch.manual_seed(0)
     generator = build_generator(name).eval()
-    lengths = [3000, 5001, 4096]
+    for layer in getattr(generator, "skip", []):  # they begin at zero
+        torch.nn.init.normal_(layer.weight, std=0.1)
+        torch.nn.init.normal_(layer.bias, std=0.1)
+    lengths = [3000, 5001, 4096, 100]
     clips = [torch.randn(1, n) * 0.1 + 0.05 for n in lengths]
-    batch = torch.zeros(3, max(lengths))
+    batch = torch.zeros(4, max(lengths))
     for row, one in enumerate(clips):
         batch[row, : one.shape[1]] = one
     with torch.inference_mode():
@@ -120,7 +124,7 @@ def test_an_untrained_generator_moves_samples_by_most_of_epsilon_and_never_satur
 
 
 @pytest.mark.parametrize("density", [0.05, 0.2, 0.7])
-@pytest.mark.parametrize("name", ["small", "compact"])
+@pytest.mark.parametrize("name", ["small", "compact", "mirror"])
 def test_a_built_in_density_is_kept_in_every_clip_alone_and_padded(name, density):
     torch.manual_seed(0)
     generator = build_generator(name, density).eval()
@@ -145,9 +149,10 @@ def test_silence_gives_finite_numbers_and_a_finite_gradient():
     assert all(torch.isfinite(p.grad).all() for p in generator.parameters() if p.grad is not None)
 
 
-def test_a_saved_generator_is_the_same_function(tmp_path):
+@pytest.mark.parametrize("name", ["small", "mirror"])
+def test_a_saved_generator_is_the_same_function(name, tmp_path):
     torch.manual_seed(0)
-    generator = build_generator("small").eval()
+    generator = build_generator(name).eval()
     save_generator(generator, tmp_path / "g", note="kept")
     x = torch.randn(1, 4000) * 0.1
     with torch.inference_mode():

@@ -306,14 +306,21 @@ def train_generator(
         str, typer.Option(help="The victim to train against: a folder, or hf:NAME-OR-FOLDER.")
     ],
     out: Annotated[Path, typer.Option(help="Generator folder to write.")],
-    network: Annotated[str, typer.Option(help="compact, small or paper.")] = "compact",
+    network: Annotated[str, typer.Option(help="mirror, compact, small or paper.")] = "mirror",
     epsilon: Annotated[
         float, typer.Option(help="Largest change of a sample, of full scale 1.")
     ] = 0.03,
     max_density: Annotated[float, typer.Option(help="Largest share of samples changed.")] = 0.2,
     steps: Annotated[int, typer.Option(min=1)] = 1000,
+    warm_steps: Annotated[
+        int, typer.Option(min=0, help="Steps a mirror first follows its source's gradient.")
+    ] = 1500,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     seconds: Annotated[float, typer.Option(min=0.05, help="Length of a training crop.")] = 1.5,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Adam's [default: 1e-4 for a mirror of its source, 2e-3 otherwise]."),
+    ] = None,
     seed: Seed = 0,
     protocol: Protocol = None,
     device: Device = "cpu",
@@ -327,7 +334,7 @@ def train_generator(
 
     recipe = GeneratorRecipe(
         network=network, epsilon=epsilon, max_density=max_density, steps=steps,
-        batch_size=batch_size, seconds=seconds,
+        warm_steps=warm_steps, batch_size=batch_size, seconds=seconds, learning_rate=learning_rate,
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
     victim = victims.load_victim(source).to(device)

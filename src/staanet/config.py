@@ -52,14 +52,17 @@ class GeneratorRecipe:
     """How the generator is trained against each of its sources."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    network: str = "compact"
+    network: str = "mirror"
     sources: tuple[str, ...] = ("emo18",)
     epsilon: Share = 0.03
     max_density: Share = 0.2
     steps: Count = 1200
     batch_size: Count = 16
     seconds: Positive = 1.5
-    learning_rate: Positive = 2e-3
+    learning_rate: Positive | None = None
+    """Absent: 1e-4 for a mirror that begins as its source, 2e-3 for what begins from nothing."""
+    warm_steps: Annotated[int, Field(ge=0)] = 1500
+    """A mirror first follows the gradient of a convolutional source for so many steps."""
     evaluate_every: Count = 100
     patience: Count | None = None
     speed: Annotated[float, Field(ge=0, lt=0.9)] = 0.1

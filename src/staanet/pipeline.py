@@ -33,6 +33,7 @@ from staanet.generator import build_generator, load_generator, save_generator
 from staanet.objectives import Objective
 from staanet.results import AdversarialSet, TransferMatrix
 from staanet.victims import build_victim, fingerprint, learning_rate, load_victim
+from staanet.warm_start import mirror_of, network_of
 
 T = TypeVar("T")
 
@@ -165,6 +166,16 @@ def _settled(name: str, recipe: VictimRecipe) -> VictimRecipe:
     return replace(recipe, learning_rate=rate)
 
 
+def _settled_generator(recipe: GeneratorRecipe, source: Victim) -> GeneratorRecipe:
+    """With the learning rate and warm start that fit the network and its source."""
+    warm = recipe.network == "mirror" and network_of(source) is not None
+    return replace(
+        recipe,
+        learning_rate=recipe.learning_rate or (1e-4 if warm else 2e-3),
+        warm_steps=recipe.warm_steps if warm else 0,
+    )
+
+
 def _schedule(recipe: VictimRecipe | GeneratorRecipe, seed: int) -> training.Schedule:
     assert recipe.learning_rate is not None, "settled before"
     return training.Schedule(
@@ -194,6 +205,7 @@ def train_generator(
     """
     train, dev, _ = corpus.split(seed, protocol)
     source_sha256 = fingerprint(source, source_spec)
+    recipe = _settled_generator(recipe, source)
     settings = asdict(replace(recipe, sources=()))
     inputs = {"corpus": corpus.name, "split": train.split_hash, "seed": seed,
               "source": source_sha256, "recipe": settings, **_named(protocol)}  # fmt: skip
@@ -201,7 +213,11 @@ def train_generator(
         return
     put_aside = quarantine if quarantine is not None else Quarantine()
     training.seeded(seed)
-    generator = build_generator(recipe.network, recipe.max_density).to(device)
+    generator = (
+        mirror_of(source, recipe.max_density, recipe.epsilon)
+        if recipe.network == "mirror"
+        else build_generator(recipe.network, recipe.max_density)
+    ).to(device)
     clips = [load_clips(part, source, put_aside, progress) for part in (train, dev)]
     schedule = _schedule(recipe, seed)
     budget = Budget(epsilon=recipe.epsilon, max_density=recipe.max_density)
@@ -211,7 +227,7 @@ def train_generator(
     )  # fmt: skip
     history = training.train_generator(
         generator, source, clips[0], clips[1], schedule, out, budget=budget, objective=objective,
-        progress=progress,
+        warm_steps=recipe.warm_steps, progress=progress,
     )  # fmt: skip
     last = history.rows[-1]
     save_generator(
@@ -222,6 +238,7 @@ def train_generator(
         flags=training.collapse_flags(last), machine=machine(),
     )  # fmt: skip
     storage.discard_checkpoints(out / "checkpoint")
+    storage.discard_checkpoints(out / "warm_start" / "checkpoint")
 
 
 def _relative(spec: Path | str, start: Path) -> str:

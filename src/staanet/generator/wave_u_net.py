@@ -6,31 +6,14 @@ Unlike the published code, nothing is shifted: output sample ``t`` belongs to in
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from staanet import storage
 from staanet.core import standardise, valid
-from staanet.errors import unknown_name
+from staanet.generator.proposal import Generator, Perturbation
 
 NORM_CHANNELS = 8  # channels per group of a GroupNorm
-
-
-class Perturbation(NamedTuple):
-    """What the generator proposes for each sample, both ``[B, T]``."""
-
-    magnitude: Tensor
-    """``tanh(o_v)`` in (-1, 1), in units of epsilon."""
-    position: Tensor
-    """``p = (tanh(o_m) + 1) / 2`` in (0, 1): how much this sample should be changed."""
-
-    def mask(self) -> Tensor:
-        """The binary choice of the paper, ``1[p >= 0.5]``, as float."""
-        return (self.position >= 0.5).float()
 
 
 class Unit(nn.Module):
@@ -131,32 +114,26 @@ class Decoder(nn.Module):
         return answer[:, :, 0].transpose(1, 2).flatten(1)
 
 
-class Generator(nn.Module):
-    """Waveforms ``[B, T]`` of any length -> ``Perturbation(magnitude, position)``, both ``[B, T]``.
+class WaveUNet(Generator):
+    """The published network; ``features`` double per level.
 
-    ``features`` double per level. Three things go beyond the published network, each off by default:
-
-    * ``fold``: so many neighbouring samples become the channels of one frame, and each frame answers
-      for its own samples; the full-rate layers, which cost most, disappear.
-    * ``gain``: ``o_v`` is scaled to this root mean square over the clip before its tanh. Samples then
-      move by nearly all of epsilon from the first step, and the tanh can never saturate for good,
-      which stops an unbounded head from learning.
-    * ``density``: ``o_m`` is shifted, clip by clip, so that this share of positions is at least 1/2.
-      The mask can then neither empty nor fill up; what is learned is which samples rank first.
+    One thing, besides what ``Generator`` adds, goes beyond the paper: ``fold`` neighbouring samples
+    become the channels of one frame, and each frame answers for its own samples; the full-rate layers,
+    which cost most, disappear.
     """
+
+    architecture = "wave_u_net"
 
     def __init__(
         self, *, features: int, levels: int = 6, kernel: int = 5, stride: int = 4, fold: int = 1,
         gain: float | None = None, density: float | None = None, sample_rate: int = 16_000,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self.settings = {
+        super().__init__(gain=gain, density=density, sample_rate=sample_rate)
+        self.settings |= {
             "features": features, "levels": levels, "kernel": kernel, "stride": stride, "fold": fold,
-            "gain": gain, "density": density, "sample_rate": sample_rate,
         }  # fmt: skip
         widths = [features * 2**level for level in range(levels)]
-        self.stride, self.fold, self.gain, self.density = stride, fold, gain, density
-        self.sample_rate = sample_rate
+        self.stride, self.fold = stride, fold
         self.downs = nn.ModuleList(
             Down(fold if i == 0 else widths[i], widths[i], widths[i + 1], kernel, stride)
             for i in range(levels - 1)
@@ -177,11 +154,7 @@ class Generator(nn.Module):
             skips.append(skip)
         magnitude = self.magnitude(x, skips, inside)[:, :time]
         position = self.position(x, skips, inside)[:, :time]
-        if self.gain is not None:
-            magnitude = self.gain * unit_rms(magnitude, lengths)
-        if self.density is not None:
-            position = 2 * shifted(unit_rms(position, lengths), self.density, lengths)
-        return Perturbation(torch.tanh(magnitude), (torch.tanh(position) + 1) / 2)
+        return self.propose(magnitude, position, lengths)
 
     def _inside(self, lengths: Tensor | None, frames: int) -> list[Tensor | None]:
         """For each level, which frames are centred on a frame of the clip."""
@@ -190,75 +163,3 @@ class Generator(nn.Module):
         own = (lengths + self.fold - 1) // self.fold
         rates = [self.stride**level for level in range(len(self.downs) + 1)]
         return [valid((own + rate - 1) // rate, (frames + rate - 1) // rate) for rate in rates]
-
-
-def unit_rms(values: Tensor, lengths: Tensor | None) -> Tensor:
-    """``[B, T]`` scaled, clip by clip, to a root mean square of 1 over its own samples.
-
-    >>> unit_rms(torch.tensor([[3.0, -3.0]]), None)
-    tensor([[ 1., -1.]])
-    """
-    squares = values.square()
-    if lengths is None:
-        mean = squares.mean(dim=1, keepdim=True)
-    else:
-        mean = (squares * valid(lengths, values.shape[1])).sum(dim=1, keepdim=True) / lengths[
-            :, None
-        ]
-    return values / (mean + 1e-12).sqrt()
-
-
-def shifted(values: Tensor, density: float, lengths: Tensor | None) -> Tensor:
-    """``[B, T]`` less the value that a share ``density`` of a clip's own samples reaches.
-
-    >>> shifted(torch.tensor([[4.0, 1.0, 3.0, 2.0]]), 0.5, None)
-    tensor([[ 1., -2.,  0., -1.]])
-    """
-    time = values.shape[1]
-    thresholds = []
-    for row, scores in enumerate(values.detach()):
-        length = time if lengths is None else int(lengths[row])
-        kept = max(1, int(density * length))
-        thresholds.append(scores[:length].topk(kept).values[-1])
-    return values - torch.stack(thresholds)[:, None]
-
-
-GENERATORS: dict[str, dict[str, Any]] = {
-    "paper": {"features": 32},
-    "small": {"features": 8, "gain": 2.0},
-    "compact": {"features": 64, "levels": 3, "fold": 16, "gain": 2.0},
-}
-"""``paper`` as published; ``small``, a quarter of its features; ``compact``, the default: no layer
-runs at the full rate."""
-
-
-def build_generator(network: str, density: float | None = None) -> Generator:
-    """An untrained generator by name; weights from torch's global random generator.
-
-    ``paper`` has no built-in ``density``; the others take one (see ``Generator``).
-
-    >>> sum(weight.numel() for weight in build_generator("small").parameters())
-    3176066
-    """
-    if network not in GENERATORS:
-        raise unknown_name("generator", network, GENERATORS)
-    settings = GENERATORS[network]
-    return Generator(**settings, density=None if network == "paper" else density)
-
-
-def save_generator(generator: Generator, folder: Path | str, **card: object) -> None:
-    """Write ``model.safetensors`` and ``card.json``; ``card`` adds to what the card says."""
-    storage.save_model(
-        Path(folder),
-        kind="generator",
-        tensors=generator.state_dict(),
-        card={"settings": generator.settings, **card},
-    )
-
-
-def load_generator(folder: Path | str) -> Generator:
-    """Read what ``save_generator`` wrote, frozen and in ``eval()``; ``InvalidInput`` if it is not that."""
-    tensors, card = storage.load_model(Path(folder), kind="generator")
-    generator = storage.build_from_card(lambda: Generator(**card["settings"]), folder)
-    storage.fill_module(generator, tensors, folder)
-    return generator.requires_grad_(False).eval()

@@ -1,0 +1,86 @@
+"""What every generator answers: for each sample how far to move it, and how much that is wanted."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from staanet.core import valid
+
+
+class Perturbation(NamedTuple):
+    """What the generator proposes for each sample, both ``[B, T]``."""
+
+    magnitude: Tensor
+    """``tanh(o_v)`` in (-1, 1), in units of epsilon."""
+    position: Tensor
+    """``p = (tanh(o_m) + 1) / 2`` in (0, 1): how much this sample should be changed."""
+
+    def mask(self) -> Tensor:
+        """The binary choice of the paper, ``1[p >= 0.5]``, as float."""
+        return (self.position >= 0.5).float()
+
+
+class Generator(nn.Module):
+    """Waveforms ``[B, T]`` of any length -> ``Perturbation(magnitude, position)``, both ``[B, T]``.
+
+    Two things go beyond the published network, each off by default:
+
+    * ``gain``: ``o_v`` is scaled to this root mean square over the clip before its tanh. Samples then
+      move by nearly all of epsilon from the first step, and the tanh can never saturate for good,
+      which stops an unbounded head from learning.
+    * ``density``: ``o_m`` is shifted, clip by clip, so that this share of positions is at least 1/2.
+      The mask can then neither empty nor fill up; what is learned is which samples rank first.
+    """
+
+    architecture: ClassVar[str]
+
+    def __init__(
+        self, *, gain: float | None, density: float | None, sample_rate: int = 16_000
+    ) -> None:
+        super().__init__()
+        self.gain, self.density, self.sample_rate = gain, density, sample_rate
+        self.settings: dict[str, Any] = {
+            "gain": gain, "density": density, "sample_rate": sample_rate,
+        }  # fmt: skip
+
+    def propose(self, magnitude: Tensor, position: Tensor, lengths: Tensor | None) -> Perturbation:
+        """The heads' raw answers ``o_v, o_m [B, T]`` as a perturbation."""
+        if self.gain is not None:
+            magnitude = self.gain * unit_rms(magnitude, lengths)
+        if self.density is not None:
+            position = 2 * shifted(unit_rms(position, lengths), self.density, lengths)
+        return Perturbation(torch.tanh(magnitude), (torch.tanh(position) + 1) / 2)
+
+
+def unit_rms(values: Tensor, lengths: Tensor | None) -> Tensor:
+    """``[B, T]`` scaled, clip by clip, to a root mean square of 1 over its own samples.
+
+    >>> unit_rms(torch.tensor([[3.0, -3.0]]), None)
+    tensor([[ 1., -1.]])
+    """
+    squares = values.square()
+    if lengths is None:
+        mean = squares.mean(dim=1, keepdim=True)
+    else:
+        mean = (squares * valid(lengths, values.shape[1])).sum(dim=1, keepdim=True) / lengths[
+            :, None
+        ]
+    return values / (mean + 1e-12).sqrt()
+
+
+def shifted(values: Tensor, density: float, lengths: Tensor | None) -> Tensor:
+    """``[B, T]`` less the value that a share ``density`` of a clip's own samples reaches.
+
+    >>> shifted(torch.tensor([[4.0, 1.0, 3.0, 2.0]]), 0.5, None)
+    tensor([[ 1., -2.,  0., -1.]])
+    """
+    time = values.shape[1]
+    thresholds = []
+    for row, scores in enumerate(values.detach()):
+        length = time if lengths is None else int(lengths[row])
+        kept = max(1, int(density * length))
+        thresholds.append(scores[:length].topk(kept).values[-1])
+    return values - torch.stack(thresholds)[:, None]
