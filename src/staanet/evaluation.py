@@ -104,6 +104,7 @@ def _cell(one: AdversarialSet, target: Victim, rows: Sequence[Mapping[str, Any]]
         "white_box": one.source == target.name,
         "control": one.card.get("algorithm", one.attack) in CONTROLS,
         "budget": one.card.get("budget", {}),
+        "matched": one.card.get("matched"),
         "count": len(rows),
         "speakers": len(set(speakers)),
         "fooling_rate": _estimate(metrics.rate(fooled, speakers)),
@@ -112,6 +113,7 @@ def _cell(one: AdversarialSet, target: Victim, rows: Sequence[Mapping[str, Any]]
         "mean_fooled": _means([row for row, hit in zip(rows, fooled, strict=True) if hit]),
         "untouched": sum(row["l0"] == 0 for row in rows),
         "seconds_median": float(np.median([row["seconds"] for row in rows])) if rows else None,
+        "queries_mean": float(np.mean([row["queries"] for row in rows])) if rows else None,
     }
 
 

@@ -1,7 +1,7 @@
 """From results on disk to one HTML page with sound; never touches a model or an attack.
 
 ``build`` reads a run folder, holds every figure against the audio files, and writes
-``report/index.html`` (self-contained), ``report/figures/`` and ``report/matrix.md``.
+``report/index.html`` (self-contained), ``report/figures/``, ``report/matrix.md`` and ``matrix.tex``.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
         storage.write_bytes(out / "figures" / name, data)
     matrix = [tables.to_markdown(t) for t in (tables.matrix(found), tables.effects(found))]
     storage.write_text(out / "matrix.md", "\n".join(matrix))
+    storage.write_text(out / "matrix.tex", found.latex)
     storage.write_text(out / "index.html", html)
     return out / "index.html"
 
