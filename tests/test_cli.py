@@ -21,6 +21,7 @@ COMMANDS = [
     "corpus",
     "train-victim",
     "train-generator",
+    "train-uap",
     "attack",
     "evaluate",
     "export",

@@ -348,14 +348,66 @@ def train_generator(
     _finish(card, quarantine, json_output=json_output)
 
 
+@command(
+    "train-uap",
+    "staanet train-uap emodb:data/emodb --source runs/emodb/victims/emo18 --out vector",
+)
+def train_uap(
+    corpus: CorpusName,
+    source: Annotated[
+        str, typer.Option(help="The victim to learn against: a folder, or hf:NAME-OR-FOLDER.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the vector.")],
+    epsilon: Annotated[
+        float, typer.Option(help="Largest change of a sample, of full scale 1.")
+    ] = 0.03,
+    max_density: Annotated[
+        float | None, typer.Option(help="Largest share of samples changed [default: all].")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1)] = 200,
+    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    seconds: Annotated[float, typer.Option(min=0.05, help="Length of the vector.")] = 1.0,
+    label: Annotated[str | None, typer.Option(help="Aim at this class.")] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    strict: Strict = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Learn one universal vector against a victim: the control that needs no look at a clip."""
+    from staanet import config, corpora, pipeline, storage, victims
+
+    recipe = config.checked(
+        config.VectorRecipe,
+        {
+            "epsilon": epsilon, "max_density": max_density, "steps": steps,
+            "batch_size": batch_size, "seconds": seconds,
+        },
+        where="train-uap",
+    )  # fmt: skip
+    loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
+    victim = victims.load_victim(source).to(device)
+    with storage.FolderLock(_made(out)), Bars.shown() as progress:
+        pipeline.train_uap(
+            loaded, victim, source, out, recipe=recipe, label=label, seed=seed,
+            quarantine=quarantine, progress=progress,
+        )  # fmt: skip
+        quarantine.save(out)
+    card = storage.read_card(out, "vector")
+    if not json_output:
+        _show(f"fooling rate on dev {card['dev_fooling_rate']:.3f}, epsilon {epsilon} -> {out}")
+    _finish(card, quarantine, json_output=json_output)
+
+
 @command("attack", "staanet attack speech.wav --generator runs/quick/generators/emo18 --out fooled")
 def attack(
     inputs: Annotated[
         list[str], typer.Argument(metavar="INPUT...", help="Files, folders, or KIND:PATH.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the adversarial set.")],
-    attack: Annotated[str, typer.Option(help="staa, pgd or random.")] = "staa",
+    attack: Annotated[str, typer.Option(help="staa, pgd, uap, random or another.")] = "staa",
     generator: Annotated[Path | None, typer.Option(help="Generator folder (for staa).")] = None,
+    vector: Annotated[Path | None, typer.Option(help="Folder of a vector (for uap).")] = None,
     source: Annotated[
         str | None,
         typer.Option(
@@ -389,14 +441,17 @@ def attack(
     from staanet import pipeline, storage, victims
     from staanet.config import AttackRecipe
 
-    if source is None and generator is None:
-        raise InvalidInput("no victim to attack", remedy="Pass --source VICTIM or --generator DIR")
-    victim = victims.load_victim(source) if source else pipeline.source_of(generator or Path())
+    kind, learned = ("generator", generator) if generator else ("vector", vector)
+    if source is None and learned is None:
+        raise InvalidInput(
+            "no victim to attack", remedy="Pass --source VICTIM, --generator DIR or --vector DIR"
+        )
+    victim = victims.load_victim(source) if source else pipeline.source_of(learned or Path(), kind)
     victim = victim.to(device)
-    trained = storage.read_card(generator, "generator") if generator else {}
+    trained = storage.read_card(learned, kind) if learned else {}
     if epsilon is None:
         epsilon = float(trained.get("epsilon", 0.03))
-    if max_density is None and attack == "staa":
+    if max_density is None and attack in ("staa", "uap"):
         max_density = trained.get("max_density")
     quarantine = pipeline.Quarantine(strict)
     corpus = _inputs(inputs, part, seed, out)
@@ -404,7 +459,7 @@ def attack(
         clips = pipeline.load_clips(corpus, victim, quarantine, progress)
         plan = pipeline.plan_attack(
             attack, AttackRecipe(attack=attack, epsilon=epsilon, max_density=max_density), victim,
-            generator=generator, matched=match, label=label, seed=seed, device=device,
+            generator=generator, vector=vector, matched=match, label=label, seed=seed, device=device,
         )  # fmt: skip
         made = pipeline.attack(plan, clips, out, quarantine=quarantine, progress=progress)
         quarantine.save(out)
