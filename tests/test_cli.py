@@ -24,6 +24,7 @@ COMMANDS = [
     "train-uap",
     "attack",
     "evaluate",
+    "sweep",
     "export",
     "report",
 ]

@@ -24,19 +24,20 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 
-from staanet import audio, config, corpora, metrics, report, results, storage, training
+from staanet import audio, config, corpora, metrics, report, results, storage, sweeps, training
 from staanet.attacks import ATTACKS, Staa, craft, craft_batch, fit_uap, load_uap, save_uap
 from staanet.config import (
     AttackRecipe,
     GeneratorRecipe,
     Recipe,
+    SweepRecipe,
     SyntheticRecipe,
     VectorRecipe,
     VictimRecipe,
 )
 from staanet.core import Attack, Budget, Clip, Corpus, Progress, Utterance, Victim, silent
 from staanet.errors import InvalidInput, UnusableClip, unknown_name
-from staanet.evaluation import machine, spread, transfer_matrix
+from staanet.evaluation import CONTROLS, machine, spread, transfer_matrix
 from staanet.generator import build_generator, load_generator, save_generator
 from staanet.objectives import Objective
 from staanet.results import AdversarialSet, TransferMatrix
@@ -453,6 +454,105 @@ def evaluate(
     return matrix
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepPlan:
+    """What a sweep is made of; ``sha256`` names each victim's weights, ``vectors`` each uap's."""
+
+    recipe: SweepRecipe
+    attacks: Mapping[str, AttackRecipe]
+    source: Victim
+    targets: Sequence[Victim]
+    sha256: Mapping[str, str]
+    generator: Path | None = None
+    vectors: Mapping[str, Path] = field(default_factory=dict)
+    seed: int = 0
+    device: str = "cpu"
+
+    def attack(self, point: sweeps.Point) -> Plan:
+        """The attack of a point, its own limits replaced by the point's."""
+        own = replace(
+            self.attacks[point.attack], epsilon=point.epsilon, max_density=point.max_density,
+            max_l0=None, clips=None, match="",
+        )  # fmt: skip
+        return plan_attack(
+            point.attack, own, self.source, generator=self.generator,
+            vector=self.vectors.get(point.attack), seed=self.seed, device=self.device,
+        )  # fmt: skip
+
+    def about(self) -> dict[str, sweeps.About]:
+        """Titles without what a recipe says of samples behind the first comma."""
+        return {
+            key: sweeps.About(
+                title=(self.attacks[key].title or key).split(",")[0],
+                control=name in CONTROLS, minimising=name in sweeps.MINIMISING,
+            )
+            for key, name in self.names().items()
+        }  # fmt: skip
+
+    def names(self) -> dict[str, str]:
+        """The registry name of each attack."""
+        return {key: self.attacks[key].attack or key for key in self.recipe.attacks}
+
+
+def sweep(
+    plan: SweepPlan, clips: Sequence[Clip], out: Path, *, keep: bool = False,
+    quarantine: Quarantine, progress: Progress = silent,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Success against budget into ``out``: tables, the figure, and with ``keep`` the audio.
+
+    Returns a row per point and target. A killed sweep goes on with the next clip.
+    """
+    shortest = max(victim.minimum_samples for victim in plan.targets)
+    for clip in clips:
+        if len(clip.samples) < shortest:
+            quarantine.add(clip.id, UnusableClip(
+                f"{len(clip.samples)} samples; a victim of this sweep needs {shortest}",
+                where=clip.id, remedy="Drop it or give a longer clip",
+            ))  # fmt: skip
+    usable = [clip for clip in clips if len(clip.samples) >= shortest]
+    chosen = spread(usable, plan.recipe.clips)
+    if not chosen:
+        raise InvalidInput("no clip to attack", where=out, remedy="Give at least one usable clip")
+    wanted = sweeps.points(
+        plan.names(), plan.recipe.epsilons, plan.recipe.densities, grid=plan.recipe.grid
+    )
+    inputs = _normal(
+        {
+            "attacks": {p.name: dict(plan.attack(p).inputs) for p in wanted}, "keep": keep,
+            "victims": dict(plan.sha256), "source": plan.source.name,
+            "targets": [target.name for target in plan.targets], "clips": _fingerprint(chosen),
+        }
+    )  # fmt: skip
+    if is_done(out, "sweep", inputs):
+        return sweeps.load(out)
+    out.mkdir(parents=True, exist_ok=True)
+    journal = storage.Journal(out / "journal.jsonl")
+    before = journal.records()
+    if before and before[0].get("inputs") != inputs:
+        raise InvalidInput(
+            "holds an unfinished sweep of something else", where=out,
+            remedy="Choose another --out, or delete that folder",
+        )  # fmt: skip
+    if not before:
+        journal.append({"inputs": inputs})
+    rows = sweeps.sweep(
+        wanted, lambda point: plan.attack(point).attack, plan.about(), plan.source, plan.targets,
+        chosen, journal=journal, keep=out / "audio" if keep else None, progress=progress,
+    )  # fmt: skip
+    found = sweeps.save(rows, out)
+    report.draw_sweep(out, plan.source.name)
+    storage.write_card(
+        out,
+        {
+            "kind": "sweep", "source": plan.source.name, "inputs": inputs, "machine": machine(),
+            "chosen": f"{len(chosen)} of {len(clips)} clips, spread over labels and speakers",
+            "quarantined": quarantine.rows,
+        },
+    )  # fmt: skip
+    (out / "journal.jsonl").unlink(missing_ok=True)
+    return found
+
+
 # ---------------------------------------------------------------- a whole recipe
 
 
@@ -484,6 +584,7 @@ def run(
             for name, one in recipe.victims.items()
         }  # fmt: skip
         sets: list[Path] = []
+        sha256 = {n: fingerprint(one, out / "victims" / n) for n, one in victims.items()}
         for source in recipe.generator.sources:
             folder = out / "generators" / source
             journal(
@@ -525,6 +626,21 @@ def run(
                     partial(attack, plan, clips, target, quarantine=quarantine, progress=progress),
                 )
                 sets.append(target)
+            if recipe.sweep is not None and source in (recipe.sweep.sources or [source]):
+                others = [one for name, one in victims.items() if name != source]
+                swept = SweepPlan(
+                    recipe=recipe.sweep, attacks=recipe.attacks, source=victims[source],
+                    targets=[victims[source], *others], sha256=sha256, generator=folder,
+                    vectors={k: out / "vectors" / f"{k}__{source}" for k in recipe.attacks},
+                    seed=recipe.seed, device=device,
+                )  # fmt: skip
+                journal(
+                    f"sweep from {source}",
+                    partial(
+                        sweep, swept, test, out / "sweeps" / source, quarantine=quarantine,
+                        progress=progress,
+                    ),
+                )  # fmt: skip
         matrix = journal(
             "evaluate",
             lambda: evaluate(sets, list(victims.values()), out / "results", progress=progress),
