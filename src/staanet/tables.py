@@ -217,12 +217,13 @@ def _tex_rate(cell: Cell, metric: str) -> str:
 
 def _caption(cells: Sequence[Cell], metric: str) -> str:
     counts = sorted({cell["count"] for cell in cells})
-    clips = " to ".join(f"{n:,}" for n in dict.fromkeys([*counts[:1], *counts[-1:]]))
+    clips = " to ".join(f"${n:,}$" for n in dict.fromkeys([*counts[:1], *counts[-1:]]))
+    names = {str(cell["attack"]): _brief(cell["title"]) for cell in cells}
     budgets: dict[str, list[str]] = {}
     for cell in cells:
-        titles = budgets.setdefault(_allowed(cell), [])
-        if _tex(cell["title"]) not in titles:
-            titles.append(_tex(cell["title"]))
+        titles = budgets.setdefault(_allowed(cell, names), [])
+        if _brief(cell["title"]) not in titles:
+            titles.append(_brief(cell["title"]))
     if len(budgets) == 1:
         right = f"Right to change: {next(iter(budgets))}."
     else:
@@ -231,16 +232,22 @@ def _caption(cells: Sequence[Cell], metric: str) -> str:
         ) + "."  # fmt: skip
     return (
         rf"{_spaced(metric).capitalize()} / \%: {METRICS[metric]}, with its 95\,\% interval clustered "
-        rf"by speaker; $N = {clips or 0}$ clips. $^{{\mathrm{{w}}}}$~white box; italic: control. "
+        rf"by speaker; $N =$ {clips or 0} clips. $^{{\mathrm{{w}}}}$~white box; italic: control. "
         f"{right}"
     )
 
 
-def _allowed(cell: Cell) -> str:
+def _brief(title: str) -> str:
+    """What stands before the first comma of a title: the rest says what the budget says."""
+    return _tex(title.split(",")[0])
+
+
+def _allowed(cell: Cell, names: Mapping[str, str]) -> str:
     budget = cell.get("budget") or {}
     parts = [rf"$\epsilon = {budget['epsilon']:g}$"] if budget.get("epsilon") is not None else []
     if cell.get("matched"):
-        parts.append(f"as many samples as {_tex(str(cell['matched']).split('__')[0])}")
+        matched = str(cell["matched"]).split("__")[0]
+        parts.append(f"as many samples as {names.get(matched, _tex(matched))}")
     elif budget.get("max_l0") is not None:
         parts.append(f"at most {budget['max_l0']:,} samples")
     elif budget.get("max_density") is not None:

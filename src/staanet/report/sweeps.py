@@ -130,12 +130,13 @@ def figure(swept: Swept, width: float) -> Figure:
     height = 2.45 * rows + legend
     made = Figure(figsize=(width, height))
     made.subplots_adjust(
-        left=0.5 / width, right=1 - 0.12 / width, bottom=0.5 / height, top=1 - (legend + 0.3) / height,
+        left=0.62 / width, right=1 - 0.12 / width, bottom=0.5 / height, top=1 - (legend + 0.3) / height,
         hspace=0.62, wspace=0.13,
     )  # fmt: skip
     for number, target in enumerate(targets):
         for panel, draw in enumerate((_epsilon, _density, _snr)):
-            axes = made.add_subplot(rows, across, 3 * number + panel + 1)
+            same = made.axes[panel] if number else None  # one scale for all targets
+            axes = made.add_subplot(rows, across, 3 * number + panel + 1, sharex=same)
             for attack in names:
                 draw(axes, *_of(swept, attack, target), _style(swept, attack))
             _finish(axes, swept, target, panel, first=panel == 0 or across == 1)
@@ -269,7 +270,8 @@ def _finish(axes: Axes, swept: Swept, target: str, panel: int, *, first: bool) -
         axes.tick_params(labelleft=False)
     axes.grid(axis="y", color=FAINT, alpha=0.3, linewidth=0.6)
     if panel == 2:
-        axes.invert_xaxis()
+        if not axes.xaxis_inverted():
+            axes.invert_xaxis()
         return
     axes.set_xscale("log")
     factor = 100 if panel else 1
