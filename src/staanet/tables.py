@@ -239,7 +239,7 @@ def _caption(cells: Sequence[Cell], metric: str) -> str:
 
 def _brief(title: str) -> str:
     """What stands before the first comma of a title: the rest says what the budget says."""
-    return _tex(title.split(",")[0])
+    return _tex(title.split(",", maxsplit=1)[0])
 
 
 def _allowed(cell: Cell, names: Mapping[str, str]) -> str:
