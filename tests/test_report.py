@@ -176,7 +176,7 @@ def cell(
     }
     return {
         "attack": made.attack, "title": made.title, "source": source, "target": target,
-        "white_box": source == target, "control": made.attack == "random", "budget": budget,
+        "white_box": source == target, "control": made.attack in ("random", "uap"), "budget": budget,
         "count": len(rows), "speakers": len(set(speakers)),
         **{name: plain(figure) for name, figure in figures.items()},
         "mean": means(rows), "mean_fooled": means([r for r, hit in zip(rows, before != after) if hit]),
@@ -657,6 +657,16 @@ def test_a_control_that_equals_the_attack_stands_beside_it(tmp_path: Path) -> No
     )
     before_matrix = page.text[: page.text.index("Each attack was crafted")]
     assert "no more often than the random control (0.0 % against 100.0 %)" in before_matrix
+
+
+def test_a_universal_vector_is_a_control_and_never_the_headline_s(tmp_path: Path) -> None:
+    uap = replace(ATTACKS[3], attack="uap", title="one universal vector", white_box=0.3)
+    made = [uap, ATTACKS[0], ATTACKS[3]]
+    run = make_run(tmp_path / "run", fake_clips(), attacks=made, parts=False)
+    (lead,) = story.headlines(facts_module.read(run))
+    assert lead.cell.attack == "staa" and lead.control and lead.control.attack == "random"
+    page = Page(report.build(run, clips=0))
+    assert "one universal vector control" in page.text
 
 
 def test_an_empty_mask_stands_beside_it_and_is_no_success(tmp_path: Path) -> None:

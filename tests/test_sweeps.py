@@ -191,6 +191,9 @@ def test_a_damaged_table_is_named(plan, clips, tmp_path):
     (tmp_path / "s" / "sweep.parquet").write_bytes(b"PAR1")
     with pytest.raises(InvalidInput, match="staanet sweep again"):
         drawing.read(tmp_path / "s")
+    pandas.DataFrame({"attack": ["pgd"]}).to_parquet(tmp_path / "s" / "sweep.parquet")
+    with pytest.raises(InvalidInput, match="staanet sweep again"):
+        drawing.read(tmp_path / "s")
     shutil.rmtree(tmp_path / "s")
     with pytest.raises(InvalidInput, match="no such folder"):
         drawing.read(tmp_path / "s")

@@ -266,7 +266,8 @@ def train_uap(
         length=round(recipe.seconds * source.sample_rate), relative_step=recipe.relative_step,
         decay=recipe.decay, target=None if label is None else source.labels.index(label),
     )  # fmt: skip
-    judged = transfer_matrix([craft(uap, source, clips[1], label=label)], [source]).cells[0]
+    made = craft(uap, source, clips[1], label=label, progress=progress)
+    judged = transfer_matrix([made], [source], progress=progress).cells[0]
     save_uap(
         uap, out, inputs=_normal(inputs), source=source.name, label=label,
         source_folder=_relative(source_spec, out), source_sha256=source_sha256,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,7 +68,8 @@ def read(folder: Path) -> Swept:
 
 def tables_of(folder: Path, source: str) -> Swept:
     """The tables of a sweep whose card is yet to be written."""
-    return Swept(source, _rows(folder / "sweep.parquet"), _rows(folder / "clips.parquet"))
+    points = _rows(folder / "sweep.parquet", _POINTS)
+    return Swept(source, points, _rows(folder / "clips.parquet", _CLIPS))
 
 
 def of_run(run: Path) -> list[Swept]:
@@ -77,12 +79,21 @@ def of_run(run: Path) -> list[Swept]:
     return [read(folder) for folder in folders if (folder / storage.CARD).is_file()]
 
 
-def _rows(path: Path) -> Rows:
+_POINTS = (
+    "attack", "title", "control", "minimising", "target", "epsilon", "max_density", "fooling_rate",
+    "fooling_rate_low", "fooling_rate_high", "density_mean", "snr_db_mean",
+)  # fmt: skip
+_CLIPS = (
+    "attack", "target", "clean_prediction", "adversarial_prediction", "density", "snr_db",
+)  # fmt: skip
+
+
+def _rows(path: Path, needed: Sequence[str]) -> Rows:
     import pandas
 
     try:
-        frame = pandas.read_parquet(path)
-    except (OSError, ValueError) as problem:
+        frame = pandas.read_parquet(path, columns=list(needed))
+    except (OSError, ValueError, KeyError) as problem:  # pyarrow's errors derive from these
         raise InvalidInput(
             f"not a table of a sweep ({problem})", where=path, remedy="Run staanet sweep again"
         ) from None
@@ -97,8 +108,9 @@ def chart(swept: Swept) -> Picture:
         f"{words.percent(row['density_mean'])} of the samples: {words.percent(row['fooling_rate'])}"
         for row in swept.points
     ]
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", swept.source)  # it comes from a file and names one
     return drawn(
-        f"success-against-budget-{swept.source}", "Success against budget: " + "; ".join(said), 9.6,
+        f"success-against-budget-{name}", "Success against budget: " + "; ".join(said), 9.6,
         lambda width: figure(swept, width),
     )  # fmt: skip
 
