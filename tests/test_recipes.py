@@ -12,7 +12,6 @@ import pytest
 
 from conftest import RATE, tone
 from staanet import audio, config, pipeline, storage
-from staanet.attacks import ATTACKS
 from staanet.corpora import CORPORA
 from staanet.errors import InvalidInput
 from staanet.results import AdversarialSet
@@ -26,15 +25,11 @@ def test_a_shipped_recipe_names_only_what_exists(name):
     recipe = config.load_recipe(name)
     assert recipe.corpus.split(":")[0] in CORPORA
     assert {one.network or key for key, one in recipe.victims.items()} <= set(VICTIMS)
-    controls = set()
-    for key, one in recipe.attacks.items():
-        assert (one.attack or key) in ATTACKS, key
-        if (one.attack or key) == "uap":
-            pipeline.vector_recipe(key, recipe.attacks)
-        elif (one.attack or key) != "staa":
-            pipeline._with_settings(one.attack or key, one, pipeline.Budget(epsilon=0.1), 0)
-        if (one.attack or key) in pipeline.CONTROLS:
-            controls.add(one.match)
+    for key in recipe.attacks:
+        pipeline._check_attack(key, recipe.attacks)
+    controls = {
+        one.match for key, one in recipe.attacks.items() if (one.attack or key) in pipeline.CONTROLS
+    }
     assert controls == {"staa"}  # every recipe has a control of equal samples
 
 
@@ -54,6 +49,33 @@ def test_the_paper_s_table_is_whole(corpus):
     }  # fmt: skip
     assert recipe.attacks["one_pixel_1"].settings["population"] == 300
     assert recipe.attacks["pgd"].epsilon == 0.01
+
+
+@pytest.mark.parametrize(
+    "override, said",
+    [
+        ("attacks.pgdd={}", "Did you mean 'pgd'"),
+        ("attacks.pgd.settings={stepz = 3}", "Did you mean 'steps'"),
+        ("attacks.uap.settings={stepz = 3}", "Did you mean 'steps'"),
+        ("attacks.uap.settings={steps = 0}", "greater than or equal to 1"),
+    ],
+)
+def test_a_mistake_in_an_attack_is_told_before_any_training(tmp_path, override, said):
+    recipe = config.load_recipe("ravdess", ["corpus=folder:nowhere", override])
+    with pytest.raises(InvalidInput, match=re.escape(said)):
+        pipeline.run(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_limits_of_an_attack_reach_its_budget_and_its_clips(linear):
+    limited = config.AttackRecipe(attack="pgd", max_l0=5, clips=9)
+    plan = pipeline.plan_attack("pgd", limited, linear)
+    assert plan.attack.budget.max_l0 == 5 and plan.inputs["recipe"]["max_l0"] == 5
+    free = pipeline.plan_attack("pgd", config.AttackRecipe(), linear)
+    assert {"clips", "max_l0"}.isdisjoint(free.inputs["recipe"])  # as before these keys existed
+    follower = config.AttackRecipe(attack="random", match="a")
+    attacks = {"a": limited, "b": follower, "c": config.AttackRecipe(match="b", clips=4)}
+    assert [pipeline._clip_limit(key, attacks) for key in "abc"] == [9, 9, 4]
 
 
 def tiny_emodb_full(corpus):

@@ -77,6 +77,12 @@ def test_a_universal_vector_says_what_it_was_learned_for(linear):
         UAP(vector=torch.ones(1, 10))
 
 
+@pytest.mark.parametrize("steps", [2, 5, 12])
+def test_a_learned_vector_moves_every_sample_that_it_may(linear, steps):
+    uap = fit_uap(linear, training_batches(linear, steps), Budget(epsilon=0.01), length=1600)
+    assert float(uap.vector.abs().min()) * 32768 > 1  # none would be lost on the 16-bit grid
+
+
 def test_a_vector_survives_the_disk_and_follows_epsilon(linear, tmp_path):
     uap = fit_uap(linear, training_batches(linear, 5), Budget(epsilon=0.01), length=1600)
     save_uap(uap, tmp_path / "v", source="linear")

@@ -566,6 +566,8 @@ def run(
     Raises ``InvalidInput`` where ``out`` holds another recipe's run, ``FolderLocked`` where another
     process works in it.
     """
+    for key in recipe.attacks:
+        _check_attack(key, recipe.attacks)
     out.mkdir(parents=True, exist_ok=True)
     recipe = replace(recipe, victims={n: _settled(n, one) for n, one in recipe.victims.items()})
     with storage.FolderLock(out):
@@ -650,6 +652,17 @@ def run(
         _write_run_card(recipe, corpus, out, command, journal.seconds())
         journal("report", lambda: report.build(out, progress=progress))
         return matrix, quarantine
+
+
+def _check_attack(key: str, attacks: Mapping[str, AttackRecipe]) -> None:
+    """Before hours of training: an attack that does not exist, or a setting that it does not have."""
+    name = attacks[key].attack or key
+    if name not in ATTACKS:
+        raise unknown_name(f"attack in [attacks.{key}]", name, ATTACKS)
+    if name == "uap":
+        vector_recipe(key, attacks)
+    elif name != "staa":
+        _with_settings(name, attacks[key], Budget(epsilon=attacks[key].epsilon), 0)
 
 
 def _of_length(clips: list[Clip], seconds: float | None) -> list[Clip]:

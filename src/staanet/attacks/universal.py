@@ -95,6 +95,11 @@ def fit_uap(
         mean = decay * mean + (1 - decay) * gradient
         vector = (vector - relative_step * epsilon * mean.sign()).clamp(-epsilon, epsilon)
         support = best_ranked(mean.abs()[None], budget)[0].to(vector)
+    step = relative_step * epsilon
+    back = (
+        vector.abs() < step / 2
+    )  # walked back to 0: moved once more, so that no sample stands still
+    vector = torch.where(back, -step * mean.sign(), vector)
     return UAP(vector=vector.detach(), importance=mean.abs(), budget=budget, target=target)
 
 

@@ -244,7 +244,7 @@ def _line(
     inside = [(x, low, high) for x, _, low, high in found if low is not None and high is not None]
     if band and len(inside) > 1:
         x, low, high = zip(*inside, strict=True)
-        axes.fill_between(x, low, high, color=style["color"], alpha=0.1, linewidth=0)
+        axes.fill_between(x, low, high, color=style["color"], alpha=0.08, linewidth=0)
     elif band and inside:
         axes.vlines(*inside[0], color=style["color"], alpha=0.35, linewidth=2.5)
 
