@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from staanet import tables
+
 HERE = Path(__file__).parent
 
 
@@ -68,7 +70,7 @@ def figures(run: Path) -> str:
         ),
         "Fooling rate (share of clips whose answer changed) with its 95 % interval clustered by speaker; "
         f"{summary['cells'][0]['count']} test clips of {summary['cells'][0]['speakers']} speakers.",
-        (run / "results" / "matrix.md").read_text(encoding="utf-8").strip(),
+        tables.markdown(summary["cells"]).strip(),
         "| stage | seconds |\n|---|---|\n"
         + "\n".join(f"| {stage} | {took:.1f} |" for stage, took in card["seconds"].items()),
     ]

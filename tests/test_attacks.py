@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conftest import RATE, clip
-from staanet.attacks import ATTACKS, PGD, Random, Staa, collate, craft, craft_batch
+from staanet.attacks import ATTACKS, PGD, UAP, Random, Staa, collate, craft, craft_batch
 from staanet.attacks.support import best_ranked, clip_noise
 from staanet.core import Budget, Clip, Targeted, Untargeted
 from staanet.errors import BudgetExceeded, InvalidInput, StaaNetError, UnusableClip
@@ -27,6 +27,10 @@ def make(name: str, budget: Budget):
     if name == "staa":
         torch.manual_seed(0)
         return Staa(generator=build_generator("small", 0.5).eval(), budget=budget)
+    if name == "uap":
+        draw = torch.Generator().manual_seed(0)
+        vector, importance = (0.1 * torch.randn(2, 1000, generator=draw)).unbind()
+        return UAP(vector=vector, importance=importance, budget=budget)
     # rounding differs between batches and many steps amplify it: a few steps show the law
     settings = {
         "one_pixel": {"population": 8, "steps": 3},

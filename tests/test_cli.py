@@ -21,8 +21,10 @@ COMMANDS = [
     "corpus",
     "train-victim",
     "train-generator",
+    "train-uap",
     "attack",
     "evaluate",
+    "sweep",
     "export",
     "report",
 ]
@@ -67,6 +69,40 @@ def test_a_run_ends_with_what_was_found_and_where_the_report_is(world):
 def test_help_has_an_example(command, tmp_path):
     done = staanet(command, "--help", cwd=tmp_path)
     assert done.returncode == 0 and f"staanet {command}" in done.stdout.split("Example:")[1]
+
+
+def test_a_universal_vector_is_learned_and_swept_beside_other_attacks(world, tmp_path):
+    corpus, victims = f"folder:{world / 'tiny'}", world / "run" / "victims"
+    done = staanet("train-uap", corpus, "--source", victims / "emo18", "--out", "v", "--steps", 2,
+                   "--batch-size", 2, "--seconds", 0.1, cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0 and "fooling rate on dev" in done.stdout, done.stderr
+    done = staanet("attack", corpus, "--attack", "uap", "--vector", "v", "--out", "a", cwd=tmp_path)
+    assert done.returncode == 0 and "answers changed" in done.stdout, done.stderr
+    done = staanet(
+        "sweep", corpus, "--source", victims / "emo18", "--target", victims / "zhao19", "--attack",
+        "uap", "--attack", "random", "--attack", "staa", "--vector", "v", "--generator",
+        world / "run" / "generators" / "emo18", "--epsilon", "0.01,0.03", "--density", "0.1,1",
+        "--clips", 1, "--out", "s", "--json", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert len(told["points"]) == 3 * 3 * 2 and (tmp_path / "s" / "sweep.pdf").is_file()
+    assert {point["target"] for point in told["points"]} == {"emo18", "zhao19"}
+
+
+@pytest.mark.parametrize(
+    "option, value, said",
+    [
+        ("--epsilon", "0.01;0.02", "is not numbers with commas between them"),
+        ("--density", "0.1,2", "less than or equal to 1"),
+        ("--attack", "pdg", "Did you mean 'pgd'"),
+        ("--attack", "uap", "Pass --vector DIR"),
+    ],
+)
+def test_a_mistake_in_a_sweep_is_told(world, tmp_path, option, value, said):
+    done = staanet("sweep", f"folder:{world / 'tiny'}", "--source", world / "run/victims/emo18",
+                   "--attack", "random", option, value, "--out", "s", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 3 and said in done.stderr and "Traceback" not in done.stderr
 
 
 def test_help_and_import_are_quick(tmp_path):

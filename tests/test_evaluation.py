@@ -83,6 +83,17 @@ def test_a_control_that_is_as_good_raises_a_flag(ones, crafted):
     assert any("no more often than the random control" in flag for flag in flags)
 
 
+def test_a_universal_vector_is_a_control_and_has_a_flag_of_its_own(ones, crafted):
+    uap = AdversarialSet(
+        crafted.clips, {"attack": "mine", "algorithm": "uap", "source": "linear", "budget": {}}
+    )
+    tame = AdversarialSet(crafted.clips[1:2], {"attack": "random", "source": "linear"})
+    summary = transfer_matrix([crafted, uap, tame], [ones]).summary
+    assert [cell["control"] for cell in summary["cells"]] == [False, True, True]
+    (flag,) = summary["flags"]
+    assert "pgd from linear fools linear no more often than the universal vector" in flag
+
+
 def test_a_set_survives_the_disk_bit_for_bit(linear, tmp_path):
     clips = [clip(0.1, 300, n, id=f"c{n}", label="up", speaker=f"s{n}") for n in range(3)]
     budget = Budget(epsilon=0.01, max_density=0.2)

@@ -16,7 +16,8 @@ from staanet.errors import FolderLocked, InvalidInput
 def tree(folder):
     """Contents of every file that does not hold times."""
     timed = {"journal.jsonl", "training.csv", "metadata.csv", "results.parquet", "summary.json",
-             "index.html", "matrix.md", "card.json", ".lock"}  # fmt: skip
+             "index.html", "matrix.md", "card.json", ".lock", "cells.csv",
+             "cells.parquet"}  # fmt: skip
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))

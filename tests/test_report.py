@@ -176,7 +176,7 @@ def cell(
     }
     return {
         "attack": made.attack, "title": made.title, "source": source, "target": target,
-        "white_box": source == target, "control": made.attack == "random", "budget": budget,
+        "white_box": source == target, "control": made.attack in ("random", "uap"), "budget": budget,
         "count": len(rows), "speakers": len(set(speakers)),
         **{name: plain(figure) for name, figure in figures.items()},
         "mean": means(rows), "mean_fooled": means([r for r, hit in zip(rows, before != after) if hit]),
@@ -659,6 +659,16 @@ def test_a_control_that_equals_the_attack_stands_beside_it(tmp_path: Path) -> No
     assert "no more often than the random control (0.0 % against 100.0 %)" in before_matrix
 
 
+def test_a_universal_vector_is_a_control_and_never_the_headline_s(tmp_path: Path) -> None:
+    uap = replace(ATTACKS[3], attack="uap", title="one universal vector", white_box=0.3)
+    made = [uap, ATTACKS[0], ATTACKS[3]]
+    run = make_run(tmp_path / "run", fake_clips(), attacks=made, parts=False)
+    (lead,) = story.headlines(facts_module.read(run))
+    assert lead.cell.attack == "staa" and lead.control and lead.control.attack == "random"
+    page = Page(report.build(run, clips=0))
+    assert "one universal vector control" in page.text
+
+
 def test_an_empty_mask_stands_beside_it_and_is_no_success(tmp_path: Path) -> None:
     empty = [replace(ATTACKS[0], density=0.0, white_box=0.0, transfer=0.0), ATTACKS[3]]
     page = Page(
@@ -770,7 +780,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
 
 
 def test_the_report_knows_no_model_and_no_attack() -> None:
-    allowed = {"errors", "audio", "storage", "metrics", "core", "report"}
+    allowed = {"errors", "audio", "storage", "metrics", "tables", "core", "report"}
     for path in Path(report.__file__).parent.glob("*.py"):
         names = [
             n

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from staanet.attacks.universal import UAP, fit_uap, looped
+from staanet import storage
+from staanet.attacks.universal import UAP, fit_uap, load_uap, looped, save_uap
 from staanet.core import Budget, Targeted, Untargeted
 from staanet.errors import InvalidInput
 
@@ -49,7 +50,8 @@ def test_a_universal_vector_reaches_its_closed_form_optimum(linear, length, targ
 def test_a_limited_universal_vector_takes_the_samples_that_count_most(linear):
     budget = Budget(epsilon=0.01, max_density=0.1)
     uap = fit_uap(linear, training_batches(linear, 40), budget, length=1600)
-    chosen = set(torch.nonzero(uap.vector)[:, 0].tolist())
+    silence = torch.zeros(1, 1600)
+    chosen = set(torch.nonzero(uap(linear, silence, Untargeted(0))[0])[:, 0].tolist())
     assert chosen == set(linear.weight.abs().topk(160).indices.tolist())
 
 
@@ -73,3 +75,31 @@ def test_a_universal_vector_says_what_it_was_learned_for(linear):
         UAP(vector=torch.ones(10), target=1)(linear, x, Untargeted(0))
     with pytest.raises(InvalidInput, match="shape"):
         UAP(vector=torch.ones(1, 10))
+
+
+@pytest.mark.parametrize("steps", [2, 5, 12])
+def test_a_learned_vector_moves_every_sample_that_it_may(linear, steps):
+    uap = fit_uap(linear, training_batches(linear, steps), Budget(epsilon=0.01), length=1600)
+    assert float(uap.vector.abs().min()) * 32768 > 1  # none would be lost on the 16-bit grid
+
+
+def test_a_vector_survives_the_disk_and_follows_epsilon(linear, tmp_path):
+    uap = fit_uap(linear, training_batches(linear, 5), Budget(epsilon=0.01), length=1600)
+    save_uap(uap, tmp_path / "v", source="linear")
+    same = load_uap(tmp_path / "v", Budget(epsilon=0.01))
+    assert torch.equal(same.vector, uap.vector) and torch.equal(same.importance, uap.importance)
+    half = load_uap(tmp_path / "v", Budget(epsilon=0.005, max_l0=7))
+    assert torch.allclose(half.vector, uap.vector / 2)
+    moved = half(linear, torch.zeros(1, 1600), Untargeted(0)) != 0
+    assert set(moved[0].nonzero()[:, 0].tolist()) == set(uap.importance.topk(7).indices.tolist())
+
+
+def test_a_vector_is_not_taken_for_something_else(linear, tmp_path):
+    storage.save_model(tmp_path / "g", kind="generator", tensors={}, card={})
+    with pytest.raises(InvalidInput, match="holds a generator, not a vector"):
+        load_uap(tmp_path / "g", Budget(epsilon=0.01))
+    save_uap(UAP(vector=torch.ones(4), budget=Budget(epsilon=0.01)), tmp_path / "v", epsilon=0)
+    with pytest.raises(InvalidInput, match="describes nothing that can be built"):
+        load_uap(tmp_path / "v", Budget(epsilon=0.01))
+    with pytest.raises(InvalidInput, match="one importance per sample"):
+        UAP(vector=torch.ones(4), importance=torch.ones(3))

@@ -355,14 +355,67 @@ def train_generator(
     _finish(card, quarantine, json_output=json_output)
 
 
+@command(
+    "train-uap",
+    "staanet train-uap emodb:data/emodb --source runs/emodb/victims/emo18 --out vector",
+)
+def train_uap(
+    corpus: CorpusName,
+    source: Annotated[
+        str, typer.Option(help="The victim to learn against: a folder, or hf:NAME-OR-FOLDER.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the vector.")],
+    epsilon: Annotated[
+        float, typer.Option(help="Largest change of a sample, of full scale 1.")
+    ] = 0.03,
+    max_density: Annotated[
+        float | None, typer.Option(help="Largest share of samples changed [default: all].")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1)] = 200,
+    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    seconds: Annotated[float, typer.Option(min=0.05, help="Length of the vector.")] = 1.0,
+    label: Annotated[str | None, typer.Option(help="Aim at this class.")] = None,
+    seed: Seed = 0,
+    protocol: Protocol = None,
+    device: Device = "cpu",
+    strict: Strict = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Learn one universal vector against a victim: the control that needs no look at a clip."""
+    from staanet import config, corpora, pipeline, storage, victims
+
+    recipe = config.checked(
+        config.VectorRecipe,
+        {
+            "epsilon": epsilon, "max_density": max_density, "steps": steps,
+            "batch_size": batch_size, "seconds": seconds,
+        },
+        where="train-uap",
+    )  # fmt: skip
+    loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
+    victim = victims.load_victim(source).to(device)
+    with storage.FolderLock(_made(out)), Bars.shown() as progress:
+        pipeline.train_uap(
+            loaded, victim, source, out, recipe=recipe, label=label, seed=seed, protocol=protocol,
+            quarantine=quarantine, progress=progress,
+        )  # fmt: skip
+        quarantine.save(out)
+    card = storage.read_card(out, "vector")
+    if not json_output:
+        _show(f"fooling rate on dev {card['dev_fooling_rate']:.3f}, epsilon {epsilon} -> {out}")
+    _finish(card, quarantine, json_output=json_output)
+
+
 @command("attack", "staanet attack speech.wav --generator runs/quick/generators/emo18 --out fooled")
 def attack(
     inputs: Annotated[
         list[str], typer.Argument(metavar="INPUT...", help="Files, folders, or KIND:PATH.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the adversarial set.")],
-    attack: Annotated[str, typer.Option(help="staa, pgd or random.")] = "staa",
+    attack: Annotated[str, typer.Option(help="staa, pgd, uap, random or another.")] = "staa",
     generator: Annotated[Path | None, typer.Option(help="Generator folder (for staa).")] = None,
+    vector: Annotated[Path | None, typer.Option(help="Folder of a vector (for uap).")] = None,
     source: Annotated[
         str | None,
         typer.Option(
@@ -397,14 +450,17 @@ def attack(
     from staanet import pipeline, storage, victims
     from staanet.config import AttackRecipe
 
-    if source is None and generator is None:
-        raise InvalidInput("no victim to attack", remedy="Pass --source VICTIM or --generator DIR")
-    victim = victims.load_victim(source) if source else pipeline.source_of(generator or Path())
+    kind, learned = ("generator", generator) if generator else ("vector", vector)
+    if source is None and learned is None:
+        raise InvalidInput(
+            "no victim to attack", remedy="Pass --source VICTIM, --generator DIR or --vector DIR"
+        )
+    victim = victims.load_victim(source) if source else pipeline.source_of(learned or Path(), kind)
     victim = victim.to(device)
-    trained = storage.read_card(generator, "generator") if generator else {}
+    trained = storage.read_card(learned, kind) if learned else {}
     if epsilon is None:
         epsilon = float(trained.get("epsilon", 0.03))
-    if max_density is None and attack == "staa":
+    if max_density is None and attack in ("staa", "uap"):
         max_density = trained.get("max_density")
     quarantine = pipeline.Quarantine(strict)
     corpus = _inputs(inputs, part, seed, out, protocol)
@@ -412,7 +468,7 @@ def attack(
         clips = pipeline.load_clips(corpus, victim, quarantine, progress)
         plan = pipeline.plan_attack(
             attack, AttackRecipe(attack=attack, epsilon=epsilon, max_density=max_density), victim,
-            generator=generator, matched=match, label=label, seed=seed, device=device,
+            generator=generator, vector=vector, matched=match, label=label, seed=seed, device=device,
         )  # fmt: skip
         made = pipeline.attack(plan, clips, out, quarantine=quarantine, progress=progress)
         quarantine.save(out)
@@ -456,6 +512,80 @@ def evaluate(
         _show(_findings(matrix.summary))
         _show(f"\n-> {out}")
     _finish(dict(matrix.summary), pipeline.Quarantine(), json_output=json_output)
+
+
+@command(
+    "sweep",
+    "staanet sweep emodb:data/emodb --source runs/emodb/victims/emo18 --attack pgd --attack random "
+    "--epsilon 0.003,0.01,0.03 --density 0.05,0.2,1 --out sweep",
+)
+def sweep(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Files, folders, or KIND:PATH.")
+    ],
+    source: Annotated[str, typer.Option(help="Victim to craft on: folder, hf: or onnx:FILE.")],
+    out: Annotated[Path, typer.Option(help="Folder for tables and the figure.")],
+    attack: Annotated[list[str], typer.Option(help="Registry name; repeat for several.")],
+    target: Annotated[
+        list[str], typer.Option(help="Another victim to transfer to; repeat for several.")
+    ] = [],  # noqa: B006
+    generator: Annotated[Path | None, typer.Option(help="Generator folder (for staa).")] = None,
+    vector: Annotated[Path | None, typer.Option(help="Folder of a vector (for uap).")] = None,
+    epsilon: Annotated[str, typer.Option(help="Comma-separated.")] = "0.003,0.01,0.03",
+    density: Annotated[str, typer.Option(help="Comma-separated.")] = "0.01,0.05,0.2,1",
+    grid: Annotated[bool, typer.Option("--grid", help="Every epsilon with every density.")] = False,
+    clips: Annotated[int, typer.Option(min=1, help="At most so many, spread over labels.")] = 50,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the audio of every point.")] = False,
+    part: Annotated[str, typer.Option(help="Of a corpus: train, dev, test or all.")] = "test",
+    seed: Seed = 0,
+    device: Device = "cpu",
+    strict: Strict = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Success against epsilon, density and SNR for several attacks, in one figure; resumable."""
+    from staanet import config, pipeline, storage, victims
+
+    recipe = config.checked(
+        config.SweepRecipe,
+        {
+            "attacks": list(dict.fromkeys(attack)), "epsilons": _numbers("--epsilon", epsilon),
+            "densities": _numbers("--density", density), "clips": clips, "grid": grid,
+        },
+        where="sweep",
+    )  # fmt: skip
+    specs = list(dict.fromkeys([source, *target]))
+    loaded = [victims.load_victim(spec).to(device) for spec in specs]
+    named = dict(zip((victim.name for victim in loaded), specs, strict=True))
+    if len(named) < len(specs):
+        raise InvalidInput(
+            f"two victims are called {_twice([victim.name for victim in loaded])}",
+            remedy="Give each victim a name of its own",
+        )
+    plan = pipeline.SweepPlan(
+        recipe=recipe, attacks={name: config.AttackRecipe(attack=name) for name in recipe.attacks},
+        source=loaded[0], targets=loaded,
+        sha256={v.name: victims.fingerprint(v, spec) for v, spec in zip(loaded, specs, strict=True)},
+        generator=generator, vectors={"uap": vector} if vector else {}, seed=seed, device=device,
+    )  # fmt: skip
+    quarantine = pipeline.Quarantine(strict)
+    corpus = _inputs(inputs, part, seed, out)
+    with storage.FolderLock(_made(out)), Bars.shown() as progress:
+        usable = pipeline.load_clips(corpus, loaded[0], quarantine, progress)
+        found = pipeline.sweep(
+            plan, usable, out, keep=keep, quarantine=quarantine, progress=progress
+        )
+        quarantine.save(out)
+    if not json_output:
+        _show(_table(
+            ["attack", "target", "epsilon", "at most", "fools", "changed", "SNR dB", "s/clip", "queries"],
+            [[r["attack"], r["target"], f"{r['epsilon']:g}", _percent(r["max_density"]),
+              f"{_percent(r['fooling_rate'])} of {r['count']}", _percent(r["density_mean"]),
+              _db(r["snr_db_mean"]), f"{r['seconds_median']:.3f}", f"{r['queries_mean']:.0f}"]
+             for r in found],
+        ))  # fmt: skip
+        _show(f"\n-> {out / 'sweep.png'}")
+    _finish({"out": str(out), "points": found}, quarantine, json_output=json_output)
 
 
 @command("export", "staanet export runs/quick/victims/emo18 --out emo18.onnx")
@@ -545,6 +675,24 @@ def _inputs(
     if protocol is not None:
         raise InvalidInput("files have no split", remedy="Drop --protocol, or attack KIND:PATH")
     return corpora.unlabelled([Path(item) for item in inputs], leave_out=out)
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidInput(
+            f"{option} '{printable(text)}' is not numbers with commas between them",
+            remedy=f"Write, say, {option} 0.01,0.03",
+        ) from None
+
+
+def _twice(names: Sequence[str]) -> str:
+    return next(name for name in names if names.count(name) > 1)
+
+
+def _percent(value: float | None) -> str:
+    return "any" if value is None else f"{100 * value:.3g} %"
 
 
 def _findings(summary: Mapping[str, Any]) -> str:

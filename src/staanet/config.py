@@ -11,12 +11,13 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from staanet.errors import InvalidInput, printable, unknown_name
 
+T = TypeVar("T")
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -82,10 +83,48 @@ class AttackRecipe:
     title: str = ""
     epsilon: Share = 0.03
     max_density: Share | None = None
+    max_l0: Count | None = None
+    """At most so many samples of a clip."""
+    clips: Count | None = None
+    """Attack no more than so many test clips, spread over labels and speakers; absent: all. An attack
+    that matches another takes that one's clips."""
     match: str = ""
     """Change, clip by clip, as many samples as this attack of the recipe did."""
     settings: dict[str, int | float | bool] = field(default_factory=dict)
     """Further fields of the attack's dataclass, such as ``steps`` of ``pgd``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorRecipe:
+    """How a universal vector (``uap``) is learned; the fields of ``settings`` of such an attack."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    epsilon: Share = 0.03
+    max_density: Share | None = None
+    steps: Count = 200
+    batch_size: Count = 8
+    seconds: Positive = 1.0
+    """Length of the vector, and of the training crops."""
+    relative_step: Positive = 0.1
+    """A step, as a share of epsilon."""
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """How much of the past gradients' mean a step keeps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepRecipe:
+    """Success against budget, for some of the recipe's attacks: epsilons at the largest density, and
+    densities at the largest epsilon."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    attacks: tuple[str, ...]
+    sources: tuple[str, ...] = ()
+    """Absent: those of the generator."""
+    epsilons: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.003, 0.01, 0.03)
+    densities: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.01, 0.05, 0.2, 1.0)
+    clips: Count = 50
+    grid: bool = False
+    """Every epsilon with every density."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +150,10 @@ class Recipe:
     generator: GeneratorRecipe
     attacks: dict[Name, AttackRecipe]
     synthetic: SyntheticRecipe = field(default_factory=SyntheticRecipe)
+    sweep: SweepRecipe | None = None
+    clip_seconds: Positive | None = None
+    """Bring every test clip to this length before it is attacked, as the paper does: short ones are
+    tiled, long ones cut. Absent: as they are."""
 
     def __post_init__(self) -> None:
         for source in self.generator.sources:
@@ -121,6 +164,12 @@ class Recipe:
                 raise unknown_name(f"match in [attacks.{key}]", attack.match, self.attacks)
             if attack.match == key:
                 raise InvalidInput(f"[attacks.{key}] matches itself", remedy="Name another attack")
+        for source in self.sweep.sources if self.sweep else ():
+            if source not in self.generator.sources:
+                raise unknown_name("source in [sweep]", source, self.generator.sources)
+        for attack_key in self.sweep.attacks if self.sweep else ():
+            if attack_key not in self.attacks:
+                raise unknown_name("attack in [sweep]", attack_key, self.attacks)
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -155,6 +204,14 @@ def parse_recipe(tree: Mapping[str, Any], *, where: object = "recipe") -> Recipe
         raise _explained(problem, where) from problem
     except InvalidInput as problem:
         raise InvalidInput(problem.what, where=where, remedy=problem.remedy) from problem
+
+
+def checked(kind: type[T], values: Mapping[str, Any], *, where: object) -> T:
+    """A dataclass of this module from plain values; ``InvalidInput`` says which is wrong and why."""
+    try:
+        return TypeAdapter(kind).validate_python(dict(values))
+    except ValidationError as problem:
+        raise _explained(problem, where) from problem
 
 
 def to_tree(recipe: Recipe) -> dict[str, Any]:
@@ -241,7 +298,9 @@ def _explained(problem: ValidationError, where: object) -> InvalidInput:
 def _type_at(path: Sequence[str]) -> Any:
     """The dataclass that a path of keys leads to."""
     named = {"victims": VictimRecipe, "attacks": AttackRecipe}
-    single = {"generator": GeneratorRecipe, "synthetic": SyntheticRecipe}
+    single = {
+        "generator": GeneratorRecipe, "sweep": SweepRecipe, "synthetic": SyntheticRecipe,
+    }  # fmt: skip
     if not path:
         return Recipe
     return named.get(path[0]) or single.get(path[0]) or Recipe

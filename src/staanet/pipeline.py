@@ -22,13 +22,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from torch import Tensor
 
-from staanet import config, corpora, metrics, report, results, storage, training
-from staanet.attacks import ATTACKS, Staa, craft_batch
-from staanet.config import AttackRecipe, GeneratorRecipe, Recipe, SyntheticRecipe, VictimRecipe
+from staanet import audio, config, corpora, metrics, report, results, storage, sweeps, training
+from staanet.attacks import ATTACKS, Staa, craft, craft_batch, fit_uap, load_uap, save_uap
+from staanet.config import (
+    AttackRecipe,
+    GeneratorRecipe,
+    Recipe,
+    SweepRecipe,
+    SyntheticRecipe,
+    VectorRecipe,
+    VictimRecipe,
+)
 from staanet.core import Attack, Budget, Clip, Corpus, Progress, Utterance, Victim, silent
 from staanet.errors import InvalidInput, UnusableClip, unknown_name
-from staanet.evaluation import machine, transfer_matrix
+from staanet.evaluation import CONTROLS, machine, spread, transfer_matrix
 from staanet.generator import build_generator, load_generator, save_generator
 from staanet.objectives import Objective
 from staanet.results import AdversarialSet, TransferMatrix
@@ -247,9 +256,67 @@ def _relative(spec: Path | str, start: Path) -> str:
     return Path(os.path.relpath(Path(spec).resolve(), start.resolve())).as_posix()
 
 
-def source_of(generator_folder: Path) -> Victim:
-    """The victim that a generator was trained against, found through the generator's card."""
-    card = storage.read_card(generator_folder, "generator")
+def train_uap(
+    corpus: Corpus, source: Victim, source_spec: Path | str, out: Path, *, recipe: VectorRecipe,
+    label: str | None = None, seed: int = 0, protocol: str | None = None,
+    quarantine: Quarantine | None = None, progress: Progress = silent,
+) -> None:  # fmt: skip
+    """Learn one universal vector for ``source`` on the corpus's train part; dev clips judge it.
+
+    ``source_spec`` is what ``load_victim`` made it from; with ``label`` it aims at that class.
+    """
+    if label is not None and label not in source.labels:
+        raise unknown_name("class", label, source.labels)
+    train, dev, _ = corpus.split(seed, protocol)
+    source_sha256 = fingerprint(source, source_spec)
+    inputs = {"corpus": corpus.name, "split": train.split_hash, "seed": seed, "label": label,
+              "source": source_sha256, "recipe": asdict(recipe)}  # fmt: skip
+    if is_done(out, "vector", inputs):
+        return
+    put_aside = quarantine if quarantine is not None else Quarantine()
+    clips = [load_clips(part, source, put_aside, progress) for part in (train, dev)]
+    schedule = training.Schedule(
+        steps=recipe.steps, batch_size=recipe.batch_size, seconds=recipe.seconds, seed=seed
+    )
+    crops = training.Crops(clips[0], schedule)
+
+    def batches() -> Iterable[tuple[Tensor, None]]:
+        for step in range(recipe.steps):
+            yield crops.draw(step)[0].to(source.device), None
+            progress(f"universal vector on {source.name}", step + 1, recipe.steps, "")
+
+    uap = fit_uap(
+        source, batches(), Budget(epsilon=recipe.epsilon, max_density=recipe.max_density),
+        length=round(recipe.seconds * source.sample_rate), relative_step=recipe.relative_step,
+        decay=recipe.decay, target=None if label is None else source.labels.index(label),
+    )  # fmt: skip
+    made = craft(uap, source, clips[1], label=label, progress=progress)
+    judged = transfer_matrix([made], [source], progress=progress).cells[0]
+    save_uap(
+        uap, out, inputs=_normal(inputs), source=source.name, label=label,
+        source_folder=_relative(source_spec, out), source_sha256=source_sha256,
+        max_density=recipe.max_density, dev_fooling_rate=judged["fooling_rate"]["value"],
+        machine=machine(),
+    )  # fmt: skip
+
+
+def vector_recipe(key: str, attacks: Mapping[str, AttackRecipe]) -> VectorRecipe:
+    """How the vector of a recipe's attack ``key`` is learned: at the density that it will have."""
+    own = attacks[key]
+    matched = attacks[own.match].max_density if own.match else None
+    known = {f.name for f in dataclasses.fields(VectorRecipe)} - {"epsilon", "max_density"}
+    for setting in own.settings:
+        if setting not in known:
+            raise unknown_name("setting of uap", setting, known)
+    settings = {
+        "epsilon": own.epsilon, "max_density": own.max_density or matched, **own.settings
+    }  # fmt: skip
+    return config.checked(VectorRecipe, settings, where=f"[attacks.{key}]")
+
+
+def source_of(generator_folder: Path, kind: str = "generator") -> Victim:
+    """The victim that a generator or a vector was trained against, found through its card."""
+    card = storage.read_card(generator_folder, kind)
     spec = str(card.get("source_folder", ""))
     place = spec if spec.startswith("hf:") else generator_folder / spec
     if isinstance(place, Path) and not (place / "card.json").exists():
@@ -263,7 +330,7 @@ def source_of(generator_folder: Path) -> Victim:
         raise InvalidInput(
             f"its source at {card.get('source_folder')} was trained again since",
             where=generator_folder,
-            remedy="Train the generator again, or pass --source VICTIM",
+            remedy=f"Train the {kind} again, or pass --source VICTIM",
         )
     return victim
 
@@ -279,6 +346,8 @@ class Plan:
     label: str | None = None
     matched: Path | None = None
     """An adversarial set whose number of changed samples is the limit, clip by clip."""
+    of: int | None = None
+    """How many clips the attacked ones were chosen from, where not all were."""
     inputs: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -312,6 +381,8 @@ def attack(
         "budget": asdict(plan.attack.budget), "matched": plan.matched.name if plan.matched else None,
         "inputs": _normal(inputs), "machine": machine(), "quarantined": quarantine.rows,
     }  # fmt: skip
+    if plan.of is not None:
+        card["chosen"] = f"{len(clips)} of {plan.of} clips, spread over labels and speakers"
     results.write_set(out, rows.values(), card)
     (out / "journal.jsonl").unlink(missing_ok=True)
     return AdversarialSet.load(out)
@@ -335,25 +406,39 @@ def _within(made: Attack, limits: Mapping[str, int] | None, clip: Clip) -> Attac
         return made
     if clip.id not in limits:
         raise UnusableClip("is not in the matched set", where=clip.id, remedy="Attack it there too")
-    changed: Attack = replace(made, budget=replace(made.budget, max_l0=limits[clip.id]))  # type: ignore[type-var]
+    own = made.budget.max_l0
+    most = limits[clip.id] if own is None else min(own, limits[clip.id])
+    changed: Attack = replace(made, budget=replace(made.budget, max_l0=most))  # type: ignore[type-var]
     return changed
 
 
 def plan_attack(
     key: str, recipe: AttackRecipe, source: Victim, *, generator: Path | None = None,
-    matched: Path | None = None, label: str | None = None, seed: int = 0, device: str = "cpu",
+    vector: Path | None = None, matched: Path | None = None, label: str | None = None, seed: int = 0, device: str = "cpu",
 ) -> Plan:  # fmt: skip
     """An attack of a recipe (or of the command line) with everything it needs."""
     name = recipe.attack or key
     if name not in ATTACKS:
         raise unknown_name("attack", name, ATTACKS)
-    budget = Budget(epsilon=recipe.epsilon, max_density=recipe.max_density)
-    inputs: dict[str, Any] = {"recipe": asdict(recipe), "source": source.name, "seed": seed}
+    budget = Budget(epsilon=recipe.epsilon, max_density=recipe.max_density, max_l0=recipe.max_l0)
+    told = asdict(recipe)
+    for setting in ("clips", "max_l0"):
+        if told[setting] is None:  # most attacks have neither, and their cards say nothing of it
+            del told[setting]
+    inputs: dict[str, Any] = {"recipe": told, "source": source.name, "seed": seed}
     if name == "staa":
         if generator is None:
             raise InvalidInput("the attack staa needs a generator", remedy="Pass --generator DIR")
         inputs["generator"] = storage.read_card(generator, "generator")["sha256"]
         made: Attack = Staa(generator=load_generator(generator).to(device), budget=budget)
+    elif name == "uap":
+        if vector is None:
+            raise InvalidInput(
+                "the attack uap needs a universal vector",
+                remedy="Pass --vector DIR, learned by staanet train-uap",
+            )
+        inputs["vector"] = storage.read_card(vector, "vector")["sha256"]
+        made = load_uap(vector, budget)
     else:
         made = _with_settings(name, recipe, budget, seed)
     if matched is not None:
@@ -394,6 +479,105 @@ def evaluate(
     return matrix
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepPlan:
+    """What a sweep is made of; ``sha256`` names each victim's weights, ``vectors`` each uap's."""
+
+    recipe: SweepRecipe
+    attacks: Mapping[str, AttackRecipe]
+    source: Victim
+    targets: Sequence[Victim]
+    sha256: Mapping[str, str]
+    generator: Path | None = None
+    vectors: Mapping[str, Path] = field(default_factory=dict)
+    seed: int = 0
+    device: str = "cpu"
+
+    def attack(self, point: sweeps.Point) -> Plan:
+        """The attack of a point, its own limits replaced by the point's."""
+        own = replace(
+            self.attacks[point.attack], epsilon=point.epsilon, max_density=point.max_density,
+            max_l0=None, clips=None, match="",
+        )  # fmt: skip
+        return plan_attack(
+            point.attack, own, self.source, generator=self.generator,
+            vector=self.vectors.get(point.attack), seed=self.seed, device=self.device,
+        )  # fmt: skip
+
+    def about(self) -> dict[str, sweeps.About]:
+        """Titles without what a recipe says of samples behind the first comma."""
+        return {
+            key: sweeps.About(
+                title=(self.attacks[key].title or key).split(",")[0],
+                control=name in CONTROLS, minimising=name in sweeps.MINIMISING,
+            )
+            for key, name in self.names().items()
+        }  # fmt: skip
+
+    def names(self) -> dict[str, str]:
+        """The registry name of each attack."""
+        return {key: self.attacks[key].attack or key for key in self.recipe.attacks}
+
+
+def sweep(
+    plan: SweepPlan, clips: Sequence[Clip], out: Path, *, keep: bool = False,
+    quarantine: Quarantine, progress: Progress = silent,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Success against budget into ``out``: tables, the figure, and with ``keep`` the audio.
+
+    Returns a row per point and target. A killed sweep goes on with the next clip.
+    """
+    shortest = max(victim.minimum_samples for victim in plan.targets)
+    for clip in clips:
+        if len(clip.samples) < shortest:
+            quarantine.add(clip.id, UnusableClip(
+                f"{len(clip.samples)} samples; a victim of this sweep needs {shortest}",
+                where=clip.id, remedy="Drop it or give a longer clip",
+            ))  # fmt: skip
+    usable = [clip for clip in clips if len(clip.samples) >= shortest]
+    chosen = spread(usable, plan.recipe.clips)
+    if not chosen:
+        raise InvalidInput("no clip to attack", where=out, remedy="Give at least one usable clip")
+    wanted = sweeps.points(
+        plan.names(), plan.recipe.epsilons, plan.recipe.densities, grid=plan.recipe.grid
+    )
+    inputs = _normal(
+        {
+            "attacks": {p.name: dict(plan.attack(p).inputs) for p in wanted}, "keep": keep,
+            "victims": dict(plan.sha256), "source": plan.source.name,
+            "targets": [target.name for target in plan.targets], "clips": _fingerprint(chosen),
+        }
+    )  # fmt: skip
+    if is_done(out, "sweep", inputs):
+        return sweeps.load(out)
+    out.mkdir(parents=True, exist_ok=True)
+    journal = storage.Journal(out / "journal.jsonl")
+    before = journal.records()
+    if before and before[0].get("inputs") != inputs:
+        raise InvalidInput(
+            "holds an unfinished sweep of something else", where=out,
+            remedy="Choose another --out, or delete that folder",
+        )  # fmt: skip
+    if not before:
+        journal.append({"inputs": inputs})
+    rows = sweeps.sweep(
+        wanted, lambda point: plan.attack(point).attack, plan.about(), plan.source, plan.targets,
+        chosen, journal=journal, keep=out / "audio" if keep else None, progress=progress,
+    )  # fmt: skip
+    found = sweeps.save(rows, out)
+    report.draw_sweep(out, plan.source.name)
+    storage.write_card(
+        out,
+        {
+            "kind": "sweep", "source": plan.source.name, "inputs": inputs, "machine": machine(),
+            "chosen": f"{len(chosen)} of {len(clips)} clips, spread over labels and speakers",
+            "quarantined": quarantine.rows,
+        },
+    )  # fmt: skip
+    (out / "journal.jsonl").unlink(missing_ok=True)
+    return found
+
+
 # ---------------------------------------------------------------- a whole recipe
 
 
@@ -406,6 +590,8 @@ def run(
     Raises ``InvalidInput`` where ``out`` holds another recipe's run, ``FolderLocked`` where another
     process works in it.
     """
+    for key in recipe.attacks:
+        _check_attack(key, recipe.attacks)
     if recipe.protocol is not None and recipe.corpus != "synthetic:":  # wrong: nothing is written
         corpora.load_corpus(recipe.corpus).split(recipe.seed, recipe.protocol)
     out.mkdir(parents=True, exist_ok=True)
@@ -427,6 +613,7 @@ def run(
             for name, one in recipe.victims.items()
         }  # fmt: skip
         sets: list[Path] = []
+        sha256 = {n: fingerprint(one, out / "victims" / n) for n, one in victims.items()}
         for source in recipe.generator.sources:
             folder = out / "generators" / source
             journal(
@@ -440,19 +627,50 @@ def run(
             )  # fmt: skip
             held_out = corpus.split(recipe.seed, recipe.protocol)[2]
             test = load_clips(held_out, victims[source], quarantine, progress)
+            test = _of_length(test, recipe.clip_seconds)
             for key in _in_order(recipe.attacks):
                 one = recipe.attacks[key]
+                vector = out / "vectors" / f"{key}__{source}"
+                if (one.attack or key) == "uap":
+                    journal(
+                        f"train-uap {key} on {source}",
+                        partial(
+                            train_uap,
+                            corpus, victims[source], out / "victims" / source, vector,
+                            recipe=vector_recipe(key, recipe.attacks), seed=recipe.seed,
+                            protocol=recipe.protocol, quarantine=quarantine, progress=progress,
+                        ),
+                    )  # fmt: skip
                 target = out / "adversarial" / f"{key}__{source}"
                 matched = out / "adversarial" / f"{one.match}__{source}" if one.match else None
                 plan = plan_attack(
-                    key, one, victims[source], generator=folder, matched=matched, seed=recipe.seed,
-                    device=device,
+                    key, one, victims[source], generator=folder, vector=vector, matched=matched,
+                    seed=recipe.seed, device=device,
                 )  # fmt: skip
+                limit = _clip_limit(key, recipe.attacks)
+                clips = test if limit is None else spread(test, limit)
+                if len(clips) < len(test):
+                    plan = replace(plan, of=len(test))
                 journal(
                     f"attack {key} from {source}",
-                    partial(attack, plan, test, target, quarantine=quarantine, progress=progress),
+                    partial(attack, plan, clips, target, quarantine=quarantine, progress=progress),
                 )
                 sets.append(target)
+            if recipe.sweep is not None and source in (recipe.sweep.sources or [source]):
+                others = [one for name, one in victims.items() if name != source]
+                swept = SweepPlan(
+                    recipe=recipe.sweep, attacks=recipe.attacks, source=victims[source],
+                    targets=[victims[source], *others], sha256=sha256, generator=folder,
+                    vectors={k: out / "vectors" / f"{k}__{source}" for k in recipe.attacks},
+                    seed=recipe.seed, device=device,
+                )  # fmt: skip
+                journal(
+                    f"sweep from {source}",
+                    partial(
+                        sweep, swept, test, out / "sweeps" / source, quarantine=quarantine,
+                        progress=progress,
+                    ),
+                )  # fmt: skip
         matrix = journal(
             "evaluate",
             lambda: evaluate(sets, list(victims.values()), out / "results", progress=progress),
@@ -461,6 +679,34 @@ def run(
         _write_run_card(recipe, corpus, out, command, journal.seconds())
         journal("report", lambda: report.build(out, progress=progress))
         return matrix, quarantine
+
+
+def _check_attack(key: str, attacks: Mapping[str, AttackRecipe]) -> None:
+    """Before hours of training: an attack that does not exist, or a setting that it does not have."""
+    name = attacks[key].attack or key
+    if name not in ATTACKS:
+        raise unknown_name(f"attack in [attacks.{key}]", name, ATTACKS)
+    if name == "uap":
+        vector_recipe(key, attacks)
+    elif name != "staa":
+        _with_settings(name, attacks[key], Budget(epsilon=attacks[key].epsilon), 0)
+
+
+def _of_length(clips: list[Clip], seconds: float | None) -> list[Clip]:
+    """Every clip tiled or cut to ``seconds``; as they are where it is None."""
+    if seconds is None:
+        return clips
+    return [
+        replace(c, samples=audio.fit_length(c.samples, round(seconds * c.sample_rate)))
+        for c in clips
+    ]
+
+
+def _clip_limit(key: str, attacks: Mapping[str, AttackRecipe]) -> int | None:
+    """How many clips an attack is given: its own limit, or that of the attack it matches if less."""
+    own, match = attacks[key].clips, attacks[key].match
+    limits = [own, _clip_limit(match, attacks) if match else None]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _claim(recipe: Recipe, out: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from staanet import audio, metrics, storage
+from staanet import audio, metrics, storage, tables
 from staanet.core import Clip, Samples
 from staanet.errors import InvalidInput
 
@@ -219,11 +218,6 @@ def _harmless(value: object) -> object:
 
 # ---------------------------------------------------------------- the transfer matrix
 
-RATES = (
-    "fooling_rate", "attack_success_rate", "uar_before", "uar_after", "accuracy_before",
-    "accuracy_after",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class TransferMatrix:
@@ -244,53 +238,39 @@ class TransferMatrix:
         raise KeyError((attack, source, target))
 
     def save(self, folder: Path | str) -> None:
-        """Write ``results.parquet``, ``matrix.md`` and, last, ``summary.json``."""
-        import pandas
-
+        """Write ``results.parquet`` (a row per clip), ``cells.parquet`` and ``cells.csv`` (a row per
+        cell), ``matrix.md``, ``matrix.tex`` and, last, ``summary.json``."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        pandas.DataFrame(list(self.rows)).to_parquet(buffer, index=False)
-        storage.write_bytes(folder / "results.parquet", buffer.getvalue())
-        storage.write_text(folder / "matrix.md", self.to_markdown())
+        write_parquet(folder / "results.parquet", self.rows)
+        cells = tables.tidy(self.cells)
+        write_parquet(folder / "cells.parquet", cells)
+        columns = list(cells[0]) if cells else []
+        storage.write_text(folder / "cells.csv", table(columns, cells))
+        storage.write_text(folder / "matrix.md", tables.document(self.cells))
+        storage.write_text(folder / "matrix.tex", self.to_latex())
         storage.write_json(folder / "summary.json", dict(self.summary))
 
-    def to_markdown(self) -> str:
-        """The matrix as a Markdown table: fooling rate in per cent with its 95 % interval."""
-        targets = list(dict.fromkeys(cell["target"] for cell in self.cells))
-        lines = [
-            "| attack | source | " + " | ".join(targets) + " | density | l0 | snr_db | seconds |",
-            "|---|---|" + "---|" * (len(targets) + 4),
-        ]
-        pairs = dict.fromkeys((cell["attack"], cell["source"]) for cell in self.cells)
-        for attack, source in pairs:
-            own = {
-                c["target"]: c for c in self.cells if (c["attack"], c["source"]) == (attack, source)
-            }
-            some = next(iter(own.values()))
-            shown = [_rate_cell(own[t]) if t in own else "" for t in targets]
-            mean = some["mean"]
-            lines.append(
-                f"| {some['title']} | {source} | {' | '.join(shown)} | {_number(mean['density'], 3)} | "
-                f"{_number(mean['l0'], 0)} | {_number(mean['snr_db'], 1)} | "
-                f"{_number(some['seconds_median'], 4)} |"
-            )
-        return "\n".join(lines) + "\n"
+    def to_markdown(self, metric: str = "fooling_rate") -> str:
+        """The matrix as a Markdown table, in per cent with 95 % intervals and N.
+
+        ``metric`` is one of ``tables.METRICS``: fooling_rate, attack_success_rate or uar_after.
+        """
+        return tables.markdown(self.cells, metric)
+
+    def to_latex(self, metric: str = "fooling_rate") -> str:
+        """The matrix as a booktabs table, its caption telling the budgets."""
+        return tables.latex(self.cells, metric)
+
+    def to_parquet(self, path: Path | str) -> None:
+        """Write one flat row per cell: names, budget, rates with interval and N, means."""
+        write_parquet(Path(path), tables.tidy(self.cells))
 
 
-def _rate_cell(cell: Mapping[str, Any]) -> str:
-    estimate = cell["fooling_rate"]
-    if estimate["value"] is None:
-        return f"n/a (0 of {cell['count']})"
-    text = f"{100 * estimate['value']:.1f} %"
-    if estimate["low"] is not None:
-        text += f" [{100 * estimate['low']:.0f}, {100 * estimate['high']:.0f}]"
-    return (
-        text
-        + (" (white box)" if cell["white_box"] else "")
-        + (" (control)" if cell["control"] else "")
-    )
+def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows as a Parquet file, whole or not at all."""
+    import pandas
 
-
-def _number(value: float | None, digits: int) -> str:
-    return "n/a" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+    buffer = io.BytesIO()
+    pandas.DataFrame(list(rows)).to_parquet(buffer, index=False)
+    storage.write_bytes(path, buffer.getvalue())

@@ -9,11 +9,12 @@ from staanet.attacks.search import OnePixel, SparseRS
 from staanet.attacks.sparse import VFGA, SigmaZero, SparseFool
 from staanet.attacks.spgd import SparsePGD
 from staanet.attacks.staa import Staa, chosen
-from staanet.attacks.universal import UAP, fit_uap
+from staanet.attacks.universal import UAP, fit_uap, load_uap, save_uap
 
 __all__ = [
     "ATTACKS", "FGSM", "MIFGSM", "OnePixel", "PGD", "Random", "SigmaZero", "SparseFool", "SparsePGD",
     "SparseRS", "Staa", "UAP", "VFGA", "VMIFGSM", "chosen", "collate", "craft", "craft_batch", "fit_uap",
+    "load_uap", "save_uap",
 ]  # fmt: skip
 
 ATTACKS = {
@@ -27,6 +28,7 @@ ATTACKS = {
     "sparsefool": SparseFool,
     "spgd": SparsePGD,
     "staa": Staa,
+    "uap": UAP,
     "vfga": VFGA,
     "vmi_fgsm": VMIFGSM,
 }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from staanet import audio
+from staanet import audio, storage
 from staanet.attacks.support import best_ranked
 from staanet.core import Budget, Goal, Targeted, Untargeted, Victim, valid
 from staanet.errors import InvalidInput
@@ -20,9 +22,12 @@ class UAP:
 
     ``vector [V]`` is repeated from a clip's first sample to its last. Neither source nor goal is
     asked: what the vector does was learned by ``fit_uap``, and ``target`` says towards which class.
+    Where the budget allows fewer samples than a clip has, those of the highest ``importance [V]``
+    move (absent: the largest ones).
     """
 
     vector: Tensor
+    importance: Tensor | None = None
     budget: Budget = Budget(epsilon=0.03)
     target: int | None = None
 
@@ -31,6 +36,12 @@ class UAP:
             raise InvalidInput(
                 f"a universal vector of shape {tuple(self.vector.shape)} cannot be repeated",
                 remedy="Give one row of samples, [V], such as fit_uap returns",
+            )
+        if self.importance is not None and self.importance.shape != self.vector.shape:
+            raise InvalidInput(
+                f"a vector of {len(self.vector)} samples with an importance of shape "
+                f"{tuple(self.importance.shape)}",
+                remedy="Give one importance per sample, [V], such as fit_uap returns",
             )
 
     def __call__(
@@ -44,7 +55,8 @@ class UAP:
             )
         epsilon = self.budget.steps / audio.FULL_SCALE
         delta = looped(self.vector.to(x), x.shape[1]).clamp(-epsilon, epsilon).expand_as(x)
-        support = best_ranked(delta.abs(), self.budget, lengths)
+        ranked = self.vector.abs() if self.importance is None else self.importance
+        support = best_ranked(looped(ranked.to(x), x.shape[1]).expand_as(x), self.budget, lengths)
         return (x + delta * support).clamp(-1, 1)
 
 
@@ -83,7 +95,35 @@ def fit_uap(
         mean = decay * mean + (1 - decay) * gradient
         vector = (vector - relative_step * epsilon * mean.sign()).clamp(-epsilon, epsilon)
         support = best_ranked(mean.abs()[None], budget)[0].to(vector)
-    return UAP(vector=(vector * support).detach(), budget=budget, target=target)
+    step = relative_step * epsilon
+    back = (
+        vector.abs() < step / 2
+    )  # walked back to 0: moved once more, so that no sample stands still
+    vector = torch.where(back, -step * mean.sign(), vector)
+    return UAP(vector=vector.detach(), importance=mean.abs(), budget=budget, target=target)
+
+
+def save_uap(uap: UAP, folder: Path | str, **card: Any) -> None:
+    """Write the vector and its importance as ``model.safetensors``, then ``card.json``."""
+    importance = uap.vector.abs() if uap.importance is None else uap.importance
+    tensors = {"vector": uap.vector, "importance": importance}
+    told = {"epsilon": uap.budget.epsilon, "target": uap.target, **card}
+    storage.save_model(folder, kind="vector", tensors=tensors, card=told)
+
+
+def load_uap(folder: Path | str, budget: Budget) -> UAP:
+    """A saved vector, its change scaled from the epsilon that it was learned at to the budget's.
+
+    Raises ``InvalidInput`` where the folder holds no vector, or a damaged one.
+    """
+    tensors, card = storage.load_model(folder, kind="vector")
+    return storage.build_from_card(
+        lambda: UAP(
+            vector=tensors["vector"] * (budget.epsilon / float(card["epsilon"])),
+            importance=tensors["importance"], budget=budget, target=card["target"],
+        ),
+        folder,
+    )  # fmt: skip
 
 
 def _goal(source: Victim, x: Tensor, lengths: Tensor | None, target: int | None) -> Goal:

@@ -1,7 +1,7 @@
 """From results on disk to one HTML page with sound; never touches a model or an attack.
 
 ``build`` reads a run folder, holds every figure against the audio files, and writes
-``report/index.html`` (self-contained), ``report/figures/`` and ``report/matrix.md``.
+``report/index.html`` (self-contained), ``report/figures/``, ``report/matrix.md`` and ``matrix.tex``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from staanet.report.page import ClipView
     from staanet.report.story import Headline
 
-__all__ = ["build"]
+__all__ = ["build", "draw_sweep"]
 
 
 def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
@@ -26,7 +26,7 @@ def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
     Shows ``clips`` fooled clips and one that held. Raises ``InvalidInput`` where there are no
     results, or where a figure is not that of the files, and then writes nothing.
     """
-    from staanet.report import facts, figures, page, story, tables
+    from staanet.report import facts, figures, page, story, sweeps, tables
     from staanet.report.verify import verify
 
     found = facts.read(Path(run))
@@ -38,10 +38,12 @@ def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
         heat=figures.heat_map(found),
         victims=figures.victim_curves(found.victims),
         generators=figures.generator_curves(found.generators),
+        sweeps=[sweeps.chart(swept) for swept in sweeps.of_run(Path(run))],
     )
     html = page.render(found, leads, views, drawn, unverified)
     files: dict[str, bytes] = {f"clip-{view.shown.id}.png": view.png for view in views}
-    for picture in (drawn.forest, drawn.heat, drawn.victims, drawn.generators):
+    charts = (drawn.forest, drawn.heat, drawn.victims, drawn.generators)
+    for picture in (*charts, *drawn.sweeps):
         if picture:
             files |= {f"{picture.name}.png": picture.png, f"{picture.name}.svg": picture.svg}
     out = Path(run) / "report"
@@ -53,8 +55,16 @@ def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
         storage.write_bytes(out / "figures" / name, data)
     matrix = [tables.to_markdown(t) for t in (tables.matrix(found), tables.effects(found))]
     storage.write_text(out / "matrix.md", "\n".join(matrix))
+    storage.write_text(out / "matrix.tex", found.latex)
     storage.write_text(out / "index.html", html)
     return out / "index.html"
+
+
+def draw_sweep(folder: Path, source: str) -> None:
+    """Write ``sweep.png``, ``.svg`` and ``.pdf`` beside the tables of a sweep in ``folder``."""
+    from staanet.report import sweeps
+
+    sweeps.write(folder, sweeps.tables_of(folder, source))
 
 
 def _views(run: Run, lead: Headline, number: int, progress: Progress) -> list[ClipView]:

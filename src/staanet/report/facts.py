@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from staanet import storage
+from staanet import storage, tables
 from staanet.core import Budget
 from staanet.errors import InvalidInput
 from staanet.metrics import Estimate
@@ -61,6 +61,8 @@ class Cell:
     untouched: int
     seconds: float | None
     """Median time to make one clip."""
+    queries: float | None = None
+    """Mean number of the source's answers that one clip took."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -139,6 +141,8 @@ class Run:
     machine: str
     quarantined: Sequence[tuple[str, str]]
     flags: Sequence[str]
+    latex: str
+    """The matrix of fooling rates for a paper."""
 
     @property
     def name(self) -> str:
@@ -174,6 +178,7 @@ def read(folder: Path) -> Run:
         if summary["schema"] != 1:
             raise ValueError(f"schema {summary['schema']}, this staanet knows 1")
         cells = tuple(_cell(raw) for raw in summary["cells"])
+        latex = tables.latex(summary["cells"])
         labels = {name: [str(x) for x in t["labels"]] for name, t in summary["targets"].items()}
         if not cells:
             raise ValueError("it has no cells")
@@ -195,6 +200,7 @@ def read(folder: Path) -> Run:
         machine=str(summary.get("machine") or ""),
         quarantined=sorted(quarantined),
         flags=flags,
+        latex=latex,
     )
 
 
@@ -264,6 +270,7 @@ def _cell(raw: Mapping[str, Any]) -> Cell:
         mean_fooled=_distances((raw.get("mean_fooled") or {}).get),
         untouched=int(raw["untouched"]),
         seconds=_number(raw.get("seconds_median")),
+        queries=_number(raw.get("queries_mean")),
     )
 
 

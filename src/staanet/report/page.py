@@ -52,6 +52,7 @@ class Drawn:
     heat: Picture
     victims: Picture | None
     generators: Picture | None
+    sweeps: Sequence[Picture] = ()
 
 
 def render(

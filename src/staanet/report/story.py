@@ -11,6 +11,8 @@ from staanet.report.facts import Cell, Row, Run, speakers_of_parts
 
 METHOD = "staa"
 """Registry name of the attack that this package is about."""
+UNIVERSAL = "uap"
+"""Registry name of the control that is one vector for all clips."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class Headline:
 
     cell: Cell
     control: Cell | None
-    """Random changes of the same size and number."""
+    """Random changes, if possible of the same size and number."""
     rival: Cell | None
     """The attack that changed the same number of samples (PGD)."""
 
@@ -38,7 +40,7 @@ def headlines(run: Run) -> list[Headline]:
         found.append(
             Headline(
                 cell,
-                _best([c for c in beside if c.control], run, cell),
+                _control(run, cell, [c for c in beside if c.control]),
                 _best([c for c in beside if _same_samples(run, c, cell)], run, cell),
             )
         )
@@ -51,6 +53,16 @@ def _leading_attack(run: Run) -> str:
         return cell.control, (crafted.algorithm if crafted else cell.attack) != METHOD
 
     return min(run.cells, key=rank).attack if run.cells else ""
+
+
+def _control(run: Run, headline: Cell, controls: Sequence[Cell]) -> Cell | None:
+    """Noise rather than a universal vector, which knows what its training clips have in common."""
+
+    def universal(cell: Cell) -> bool:
+        crafted = run.crafted.get(cell.key)
+        return (crafted.algorithm if crafted else cell.attack) == UNIVERSAL
+
+    return _best([c for c in controls if not universal(c)], run, headline)
 
 
 def _best(cells: Sequence[Cell], run: Run, headline: Cell) -> Cell | None:

@@ -73,6 +73,7 @@ def matrix(run: Run) -> Table:
     """Fooling rates: a row per source and attack, a column per target, then what it cost."""
     head = ["crafted on", "attack", *(f"on {target}" for target in run.targets)]
     head += ["samples changed", "l0", "SNR", "peak ratio", "largest change", "time per clip"]
+    head += ["queries per clip"]
     rows = []
     for attack, source in run.sets:
         own = {cell.target: cell for cell in run.cells if cell.key == (attack, source)}
@@ -108,6 +109,7 @@ def _costs(cell: Cell) -> list[Entry]:
         Entry(number(mean.peak_ratio_db, 1, "dB")),
         Entry(number(mean.linf, 4)),
         Entry(words.seconds(cell.seconds)),
+        Entry(number(cell.queries, 0)),
     ]
 
 
