@@ -106,6 +106,10 @@ class Recipe:
     generator: GeneratorRecipe
     attacks: dict[Name, AttackRecipe]
     synthetic: SyntheticRecipe = field(default_factory=SyntheticRecipe)
+    channels: tuple[str, ...] = ()
+    """Codecs, rooms and the like (``NAME[:SETTING]``) after which the matrix is told once more."""
+    perceptual: bool = False
+    """Whether each adversarial clip is also judged by models of hearing (extra ``perceptual``)."""
 
     def __post_init__(self) -> None:
         for source in self.generator.sources:

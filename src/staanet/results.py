@@ -227,7 +227,7 @@ RATES = (
 
 @dataclass(frozen=True)
 class TransferMatrix:
-    """Cells (attack, source, target) with rates, intervals and counts, and the rows behind them."""
+    """Cells (attack, source, target, channel) with rates, intervals, counts; the rows behind them."""
 
     rows: Sequence[Mapping[str, Any]]
     summary: Mapping[str, Any]
@@ -236,12 +236,18 @@ class TransferMatrix:
     def cells(self) -> list[Mapping[str, Any]]:
         return list(self.summary["cells"])
 
-    def cell(self, attack: str, source: str, target: str) -> Mapping[str, Any]:
+    def after(self, channel: str) -> list[Mapping[str, Any]]:
+        """The cells of one channel; ``pcm16`` is the files as they are."""
+        return [cell for cell in self.cells if cell.get("channel", "pcm16") == channel]
+
+    def cell(
+        self, attack: str, source: str, target: str, channel: str = "pcm16"
+    ) -> Mapping[str, Any]:
         """One cell; ``KeyError`` where it was not evaluated."""
-        for cell in self.cells:
+        for cell in self.after(channel):
             if (cell["attack"], cell["source"], cell["target"]) == (attack, source, target):
                 return cell
-        raise KeyError((attack, source, target))
+        raise KeyError((attack, source, target, channel))
 
     def save(self, folder: Path | str) -> None:
         """Write ``results.parquet``, ``matrix.md`` and, last, ``summary.json``."""
@@ -256,17 +262,16 @@ class TransferMatrix:
         storage.write_json(folder / "summary.json", dict(self.summary))
 
     def to_markdown(self) -> str:
-        """The matrix as a Markdown table: fooling rate in per cent with its 95 % interval."""
-        targets = list(dict.fromkeys(cell["target"] for cell in self.cells))
+        """The matrix of the files as they are, in Markdown: fooling rate in per cent, 95 % interval."""
+        cells = self.after("pcm16")
+        targets = list(dict.fromkeys(cell["target"] for cell in cells))
         lines = [
             "| attack | source | " + " | ".join(targets) + " | density | l0 | snr_db | seconds |",
             "|---|---|" + "---|" * (len(targets) + 4),
         ]
-        pairs = dict.fromkeys((cell["attack"], cell["source"]) for cell in self.cells)
+        pairs = dict.fromkeys((cell["attack"], cell["source"]) for cell in cells)
         for attack, source in pairs:
-            own = {
-                c["target"]: c for c in self.cells if (c["attack"], c["source"]) == (attack, source)
-            }
+            own = {c["target"]: c for c in cells if (c["attack"], c["source"]) == (attack, source)}
             some = next(iter(own.values()))
             shown = [_rate_cell(own[t]) if t in own else "" for t in targets]
             mean = some["mean"]
