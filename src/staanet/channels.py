@@ -17,11 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from staanet import audio
-from staanet.core import Samples
+from staanet.core import NO_CHANNEL, Samples
 from staanet.errors import InvalidInput, printable, unknown_name
-
-NO_CHANNEL = "pcm16"
-"""The file as it is."""
 
 _BLOCK = 4096  # frames written at a time: 130 s of Vorbis in one call crash libsndfile 1.2.2
 _TAIL_S = 0.05  # zeros appended before resampling, so that the last samples survive both filters

@@ -20,8 +20,8 @@ import torch
 
 from staanet import metrics
 from staanet.attacks import collate
-from staanet.channels import NO_CHANNEL, Channel, clip_seed, parse_channel
-from staanet.core import Progress, Victim, silent
+from staanet.channels import Channel, clip_seed, parse_channel
+from staanet.core import NO_CHANNEL, Progress, Victim, silent
 from staanet.metrics import Estimate
 from staanet.perception import Score
 from staanet.results import AdversarialClip, AdversarialSet, TransferMatrix

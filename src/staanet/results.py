@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from staanet import audio, metrics, storage
-from staanet.core import Clip, Samples
+from staanet.core import NO_CHANNEL, Clip, Samples
 from staanet.errors import InvalidInput
 
 COLUMNS = (
@@ -238,10 +238,10 @@ class TransferMatrix:
 
     def after(self, channel: str) -> list[Mapping[str, Any]]:
         """The cells of one channel; ``pcm16`` is the files as they are."""
-        return [cell for cell in self.cells if cell.get("channel", "pcm16") == channel]
+        return [cell for cell in self.cells if cell.get("channel", NO_CHANNEL) == channel]
 
     def cell(
-        self, attack: str, source: str, target: str, channel: str = "pcm16"
+        self, attack: str, source: str, target: str, channel: str = NO_CHANNEL
     ) -> Mapping[str, Any]:
         """One cell; ``KeyError`` where it was not evaluated."""
         for cell in self.after(channel):
@@ -263,7 +263,7 @@ class TransferMatrix:
 
     def to_markdown(self) -> str:
         """The matrix of the files as they are, in Markdown: fooling rate in per cent, 95 % interval."""
-        cells = self.after("pcm16")
+        cells = self.after(NO_CHANNEL)
         targets = list(dict.fromkeys(cell["target"] for cell in cells))
         lines = [
             "| attack | source | " + " | ".join(targets) + " | density | l0 | snr_db | seconds |",
