@@ -145,7 +145,11 @@ def test_how_it_sounds_is_asked_once_a_clip_and_averaged_over_those_that_have_a_
     def listen(one):
         heard.append(one.clean.id)
         odd = one.clean.id in "ab"
-        return {"pesq_wb": Score(None, "too short") if odd else Score(3.0 + len(heard))}
+        return {
+            "pesq_wb": Score(None, f"too short (0.0{len(heard)} s)")
+            if odd
+            else Score(3.0 + len(heard))
+        }
 
     two = LinearVictim(torch.ones(100))
     two.name = "other"
@@ -165,7 +169,7 @@ def test_how_it_sounds_is_asked_once_a_clip_and_averaged_over_those_that_have_a_
     frame = pandas.read_parquet(tmp_path / "results.parquet")
     own = frame[(frame.channel == "pcm16") & (frame.target == "other")]
     assert list(own.pesq_wb.isna()) == [True, True, False, False, False]
-    assert list(own.unheard[:2]) == ["pesq_wb: too short"] * 2
+    assert list(own.unheard[:2]) == ["pesq_wb: too short (0.01 s)", "pesq_wb: too short (0.02 s)"]
 
 
 def test_without_listening_nothing_is_said_of_sound(ones, crafted):

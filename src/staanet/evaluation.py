@@ -131,7 +131,8 @@ def _heard(scores: Sequence[Mapping[str, Score]]) -> dict[str, Any]:
     found = {}
     for name in scores[0] if scores else ():
         values = [v for s in scores if (v := s[name].value) is not None]
-        reasons = Counter(s[name].reason for s in scores if s[name].value is None)
+        missing = [s[name].reason for s in scores if s[name].value is None]
+        reasons = Counter(reason.partition(" (")[0] for reason in missing)
         found[name] = {
             "value": float(np.mean(values)) if values else None, "count": len(values),
             "of": len(scores), "missing": dict(reasons),

@@ -31,7 +31,7 @@ _DNSMOS_S = 9.01  # what the network hears at a time
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A finite ``value``, or None and the ``reason``."""
+    """A finite ``value``, or None and the ``reason``, whose details stand in brackets at its end."""
 
     value: float | None
     reason: str = ""
@@ -170,9 +170,9 @@ def _needs(
     if hz is not None and rate != hz:
         raise _NoScore(f"wrong rate: {rate} Hz, not {hz} Hz")
     if seconds < shortest_s:
-        raise _NoScore(f"too short: {seconds:.3f} s, at least {shortest_s:g} s are needed")
+        raise _NoScore(f"too short: under {shortest_s:g} s ({seconds:.3f} s)")
     if seconds > longest_s:
-        raise _NoScore(f"too long: {seconds:.1f} s, at most {longest_s:g} s are taken")
+        raise _NoScore(f"too long: over {longest_s:g} s ({seconds:.1f} s)")
 
 
 def _version(name: str) -> str | None:
