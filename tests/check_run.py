@@ -31,7 +31,9 @@ def main(run: Path) -> None:
     summary = json.loads((run / "results" / "summary.json").read_text())
     frame = pandas.read_parquet(run / "results" / "results.parquet")
     for cell in summary["cells"]:
-        own = frame[(frame.attack == cell["attack"]) & (frame.target == cell["target"])]
+        own = frame
+        for key in ("attack", "source", "target", "channel"):
+            own = own[own[key] == cell[key]] if key in own else own
         fooled = (own.clean_prediction != own.adversarial_prediction).mean()
         assert abs(fooled - cell["fooling_rate"]["value"]) < 1e-9, cell["attack"]
     page = (run / "report" / "index.html").read_text(encoding="utf-8")

@@ -190,6 +190,23 @@ def test_every_stage_can_be_run_by_itself(world, tmp_path):
     assert done.returncode == 0 and "index.html" in done.stdout, done.stderr
 
 
+def test_a_set_is_evaluated_after_channels_and_by_ear(world, tmp_path):
+    made = world / "run" / "adversarial" / "random__emo18"
+    victim = world / "run" / "victims" / "emo18"
+    done = staanet("evaluate", made, "--target", victim, "--channel", "mp3", "--channel",
+                   "resample:8000", "--perceptual", "--out", "r", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for said in ("after channel", "resample:8000", "sounds like", "pesq_wb"):
+        assert said in done.stdout
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert [c["channel"] for c in summary["cells"]] == ["pcm16", "mp3", "resample:8000"]
+    assert (tmp_path / "r" / "perception.jsonl").exists()
+    done = staanet("evaluate", made, "--target", victim, "--channel", "mp4", "--out", "q",
+                   cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 3 and "Did you mean 'mp3'" in done.stderr
+    assert not (tmp_path / "q").exists(), "nothing is written"
+
+
 # ---------------------------------------------------------------- what goes wrong
 
 

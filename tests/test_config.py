@@ -43,6 +43,13 @@ def test_a_mistake_is_named_with_what_would_be_right(override, said):
     assert said in str(error.value)
 
 
+def test_channels_are_a_list_of_names_and_empty_by_default():
+    assert config.load_recipe("quick").channels == ()
+    recipe = config.load_recipe("quick", ["channels=['mp3', 'resample:8000']", "perceptual=true"])
+    assert recipe.channels == ("mp3", "resample:8000") and recipe.perceptual
+    assert config.parse_recipe(config.to_tree(recipe)) == recipe
+
+
 def test_an_override_replaces_one_value_and_takes_bare_words():
     recipe = config.load_recipe(
         "quick", ["corpus=emodb:some/where", "victims.emo18.steps=7", "seed=3"]

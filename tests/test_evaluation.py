@@ -16,6 +16,7 @@ from staanet.attacks import PGD, Random, craft
 from staanet.core import Budget
 from staanet.errors import InvalidInput
 from staanet.evaluation import transfer_matrix
+from staanet.perception import Score
 from staanet.results import AdversarialClip, AdversarialSet
 
 
@@ -92,6 +93,99 @@ def test_a_universal_vector_is_a_control_and_has_a_flag_of_its_own(ones, crafted
     assert [cell["control"] for cell in summary["cells"]] == [False, True, True]
     (flag,) = summary["flags"]
     assert "pgd from linear fools linear no more often than the universal vector" in flag
+
+
+class Threshold(LinearVictim):
+    """Answers 'up' where the first sample is above one step of the grid."""
+
+    def forward(self, waveforms, lengths=None):
+        score = waveforms[:, 0] * 32768 - 1.5
+        return torch.stack([score, -score], dim=1)
+
+
+def test_after_a_channel_the_clean_clip_passes_too():
+    """6 dB down, a 2 becomes a 1: what the channel does to the clean clip is no success."""
+    clips = [pair("a", 1, 2, "up", "s1"), pair("b", 9, 2, "up", "s2"), pair("c", 9, 1, "up", "s3")]
+    made = AdversarialSet(clips, {"attack": "pgd", "source": "linear", "budget": {}})
+    matrix = transfer_matrix([made], [Threshold(torch.ones(100))], channels=["gain:-6", "gain:-6"])
+    plain = matrix.cell("pgd", "linear", "linear")
+    after = matrix.cell("pgd", "linear", "linear", "gain:-6")
+    assert (plain["channel"], after["channel"]) == ("pcm16", "gain:-6")
+    assert len(matrix.cells) == 2 and len(matrix.rows) == 6
+    assert plain["fooling_rate"]["value"] == pytest.approx(1 / 3)
+    assert after["fooling_rate"]["value"] == pytest.approx(2 / 3)
+    assert plain["mean"] == after["mean"], "distances are those of the files"
+    answers = [(r["clean_prediction"], r["adversarial_prediction"]) for r in matrix.rows if r["channel"] != "pcm16"]  # fmt: skip
+    assert answers == [("down", "down"), ("up", "down"), ("up", "down")]
+
+
+def test_channels_leave_the_matrix_of_the_files_as_it_was(ones, crafted):
+    alone = transfer_matrix([crafted], [ones])
+    beside = transfer_matrix([crafted], [ones], channels=["noise:20", "rir"])
+    assert beside.cell("pgd", "linear", "linear") == alone.cells[0]
+    assert [r for r in beside.rows if r["channel"] == "pcm16"] == list(alone.rows)
+    assert beside.to_markdown() == alone.to_markdown()
+    assert beside.summary["flags"] == alone.summary["flags"]
+    assert {c["channel"] for c in beside.cells} == {"pcm16", "noise:20", "rir"}
+
+
+def test_a_clip_and_its_twin_meet_the_same_noise(ones):
+    still = AdversarialSet(
+        [pair(str(n), 1, 1, "up", "s1") for n in range(20)], {"attack": "x", "source": "linear"}
+    )
+    same = [replace(c, adversarial=c.clean.samples) for c in still.clips]
+    still = AdversarialSet(same, still.card)
+    matrix = transfer_matrix([still], [ones], channels=["noise:-20", "rir:0.1"])
+    assert {r["clean_prediction"] for r in matrix.rows if r["channel"] == "noise:-20"} == {
+        "up",
+        "down",
+    }
+    assert all(cell["fooling_rate"]["value"] == 0 for cell in matrix.cells)
+
+
+def test_an_unknown_channel_is_refused_before_any_work(ones, crafted):
+    with pytest.raises(InvalidInput, match="unknown channel 'mp4'"):
+        transfer_matrix([crafted], [ones], channels=["mp4"])
+
+
+def test_how_it_sounds_is_asked_once_a_clip_and_averaged_over_those_that_have_a_score(
+    ones, crafted, tmp_path
+):
+    heard = []
+
+    def listen(one):
+        heard.append(one.clean.id)
+        odd = one.clean.id in "ab"
+        return {
+            "pesq_wb": Score(None, f"too short (0.0{len(heard)} s)")
+            if odd
+            else Score(3.0 + len(heard))
+        }
+
+    two = LinearVictim(torch.ones(100))
+    two.name = "other"
+    matrix = transfer_matrix([crafted], [ones, two], channels=["gain:-6"], listen=listen)
+    assert heard == ["a", "b", "c", "d", "e"]
+    matrix.save(tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["sets"] == [
+        {
+            "attack": "pgd",
+            "source": "linear",
+            "perceptual": {
+                "pesq_wb": {"value": 7.0, "count": 3, "of": 5, "missing": {"too short": 2}}
+            },
+        }
+    ]
+    frame = pandas.read_parquet(tmp_path / "results.parquet")
+    own = frame[(frame.channel == "pcm16") & (frame.target == "other")]
+    assert list(own.pesq_wb.isna()) == [True, True, False, False, False]
+    assert list(own.unheard[:2]) == ["pesq_wb: too short (0.01 s)", "pesq_wb: too short (0.02 s)"]
+
+
+def test_without_listening_nothing_is_said_of_sound(ones, crafted):
+    matrix = transfer_matrix([crafted], [ones])
+    assert "sets" not in matrix.summary and "unheard" not in matrix.rows[0]
 
 
 def test_a_set_survives_the_disk_bit_for_bit(linear, tmp_path):

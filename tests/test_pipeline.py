@@ -9,8 +9,11 @@ import numpy as np
 import pandas
 import pytest
 
-from staanet import audio, config, pipeline, storage
+import check_run
+from staanet import audio, config, perception, pipeline, results, storage
 from staanet.errors import FolderLocked, InvalidInput
+from staanet.perception import Score
+from staanet.victims import load_victim
 
 
 def tree(folder):
@@ -98,6 +101,60 @@ def test_another_recipe_in_the_same_folder_is_refused(done):
     with pytest.raises(InvalidInput) as error:
         pipeline.run(other, root / "run")
     assert "generator.steps" in str(error.value) and "--out" in str(error.value)
+
+
+def test_a_finished_run_can_be_judged_after_a_channel_and_by_ear(done, tmp_path):
+    root, _, matrix = done
+    shutil.copytree(root / "run", tmp_path / "run")
+    asked = ["channels=['gain:-6', 'mulaw']", "perceptual=true"]
+    recipe = config.load_recipe(str(root / "tiny.toml"), asked)
+    more, _ = pipeline.run(recipe, tmp_path / "run")
+    assert [c["channel"] for c in more.cells].count("mulaw") == len(matrix.cells)
+    for cell in matrix.cells:
+        where = (cell["attack"], cell["source"], cell["target"])
+        assert more.cell(*where) == cell
+        assert more.cell(*where, "gain:-6")["count"] == cell["count"]
+    assert {one["attack"] for one in more.summary["sets"]} == {"staa", "pgd", "random"}
+    page = (tmp_path / "run" / "report" / "index.html").read_text(encoding="utf-8")
+    assert "After the channel" in page and "How it sounds" in page
+    check_run.main(tmp_path / "run")
+
+
+def test_a_channel_that_does_not_exist_is_told_before_any_training(done, tmp_path):
+    root, _, _ = done
+    recipe = config.load_recipe(str(root / "tiny.toml"), ["channels=['mp4']"])
+    with pytest.raises(InvalidInput, match="unknown channel 'mp4'"):
+        pipeline.run(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_was_heard_is_not_listened_to_again(done, tmp_path, monkeypatch):
+    root, _, _ = done
+    folder = root / "run" / "adversarial" / "staa__emo18"
+    heard = []
+
+    def panel(clean, adversarial, rate):
+        if len(heard) == 2:
+            raise StoppedError
+        heard.append(adversarial.tobytes())
+        return {"pesq_wb": Score(2.5), "stoi": Score(None, "too short")}
+
+    monkeypatch.setattr(perception, "panel", panel)
+    victim = [load_victim(root / "run" / "victims" / "emo18")]
+    with pytest.raises(StoppedError):
+        pipeline.evaluate([folder], victim, tmp_path, perceptual=True)
+    heard.clear()
+    whole = len(results.read_rows(folder))
+    monkeypatch.setattr(
+        perception, "panel", lambda *pair: (heard.append(pair), {"pesq_wb": Score(2.5)})[1]
+    )
+    matrix = pipeline.evaluate([folder], victim, tmp_path, perceptual=True)
+    assert len(heard) == whole - 2
+    pesq = matrix.summary["sets"][0]["perceptual"]["pesq_wb"]
+    assert (pesq["value"], pesq["count"]) == (2.5, whole)
+    monkeypatch.setattr(perception, "versions", lambda: {"pesq": "another"})
+    pipeline.evaluate([folder], victim, tmp_path, perceptual=True)
+    assert len(heard) == 2 * whole - 2, "another judge listens anew"
 
 
 class StoppedError(Exception):

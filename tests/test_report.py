@@ -788,3 +788,103 @@ def test_the_report_knows_no_model_and_no_attack() -> None:
             if n.startswith("staanet")
         ]
         assert {name.split(".")[1] for name in names} <= allowed, path.name
+
+
+# ---------------------------------------------------------------- after a channel, and to the ear
+
+
+def after_a_channel(run: Path) -> None:
+    """Adds an ``mp3:32`` after which nobody is fooled, and PESQ of all clips but one."""
+    import pandas
+
+    matrix = run / "results" / "results.parquet"
+    rows = pandas.read_parquet(matrix).to_dict("records")
+    for row in rows:
+        short = row["id"] == "clip03"
+        row |= {"channel": "pcm16", "pesq_wb": None if short else 3.5 + len(row["attack"]) / 100}
+        row["unheard"] = "pesq_wb: too short" if short else ""
+    held = [
+        row | {"channel": "mp3:32", "adversarial_prediction": row["clean_prediction"]}
+        for row in rows
+    ]
+    summary = storage.read_json(run / "results" / "summary.json")
+    after = []
+    for told in summary["cells"]:
+        made = next(one for one in ATTACKS if one.attack == told["attack"])
+        keys = ("attack", "source", "target")
+        own = [row for row in held if all(row[key] == told[key] for key in keys)]
+        after.append(
+            cell(own, made, told["source"], told["target"], told["budget"]) | {"channel": "mp3:32"}
+        )
+    summary["cells"] = [one | {"channel": "pcm16"} for one in summary["cells"]] + after
+    summary["sets"] = [
+        {
+            "attack": made.attack, "source": "emo18",
+            "perceptual": {
+                "pesq_wb": {
+                    "value": 3.5 + len(made.attack) / 100, "count": 9, "of": 10,
+                    "missing": {"too short": 1},
+                }
+            },
+        }
+        for made in ATTACKS
+    ]  # fmt: skip
+    TransferMatrix([*rows, *held], summary).save(run / "results")
+
+
+def test_a_channel_and_sound_stand_apart_and_leave_the_rest_as_it_was(
+    built: Path, copied: Path
+) -> None:
+    after_a_channel(copied)
+    report.build(copied)
+    before, page = Page(built / "report" / "index.html"), Page(copied / "report" / "index.html")
+    assert "After the channel" not in before.text and "How it sounds" not in before.text
+    assert "tested through a codec" in before.text and "tested through a codec" not in page.text
+    found, plain = facts_module.read(copied), facts_module.read(built)
+    assert found.cells == plain.cells and len(found.rows) == len(plain.rows)
+    assert tables.matrix(found) == tables.matrix(plain)
+    assert tables.effects(found) == tables.effects(plain)
+    assert story.headlines(found) == story.headlines(plain)
+    assert not tables.channels(plain).rows and not tables.sounds(plain).rows
+    table = tables.channels(found)
+    ways = [(row[1].text, row[2].text, row[3].text) for row in table.rows]
+    assert len(ways) == 2 * len(ATTACKS)
+    assert all(rate == "0.0 %" for _, way, rate in ways if way == "mp3:32")
+    assert ways[0][1] == "the file as it is" and ways[0][2] != "0.0 %"
+    assert [row[1].mark for row in table.rows].count("control") == 2
+    heard = tables.sounds(found)
+    assert heard.rows[0][2].text == "3.54" and heard.rows[0][2].sub == "N 9 of 10; too short"
+    for said in ("After the channel", "mp3:32", "How it sounds", "PESQ (1 to 4.64)", "N 9 of 10"):
+        assert said in page.text
+    markdown = (copied / "report" / "matrix.md").read_text(encoding="utf-8")
+    assert "mp3:32" in markdown and "PESQ" in markdown
+
+
+def false_rate_after(summary: dict[str, Any]) -> None:
+    summary["cells"][-1]["fooling_rate"]["value"] = 0.5
+
+
+def false_sound(summary: dict[str, Any]) -> None:
+    summary["sets"][0]["perceptual"]["pesq_wb"]["value"] = 4.5
+
+
+def all_heard(summary: dict[str, Any]) -> None:
+    summary["sets"][0]["perceptual"]["pesq_wb"]["count"] = 10
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (false_rate_after, "on zhao19 after mp3:32 is 0.5, but 0 by its rows"),
+        (false_sound, "mean pesq_wb of staa from emo18 is 4.5 over 9 of 10 clips, but 3.54 over 9"),
+        (all_heard, "over 10 of 10 clips, but 3.54 over 9 of 10"),
+    ],
+)
+def test_a_figure_of_a_channel_or_of_sound_is_checked_too(
+    copied: Path, edit: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    after_a_channel(copied)
+    assert verify(facts_module.read(copied), lambda *_: None) == 0
+    edit_summary(edit)(copied)
+    with pytest.raises(InvalidInput, match=re.escape(message)):
+        report.build(copied)

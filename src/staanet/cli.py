@@ -497,17 +497,35 @@ def evaluate(
         typer.Option(help="Victim folder, hf:NAME-OR-FOLDER or onnx:FILE; repeat for several."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for results.parquet and summary.json.")],
+    channel: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME[:SETTING]",
+            help="Also after this channel, such as mp3, opus:24, gsm, mulaw, vorbis, resample:8000, "
+            "gain:-6, rir:0.5, noise:20; repeat for several.",
+        ),
+    ] = [],  # noqa: B006
+    perceptual: Annotated[
+        bool,
+        typer.Option(
+            "--perceptual", help="Also how it sounds: PESQ, STOI, Zimtohrli, DNSMOS; slow."
+        ),
+    ] = False,
     seed: Seed = 0,
     device: Device = "cpu",
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
     """The transfer matrix, computed from the audio files on disk."""
-    from staanet import pipeline, storage, victims
+    from staanet import channels, pipeline, storage, victims
 
+    for name in channel:
+        channels.parse_channel(name)
     targets = [victims.load_victim(spec).to(device) for spec in target]
     with storage.FolderLock(_made(out)), Bars.shown() as progress:
-        matrix = pipeline.evaluate(adversarial, targets, out, progress=progress)
+        matrix = pipeline.evaluate(
+            adversarial, targets, out, channels=channel, perceptual=perceptual, progress=progress
+        )
     if not json_output:
         _show(_findings(matrix.summary))
         _show(f"\n-> {out}")
@@ -697,9 +715,10 @@ def _percent(value: float | None) -> str:
 
 def _findings(summary: Mapping[str, Any]) -> str:
     targets = list(summary["targets"])
-    cells = {(c["attack"], c["source"], c["target"]): c for c in summary["cells"]}
+    plain = [c for c in summary["cells"] if c["channel"] == "pcm16"]
+    cells = {(c["attack"], c["source"], c["target"]): c for c in plain}
     rows = []
-    for attack, source in dict.fromkeys((c["attack"], c["source"]) for c in summary["cells"]):
+    for attack, source in dict.fromkeys((c["attack"], c["source"]) for c in plain):
         some = cells[attack, source, targets[0]]
         rows.append([
             attack, source, *(_rate(cells[attack, source, t]) for t in targets),
@@ -708,7 +727,28 @@ def _findings(summary: Mapping[str, Any]) -> str:
         ])  # fmt: skip
     head = ["attack", "source", *(f"fools {t}" for t in targets), "density", "SNR dB", "s/clip"]
     flags = "".join(f"\nwarning: {flag}" for flag in summary["flags"])
-    return _table(head, rows) + flags
+    return _table(head, rows) + _after_channels(summary) + _sounds(summary) + flags
+
+
+def _after_channels(summary: Mapping[str, Any]) -> str:
+    targets = list(summary["targets"])
+    cells = {(c["channel"], c["attack"], c["source"], c["target"]): c for c in summary["cells"]}
+    rows = [
+        [*key, *(_rate(cells[*key, t]) for t in targets)]
+        for key in dict.fromkeys(key[:3] for key in cells if key[0] != "pcm16")
+    ]
+    head = ["after channel", "attack", "source", *(f"fools {t}" for t in targets)]
+    return f"\n\n{_table(head, rows)}" if rows else ""
+
+
+def _sounds(summary: Mapping[str, Any]) -> str:
+    rows = [
+        [one["attack"], one["source"], name, _number(score["value"], ".3f"),
+         f"{score['count']} of {score['of']}", "; ".join(score["missing"])]
+        for one in summary.get("sets", []) for name, score in one["perceptual"].items()
+    ]  # fmt: skip
+    head = ["attack", "source", "sounds like", "mean", "clips", "others"]
+    return f"\n\n{_table(head, rows)}" if rows else ""
 
 
 def _rate(cell: Mapping[str, Any]) -> str:

@@ -154,6 +154,10 @@ class Recipe:
     clip_seconds: Positive | None = None
     """Bring every test clip to this length before it is attacked, as the paper does: short ones are
     tiled, long ones cut. Absent: as they are."""
+    channels: tuple[str, ...] = ()
+    """Codecs, rooms and the like (``NAME[:SETTING]``) after which the matrix is told once more."""
+    perceptual: bool = False
+    """Whether each adversarial clip is also judged by models of hearing (extra ``perceptual``)."""
 
     def __post_init__(self) -> None:
         for source in self.generator.sources:

@@ -23,6 +23,8 @@ from staanet import audio, splits, storage
 from staanet.errors import InvalidInput, UnusableClip
 
 Samples = NDArray[np.int16]
+NO_CHANNEL = "pcm16"
+"""Name of the channel that leaves a file as it is."""
 Progress = Callable[[str, int, int, str], None]
 """Called with (what, done, total, current figures); the command line draws a bar from it."""
 

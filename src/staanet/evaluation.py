@@ -8,10 +8,11 @@ when a corpus is read.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import platform
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,12 +21,16 @@ import torch
 
 from staanet import metrics
 from staanet.attacks import collate
-from staanet.core import Clip, Progress, Victim, silent
+from staanet.channels import Channel, clip_seed, parse_channel
+from staanet.core import NO_CHANNEL, Clip, Progress, Victim, silent
 from staanet.metrics import Estimate
+from staanet.perception import Score
 from staanet.results import AdversarialClip, AdversarialSet, TransferMatrix
 
 CONTROLS = ("random", "uap")
 """What an attack has to beat: noise, and one universal vector for all clips."""
+Listen = Callable[[AdversarialClip], Mapping[str, Score]]
+"""Such as ``perception.panel`` on a pair; slow, so that a caller may remember what it heard."""
 DISTANCES = ("l0", "density", "linf", "snr_db", "peak_ratio_db")
 
 
@@ -60,22 +65,40 @@ def spread(clips: Sequence[Clip], number: int) -> list[Clip]:
 
 
 def transfer_matrix(
-    sets: Sequence[AdversarialSet], targets: Sequence[Victim], *, progress: Progress = silent
+    sets: Sequence[AdversarialSet],
+    targets: Sequence[Victim],
+    *,
+    channels: Sequence[str] = (),
+    listen: Listen | None = None,
+    progress: Progress = silent,
 ) -> TransferMatrix:
     """Every set against every target: predictions per clip, rates with 95 % intervals per cell.
 
     A cell is white box where the target is the set's source. Clips whose label a target does not
     know count for the fooling rate and not for accuracy, UAR or attack success.
+
+    Each of ``channels`` (``NAME[:SETTING]``) adds the same matrix after it: the clean and the
+    adversarial clip both pass, and a changed answer is one that differs from the clean clip's after
+    the same channel. Distances stay those of the files. ``listen`` adds how each clip sounds, to its
+    rows and as means per set.
     """
+    ways = {name: parse_channel(name) for name in (NO_CHANNEL, *channels)}
     rows: list[dict[str, Any]] = []
     cells = []
+    sounds = []
     for one in sets:
-        made = list(_rows(one, targets, progress))
+        scores = _listened(one, listen, progress) if listen else None
+        made = list(_rows(one, targets, ways, scores, progress))
         rows += made
-        for target in targets:
-            own = [row for row in made if row["target"] == target.name]
-            cells.append(_cell(one, target, own))
-    summary = {
+        for name in ways:
+            for target in targets:
+                own = [r for r in made if (r["target"], r["channel"]) == (target.name, name)]
+                cells.append({**_cell(one, target, own), "channel": name})
+        if scores is not None:
+            sounds.append(
+                {"attack": one.attack, "source": one.source, "perceptual": _heard(scores)}
+            )
+    summary: dict[str, Any] = {
         "schema": 1,
         "targets": {target.name: {"labels": list(target.labels)} for target in targets},
         "cells": cells,
@@ -83,21 +106,29 @@ def transfer_matrix(
         "quarantined": [item for one in sets for item in one.card.get("quarantined", [])],
         "flags": list(_flags(cells)),
     }
+    if listen:
+        summary["sets"] = sounds
     return TransferMatrix(rows, summary)
 
 
 def _rows(
-    one: AdversarialSet, targets: Sequence[Victim], progress: Progress
+    one: AdversarialSet,
+    targets: Sequence[Victim],
+    channels: Mapping[str, Channel],
+    scores: Sequence[Mapping[str, Score]] | None,
+    progress: Progress,
 ) -> Iterator[dict[str, Any]]:
     what = f"evaluate {one.attack} from {one.source}"
     for number, clip in enumerate(one, start=1):
         measured = clip.measurements()
-        for target in targets:
-            before, after = _probabilities(target, clip)
+        heard = {name: _through(channel, clip) for name, channel in channels.items()}
+        for name, target in itertools.product(channels, targets):
+            before, after = _probabilities(target, heard[name])
             yield {
                 "attack": one.attack,
                 "source": one.source,
                 "target": target.name,
+                "channel": name,
                 "id": clip.clean.id,
                 "label": clip.clean.label,
                 "speaker": clip.clean.speaker,
@@ -106,10 +137,46 @@ def _rows(
                 "clean_probabilities": before.tolist(),
                 "adversarial_probabilities": after.tolist(),
                 **measured,
+                **(_columns(scores[number - 1]) if scores is not None else {}),
                 "seconds_audio": len(clip.adversarial) / clip.clean.sample_rate,
                 "sample_rate": clip.clean.sample_rate,
             }
         progress(what, number, len(one), "")
+
+
+def _listened(one: AdversarialSet, listen: Listen, progress: Progress) -> list[Mapping[str, Score]]:
+    what, scores = f"listen to {one.attack} from {one.source}", []
+    for number, clip in enumerate(one, start=1):
+        scores.append(listen(clip))
+        progress(what, number, len(one), "")
+    return scores
+
+
+def _columns(scores: Mapping[str, Score]) -> dict[str, Any]:
+    """A column per metric, empty where there is no value, and the reasons in one more."""
+    missing = [f"{name}: {score.reason}" for name, score in scores.items() if score.value is None]
+    return {name: s.value for name, s in scores.items()} | {"unheard": "; ".join(missing)}
+
+
+def _heard(scores: Sequence[Mapping[str, Score]]) -> dict[str, Any]:
+    """The mean of each metric over the ``count`` of ``of`` clips that have it; why others do not."""
+    found = {}
+    for name in scores[0] if scores else ():
+        values = [v for s in scores if (v := s[name].value) is not None]
+        missing = [s[name].reason for s in scores if s[name].value is None]
+        reasons = Counter(reason.partition(" (")[0] for reason in missing)
+        found[name] = {
+            "value": float(np.mean(values)) if values else None, "count": len(values),
+            "of": len(scores), "missing": dict(reasons),
+        }  # fmt: skip
+    return found
+
+
+def _through(channel: Channel, clip: AdversarialClip) -> AdversarialClip:
+    """Both clips after one channel, with the same noise and room."""
+    rate, seed = clip.clean.sample_rate, clip_seed(clip.clean.id)
+    clean = replace(clip.clean, samples=channel(clip.clean.samples, rate, seed=seed))
+    return replace(clip, clean=clean, adversarial=channel(clip.adversarial, rate, seed=seed))
 
 
 def _probabilities(
@@ -189,6 +256,7 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
 
 
 def _flags(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    cells = [cell for cell in cells if cell["channel"] == NO_CHANNEL]
     controls = [cell for cell in cells if cell["control"]]
     for cell in cells:
         if cell["count"] and cell["untouched"] == cell["count"]:

@@ -24,8 +24,20 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 
-from staanet import audio, config, corpora, metrics, report, results, storage, sweeps, training
+from staanet import (
+    audio,
+    config,
+    corpora,
+    metrics,
+    perception,
+    report,
+    results,
+    storage,
+    sweeps,
+    training,
+)
 from staanet.attacks import ATTACKS, Staa, craft, craft_batch, fit_uap, load_uap, save_uap
+from staanet.channels import parse_channel
 from staanet.config import (
     AttackRecipe,
     GeneratorRecipe,
@@ -40,6 +52,7 @@ from staanet.errors import InvalidInput, UnusableClip, unknown_name
 from staanet.evaluation import CONTROLS, machine, spread, transfer_matrix
 from staanet.generator import build_generator, load_generator, save_generator
 from staanet.objectives import Objective
+from staanet.perception import Score
 from staanet.results import AdversarialSet, TransferMatrix
 from staanet.victims import build_victim, fingerprint, learning_rate, load_victim
 from staanet.warm_start import mirror_of, network_of
@@ -471,12 +484,39 @@ def answers(made: AdversarialSet, victim: Victim) -> list[dict[str, Any]]:
 
 
 def evaluate(
-    sets: Sequence[Path], targets: Sequence[Victim], out: Path, *, progress: Progress = silent
-) -> TransferMatrix:
-    """The transfer matrix from adversarial sets on disk, written to ``out``."""
-    matrix = transfer_matrix([AdversarialSet.load(one) for one in sets], targets, progress=progress)
+    sets: Sequence[Path], targets: Sequence[Victim], out: Path, *, channels: Sequence[str] = (),
+    perceptual: bool = False, progress: Progress = silent,
+) -> TransferMatrix:  # fmt: skip
+    """The transfer matrix from adversarial sets on disk, written to ``out``; see ``transfer_matrix``.
+
+    ``perceptual`` also listens to each clip, and remembers it in ``out/perception.jsonl``.
+    """
+    matrix = transfer_matrix(
+        [AdversarialSet.load(one) for one in sets], targets, channels=channels,
+        listen=_Listener(storage.Journal(out / "perception.jsonl")) if perceptual else None,
+        progress=progress,
+    )  # fmt: skip
     matrix.save(out)
     return matrix
+
+
+class _Listener:
+    """The perceptual panel of a clip, from the journal where the same audio was heard before."""
+
+    def __init__(self, journal: storage.Journal) -> None:
+        self.journal, self.judges = journal, json.dumps(perception.versions(), sort_keys=True)
+        self.known = {str(row["audio"]): row["scores"] for row in journal.records()}
+
+    def __call__(self, clip: results.AdversarialClip) -> dict[str, Score]:
+        clean, rate = clip.clean.samples, clip.clean.sample_rate
+        digest = hashlib.sha256(f"{self.judges} {rate} {len(clean)} ".encode())
+        digest.update(clean.tobytes() + clip.adversarial.tobytes())
+        key = digest.hexdigest()
+        if key not in self.known:
+            scores = perception.panel(clean, clip.adversarial, rate)
+            self.known[key] = {name: asdict(score) for name, score in scores.items()}
+            self.journal.append({"audio": key, "id": clip.clean.id, "scores": self.known[key]})
+        return {name: Score(**score) for name, score in self.known[key].items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -594,6 +634,8 @@ def run(
         _check_attack(key, recipe.attacks)
     if recipe.protocol is not None and recipe.corpus != "synthetic:":  # wrong: nothing is written
         corpora.load_corpus(recipe.corpus).split(recipe.seed, recipe.protocol)
+    for name in recipe.channels:  # a mistake is told now, not after hours
+        parse_channel(name)
     out.mkdir(parents=True, exist_ok=True)
     recipe = replace(recipe, victims={n: _settled(n, one) for n, one in recipe.victims.items()})
     with storage.FolderLock(out):
@@ -673,7 +715,14 @@ def run(
                 )  # fmt: skip
         matrix = journal(
             "evaluate",
-            lambda: evaluate(sets, list(victims.values()), out / "results", progress=progress),
+            lambda: evaluate(
+                sets,
+                list(victims.values()),
+                out / "results",
+                channels=recipe.channels,
+                perceptual=recipe.perceptual,
+                progress=progress,
+            ),
         )
         quarantine.save(out)
         _write_run_card(recipe, corpus, out, command, journal.seconds())
@@ -709,13 +758,17 @@ def _clip_limit(key: str, attacks: Mapping[str, AttackRecipe]) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
+AFTER_THE_ATTACK = {"channels", "perceptual"}
+"""Keys of a recipe that only the evaluation reads, which is done anew each time."""
+
+
 def _claim(recipe: Recipe, out: Path) -> None:
     text = config.to_toml(recipe)
     path = out / "recipe.toml"
     if path.exists():
         before = config.to_tree(config.load_recipe(str(path)))
         now = config.to_tree(recipe)
-        differing = sorted(_differences(before, now))
+        differing = sorted({*_differences(before, now)} - AFTER_THE_ATTACK)
         if differing:
             raise InvalidInput(
                 f"holds a run of another recipe (it differs in {', '.join(differing[:3])})",

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from staanet import audio, metrics, storage, tables
-from staanet.core import Clip, Samples
+from staanet.core import NO_CHANNEL, Clip, Samples
 from staanet.errors import InvalidInput
 
 COLUMNS = (
@@ -221,7 +221,7 @@ def _harmless(value: object) -> object:
 
 @dataclass(frozen=True)
 class TransferMatrix:
-    """Cells (attack, source, target) with rates, intervals and counts, and the rows behind them."""
+    """Cells (attack, source, target, channel) with rates, intervals, counts; the rows behind them."""
 
     rows: Sequence[Mapping[str, Any]]
     summary: Mapping[str, Any]
@@ -230,16 +230,22 @@ class TransferMatrix:
     def cells(self) -> list[Mapping[str, Any]]:
         return list(self.summary["cells"])
 
-    def cell(self, attack: str, source: str, target: str) -> Mapping[str, Any]:
+    def after(self, channel: str) -> list[Mapping[str, Any]]:
+        """The cells of one channel; ``pcm16`` is the files as they are."""
+        return [cell for cell in self.cells if cell.get("channel", NO_CHANNEL) == channel]
+
+    def cell(
+        self, attack: str, source: str, target: str, channel: str = NO_CHANNEL
+    ) -> Mapping[str, Any]:
         """One cell; ``KeyError`` where it was not evaluated."""
-        for cell in self.cells:
+        for cell in self.after(channel):
             if (cell["attack"], cell["source"], cell["target"]) == (attack, source, target):
                 return cell
-        raise KeyError((attack, source, target))
+        raise KeyError((attack, source, target, channel))
 
     def save(self, folder: Path | str) -> None:
         """Write ``results.parquet`` (a row per clip), ``cells.parquet`` and ``cells.csv`` (a row per
-        cell), ``matrix.md``, ``matrix.tex`` and, last, ``summary.json``."""
+        cell and channel), ``matrix.md``, ``matrix.tex`` and, last, ``summary.json``."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_parquet(folder / "results.parquet", self.rows)
@@ -247,23 +253,23 @@ class TransferMatrix:
         write_parquet(folder / "cells.parquet", cells)
         columns = list(cells[0]) if cells else []
         storage.write_text(folder / "cells.csv", table(columns, cells))
-        storage.write_text(folder / "matrix.md", tables.document(self.cells))
+        storage.write_text(folder / "matrix.md", tables.document(self.after(NO_CHANNEL)))
         storage.write_text(folder / "matrix.tex", self.to_latex())
         storage.write_json(folder / "summary.json", dict(self.summary))
 
     def to_markdown(self, metric: str = "fooling_rate") -> str:
-        """The matrix as a Markdown table, in per cent with 95 % intervals and N.
+        """The matrix of the files as they are in Markdown, in per cent with 95 % intervals and N.
 
         ``metric`` is one of ``tables.METRICS``: fooling_rate, attack_success_rate or uar_after.
         """
-        return tables.markdown(self.cells, metric)
+        return tables.markdown(self.after(NO_CHANNEL), metric)
 
     def to_latex(self, metric: str = "fooling_rate") -> str:
-        """The matrix as a booktabs table, its caption telling the budgets."""
-        return tables.latex(self.cells, metric)
+        """The matrix of the files as they are as a booktabs table, its caption telling the budgets."""
+        return tables.latex(self.after(NO_CHANNEL), metric)
 
     def to_parquet(self, path: Path | str) -> None:
-        """Write one flat row per cell: names, budget, rates with interval and N, means."""
+        """Write one flat row per cell and channel: names, budget, rates with interval and N, means."""
         write_parquet(Path(path), tables.tidy(self.cells))
 
 

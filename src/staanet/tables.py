@@ -103,7 +103,7 @@ def latex(cells: Sequence[Cell], metric: str = "fooling_rate") -> str:
 
 
 def tidy(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """One flat row per cell: names, budget, every rate with interval and N, means, time, queries.
+    """One flat row per cell: names, channel, budget, every rate with interval and N, means, time, queries.
 
     >>> tidy([])
     []
@@ -114,6 +114,7 @@ def tidy(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 def _flat(cell: Cell) -> dict[str, Any]:
     budget = cell.get("budget") or {}
     row = {key: cell[key] for key in ("attack", "title", "source", "target")}
+    row |= {"channel": cell.get("channel")}
     row |= {"matched": cell.get("matched"), "white_box": cell["white_box"], "control": cell["control"]}  # fmt: skip
     row |= {key: budget.get(key) for key in BUDGET}
     row |= {key: cell[key] for key in ("count", "speakers", "untouched") if key in cell}

@@ -11,12 +11,12 @@ import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from staanet import storage, tables
-from staanet.core import Budget
+from staanet.core import NO_CHANNEL, Budget
 from staanet.errors import InvalidInput
 from staanet.metrics import Estimate
 
@@ -35,7 +35,7 @@ class Distances:
     peak_ratio_db: float | None
 
 
-DISTANCES = tuple(field.name for field in fields(Distances))
+DISTANCES = tuple(one.name for one in fields(Distances))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +63,8 @@ class Cell:
     """Median time to make one clip."""
     queries: float | None = None
     """Mean number of the source's answers that one clip took."""
+    channel: str = NO_CHANNEL
+    """What both clips passed through on their way to the target."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -82,6 +84,9 @@ class Row:
     clean_prediction: str
     adversarial_prediction: str
     distances: Distances
+    channel: str = NO_CHANNEL
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    """How it sounds, where that was asked for."""
 
     @property
     def fooled(self) -> bool:
@@ -116,6 +121,17 @@ class Crafted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sound:
+    """The mean of one perceptual metric over the ``count`` of ``of`` clips that have it."""
+
+    value: float | None
+    count: int
+    of: int
+    missing: Mapping[str, int]
+    """How many clips have no score, by reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A victim's or generator's card and its training curve, one list per column."""
 
@@ -130,6 +146,7 @@ class Run:
 
     folder: Path
     cells: Sequence[Cell]
+    """Of the files as they are; what a channel leaves of them stands apart."""
     rows: Sequence[Row]
     labels: Mapping[str, Sequence[str]]
     """The classes of each target, in the order of its probabilities."""
@@ -143,6 +160,9 @@ class Run:
     flags: Sequence[str]
     latex: str
     """The matrix of fooling rates for a paper."""
+    channel_cells: Sequence[Cell] = ()
+    channel_rows: Sequence[Row] = ()
+    sounds: Mapping[tuple[str, str], Mapping[str, Sound]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -177,20 +197,32 @@ def read(folder: Path) -> Run:
     with _expecting(summary_path):
         if summary["schema"] != 1:
             raise ValueError(f"schema {summary['schema']}, this staanet knows 1")
-        cells = tuple(_cell(raw) for raw in summary["cells"])
-        latex = tables.latex(summary["cells"])
+        told = tuple(_cell(raw) for raw in summary["cells"])
+        cells = tuple(cell for cell in told if cell.channel == NO_CHANNEL)
+        latex = tables.latex(
+            [raw for raw in summary["cells"] if raw.get("channel", NO_CHANNEL) == NO_CHANNEL]
+        )
+        sounds = {
+            (str(one["attack"]), str(one["source"])): {
+                str(name): _sound(raw) for name, raw in one["perceptual"].items()
+            }
+            for one in summary.get("sets", ())
+        }
         labels = {name: [str(x) for x in t["labels"]] for name, t in summary["targets"].items()}
         if not cells:
             raise ValueError("it has no cells")
-        for cell in cells:
+        for cell in told:
             _ = labels[cell.target]  # every target is listed with its classes
         quarantined = {(str(q["id"]), str(q["reason"])) for q in summary.get("quarantined", [])}
         flags = tuple(dict.fromkeys(str(flag) for flag in summary.get("flags", [])))
+    rows = _rows(
+        folder / "results" / ROWS, list(dict.fromkeys(n for s in sounds.values() for n in s))
+    )
     sets = [_crafted(place) for place in _folders(folder / "adversarial", "metadata.csv")]
     return Run(
         folder=folder,
         cells=cells,
-        rows=_rows(folder / "results" / ROWS),
+        rows=[row for row in rows if row.channel == NO_CHANNEL],
         labels=labels,
         crafted={(one.attack, one.source): one for one in sets},
         victims=[_model(place, "victim") for place in _folders(folder / "victims")],
@@ -201,6 +233,9 @@ def read(folder: Path) -> Run:
         quarantined=sorted(quarantined),
         flags=flags,
         latex=latex,
+        channel_cells=[cell for cell in told if cell.channel != NO_CHANNEL],
+        channel_rows=[row for row in rows if row.channel != NO_CHANNEL],
+        sounds=sounds,
     )
 
 
@@ -211,11 +246,15 @@ def probabilities(
     import pandas
 
     attack, source = cell
+    path = folder / "results" / ROWS
+    plain = [("channel", "==", NO_CHANNEL)] if "channel" in _columns(path) else []
     frame = pandas.read_parquet(
-        folder / "results" / ROWS,
+        path,
         columns=["id", "target", "clean_probabilities", "adversarial_probabilities"],
-        filters=[("attack", "==", attack), ("source", "==", source), ("id", "in", list(ids))],
-    )
+        filters=[
+            ("attack", "==", attack), ("source", "==", source), ("id", "in", list(ids)), *plain,
+        ],
+    )  # fmt: skip
     before, after = frame["clean_probabilities"], frame["adversarial_probabilities"]
     return {
         (str(name), str(target)): ([float(p) for p in old], [float(p) for p in new])
@@ -271,13 +310,23 @@ def _cell(raw: Mapping[str, Any]) -> Cell:
         untouched=int(raw["untouched"]),
         seconds=_number(raw.get("seconds_median")),
         queries=_number(raw.get("queries_mean")),
+        channel=str(raw.get("channel", NO_CHANNEL)),
+    )
+
+
+def _sound(raw: Mapping[str, Any]) -> Sound:
+    return Sound(
+        value=_number(raw["value"]),
+        count=int(raw["count"]),
+        of=int(raw["of"]),
+        missing={str(reason): int(count) for reason, count in raw["missing"].items()},
     )
 
 
 def _budget(raw: Mapping[str, Any] | None) -> Budget | None:
     if not raw:
         return None
-    known = {field.name for field in fields(Budget)}
+    known = {one.name for one in fields(Budget)}
     return Budget(**{key: value for key, value in raw.items() if key in known})
 
 
@@ -293,14 +342,23 @@ def _number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _rows(path: Path) -> list[Row]:
+def _columns(path: Path) -> list[str]:
+    import pyarrow.parquet
+
+    return list(pyarrow.parquet.read_schema(path).names)
+
+
+def _rows(path: Path, metrics: Sequence[str] = ()) -> list[Row]:
+    """The table of results, with what it says of the perceptual ``metrics``."""
     import pandas
 
-    names = [field.name for field in fields(Row) if field.name != "distances"]
+    names = [one.name for one in fields(Row) if one.name not in ("distances", "channel", "scores")]
     if not path.is_file():
         raise InvalidInput("no such file", where=path, remedy=_AGAIN)
     try:
-        frame = pandas.read_parquet(path, columns=[*names, *DISTANCES])
+        if "channel" in _columns(path):  # an evaluation of before has none
+            names.append("channel")
+        frame = pandas.read_parquet(path, columns=[*names, *DISTANCES, *metrics])
     except (OSError, ValueError, KeyError) as problem:  # pyarrow's errors derive from these
         raise InvalidInput(
             f"not a table of results ({problem})", where=path, remedy=_AGAIN
@@ -308,11 +366,13 @@ def _rows(path: Path) -> list[Row]:
     texts = zip(
         *(frame[name].astype(object).where(frame[name].notna(), "") for name in names), strict=True
     )
-    numbers = zip(*(frame[name].astype(float) for name in DISTANCES), strict=True)
+    measures = (*DISTANCES, *metrics)
+    numbers = zip(*(frame[name].astype(float) for name in measures), strict=True)
     return [
         Row(
             **dict(zip(names, map(str, text), strict=True)),
-            distances=_distances(dict(zip(DISTANCES, number, strict=True)).get),
+            distances=_distances(dict(zip(measures, number, strict=True)).get),
+            scores=dict(zip(metrics, map(_number, number[len(DISTANCES) :]), strict=True)),
         )
         for text, number in zip(texts, numbers, strict=True)
     ]

@@ -84,6 +84,8 @@ def render(
         "flags": story.flags(run, leads, unverified) + story.weak_victims(run),
         "matrix": tables.matrix(run),
         "effects": tables.effects(run),
+        "channels": tables.channels(run),
+        "sounds": tables.sounds(run),
         "groups": [
             tables.by_group(run, lead.cell, g) for lead in leads for g in ("label", "speaker")
         ],

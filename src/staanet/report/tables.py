@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from staanet import metrics
+from staanet.core import NO_CHANNEL
 from staanet.errors import printable
 from staanet.report import words
-from staanet.report.facts import Cell, Crafted, Distances, Row, Run, speakers_of_parts
+from staanet.report.facts import Cell, Crafted, Distances, Row, Run, Sound, speakers_of_parts
 from staanet.report.words import NONE, number, percent
 
 
@@ -159,6 +160,79 @@ def _of_fooled(mean: Distances, cell: Cell) -> list[Entry]:
         Entry(number(mean.snr_db, 1, "dB")),
         Entry(number(mean.peak_ratio_db, 1, "dB")),
     ]
+
+
+# ---------------------------------------------------------------- after a channel, and to the ear
+
+
+def channels(run: Run) -> Table:
+    """Fooling rates of the files and after each channel, a row per set and channel."""
+    rows = []
+    for attack, source in run.sets if run.channel_cells else ():
+        own = [c for c in (*run.cells, *run.channel_cells) if c.key == (attack, source)]
+        for channel in dict.fromkeys(cell.channel for cell in own):
+            cells = {cell.target: cell for cell in own if cell.channel == channel}
+            some = next(iter(cells.values()))
+            rows.append(
+                [
+                    Entry(source),
+                    Entry(some.title, mark="control" if some.control else ""),
+                    Entry("the file as it is" if channel == NO_CHANNEL else channel),
+                    *(_rate(cells[t]) if t in cells else Entry("") for t in run.targets),
+                    *(
+                        Entry(percent(cells[t].uar_before.value) if t in cells else "")
+                        for t in run.targets
+                    ),
+                ]
+            )
+    return Table(
+        key="channels",
+        caption="Fooling rate after the channel: both clips pass through it, and an answer counts as "
+        "changed against the clean clip's after the same channel; beside it, recall on those clean clips",
+        head=[
+            "crafted on", "attack", "after", *(f"on {target}" for target in run.targets),
+            *(f"clean UAR of {target}" for target in run.targets),
+        ],
+        rows=rows,
+        names=3,
+    )  # fmt: skip
+
+
+HEARD = {
+    "pesq_wb": "PESQ (1 to 4.64)",
+    "stoi": "STOI (0 to 1)",
+    "zimtohrli_mos": "Zimtohrli (1 to 5)",
+    "dnsmos_ovrl": "DNSMOS (1 to 5)",
+    "dnsmos_change": "DNSMOS, change",
+}
+
+
+def sounds(run: Run) -> Table:
+    """The mean of each perceptual metric, with how many clips have a value and why others do not."""
+    metrics = list(dict.fromkeys(name for scores in run.sounds.values() for name in scores))
+    titles = {cell.key: cell for cell in run.cells}
+    rows = []
+    for (attack, source), scores in run.sounds.items():
+        cell = titles.get((attack, source))
+        name = Entry(
+            cell.title if cell else attack, mark="control" if cell and cell.control else ""
+        )
+        heard = [_sound(scores[m]) if m in scores else Entry("") for m in metrics]
+        rows.append([Entry(source), name, *heard])
+    return Table(
+        key="sounds",
+        caption="How the adversarial clips sound beside their originals, by models of hearing: mean over "
+        "the clips that have a value; higher is nearer to the original (DNSMOS judges the clip by itself)",
+        head=["crafted on", "attack", *(HEARD.get(name, name) for name in metrics)],
+        rows=rows,
+        names=2,
+    )
+
+
+def _sound(sound: Sound) -> Entry:
+    why = max(sound.missing, key=lambda reason: sound.missing[reason], default="")
+    sub = f"N {sound.count:,} of {sound.of:,}"
+    return Entry(number(sound.value, 2), f"{sub}; {why}" if why else sub)
 
 
 # ---------------------------------------------------------------- who is hit harder

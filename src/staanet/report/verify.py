@@ -15,7 +15,7 @@ from statistics import fmean
 import numpy as np
 
 from staanet import audio
-from staanet.core import Budget, Progress, Samples
+from staanet.core import NO_CHANNEL, Budget, Progress, Samples
 from staanet.errors import InvalidInput
 from staanet.report.facts import (
     DISTANCES,
@@ -74,8 +74,9 @@ def verify(run: Run, progress: Progress) -> int:
     ``UnusableClip`` where a file is damaged.
     """
     _check_cells(run)
+    _check_sounds(run)
     reported: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
-    for row in run.rows:
+    for row in (*run.rows, *run.channel_rows):
         reported[row.attack, row.source, row.id].append(row)
     pairs = [(one, clip) for one in run.crafted.values() for clip in one.clips.values()]
     found = set()
@@ -116,21 +117,43 @@ def _compare(clip: StoredClip, table: str, told: Distances, true: Distances) -> 
 
 def _check_cells(run: Run) -> None:
     where = run.folder / "results" / SUMMARY
-    behind: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
-    for row in run.rows:
-        behind[row.attack, row.source, row.target].append(row)
-    for cell in run.cells:
-        rows = behind[*cell.key, cell.target]
-        place = f"{cell.title} from {cell.source} on {cell.target}"
+    behind: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in (*run.rows, *run.channel_rows):
+        behind[row.attack, row.source, row.target, row.channel].append(row)
+    for cell in (*run.cells, *run.channel_cells):
+        rows = behind[*cell.key, cell.target, cell.channel]
+        after = f" after {cell.channel}" if cell.channel != NO_CHANNEL else ""
+        place = f"{cell.title} from {cell.source} on {cell.target}{after}"
         for name, told, true in _pairs(cell, rows):
-            if (told is None) != (true is None) or abs((told or 0) - (true or 0)) > 1e-6 * abs(
-                true or 1
-            ):
+            if _differ(told, true):
                 raise InvalidInput(
                     f"{name} of {place} is {_shown(told)}, but {_shown(true)} by its rows in {ROWS}",
                     where=where,
                     remedy=_REMEDY,
                 )
+
+
+def _check_sounds(run: Run) -> None:
+    for (attack, source), sounds in run.sounds.items():
+        rows = [row for row in run.rows if (row.attack, row.source) == (attack, source)]
+        by_clip = {row.id: row.scores for row in rows}  # the same beside every target
+        for name, sound in sounds.items():
+            values = [v for scores in by_clip.values() if (v := scores.get(name)) is not None]
+            true = fmean(values) if values else None
+            if _differ(sound.value, true) or (sound.count, sound.of) != (len(values), len(by_clip)):
+                raise InvalidInput(
+                    f"mean {name} of {attack} from {source} is {_shown(sound.value)} over "
+                    f"{sound.count} of {sound.of} clips, but {_shown(true)} over {len(values)} of "
+                    f"{len(by_clip)} by its rows in {ROWS}",
+                    where=run.folder / "results" / SUMMARY,
+                    remedy=_REMEDY,
+                )
+
+
+def _differ(told: float | None, true: float | None) -> bool:
+    if told is None or true is None:
+        return told is not true
+    return abs(told - true) > 1e-6 * abs(true or 1)
 
 
 def _pairs(cell: Cell, rows: Sequence[Row]) -> list[tuple[str, float | None, float | None]]:
