@@ -106,6 +106,8 @@ class Recipe:
     generator: GeneratorRecipe
     attacks: dict[Name, AttackRecipe]
     synthetic: SyntheticRecipe = field(default_factory=SyntheticRecipe)
+    selfcheck: bool = False
+    """Check the finished run (``staanet selfcheck``) before its report is written."""
 
     def __post_init__(self) -> None:
         for source in self.generator.sources:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from staanet import config, corpora, metrics, report, results, storage, training
+from staanet import config, corpora, metrics, report, results, selfcheck, storage, training
 from staanet.attacks import ATTACKS, Staa, craft_batch
 from staanet.config import AttackRecipe, GeneratorRecipe, Recipe, SyntheticRecipe, VictimRecipe
 from staanet.core import Attack, Budget, Clip, Corpus, Progress, Utterance, Victim, silent
@@ -432,6 +432,13 @@ def run(
         )
         quarantine.save(out)
         _write_run_card(recipe, corpus, out, command, journal.seconds())
+        if recipe.selfcheck and not selfcheck.is_current(out, recipe.seed):
+            journal(
+                "selfcheck",
+                lambda: selfcheck.selfcheck(
+                    out, seed=recipe.seed, device=device, progress=progress
+                ),
+            )
         journal("report", lambda: report.build(out, progress=progress))
         return matrix, quarantine
 

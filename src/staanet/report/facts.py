@@ -20,7 +20,7 @@ from staanet.core import Budget
 from staanet.errors import InvalidInput
 from staanet.metrics import Estimate
 
-SUMMARY, ROWS = "summary.json", "results.parquet"
+SUMMARY, ROWS, SELFCHECK = "summary.json", "results.parquet", "selfcheck.json"
 _AGAIN = "Run staanet evaluate again"
 
 
@@ -123,6 +123,26 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """One check of ``staanet selfcheck``; ``subject`` is the victim or set that it is about."""
+
+    name: str
+    subject: str
+    verdict: str
+    explanation: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfCheck:
+    """What ``selfcheck.json`` says; ``stale`` where the results have changed since."""
+
+    checks: Sequence[Judgement]
+    clips: int
+    stale: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """All that the page shows."""
 
@@ -139,6 +159,7 @@ class Run:
     machine: str
     quarantined: Sequence[tuple[str, str]]
     flags: Sequence[str]
+    selfcheck: SelfCheck | None = None
 
     @property
     def name(self) -> str:
@@ -195,6 +216,7 @@ def read(folder: Path) -> Run:
         machine=str(summary.get("machine") or ""),
         quarantined=sorted(quarantined),
         flags=flags,
+        selfcheck=_selfcheck(folder),
     )
 
 
@@ -309,6 +331,20 @@ def _rows(path: Path) -> list[Row]:
         )
         for text, number in zip(texts, numbers, strict=True)
     ]
+
+
+def _selfcheck(folder: Path) -> SelfCheck | None:
+    path = folder / SELFCHECK
+    if not path.is_file():
+        return None
+    told = storage.read_json(path)
+    names = [field.name for field in fields(Judgement)]
+    with _expecting(path):
+        return SelfCheck(
+            checks=[Judgement(**{n: str(one[n]) for n in names}) for one in told["checks"]],
+            clips=int(told["clips"]),
+            stale=told["results_sha256"] != storage.sha256(folder / "results" / SUMMARY),
+        )
 
 
 def _crafted(folder: Path) -> Crafted:
