@@ -151,13 +151,19 @@ def _finite(value: Any) -> Any:
 
 
 def _guarded(name: str, subject: str, work: Callable[[], Check]) -> Check:
-    """What cannot be carried out because of the run's own files is a failure that says why."""
+    """What cannot be carried out, for the run's own files or its victim, is a failure that says why."""
     try:
         return work()
     except StaaNetError as error:
         return Check(
             name=name, subject=subject, verdict="fail",
             explanation=f"could not be carried out: {error}", remedy=error.remedy,
+        )  # fmt: skip
+    except RuntimeError as error:  # torch: no gradient, no memory, a model that refuses a batch
+        return Check(
+            name=name, subject=subject, verdict="fail",
+            explanation=f"could not be carried out: {(str(error).splitlines() or ['no reason'])[0]}",
+            remedy="Mend the victim: an attack or an evaluation fails on it likewise",
         )  # fmt: skip
 
 
@@ -183,12 +189,9 @@ def read(
     rows: list[Mapping[str, Any]] = [
         {str(key): value for key, value in row.items()} for row in frame.to_dict("records")
     ]
-    known = {
-        place.name: place
-        for place in sorted((folder / "victims").glob("*"))
-        if (place / storage.CARD).is_file()
-    }
-    found = {name: load_victim(place).to(device) for name, place in known.items()}
+    places = [p for p in sorted((folder / "victims").glob("*")) if (p / storage.CARD).is_file()]
+    loaded_victims = [load_victim(place).to(device) for place in places]
+    found = {victim.name: victim for victim in loaded_victims}
     recipe = folder / "recipe.toml"
     loaded = config.load_recipe(str(recipe)) if recipe.is_file() else None
     seed = loaded.seed if loaded else 0
@@ -232,6 +235,11 @@ def _corpus(folder: Path, spec: str) -> tuple[Corpus | None, str]:
 def sampled(run: Finished, count: int, seed: int) -> list[str]:
     """Ids of up to ``count`` clips that every set holds, classes in turn."""
     everywhere = set.intersection(*(set(one.rows) for one in run.sets.values()))
+    if not everywhere:
+        raise InvalidInput(
+            "its adversarial sets share no clip", where=run.folder / "adversarial",
+            remedy="Attack the same clips with every attack",
+        )  # fmt: skip
     some = next(iter(run.sets.values()))
     rng = np.random.default_rng(seed)
     by_class: dict[str, list[str]] = defaultdict(list)
