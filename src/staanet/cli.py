@@ -53,7 +53,7 @@ CorpusName = Annotated[
     str, typer.Argument(metavar="CORPUS", help="KIND:PATH, for example emodb:data/emodb.")
 ]
 
-STOPPED, QUARANTINED = 130, 4
+STOPPED, QUARANTINED, CHECK_FAILED = 130, 4, 1
 
 
 class Interrupted(StaaNetError):
@@ -640,6 +640,47 @@ def report(
     if not json_output:
         _show(f"Report: {page}")
     _finish({"report": str(page)}, pipeline.Quarantine(), json_output=json_output)
+
+
+@command("selfcheck", "staanet selfcheck runs/quick")
+def selfcheck(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    clips: Annotated[int, typer.Option(min=1, help="Test clips on which victims are tried.")] = 24,
+    corpus: Annotated[
+        str | None, typer.Option(metavar="KIND:PATH", help="Where the corpus is now.")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Is this evaluation honest? Tries its victims, recomputes its files, split and figures.
+
+    Writes RUN/selfcheck.json, which staanet report shows. Exit code 1 when a check fails, else 0;
+    warnings and skipped checks do not count as failures.
+    """
+    from staanet import selfcheck as checks
+    from staanet import storage
+
+    checks.require_finished(folder)
+    with storage.FolderLock(folder), Bars.shown() as progress:
+        found = checks.selfcheck(
+            folder, clips=clips, seed=seed, corpus=corpus, device=device, progress=progress
+        )
+    failures = checks.failed(found)
+    if json_output:
+        print(json.dumps(checks.as_json(found), allow_nan=False))
+    else:
+        _show(_table(
+            ["verdict", "check", "about", "found"],
+            [[c.verdict, c.name, c.subject or "run", c.explanation] for c in found],
+        ))  # fmt: skip
+        for check in found:
+            if check.remedy and check.verdict in ("fail", "warn"):
+                _show(f"\n{check.verdict}: {check.name} {check.subject}: {check.remedy}")
+        _show(f"\n{len(failures)} of {len(found)} checks failed -> {folder / checks.FILE}")
+    if failures:
+        raise typer.Exit(CHECK_FAILED)
 
 
 # ---------------------------------------------------------------- helpers

@@ -158,6 +158,8 @@ class Recipe:
     """Codecs, rooms and the like (``NAME[:SETTING]``) after which the matrix is told once more."""
     perceptual: bool = False
     """Whether each adversarial clip is also judged by models of hearing (extra ``perceptual``)."""
+    selfcheck: bool = False
+    """Check the finished run (``staanet selfcheck``) before its report is written."""
 
     def __post_init__(self) -> None:
         for source in self.generator.sources:

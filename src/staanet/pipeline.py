@@ -32,6 +32,7 @@ from staanet import (
     perception,
     report,
     results,
+    selfcheck,
     storage,
     sweeps,
     training,
@@ -726,6 +727,13 @@ def run(
         )
         quarantine.save(out)
         _write_run_card(recipe, corpus, out, command, journal.seconds())
+        if recipe.selfcheck and not selfcheck.is_current(out, recipe.seed):
+            journal(
+                "selfcheck",
+                lambda: selfcheck.selfcheck(
+                    out, seed=recipe.seed, device=device, progress=progress
+                ),
+            )
         journal("report", lambda: report.build(out, progress=progress))
         return matrix, quarantine
 
@@ -758,8 +766,8 @@ def _clip_limit(key: str, attacks: Mapping[str, AttackRecipe]) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-AFTER_THE_ATTACK = {"channels", "perceptual"}
-"""Keys of a recipe that only the evaluation reads, which is done anew each time."""
+AFTER_THE_ATTACK = {"channels", "perceptual", "selfcheck"}
+"""Keys of a recipe that only what follows the attacks reads, which is done anew each time."""
 
 
 def _claim(recipe: Recipe, out: Path) -> None:

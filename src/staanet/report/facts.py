@@ -20,7 +20,7 @@ from staanet.core import NO_CHANNEL, Budget
 from staanet.errors import InvalidInput
 from staanet.metrics import Estimate
 
-SUMMARY, ROWS = "summary.json", "results.parquet"
+SUMMARY, ROWS, SELFCHECK = "summary.json", "results.parquet", "selfcheck.json"
 _AGAIN = "Run staanet evaluate again"
 
 
@@ -141,6 +141,26 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """One check of ``staanet selfcheck``; ``subject`` is the victim or set that it is about."""
+
+    name: str
+    subject: str
+    verdict: str
+    explanation: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfCheck:
+    """What ``selfcheck.json`` says; ``stale`` where the results have changed since."""
+
+    checks: Sequence[Judgement]
+    clips: int
+    stale: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """All that the page shows."""
 
@@ -163,6 +183,7 @@ class Run:
     channel_cells: Sequence[Cell] = ()
     channel_rows: Sequence[Row] = ()
     sounds: Mapping[tuple[str, str], Mapping[str, Sound]] = field(default_factory=dict)
+    selfcheck: SelfCheck | None = None
 
     @property
     def name(self) -> str:
@@ -236,6 +257,7 @@ def read(folder: Path) -> Run:
         channel_cells=[cell for cell in told if cell.channel != NO_CHANNEL],
         channel_rows=[row for row in rows if row.channel != NO_CHANNEL],
         sounds=sounds,
+        selfcheck=_selfcheck(folder),
     )
 
 
@@ -376,6 +398,20 @@ def _rows(path: Path, metrics: Sequence[str] = ()) -> list[Row]:
         )
         for text, number in zip(texts, numbers, strict=True)
     ]
+
+
+def _selfcheck(folder: Path) -> SelfCheck | None:
+    path = folder / SELFCHECK
+    if not path.is_file():
+        return None
+    told = storage.read_json(path)
+    names = [field.name for field in fields(Judgement)]
+    with _expecting(path):
+        return SelfCheck(
+            checks=[Judgement(**{n: str(one[n]) for n in names}) for one in told["checks"]],
+            clips=int(told["clips"]),
+            stale=told["results_sha256"] != storage.sha256(folder / "results" / SUMMARY),
+        )
 
 
 def _crafted(folder: Path) -> Crafted:

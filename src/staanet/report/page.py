@@ -90,6 +90,7 @@ def render(
             tables.by_group(run, lead.cell, g) for lead in leads for g in ("label", "speaker")
         ],
         "clips": [_clip(run, clip, number) for number, clip in enumerate(clips, start=1)],
+        "selfcheck": tables.selfcheck(run),
         "drawn": drawn,
         "victims": tables.victims(run),
         "how": _how(run),

@@ -100,7 +100,7 @@ def compared(run: Run, headline: Headline) -> list[Cell]:
 
 def flags(run: Run, leads: Sequence[Headline], unverified: int) -> list[str]:
     """What the reader must know before the headline, the run's own warnings first."""
-    found = list(run.flags)
+    found = [*_failed_checks(run), *run.flags]
     for model in run.generators:
         found += [f"generator on {model.name}: {flag}" for flag in model.card.get("flags") or ()]
     for lead in leads:
@@ -145,6 +145,17 @@ def _doubts(lead: Headline) -> Iterator[tuple[str, str]]:
             "one speaker",
             f"{name}: all clips are by one speaker, which says nothing about others",
         )
+
+
+def _failed_checks(run: Run) -> Iterator[str]:
+    if run.selfcheck is None:
+        return
+    if run.selfcheck.stale:
+        yield "the self-check is older than these results: run staanet selfcheck again"
+    for check in run.selfcheck.checks:
+        if check.verdict == "fail":
+            about = f" of {check.subject}" if check.subject else ""
+            yield f"self-check failed: {check.name.replace('_', ' ')}{about}: {check.explanation}"
 
 
 def _shared_speakers(run: Run) -> str:

@@ -357,6 +357,31 @@ def stages(card: Mapping[str, Any]) -> Table:
     )
 
 
+def selfcheck(run: Run) -> Table:
+    """What ``staanet selfcheck`` asked of the run, failures first."""
+    order = ("fail", "warn", "pass", "skipped")
+    checks = run.selfcheck.checks if run.selfcheck else ()
+    rows = [
+        [
+            Entry(
+                check.name.replace("_", " "), mark="" if check.verdict == "pass" else check.verdict
+            ),
+            Entry(check.subject or "the run"),
+            Entry(check.explanation, sub=check.remedy),
+        ]
+        for check in sorted(
+            checks, key=lambda c: order.index(c.verdict) if c.verdict in order else 0
+        )
+    ]
+    return Table(
+        key="selfcheck",
+        caption="Self-check: is this evaluation honest?",
+        head=["check", "about", "what was found"],
+        rows=rows,
+        names=3,
+    )
+
+
 def _share(value: object) -> str:
     return percent(float(value)) if isinstance(value, int | float) else NONE
 
