@@ -319,7 +319,7 @@ def train_generator(
     seconds: Annotated[float, typer.Option(min=0.05, help="Length of a training crop.")] = 1.5,
     learning_rate: Annotated[
         float | None,
-        typer.Option(help="Adam's [default: 1e-4 for a mirror of its source, 2e-3 otherwise]."),
+        typer.Option(help="Adam's [default: 3e-4 for a mirror of its source, 2e-3 otherwise]."),
     ] = None,
     seed: Seed = 0,
     protocol: Protocol = None,

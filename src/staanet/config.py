@@ -61,7 +61,7 @@ class GeneratorRecipe:
     batch_size: Count = 16
     seconds: Positive = 1.5
     learning_rate: Positive | None = None
-    """Absent: 1e-4 for a mirror that begins as its source, 2e-3 for what begins from nothing."""
+    """Absent: 3e-4 for a mirror that begins as its source, 2e-3 for what begins from nothing."""
     warm_steps: Annotated[int, Field(ge=0)] = 1500
     """A mirror first follows the gradient of a convolutional source for so many steps."""
     evaluate_every: Count = 100

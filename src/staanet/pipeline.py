@@ -194,7 +194,7 @@ def _settled_generator(recipe: GeneratorRecipe, source: Victim) -> GeneratorReci
     warm = recipe.network == "mirror" and network_of(source) is not None
     return replace(
         recipe,
-        learning_rate=recipe.learning_rate or (1e-4 if warm else 2e-3),
+        learning_rate=recipe.learning_rate or (3e-4 if warm else 2e-3),
         warm_steps=recipe.warm_steps if warm else 0,
     )
 

@@ -474,7 +474,8 @@ def train_generator(
     """Train ``generator`` in place against the frozen ``source``; the best on dev is kept.
 
     A mirror of a convolutional source is first taught by the source's gradient for ``warm_steps``,
-    and then starts at the budget's density; others come down to it from every sample.
+    and then starts at the budget's density, its encoder left as it is; others learn everything at once
+    and come down to the density from every sample.
     """
     source.requires_grad_(False).eval()
     target = 1.0 if budget.max_density is None else budget.max_density
@@ -488,6 +489,7 @@ def train_generator(
             generator, source, train, dev, taught, folder / "warm_start",
             lessons=max(1, warm_steps // 10), progress=progress,
         )  # fmt: skip
+        generator.keep_ears()
         settled = 1
     task = GeneratorTask(
         generator, source, Crops(train, schedule), dev, budget, objective,

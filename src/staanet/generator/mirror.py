@@ -126,6 +126,11 @@ class Mirror(Generator):
         magnitude = unit_rms(magnitude, lengths)
         return self.propose(magnitude, magnitude.abs() + position, lengths)
 
+    def keep_ears(self) -> None:
+        """Train the way back alone: what it has learned to read would move with the encoder."""
+        for part in (self.down, self.lstm, self.head):
+            part.requires_grad_(False)
+
     def moved(self, waveforms: Tensor, change: Perturbation) -> Tensor:
         """``[B, T]`` as the proposal would leave it."""
         return (waveforms + self.epsilon * change.magnitude * change.mask()).clamp(-1, 1)
