@@ -134,7 +134,7 @@ def test_what_was_heard_is_not_listened_to_again(done, tmp_path, monkeypatch):
     heard = []
 
     def panel(clean, adversarial, rate):
-        if len(heard) == 2:
+        if heard:
             raise StoppedError
         heard.append(adversarial.tobytes())
         return {"pesq_wb": Score(2.5), "stoi": Score(None, "too short")}
@@ -145,16 +145,15 @@ def test_what_was_heard_is_not_listened_to_again(done, tmp_path, monkeypatch):
         pipeline.evaluate([folder], victim, tmp_path, perceptual=True)
     heard.clear()
     whole = len(results.read_rows(folder))
-    monkeypatch.setattr(
-        perception, "panel", lambda *pair: (heard.append(pair), {"pesq_wb": Score(2.5)})[1]
-    )
+    scores = {"pesq_wb": Score(2.5), "stoi": Score(None, "too short")}
+    monkeypatch.setattr(perception, "panel", lambda *pair: (heard.append(pair), scores)[1])
     matrix = pipeline.evaluate([folder], victim, tmp_path, perceptual=True)
-    assert len(heard) == whole - 2
+    assert len(heard) == whole - 1 > 0
     pesq = matrix.summary["sets"][0]["perceptual"]["pesq_wb"]
     assert (pesq["value"], pesq["count"]) == (2.5, whole)
     monkeypatch.setattr(perception, "versions", lambda: {"pesq": "another"})
     pipeline.evaluate([folder], victim, tmp_path, perceptual=True)
-    assert len(heard) == 2 * whole - 2, "another judge listens anew"
+    assert len(heard) == 2 * whole - 1, "another judge listens anew"
 
 
 class StoppedError(Exception):
