@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from staanet import tables
+from staanet.core import NO_CHANNEL
 
 HERE = Path(__file__).parent
 
@@ -70,7 +71,9 @@ def figures(run: Path) -> str:
         ),
         "Fooling rate (share of clips whose answer changed) with its 95 % interval clustered by speaker; "
         f"{summary['cells'][0]['count']} test clips of {summary['cells'][0]['speakers']} speakers.",
-        tables.markdown(summary["cells"]).strip(),
+        tables.markdown(
+            [c for c in summary["cells"] if c.get("channel", NO_CHANNEL) == NO_CHANNEL]
+        ).strip(),
         "| stage | seconds |\n|---|---|\n"
         + "\n".join(f"| {stage} | {took:.1f} |" for stage, took in card["seconds"].items()),
     ]

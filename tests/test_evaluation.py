@@ -129,6 +129,24 @@ def test_channels_leave_the_matrix_of_the_files_as_it_was(ones, crafted):
     assert {c["channel"] for c in beside.cells} == {"pcm16", "noise:20", "rir"}
 
 
+def test_on_disk_cells_tell_their_channel_and_the_matrices_show_the_files_as_they_are(
+    ones, crafted, tmp_path
+):
+    alone, beside = (
+        transfer_matrix([crafted], [ones], channels=channels) for channels in ([], ["gain:-6"])
+    )
+    alone.save(tmp_path / "alone")
+    beside.save(tmp_path / "beside")
+    for name in ("matrix.md", "matrix.tex"):
+        assert (tmp_path / "beside" / name).read_text() == (tmp_path / "alone" / name).read_text()
+    frame = pandas.read_parquet(tmp_path / "beside" / "cells.parquet")
+    assert list(frame.channel) == ["pcm16", "gain:-6"]
+    text = pandas.read_csv(tmp_path / "beside" / "cells.csv")
+    assert list(text.channel) == list(frame.channel) and list(text.columns) == list(frame.columns)
+    summary = json.loads((tmp_path / "beside" / "summary.json").read_text())
+    assert [cell["channel"] for cell in summary["cells"]] == list(frame.channel)
+
+
 def test_a_clip_and_its_twin_meet_the_same_noise(ones):
     still = AdversarialSet(
         [pair(str(n), 1, 1, "up", "s1") for n in range(20)], {"attack": "x", "source": "linear"}

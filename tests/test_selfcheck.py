@@ -31,6 +31,7 @@ name = "tones"
 corpus = "folder:{corpus}"
 seed = {seed}
 selfcheck = true
+{keys}
 
 [victims.emo18]
 steps = 40
@@ -65,7 +66,30 @@ settings = {{ steps = 5 }}
 [attacks.random]
 epsilon = 0.05
 match = "staa"
+
+{attacks}
 """
+RICH = {
+    "keys": """
+protocol = "speakers:s0,s1,s2,s3/s4,s5"
+channels = ["gain:-6", "resample:4000"]
+clip_seconds = 0.22
+""",
+    "attacks": """
+[attacks.few]
+attack = "pgd"
+epsilon = 0.05
+max_l0 = 1000
+clips = 10
+settings = { steps = 5 }
+
+[attacks.uap]
+epsilon = 0.05
+match = "staa"
+settings = { steps = 20, batch_size = 8, seconds = 0.2 }
+""",
+}
+"""What a recipe may also ask for: an own split, channels, one length, few clips, a learned control."""
 CLASSES = {"high": 1200.0, "mid": 500.0, "low": 200.0}
 
 
@@ -78,7 +102,7 @@ def hum(hz: float, *seed: int) -> np.ndarray:
     return audio.snap(0.04 * np.sin(phase) + 0.006 * rng.standard_normal(len(t)))
 
 
-def honest_run(root: Path, seed: int) -> Path:
+def honest_run(root: Path, seed: int, *, keys: str = "", attacks: str = "") -> Path:
     """Ten voices hum three notes twice; the second middle one is too high, so that some clean
     answers are errors.
     """
@@ -90,7 +114,8 @@ def honest_run(root: Path, seed: int) -> Path:
                 samples = hum(note, seed, number, speaker, take)
                 storage.write_bytes(path, audio.encode(samples, RATE))
     recipe = root / "hums.toml"
-    recipe.write_text(RECIPE.format(corpus=(root / "hums").as_posix(), seed=seed))
+    text = RECIPE.format(corpus=(root / "hums").as_posix(), seed=seed, keys=keys, attacks=attacks)
+    recipe.write_text(text)
     pipeline.run(config.load_recipe(str(recipe)), root / "run")
     return root / "run"
 
@@ -162,8 +187,29 @@ def test_an_honest_run_raises_no_alarm_and_every_check_was_made(run):
     }  # fmt: skip
 
 
-def test_a_second_honest_run_with_another_seed_raises_none_either(tmp_path):
-    assert alarms(honest_run(tmp_path, 1)) == []
+def test_a_second_honest_run_of_a_richer_recipe_raises_none_either(tmp_path):
+    run = honest_run(tmp_path, 1, **RICH)
+    assert alarms(run) == []
+    verdicts = {(one["name"], one["subject"]): one for one in told(run)["checks"]}
+    assert verdicts["predictions", "few__emo18"]["figures"]["count"] == 10 * 2 * 2
+    assert verdicts["predictions", "staa__emo18"]["figures"]["count"] == 24 * 2 * 2
+    assert verdicts["rates", ""]["figures"]["count"] == 6 * 5 * 2, "of the files as they are"
+    assert "uap" in verdicts["beats_control", "staa__emo18"]["figures"]
+    assert not {("beats_control", "uap__emo18"), ("direction", "uap__emo18")} & verdicts.keys()
+
+    recipe = run / "recipe.toml"
+    rich = recipe.read_text()
+    recipe.write_text(rich.replace('protocol = "speakers:s0,s1,s2,s3/s4,s5"\n', ""))
+    assert failing(judged(run, "split", "clean_audio")) == {"split"}
+    recipe.write_text(rich.replace("clip_seconds = 0.22\n", ""))
+    assert failing(judged(run, "split", "clean_audio")) == {"clean_audio"}
+
+    card = json.loads((run / "vectors" / "uap__emo18" / "card.json").read_text())
+    card["inputs"]["split"], card["source_sha256"] = "0" * 64, "1" * 64
+    storage.write_card(run / "vectors" / "uap__emo18", card)
+    found = judged(run, "split", "white_box_marks")
+    assert "the vector uap__emo18 names the split 000000000000" in found["split", ""].explanation
+    assert "the vector uap__emo18 was trained on" in found["white_box_marks", ""].explanation
 
 
 # ---------------------------------------------------------------- frauds in the files
