@@ -312,9 +312,9 @@ def train_generator(
     ] = 0.03,
     max_density: Annotated[float, typer.Option(help="Largest share of samples changed.")] = 0.2,
     steps: Annotated[int, typer.Option(min=1)] = 1000,
-    warm_steps: Annotated[
-        int, typer.Option(min=0, help="Steps a mirror first follows its source's gradient.")
-    ] = 1500,
+    looks: Annotated[
+        int, typer.Option(min=1, help="Stages of a mirror: more are stronger, and slower.")
+    ] = 1,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     seconds: Annotated[float, typer.Option(min=0.05, help="Length of a training crop.")] = 1.5,
     learning_rate: Annotated[
@@ -334,7 +334,7 @@ def train_generator(
 
     recipe = GeneratorRecipe(
         network=network, epsilon=epsilon, max_density=max_density, steps=steps,
-        warm_steps=warm_steps, batch_size=batch_size, seconds=seconds, learning_rate=learning_rate,
+        looks=looks, batch_size=batch_size, seconds=seconds, learning_rate=learning_rate,
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
     victim = victims.load_victim(source).to(device)

@@ -62,8 +62,8 @@ class GeneratorRecipe:
     seconds: Positive = 1.5
     learning_rate: Positive | None = None
     """Absent: 3e-4 for a mirror that begins as its source, 2e-3 for what begins from nothing."""
-    warm_steps: Annotated[int, Field(ge=0)] = 1500
-    """A mirror first follows the gradient of a convolutional source for so many steps."""
+    looks: Count = 1
+    """Stages of a mirror: more are stronger and take so many times as long."""
     evaluate_every: Count = 100
     patience: Count | None = None
     speed: Annotated[float, Field(ge=0, lt=0.9)] = 0.1

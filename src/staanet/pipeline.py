@@ -190,12 +190,11 @@ def _settled(name: str, recipe: VictimRecipe) -> VictimRecipe:
 
 
 def _settled_generator(recipe: GeneratorRecipe, source: Victim) -> GeneratorRecipe:
-    """With the learning rate and warm start that fit the network and its source."""
+    """With the learning rate that fits the network and its source."""
     warm = recipe.network == "mirror" and network_of(source) is not None
     return replace(
         recipe,
         learning_rate=recipe.learning_rate or (3e-4 if warm else 2e-3),
-        warm_steps=recipe.warm_steps if warm else 0,
     )
 
 
@@ -237,7 +236,7 @@ def train_generator(
     put_aside = quarantine if quarantine is not None else Quarantine()
     training.seeded(seed)
     generator = (
-        mirror_of(source, recipe.max_density, recipe.epsilon)
+        mirror_of(source, recipe.max_density, recipe.epsilon, recipe.looks)
         if recipe.network == "mirror"
         else build_generator(recipe.network, recipe.max_density)
     ).to(device)
@@ -250,7 +249,7 @@ def train_generator(
     )  # fmt: skip
     history = training.train_generator(
         generator, source, clips[0], clips[1], schedule, out, budget=budget, objective=objective,
-        warm_steps=recipe.warm_steps, progress=progress,
+        progress=progress,
     )  # fmt: skip
     last = history.rows[-1]
     save_generator(
@@ -261,7 +260,6 @@ def train_generator(
         flags=training.collapse_flags(last), machine=machine(),
     )  # fmt: skip
     storage.discard_checkpoints(out / "checkpoint")
-    storage.discard_checkpoints(out / "warm_start" / "checkpoint")
 
 
 def _relative(spec: Path | str, start: Path) -> str:

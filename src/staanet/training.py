@@ -145,8 +145,7 @@ def _learning_rate(schedule: Schedule, step: int) -> float:
     return warm * (schedule.final_learning_rate + span * half)
 
 
-SHOWN = ("loss", "train_accuracy", "dev_uar", "fooling_rate", "density", "dev_fooling_rate",
-         "dev_alignment")  # fmt: skip
+SHOWN = ("loss", "train_accuracy", "dev_uar", "fooling_rate", "density", "dev_fooling_rate")
 
 
 def _figures(history: History, now: Mapping[str, float]) -> str:
@@ -414,81 +413,20 @@ class GeneratorTask:
             setattr(self.sparsity, name, value)
 
 
-@dataclass
-class WarmStartTask:
-    """A mirror learns from its source's gradient where the topmost features should go.
-
-    A lesson, the crops and gradients of one batch, is taken ``lessons`` times anew and then repeated:
-    making one costs more than learning from it.
-    """
-
-    module: Mirror
-    source: Victim
-    crops: Crops
-    dev: Sequence[Clip]
-    lessons: int
-    kept: dict[int, warm_start.Lesson] = field(default_factory=dict)
-
-    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        number = step % self.lessons
-        if number not in self.kept:
-            self.kept[number] = self._lesson(self.crops.draw(number)[0])
-        aligned = warm_start.learned(self.module, self.kept[number]).mean()
-        return -aligned, {"alignment": float(aligned.detach())}
-
-    def _lesson(self, x: Tensor) -> warm_start.Lesson:
-        return warm_start.lesson(self.module, self.source, x.to(self.source.device))
-
-    def evaluate(self) -> tuple[float, dict[str, float]]:
-        """Mean alignment on whole dev clips."""
-        aligned = []
-        for number, clip in enumerate(self.dev, start=self.lessons):
-            if number not in self.kept:
-                self.kept[number] = self._lesson(collate([clip], self.source)[0])
-            with torch.no_grad():
-                aligned.append(float(warm_start.learned(self.module, self.kept[number]).mean()))
-        return float(np.mean(aligned)), {"dev_alignment": float(np.mean(aligned))}
-
-    def state(self) -> dict[str, float]:
-        return {}
-
-    def restore(self, state: Mapping[str, float]) -> None:
-        return None
-
-
-def warm(
-    mirror: Mirror, source: Victim, train: Sequence[Clip], dev: Sequence[Clip], schedule: Schedule,
-    folder: Path, *, lessons: int, progress: Progress = silent,
-) -> History:  # fmt: skip
-    """Teach ``mirror`` in place what its convolutional ``source``'s gradient wants; see ``warm_start``."""
-    crops = Crops(train, schedule)
-    task = WarmStartTask(mirror.eval(), source.eval(), crops, dev, lessons)
-    return fit(task, schedule, folder, what=f"warm start from {source.name}", progress=progress)
-
-
 def train_generator(
     generator: Generator, source: Victim, train: Sequence[Clip], dev: Sequence[Clip],
-    schedule: Schedule, folder: Path, *, budget: Budget, objective: Objective, warm_steps: int = 0,
+    schedule: Schedule, folder: Path, *, budget: Budget, objective: Objective,
     progress: Progress = silent,
 ) -> History:  # fmt: skip
     """Train ``generator`` in place against the frozen ``source``; the best on dev is kept.
 
-    A mirror of a convolutional source is first taught by the source's gradient for ``warm_steps``,
-    and then starts at the budget's density, its encoder left as it is; others learn everything at once
-    and come down to the density from every sample.
+    A mirror of its source starts at the budget's density and leaves its encoder as it is; others learn
+    everything at once and come down to the density from every sample.
     """
     source.requires_grad_(False).eval()
     target = 1.0 if budget.max_density is None else budget.max_density
     settled = max(1, schedule.steps * 6 // 10)
-    if warm_steps and isinstance(generator, Mirror) and warm_start.network_of(source):
-        taught = replace(
-            schedule, steps=warm_steps, batch_size=16, learning_rate=1e-3,
-            final_learning_rate=5e-5, evaluate_every=max(1, warm_steps // 10), patience=None,
-        )  # fmt: skip
-        warm(
-            generator, source, train, dev, taught, folder / "warm_start",
-            lessons=max(1, warm_steps // 10), progress=progress,
-        )  # fmt: skip
+    if isinstance(generator, Mirror) and warm_start.network_of(source) is not None:
         generator.keep_ears()
         settled = 1
     task = GeneratorTask(

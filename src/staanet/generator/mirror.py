@@ -1,17 +1,19 @@
 """A generator that listens like a classifier and answers along the same path, backwards.
 
-The encoder is a convolutional classifier (convolution, max-pooling, LSTM); the decoder goes back up
-through the positions of the encoder's own maxima, as SegNet does (Badrinarayanan et al., 2017,
-arXiv 1511.00561), with transposed convolutions. Which sample won its maximum decides the sign and
-place of a sample's influence on any such classifier: an ordinary decoder cannot know it.
+The encoder is a convolutional classifier (convolution, max-pooling, LSTM). The decoder mirrors it
+layer by layer: transposed convolutions that go through the positions of the encoder's own maxima, as
+in SegNet (Badrinarayanan et al., 2017, arXiv 1511.00561), and an LSTM that runs from the clip's end
+through the encoder's own gates. Which sample won its maximum, and which gate was open, decide the
+sign and the place of a sample's influence on any such classifier: an ordinary decoder cannot know it.
 
-``staanet.warm_start`` lets it begin as its source; untrained it is a network like any other.
+``staanet.warm_start`` lets it begin as its source, when the decoder is the source's backward pass; its
+weights are its own, and training makes more of them. Untrained it is a network like any other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +32,9 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tens
 """Each activation and its derivative."""
 
 
+SHARPNESS = 4.0  # of the topmost direction: nearly signs
+
+
 class Level(NamedTuple):
     """What the way down leaves for the way up."""
 
@@ -43,6 +48,59 @@ class Level(NamedTuple):
     """``[B, 1, 1, T']`` bool: the frames that belong to the clips; None: all."""
 
 
+class Recurrent(nn.Module):
+    """An LSTM layer, and its way back through the gates that it opened: ``[B, S, I] -> [B, S, H]``."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(inputs, hidden, batch_first=True)
+        self.to_input = nn.Linear(4 * hidden, inputs, bias=False)
+        self.to_state = nn.Linear(4 * hidden, hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps: Tensor = self.lstm(x)[0]
+        return steps
+
+    def back(self, wanted: Tensor, read: Tensor, said: Tensor) -> Tensor:
+        """Changes ``wanted [B, S, H]`` of what it ``said`` -> changes of what it ``read``, ``[B, S, I]``.
+
+        The backward pass of an LSTM through time (Hochreiter and Schmidhuber, 1997), written out.
+        """
+        forget, through_cell, through_gates = self._slopes(read, said)
+        gates = []
+        state = carry = wanted.new_zeros(wanted.shape[0], wanted.shape[2])
+        for step in reversed(range(wanted.shape[1])):
+            state = wanted[:, step] + state
+            cell = torch.addcmul(carry, state, through_cell[:, step])
+            gates.append(torch.cat([cell, cell, cell, state], dim=1) * through_gates[:, step])
+            carry = cell * forget[:, step]
+            state = self.to_state(gates[-1])
+        answer: Tensor = self.to_input(torch.stack(gates[::-1], dim=1))
+        return answer
+
+    def _slopes(self, read: Tensor, said: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each step: the forget gate and the slope of its output by its cell, ``[B, S, H]``, and
+        the slopes by its four gates ``[B, S, 4 H]``."""
+        own = self.lstm
+        before = F.pad(said, (0, 0, 1, 0))[:, :-1]
+        weights = own.weight_ih_l0, own.bias_ih_l0, own.weight_hh_l0, own.bias_hh_l0
+        to_gates, gate_bias, from_state, state_bias = cast(tuple[Tensor, ...], weights)
+        gates = F.linear(read, to_gates, gate_bias) + F.linear(before, from_state, state_bias)
+        i, f, g, o = gates.chunk(4, dim=2)
+        i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+        cells, cell, news = [], torch.zeros_like(i[:, 0]), i * g
+        for step in range(read.shape[1]):
+            cell = torch.addcmul(news[:, step], f[:, step], cell)
+            cells.append(cell)
+        now = torch.stack(cells, dim=1)
+        last = F.pad(now, (0, 0, 1, 0))[:, :-1]
+        loud = now.tanh()
+        through_gates = torch.cat(
+            [g * i * (1 - i), last * f * (1 - f), i * (1 - g * g), loud * o * (1 - o)], dim=2
+        )
+        return f, o * (1 - loud * loud), through_gates
+
+
 class Heard(NamedTuple):
     """The way down: what the topmost convolution answers, and what the way up needs."""
 
@@ -53,38 +111,26 @@ class Heard(NamedTuple):
     levels: list[Level]
 
 
-class Understood(NamedTuple):
-    """What the recurrent part says: its states ``[B, S, H]``, their mean ``[B, H]``, and
-    probabilities and distances behind the first answer ``[B, 2 K]``."""
-
-    steps: Tensor
-    mean: Tensor
-    answer: Tensor
-
-
 class Mirror(Generator):
     """See the module; ``blocks`` and ``activation`` describe the convolutions, from the sample up.
 
-    ``classes`` is the number of answers of the classifier inside: its probabilities tell the way
-    back which answer has to fall. ``hidden`` is the width of the LSTM that reads the clip from its
-    end and names, for each of the topmost features, the wanted direction in (-1, 1). There are
-    ``looks`` stages with the same weights: the second looks at what the first proposes, moved by
-    ``epsilon``, and what both want is added up.
+    ``classes`` is the number of answers of the classifier inside and ``hidden`` the width of its LSTM
+    layers. There are ``looks`` stages with the same weights: the second looks at what the first
+    proposes, moved by ``epsilon``, and what both propose is added up. It takes as long again.
     """
 
     architecture = "mirror"
 
     def __init__(
         self, *, blocks: Sequence[Block] = ((1, 64, 8, 10), (64, 128, 6, 8), (128, 256, 6, 8)),
-        activation: str = "leaky_relu", classes: int = 8, recurrent: int = 256, hidden: int = 256,
-        looks: int = 2, epsilon: float = 0.03, gain: float | None = 2.0, density: float | None = None,
+        activation: str = "leaky_relu", classes: int = 8, hidden: int = 256, layers: int = 2,
+        looks: int = 1, epsilon: float = 0.03, gain: float | None = 2.0, density: float | None = None,
         sample_rate: int = 16_000,
     ) -> None:  # fmt: skip
         super().__init__(gain=gain, density=density, sample_rate=sample_rate)
         self.settings |= {
             "blocks": [list(block) for block in blocks], "activation": activation,
-            "classes": classes, "recurrent": recurrent, "hidden": hidden, "looks": looks,
-            "epsilon": epsilon,
+            "classes": classes, "hidden": hidden, "layers": layers, "looks": looks, "epsilon": epsilon,
         }  # fmt: skip
         self.looks, self.epsilon = looks, epsilon
         self.pools = [pool for _, _, _, pool in blocks]
@@ -96,10 +142,11 @@ class Mirror(Generator):
         )
         self.skip = nn.ModuleList(nn.Conv2d(o, o, 1) for _, o, _, _ in blocks[:-1])
         top = blocks[-1][1]
-        self.lstm = nn.LSTM(top, recurrent, num_layers=2, batch_first=True)
-        self.head = nn.Linear(recurrent, classes)
-        self.backwards = nn.LSTM(top + 2 * recurrent + 4 * classes, hidden, batch_first=True)
-        self.direction = nn.Linear(hidden, top)
+        self.recurrent = nn.ModuleList(
+            Recurrent(top if number == 0 else hidden, hidden) for number in range(layers)
+        )
+        self.head = nn.Linear(hidden, classes)
+        self.ask = nn.Linear(classes, hidden, bias=False)
         for layer in self.skip:  # at first the way up listens to what comes from above alone
             nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
@@ -107,18 +154,18 @@ class Mirror(Generator):
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Perturbation:
         time = waveforms.shape[1]
-        heard = self.listen(waveforms, lengths)
-        first = self.understood(heard)
-        direction = self.wanted(heard, first, first)
-        magnitude, position = self.back(direction, heard.levels, time)
-        for look in range(1, self.looks):
-            with torch.no_grad():
-                change = self.proposed(magnitude, position, lengths)
-                heard = self.listen(self.moved(waveforms, change), lengths)
-            direction = direction + self.wanted(heard, first, self.understood(heard))
-            more = self.back(direction / (look + 1), heard.levels, time)
-            magnitude = unit_rms(magnitude, lengths) + unit_rms(more[0], lengths) / look
-            position = position + more[1]
+        magnitude = position = waveforms.new_zeros(())
+        question, heard = None, self.listen(waveforms, lengths)
+        for look in range(self.looks):
+            if look:
+                with torch.no_grad():
+                    change = self.proposed(magnitude, position, lengths)
+                    heard = self.listen(self.moved(waveforms, change), lengths)
+            states = self.states(heard)
+            if question is None:
+                question = self.question(states[-1], heard.frames)
+            more = self.back(self.wanted(question, states, heard.frames), heard.levels, time)
+            magnitude, position = magnitude + unit_rms(more[0], lengths), position + more[1]
         return self.proposed(magnitude, position, lengths)
 
     def proposed(self, magnitude: Tensor, position: Tensor, lengths: Tensor | None) -> Perturbation:
@@ -127,9 +174,14 @@ class Mirror(Generator):
         return self.propose(magnitude, magnitude.abs() + position, lengths)
 
     def keep_ears(self) -> None:
-        """Train the way back alone: what it has learned to read would move with the encoder."""
-        for part in (self.down, self.lstm, self.head):
-            part.requires_grad_(False)
+        """Train the way back alone: what it reads would move with the encoder."""
+        self.down.requires_grad_(False)
+        self.head.requires_grad_(False)
+        for layer in self._layers():
+            layer.lstm.requires_grad_(False)
+
+    def _layers(self) -> list[Recurrent]:
+        return [layer for layer in self.recurrent if isinstance(layer, Recurrent)]
 
     def moved(self, waveforms: Tensor, change: Perturbation) -> Tensor:
         """``[B, T]`` as the proposal would leave it."""
@@ -157,27 +209,37 @@ class Mirror(Generator):
             levels.append(Level(time, pooled, winner, inside))
         return Heard(x[:, :, 0].transpose(1, 2), frames, levels)
 
-    def understood(self, heard: Heard) -> Understood:
-        """What the classifier inside makes of it."""
-        steps, _ = self.lstm(heard.features)
-        if heard.frames is None:
+    def states(self, heard: Heard) -> list[Tensor]:
+        """What the recurrent layers read and say: ``[B, S, C]``, then ``[B, S, H]`` of each layer."""
+        states = [heard.features]
+        for layer in self._layers():
+            states.append(layer(states[-1]))
+        return states
+
+    def question(self, steps: Tensor, frames: Tensor | None) -> Tensor:
+        """States ``[B, S, H]`` -> how its answers should change, ``[B, K]``: the first one down, the
+        others up as far as they are likely, in all by nothing."""
+        if frames is None:
             mean = steps.mean(dim=1)
         else:
-            inside = valid(heard.frames, steps.shape[1])[..., None]
-            mean = (steps * inside).sum(dim=1) / heard.frames[:, None]
+            inside = valid(frames, steps.shape[1])[..., None]
+            mean = (steps * inside).sum(dim=1) / frames[:, None]
         logits = self.head(mean)
-        behind = logits - logits.amax(dim=1, keepdim=True)
-        return Understood(steps, mean, torch.cat([torch.softmax(logits, dim=1), behind], dim=1))
+        first = F.one_hot(logits.argmax(dim=1), logits.shape[1])
+        return torch.softmax(logits.masked_fill(first.bool(), -torch.inf), dim=1) - first
 
-    def wanted(self, heard: Heard, first: Understood, now: Understood) -> Tensor:
-        """The direction each topmost feature should take, ``[B, S, C]`` in (-1, 1), so that the answer
-        understood at ``first`` falls."""
-        clip = torch.cat([first.mean, first.answer, now.answer], dim=1)
-        clip = clip[:, None].expand(-1, now.steps.shape[1], -1)
-        known = torch.cat([heard.features, now.steps, clip], dim=2)
-        backwards, _ = self.backwards(reversed_in_time(known, heard.frames))
-        wanted: Tensor = torch.tanh(self.direction(reversed_in_time(backwards, heard.frames)))
-        return wanted
+    def wanted(self, question: Tensor, states: Sequence[Tensor], frames: Tensor | None) -> Tensor:
+        """The direction each topmost feature should take, ``[B, S, C]`` in (-1, 1)."""
+        steps = states[-1].shape[1]
+        wanted = self.ask(question)[:, None].expand(-1, steps, -1)
+        if frames is not None:
+            wanted = wanted * valid(frames, steps)[..., None]
+        pairs = zip(reversed(self._layers()), states[-2::-1], states[:0:-1], strict=True)
+        for layer, read, said in pairs:
+            wanted = layer.back(wanted, read, said)
+        # quiet frames and weak features are asked for as much as strong ones: what can move, moves
+        own = None if frames is None else frames * wanted.shape[2]
+        return torch.tanh(SHARPNESS * unit_rms(wanted.flatten(1), own).view_as(wanted))
 
     def back(self, direction: Tensor, levels: Sequence[Level], time: int) -> tuple[Tensor, Tensor]:
         """Directions ``[B, S, C]`` -> magnitude and position ``[B, time]``, before gain and tanh."""
@@ -188,11 +250,14 @@ class Mirror(Generator):
                 x = x + self.skip[number](self.activate(pooled))
             if inside is not None:
                 x = x * inside
-            x = unpooled(x * self.slope(pooled), winner, self.pools[number])
-            conv = self.up[number]
+            x = x * self.slope(pooled)
+            conv, pool = self.up[number], self.pools[number]
             assert isinstance(conv, nn.Conv2d)
-            x = F.conv_transpose2d(x, conv.weight)[..., int(conv.padding[1]) :]
-            x = _cut(x, below if number else time)
+            if number == 0:
+                x = transposed_at_winners(x, winner, pool, conv.weight)
+            else:
+                x = F.conv_transpose2d(unpooled(x, winner, pool), conv.weight)
+            x = _cut(x[..., int(conv.padding[1]) :], below if number else time)
         return x[:, 0, 0], x[:, 1, 0]
 
 
@@ -212,6 +277,11 @@ def _cut(x: Tensor, time: int) -> Tensor:
     return F.pad(x, (0, time - x.shape[3])) if x.shape[3] < time else x[..., :time]
 
 
+def _channels_last(x: Tensor) -> Tensor:
+    """``[B, C, 1, S] -> [B, S, C]``, as channels-last memory lies."""
+    return x[:, :, 0].transpose(1, 2)
+
+
 def unpooled(values: Tensor, winner: Tensor, pool: int) -> Tensor:
     """``[B, C, 1, S] -> [B, C, 1, S * pool]``: each value where its maximum was, zeros elsewhere.
 
@@ -219,21 +289,24 @@ def unpooled(values: Tensor, winner: Tensor, pool: int) -> Tensor:
     tensor([[[[0., 5., 7., 0.]]]])
     """
     batch, channels, _, steps = values.shape
-    places = torch.arange(pool, device=values.device)[:, None]
-    last = values[:, :, 0].transpose(1, 2)[:, :, None]  # [B, S, 1, C]: as channels-last memory lies
-    won = winner[:, :, 0].transpose(1, 2)[:, :, None] == places
-    spread = torch.where(won, last, last.new_zeros(())).reshape(batch, 1, steps * pool, channels)
-    return spread.permute(0, 3, 1, 2)
+    frames = _channels_last(winner) + pool * torch.arange(steps, device=values.device)[:, None]
+    places = frames * channels + torch.arange(channels, device=values.device)
+    spread = values.new_zeros(batch, steps * pool * channels).scatter(
+        1, places.reshape(batch, -1), _channels_last(values).reshape(batch, -1)
+    )
+    return spread.view(batch, 1, steps * pool, channels).permute(0, 3, 1, 2)
 
 
-def reversed_in_time(sequences: Tensor, frames: Tensor | None) -> Tensor:
-    """``[B, S, C]`` with each clip's own ``frames [B]`` in reverse order, the padding left behind.
+def transposed_at_winners(values: Tensor, winner: Tensor, pool: int, weight: Tensor) -> Tensor:
+    """``conv_transpose2d(unpooled(values, winner, pool), weight)`` for few channels out.
 
-    >>> reversed_in_time(torch.tensor([[[1], [2], [0]]]), torch.tensor([2]))[0, :, 0]
-    tensor([2, 1, 0])
+    ``weight`` is ``[C, O, 1, K]``. The unpooled features, the largest tensor of all and nine tenths
+    zeros, are never written down: each of the ``pool`` places is multiplied alone.
     """
-    if frames is None:
-        return sequences.flip(1)
-    steps = torch.arange(sequences.shape[1], device=sequences.device)[None]
-    order = torch.where(steps < frames[:, None], frames[:, None] - 1 - steps, steps)
-    return sequences.gather(1, order[..., None].expand_as(sequences))
+    batch, channels, _, steps = values.shape
+    out, kernel = weight.shape[1], weight.shape[3]
+    matrix = weight[:, :, 0].reshape(channels, out * kernel)
+    features, place = _channels_last(values), _channels_last(winner).to(torch.int8)
+    taps = torch.stack([(features * (place == j)) @ matrix for j in range(pool)], dim=2)
+    taps = taps.view(batch, steps * pool, out * kernel).transpose(1, 2)
+    return F.fold(taps, (1, steps * pool + kernel - 1), (1, kernel))
