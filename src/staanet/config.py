@@ -46,6 +46,8 @@ class VictimRecipe:
     patience: Count | None = None
     speed: Annotated[float, Field(ge=0, lt=0.9)] = 0.1
     """Crops are played at a speed drawn from 1 +- this."""
+    noise_db: Annotated[float, Field(ge=-20, le=60)] = 25.0
+    """Crops get white noise at an SNR drawn between this and 60 dB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

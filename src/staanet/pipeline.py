@@ -150,8 +150,8 @@ def train_victim(
     network = recipe.network or name
     train, dev, test = corpus.split(seed, protocol)
     settings = asdict(replace(recipe, network=network))
-    for key in ("pretrained", "config"):
-        if settings[key] is None:  # most networks have neither, and their cards say nothing of it
+    for key, usual in {"pretrained": None, "config": None, "noise_db": 25.0}.items():
+        if settings[key] == usual:  # most victims have neither, and their cards say nothing of it
             del settings[key]
     inputs = {"corpus": corpus.name, "split": train.split_hash, "seed": seed, "recipe": settings,
               **_named(protocol)}  # fmt: skip
@@ -206,6 +206,7 @@ def _schedule(recipe: VictimRecipe | GeneratorRecipe, seed: int) -> training.Sch
         final_learning_rate=min(1e-4, recipe.learning_rate / 10),  # never above where it starts
         evaluate_every=recipe.evaluate_every,
         patience=recipe.patience, seed=seed, speed=recipe.speed,
+        noise_db=recipe.noise_db if isinstance(recipe, VictimRecipe) else 25.0,
     )  # fmt: skip
 
 

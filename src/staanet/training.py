@@ -46,6 +46,8 @@ class Schedule:
     seed: int = 0
     speed: float = 0.1
     """Crops are played at a speed drawn from 1 +- this (tempo and pitch change together)."""
+    noise_db: float = 25.0
+    """Crops get white noise at an SNR drawn between this and 60 dB."""
 
 
 class Task(Protocol):
@@ -210,8 +212,6 @@ class Crops:
     weights: NDArray[np.float64] | None = None
     colour_db: float = 6.0
     """Colour each crop by a random smooth filter of up to this gain: another voice, room, microphone."""
-    noise_db: tuple[float, float] = (25.0, 60.0)
-    """Add white noise at an SNR drawn from this range."""
 
     def draw(self, step: int) -> tuple[Tensor, NDArray[np.intp]]:
         """Waveforms ``[B, T]`` in [-1, 1] and the indices of their clips ``[B]``."""
@@ -230,7 +230,7 @@ class Crops:
         crop = np.interp(np.arange(length) * speed, np.arange(needed), piece)
         crop = coloured(crop, rng.uniform(-self.colour_db, self.colour_db, 8))
         crop *= rng.choice([-1, 1]) * 10 ** (rng.uniform(-6, 6) / 20)  # polarity is arbitrary
-        quiet = 10 ** (-rng.uniform(*self.noise_db) / 20)
+        quiet = 10 ** (-rng.uniform(self.schedule.noise_db, 60.0) / 20)
         crop += float(np.sqrt(np.mean(np.square(crop)))) * quiet * rng.standard_normal(length)
         clipped: NDArray[np.float32] = np.clip(crop, -1, 1).astype(np.float32)
         return clipped
