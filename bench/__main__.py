@@ -77,8 +77,31 @@ def figures(run: Path) -> str:
         "| stage | seconds |\n|---|---|\n"
         + "\n".join(f"| {stage} | {took:.1f} |" for stage, took in card["seconds"].items()),
     ]
+    lines += comparisons(run, summary)
     lines += [f"* flag: {flag}" for flag in summary["flags"]]
     return "\n\n".join(lines)
+
+
+def comparisons(run: Path, summary: dict[str, Any]) -> list[str]:
+    """For each attack made with as many samples as another: how the other compares, white box."""
+    matched = {
+        (told["attack"], told["source"]): str(told["matched"]).partition("__")[0]
+        for told in (read(path) for path in sorted(run.glob("adversarial/*/card.json")))
+        if told.get("matched")
+    }
+    white = {(c["attack"], c["source"]): c for c in summary["cells"]
+             if c["white_box"] and c.get("channel", NO_CHANNEL) == NO_CHANNEL}  # fmt: skip
+    lines = []
+    for (attack, source), other in matched.items():
+        one, against = white[other, source], white[attack, source]
+        rates = [c["fooling_rate"]["value"] for c in (one, against)]
+        if one["count"] == against["count"] and rates[1] and not against["control"]:
+            lines.append(
+                f"* {one['title']} against '{against['title']}' on {source}: "
+                f"{rates[0] / rates[1]:.2f} x its fooling rate in 1/"
+                f"{against['seconds_median'] / one['seconds_median']:.0f} of its time per clip."
+            )
+    return lines
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from conftest import LinearVictim, clip
 from staanet import training, warm_start
 from staanet.attacks import Random, Staa
 from staanet.core import Budget, Untargeted, standardise
-from staanet.generator import Mirror
+from staanet.errors import InvalidInput
 from staanet.generator.mirror import SHARPNESS
 from staanet.objectives import Objective
 from staanet.victims import build_victim
@@ -105,11 +105,11 @@ def test_more_looks_lower_the_margin_further(source):
     assert margins[1] < margins[0]
 
 
-def test_another_kind_of_source_gets_an_untrained_mirror():
+def test_another_kind_of_source_is_refused_by_name():
     victim = LinearVictim(torch.randn(3, 2000))
     assert warm_start.network_of(victim) is None
-    mirror = warm_start.mirror_of(victim, density=0.2)
-    assert isinstance(mirror, Mirror) and mirror.density == 0.2
+    with pytest.raises(InvalidInput, match="linear is no convolutional classifier"):
+        warm_start.mirror_of(victim, density=0.2)
 
 
 def test_training_moves_the_way_back_and_leaves_the_ears(source, tmp_path):

@@ -56,6 +56,7 @@ class GeneratorRecipe:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     network: str = "mirror"
+    """``mirror`` stands for ``compact`` where a source cannot be mirrored."""
     sources: tuple[str, ...] = ("emo18",)
     epsilon: Share = 0.03
     max_density: Share = 0.2

@@ -190,12 +190,14 @@ def _settled(name: str, recipe: VictimRecipe) -> VictimRecipe:
 
 
 def _settled_generator(recipe: GeneratorRecipe, source: Victim) -> GeneratorRecipe:
-    """With the learning rate that fits the network and its source."""
-    warm = recipe.network == "mirror" and network_of(source) is not None
-    return replace(
-        recipe,
-        learning_rate=recipe.learning_rate or (3e-4 if warm else 2e-3),
-    )
+    """With the network and learning rate that fit its source."""
+    network = recipe.network
+    if network == "mirror" and network_of(source) is None:
+        network = "compact"
+    usual = (
+        3e-4 if network == "mirror" else 2e-3
+    )  # a mirror begins as its source, others from nothing
+    return replace(recipe, network=network, learning_rate=recipe.learning_rate or usual)
 
 
 def _schedule(recipe: VictimRecipe | GeneratorRecipe, seed: int) -> training.Schedule:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from staanet import audio, metrics, storage, warm_start
+from staanet import audio, metrics, storage
 from staanet.attacks import Staa, chosen, collate
 from staanet.core import Budget, Clip, Progress, Samples, Untargeted, Victim, silent
 from staanet.errors import InvalidInput
@@ -426,7 +426,7 @@ def train_generator(
     source.requires_grad_(False).eval()
     target = 1.0 if budget.max_density is None else budget.max_density
     settled = max(1, schedule.steps * 6 // 10)
-    if isinstance(generator, Mirror) and warm_start.network_of(source) is not None:
+    if isinstance(generator, Mirror):
         generator.keep_ears()
         settled = 1
     task = GeneratorTask(

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from staanet.core import Victim
+from staanet.errors import InvalidInput
 from staanet.generator import Mirror
 from staanet.generator.mirror import ACTIVATIONS, Recurrent
 from staanet.victims.layers import ConvBlock, ConvRecurrent, folded
@@ -20,16 +21,16 @@ def network_of(source: Victim) -> ConvRecurrent | None:
 def mirror_of(
     source: Victim, density: float | None = None, epsilon: float = 0.03, looks: int = 1
 ) -> Mirror:
-    """A mirror of ``source``: of its shape and with its weights, or untrained where it has no such shape.
+    """A mirror of ``source``: of its shape and with its weights; ``InvalidInput`` where it has no such shape.
 
     With ``density`` and ``epsilon`` it is, before any training, one step against the source's gradient.
     """
     network = network_of(source)
     if network is None:
-        return Mirror(
-            classes=len(source.labels), looks=looks, epsilon=epsilon, density=density,
-            sample_rate=source.sample_rate,
-        )  # fmt: skip
+        raise InvalidInput(
+            f"{source.name} is no convolutional classifier with an LSTM, so nothing can mirror it",
+            remedy="Use the network compact",
+        )
     blocks = [block for block in network.blocks if isinstance(block, ConvBlock)]
     mirror = Mirror(
         blocks=[
