@@ -27,6 +27,7 @@ COMMANDS = [
     "sweep",
     "export",
     "report",
+    "selfcheck",
 ]
 
 
