@@ -57,7 +57,7 @@ def figures(run: Path) -> str:
     """A run's victims, transfer matrix, times and flags."""
     card, summary = read(run / "card.json"), read(run / "results" / "summary.json")
     command = re.sub(r"corpus=(\w+):\S+", r"corpus=\1:PATH", card["command"])
-    command = re.sub(r"--out \S*?([^/\s]+)(?=\s|$)", r"--out runs/\1", command)
+    command = re.sub(r"--out \S+", f"--out runs/{card['recipe']}", command)  # wherever it lay
     lines = [
         f"## {card['recipe']}",
         f"`{command}`, commit `{card['commit']}`, {card['machine']}, "

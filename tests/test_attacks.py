@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -81,11 +82,22 @@ def test_padding_is_never_touched_and_a_batch_equals_single_clips(name, source):
     x_adv = attack(source, x, goal, lengths)
     for row, length in enumerate(lengths):
         assert torch.equal(x_adv[row, length:], x[row, length:])
-    together = craft(attack, source, clips, batch_size=3)
-    alone = craft(attack, source, clips, batch_size=1)
-    for a, b in zip(together, alone, strict=True):
-        differing = np.count_nonzero(a.adversarial != b.adversarial)
-        assert differing <= 0.01 * len(a.adversarial)  # ties in a ranking, rounding of a gradient
+    assert_alike_in_a_batch(attack, source, clips)
+
+
+def assert_alike_in_a_batch(attack, source, clips):
+    """In double precision: over many steps single precision amplifies the rounding of another layout."""
+    exact = copy.deepcopy(source).double()
+    if isinstance(attack, Staa):
+        attack = dataclasses.replace(attack, generator=copy.deepcopy(attack.generator).double())
+    x, lengths = collate(clips, source)
+    goal = Untargeted(exact(x.double(), lengths).argmax(dim=1))
+    together = attack(exact, x.double(), goal, lengths)
+    for row, one in enumerate(clips):
+        own = one.waveform[None].double()
+        alone = attack(exact, own, Untargeted(goal.label[row : row + 1]))[0]
+        differing = (alone - together[row, : len(alone)]).abs() > 1e-6
+        assert int(differing.sum()) <= 0.01 * len(alone)  # ties in a ranking
 
 
 @pytest.mark.parametrize("name", sorted(ATTACKS))
@@ -108,9 +120,7 @@ def test_attacks_are_frozen(name):
 )
 def test_pgd_treats_a_clip_alike_in_a_padded_batch(source, budget):
     clips = [clip(0.25, 300, 1), clip(0.4, 500, 2)]  # 4,000 and 6,400 samples
-    together = craft(PGD(budget=budget), source, clips, batch_size=2)
-    for a, b in zip(together, craft(PGD(budget=budget), source, clips), strict=True):
-        assert np.count_nonzero(a.adversarial != b.adversarial) <= 0.01 * len(a.adversarial)
+    assert_alike_in_a_batch(PGD(budget=budget), source, clips)
 
 
 @pytest.mark.parametrize("limit", [None, 40, 400], ids=["dense", "40", "400"])

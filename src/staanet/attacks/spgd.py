@@ -41,7 +41,7 @@ class SparsePGD:
         p = low.lerp(high, _padded(x, [torch.rand(n, generator=d) for n, d in _zip(sizes, draws)]))
         mask = _padded(x, [torch.randn(n, generator=d) for n, d in _zip(sizes, draws)])
         support, still = best_ranked(mask, self.budget, lengths), [0] * len(x)
-        kept, lowest = torch.zeros_like(x), torch.full((len(x),), torch.inf, device=x.device)
+        kept, lowest = torch.zeros_like(x), x.new_full((len(x),), torch.inf)
         searching = torch.ones(len(x), dtype=torch.bool, device=x.device)
         for _ in range(self.steps):
             delta = (p * support).clamp(low, high)
