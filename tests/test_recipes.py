@@ -14,6 +14,8 @@ from conftest import RATE, tone
 from staanet import audio, config, pipeline, storage
 from staanet.corpora import CORPORA
 from staanet.errors import InvalidInput
+from staanet.evaluation import CONTROLS
+from staanet.pipeline import recipe as recipe_runs
 from staanet.results import AdversarialSet
 from staanet.victims import VICTIMS
 
@@ -26,10 +28,8 @@ def test_a_shipped_recipe_names_only_what_exists(name):
     assert recipe.corpus.split(":")[0] in CORPORA
     assert {one.network or key for key, one in recipe.victims.items()} <= set(VICTIMS)
     for key in recipe.attacks:
-        pipeline._check_attack(key, recipe.attacks)
-    controls = {
-        one.match for key, one in recipe.attacks.items() if (one.attack or key) in pipeline.CONTROLS
-    }
+        recipe_runs._check_attack(key, recipe.attacks)
+    controls = {one.match for key, one in recipe.attacks.items() if (one.attack or key) in CONTROLS}
     assert controls == {"staa"}  # every recipe has a control of equal samples
 
 
@@ -75,7 +75,7 @@ def test_limits_of_an_attack_reach_its_budget_and_its_clips(linear):
     assert {"clips", "max_l0"}.isdisjoint(free.inputs["recipe"])  # as before these keys existed
     follower = config.AttackRecipe(attack="random", match="a")
     attacks = {"a": limited, "b": follower, "c": config.AttackRecipe(match="b", clips=4)}
-    assert [pipeline._clip_limit(key, attacks) for key in "abc"] == [9, 9, 4]
+    assert [recipe_runs._clip_limit(key, attacks) for key in "abc"] == [9, 9, 4]
 
 
 def tiny_emodb_full(corpus):

@@ -48,6 +48,7 @@ Protocol = Annotated[
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result (or the error) as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Epsilon = Annotated[float, typer.Option(help="Largest change of a sample, of full scale 1.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first unusable clip.")]
 CorpusName = Annotated[
     str, typer.Argument(metavar="CORPUS", help="KIND:PATH, for example emodb:data/emodb.")
@@ -307,9 +308,7 @@ def train_generator(
     ],
     out: Annotated[Path, typer.Option(help="Generator folder to write.")],
     network: Annotated[str, typer.Option(help="mirror, compact, small or paper.")] = "mirror",
-    epsilon: Annotated[
-        float, typer.Option(help="Largest change of a sample, of full scale 1.")
-    ] = 0.03,
+    epsilon: Epsilon = 0.03,
     max_density: Annotated[float, typer.Option(help="Largest share of samples changed.")] = 0.2,
     steps: Annotated[int, typer.Option(min=1)] = 1000,
     looks: Annotated[
@@ -365,9 +364,7 @@ def train_uap(
         str, typer.Option(help="The victim to learn against: a folder, or hf:NAME-OR-FOLDER.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the vector.")],
-    epsilon: Annotated[
-        float, typer.Option(help="Largest change of a sample, of full scale 1.")
-    ] = 0.03,
+    epsilon: Epsilon = 0.03,
     max_density: Annotated[
         float | None, typer.Option(help="Largest share of samples changed [default: all].")
     ] = None,

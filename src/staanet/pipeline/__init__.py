@@ -1,0 +1,25 @@
+"""One function per command, and ``run``: a recipe from corpus to report, stage by stage."""
+
+from __future__ import annotations
+
+from staanet.pipeline.crafting import Plan, SweepPlan, answers, attack, evaluate, plan_attack, sweep
+from staanet.pipeline.folders import Quarantine, load_clips
+from staanet.pipeline.models import source_of, train_generator, train_uap, train_victim
+from staanet.pipeline.recipe import run
+
+__all__ = [
+    "Plan",
+    "Quarantine",
+    "SweepPlan",
+    "answers",
+    "attack",
+    "evaluate",
+    "load_clips",
+    "plan_attack",
+    "run",
+    "source_of",
+    "sweep",
+    "train_generator",
+    "train_uap",
+    "train_victim",
+]

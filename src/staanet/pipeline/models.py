@@ -1,0 +1,245 @@
+"""The stages that train: victims, generators and universal vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os.path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from staanet import (
+    config,
+    metrics,
+    storage,
+    training,
+)
+from staanet.attacks import craft, fit_uap, save_uap
+from staanet.config import (
+    AttackRecipe,
+    GeneratorRecipe,
+    VectorRecipe,
+    VictimRecipe,
+)
+from staanet.core import Budget, Clip, Corpus, Progress, Victim, silent
+from staanet.errors import InvalidInput, unknown_name
+from staanet.evaluation import machine, transfer_matrix
+from staanet.generator import build_generator, save_generator
+from staanet.objectives import Objective
+from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
+from staanet.victims import build_victim, fingerprint, learning_rate, load_victim
+from staanet.warm_start import mirror_of, network_of
+
+
+def train_victim(
+    corpus: Corpus, name: str, out: Path, *, recipe: VictimRecipe, seed: int = 0,
+    protocol: str | None = None, device: str = "cpu", quarantine: Quarantine | None = None,
+    progress: Progress = silent,
+) -> Victim:  # fmt: skip
+    """Train a victim on the corpus's train part; its card tells UAR on dev and test."""
+    recipe = settled(name, recipe)
+    network = recipe.network or name
+    train, dev, test = corpus.split(seed, protocol)
+    settings = asdict(replace(recipe, network=network))
+    for key, usual in {"pretrained": None, "config": None, "noise_db": 25.0}.items():
+        if settings[key] == usual:  # most victims have neither, and their cards say nothing of it
+            del settings[key]
+    inputs = {"corpus": corpus.name, "split": train.split_hash, "seed": seed, "recipe": settings,
+              **named(protocol)}  # fmt: skip
+    if is_done(out, "victim", inputs):
+        return load_victim(out).to(device)
+    put_aside = quarantine if quarantine is not None else Quarantine()
+    training.seeded(seed)
+    victim = build_victim(
+        network, corpus.labels, pretrained=recipe.pretrained, config=recipe.config
+    )
+    victim.name = name
+    parts = [load_clips(part, victim, put_aside, progress) for part in (train, dev, test)]
+    schedule = _schedule(recipe, seed)
+    history = training.train_victim(
+        victim.to(device), parts[0], parts[1], schedule, out, progress=progress
+    )
+    quality = {f"{p}_{k}": v for p, clips in (("dev", parts[1]), ("test", parts[2]))
+               for k, v in _quality(victim, clips).items()}  # fmt: skip
+    victim.save_pretrained(
+        out, inputs=normal(inputs), best_step=history.best_step, epochs=len(history.rows),
+        machine=machine(), **quality,
+    )  # fmt: skip
+    storage.discard_checkpoints(out / "checkpoint")
+    return victim
+
+
+def named(protocol: str | None) -> dict[str, str]:
+    """Only where one was asked for: cards say nothing of the default."""
+    return {} if protocol is None else {"protocol": protocol}
+
+
+def settled(name: str, recipe: VictimRecipe) -> VictimRecipe:
+    """With the learning rate that the recipe leaves to the network."""
+    rate = recipe.learning_rate or learning_rate(recipe.network or name, config=recipe.config)
+    return replace(recipe, learning_rate=rate)
+
+
+def _settled_generator(recipe: GeneratorRecipe, source: Victim) -> GeneratorRecipe:
+    """With the network and learning rate that fit its source."""
+    network = recipe.network
+    if network == "mirror" and network_of(source) is None:
+        network = "compact"
+    usual = (
+        3e-4 if network == "mirror" else 2e-3
+    )  # a mirror begins as its source, others from nothing
+    return replace(recipe, network=network, learning_rate=recipe.learning_rate or usual)
+
+
+def _schedule(recipe: VictimRecipe | GeneratorRecipe, seed: int) -> training.Schedule:
+    assert recipe.learning_rate is not None, "settled before"
+    return training.Schedule(
+        steps=recipe.steps, batch_size=recipe.batch_size, seconds=recipe.seconds,
+        learning_rate=recipe.learning_rate,
+        final_learning_rate=min(1e-4, recipe.learning_rate / 10),  # never above where it starts
+        evaluate_every=recipe.evaluate_every,
+        patience=recipe.patience, seed=seed, speed=recipe.speed,
+        noise_db=recipe.noise_db if isinstance(recipe, VictimRecipe) else 25.0,
+    )  # fmt: skip
+
+
+def _quality(victim: Victim, clips: Sequence[Clip]) -> dict[str, float]:
+    answers = [victim.labels[i] for i in training.predict(victim, clips).argmax(axis=1)]
+    truth = [clip.label or "" for clip in clips]
+    same = [a == b for a, b in zip(truth, answers, strict=True)]
+    return {"uar": metrics.uar(truth, answers), "accuracy": float(np.mean(same))}
+
+
+def train_generator(
+    corpus: Corpus, source: Victim, source_spec: Path | str, out: Path, *, recipe: GeneratorRecipe,
+    seed: int = 0, protocol: str | None = None, device: str = "cpu",
+    quarantine: Quarantine | None = None, progress: Progress = silent,
+) -> None:  # fmt: skip
+    """Train STAA-Net against ``source`` on the corpus's train part, judged on its dev part.
+
+    ``source_spec`` is what ``load_victim`` made it from.
+    """
+    train, dev, _ = corpus.split(seed, protocol)
+    source_sha256 = fingerprint(source, source_spec)
+    recipe = _settled_generator(recipe, source)
+    settings = asdict(replace(recipe, sources=()))
+    inputs = {"corpus": corpus.name, "split": train.split_hash, "seed": seed,
+              "source": source_sha256, "recipe": settings, **named(protocol)}  # fmt: skip
+    if is_done(out, "generator", inputs):
+        return
+    put_aside = quarantine if quarantine is not None else Quarantine()
+    training.seeded(seed)
+    generator = (
+        mirror_of(source, recipe.max_density, recipe.epsilon, recipe.looks)
+        if recipe.network == "mirror"
+        else build_generator(recipe.network, recipe.max_density)
+    ).to(device)
+    clips = [load_clips(part, source, put_aside, progress) for part in (train, dev)]
+    schedule = _schedule(recipe, seed)
+    budget = Budget(epsilon=recipe.epsilon, max_density=recipe.max_density)
+    objective = Objective(
+        kappa=math.inf if recipe.kappa is None else recipe.kappa,
+        magnitude=recipe.magnitude, quantisation=recipe.quantisation,
+    )  # fmt: skip
+    history = training.train_generator(
+        generator, source, clips[0], clips[1], schedule, out, budget=budget, objective=objective,
+        progress=progress,
+    )  # fmt: skip
+    last = history.rows[-1]
+    save_generator(
+        generator, out, inputs=normal(inputs), network=recipe.network, source=source.name,
+        source_folder=_relative(source_spec, out), source_sha256=source_sha256,
+        epsilon=recipe.epsilon, max_density=recipe.max_density, best_step=history.best_step,
+        dev_fooling_rate=history.best_score, parameters=sum(w.numel() for w in generator.parameters()),
+        flags=training.collapse_flags(last), machine=machine(),
+    )  # fmt: skip
+    storage.discard_checkpoints(out / "checkpoint")
+
+
+def _relative(spec: Path | str, start: Path) -> str:
+    if str(spec).startswith("hf:"):
+        return str(spec)
+    return Path(os.path.relpath(Path(spec).resolve(), start.resolve())).as_posix()
+
+
+def train_uap(
+    corpus: Corpus, source: Victim, source_spec: Path | str, out: Path, *, recipe: VectorRecipe,
+    label: str | None = None, seed: int = 0, protocol: str | None = None,
+    quarantine: Quarantine | None = None, progress: Progress = silent,
+) -> None:  # fmt: skip
+    """Learn one universal vector for ``source`` on the corpus's train part; dev clips judge it.
+
+    ``source_spec`` is what ``load_victim`` made it from; with ``label`` it aims at that class.
+    """
+    if label is not None and label not in source.labels:
+        raise unknown_name("class", label, source.labels)
+    train, dev, _ = corpus.split(seed, protocol)
+    source_sha256 = fingerprint(source, source_spec)
+    inputs = {"corpus": corpus.name, "split": train.split_hash, "seed": seed, "label": label,
+              "source": source_sha256, "recipe": asdict(recipe)}  # fmt: skip
+    if is_done(out, "vector", inputs):
+        return
+    put_aside = quarantine if quarantine is not None else Quarantine()
+    clips = [load_clips(part, source, put_aside, progress) for part in (train, dev)]
+    schedule = training.Schedule(
+        steps=recipe.steps, batch_size=recipe.batch_size, seconds=recipe.seconds, seed=seed
+    )
+    crops = training.Crops(clips[0], schedule)
+
+    def batches() -> Iterable[tuple[Tensor, None]]:
+        for step in range(recipe.steps):
+            yield crops.draw(step)[0].to(source.device), None
+            progress(f"universal vector on {source.name}", step + 1, recipe.steps, "")
+
+    uap = fit_uap(
+        source, batches(), Budget(epsilon=recipe.epsilon, max_density=recipe.max_density),
+        length=round(recipe.seconds * source.sample_rate), relative_step=recipe.relative_step,
+        decay=recipe.decay, target=None if label is None else source.labels.index(label),
+    )  # fmt: skip
+    made = craft(uap, source, clips[1], label=label, progress=progress)
+    judged = transfer_matrix([made], [source], progress=progress).cells[0]
+    save_uap(
+        uap, out, inputs=normal(inputs), source=source.name, label=label,
+        source_folder=_relative(source_spec, out), source_sha256=source_sha256,
+        max_density=recipe.max_density, dev_fooling_rate=judged["fooling_rate"]["value"],
+        machine=machine(),
+    )  # fmt: skip
+
+
+def vector_recipe(key: str, attacks: Mapping[str, AttackRecipe]) -> VectorRecipe:
+    """How the vector of a recipe's attack ``key`` is learned: at the density that it will have."""
+    own = attacks[key]
+    matched = attacks[own.match].max_density if own.match else None
+    known = {f.name for f in dataclasses.fields(VectorRecipe)} - {"epsilon", "max_density"}
+    for setting in own.settings:
+        if setting not in known:
+            raise unknown_name("setting of uap", setting, known)
+    settings = {
+        "epsilon": own.epsilon, "max_density": own.max_density or matched, **own.settings
+    }  # fmt: skip
+    return config.checked(VectorRecipe, settings, where=f"[attacks.{key}]")
+
+
+def source_of(generator_folder: Path, kind: str = "generator") -> Victim:
+    """The victim that a generator or a vector was trained against, found through its card."""
+    card = storage.read_card(generator_folder, kind)
+    spec = str(card.get("source_folder", ""))
+    place = spec if spec.startswith("hf:") else generator_folder / spec
+    if isinstance(place, Path) and not (place / "card.json").exists():
+        raise InvalidInput(
+            f"its source '{card.get('source')}' is not at {card.get('source_folder')}",
+            where=generator_folder,
+            remedy="Pass --source VICTIM",
+        )
+    victim = load_victim(place)
+    if fingerprint(victim, place) != card.get("source_sha256"):
+        raise InvalidInput(
+            f"its source at {card.get('source_folder')} was trained again since",
+            where=generator_folder,
+            remedy=f"Train the {kind} again, or pass --source VICTIM",
+        )
+    return victim
