@@ -1,0 +1,262 @@
+"""Commands on data and models: corpus, train-victim, train-generator, train-uap, export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from staanet.cli.shell import (
+    QUARANTINED,
+    Bars,
+    CorpusName,
+    Debug,
+    Device,
+    Epsilon,
+    Json,
+    Protocol,
+    Seed,
+    Strict,
+    command,
+    finish,
+    made_folder,
+    say,
+    show,
+)
+
+if TYPE_CHECKING:
+    from staanet.core import Corpus
+
+
+@command("corpus", "staanet corpus emodb:data/emodb --out manifest.csv")
+def corpus(
+    name: CorpusName,
+    out: Annotated[Path | None, typer.Option(help="Also write a manifest as CSV.")] = None,
+    seed: Seed = 0,
+    protocol: Protocol = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """What a corpus holds: clips, classes, speakers, lengths, split, problems."""
+    from staanet import corpora, results, storage
+
+    loaded = corpora.load_corpus(name)
+    with Bars.shown() as progress:
+        described = corpora.describe(loaded, seed, progress=progress, protocol=protocol)
+    if out is not None:
+        storage.write_text(out, results.table(*_manifest(loaded, out.parent, seed, protocol)))
+    if json_output:
+        print(json.dumps(described, allow_nan=False, default=str))
+    else:
+        show(corpora.as_text(described))
+    if described["problems"]:
+        raise typer.Exit(QUARANTINED)
+
+
+@command(
+    "train-victim", "staanet train-victim emodb:data/emodb emo18 --out runs/emodb/victims/emo18"
+)
+def train_victim(
+    corpus: CorpusName,
+    name: Annotated[str, typer.Argument(help="emo18, zhao19, wav2vec2, wavlm or hubert.")],
+    out: Annotated[Path, typer.Option(help="Victim folder to write.")],
+    pretrained: Annotated[
+        str | None,
+        typer.Option(
+            help="Hub name or folder to fine-tune wav2vec2, wavlm or hubert from "
+            "[default: the published model]."
+        ),
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(help="Small configuration of those, from scratch: tiny.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1500,
+    batch_size: Annotated[int, typer.Option(min=2)] = 16,
+    seconds: Annotated[float, typer.Option(min=0.05, help="Length of a training crop.")] = 2.0,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=1e-9, help="[default: 1e-3, for fine-tuning 3e-5]")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Judgements without progress.")
+    ] = None,
+    seed: Seed = 0,
+    protocol: Protocol = None,
+    device: Device = "cpu",
+    strict: Strict = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a victim on the speaker-disjoint train part; prints UAR on dev and test."""
+    from staanet import corpora, pipeline, storage
+    from staanet.config import VictimRecipe
+
+    recipe = VictimRecipe(
+        pretrained=pretrained, config=config, steps=steps, batch_size=batch_size,
+        seconds=seconds, learning_rate=learning_rate, patience=patience,
+    )  # fmt: skip
+    loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
+    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+        pipeline.train_victim(
+            loaded, name, out, recipe=recipe, seed=seed, protocol=protocol, device=device,
+            quarantine=quarantine, progress=progress,
+        )  # fmt: skip
+        quarantine.save(out)
+    card = storage.read_card(out, "victim")
+    if not json_output:
+        show(f"{name}: UAR {card['dev_uar']:.3f} on dev, {card['test_uar']:.3f} on test -> {out}")
+    finish(card, quarantine, json_output=json_output)
+
+
+@command(
+    "train-generator",
+    "staanet train-generator emodb:data/emodb --source runs/emodb/victims/emo18 --out gen",
+)
+def train_generator(
+    corpus: CorpusName,
+    source: Annotated[
+        str, typer.Option(help="The victim to train against: a folder, or hf:NAME-OR-FOLDER.")
+    ],
+    out: Annotated[Path, typer.Option(help="Generator folder to write.")],
+    network: Annotated[str, typer.Option(help="mirror, compact, small or paper.")] = "mirror",
+    epsilon: Epsilon = 0.03,
+    max_density: Annotated[float, typer.Option(help="Largest share of samples changed.")] = 0.2,
+    steps: Annotated[int, typer.Option(min=1)] = 1000,
+    looks: Annotated[
+        int, typer.Option(min=1, help="Stages of a mirror: more are stronger, and slower.")
+    ] = 1,
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    seconds: Annotated[float, typer.Option(min=0.05, help="Length of a training crop.")] = 1.5,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Adam's [default: 3e-4 for a mirror of its source, 2e-3 otherwise]."),
+    ] = None,
+    seed: Seed = 0,
+    protocol: Protocol = None,
+    device: Device = "cpu",
+    strict: Strict = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train STAA-Net against a victim, on the corpus's train part; no labels are used."""
+    from staanet import corpora, pipeline, storage, victims
+    from staanet.config import GeneratorRecipe
+
+    recipe = GeneratorRecipe(
+        network=network, epsilon=epsilon, max_density=max_density, steps=steps,
+        looks=looks, batch_size=batch_size, seconds=seconds, learning_rate=learning_rate,
+    )  # fmt: skip
+    loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
+    victim = victims.load_victim(source).to(device)
+    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+        pipeline.train_generator(
+            loaded, victim, source, out, recipe=recipe, seed=seed, protocol=protocol, device=device,
+            quarantine=quarantine, progress=progress,
+        )  # fmt: skip
+        quarantine.save(out)
+    card = storage.read_card(out, "generator")
+    if not json_output:
+        show(
+            f"fooling rate on dev {card['dev_fooling_rate']:.3f} at density <= {max_density}, "
+            f"epsilon {epsilon} -> {out}"
+        )
+        for flag in card["flags"]:
+            say(f"staanet: warning: {flag}")
+    finish(card, quarantine, json_output=json_output)
+
+
+@command(
+    "train-uap",
+    "staanet train-uap emodb:data/emodb --source runs/emodb/victims/emo18 --out vector",
+)
+def train_uap(
+    corpus: CorpusName,
+    source: Annotated[
+        str, typer.Option(help="The victim to learn against: a folder, or hf:NAME-OR-FOLDER.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the vector.")],
+    epsilon: Epsilon = 0.03,
+    max_density: Annotated[
+        float | None, typer.Option(help="Largest share of samples changed [default: all].")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1)] = 200,
+    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    seconds: Annotated[float, typer.Option(min=0.05, help="Length of the vector.")] = 1.0,
+    label: Annotated[str | None, typer.Option(help="Aim at this class.")] = None,
+    seed: Seed = 0,
+    protocol: Protocol = None,
+    device: Device = "cpu",
+    strict: Strict = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Learn one universal vector against a victim: the control that needs no look at a clip."""
+    from staanet import config, corpora, pipeline, storage, victims
+
+    recipe = config.checked(
+        config.VectorRecipe,
+        {
+            "epsilon": epsilon, "max_density": max_density, "steps": steps,
+            "batch_size": batch_size, "seconds": seconds,
+        },
+        where="train-uap",
+    )  # fmt: skip
+    loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
+    victim = victims.load_victim(source).to(device)
+    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+        pipeline.train_uap(
+            loaded, victim, source, out, recipe=recipe, label=label, seed=seed, protocol=protocol,
+            quarantine=quarantine, progress=progress,
+        )  # fmt: skip
+        quarantine.save(out)
+    card = storage.read_card(out, "vector")
+    if not json_output:
+        show(f"fooling rate on dev {card['dev_fooling_rate']:.3f}, epsilon {epsilon} -> {out}")
+    finish(card, quarantine, json_output=json_output)
+
+
+@command("export", "staanet export runs/quick/victims/emo18 --out emo18.onnx")
+def export(
+    victim: Annotated[Path, typer.Argument(metavar="VICTIM", help="Folder of an emo18 or zhao19.")],
+    out: Annotated[Path, typer.Option(help="ONNX file to write; its card is FILE.toml.")],
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """A victim as an ONNX file for any runtime, proven equal; name it onnx:FILE elsewhere."""
+    from staanet import pipeline, victims
+    from staanet.victims.export import export_onnx
+
+    difference = export_onnx(victims.load_victim(victim), out)
+    if not json_output:
+        show(f"logits differ by at most {difference:.1e} -> {out}")
+    finish(
+        {"out": str(out), "difference": difference}, pipeline.Quarantine(), json_output=json_output
+    )
+
+
+def _manifest(
+    corpus: Corpus, folder: Path, seed: int, protocol: str | None
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Columns and rows of a corpus's manifest in ``folder``, from where its files are named; times
+    where it has parts of files, and the split that was asked for, or else its own."""
+    top = folder.absolute()
+    split = {u.id: u.part for u in corpus.utterances if u.part}
+    if protocol is not None:
+        split = {u.id: p.part for p in corpus.split(seed, protocol) for u in p.utterances}
+    rows = [
+        {
+            "file": str(path.relative_to(top) if path.is_relative_to(top) else path),
+            "id": u.id,
+            "label": u.label or "",
+            "speaker": u.speaker,
+            "sex": u.sex or "",
+            "start": u.start_s,
+            "end": "" if u.end_s is None else u.end_s,
+            "split": split.get(u.id, ""),
+        }
+        for u in corpus.utterances
+        for path in [u.path.absolute()]
+    ]
+    times = ["start", "end"] if any(u.is_segment for u in corpus.utterances) else []
+    return ["file", "id", "label", "speaker", "sex", *times, *(["split"] if split else [])], rows

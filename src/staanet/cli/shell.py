@@ -1,0 +1,278 @@
+"""What every command shares: options, errors and exit codes, progress, and printing. Only ``cli`` prints."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from staanet.errors import InvalidInput, StaaNetError, printable, unknown_name
+
+if TYPE_CHECKING:
+    from staanet.core import Corpus
+    from staanet.pipeline import Quarantine
+
+
+app = typer.Typer(
+    name="staanet",
+    help="Measure how easily an audio classifier is fooled by sparse adversarial changes "
+    "(STAA-Net, arXiv 2402.01227), on your own models and data.\n\n"
+    "Start with: staanet run quick --out runs/quick",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Seed = Annotated[int, typer.Option(help="Fixes the split, the weights and every draw.", min=0)]
+Protocol = Annotated[
+    str | None,
+    typer.Option(
+        help="How speakers are split: a name that `staanet corpus` lists (such as paper of iemocap), "
+        "manifest (its split column) or speakers:TEST,.../DEV,... [default: drawn by the seed]."
+    ),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result (or the error) as JSON.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Epsilon = Annotated[float, typer.Option(help="Largest change of a sample, of full scale 1.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first unusable clip.")]
+CorpusName = Annotated[
+    str, typer.Argument(metavar="CORPUS", help="KIND:PATH, for example emodb:data/emodb.")
+]
+
+STOPPED, QUARANTINED, CHECK_FAILED = 130, 4, 1
+
+
+class Interrupted(StaaNetError):
+    """A signal asked the command to end; finished work is valid."""
+
+    exit_code = 5
+
+
+def command(name: str, example: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a command whose errors are one line (or JSON) and whose ``--help`` has an example."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(*args, **kwargs)
+            except StaaNetError as error:
+                if kwargs.get("debug"):
+                    raise
+                _complain(error, as_json=bool(kwargs.get("json_output")))
+                raise typer.Exit(error.exit_code) from None
+            except KeyboardInterrupt:
+                say("staanet: stopped; finished work is kept: run the same command again")
+                raise typer.Exit(STOPPED) from None
+
+        guarded.__doc__ = f"{function.__doc__}\n\nExample: {example}"
+        return app.command(name)(guarded)
+
+    return register
+
+
+def _complain(error: StaaNetError, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(error.to_dict()))
+    say(f"staanet: error: {error}")
+
+
+def say(text: str) -> None:
+    """Write a line to standard error, in whatever the terminal can show."""
+    safe = text.encode(sys.stderr.encoding or "ascii", "backslashreplace")
+    sys.stderr.write(safe.decode(sys.stderr.encoding or "ascii") + "\n")
+
+
+def show(text: str) -> None:
+    """Write a result to standard output, in whatever the terminal can show."""
+    safe = text.encode(sys.stdout.encoding or "ascii", "backslashreplace")
+    sys.stdout.write(safe.decode(sys.stdout.encoding or "ascii") + "\n")
+
+
+def finish(result: Mapping[str, Any], quarantine: Quarantine, *, json_output: bool) -> None:
+    """Print the result as JSON if asked, name what was put aside, and leave with the right code."""
+    if json_output:
+        print(json.dumps({**result, "quarantined": quarantine.rows}, allow_nan=False, default=str))
+    for row in quarantine.rows[:20]:
+        say(f"staanet: put aside: {printable(row['file'])}: {row['reason']}")
+    if len(quarantine.rows) > 20:
+        say(f"staanet: and {len(quarantine.rows) - 20} more")
+    if quarantine.rows:
+        raise typer.Exit(QUARANTINED)
+
+
+# ---------------------------------------------------------------- progress
+
+
+@dataclass
+class Bars:
+    """Progress on standard error: a bar with remaining time on a terminal, else a line at times."""
+
+    begun: dict[str, float] = field(default_factory=dict)
+    said: float = 0.0
+
+    @classmethod
+    @contextmanager
+    def shown(cls) -> Iterator[Callable[[str, int, int, str], None]]:
+        if not sys.stderr.isatty():
+            yield cls().line
+            return
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        with Progress(
+            TextColumn("{task.description:<28.28}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
+            console=Console(stderr=True),
+        ) as bars:  # fmt: skip
+            tasks: dict[str, Any] = {}
+
+            def bar(what: str, done: int, total: int, figures: str = "") -> None:
+                if what not in tasks:
+                    tasks[what] = bars.add_task(printable(what), total=total, figures="")
+                bars.update(tasks[what], completed=done, total=total, figures=figures)
+
+            yield bar
+
+    def line(self, what: str, done: int, total: int, figures: str = "") -> None:
+        now = time.monotonic()
+        begun = self.begun.setdefault(what, now)
+        if now - self.said < 10 and (done < total or now - begun < 2):
+            return
+        self.said = now
+        left = (now - begun) / max(done, 1) * (total - done)
+        tail = f", {figures}" if figures else ""
+        say(f"{what}: {done}/{total}, about {left:.0f} s left{tail}")
+
+
+# ---------------------------------------------------------------- inputs and tables
+
+
+def made_folder(folder: Path) -> Path:
+    """The output folder, made if it is not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def inputs_of(
+    inputs: Sequence[str], part: str, seed: int, out: Path, protocol: str | None = None
+) -> Corpus:
+    """The corpus that INPUT... names: files and folders, or a part of ``KIND:PATH``."""
+    from staanet import corpora
+
+    if len(inputs) == 1 and inputs[0].split(":")[0] in corpora.CORPORA:
+        whole = corpora.load_corpus(inputs[0])
+        if part == "all":
+            return whole
+        parts = {p.part: p for p in whole.split(seed, protocol)}
+        if part not in parts:
+            raise unknown_name("part", part, [*parts, "all"])
+        return parts[part]
+    if protocol is not None:
+        raise InvalidInput("files have no split", remedy="Drop --protocol, or attack KIND:PATH")
+    return corpora.unlabelled([Path(item) for item in inputs], leave_out=out)
+
+
+def numbers(option: str, text: str) -> list[float]:
+    """Comma-separated numbers of an option; InvalidInput names the option."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidInput(
+            f"{option} '{printable(text)}' is not numbers with commas between them",
+            remedy=f"Write, say, {option} 0.01,0.03",
+        ) from None
+
+
+def twice(names: Sequence[str]) -> str:
+    """The first name that stands there twice."""
+    return next(name for name in names if names.count(name) > 1)
+
+
+def percent(value: float | None) -> str:
+    """A share as per cent; None is any."""
+    return "any" if value is None else f"{100 * value:.3g} %"
+
+
+def findings(summary: Mapping[str, Any]) -> str:
+    """The whole matrix as tables for a terminal."""
+    targets = list(summary["targets"])
+    plain = [c for c in summary["cells"] if c["channel"] == "pcm16"]
+    cells = {(c["attack"], c["source"], c["target"]): c for c in plain}
+    rows = []
+    for attack, source in dict.fromkeys((c["attack"], c["source"]) for c in plain):
+        some = cells[attack, source, targets[0]]
+        rows.append([
+            attack, source, *(_rate(cells[attack, source, t]) for t in targets),
+            number(some["mean"]["density"], ".3f"), number(some["mean"]["snr_db"], ".1f"),
+            number(some["seconds_median"], ".3f"),
+        ])  # fmt: skip
+    head = ["attack", "source", *(f"fools {t}" for t in targets), "density", "SNR dB", "s/clip"]
+    flags = "".join(f"\nwarning: {flag}" for flag in summary["flags"])
+    return table(head, rows) + _after_channels(summary) + _sounds(summary) + flags
+
+
+def _after_channels(summary: Mapping[str, Any]) -> str:
+    targets = list(summary["targets"])
+    cells = {(c["channel"], c["attack"], c["source"], c["target"]): c for c in summary["cells"]}
+    rows = [
+        [*key, *(_rate(cells[*key, t]) for t in targets)]
+        for key in dict.fromkeys(key[:3] for key in cells if key[0] != "pcm16")
+    ]
+    head = ["after channel", "attack", "source", *(f"fools {t}" for t in targets)]
+    return f"\n\n{table(head, rows)}" if rows else ""
+
+
+def _sounds(summary: Mapping[str, Any]) -> str:
+    rows = [
+        [one["attack"], one["source"], name, number(score["value"], ".3f"),
+         f"{score['count']} of {score['of']}", "; ".join(score["missing"])]
+        for one in summary.get("sets", []) for name, score in one["perceptual"].items()
+    ]  # fmt: skip
+    head = ["attack", "source", "sounds like", "mean", "clips", "others"]
+    return f"\n\n{table(head, rows)}" if rows else ""
+
+
+def _rate(cell: Mapping[str, Any]) -> str:
+    value = cell["fooling_rate"]["value"]
+    return (
+        f"n/a (0 of {cell['count']})"
+        if value is None
+        else f"{100 * value:.1f} % of {cell['count']}"
+    )
+
+
+def number(value: float | None, form: str) -> str:
+    """A value in a format; None is n/a."""
+    return "n/a" if value is None else format(value, form)
+
+
+def decibels(value: float | None) -> str:
+    """An SNR; None means that nothing was changed."""
+    return "untouched" if value is None else f"{value:.1f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Rows under a head, in columns."""
+    cells = [list(head), *([printable(str(value)) for value in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = [
+        "  ".join(value.ljust(w) for value, w in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
