@@ -176,7 +176,7 @@ def test_staa_changes_only_where_its_generator_says_so(source):
 def test_staa_says_that_it_cannot_aim(source):
     with pytest.raises(InvalidInput) as error:
         craft(make("staa", Budget(epsilon=0.03)), source, [clip()], label="b")
-    assert "pgd" in str(error.value)
+    assert "pgd" in str(error.value) and "--goal targeted" in str(error.value)
 
 
 class Cheat:

@@ -9,7 +9,7 @@ import torch
 
 from staanet.core import Untargeted
 from staanet.generator import Perturbation
-from staanet.objectives import Objective, SparsityController, mixed_mask
+from staanet.objectives import Objective, SparsityController, Terms, mixed_mask
 
 
 def proposal(batch: int, time: int, seed: int = 0) -> Perturbation:
@@ -22,7 +22,7 @@ def proposal(batch: int, time: int, seed: int = 0) -> Perturbation:
 def test_terms_are_the_written_formulas():
     change = Perturbation(torch.tensor([[0.6, -0.8]]), torch.tensor([[0.25, 0.75]]))
     binary = torch.tensor([[False, True]])
-    terms = Objective().terms(Untargeted(0), torch.tensor([[3.0, 1.0]]), change, binary)
+    terms = Objective().terms(torch.tensor([2.0]), change, binary)
     assert terms.adversarial.item() == 2.0
     assert terms.magnitude.item() == pytest.approx(math.sqrt(0.5))
     assert terms.sparsity.item() == pytest.approx(0.5)
@@ -33,9 +33,9 @@ def test_doubling_batch_or_length_leaves_the_loss_as_it_was():
     change, logits = proposal(4, 100), torch.randn(4, 3)
     objective = Objective(magnitude=0.3, quantisation=0.2)
     binary = change.mask()
-    once = objective.loss(objective.terms(Untargeted(1), logits, change, binary), 0.7)
+    once = objective.loss(objective.terms(Untargeted(1).margin(logits), change, binary), 0.7)
     more = Perturbation(change.magnitude.repeat(2, 3), change.position.repeat(2, 3))
-    terms = objective.terms(Untargeted(1), logits.repeat(2, 1), more, binary.repeat(2, 3))
+    terms = objective.terms(Untargeted(1).margin(logits.repeat(2, 1)), more, binary.repeat(2, 3))
     twice = objective.loss(terms, 0.7)
     assert once.item() == pytest.approx(twice.item(), rel=1e-5)
 
@@ -44,7 +44,7 @@ def test_doubling_batch_or_length_leaves_the_loss_as_it_was():
 def test_a_fooled_clip_pushes_on_only_beyond_kappa(kappa, pushes):
     logits = torch.tensor([[0.0, 5.0]], requires_grad=True)
     change = proposal(1, 4)
-    terms = Objective(kappa=kappa).terms(Untargeted(0), logits, change, change.mask())
+    terms = Objective(kappa=kappa).terms(Untargeted(0).margin(logits), change, change.mask())
     terms.adversarial.sum().backward()
     assert bool(logits.grad.abs().sum() > 0) is pushes
 
@@ -52,9 +52,8 @@ def test_a_fooled_clip_pushes_on_only_beyond_kappa(kappa, pushes):
 def test_every_position_gets_a_gradient_from_the_sparsity_term():
     change = proposal(2, 50)
     position = change.position.requires_grad_()
-    terms = Objective().terms(
-        Untargeted(0), torch.zeros(2, 2), Perturbation(change.magnitude, position), change.mask()
-    )
+    moved = Perturbation(change.magnitude, position)
+    terms = Objective().terms(torch.zeros(2), moved, change.mask())
     terms.sparsity.sum().backward()
     assert torch.allclose(position.grad, torch.full((2, 50), 1 / 50))
 
@@ -88,3 +87,9 @@ def test_the_controller_lets_go(density, fooling):
     for step in range(500):
         controller.update(step, density, fooling)
     assert controller.weight < 0.1
+
+
+def test_the_published_weight_stays_as_it_is_given():
+    terms = Terms(*(torch.tensor([value]) for value in (-1.0, 0.0, 0.5, 0.0)))
+    assert Objective(sparsity=2.0).loss(terms, sparsity_weight=9.0).item() == 0.0
+    assert Objective().loss(terms, sparsity_weight=4.0).item() == 1.0

@@ -64,7 +64,7 @@ def test_what_it_wants_is_the_gradient_of_the_answers_it_asks_about(source):
     question = mirror.question(states[-1], None)
     leaf = heard.features.detach().requires_grad_()
     (exact,) = torch.autograd.grad((clean_answers(source, leaf) * question.detach()).sum(), leaf)
-    wanted = mirror.wanted(question, states, None)
+    wanted = mirror.direction(question, states, None)
     rms = exact.square().mean(dim=(1, 2), keepdim=True).sqrt()
     assert torch.allclose(wanted, torch.tanh(SHARPNESS * exact / rms), atol=2e-3)
 

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -58,11 +58,19 @@ class GeneratorRecipe:
     network: str = "mirror"
     """``mirror`` stands for ``compact`` where a source cannot be mirrored."""
     sources: tuple[str, ...] = ("emo18",)
+    """Victims, each with a generator of its own; ``emo18,zhao19`` is one against both."""
     epsilon: Share = 0.03
     max_density: Share = 0.2
     steps: Count = 1200
     batch_size: Count = 16
     seconds: Positive = 1.5
+    goal: Literal["untargeted", "targeted"] = "untargeted"
+    """``targeted``: towards any class that it is given, each as often."""
+    objective: Literal["constrained", "paper"] = "constrained"
+    """``paper``: fixed weights, a margin that stops at 0, and any share of samples that comes out."""
+    sparsity: NotNegative = 1.0
+    """Weight of the share of samples in the objective ``paper`` (its 1e-5 at 6 s of speech)."""
+    min_snr_db: float | None = None
     learning_rate: Positive | None = None
     """Absent: 3e-4 for a mirror that begins as its source, 2e-3 for what begins from nothing."""
     looks: Count = 1
@@ -88,6 +96,8 @@ class AttackRecipe:
     max_density: Share | None = None
     max_l0: Count | None = None
     """At most so many samples of a clip."""
+    min_snr_db: float | None = None
+    """At least so many dB of speech above what is changed."""
     clips: Count | None = None
     """Attack no more than so many test clips, spread over labels and speakers; absent: all. An attack
     that matches another takes that one's clips."""
@@ -166,8 +176,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for source in self.generator.sources:
-            if source not in self.victims:
-                raise unknown_name("source in [generator]", source, self.victims)
+            for member in source.split(","):
+                if member not in self.victims:
+                    raise unknown_name("source in [generator]", member, self.victims)
         for key, attack in self.attacks.items():
             if attack.match and attack.match not in self.attacks:
                 raise unknown_name(f"match in [attacks.{key}]", attack.match, self.attacks)

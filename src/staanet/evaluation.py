@@ -74,7 +74,7 @@ def transfer_matrix(
 ) -> TransferMatrix:
     """Every set against every target: predictions per clip, rates with 95 % intervals per cell.
 
-    A cell is white box where the target is the set's source. Clips whose label a target does not
+    A cell is white box where the target is the set's source, or one of several. Clips whose label a target does not
     know count for the fooling rate and not for accuracy, UAR or attack success.
 
     Each of ``channels`` (``NAME[:SETTING]``) adds the same matrix after it: the clean and the
@@ -201,7 +201,7 @@ def _cell(one: AdversarialSet, target: Victim, rows: Sequence[Mapping[str, Any]]
         "title": one.card.get("title") or one.attack,
         "source": one.source,
         "target": target.name,
-        "white_box": one.source == target.name,
+        "white_box": target.name in one.card.get("sources", [one.source]),
         "algorithm": one.card.get("algorithm", one.attack),
         "control": one.card.get("algorithm", one.attack) in CONTROLS,
         "budget": one.card.get("budget", {}),

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from staanet.core import Goal
 from staanet.generator import Perturbation
 
 
@@ -35,9 +34,11 @@ class Objective:
     """A clip fooled by this margin pushes no further; the paper's 0 stops at the boundary."""
     magnitude: float = 0.0
     quantisation: float = 0.1
+    sparsity: float | None = None
+    """A fixed weight, as in the paper; None: a controller's."""
 
-    def terms(self, goal: Goal, logits: Tensor, change: Perturbation, binary: Tensor) -> Terms:
-        """``logits [B, K]`` of the adversarial clips, what the generator proposed, and the
+    def terms(self, margin: Tensor, change: Perturbation, binary: Tensor) -> Terms:
+        """The goal's ``margin [B]`` on the adversarial clips, what the generator proposed, and the
         ``binary [B, T]`` mask that the budget leaves of it -> terms.
 
         adversarial: ``max(margin, -kappa)``; magnitude: root mean square of v in units of epsilon;
@@ -45,7 +46,7 @@ class Objective:
         distance of p from the binary mask.
         """
         return Terms(
-            adversarial=goal.margin(logits).clamp_min(-self.kappa),
+            adversarial=margin.clamp_min(-self.kappa),
             magnitude=_rms(change.magnitude),
             sparsity=change.position.mean(dim=1),
             quantisation=_rms(binary.to(change.position.dtype) - change.position),
@@ -53,10 +54,11 @@ class Objective:
 
     def loss(self, terms: Terms, sparsity_weight: float) -> Tensor:
         """The weighted sum, averaged over clips."""
+        fixed = self.sparsity
         weighted = (
             terms.adversarial
             + self.magnitude * terms.magnitude
-            + sparsity_weight * terms.sparsity
+            + (sparsity_weight if fixed is None else fixed) * terms.sparsity
             + self.quantisation * terms.quantisation
         )
         return weighted.mean()

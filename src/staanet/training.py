@@ -21,12 +21,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from staanet import audio, metrics, storage
-from staanet.attacks import Staa, chosen, collate
-from staanet.core import Budget, Clip, Progress, Samples, Untargeted, Victim, silent
+from staanet.attacks import Staa, chosen, collate, quiet_enough
+from staanet.core import (
+    Budget,
+    Clip,
+    Goal,
+    Progress,
+    Samples,
+    Targeted,
+    Untargeted,
+    Victim,
+    silent,
+)  # fmt: skip
 from staanet.errors import InvalidInput
-from staanet.generator import Generator, Mirror
+from staanet.generator import Chorus, Generator, Mirror
 from staanet.objectives import Objective, SparsityController, mixed_mask
 from staanet.results import table
+from staanet.victims import members_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -331,10 +342,14 @@ UNTOUCHED_DB = 999.0
 
 @dataclass
 class GeneratorTask:
-    """STAA-Net's loss against a frozen source, judged by the fooling rate of the attack itself."""
+    """STAA-Net's loss against frozen sources, judged by the success of the attack itself.
+
+    With several sources it is the mean of theirs. A ``targeted`` generator is shown, in training, each
+    other class as often.
+    """
 
     module: Generator
-    source: Victim
+    sources: Sequence[Victim]
     crops: Crops
     dev: Sequence[Clip]
     budget: Budget
@@ -343,32 +358,49 @@ class GeneratorTask:
     settled: int = 1
     """The step from which a built-in density stands at the budget's; it starts with every sample
     (1: it stands there from the first step)."""
+    targeted: bool = False
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        x = self.crops.draw(step)[0].to(self.source.device)
-        with torch.inference_mode():
-            answer = self.source(x).argmax(dim=1)
-        goal = Untargeted(answer.clone())
+        x = self.crops.draw(step)[0].to(self.sources[0].device)
+        rng = np.random.default_rng([self.crops.schedule.seed, step, 1])
+        goals, wanted = self._goals(x, rng.random(len(x)))
         uniform = torch.rand(x.shape, generator=torch.Generator().manual_seed(step))
         epsilon = self.budget.steps / audio.FULL_SCALE
         budget = self._budget(step)
-        change = self.module.train()(x)
+        change = self.module.train()(x, None, wanted)
         binary = chosen(change, budget)  # as the attack will choose, under the budget of this step
-        mask = mixed_mask(change.position, binary, uniform.to(x.device))
-        logits = self.source((x + epsilon * change.magnitude * mask).clamp(-1, 1))
-        terms = self.objective.terms(goal, logits, change, binary)
+        delta = epsilon * change.magnitude
+        binary = quiet_enough(x, delta.detach(), change.position.detach(), binary, budget)
+        x_adv = (x + delta * mixed_mask(change.position, binary, uniform.to(x.device))).clamp(-1, 1)
+        said = [source(x_adv) for source in self.sources]
+        margin = torch.stack([goal.margin(z) for goal, z in zip(goals, said, strict=True)])
+        terms = self.objective.terms(margin.mean(dim=0), change, binary)
         loss = self.objective.loss(terms, self.sparsity.weight)
         share = float(change.mask().mean())
         figures = {name: float(term.detach().mean()) for name, term in terms._asdict().items()}
         figures |= {
             "sparsity_weight": self.sparsity.weight,
-            "fooling_rate": float(goal.achieved(logits).float().mean()),
+            "fooling_rate": float((margin < 0).float().mean()),
             "density": share,
-            "snr_db": self._snr_db(x, epsilon * change.magnitude * binary),
+            "snr_db": self._snr_db(x, delta * binary),
         }
-        if self.module.density is None:  # else the density is what it is meant to be at this step
+        if (
+            self.module.density is None and self.objective.sparsity is None
+        ):  # else the density is what it is meant to be at this step
             self.sparsity.update(step, share, figures["fooling_rate"])
         return loss, figures
+
+    def _goals(self, x: Tensor, draws: NDArray[np.float64]) -> tuple[Sequence[Goal], Tensor | None]:
+        """The goal on each source for ``x [B, T]``, and what the generator is told of it: numbers
+        ``draws [B]`` in [0, 1) choose, of the classes that no source answers first, one for all."""
+        with torch.inference_mode():
+            answers = [source(x).argmax(dim=1) for source in self.sources]
+        if not self.targeted:
+            return [Untargeted(answer.clone()) for answer in answers], None
+        classes = len(self.sources[0].labels)
+        own = answers[0].cpu().numpy()
+        wanted = torch.from_numpy((own + 1 + (draws * (classes - 1)).astype(int)) % classes)
+        return [Targeted(wanted.to(x.device))] * len(self.sources), wanted.to(x.device)
 
     def _budget(self, step: int) -> Budget:
         """Every sample at first, then geometrically fewer until ``settled``, then the budget's own."""
@@ -380,15 +412,20 @@ class GeneratorTask:
         return replace(self.budget, max_density=self.module.density)
 
     def evaluate(self) -> tuple[float, dict[str, float]]:
-        """Fooling rate, mean density and SNR of the attack within its budget on whole dev clips."""
+        """Success, mean density and SNR of the attack within its budget on whole dev clips."""
         attack = Staa(generator=self.module.eval(), budget=self.budget)
         fooled, density, snr = [], [], []
         with torch.inference_mode():
-            for clip in self.dev:
-                x, _ = collate([clip], self.source)
-                goal = Untargeted(int(self.source(x).argmax()))
-                x_adv = attack(self.source, x, goal)
-                fooled.append(float(goal.achieved(self.source(x_adv))))
+            for number, clip in enumerate(self.dev):
+                x, _ = collate([clip], self.sources[0])
+                classes = len(self.sources[0].labels)
+                each = np.array([number % (classes - 1) / (classes - 1) + 1e-6])
+                goals, _ = self._goals(x, each)
+                x_adv = attack(self.sources[0], x, goals[0])
+                hits = [
+                    float(g.achieved(s(x_adv))) for g, s in zip(goals, self.sources, strict=True)
+                ]
+                fooled.append(float(np.mean(hits)))
                 density.append(float(metrics.density(x, x_adv)))
                 snr.append(float(metrics.snr_db(x, x_adv)))
         touched = [value for value in snr if math.isfinite(value)]
@@ -415,10 +452,12 @@ class GeneratorTask:
 
 def train_generator(
     generator: Generator, source: Victim, train: Sequence[Clip], dev: Sequence[Clip],
-    schedule: Schedule, folder: Path, *, budget: Budget, objective: Objective,
+    schedule: Schedule, folder: Path, *, budget: Budget, objective: Objective, targeted: bool = False,
     progress: Progress = silent,
 ) -> History:  # fmt: skip
     """Train ``generator`` in place against the frozen ``source``; the best on dev is kept.
+
+    An ensemble is fooled member by member: the loss is the mean of theirs.
 
     A mirror of its source starts at the budget's density and leaves its encoder as it is; others learn
     everything at once and come down to the density from every sample.
@@ -426,16 +465,16 @@ def train_generator(
     source.requires_grad_(False).eval()
     target = 1.0 if budget.max_density is None else budget.max_density
     settled = max(1, schedule.steps * 6 // 10)
-    if isinstance(generator, Mirror):
+    if isinstance(generator, Mirror | Chorus):
         generator.keep_ears()
         settled = 1
     task = GeneratorTask(
-        generator, source, Crops(train, schedule), dev, budget, objective,
+        generator, members_of(source), Crops(train, schedule), dev, budget, objective,
         SparsityController(target=target, warmup=schedule.steps // 10), settled=settled,
+        targeted=targeted,
     )  # fmt: skip
-    history = fit(
-        task, schedule, folder, what=f"train generator on {source.name}", progress=progress
-    )
+    what = f"train generator on {source.name}"
+    history = fit(task, schedule, folder, what=what, progress=progress)
     generator.density = generator.settings["density"]  # wherever training stopped on its way there
     generator.requires_grad_(False).eval()
     return history

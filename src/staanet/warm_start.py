@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 from staanet.core import Victim
 from staanet.errors import InvalidInput
-from staanet.generator import Mirror
+from staanet.generator import Chorus, Generator, Mirror
 from staanet.generator.mirror import ACTIVATIONS, Recurrent
 from staanet.victims.layers import ConvBlock, ConvRecurrent, folded
 
@@ -16,6 +18,17 @@ def network_of(source: Victim) -> ConvRecurrent | None:
     """The convolutional classifier inside a victim, or None where it is of another kind."""
     network = getattr(source, "network", None)
     return network if isinstance(network, ConvRecurrent) else None
+
+
+def generator_of(
+    sources: Sequence[Victim], density: float | None, epsilon: float, looks: int
+) -> Generator | None:
+    """A mirror of the one source that can be mirrored, or a chorus of several; None where there is none."""
+    mirrors = [mirror_of(s, density, epsilon, looks) for s in sources if network_of(s) is not None]
+    if len(mirrors) < 2:
+        return mirrors[0] if mirrors else None
+    first = mirrors[0]
+    return Chorus.of(mirrors, density=density, sample_rate=first.sample_rate, labels=first.labels)
 
 
 def mirror_of(
@@ -39,6 +52,7 @@ def mirror_of(
         activation=next(n for n, (f, _) in ACTIVATIONS.items() if f is blocks[0].activation),
         classes=len(source.labels), hidden=network.lstm.hidden_size, layers=network.lstm.num_layers,
         looks=looks, epsilon=epsilon, density=density, sample_rate=source.sample_rate,
+        labels=source.labels,
     )  # fmt: skip
     with torch.no_grad():
         for block, down, up in zip(blocks, mirror.down, mirror.up, strict=True):

@@ -16,10 +16,11 @@ from staanet.generator import Generator, Perturbation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staa:
-    """Add ``epsilon * magnitude`` where the generator's position is at least 1/2.
+    """Add ``epsilon * magnitude`` where the generator's position is highest.
 
-    Where that is more samples than the budget allows, the ones of highest position are kept. The
-    source is not called: what it answers was learned in training.
+    How many samples that is, the budget says: one generator serves every sparsity. A budget that names
+    neither share nor number takes the positions of at least 1/2, as the paper does, and one of a
+    published network never more. The source is not called: what it answers was learned in training.
     """
 
     generator: Generator
@@ -28,22 +29,65 @@ class Staa:
     def __call__(
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
-        if not isinstance(goal, Untargeted):
-            raise InvalidInput(
-                "this generator was trained to change the answer, not to reach a wanted class",
-                remedy="Use --attack pgd for a targeted attack",
-            )
         with torch.inference_mode():
-            change = self.generator(x, lengths)
-            mask = chosen(change, self.budget, lengths)
+            change = self.generator(x, lengths, self._wanted(source, goal, x))
+            ranks = self.generator.density is not None
+            mask = chosen(change, self.budget, lengths, ranks=ranks)
             delta = (self.budget.steps / audio.FULL_SCALE) * change.magnitude
+            mask = quiet_enough(x, delta, change.position, mask, self.budget)
             x_adv: Tensor = (x + mask * delta).clamp(
                 -1, 1
             )  # mask 0 leaves x bit-identical: l0 is exact
         return x_adv
 
+    def _wanted(self, source: Victim, goal: Goal, x: Tensor) -> Tensor | None:
+        if isinstance(goal, Untargeted):
+            return None
+        if not self.generator.aims:
+            raise InvalidInput(
+                "this generator was trained to change the answer, not to reach a wanted class",
+                remedy="Train one with --goal targeted, or use --attack pgd",
+            )
+        if self.generator.labels != source.labels:
+            raise InvalidInput(
+                f"the generator knows the classes {', '.join(self.generator.labels)}, "
+                f"{source.name} knows {', '.join(source.labels)}",
+                remedy="Aim with a generator of this source",
+            )
+        return torch.as_tensor(goal.label, device=x.device).expand(len(x))
 
-def chosen(change: Perturbation, budget: Budget, lengths: Tensor | None = None) -> Tensor:
-    """Samples of position at least 1/2, the best-ranked ones if that is too many; ``[B, T]`` bool."""
+
+def chosen(
+    change: Perturbation, budget: Budget, lengths: Tensor | None = None, *, ranks: bool = False
+) -> Tensor:
+    """The samples of highest position that the budget allows, ``[B, T]`` bool.
+
+    Without ``ranks``, or where the budget limits nothing, those below 1/2 are left out.
+    """
     position = change.position.detach()
-    return best_ranked(position.masked_fill(position < 0.5, -torch.inf), budget, lengths)
+    limited = budget.max_density is not None or budget.max_l0 is not None
+    if not (ranks and limited):
+        position = position.masked_fill(position < 0.5, -torch.inf)
+    return best_ranked(position, budget, lengths)
+
+
+def quiet_enough(
+    x: Tensor, delta: Tensor, position: Tensor, mask: Tensor, budget: Budget
+) -> Tensor:
+    """As many of the ``mask [B, T]``, by rank of ``position``, as ``budget.min_snr_db`` allows.
+
+    ``x`` is zero beyond each clip, ``delta`` what a chosen sample would move by.
+
+    >>> quiet_enough(
+    ...     torch.tensor([[1.0, 1.0]]), torch.tensor([[0.1, 0.1]]), torch.tensor([[0.6, 0.7]]),
+    ...     torch.tensor([[True, True]]), Budget(epsilon=0.1, min_snr_db=23),
+    ... )
+    tensor([[False,  True]])
+    """
+    if budget.min_snr_db is None:
+        return mask
+    allowed = x.double().square().sum(dim=1, keepdim=True) / 10 ** (budget.min_snr_db / 10)
+    order = position.masked_fill(~mask, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    step = 0.5 / audio.FULL_SCALE  # rounding to 16 bit may move a sample so much further
+    energy = (mask * (delta.abs().double() + step).square()).gather(1, order).cumsum(dim=1)
+    return mask & torch.zeros_like(mask).scatter(1, order, energy <= allowed)

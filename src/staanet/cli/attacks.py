@@ -43,11 +43,12 @@ def attack(
     generator: Annotated[Path | None, typer.Option(help="Generator folder (for staa).")] = None,
     vector: Annotated[Path | None, typer.Option(help="Folder of a vector (for uap).")] = None,
     source: Annotated[
-        str | None,
+        list[str],
         typer.Option(
-            help="Victim folder, hf:NAME-OR-FOLDER or onnx:FILE [default: the generator's]."
+            help="Victim folder, hf:NAME-OR-FOLDER or onnx:FILE; repeat for an ensemble "
+            "[default: the generator's]."
         ),
-    ] = None,
+    ] = [],  # noqa: B006
     epsilon: Annotated[
         float | None,
         typer.Option(
@@ -57,6 +58,12 @@ def attack(
     max_density: Annotated[
         float | None,
         typer.Option(help="Largest share of samples changed [default: the generator's]."),
+    ] = None,
+    max_l0: Annotated[
+        int | None, typer.Option(min=1, help="Largest number of samples changed.")
+    ] = None,
+    min_snr_db: Annotated[
+        float | None, typer.Option(help="Least dB of speech above the change.")
     ] = None,
     match: Annotated[
         Path | None, typer.Option(help="Change as many samples as this set did.")
@@ -77,23 +84,30 @@ def attack(
     from staanet.config import AttackRecipe
 
     kind, learned = ("generator", generator) if generator else ("vector", vector)
-    if source is None and learned is None:
+    if not source and learned is None:
         raise InvalidInput(
             "no victim to attack", remedy="Pass --source VICTIM, --generator DIR or --vector DIR"
         )
-    victim = victims.load_victim(source) if source else pipeline.source_of(learned or Path(), kind)
+    victim = victims.load_victims(source) if source else pipeline.source_of(learned or Path(), kind)
     victim = victim.to(device)
     trained = storage.read_card(learned, kind) if learned else {}
     if epsilon is None:
         epsilon = float(trained.get("epsilon", 0.03))
-    if max_density is None and attack in ("staa", "uap"):
+    if max_density is None and max_l0 is None and attack in ("staa", "uap"):
         max_density = trained.get("max_density")
+    recipe = AttackRecipe(
+        attack=attack,
+        epsilon=epsilon,
+        max_density=max_density,
+        max_l0=max_l0,
+        min_snr_db=min_snr_db,
+    )
     quarantine = pipeline.Quarantine(strict)
     corpus = inputs_of(inputs, part, seed, out, protocol)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         clips = pipeline.load_clips(corpus, victim, quarantine, progress)
         plan = pipeline.plan_attack(
-            attack, AttackRecipe(attack=attack, epsilon=epsilon, max_density=max_density), victim,
+            attack, recipe, victim,
             generator=generator, vector=vector, matched=match, label=label, seed=seed, device=device,
         )  # fmt: skip
         made = pipeline.attack(plan, clips, out, quarantine=quarantine, progress=progress)

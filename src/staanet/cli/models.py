@@ -116,12 +116,30 @@ def train_victim(
 def train_generator(
     corpus: CorpusName,
     source: Annotated[
-        str, typer.Option(help="The victim to train against: a folder, or hf:NAME-OR-FOLDER.")
+        list[str],
+        typer.Option(
+            help="The victim to train against: a folder, or hf:NAME-OR-FOLDER; repeat for several."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Generator folder to write.")],
     network: Annotated[str, typer.Option(help="mirror, compact, small or paper.")] = "mirror",
     epsilon: Epsilon = 0.03,
     max_density: Annotated[float, typer.Option(help="Largest share of samples changed.")] = 0.2,
+    min_snr_db: Annotated[
+        float | None, typer.Option(help="Least dB of speech above the change [default: any].")
+    ] = None,
+    goal: Annotated[
+        str, typer.Option(help="untargeted, or targeted: towards any class, named when attacking.")
+    ] = "untargeted",
+    objective: Annotated[
+        str, typer.Option(help="constrained: keeps the limits; paper: fixed weights, as published.")
+    ] = "constrained",
+    sparsity: Annotated[
+        float, typer.Option(help="Weight of the share of samples (objective paper).")
+    ] = 1.0,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many judgements without progress.")
+    ] = None,
     steps: Annotated[int, typer.Option(min=1)] = 1000,
     looks: Annotated[
         int, typer.Option(min=1, help="Stages of a mirror: more are stronger, and slower.")
@@ -141,14 +159,20 @@ def train_generator(
 ) -> None:
     """Train STAA-Net against a victim, on the corpus's train part; no labels are used."""
     from staanet import corpora, pipeline, storage, victims
-    from staanet.config import GeneratorRecipe
+    from staanet.config import GeneratorRecipe, checked
 
-    recipe = GeneratorRecipe(
-        network=network, epsilon=epsilon, max_density=max_density, steps=steps,
-        looks=looks, batch_size=batch_size, seconds=seconds, learning_rate=learning_rate,
+    recipe = checked(
+        GeneratorRecipe,
+        {
+            "network": network, "epsilon": epsilon, "max_density": max_density, "steps": steps,
+            "min_snr_db": min_snr_db, "goal": goal, "objective": objective, "sparsity": sparsity,
+            "looks": looks, "batch_size": batch_size, "seconds": seconds, "patience": patience,
+            "learning_rate": learning_rate,
+        },
+        where="train-generator",
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
-    victim = victims.load_victim(source).to(device)
+    victim = victims.load_victims(source).to(device)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         pipeline.train_generator(
             loaded, victim, source, out, recipe=recipe, seed=seed, protocol=protocol, device=device,
@@ -157,8 +181,9 @@ def train_generator(
         quarantine.save(out)
     card = storage.read_card(out, "generator")
     if not json_output:
+        rate = "fooling" if goal == "untargeted" else "targeted success"
         show(
-            f"fooling rate on dev {card['dev_fooling_rate']:.3f} at density <= {max_density}, "
+            f"{rate} rate on dev {card['dev_fooling_rate']:.3f} at density <= {max_density}, "
             f"epsilon {epsilon} -> {out}"
         )
         for flag in card["flags"]:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from staanet import storage
 from staanet.errors import unknown_name
+from staanet.generator.chorus import Chorus
 from staanet.generator.mirror import Mirror
 from staanet.generator.proposal import Generator, Perturbation
 from staanet.generator.wave_u_net import WaveUNet
 
 __all__ = [
-    "GENERATORS", "Generator", "Mirror", "Perturbation", "WaveUNet", "build_generator",
+    "GENERATORS", "Chorus", "Generator", "Mirror", "Perturbation", "WaveUNet", "build_generator",
     "load_generator", "save_generator",
 ]  # fmt: skip
 
-ARCHITECTURES: dict[str, type[Generator]] = {"mirror": Mirror, "wave_u_net": WaveUNet}
+ARCHITECTURES: dict[str, type[Generator]] = {
+    "chorus": Chorus,
+    "mirror": Mirror,
+    "wave_u_net": WaveUNet,
+}
 
 GENERATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "paper": ("wave_u_net", {"features": 32}),
@@ -28,10 +34,13 @@ GENERATORS: dict[str, tuple[str, dict[str, Any]]] = {
 full rate; ``mirror``, the default: a convolutional classifier and its own way back."""
 
 
-def build_generator(network: str, density: float | None = None) -> Generator:
+def build_generator(
+    network: str, density: float | None = None, labels: Sequence[str] = ()
+) -> Generator:
     """An untrained generator by name; weights from torch's global random generator.
 
-    ``paper`` has no built-in ``density``; the others take one (see ``Generator``).
+    ``paper`` has no built-in ``density``; the others take one, and ``labels`` it can aim at (see
+    ``Generator``).
 
     >>> sum(weight.numel() for weight in build_generator("small").parameters())
     3176066
@@ -39,7 +48,8 @@ def build_generator(network: str, density: float | None = None) -> Generator:
     if network not in GENERATORS:
         raise unknown_name("generator", network, GENERATORS)
     architecture, settings = GENERATORS[network]
-    return ARCHITECTURES[architecture](**settings, density=None if network == "paper" else density)
+    density = None if network == "paper" else density
+    return ARCHITECTURES[architecture](**settings, density=density, labels=labels)
 
 
 def save_generator(generator: Generator, folder: Path | str, **card: object) -> None:

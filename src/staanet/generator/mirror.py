@@ -120,14 +120,15 @@ class Mirror(Generator):
     """
 
     architecture = "mirror"
+    ranked_by_magnitude = True
 
     def __init__(
         self, *, blocks: Sequence[Block] = ((1, 64, 8, 10), (64, 128, 6, 8), (128, 256, 6, 8)),
         activation: str = "leaky_relu", classes: int = 8, hidden: int = 256, layers: int = 2,
         looks: int = 1, epsilon: float = 0.03, gain: float | None = 2.0, density: float | None = None,
-        sample_rate: int = 16_000,
+        sample_rate: int = 16_000, labels: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        super().__init__(gain=gain, density=density, sample_rate=sample_rate)
+        super().__init__(gain=gain, density=density, sample_rate=sample_rate, labels=labels)
         self.settings |= {
             "blocks": [list(block) for block in blocks], "activation": activation,
             "classes": classes, "hidden": hidden, "layers": layers, "looks": looks, "epsilon": epsilon,
@@ -152,26 +153,23 @@ class Mirror(Generator):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Perturbation:
+    def heads(
+        self, waveforms: Tensor, lengths: Tensor | None, wanted: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         time = waveforms.shape[1]
         magnitude = position = waveforms.new_zeros(())
         question, heard = None, self.listen(waveforms, lengths)
         for look in range(self.looks):
             if look:
                 with torch.no_grad():
-                    change = self.proposed(magnitude, position, lengths)
+                    change = self.propose(magnitude, position, lengths)
                     heard = self.listen(self.moved(waveforms, change), lengths)
             states = self.states(heard)
             if question is None:
-                question = self.question(states[-1], heard.frames)
-            more = self.back(self.wanted(question, states, heard.frames), heard.levels, time)
+                question = self.question(states[-1], heard.frames, wanted)
+            more = self.back(self.direction(question, states, heard.frames), heard.levels, time)
             magnitude, position = magnitude + unit_rms(more[0], lengths), position + more[1]
-        return self.proposed(magnitude, position, lengths)
-
-    def proposed(self, magnitude: Tensor, position: Tensor, lengths: Tensor | None) -> Perturbation:
-        """The perturbation: samples that would move most are wanted most, unless ``position`` objects."""
-        magnitude = unit_rms(magnitude, lengths)
-        return self.propose(magnitude, magnitude.abs() + position, lengths)
+        return magnitude, position
 
     def keep_ears(self) -> None:
         """Train the way back alone: what it reads would move with the encoder."""
@@ -216,19 +214,25 @@ class Mirror(Generator):
             states.append(layer(states[-1]))
         return states
 
-    def question(self, steps: Tensor, frames: Tensor | None) -> Tensor:
+    def question(
+        self, steps: Tensor, frames: Tensor | None, wanted: Tensor | None = None
+    ) -> Tensor:
         """States ``[B, S, H]`` -> how its answers should change, ``[B, K]``: the first one down, the
-        others up as far as they are likely, in all by nothing."""
+        others up as far as they are likely; or the ``wanted`` one up and the others down likewise. In
+        all by nothing."""
         if frames is None:
             mean = steps.mean(dim=1)
         else:
             inside = valid(frames, steps.shape[1])[..., None]
             mean = (steps * inside).sum(dim=1) / frames[:, None]
         logits = self.head(mean)
-        first = F.one_hot(logits.argmax(dim=1), logits.shape[1])
-        return torch.softmax(logits.masked_fill(first.bool(), -torch.inf), dim=1) - first
+        one = F.one_hot(logits.argmax(dim=1) if wanted is None else wanted, logits.shape[1])
+        others = torch.softmax(logits.masked_fill(one.bool(), -torch.inf), dim=1)
+        return others - one if wanted is None else one - others
 
-    def wanted(self, question: Tensor, states: Sequence[Tensor], frames: Tensor | None) -> Tensor:
+    def direction(
+        self, question: Tensor, states: Sequence[Tensor], frames: Tensor | None
+    ) -> Tensor:
         """The direction each topmost feature should take, ``[B, S, C]`` in (-1, 1)."""
         steps = states[-1].shape[1]
         wanted = self.ask(question)[:, None].expand(-1, steps, -1)

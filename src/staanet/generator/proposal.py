@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -26,6 +27,9 @@ class Perturbation(NamedTuple):
 class Generator(nn.Module):
     """Waveforms ``[B, T]`` of any length -> ``Perturbation(magnitude, position)``, both ``[B, T]``.
 
+    A subclass implements ``heads``. ``wanted [B]`` numbers, among ``labels``, the class that each clip
+    shall be taken for; without it any answer but the clip's own will do.
+
     Two things go beyond the published network, each off by default:
 
     * ``gain``: ``o_v`` is scaled to this root mean square over the clip before its tanh. Samples then
@@ -36,18 +40,41 @@ class Generator(nn.Module):
     """
 
     architecture: ClassVar[str]
+    ranked_by_magnitude: ClassVar[bool] = False
+    """Whether samples that would move most are wanted most, unless ``o_m`` objects."""
 
     def __init__(
-        self, *, gain: float | None, density: float | None, sample_rate: int = 16_000
-    ) -> None:
+        self, *, gain: float | None, density: float | None, sample_rate: int = 16_000,
+        labels: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         super().__init__()
         self.gain, self.density, self.sample_rate = gain, density, sample_rate
+        self.labels = tuple(labels)
         self.settings: dict[str, Any] = {
-            "gain": gain, "density": density, "sample_rate": sample_rate,
+            "gain": gain, "density": density, "sample_rate": sample_rate, "labels": list(labels),
         }  # fmt: skip
+
+    @property
+    def aims(self) -> bool:
+        """Whether it can be given a ``wanted`` class."""
+        return bool(self.labels)
+
+    def forward(
+        self, waveforms: Tensor, lengths: Tensor | None = None, wanted: Tensor | None = None
+    ) -> Perturbation:
+        return self.propose(*self.heads(waveforms, lengths, wanted), lengths)
+
+    def heads(
+        self, waveforms: Tensor, lengths: Tensor | None, wanted: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The raw answers ``o_v, o_m``, both ``[B, T]``."""
+        raise TypeError(f"{type(self).__name__} does not implement heads")
 
     def propose(self, magnitude: Tensor, position: Tensor, lengths: Tensor | None) -> Perturbation:
         """The heads' raw answers ``o_v, o_m [B, T]`` as a perturbation."""
+        if self.ranked_by_magnitude:
+            magnitude = unit_rms(magnitude, lengths)
+            position = magnitude.abs() + position
         if self.gain is not None:
             magnitude = self.gain * unit_rms(magnitude, lengths)
         if self.density is not None:

@@ -6,12 +6,14 @@ Unlike the published code, nothing is shifted: output sample ``t`` belongs to in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from staanet.core import standardise, valid
-from staanet.generator.proposal import Generator, Perturbation
+from staanet.generator.proposal import Generator
 
 NORM_CHANNELS = 8  # channels per group of a GroupNorm
 
@@ -119,7 +121,7 @@ class WaveUNet(Generator):
 
     One thing, besides what ``Generator`` adds, goes beyond the paper: ``fold`` neighbouring samples
     become the channels of one frame, and each frame answers for its own samples; the full-rate layers,
-    which cost most, disappear.
+    which cost most, disappear. With ``labels`` each class is a vector added at the bottleneck.
     """
 
     architecture = "wave_u_net"
@@ -127,8 +129,9 @@ class WaveUNet(Generator):
     def __init__(
         self, *, features: int, levels: int = 6, kernel: int = 5, stride: int = 4, fold: int = 1,
         gain: float | None = None, density: float | None = None, sample_rate: int = 16_000,
+        labels: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        super().__init__(gain=gain, density=density, sample_rate=sample_rate)
+        super().__init__(gain=gain, density=density, sample_rate=sample_rate, labels=labels)
         self.settings |= {
             "features": features, "levels": levels, "kernel": kernel, "stride": stride, "fold": fold,
         }  # fmt: skip
@@ -140,9 +143,12 @@ class WaveUNet(Generator):
         )
         self.magnitude = Decoder(widths, kernel, stride, fold)
         self.position = Decoder(widths, kernel, stride, fold)
+        self.wish = nn.Embedding(len(labels), widths[-1]) if labels else None
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Perturbation:
+    def heads(
+        self, waveforms: Tensor, lengths: Tensor | None, wanted: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         time = waveforms.shape[1]
         frames = (time + self.fold - 1) // self.fold
         x = F.pad(standardise(waveforms, lengths), (0, frames * self.fold - time))
@@ -152,9 +158,10 @@ class WaveUNet(Generator):
         for down, fine, coarse in zip(self.downs, inside[:-1], inside[1:], strict=True):
             x, skip = down(x, fine, coarse)
             skips.append(skip)
+        if wanted is not None and self.wish is not None:
+            x = x + self.wish(wanted)[:, :, None, None]
         magnitude = self.magnitude(x, skips, inside)[:, :time]
-        position = self.position(x, skips, inside)[:, :time]
-        return self.propose(magnitude, position, lengths)
+        return magnitude, self.position(x, skips, inside)[:, :time]
 
     def _inside(self, lengths: Tensor | None, frames: int) -> list[Tensor | None]:
         """For each level, which frames are centred on a frame of the clip."""

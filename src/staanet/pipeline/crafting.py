@@ -30,6 +30,7 @@ from staanet.generator import load_generator
 from staanet.perception import Score
 from staanet.pipeline.folders import Quarantine, is_done, normal
 from staanet.results import AdversarialSet, TransferMatrix
+from staanet.victims import members_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ def attack(
         progress(f"attack with {plan.key} from {plan.source.name}", number, len(clips), "")
     card = {
         "attack": plan.key, "title": plan.title, "source": plan.source.name,
+        "sources": [one.name for one in members_of(plan.source)],
         "algorithm": type(plan.attack).__name__.lower(),
         "goal": f"targeted: {plan.label}" if plan.label else "untargeted",
         "budget": asdict(plan.attack.budget), "matched": plan.matched.name if plan.matched else None,
@@ -117,9 +119,12 @@ def plan_attack(
     name = recipe.attack or key
     if name not in ATTACKS:
         raise unknown_name("attack", name, ATTACKS)
-    budget = Budget(epsilon=recipe.epsilon, max_density=recipe.max_density, max_l0=recipe.max_l0)
+    budget = Budget(
+        epsilon=recipe.epsilon, max_density=recipe.max_density, max_l0=recipe.max_l0,
+        min_snr_db=recipe.min_snr_db,
+    )  # fmt: skip
     told = asdict(recipe)
-    for setting in ("clips", "max_l0"):
+    for setting in ("clips", "max_l0", "min_snr_db"):
         if told[setting] is None:  # most attacks have neither, and their cards say nothing of it
             del told[setting]
     inputs: dict[str, Any] = {"recipe": told, "source": source.name, "seed": seed}

@@ -31,8 +31,15 @@ from staanet.evaluation import machine, transfer_matrix
 from staanet.generator import build_generator, save_generator
 from staanet.objectives import Objective
 from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
-from staanet.victims import build_victim, fingerprint, learning_rate, load_victim
-from staanet.warm_start import mirror_of, network_of
+from staanet.victims import (
+    build_victim,
+    fingerprint,
+    learning_rate,
+    load_victim,
+    load_victims,
+    members_of,
+)  # fmt: skip
+from staanet.warm_start import generator_of, network_of
 
 
 def train_victim(
@@ -84,10 +91,10 @@ def settled(name: str, recipe: VictimRecipe) -> VictimRecipe:
     return replace(recipe, learning_rate=rate)
 
 
-def _settled_generator(recipe: GeneratorRecipe, source: Victim) -> GeneratorRecipe:
-    """With the network and learning rate that fit its source."""
+def _settled_generator(recipe: GeneratorRecipe, sources: Sequence[Victim]) -> GeneratorRecipe:
+    """With the network and learning rate that fit its sources."""
     network = recipe.network
-    if network == "mirror" and network_of(source) is None:
+    if network == "mirror" and not any(map(network_of, sources)):
         network = "compact"
     usual = (
         3e-4 if network == "mirror" else 2e-3
@@ -115,49 +122,69 @@ def _quality(victim: Victim, clips: Sequence[Clip]) -> dict[str, float]:
 
 
 def train_generator(
-    corpus: Corpus, source: Victim, source_spec: Path | str, out: Path, *, recipe: GeneratorRecipe,
-    seed: int = 0, protocol: str | None = None, device: str = "cpu",
+    corpus: Corpus, source: Victim, source_spec: Path | str | Sequence[Path | str], out: Path, *,
+    recipe: GeneratorRecipe, seed: int = 0, protocol: str | None = None, device: str = "cpu",
     quarantine: Quarantine | None = None, progress: Progress = silent,
 ) -> None:  # fmt: skip
     """Train STAA-Net against ``source`` on the corpus's train part, judged on its dev part.
 
-    ``source_spec`` is what ``load_victim`` made it from.
+    ``source_spec`` is what ``load_victim`` made it from; of an ensemble, that of each member.
     """
+    specs = [source_spec] if isinstance(source_spec, str | Path) else list(source_spec)
+    sources = members_of(source)
     train, dev, _ = corpus.split(seed, protocol)
-    source_sha256 = fingerprint(source, source_spec)
-    recipe = _settled_generator(recipe, source)
-    settings = asdict(replace(recipe, sources=()))
+    source_sha256 = fingerprint(source, *specs)
+    recipe = _settled_generator(recipe, sources)
+    settings = _told(replace(recipe, sources=()))
     inputs = {"corpus": corpus.name, "split": train.split_hash, "seed": seed,
               "source": source_sha256, "recipe": settings, **named(protocol)}  # fmt: skip
     if is_done(out, "generator", inputs):
         return
     put_aside = quarantine if quarantine is not None else Quarantine()
     training.seeded(seed)
+    density = recipe.max_density if recipe.objective == "constrained" else None
+    begun = generator_of(sources, density, recipe.epsilon, recipe.looks)
     generator = (
-        mirror_of(source, recipe.max_density, recipe.epsilon, recipe.looks)
-        if recipe.network == "mirror"
-        else build_generator(recipe.network, recipe.max_density)
+        begun
+        if recipe.network == "mirror" and begun is not None
+        else build_generator(recipe.network, density, source.labels)
     ).to(device)
     clips = [load_clips(part, source, put_aside, progress) for part in (train, dev)]
     schedule = _schedule(recipe, seed)
-    budget = Budget(epsilon=recipe.epsilon, max_density=recipe.max_density)
-    objective = Objective(
-        kappa=math.inf if recipe.kappa is None else recipe.kappa,
-        magnitude=recipe.magnitude, quantisation=recipe.quantisation,
-    )  # fmt: skip
+    budget = Budget(
+        epsilon=recipe.epsilon, max_density=recipe.max_density, min_snr_db=recipe.min_snr_db
+    )
     history = training.train_generator(
-        generator, source, clips[0], clips[1], schedule, out, budget=budget, objective=objective,
-        progress=progress,
+        generator, source, clips[0], clips[1], schedule, out, budget=budget,
+        objective=_objective(recipe), targeted=recipe.goal == "targeted", progress=progress,
     )  # fmt: skip
     last = history.rows[-1]
     save_generator(
         generator, out, inputs=normal(inputs), network=recipe.network, source=source.name,
-        source_folder=_relative(source_spec, out), source_sha256=source_sha256,
+        sources=[one.name for one in sources], source_sha256=source_sha256,
+        source_folders=[_relative(spec, out) for spec in specs], goal=recipe.goal,
         epsilon=recipe.epsilon, max_density=recipe.max_density, best_step=history.best_step,
         dev_fooling_rate=history.best_score, parameters=sum(w.numel() for w in generator.parameters()),
         flags=training.collapse_flags(last), machine=machine(),
     )  # fmt: skip
     storage.discard_checkpoints(out / "checkpoint")
+
+
+def _told(recipe: GeneratorRecipe) -> dict[str, object]:
+    """What a card says of a recipe: nothing of what most do not use."""
+    unused = {
+        "goal": "untargeted", "objective": "constrained", "sparsity": 1.0, "min_snr_db": None,
+    }  # fmt: skip
+    return {k: v for k, v in asdict(recipe).items() if k not in unused or v != unused[k]}
+
+
+def _objective(recipe: GeneratorRecipe) -> Objective:
+    published = recipe.objective == "paper"
+    kappa = recipe.kappa if recipe.kappa is not None else (0.0 if published else math.inf)
+    return Objective(
+        kappa=kappa, magnitude=recipe.magnitude, quantisation=recipe.quantisation,
+        sparsity=recipe.sparsity if published else None,
+    )  # fmt: skip
 
 
 def _relative(spec: Path | str, start: Path) -> str:
@@ -227,18 +254,19 @@ def vector_recipe(key: str, attacks: Mapping[str, AttackRecipe]) -> VectorRecipe
 def source_of(generator_folder: Path, kind: str = "generator") -> Victim:
     """The victim that a generator or a vector was trained against, found through its card."""
     card = storage.read_card(generator_folder, kind)
-    spec = str(card.get("source_folder", ""))
-    place = spec if spec.startswith("hf:") else generator_folder / spec
-    if isinstance(place, Path) and not (place / "card.json").exists():
+    specs = [str(spec) for spec in card.get("source_folders") or [card.get("source_folder", "")]]
+    places = [spec if spec.startswith("hf:") else generator_folder / spec for spec in specs]
+    for place in places:
+        if isinstance(place, Path) and not (place / "card.json").exists():
+            raise InvalidInput(
+                f"its source '{card.get('source')}' is not at {place}",
+                where=generator_folder,
+                remedy="Pass --source VICTIM",
+            )
+    victim = load_victims(places)
+    if fingerprint(victim, *places) != card.get("source_sha256"):
         raise InvalidInput(
-            f"its source '{card.get('source')}' is not at {card.get('source_folder')}",
-            where=generator_folder,
-            remedy="Pass --source VICTIM",
-        )
-    victim = load_victim(place)
-    if fingerprint(victim, place) != card.get("source_sha256"):
-        raise InvalidInput(
-            f"its source at {card.get('source_folder')} was trained again since",
+            f"its source at {', '.join(specs)} was trained again since",
             where=generator_folder,
             remedy=f"Train the {kind} again, or pass --source VICTIM",
         )

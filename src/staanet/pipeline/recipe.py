@@ -40,7 +40,7 @@ from staanet.pipeline.models import (
     vector_recipe,
 )
 from staanet.results import TransferMatrix
-from staanet.victims import fingerprint
+from staanet.victims import Ensemble, fingerprint, members_of
 
 T = TypeVar("T")
 
@@ -81,22 +81,29 @@ def run(
         sets: list[Path] = []
         sha256 = {n: fingerprint(one, out / "victims" / n) for n, one in victims.items()}
         for source in recipe.generator.sources:
+            members = source.split(",")
+            specs = [out / "victims" / member for member in members]
+            attacked = (
+                victims[source] if len(members) == 1 else Ensemble([victims[m] for m in members])
+            )
             folder = out / "generators" / source
             journal(
                 f"train-generator {source}",
                 partial(
                     train_generator,
-                    corpus, victims[source], out / "victims" / source, folder,
+                    corpus, attacked, specs, folder,
                     recipe=recipe.generator, seed=recipe.seed, protocol=recipe.protocol,
                     device=device, quarantine=quarantine, progress=progress,
                 ),
             )  # fmt: skip
             held_out = corpus.split(recipe.seed, recipe.protocol)[2]
-            test = load_clips(held_out, victims[source], quarantine, progress)
+            test = load_clips(held_out, attacked, quarantine, progress)
             test = _of_length(test, recipe.clip_seconds)
             for key in _in_order(recipe.attacks):
                 one = recipe.attacks[key]
                 vector = out / "vectors" / f"{key}__{source}"
+                if (one.attack or key) == "uap" and len(members) > 1:
+                    continue  # a universal vector is learned against one victim
                 if (one.attack or key) == "uap":
                     journal(
                         f"train-uap {key} on {source}",
@@ -110,7 +117,7 @@ def run(
                 target = out / "adversarial" / f"{key}__{source}"
                 matched = out / "adversarial" / f"{one.match}__{source}" if one.match else None
                 plan = plan_attack(
-                    key, one, victims[source], generator=folder, vector=vector, matched=matched,
+                    key, one, attacked, generator=folder, vector=vector, matched=matched,
                     seed=recipe.seed, device=device,
                 )  # fmt: skip
                 limit = _clip_limit(key, recipe.attacks)
@@ -123,10 +130,10 @@ def run(
                 )
                 sets.append(target)
             if recipe.sweep is not None and source in (recipe.sweep.sources or [source]):
-                others = [one for name, one in victims.items() if name != source]
+                others = [one for name, one in victims.items() if name not in members]
                 swept = SweepPlan(
-                    recipe=recipe.sweep, attacks=recipe.attacks, source=victims[source],
-                    targets=[victims[source], *others], sha256=sha256, generator=folder,
+                    recipe=recipe.sweep, attacks=recipe.attacks, source=attacked,
+                    targets=[*members_of(attacked), *others], sha256=sha256, generator=folder,
                     vectors={k: out / "vectors" / f"{k}__{source}" for k in recipe.attacks},
                     seed=recipe.seed, device=device,
                 )  # fmt: skip

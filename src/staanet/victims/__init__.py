@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from staanet import storage
 from staanet.core import Victim
 from staanet.errors import InvalidInput, unknown_name
 from staanet.victims.emo18 import Emo18
+from staanet.victims.ensemble import Ensemble, joint_sha256, members_of
 from staanet.victims.external import CallableVictim, External, OnnxVictim, hugging_face
 from staanet.victims.ssl import Hubert, SelfSupervised, Wav2Vec2, WavLM
 from staanet.victims.zhao19 import Zhao19
@@ -17,11 +19,14 @@ __all__ = [
     "VICTIMS",
     "CallableVictim",
     "Emo18",
+    "Ensemble",
     "Zhao19",
     "build_victim",
     "fingerprint",
     "learning_rate",
     "load_victim",
+    "load_victims",
+    "members_of",
 ]
 
 VICTIMS: dict[str, type[Emo18 | Zhao19 | SelfSupervised]] = {
@@ -88,8 +93,18 @@ def load_victim(spec: Path | str) -> Victim:
     return VICTIMS[architecture].from_pretrained(folder)
 
 
-def fingerprint(victim: Victim, spec: Path | str) -> str:
-    """The sha256 of the weights of ``victim``, which ``load_victim(spec)`` gave."""
+def load_victims(specs: Sequence[Path | str]) -> Victim:
+    """One victim, or the ensemble of several; see ``load_victim``."""
+    victims = [load_victim(spec) for spec in specs]
+    return victims[0] if len(victims) == 1 else Ensemble(victims)
+
+
+def fingerprint(victim: Victim, *specs: Path | str) -> str:
+    """The sha256 of the weights of ``victim``, which ``load_victims(specs)`` gave."""
+    if len(specs) > 1:
+        pairs = zip(members_of(victim), specs, strict=True)
+        return joint_sha256([fingerprint(member, spec) for member, spec in pairs])
+    (spec,) = specs
     if isinstance(victim, External):
         return victim.fingerprint()
     return str(storage.read_card(spec, "victim").get("sha256"))

@@ -1,0 +1,63 @@
+"""Several victims as one: what a gradient must fool to fool them all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from staanet.core import Victim
+from staanet.errors import InvalidInput
+
+
+class Ensemble(Victim):
+    """The mean of its ``members``' log-probabilities (Liu et al. 2017, arXiv 1611.02770).
+
+    They must know the same labels in the same order, at one sample rate. Its name joins theirs by
+    commas; it is white box to each of them. It is made for attacking, not kept on disk.
+    """
+
+    architecture = "ensemble"
+
+    def __init__(self, members: Sequence[Victim]) -> None:
+        first = members[0]
+        for member in members:
+            for what in ("labels", "sample_rate"):
+                one, other = getattr(first, what), getattr(member, what)
+                if one != other:
+                    raise InvalidInput(
+                        f"{first.name} has {what} {one}, {member.name} has {other}",
+                        remedy="Give sources that were trained on the same classes and rate",
+                    )
+        names = [member.name for member in members]
+        if len(set(names)) < len(names):
+            raise InvalidInput(
+                f"two sources are called {max(names, key=names.count)}", remedy="Rename one"
+            )
+        super().__init__(name=",".join(names), labels=first.labels, sample_rate=first.sample_rate)
+        self.members = nn.ModuleList(members)
+        self.minimum_samples = max(member.minimum_samples for member in members)
+        self.differentiable = all(member.differentiable for member in members)
+
+    def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
+        said = [torch.log_softmax(member(waveforms, lengths), dim=1) for member in self.members]
+        return torch.stack(said).mean(dim=0)
+
+    def save_pretrained(self, folder: object, **card: Any) -> None:
+        """An ensemble is named by its members: ``InvalidInput``."""
+        raise InvalidInput(f"{self.name} is an ensemble", remedy="Keep each of its members")
+
+
+def members_of(victim: Victim) -> list[Victim]:
+    """The victims that an ensemble is made of; any other is its own only member."""
+    if not isinstance(victim, Ensemble):
+        return [victim]
+    return [member for member in victim.members if isinstance(member, Victim)]
+
+
+def joint_sha256(hashes: Sequence[str]) -> str:
+    """One hash for several; of one it is that one."""
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256(",".join(hashes).encode()).hexdigest()

@@ -1,0 +1,138 @@
+"""Several mirrors at once: one voice is itself, a silent voice is not there, and all can aim."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from conftest import clip
+from staanet import storage
+from staanet.attacks import Staa, craft
+from staanet.core import Budget, Targeted, Untargeted, standardise
+from staanet.errors import InvalidInput
+from staanet.generator import Chorus, build_generator, load_generator, save_generator
+from staanet.victims import Ensemble, build_victim, load_victims, members_of
+from staanet.warm_start import generator_of, mirror_of
+
+LABELS = ("anger", "fear", "joy")
+
+
+@pytest.fixture(scope="module")
+def sources():
+    torch.manual_seed(0)
+    return [build_victim(name, LABELS).requires_grad_(False).eval() for name in ("emo18", "zhao19")]
+
+
+def test_a_chorus_of_one_is_its_mirror(sources):
+    mirror, x = mirror_of(sources[0], 0.1), torch.randn(2, 5000) * 0.1
+    alone, sung = mirror(x), Chorus.of([mirror], density=0.1)(x)
+    assert torch.allclose(alone.magnitude, sung.magnitude, atol=1e-5)
+    assert torch.equal(alone.mask(), sung.mask())
+
+
+def test_a_silent_voice_is_not_there_and_the_order_does_not_matter(sources):
+    mirrors, x = [mirror_of(source, 0.1) for source in sources], torch.randn(1, 6000) * 0.1
+    both = Chorus.of(mirrors, density=0.1)
+    turned = Chorus.of(mirrors[::-1], density=0.1)
+    assert torch.allclose(both(x).magnitude, turned(x).magnitude, atol=1e-5)
+    with torch.no_grad():
+        both.loudness[1] = 0
+    assert torch.allclose(both(x).magnitude, mirrors[0](x).magnitude, atol=1e-5)
+
+
+def test_it_comes_back_from_disk_as_it_was(sources, tmp_path):
+    chorus, x = generator_of(sources, 0.1, 0.03, 2), torch.randn(1, 4000) * 0.1
+    save_generator(chorus, tmp_path / "g")
+    assert storage.read_card(tmp_path / "g", "generator")["architecture"] == "chorus"
+    for before, after in zip(chorus(x), load_generator(tmp_path / "g")(x), strict=True):
+        assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_untrained_it_goes_with_the_gradient_towards_the_wanted_class(sources, number):
+    source, x = sources[number], (torch.randn(1, 8000) * 0.1).requires_grad_()
+    goal = Targeted(2)
+    (gradient,) = torch.autograd.grad(goal.margin(source(x)).sum(), x)
+    change = mirror_of(source, 1.0)(x.detach(), None, torch.tensor([2])).magnitude
+    agreed = (change * gradient).sum() / (change.norm() * gradient.norm())
+    assert agreed < -0.3  # far from the 0.01 of chance: the margin falls along it
+
+
+def test_the_question_is_about_the_wanted_class_and_sums_to_nothing(sources):
+    mirror = mirror_of(sources[0])
+    steps = mirror.states(mirror.listen(torch.randn(2, 5000) * 0.1))[-1]
+    asked = mirror.question(steps, None, torch.tensor([0, 2]))
+    assert asked.argmax(dim=1).tolist() == [0, 2]
+    assert torch.allclose(asked.sum(dim=1), torch.zeros(2), atol=1e-6)
+
+
+def test_a_network_without_labels_cannot_aim_and_another_order_is_refused(sources):
+    def attack(labels):
+        generator = build_generator("compact", 0.1, labels).requires_grad_(False).eval()
+        return Staa(generator=generator, budget=Budget(epsilon=0.03, max_density=0.1))
+
+    craft(attack(LABELS), sources[0], [clip()], label="joy")
+    for labels, said in (((), "--goal targeted"), (LABELS[::-1], "joy, fear, anger")):
+        with pytest.raises(InvalidInput, match=said):
+            craft(attack(labels), sources[0], [clip()], label="joy")
+
+
+def test_the_wish_reaches_every_sample_rate_of_a_wave_u_net():
+    torch.manual_seed(0)
+    generator = build_generator("compact", 0.1, LABELS).eval()
+    x = torch.randn(1, 3000) * 0.1
+    one, other = (generator(x, None, torch.tensor([label])).magnitude for label in (0, 1))
+    assert not torch.allclose(one, other, atol=1e-3)
+
+
+@pytest.mark.parametrize("density", [0.002, 0.05, 0.37, 1.0])
+def test_one_generator_serves_every_density_and_fewer_are_among_more(sources, density):
+    generator = mirror_of(sources[0], 0.2).requires_grad_(False).eval()
+    x = torch.randn(1, 16_000) * 0.1
+
+    def support(share):
+        attack = Staa(generator=generator, budget=Budget(epsilon=0.03, max_density=share))
+        return (attack(sources[0], x, Untargeted(0)) != x)[0]
+
+    assert int(support(density).sum()) == pytest.approx(density * 16_000, rel=0.03)
+    assert not (support(density / 2) & ~support(density)).any()
+
+
+@pytest.mark.parametrize("snr", [22.0, 30.0, 40.0])
+def test_a_limit_in_db_is_kept_on_the_grid_with_as_many_samples_as_it_allows(sources, snr):
+    generator = mirror_of(sources[0], 0.2).requires_grad_(False).eval()
+    attack = Staa(generator=generator, budget=Budget(epsilon=0.03, max_density=1.0, min_snr_db=snr))
+    made = craft(attack, sources[0], [clip(1.0)]).clips[0]
+    measured = made.measurements()
+    assert measured["snr_db"] >= snr
+    assert measured["snr_db"] < snr + 0.5
+
+
+def test_an_ensemble_is_the_mean_of_log_probabilities(sources, tmp_path):
+    x = torch.randn(2, 4000) * 0.1
+    both = Ensemble(sources)
+    wanted = sum(torch.log_softmax(source(x), dim=1) for source in sources) / 2
+    assert torch.allclose(both(x), wanted)
+    assert both.name == "emo18,zhao19" and members_of(both) == sources
+    for source in sources:
+        source.save_pretrained(tmp_path / source.name)
+    again = load_victims([tmp_path / source.name for source in sources])
+    assert torch.equal(again(x), both(x))
+
+
+def test_an_ensemble_wants_one_list_of_labels_and_names_of_their_own(sources):
+    other = build_victim("emo18", LABELS[:2])
+    with pytest.raises(InvalidInput, match="labels"):
+        Ensemble([sources[0], other])
+    with pytest.raises(InvalidInput, match="called emo18"):
+        Ensemble([sources[0], sources[0]])
+
+
+def test_features_stay_those_of_each_source(sources):
+    x = torch.randn(1, 5000) * 0.1
+    chorus = generator_of(sources, 0.1, 0.03, 1)
+    for source, mirror in zip(sources, chorus.mirrors, strict=True):
+        heard = standardise(x)[:, None, None]
+        for block in source.network.blocks:
+            heard = block(heard)
+        assert torch.allclose(mirror.listen(x).features, heard[:, :, 0].transpose(1, 2), atol=1e-4)
