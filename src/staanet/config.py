@@ -98,6 +98,8 @@ class AttackRecipe:
     """At most so many samples of a clip."""
     min_snr_db: float | None = None
     """At least so many dB of speech above what is changed."""
+    label: str = ""
+    """Aim at this class; ``each``: a clip at one of the others, every class as often."""
     clips: Count | None = None
     """Attack no more than so many test clips, spread over labels and speakers; absent: all. An attack
     that matches another takes that one's clips."""

@@ -25,7 +25,7 @@ from staanet.channels import Channel, clip_seed, parse_channel
 from staanet.core import NO_CHANNEL, Clip, Progress, Victim, silent
 from staanet.metrics import Estimate
 from staanet.perception import Score
-from staanet.results import AdversarialClip, AdversarialSet, TransferMatrix
+from staanet.results import WANTED, AdversarialClip, AdversarialSet, TransferMatrix
 
 CONTROLS = ("random", "uap")
 """What an attack has to beat: noise, and one universal vector for all clips."""
@@ -137,6 +137,7 @@ def _rows(
                 "clean_probabilities": before.tolist(),
                 "adversarial_probabilities": after.tolist(),
                 **measured,
+                **({WANTED: clip.wanted} if clip.wanted else {}),
                 **(_columns(scores[number - 1]) if scores is not None else {}),
                 "seconds_audio": len(clip.adversarial) / clip.clean.sample_rate,
                 "sample_rate": clip.clean.sample_rate,
@@ -210,6 +211,7 @@ def _cell(one: AdversarialSet, target: Victim, rows: Sequence[Mapping[str, Any]]
         "speakers": len(set(speakers)),
         "fooling_rate": _estimate(metrics.rate(fooled, speakers)),
         **_against_labels(labels, before, after, speakers, known),
+        **_reached(rows),
         "mean": _means(rows),
         "mean_fooled": _means([row for row, hit in zip(rows, fooled, strict=True) if hit]),
         "untouched": sum(row["l0"] == 0 for row in rows),
@@ -237,6 +239,16 @@ def _against_labels(
         "accuracy_before": _estimate(metrics.rate(truth == clean, who)),
         "accuracy_after": _estimate(metrics.rate(truth == attacked, who)),
     }
+
+
+def _reached(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of an attack that aimed: how often it hit, over the clips that were not there already."""
+    if not any(row.get(WANTED) for row in rows):
+        return {}
+    away = [row for row in rows if row["clean_prediction"] != row[WANTED]]
+    hit = [row["adversarial_prediction"] == row[WANTED] for row in away]
+    speakers = [row["speaker"] for row in away]
+    return {"targeted_success_rate": _estimate(metrics.rate(hit, speakers))}
 
 
 def _estimate(estimate: Estimate) -> dict[str, Any]:

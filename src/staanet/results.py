@@ -26,6 +26,8 @@ COLUMNS = (
     "file_name", "original_file_name", "id", "label", "speaker", "l0", "density", "linf", "snr_db",
     "peak_ratio_db", "seconds", "queries",
 )  # fmt: skip
+WANTED = "wanted"
+"""One more column where an attack aimed: the class it aimed at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ def write_clip(folder: Path, clip: AdversarialClip) -> dict[str, str]:
         "speaker": clip.clean.speaker,
         "seconds": repr(clip.seconds),
         "queries": str(clip.queries),
+        **({WANTED: clip.wanted} if clip.wanted else {}),
     }
     measured = read_clip(folder, row).measurements()
     return row | {key: repr(value) for key, value in measured.items()}
@@ -155,13 +158,17 @@ def read_clip(folder: Path, row: Mapping[str, str]) -> AdversarialClip:
             remedy="Make the set again with staanet attack",
         )
     original = Clip(row["id"], clean, rate, row["label"] or None, row["speaker"])
-    return AdversarialClip(original, adversarial, float(row["seconds"]), int(row["queries"]))
+    return AdversarialClip(
+        original, adversarial, float(row["seconds"]), int(row["queries"]), row.get(WANTED) or None
+    )
 
 
 def write_set(folder: Path, rows: Iterable[Mapping[str, str]], card: Mapping[str, Any]) -> None:
     """Close a set: its table, then the card without which it does not count as finished."""
     ordered = sorted(rows, key=lambda row: row["id"])
-    storage.write_text(folder / "metadata.csv", table(COLUMNS, ordered))
+    aimed = any(WANTED in row for row in ordered)
+    columns = [*COLUMNS, WANTED] if aimed else COLUMNS
+    storage.write_text(folder / "metadata.csv", table(columns, ordered))
     storage.write_card(folder, {"kind": "adversarial", **card, "clips": len(ordered)})
 
 
@@ -253,6 +260,9 @@ class TransferMatrix:
         write_parquet(folder / "cells.parquet", cells)
         columns = list(cells[0]) if cells else []
         storage.write_text(folder / "cells.csv", table(columns, cells))
+        aimed = [row for row in self.rows if row.get(WANTED)]
+        if aimed:
+            storage.write_text(folder / "targeted.csv", table(*tables.class_by_class(aimed)))
         storage.write_text(folder / "matrix.md", tables.document(self.after(NO_CHANNEL)))
         storage.write_text(folder / "matrix.tex", self.to_latex())
         storage.write_json(folder / "summary.json", dict(self.summary))

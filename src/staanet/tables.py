@@ -130,6 +130,29 @@ def _flat(cell: Cell) -> dict[str, Any]:
     }
 
 
+def class_by_class(rows: Sequence[Cell]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Columns and rows of targeted success by set, target, answer when clean, and wanted class.
+
+    ``rows`` are clips of attacks that aimed; those that were there already are left out.
+
+    >>> clip = {"attack": "a", "source": "s", "target": "t", "channel": "pcm16", "wanted": "joy",
+    ...         "clean_prediction": "fear", "adversarial_prediction": "joy"}
+    >>> class_by_class([clip, {**clip, "adversarial_prediction": "fear"}])[1][0]["rate"]
+    0.5
+    """
+    by = ("attack", "source", "target", "channel", "clean_prediction", "wanted")
+    hits: dict[tuple[Any, ...], list[bool]] = {}
+    for row in rows:
+        if row["clean_prediction"] != row["wanted"]:
+            hit = row["adversarial_prediction"] == row["wanted"]
+            hits.setdefault(tuple(row[key] for key in by), []).append(hit)
+    found = [
+        {**dict(zip(by, key, strict=True)), "hits": sum(h), "count": len(h), "rate": sum(h) / len(h)}
+        for key, h in sorted(hits.items())
+    ]  # fmt: skip
+    return [*by, "hits", "count", "rate"], found
+
+
 # ---------------------------------------------------------------- order and words
 
 

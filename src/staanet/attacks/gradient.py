@@ -54,22 +54,32 @@ class PGD:
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
         epsilon = _epsilon(self.budget)
-        gradient = _normalised(margin_gradient(source, x, goal, lengths))
+        gradient = normalised(margin_gradient(source, x, goal, lengths))
         support = best_ranked(gradient.abs(), self.budget, lengths)
         delta = epsilon * (2 * clip_noise(x, lengths, self.seed)[0] - 1)
         length = x.shape[1] if lengths is None else lengths[:, None]
         limited = support.sum(dim=1, keepdim=True) < length  # each clip by itself, padding apart
         # there a random start is worth less than the first gradient's signs
         delta = torch.where(limited, -epsilon * gradient.sign(), delta)
-        total = gradient
-        for _ in range(self.steps):
-            gradient = margin_gradient(source, (x + delta * support).clamp(-1, 1), goal, lengths)
-            total = self.decay * total + _normalised(gradient)
-            delta = (delta - self.relative_step * epsilon * gradient.sign()).clamp(
-                -epsilon, epsilon
-            )
-            support = best_ranked(total.abs(), self.budget, lengths)
-        return (x + delta * support).clamp(-1, 1)
+        return descend(
+            source, x, goal, lengths, self.budget, delta, gradient, steps=self.steps,
+            relative_step=self.relative_step, decay=self.decay,
+        )  # fmt: skip
+
+
+def descend(
+    source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None, budget: Budget, delta: Tensor,
+    total: Tensor, *, steps: int, relative_step: float, decay: float,
+) -> Tensor:  # fmt: skip
+    """Steps of PGD from a change ``delta [B, T]`` of every sample and gradients summed so far, which
+    rank them; see ``PGD``."""
+    epsilon, support = _epsilon(budget), best_ranked(total.abs(), budget, lengths)
+    for _ in range(steps):
+        gradient = margin_gradient(source, (x + delta * support).clamp(-1, 1), goal, lengths)
+        total = decay * total + normalised(gradient)
+        delta = (delta - relative_step * epsilon * gradient.sign()).clamp(-epsilon, epsilon)
+        support = best_ranked(total.abs(), budget, lengths)
+    return (x + delta * support).clamp(-1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +98,7 @@ class MIFGSM:
         delta, momentum, support = torch.zeros_like(x), torch.zeros_like(x), torch.ones_like(x)
         for _ in range(self.steps):
             now = margin_gradient(source, (x + delta * support).clamp(-1, 1), goal, lengths)
-            momentum = self.decay * momentum + _normalised(now)
+            momentum = self.decay * momentum + normalised(now)
             delta = (delta - epsilon / self.steps * momentum.sign()).clamp(-epsilon, epsilon)
             support = best_ranked(momentum.abs(), self.budget, lengths).to(x.dtype)
         return (x + delta * support).clamp(-1, 1)
@@ -118,7 +128,7 @@ class VMIFGSM:
         for around in noise:
             x_adv = (x + delta * support).clamp(-1, 1)
             now = margin_gradient(source, x_adv, goal, lengths)
-            momentum = self.decay * momentum + _normalised(now + variance)
+            momentum = self.decay * momentum + normalised(now + variance)
             near = [margin_gradient(source, x_adv + one, goal, lengths) for one in around]
             variance = torch.stack(near).mean(dim=0) - now
             delta = (delta - epsilon / self.steps * momentum.sign()).clamp(-epsilon, epsilon)
@@ -130,7 +140,7 @@ def _epsilon(budget: Budget) -> float:
     return budget.steps / audio.FULL_SCALE
 
 
-def _normalised(gradient: Tensor) -> Tensor:
+def normalised(gradient: Tensor) -> Tensor:
     """Each clip's gradient over its L1 norm; zero stays zero."""
     return gradient / gradient.abs().sum(dim=1, keepdim=True).clamp_min(1e-12)
 

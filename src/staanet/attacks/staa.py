@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from staanet import audio
+from staanet.attacks.gradient import descend, normalised
 from staanet.attacks.support import best_ranked
 from staanet.core import Budget, Goal, Untargeted, Victim
 from staanet.errors import InvalidInput
@@ -21,10 +22,13 @@ class Staa:
     How many samples that is, the budget says: one generator serves every sparsity. A budget that names
     neither share nor number takes the positions of at least 1/2, as the paper does, and one of a
     published network never more. The source is not called: what it answers was learned in training.
+
+    Only with ``refine`` it is: that many steps of PGD go on from what the generator proposed.
     """
 
     generator: Generator
     budget: Budget = Budget(epsilon=0.03, max_density=0.2)  # the paper's epsilon
+    refine: int = 0
 
     def __call__(
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
@@ -35,9 +39,17 @@ class Staa:
             mask = chosen(change, self.budget, lengths, ranks=ranks)
             delta = (self.budget.steps / audio.FULL_SCALE) * change.magnitude
             mask = quiet_enough(x, delta, change.position, mask, self.budget)
-            x_adv: Tensor = (x + mask * delta).clamp(
-                -1, 1
-            )  # mask 0 leaves x bit-identical: l0 is exact
+            # mask 0 leaves x bit-identical: l0 is exact
+            x_adv: Tensor = (x + mask * delta).clamp(-1, 1)
+        if self.refine:
+            position = change.position.clone()
+            so_far = normalised(-change.magnitude.sign() * position)
+            x_adv = descend(
+                source, x, goal, lengths, self.budget, delta.clone(), so_far, steps=self.refine,
+                relative_step=0.5, decay=0.8,
+            )  # fmt: skip
+            mask = quiet_enough(x, x_adv - x, position, x_adv != x, self.budget)
+            x_adv = torch.where(mask, x_adv, x)
         return x_adv
 
     def _wanted(self, source: Victim, goal: Goal, x: Tensor) -> Tensor | None:

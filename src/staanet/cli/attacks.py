@@ -23,6 +23,7 @@ from staanet.cli.shell import (
     made_folder,
     numbers,
     percent,
+    settings,
     show,
     table,
     twice,
@@ -69,8 +70,20 @@ def attack(
         Path | None, typer.Option(help="Change as many samples as this set did.")
     ] = None,
     label: Annotated[
-        str | None, typer.Option(help="Aim at this class instead of any other.")
+        str | None,
+        typer.Option(
+            help="Aim at this class instead of any other; each: at another for each clip, "
+            "all as often."
+        ),
     ] = None,
+    set_: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A setting of the attack, such as steps=50 or refine=5.",
+        ),
+    ] = [],  # noqa: B006
     part: Annotated[str, typer.Option(help="Of a corpus: train, dev, test or all.")] = "test",
     seed: Seed = 0,
     protocol: Protocol = None,
@@ -81,7 +94,7 @@ def attack(
 ) -> None:
     """Adversarial audio from files, folders or a corpus split, as 16-bit WAV with its metrics."""
     from staanet import pipeline, storage, victims
-    from staanet.config import AttackRecipe
+    from staanet.config import AttackRecipe, checked
 
     kind, learned = ("generator", generator) if generator else ("vector", vector)
     if not source and learned is None:
@@ -95,13 +108,14 @@ def attack(
         epsilon = float(trained.get("epsilon", 0.03))
     if max_density is None and max_l0 is None and attack in ("staa", "uap"):
         max_density = trained.get("max_density")
-    recipe = AttackRecipe(
-        attack=attack,
-        epsilon=epsilon,
-        max_density=max_density,
-        max_l0=max_l0,
-        min_snr_db=min_snr_db,
-    )
+    recipe = checked(
+        AttackRecipe,
+        {
+            "attack": attack, "epsilon": epsilon, "max_density": max_density, "max_l0": max_l0,
+            "min_snr_db": min_snr_db, "settings": settings(set_),
+        },
+        where="attack",
+    )  # fmt: skip
     quarantine = pipeline.Quarantine(strict)
     corpus = inputs_of(inputs, part, seed, out, protocol)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:

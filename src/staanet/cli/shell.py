@@ -199,6 +199,20 @@ def numbers(option: str, text: str) -> list[float]:
         ) from None
 
 
+def settings(words: Sequence[str]) -> dict[str, int | float | bool]:
+    """``NAME=VALUE`` of an attack, the values numbers, ``true`` or ``false``."""
+    found: dict[str, int | float | bool] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        try:
+            found[name] = json.loads(value, parse_constant=float)
+        except ValueError:
+            raise InvalidInput(
+                f"--set '{printable(word)}' is not NAME=NUMBER", remedy="Write, say, --set steps=50"
+            ) from None
+    return found
+
+
 def twice(names: Sequence[str]) -> str:
     """The first name that stands there twice."""
     return next(name for name in names if names.count(name) > 1)
@@ -223,6 +237,10 @@ def findings(summary: Mapping[str, Any]) -> str:
             number(some["seconds_median"], ".3f"),
         ])  # fmt: skip
     head = ["attack", "source", *(f"fools {t}" for t in targets), "density", "SNR dB", "s/clip"]
+    if any("targeted_success_rate" in cell for cell in plain):
+        head[2:2] = [f"reaches, {t}" for t in targets]
+        for row in rows:
+            row[2:2] = [_rate(cells[row[0], row[1], t], "targeted_success_rate") for t in targets]
     flags = "".join(f"\nwarning: {flag}" for flag in summary["flags"])
     return table(head, rows) + _after_channels(summary) + _sounds(summary) + flags
 
@@ -248,13 +266,11 @@ def _sounds(summary: Mapping[str, Any]) -> str:
     return f"\n\n{table(head, rows)}" if rows else ""
 
 
-def _rate(cell: Mapping[str, Any]) -> str:
-    value = cell["fooling_rate"]["value"]
-    return (
-        f"n/a (0 of {cell['count']})"
-        if value is None
-        else f"{100 * value:.1f} % of {cell['count']}"
-    )
+def _rate(cell: Mapping[str, Any], metric: str = "fooling_rate") -> str:
+    if metric not in cell:
+        return "untargeted"
+    value, count = cell[metric]["value"], cell[metric]["count"]
+    return f"n/a (0 of {cell['count']})" if value is None else f"{100 * value:.1f} % of {count}"
 
 
 def number(value: float | None, form: str) -> str:

@@ -42,6 +42,7 @@ class Plan:
     attack: Attack
     source: Victim
     label: str | None = None
+    """The class to aim at; ``EACH``: see ``aim``."""
     matched: Path | None = None
     """An adversarial set whose number of changed samples is the limit, clip by clip."""
     of: int | None = None
@@ -65,7 +66,10 @@ def attack(
         if clip.id not in rows:
             try:
                 crafted = craft_batch(
-                    _within(plan.attack, limits, clip), plan.source, [clip], label=plan.label
+                    _within(plan.attack, limits, clip),
+                    plan.source,
+                    [clip],
+                    label=aim(plan.label, clip, plan.source.labels),
                 )[0]
                 rows[clip.id] = results.write_clip(out, crafted)
                 journal.append(rows[clip.id])
@@ -85,6 +89,23 @@ def attack(
     results.write_set(out, rows.values(), card)
     (out / "journal.jsonl").unlink(missing_ok=True)
     return AdversarialSet.load(out)
+
+
+EACH = "each"
+"""Instead of a class to aim at: for each clip one of those that it is not, all classes as often."""
+
+
+def aim(label: str | None, clip: Clip, labels: Sequence[str]) -> str | None:
+    """The class that an attack on ``clip`` aims at, from its id alone where ``label`` is ``EACH``.
+
+    >>> import numpy as np
+    >>> aim("each", Clip("a", np.zeros(1, np.int16), 8000, "joy"), ["fear", "joy"])
+    'fear'
+    """
+    if label != EACH or EACH in labels:
+        return label
+    others = [one for one in labels if one != clip.label]
+    return others[int(hashlib.sha256(clip.id.encode()).hexdigest(), 16) % len(others)]
 
 
 def _fingerprint(clips: Iterable[Clip]) -> str:
@@ -124,15 +145,21 @@ def plan_attack(
         min_snr_db=recipe.min_snr_db,
     )  # fmt: skip
     told = asdict(recipe)
-    for setting in ("clips", "max_l0", "min_snr_db"):
-        if told[setting] is None:  # most attacks have neither, and their cards say nothing of it
+    for setting in ("clips", "max_l0", "min_snr_db", "label"):
+        if told[setting] in (
+            None,
+            "",
+        ):  # most attacks have neither, and their cards say nothing of it
             del told[setting]
     inputs: dict[str, Any] = {"recipe": told, "source": source.name, "seed": seed}
     if name == "staa":
         if generator is None:
             raise InvalidInput("the attack staa needs a generator", remedy="Pass --generator DIR")
         inputs["generator"] = storage.read_card(generator, "generator")["sha256"]
-        made: Attack = Staa(generator=load_generator(generator).to(device), budget=budget)
+        made: Attack = Staa(
+            generator=load_generator(generator).to(device), budget=budget,
+            **settings_of("staa", recipe),
+        )  # fmt: skip
     elif name == "uap":
         if vector is None:
             raise InvalidInput(
@@ -145,19 +172,25 @@ def plan_attack(
         made = with_settings(name, recipe, budget, seed)
     if matched is not None:
         inputs["matched"] = storage.sha256(matched / "metadata.csv")
-    title = recipe.title or key
+    title, label = recipe.title or key, label or recipe.label or None
+    if label not in (None, EACH, *source.labels):
+        raise unknown_name("class", str(label), [*source.labels, EACH])
     return Plan(key, title, made, source, label=label, matched=matched, inputs=inputs)
 
 
 def with_settings(name: str, recipe: AttackRecipe, budget: Budget, seed: int) -> Attack:
     """An attack that needs neither generator nor vector; ``InvalidInput`` names a setting it has not."""
-    kind = ATTACKS[name]
-    known = {f.name for f in dataclasses.fields(kind)} - {"budget", "seed", "generator"}
+    made: Attack = ATTACKS[name](budget=budget, seed=seed, **settings_of(name, recipe))
+    return made
+
+
+def settings_of(name: str, recipe: AttackRecipe) -> dict[str, Any]:
+    """The recipe's settings of an attack, each a field of its dataclass."""
+    known = {f.name for f in dataclasses.fields(ATTACKS[name])} - {"budget", "seed", "generator"}
     for setting in recipe.settings:
         if setting not in known:
             raise unknown_name(f"setting of {name}", setting, known)
-    made: Attack = kind(budget=budget, seed=seed, **recipe.settings)
-    return made
+    return dict(recipe.settings)
 
 
 def answers(made: AdversarialSet, victim: Victim) -> list[dict[str, Any]]:

@@ -29,7 +29,15 @@ from staanet.config import (
 from staanet.core import Budget, Clip, Corpus, Progress, silent
 from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation import machine, spread
-from staanet.pipeline.crafting import SweepPlan, attack, evaluate, plan_attack, sweep, with_settings
+from staanet.pipeline.crafting import (
+    SweepPlan,
+    attack,
+    evaluate,
+    plan_attack,
+    settings_of,
+    sweep,
+    with_settings,
+)  # fmt: skip
 from staanet.pipeline.folders import Quarantine, load_clips
 from staanet.pipeline.models import (
     named,
@@ -175,7 +183,9 @@ def _check_attack(key: str, attacks: Mapping[str, AttackRecipe]) -> None:
         raise unknown_name(f"attack in [attacks.{key}]", name, ATTACKS)
     if name == "uap":
         vector_recipe(key, attacks)
-    elif name != "staa":
+    elif name == "staa":
+        settings_of(name, attacks[key])
+    else:
         with_settings(name, attacks[key], Budget(epsilon=attacks[key].epsilon), 0)
 
 
