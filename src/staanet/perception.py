@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from staanet import audio
+from staanet import audio, psychoacoustics
 from staanet.core import Samples
 from staanet.errors import printable
 
@@ -43,7 +43,10 @@ def panel(clean: Samples, adversarial: Samples, rate: int) -> dict[str, Score]:
     ``pesq_wb`` (1 to 4.64, ITU-T P.862.2), ``stoi`` (0 to 1, Taal et al. 2010), ``zimtohrli_mos``
     (1 to 5, made for differences that are barely heard): each is highest for equal clips.
     ``dnsmos_ovrl`` (1 to 5, Reddy et al. 2022, arXiv 2110.01763) judges the adversarial clip by
-    itself, ``dnsmos_change`` takes the original's away: 0 for equal clips.
+    itself, ``dnsmos_change`` takes the original's away: 0 for equal clips. ``masked_excess`` (0 to 1)
+    is the share of time-frequency bins in which the change is above the original's masking
+    threshold, ``masked_excess_db`` by how much it is so there: 0 and no score for equal clips. These
+    two need nothing that is not installed.
 
     >>> panel(np.zeros(16_000, np.int16), np.ones(16_000, np.int16), 16_000)["stoi"]
     Score(value=None, reason='clean clip: digital silence')
@@ -153,12 +156,34 @@ def _dnsmos_session() -> Any:
     return onnxruntime.InferenceSession(model.read_bytes(), options)
 
 
+def _masked_excess(clean: _Wave, adversarial: _Wave, rate: int) -> float:
+    return _excess(clean.tobytes(), adversarial.tobytes(), rate)[0]
+
+
+def _masked_excess_db(clean: _Wave, adversarial: _Wave, rate: int) -> float:
+    share, excess_db = _excess(clean.tobytes(), adversarial.tobytes(), rate)
+    if not share:
+        raise _NoScore("nothing of the change is above the masking threshold")
+    return excess_db
+
+
+@lru_cache(maxsize=1)  # both figures of a pair are asked for, one after the other
+def _excess(clean: bytes, adversarial: bytes, rate: int) -> tuple[float, float]:
+    import torch
+
+    pair = np.frombuffer(clean + adversarial, dtype=np.float32).reshape(2, 1, -1).copy()
+    share, excess_db = psychoacoustics.masked_excess(*torch.from_numpy(pair), None, rate)
+    return float(share), float(excess_db)
+
+
 METRICS: Mapping[str, _Measure] = {
     "pesq_wb": _pesq,
     "stoi": _stoi,
     "zimtohrli_mos": _zimtohrli,
     "dnsmos_ovrl": _dnsmos,
     "dnsmos_change": _dnsmos_change,
+    "masked_excess": _masked_excess,
+    "masked_excess_db": _masked_excess_db,
 }
 
 
