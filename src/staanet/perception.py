@@ -172,7 +172,8 @@ def _excess(clean: bytes, adversarial: bytes, rate: int) -> tuple[float, float]:
     import torch
 
     pair = np.frombuffer(clean + adversarial, dtype=np.float32).reshape(2, 1, -1).copy()
-    share, excess_db = psychoacoustics.masked_excess(*torch.from_numpy(pair), None, rate)
+    before, after = torch.from_numpy(pair)
+    share, excess_db = psychoacoustics.masked_excess(before, after, None, rate)
     return float(share), float(excess_db)
 
 

@@ -123,7 +123,7 @@ def masking_threshold_db(
         played = power.new_full((batch, 1, 1), full_scale_db)
     hz = frequencies(sample_rate).to(x.device)
     near = torch.nn.functional.pad(power, (0, 0, 1, 1)).unfold(1, 3, 1).sum(dim=3)
-    level = (_decibels(near) + played).split(_FRAMES_AT_ONCE, dim=2)
+    level = torch.split(_decibels(near) + played, _FRAMES_AT_ONCE, dim=2)
     masked = torch.cat([_spread(some, bark(hz).to(x.dtype)) for some in level], dim=2)
     quiet = absolute_threshold_db(hz).to(x.dtype)[:, None].expand(bins, number)
     return _sum_db(masked, quiet) - played

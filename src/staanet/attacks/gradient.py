@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from staanet import audio
-from staanet.attacks.support import best_ranked, clip_noise
+from staanet.attacks.support import best_ranked, clip_noise, hiding, in_bursts
 from staanet.core import Budget, Goal, Victim
 
 
@@ -41,21 +41,25 @@ class PGD:
     The paper's settings: epsilon 0.01, step epsilon / 4, 20 steps, random start. Where the budget
     limits the number of samples, they are chosen anew at each step: the ones of the largest sum of
     past gradients, each divided by its L1 norm and ``decay`` weaker a step later. On speech this fools
-    far more than keeping the samples of the steepest clean gradient.
+    far more than keeping the samples of the steepest clean gradient. With ``hide`` a sample moves by
+    at most epsilon times, and is ranked by its sum times, how well the clip masks a change there.
     """
 
     budget: Budget = Budget(epsilon=0.01)
     steps: int = 20
     relative_step: float = 0.25  # step size as a share of epsilon
     decay: float = 0.8
+    hide: float = 0.0  # power of the weight of masking: 0 hides nowhere, 1 as the masking threshold
+    burst: int = 1  # samples are chosen in runs of so many
     seed: int = 0
 
     def __call__(
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
-        epsilon = _epsilon(self.budget)
+        weight = hiding(x, lengths, source.sample_rate, self.hide)
+        epsilon = _epsilon(self.budget) * weight
         gradient = _normalised(margin_gradient(source, x, goal, lengths))
-        support = best_ranked(gradient.abs(), self.budget, lengths)
+        support = best_ranked(in_bursts(gradient.abs() * weight, self.burst), self.budget, lengths)
         delta = epsilon * (2 * clip_noise(x, lengths, self.seed)[0] - 1)
         length = x.shape[1] if lengths is None else lengths[:, None]
         limited = support.sum(dim=1, keepdim=True) < length  # each clip by itself, padding apart
@@ -68,7 +72,7 @@ class PGD:
             delta = (delta - self.relative_step * epsilon * gradient.sign()).clamp(
                 -epsilon, epsilon
             )
-            support = best_ranked(total.abs(), self.budget, lengths)
+            support = best_ranked(in_bursts(total.abs() * weight, self.burst), self.budget, lengths)
         return (x + delta * support).clamp(-1, 1)
 
 

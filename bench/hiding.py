@@ -1,0 +1,128 @@
+"""``python -m bench hiding``: does an attack that hides where people do not hear still fool?
+
+PGD and the random control on a few test clips of a finished run, with and without ``hide`` and
+``burst``, beside PGD at smaller epsilons, which is the plain way to be heard less. Every figure is
+computed from the files read back. A stopped command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from bench import sections
+from staanet import audio, load_corpus, load_victim, pipeline, psychoacoustics
+from staanet.config import AttackRecipe
+from staanet.evaluation import machine, spread, transfer_matrix
+from staanet.results import AdversarialClip, AdversarialSet
+
+EPSILON, DENSITY = 0.03, 0.2
+ATTACKS: Mapping[str, tuple[str, float, Mapping[str, int | float | bool]]] = {
+    "pgd": ("pgd", EPSILON, {}),
+    "pgd, hide 0.5": ("pgd", EPSILON, {"hide": 0.5}),
+    "pgd, hide 1": ("pgd", EPSILON, {"hide": 1.0}),
+    "pgd, bursts of 16": ("pgd", EPSILON, {"burst": 16}),
+    "pgd, bursts of 16, hide 1": ("pgd", EPSILON, {"burst": 16, "hide": 1.0}),
+    "random": ("random", EPSILON, {}),
+    "random, hide 1": ("random", EPSILON, {"hide": 1.0}),
+    "pgd, a third of epsilon": ("pgd", EPSILON / 3, {}),
+    "pgd, hide 1, three times epsilon": ("pgd", 3 * EPSILON, {"hide": 1.0}),
+}
+
+
+def main(arguments: list[str]) -> None:
+    """Attack, measure and write the section."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench hiding", description=__doc__,
+        epilog="example: python -m bench hiding emodb:PATH --victim runs/emodb/victims/emo18",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("corpus", help="KIND:PATH")
+    parser.add_argument("--victim", required=True, help="a victim folder, crafted on and attacked")
+    parser.add_argument("--clips", type=int, default=12, help="test clips (default: 12)")
+    parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
+    parser.add_argument("--out", type=Path, default=Path("runs/hiding"), help="folder of the audio")
+    chosen = parser.parse_args(arguments)
+    victim = load_victim(chosen.victim)
+    _, _, test = load_corpus(chosen.corpus).split(seed=chosen.seed)
+    clips = spread(pipeline.load_clips(test, victim, pipeline.Quarantine()), chosen.clips)
+    rows = []
+    for title, (attack, epsilon, settings) in ATTACKS.items():
+        recipe = AttackRecipe(
+            attack=attack,
+            title=title,
+            epsilon=epsilon,
+            max_density=DENSITY,
+            settings=dict(settings),
+        )
+        folder = chosen.out / title.replace(", ", "__").replace(" ", "_")
+        plan = pipeline.plan_attack(title, recipe, victim)
+        pipeline.attack(plan, clips, folder, quarantine=pipeline.Quarantine(), progress=told)
+        made = AdversarialSet.load(folder)
+        fooled = transfer_matrix([made], [victim]).summary["cells"][0]["fooling_rate"]["value"]
+        rows.append(row(title, epsilon, float(fooled), made))
+        print(rows[-1], flush=True)
+    command = (
+        f"python -m bench hiding {chosen.corpus.partition(':')[0]}:PATH --victim {victim.name}"
+    )
+    sections.write("hiding", section(rows, shlex.quote(command).strip("'"), len(clips)))
+
+
+def row(title: str, epsilon: float, fooled: float, made: AdversarialSet) -> str:
+    """A line of the table: means over the clips."""
+    measured = [one.measurements() for one in made]
+    heard = [excess(one) for one in made]
+    snr = statistics.fmean(float(m["snr_db"]) for m in measured if math.isfinite(m["snr_db"]))
+    density = statistics.fmean(float(m["density"]) for m in measured)
+    share = statistics.fmean(share for share, _ in heard)
+    above = [excess_db for _, excess_db in heard if math.isfinite(excess_db)]
+    told_db = f"{statistics.fmean(above):.1f}" if above else "n/a"
+    return (
+        f"| {title} | {epsilon:g} | {100 * fooled:.0f} % | {density:.3f} | {snr:.1f} | {share:.3f} "
+        f"| {told_db} |"
+    )
+
+
+def excess(one: AdversarialClip) -> tuple[float, float]:
+    """Share of bins above the masking threshold, and by how many dB."""
+    pair = (one.clean.samples, one.adversarial)
+    clean, adversarial = (torch.from_numpy(audio.to_float(side))[None] for side in pair)
+    share, excess_db = psychoacoustics.masked_excess(
+        clean, adversarial, None, one.clean.sample_rate
+    )
+    return float(share), float(excess_db)
+
+
+def section(rows: list[str], command: str, count: int) -> str:
+    """The section, with what made it."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return "\n".join(
+        [
+            "## Hiding where people do not hear",
+            "",
+            f"`{command}`, commit `{commit}`, {machine()}. {count} test clips, white box, at most "
+            f"{100 * DENSITY:.0f} % of the samples, PGD of 20 steps; means over the clips. A bin is heard "
+            "where the change is above the masking threshold of the clean clip.",
+            "",
+            "| attack | epsilon | fooled | density | SNR dB | share of bins heard | dB above there |",
+            "|---|---|---|---|---|---|---|",
+            *rows,
+        ]
+    )
+
+
+def told(what: str, done: int, total: int, figures: str = "") -> None:
+    """Progress on the error stream."""
+    print(
+        f"\r{what}: {done} of {total} {figures}", end="" if done < total else "\n", file=sys.stderr
+    )
