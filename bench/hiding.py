@@ -11,7 +11,6 @@ import argparse
 import math
 import shlex
 import statistics
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from bench import sections
 from staanet import audio, load_corpus, load_victim, pipeline, psychoacoustics
 from staanet.config import AttackRecipe
 from staanet.evaluation import machine, spread, transfer_matrix
+from staanet.pipeline.recipe import commit
 from staanet.results import AdversarialClip, AdversarialSet
 
 EPSILON, DENSITY = 0.03, 0.2
@@ -35,7 +35,13 @@ ATTACKS: Mapping[str, tuple[str, float, Mapping[str, int | float | bool]]] = {
     "random, hide 1": ("random", EPSILON, {"hide": 1.0}),
     "pgd, a third of epsilon": ("pgd", EPSILON / 3, {}),
     "pgd, hide 1, three times epsilon": ("pgd", 3 * EPSILON, {"hide": 1.0}),
-}
+    "pgd, bursts of 16, hide 1, three times epsilon": (
+        "pgd", 3 * EPSILON, {"burst": 16, "hide": 1.0},
+    ),
+    "pgd, bursts of 128, hide 1, three times epsilon": (
+        "pgd", 3 * EPSILON, {"burst": 128, "hide": 1.0},
+    ),
+}  # fmt: skip
 
 
 def main(arguments: list[str]) -> None:
@@ -103,14 +109,11 @@ def excess(one: AdversarialClip) -> tuple[float, float]:
 
 def section(rows: list[str], command: str, count: int) -> str:
     """The section, with what made it."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     return "\n".join(
         [
             "## Hiding where people do not hear",
             "",
-            f"`{command}`, commit `{commit}`, {machine()}. {count} test clips, white box, at most "
+            f"`{command}`, commit `{commit()}`, {machine()}. {count} test clips, white box, at most "
             f"{100 * DENSITY:.0f} % of the samples, PGD of 20 steps; means over the clips. A bin is heard "
             "where the change is above the masking threshold of the clean clip.",
             "",

@@ -117,7 +117,7 @@ def masking_threshold_db(
         inside = power
         if lengths is not None:
             inside = power * valid_frames(lengths, number, sample_rate)[:, None]
-        peak = inside.flatten(1).amax(dim=1) if number else power.new_zeros(batch)
+        peak = inside.flatten(1).amax(dim=1)
         played = LOUDEST_DB - _decibels(torch.where(peak > 0, peak, 1.0))[:, None, None]
     else:
         played = power.new_full((batch, 1, 1), full_scale_db)
@@ -192,8 +192,6 @@ def hiding_weight(x: Tensor, lengths: Tensor | None, sample_rate: int) -> Tensor
     (True, True)
     """
     _, time = x.shape
-    if not time:
-        return torch.ones_like(x)
     _, hop = frame_sizes(sample_rate)
     with torch.no_grad():
         envelope = masking_threshold_db(x, lengths, sample_rate).mean(dim=1)  # [B, N]
