@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import argparse
 import math
-import shlex
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 
 from bench import sections
-from staanet import audio, load_corpus, load_victim, pipeline, psychoacoustics
+from staanet import audio, load_corpus, load_victim, pipeline, psychoacoustics, storage
 from staanet.config import AttackRecipe
 from staanet.evaluation import machine, spread, transfer_matrix
 from staanet.pipeline.recipe import commit
@@ -76,25 +75,30 @@ def main(arguments: list[str]) -> None:
         fooled = transfer_matrix([made], [victim]).summary["cells"][0]["fooling_rate"]["value"]
         rows.append(row(title, epsilon, float(fooled), made))
         print(rows[-1], flush=True)
-    command = (
-        f"python -m bench hiding {chosen.corpus.partition(':')[0]}:PATH --victim {victim.name}"
+    card = storage.read_card(Path(chosen.victim), "victim")
+    made_by = (
+        f"`python -m bench hiding {chosen.corpus.partition(':')[0]}:PATH --victim victims/{victim.name} "
+        f"--clips {chosen.clips} --seed {chosen.seed}`, commit `{commit()}`, {machine()}. Victim "
+        f"`{victim.name}` of test UAR {card['test_uar']:.3f}, weights `{card['sha256'][:12]}`"
     )
-    sections.write("hiding", section(rows, shlex.quote(command).strip("'"), len(clips)))
+    sections.write("hiding", section(rows, made_by, len(clips)))
 
 
 def row(title: str, epsilon: float, fooled: float, made: AdversarialSet) -> str:
     """A line of the table: means over the clips."""
     measured = [one.measurements() for one in made]
     heard = [excess(one) for one in made]
-    snr = statistics.fmean(float(m["snr_db"]) for m in measured if math.isfinite(m["snr_db"]))
-    density = statistics.fmean(float(m["density"]) for m in measured)
-    share = statistics.fmean(share for share, _ in heard)
-    above = [excess_db for _, excess_db in heard if math.isfinite(excess_db)]
-    told_db = f"{statistics.fmean(above):.1f}" if above else "n/a"
     return (
-        f"| {title} | {epsilon:g} | {100 * fooled:.0f} % | {density:.3f} | {snr:.1f} | {share:.3f} "
-        f"| {told_db} |"
+        f"| {title} | {epsilon:g} | {100 * fooled:.0f} % | {mean(m['density'] for m in measured):.3f} "
+        f"| {mean(m['snr_db'] for m in measured):.1f} | {mean(share for share, _ in heard):.3f} "
+        f"| {mean(excess_db for _, excess_db in heard):.1f} |"
     )
+
+
+def mean(values: Iterable[float]) -> float:
+    """Over the clips that have a value: an untouched one has no SNR; NaN where none has."""
+    found = [value for value in values if math.isfinite(value)]
+    return statistics.fmean(found) if found else math.nan
 
 
 def excess(one: AdversarialClip) -> tuple[float, float]:
@@ -107,13 +111,13 @@ def excess(one: AdversarialClip) -> tuple[float, float]:
     return float(share), float(excess_db)
 
 
-def section(rows: list[str], command: str, count: int) -> str:
+def section(rows: list[str], made_by: str, count: int) -> str:
     """The section, with what made it."""
     return "\n".join(
         [
             "## Hiding where people do not hear",
             "",
-            f"`{command}`, commit `{commit()}`, {machine()}. {count} test clips, white box, at most "
+            f"{made_by}. {count} test clips, white box, at most "
             f"{100 * DENSITY:.0f} % of the samples, PGD of 20 steps; means over the clips. A bin is heard "
             "where the change is above the masking threshold of the clean clip.",
             "",

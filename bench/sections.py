@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from staanet import storage
+
 RESULTS = Path(__file__).parent / "results.md"
 MARK = re.compile(r"<!-- (?P<name>[\w-]+) -->\n.*?\n<!-- /(?P=name) -->", re.DOTALL)
 
@@ -34,4 +36,4 @@ def replaced(text: str, name: str, body: str) -> str:
 def write(name: str, body: str) -> None:
     """Put a section into ``results.md``."""
     text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "# Results\n"
-    RESULTS.write_text(replaced(text, name, body), encoding="utf-8")
+    storage.write_bytes(RESULTS, replaced(text, name, body).encode())
