@@ -77,13 +77,13 @@ def test_more_noise_is_above_the_masking_threshold_in_more_bins(panels):
 def test_the_masked_excess_needs_no_package_and_knows_no_gain(rate, monkeypatch):
     for package in perception.PACKAGES:
         monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr(perception, "METRICS", {name: METRICS[name] for name in OWN})
     clean = tone(1, 300, level=0.1)
     loud, soft = noisy(clean, 0), noisy(clean, 10)
-    one, other = panel(clean, loud, rate), panel(clean, soft, rate)
+    one, other = panel(clean, loud, rate, OWN), panel(clean, soft, rate, OWN)
+    assert tuple(one) == OWN
     for name in OWN:
         assert one[name].value > other[name].value > 0
-        assert panel(2 * clean, 2 * loud, rate)[name].value == pytest.approx(
+        assert panel(2 * clean, 2 * loud, rate, OWN)[name].value == pytest.approx(
             one[name].value, rel=1e-3
         )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -37,8 +37,10 @@ class Score:
     reason: str = ""
 
 
-def panel(clean: Samples, adversarial: Samples, rate: int) -> dict[str, Score]:
-    """Each metric of ``METRICS`` for two 16-bit clips ``[T]`` at ``rate`` Hz; never raises.
+def panel(
+    clean: Samples, adversarial: Samples, rate: int, only: Collection[str] | None = None
+) -> dict[str, Score]:
+    """Each metric of ``METRICS`` (or ``only`` some) for two 16-bit clips ``[T]`` at ``rate`` Hz; never raises.
 
     ``pesq_wb`` (1 to 4.64, ITU-T P.862.2), ``stoi`` (0 to 1, Taal et al. 2010), ``zimtohrli_mos``
     (1 to 5, made for differences that are barely heard): each is highest for equal clips.
@@ -51,7 +53,11 @@ def panel(clean: Samples, adversarial: Samples, rate: int) -> dict[str, Score]:
     >>> panel(np.zeros(16_000, np.int16), np.ones(16_000, np.int16), 16_000)["stoi"]
     Score(value=None, reason='clean clip: digital silence')
     """
-    return {name: _score(measure, clean, adversarial, rate) for name, measure in METRICS.items()}
+    return {
+        name: _score(measure, clean, adversarial, rate)
+        for name, measure in METRICS.items()
+        if only is None or name in only
+    }
 
 
 def versions() -> dict[str, str | None]:
