@@ -2,6 +2,7 @@
 
 Start-up time is measured on the spot; everything else is read from the runs' own files, with the
 recipe, commit and machine that their cards name. ``bench/notes.md`` is appended as it stands.
+``python -m bench hiding`` writes a section of its own (``bench/hiding.py``), which the former keeps.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench import sections
 from staanet import tables
 from staanet.core import NO_CHANNEL
 
@@ -28,6 +30,8 @@ def main(runs: list[Path]) -> None:
     notes = HERE / "notes.md"
     if notes.exists():
         parts.append(notes.read_text(encoding="utf-8").strip())
+    if sections.RESULTS.exists():
+        parts += sections.kept(sections.RESULTS.read_text(encoding="utf-8"))
     (HERE / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
@@ -111,4 +115,9 @@ def read(path: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main([Path(argument) for argument in sys.argv[1:]])
+    if sys.argv[1:2] == ["hiding"]:
+        from bench import hiding
+
+        hiding.main(sys.argv[2:])
+    else:
+        main([Path(argument) for argument in sys.argv[1:]])

@@ -197,7 +197,7 @@ def test_a_set_is_evaluated_after_channels_and_by_ear(world, tmp_path):
     done = staanet("evaluate", made, "--target", victim, "--channel", "mp3", "--channel",
                    "resample:8000", "--perceptual", "--out", "r", cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    for said in ("after channel", "resample:8000", "sounds like", "pesq_wb"):
+    for said in ("after channel", "resample:8000", "sounds like", "pesq_wb", "masked_excess_db"):
         assert said in done.stdout
     summary = json.loads((tmp_path / "r" / "summary.json").read_text())
     assert [c["channel"] for c in summary["cells"]] == ["pcm16", "mp3", "resample:8000"]

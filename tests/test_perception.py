@@ -13,7 +13,13 @@ from conftest import RATE, real_speech, tone
 from staanet import audio, perception
 from staanet.perception import METRICS, Score, panel, versions
 
-BEST = {"pesq_wb": 4.64, "stoi": 1.0, "zimtohrli_mos": 5.0, "dnsmos_change": 0.0}
+BEST = {
+    "pesq_wb": 4.64, "stoi": 1.0, "zimtohrli_mos": 5.0, "dnsmos_change": 0.0, "masked_excess": 0.0,
+}  # fmt: skip
+OWN = (
+    "masked_excess",
+    "masked_excess_db",
+)  # need no package, know any rate and length; less is better
 PACKAGE = {"pesq_wb": "pesq", "stoi": "pystoi", "zimtohrli_mos": "zimtohrli"}
 
 
@@ -40,6 +46,7 @@ def panels(speech) -> list[dict[str, Score]]:
 
 def scored(name: str, score: Score) -> float:
     needed = [PACKAGE[name]] if name in PACKAGE else ["speechmos", "onnxruntime"]
+    needed = [] if name in OWN else needed
     absent = [package for package in needed if versions()[package] is None]
     if absent:
         assert score.value is None and "not installed" in score.reason
@@ -48,12 +55,37 @@ def scored(name: str, score: Score) -> float:
     return score.value
 
 
-@pytest.mark.parametrize("name", sorted(METRICS))
+@pytest.mark.parametrize("name", sorted({*METRICS} - {*OWN}))
 def test_equal_clips_are_best_and_noise_is_heard(name, panels):
     scores = [scored(name, heard[name]) for heard in panels]
     if name in BEST:
         assert scores[0] == pytest.approx(BEST[name], abs=0.01)
     assert scores == sorted(scores, reverse=True) and scores[0] > scores[3]
+
+
+def test_more_noise_is_above_the_masking_threshold_in_more_bins(panels):
+    shares = [heard["masked_excess"].value for heard in panels]
+    assert shares[0] == 0 and shares == sorted(shares) and 0.1 < shares[3] <= 1
+    assert panels[0]["masked_excess_db"] == Score(
+        None, "nothing of the change is above the masking threshold"
+    )
+    excess = [heard["masked_excess_db"].value for heard in panels[1:]]
+    assert excess == sorted(excess) and excess[0] > 0
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
+def test_the_masked_excess_needs_no_package_and_knows_no_gain(rate, monkeypatch):
+    for package in perception.PACKAGES:
+        monkeypatch.setitem(sys.modules, package, None)
+    clean = tone(1, 300, level=0.1)
+    loud, soft = noisy(clean, 0), noisy(clean, 10)
+    one, other = panel(clean, loud, rate, OWN), panel(clean, soft, rate, OWN)
+    assert tuple(one) == OWN
+    for name in OWN:
+        assert one[name].value > other[name].value > 0
+        assert panel(2 * clean, 2 * loud, rate, OWN)[name].value == pytest.approx(
+            one[name].value, rel=1e-3
+        )
 
 
 def test_the_same_clips_get_the_same_scores(speech, panels):
@@ -83,6 +115,10 @@ def test_a_clip_without_sound_has_a_reason_and_no_score(clean, adversarial, said
 def test_a_short_clip_has_a_reason_and_does_not_crash(length):
     clip = tone(1, 300)[:length]
     for name, score in panel(clip, noisy(clip, 20), RATE).items():
+        if name == "masked_excess":
+            assert score.value is not None and math.isfinite(score.value)
+        if name in OWN:
+            continue
         assert score.value is None, name
         assert "too short" in score.reason or "not installed" in score.reason
 

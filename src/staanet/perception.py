@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from staanet import audio
+from staanet import audio, psychoacoustics
 from staanet.core import Samples
 from staanet.errors import printable
 
@@ -37,18 +37,27 @@ class Score:
     reason: str = ""
 
 
-def panel(clean: Samples, adversarial: Samples, rate: int) -> dict[str, Score]:
-    """Each metric of ``METRICS`` for two 16-bit clips ``[T]`` at ``rate`` Hz; never raises.
+def panel(
+    clean: Samples, adversarial: Samples, rate: int, only: Collection[str] | None = None
+) -> dict[str, Score]:
+    """Each metric of ``METRICS`` (or ``only`` some) for two 16-bit clips ``[T]`` at ``rate`` Hz; never raises.
 
     ``pesq_wb`` (1 to 4.64, ITU-T P.862.2), ``stoi`` (0 to 1, Taal et al. 2010), ``zimtohrli_mos``
     (1 to 5, made for differences that are barely heard): each is highest for equal clips.
     ``dnsmos_ovrl`` (1 to 5, Reddy et al. 2022, arXiv 2110.01763) judges the adversarial clip by
-    itself, ``dnsmos_change`` takes the original's away: 0 for equal clips.
+    itself, ``dnsmos_change`` takes the original's away: 0 for equal clips. ``masked_excess`` (0 to 1)
+    is the share of time-frequency bins in which the change is above the original's masking
+    threshold, ``masked_excess_db`` by how much it is so there: 0 and no score for equal clips. These
+    two need nothing that is not installed.
 
     >>> panel(np.zeros(16_000, np.int16), np.ones(16_000, np.int16), 16_000)["stoi"]
     Score(value=None, reason='clean clip: digital silence')
     """
-    return {name: _score(measure, clean, adversarial, rate) for name, measure in METRICS.items()}
+    return {
+        name: _score(measure, clean, adversarial, rate)
+        for name, measure in METRICS.items()
+        if only is None or name in only
+    }
 
 
 def versions() -> dict[str, str | None]:
@@ -153,12 +162,35 @@ def _dnsmos_session() -> Any:
     return onnxruntime.InferenceSession(model.read_bytes(), options)
 
 
+def _masked_excess(clean: _Wave, adversarial: _Wave, rate: int) -> float:
+    return _excess(clean.tobytes(), adversarial.tobytes(), rate)[0]
+
+
+def _masked_excess_db(clean: _Wave, adversarial: _Wave, rate: int) -> float:
+    share, excess_db = _excess(clean.tobytes(), adversarial.tobytes(), rate)
+    if not share:
+        raise _NoScore("nothing of the change is above the masking threshold")
+    return excess_db
+
+
+@lru_cache(maxsize=1)  # both figures of a pair are asked for, one after the other
+def _excess(clean: bytes, adversarial: bytes, rate: int) -> tuple[float, float]:
+    import torch
+
+    pair = np.frombuffer(clean + adversarial, dtype=np.float32).reshape(2, 1, -1).copy()
+    before, after = torch.from_numpy(pair)
+    share, excess_db = psychoacoustics.masked_excess(before, after, None, rate)
+    return float(share), float(excess_db)
+
+
 METRICS: Mapping[str, _Measure] = {
     "pesq_wb": _pesq,
     "stoi": _stoi,
     "zimtohrli_mos": _zimtohrli,
     "dnsmos_ovrl": _dnsmos,
     "dnsmos_change": _dnsmos_change,
+    "masked_excess": _masked_excess,
+    "masked_excess_db": _masked_excess_db,
 }
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from staanet import audio
-from staanet.attacks.support import best_ranked, clip_noise
+from staanet.attacks.support import best_ranked, clip_noise, hiding, in_bursts
 from staanet.core import Budget, Goal, Victim
 
 
@@ -41,19 +41,23 @@ class PGD:
     The paper's settings: epsilon 0.01, step epsilon / 4, 20 steps, random start. Where the budget
     limits the number of samples, they are chosen anew at each step: the ones of the largest sum of
     past gradients, each divided by its L1 norm and ``decay`` weaker a step later. On speech this fools
-    far more than keeping the samples of the steepest clean gradient.
+    far more than keeping the samples of the steepest clean gradient. With ``hide`` a sample moves by
+    at most epsilon times, and is ranked by its sum times, how well the clip masks a change there.
     """
 
     budget: Budget = Budget(epsilon=0.01)
     steps: int = 20
     relative_step: float = 0.25  # step size as a share of epsilon
     decay: float = 0.8
+    hide: float = 0.0  # power of the weight of masking: 0 hides nowhere, 1 as the masking threshold
+    burst: int = 1  # samples are chosen in runs of so many
     seed: int = 0
 
     def __call__(
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
-        epsilon = _epsilon(self.budget)
+        weight = hiding(x, lengths, source.sample_rate, self.hide)
+        epsilon = _epsilon(self.budget) * weight
         gradient = normalised(margin_gradient(source, x, goal, lengths))
         support = best_ranked(gradient.abs(), self.budget, lengths)
         delta = epsilon * (2 * clip_noise(x, lengths, self.seed)[0] - 1)
@@ -62,23 +66,24 @@ class PGD:
         # there a random start is worth less than the first gradient's signs
         delta = torch.where(limited, -epsilon * gradient.sign(), delta)
         return descend(
-            source, x, goal, lengths, self.budget, delta, gradient, steps=self.steps,
-            relative_step=self.relative_step, decay=self.decay,
+            source, x, goal, lengths, self.budget, delta, gradient, weight=weight, steps=self.steps,
+            relative_step=self.relative_step, decay=self.decay, burst=self.burst,
         )  # fmt: skip
 
 
 def descend(
     source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None, budget: Budget, delta: Tensor,
-    total: Tensor, *, steps: int, relative_step: float, decay: float,
+    total: Tensor, *, weight: Tensor, steps: int, relative_step: float, decay: float, burst: int = 1,
 ) -> Tensor:  # fmt: skip
-    """Steps of PGD from a change ``delta [B, T]`` of every sample and gradients summed so far, which
-    rank them; see ``PGD``."""
-    epsilon, support = _epsilon(budget), best_ranked(total.abs(), budget, lengths)
+    """Steps of PGD from a change ``delta [B, T]`` of every sample and gradients ``total`` summed so
+    far, which rank them; ``weight [B, T]`` as ``hiding`` gives it. See ``PGD``."""
+    epsilon = _epsilon(budget) * weight
+    support = best_ranked(in_bursts(total.abs() * weight, burst), budget, lengths)
     for _ in range(steps):
         gradient = margin_gradient(source, (x + delta * support).clamp(-1, 1), goal, lengths)
         total = decay * total + normalised(gradient)
         delta = (delta - relative_step * epsilon * gradient.sign()).clamp(-epsilon, epsilon)
-        support = best_ranked(total.abs(), budget, lengths)
+        support = best_ranked(in_bursts(total.abs() * weight, burst), budget, lengths)
     return (x + delta * support).clamp(-1, 1)
 
 

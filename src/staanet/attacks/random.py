@@ -8,22 +8,27 @@ import torch
 from torch import Tensor
 
 from staanet import audio
-from staanet.attacks.support import best_ranked, clip_noise
+from staanet.attacks.support import best_ranked, clip_noise, hiding
 from staanet.core import Budget, Goal, Victim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Random:
-    """Move as many samples as the budget allows by all of epsilon, at random places, either way."""
+    """Move as many samples as the budget allows by all of epsilon, at random places, either way.
+
+    With ``hide`` by epsilon times, and rather at places of, a large weight of masking: see ``PGD``.
+    """
 
     budget: Budget = Budget(epsilon=0.03, max_density=0.2)
+    hide: float = 0.0
     seed: int = 0
 
     def __call__(
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
         places, signs = clip_noise(x, lengths, self.seed, draws=2)
-        support = best_ranked(places, self.budget, lengths)
-        epsilon = self.budget.steps / audio.FULL_SCALE
+        weight = hiding(x, lengths, source.sample_rate, self.hide)
+        support = best_ranked(places * weight, self.budget, lengths)
+        epsilon = self.budget.steps / audio.FULL_SCALE * weight
         delta = torch.where(signs < 0.5, -epsilon, epsilon) * support
         return (x + delta).clamp(-1, 1)

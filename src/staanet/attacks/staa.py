@@ -9,7 +9,7 @@ from torch import Tensor
 
 from staanet import audio
 from staanet.attacks.gradient import descend, normalised
-from staanet.attacks.support import best_ranked
+from staanet.attacks.support import best_ranked, hiding
 from staanet.core import Budget, Goal, Untargeted, Victim
 from staanet.errors import InvalidInput
 from staanet.generator import Generator, Perturbation
@@ -23,21 +23,26 @@ class Staa:
     neither share nor number takes the positions of at least 1/2, as the paper does, and one of a
     published network never more. The source is not called: what it answers was learned in training.
 
-    Only with ``refine`` it is: that many steps of PGD go on from what the generator proposed.
+    Only with ``refine`` it is: that many steps of PGD go on from what the generator proposed. With
+    ``hide`` a sample moves by less, and is wanted less, where the clip would not mask it; see ``PGD``.
     """
 
     generator: Generator
     budget: Budget = Budget(epsilon=0.03, max_density=0.2)  # the paper's epsilon
     refine: int = 0
+    hide: float = 0.0
 
     def __call__(
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
         with torch.inference_mode():
             change = self.generator(x, lengths, self._wanted(source, goal, x))
+            weight = hiding(x, lengths, source.sample_rate, self.hide)
             ranks = self.generator.density is not None
+            if ranks:
+                change = change._replace(position=change.position * weight)
             mask = chosen(change, self.budget, lengths, ranks=ranks)
-            delta = (self.budget.steps / audio.FULL_SCALE) * change.magnitude
+            delta = (self.budget.steps / audio.FULL_SCALE) * weight * change.magnitude
             mask = quiet_enough(x, delta, change.position, mask, self.budget)
             # mask 0 leaves x bit-identical: l0 is exact
             x_adv: Tensor = (x + mask * delta).clamp(-1, 1)
@@ -45,8 +50,8 @@ class Staa:
             position = change.position.clone()
             so_far = normalised(-change.magnitude.sign() * position)
             x_adv = descend(
-                source, x, goal, lengths, self.budget, delta.clone(), so_far, steps=self.refine,
-                relative_step=0.5, decay=0.8,
+                source, x, goal, lengths, self.budget, delta.clone(), so_far, weight=weight.clone(),
+                steps=self.refine, relative_step=0.5, decay=0.8,
             )  # fmt: skip
             mask = quiet_enough(x, x_adv - x, position, x_adv != x, self.budget)
             x_adv = torch.where(mask, x_adv, x)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 
 import torch
 from torch import Tensor
 
+from staanet import psychoacoustics
 from staanet.core import Budget
+from staanet.errors import InvalidInput
 
 
 def best_ranked(score: Tensor, budget: Budget, lengths: Tensor | None = None) -> Tensor:
@@ -26,6 +29,39 @@ def best_ranked(score: Tensor, budget: Budget, lengths: Tensor | None = None) ->
         places = score[row, :length].topk(count).indices if count < length else slice(length)
         chosen[row, places] = True
     return chosen & (score > -torch.inf)
+
+
+def in_bursts(score: Tensor, burst: int) -> Tensor:
+    """Each sample's score becomes the sum over its run of ``burst`` samples, ``[B, T] -> [B, T]``.
+
+    >>> in_bursts(torch.tensor([[1.0, 2.0, 3.0]]), 2)
+    tensor([[3., 3., 3.]])
+    """
+    if burst < 1:
+        raise InvalidInput(f"burst is {burst}", remedy="Give 1 sample (no bursts) or more")
+    batch, time = score.shape
+    whole = torch.nn.functional.pad(score, (0, -time % burst))
+    runs = whole.reshape(batch, -1, burst).sum(dim=2)
+    return runs.repeat_interleave(burst, dim=1)[:, :time]
+
+
+def hiding(x: Tensor, lengths: Tensor | None, sample_rate: int, hide: float) -> Tensor:
+    """What share of epsilon each sample of ``x [B, T]`` may move by, and how it is preferred, in (0, 1].
+
+    ``psychoacoustics.hiding_weight`` to the power of ``hide``: 0 is the same everywhere, 1 moves a
+    sample by no more, against others, than what sounds then hides. Raises ``InvalidInput`` for a
+    ``hide`` below 0 or not finite.
+
+    >>> hiding(torch.zeros(1, 3), None, 16_000, 0)
+    tensor([[1., 1., 1.]])
+    """
+    if not 0 <= hide < math.inf:
+        raise InvalidInput(
+            f"hide is {hide}", remedy="Give 0 (nowhere in particular) or more, such as 1"
+        )
+    if not hide:
+        return torch.ones_like(x)
+    return psychoacoustics.hiding_weight(x, lengths, sample_rate) ** hide
 
 
 def clip_noise(x: Tensor, lengths: Tensor | None, seed: int, draws: int = 1) -> Tensor:

@@ -162,7 +162,8 @@ def evaluate(
     perceptual: Annotated[
         bool,
         typer.Option(
-            "--perceptual", help="Also how it sounds: PESQ, STOI, Zimtohrli, DNSMOS; slow."
+            "--perceptual",
+            help="Also how it sounds: masking threshold, PESQ, STOI, Zimtohrli, DNSMOS; slow.",
         ),
     ] = False,
     seed: Seed = 0,

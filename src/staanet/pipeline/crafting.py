@@ -227,7 +227,8 @@ class _Listener:
     """The perceptual panel of a clip, from the journal where the same audio was heard before."""
 
     def __init__(self, journal: storage.Journal) -> None:
-        self.journal, self.judges = journal, json.dumps(perception.versions(), sort_keys=True)
+        judges = {**perception.versions(), "metrics": sorted(perception.METRICS)}
+        self.journal, self.judges = journal, json.dumps(judges, sort_keys=True)
         self.known = {str(row["audio"]): row["scores"] for row in journal.records()}
 
     def __call__(self, clip: results.AdversarialClip) -> dict[str, Score]:

@@ -204,6 +204,8 @@ HEARD = {
     "zimtohrli_mos": "Zimtohrli (1 to 5)",
     "dnsmos_ovrl": "DNSMOS (1 to 5)",
     "dnsmos_change": "DNSMOS, change",
+    "masked_excess": "bins above masking",
+    "masked_excess_db": "dB above masking",
 }
 
 
@@ -222,7 +224,9 @@ def sounds(run: Run) -> Table:
     return Table(
         key="sounds",
         caption="How the adversarial clips sound beside their originals, by models of hearing: mean over "
-        "the clips that have a value; higher is nearer to the original (DNSMOS judges the clip by itself)",
+        "the clips that have a value; higher is nearer to the original (DNSMOS judges the clip by itself), "
+        "but of what is above the masking threshold, a share of the time-frequency bins (0 to 1) and how "
+        "far it is there, less is",
         head=["crafted on", "attack", *(HEARD.get(name, name) for name in metrics)],
         rows=rows,
         names=2,
