@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -149,6 +149,9 @@ class Recipe:
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     protocol: str | None = None
     """How the corpus is split (``staanet.splits``); absent: speakers drawn by the seed."""
+    classes: Literal["label", "speaker", "sex"] = "label"
+    """What is told apart: the corpus's own labels, the speakers (then no sentence is in two parts of
+    the split, while each speaker is in all) or their sex."""
     victims: dict[Name, VictimRecipe]
     generator: GeneratorRecipe
     attacks: dict[Name, AttackRecipe]

@@ -11,6 +11,7 @@ import typer
 from staanet.cli.shell import (
     QUARANTINED,
     Bars,
+    Classes,
     CorpusName,
     Debug,
     Device,
@@ -36,13 +37,14 @@ def corpus(
     out: Annotated[Path | None, typer.Option(help="Also write a manifest as CSV.")] = None,
     seed: Seed = 0,
     protocol: Protocol = None,
+    classes: Classes = "label",
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
     """What a corpus holds: clips, classes, speakers, lengths, split, problems."""
     from staanet import corpora, results, storage
 
-    loaded = corpora.load_corpus(name)
+    loaded = corpora.load_corpus(name, classes=classes)
     with Bars.shown() as progress:
         described = corpora.describe(loaded, seed, progress=progress, protocol=protocol)
     if out is not None:
@@ -83,6 +85,7 @@ def train_victim(
     ] = None,
     seed: Seed = 0,
     protocol: Protocol = None,
+    classes: Classes = "label",
     device: Device = "cpu",
     strict: Strict = False,
     json_output: Json = False,
@@ -96,7 +99,7 @@ def train_victim(
         pretrained=pretrained, config=config, steps=steps, batch_size=batch_size,
         seconds=seconds, learning_rate=learning_rate, patience=patience,
     )  # fmt: skip
-    loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
+    loaded, quarantine = corpora.load_corpus(corpus, classes=classes), pipeline.Quarantine(strict)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         pipeline.train_victim(
             loaded, name, out, recipe=recipe, seed=seed, protocol=protocol, device=device,
@@ -134,6 +137,7 @@ def train_generator(
     ] = None,
     seed: Seed = 0,
     protocol: Protocol = None,
+    classes: Classes = "label",
     device: Device = "cpu",
     strict: Strict = False,
     json_output: Json = False,
@@ -147,7 +151,7 @@ def train_generator(
         network=network, epsilon=epsilon, max_density=max_density, steps=steps,
         looks=looks, batch_size=batch_size, seconds=seconds, learning_rate=learning_rate,
     )  # fmt: skip
-    loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
+    loaded, quarantine = corpora.load_corpus(corpus, classes=classes), pipeline.Quarantine(strict)
     victim = victims.load_victim(source).to(device)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         pipeline.train_generator(
@@ -186,6 +190,7 @@ def train_uap(
     label: Annotated[str | None, typer.Option(help="Aim at this class.")] = None,
     seed: Seed = 0,
     protocol: Protocol = None,
+    classes: Classes = "label",
     device: Device = "cpu",
     strict: Strict = False,
     json_output: Json = False,
@@ -202,7 +207,7 @@ def train_uap(
         },
         where="train-uap",
     )  # fmt: skip
-    loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
+    loaded, quarantine = corpora.load_corpus(corpus, classes=classes), pipeline.Quarantine(strict)
     victim = victims.load_victim(source).to(device)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         pipeline.train_uap(
@@ -251,6 +256,7 @@ def _manifest(
             "label": u.label or "",
             "speaker": u.speaker,
             "sex": u.sex or "",
+            "content": u.content or "",
             "start": u.start_s,
             "end": "" if u.end_s is None else u.end_s,
             "split": split.get(u.id, ""),
@@ -259,4 +265,6 @@ def _manifest(
         for path in [u.path.absolute()]
     ]
     times = ["start", "end"] if any(u.is_segment for u in corpus.utterances) else []
-    return ["file", "id", "label", "speaker", "sex", *times, *(["split"] if split else [])], rows
+    said = ["content"] if any(u.content for u in corpus.utterances) else []
+    part = ["split"] if split else []
+    return ["file", "id", "label", "speaker", "sex", *said, *times, *part], rows

@@ -197,6 +197,7 @@ def from_rows(
             row.end_s,
             row.part,
             row.place,
+            printable(row.content) or None,
         )
         for row in kept
     ]
