@@ -215,7 +215,7 @@ def test_real_speakers_of_emodb_and_ravdess() -> None:
 
 
 def test_the_corpus_command_tells_classes_and_contents(emodb: Path, tmp_path: Path) -> None:
-    out = tmp_path / "m.csv"
+    out = emodb / "m.csv"
     code, told, _ = staanet(
         "corpus", f"emodb:{emodb}", "--classes", "speaker", "--out", out, "--json"
     )

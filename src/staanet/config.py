@@ -74,6 +74,8 @@ class GeneratorRecipe:
     """A clip fooled by this margin pushes no further; absent: it always does. The paper: 0."""
     magnitude: NotNegative = 0.0
     quantisation: NotNegative = 0.1
+    unlabelled: tuple[str, ...] = ()
+    """Folders (or ``KIND:PATH``, or ``synthetic:``) of any audio that trains it beside the corpus."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

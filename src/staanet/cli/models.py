@@ -135,6 +135,14 @@ def train_generator(
         float | None,
         typer.Option(help="Adam's [default: 3e-4 for a mirror of its source, 2e-3 otherwise]."),
     ] = None,
+    unlabelled: Annotated[
+        list[str],
+        typer.Option(
+            metavar="DIR",
+            help="Any audio below this folder trains it too, but no dev or test clip; or KIND:PATH, or "
+            "synthetic:; repeat for several.",
+        ),
+    ] = [],  # noqa: B006
     seed: Seed = 0,
     protocol: Protocol = None,
     classes: Classes = "label",
@@ -146,10 +154,12 @@ def train_generator(
     """Train STAA-Net against a victim, on the corpus's train part; no labels are used."""
     from staanet import corpora, pipeline, storage, victims
     from staanet.config import GeneratorRecipe
+    from staanet.pipeline.unlabelled import summary
 
     recipe = GeneratorRecipe(
         network=network, epsilon=epsilon, max_density=max_density, steps=steps,
         looks=looks, batch_size=batch_size, seconds=seconds, learning_rate=learning_rate,
+        unlabelled=tuple(unlabelled),
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus, classes=classes), pipeline.Quarantine(strict)
     victim = victims.load_victim(source).to(device)
@@ -165,6 +175,8 @@ def train_generator(
             f"fooling rate on dev {card['dev_fooling_rate']:.3f} at density <= {max_density}, "
             f"epsilon {epsilon} -> {out}"
         )
+        if said := summary(card):
+            show(said)
         for flag in card["flags"]:
             say(f"staanet: warning: {flag}")
     finish(card, quarantine, json_output=json_output)

@@ -14,6 +14,7 @@ from staanet.corpora.crema_d import read_crema_d
 from staanet.corpora.demos import read_demos
 from staanet.corpora.description import as_text, describe, told_contents
 from staanet.corpora.emodb import read_emodb
+from staanet.corpora.files import UNKNOWN
 from staanet.corpora.folder import read_folder, unlabelled
 from staanet.corpora.iemocap import read_iemocap
 from staanet.corpora.ravdess import read_ravdess
@@ -22,8 +23,8 @@ from staanet.corpora.urdu import read_urdu
 from staanet.errors import InvalidInput, printable, unknown_name
 
 __all__ = [
-    "CLASSES", "CORPORA", "as_text", "classed", "describe", "load_corpus", "render_synthetic",
-    "told_contents", "unlabelled",
+    "CLASSES", "CORPORA", "UNKNOWN", "as_text", "classed", "describe", "load_corpus",
+    "render_synthetic", "told_contents", "unlabelled",
 ]  # fmt: skip
 
 CORPORA: dict[str, Callable[[Path], Corpus]] = {

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from staanet.core import Corpus, Utterance
-from staanet.corpora.files import left_out
+from staanet.corpora.files import UNKNOWN, left_out
 from staanet.errors import InvalidInput, unknown_name
 
 CLASSES = ("label", "speaker", "sex")
-UNKNOWN = "unknown"
 CONTENTS_OF_A_SPEAKER = 3
 """One at least for each of train, dev and test."""
 

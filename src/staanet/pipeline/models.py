@@ -30,6 +30,7 @@ from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation import machine, transfer_matrix
 from staanet.generator import build_generator, save_generator
 from staanet.objectives import Objective
+from staanet.pipeline import unlabelled
 from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
 from staanet.victims import build_victim, fingerprint, learning_rate, load_victim
 from staanet.warm_start import mirror_of, network_of
@@ -123,15 +124,21 @@ def train_generator(
 
     ``source_spec`` is what ``load_victim`` made it from.
     """
-    train, dev, _ = corpus.split(seed, protocol)
+    train, dev, test = corpus.split(seed, protocol)
     source_sha256 = fingerprint(source, source_spec)
     recipe = _settled_generator(recipe, source)
     settings = asdict(replace(recipe, sources=()))
-    inputs = {"corpus": corpus.name, "split": train.split_hash, "seed": seed,
+    del settings["unlabelled"]  # what is there counts, not where: its hashes are among the inputs
+    put_aside = quarantine if quarantine is not None else Quarantine()
+    extra = unlabelled.gather(
+        recipe.unlabelled, (train, dev, test), source, out, seed=seed, quarantine=put_aside,
+        progress=progress,
+    )  # fmt: skip
+    inputs = {"corpus": corpus.name, "split": train.split_hash, "seed": seed, **extra.inputs,
               "source": source_sha256, "recipe": settings, **named(protocol)}  # fmt: skip
     if is_done(out, "generator", inputs):
         return
-    put_aside = quarantine if quarantine is not None else Quarantine()
+    extra.save(out)
     training.seeded(seed)
     generator = (
         mirror_of(source, recipe.max_density, recipe.epsilon, recipe.looks)
@@ -146,7 +153,7 @@ def train_generator(
         magnitude=recipe.magnitude, quantisation=recipe.quantisation,
     )  # fmt: skip
     history = training.train_generator(
-        generator, source, clips[0], clips[1], schedule, out, budget=budget, objective=objective,
+        generator, source, [*clips[0], *extra.clips], clips[1], schedule, out, budget=budget, objective=objective,
         progress=progress,
     )  # fmt: skip
     last = history.rows[-1]
@@ -155,7 +162,7 @@ def train_generator(
         source_folder=_relative(source_spec, out), source_sha256=source_sha256,
         epsilon=recipe.epsilon, max_density=recipe.max_density, best_step=history.best_step,
         dev_fooling_rate=history.best_score, parameters=sum(w.numel() for w in generator.parameters()),
-        flags=training.collapse_flags(last), machine=machine(),
+        flags=[*training.collapse_flags(last), *extra.flags], machine=machine(), **extra.card,
     )  # fmt: skip
     storage.discard_checkpoints(out / "checkpoint")
 
