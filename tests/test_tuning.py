@@ -90,7 +90,7 @@ def test_figures_are_those_of_the_generators_and_a_search_goes_on(
         assert float(row["dev_density"]) == pytest.approx(figures["dev_density"], rel=1e-5)
 
     code, _, said = staanet(*words(tiny_corpus, victim, out, 3, "--epsilon", 0.05))
-    assert code == 3 and "holds a search with recipe" in said
+    assert code == 3 and "holds a search with recipe.epsilon = 0.03, now it is 0.05" in said
 
 
 class KilledError(Exception):
@@ -145,3 +145,17 @@ def test_a_torn_study_and_a_missing_optuna_are_told(
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     code, _, said = staanet(*words(tiny_corpus, victim, tmp_path / "no", 1))
     assert code == 3 and "pip install 'staanet[tune]'" in said
+
+
+def test_a_loss_that_diverges_ends_a_trial_and_not_the_search(
+    tiny_corpus: Path, victim: Path, tmp_path: Path, monkeypatch
+) -> None:
+    def diverging(*given, **about) -> None:
+        raise InvalidInput("the loss became nan at step 3", remedy="Lower the learning rate")
+
+    monkeypatch.setattr(pipeline, "train_generator", diverging)
+    code, _, said = staanet(*words(tiny_corpus, victim, tmp_path / "out", 2))
+    assert code == 0, said
+    assert {(row["dev_fooling_rate"], row["dev_density"]) for row in rows(tmp_path / "out")} == {
+        ("0", "1")
+    }

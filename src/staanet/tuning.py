@@ -14,22 +14,23 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from staanet import pipeline, results, storage
 from staanet.config import GeneratorRecipe, checked
 from staanet.core import Corpus, Progress, Victim, silent
 from staanet.errors import InvalidInput
 from staanet.evaluation import machine
-
-if TYPE_CHECKING:
-    import optuna
+from staanet.victims import fingerprint
 
 STUDY, TRIALS, FRONT = "study.db", "trials.csv", "pareto.png"
 MOST_TRIALS = 10_000
+DIVERGED = (0.0, 1.0)
+"""What a trial counts for whose loss became infinite: it fools nothing with every sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,9 @@ def tune(
     if not 1 <= trials <= MOST_TRIALS:
         raise InvalidInput(f"trials is {trials}", remedy=f"Give 1 to {MOST_TRIALS}")
     searched = space(recipe)
-    study = _study(out, _about(corpus, source, recipe, searched, seed, protocol))
+    study = _study(
+        out, _about(corpus, fingerprint(source, source_spec), recipe, searched, seed, protocol)
+    )
     while len(done := _finished(study)) < trials:
         number = len(done)
         progress("tune", number, trials, _best(done))
@@ -116,17 +119,30 @@ def tune(
             for name, limits in searched.items()
         }
         folder = out / "trials" / f"{number:04d}"
-        pipeline.train_generator(
-            corpus, source, source_spec, folder,
-            recipe=dataclasses.replace(recipe, **settings),  # type: ignore[arg-type]
-            seed=seed, protocol=protocol, device=device, quarantine=quarantine,
-            progress=_of_trial(number, trials, progress),
-        )  # fmt: skip
-        study.tell(asked, _judged(folder))
+        figures = DIVERGED
+        with _diverging():
+            pipeline.train_generator(
+                corpus, source, source_spec, folder,
+                recipe=dataclasses.replace(recipe, **settings),
+                seed=seed, protocol=protocol, device=device, quarantine=quarantine,
+                progress=_of_trial(number, trials, progress),
+            )  # fmt: skip
+            figures = _judged(folder)
+        study.tell(asked, figures)
         _write(out, _finished(study), source.name)
     progress("tune", trials, trials, _best(done))
     _write(out, done, source.name)
     return done
+
+
+@contextmanager
+def _diverging() -> Iterator[None]:
+    """A loss that is not finite ends the trial, not the search."""
+    try:
+        yield
+    except InvalidInput as problem:
+        if not problem.what.startswith("the loss became"):
+            raise
 
 
 def _of_trial(number: int, trials: int, progress: Progress) -> Progress:
@@ -139,13 +155,13 @@ def _of_trial(number: int, trials: int, progress: Progress) -> Progress:
 
 
 def _about(
-    corpus: Corpus, source: Victim, recipe: GeneratorRecipe, searched: Mapping[str, Range],
+    corpus: Corpus, source_sha256: str, recipe: GeneratorRecipe, searched: Mapping[str, Range],
     seed: int, protocol: str | None,
 ) -> dict[str, Any]:  # fmt: skip
     """What makes two searches one: all but how many trials."""
     return {
         "corpus": corpus.name, "split": corpus.split(seed, protocol)[0].split_hash, "seed": seed,
-        "source": source.name,
+        "source": source_sha256,
         "recipe": {k: v for k, v in dataclasses.asdict(recipe).items() if k not in searched},
         "searched": {name: [limits.low, limits.high] for name, limits in searched.items()},
     }  # fmt: skip
@@ -165,7 +181,7 @@ def _optuna() -> Any:
     return optuna
 
 
-def _study(out: Path, about: Mapping[str, Any]) -> optuna.Study:
+def _study(out: Path, about: Mapping[str, Any]) -> Any:
     """The study of ``out``, made or gone on with; what a killed trial left is dropped from it, and its
     folder is gone on with, as the next trial asks for the same."""
     optuna = _optuna()
@@ -173,7 +189,7 @@ def _study(out: Path, about: Mapping[str, Any]) -> optuna.Study:
     out.mkdir(parents=True, exist_ok=True)
     wanted = pipeline.normal(about)
     try:
-        study: optuna.Study = optuna.create_study(
+        study = optuna.create_study(
             storage=f"sqlite:///{path.resolve()}", study_name="staanet", load_if_exists=True,
             directions=["maximize", "minimize"],
         )  # fmt: skip
@@ -187,14 +203,28 @@ def _study(out: Path, about: Mapping[str, Any]) -> optuna.Study:
     if before is None:
         study.set_user_attr("about", wanted)
     elif before != wanted:
-        key = next(key for key in wanted if before.get(key) != wanted[key])
+        key, was, now = _difference(before, wanted)
         raise InvalidInput(
-            f"holds a search with {key} = {before.get(key)!r}, now it is {wanted[key]!r}", where=out,
+            f"holds a search with {key} = {was!r}, now it is {now!r}", where=out,
             remedy="Choose another --out, or delete that folder",
         )  # fmt: skip
     for trial in running:
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any]:
+    """The first key (of a table: its own) whose values differ, and both.
+
+    >>> _difference({"seed": 0, "recipe": {"steps": 2}}, {"seed": 0, "recipe": {"steps": 3}})
+    ('recipe.steps', 2, 3)
+    """
+    key = next(key for key in {**before, **now} if before.get(key) != now.get(key))
+    was, is_ = before.get(key), now.get(key)
+    if isinstance(was, Mapping) and isinstance(is_, Mapping):
+        inner, *values = _difference(was, is_)
+        return f"{key}.{inner}", values[0], values[1]
+    return key, was, is_
 
 
 def _sampler(seed: int, number: int) -> Any:
@@ -203,7 +233,7 @@ def _sampler(seed: int, number: int) -> Any:
     return _optuna().samplers.TPESampler(seed=(seed * MOST_TRIALS + number) % 2**32)
 
 
-def _finished(study: optuna.Study) -> list[Trial]:
+def _finished(study: Any) -> list[Trial]:
     """The trials that have figures, in order, the best of them marked."""
     complete = _optuna().trial.TrialState.COMPLETE
     found = [
@@ -261,7 +291,6 @@ def _best(trials: Sequence[Trial]) -> str:
 
 def picture(trials: Sequence[Trial], source: str) -> bytes:
     """A PNG of all trials, density against fooling rate, with the front drawn through the best."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
@@ -282,5 +311,5 @@ def picture(trials: Sequence[Trial], source: str) -> bytes:
     )  # fmt: skip
     axes.legend(frameon=False)
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
