@@ -131,7 +131,7 @@ def told_contents(part: Corpus) -> dict[str, list[str]]:
 def _shown(names: Sequence[str]) -> str:
     """All of them, or the first where there are too many to read.
 
-    >>> _shown([f"a{n:02d}" for n in range(99)])[-20:]
+    >>> _shown([f"a{n:02d}" for n in range(99)])[-15:]
     'a39 and 59 more'
     """
     more = f" and {len(names) - 40} more" if len(names) > 60 else ""
