@@ -82,6 +82,8 @@ class GeneratorRecipe:
     """A clip fooled by this margin pushes no further; absent: it always does. The paper: 0."""
     magnitude: NotNegative = 0.0
     quantisation: NotNegative = 0.1
+    unlabelled: tuple[str, ...] = ()
+    """Folders (or ``KIND:PATH``, or ``synthetic:``) of any audio that trains it beside the corpus."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +163,9 @@ class Recipe:
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     protocol: str | None = None
     """How the corpus is split (``staanet.splits``); absent: speakers drawn by the seed."""
+    classes: Literal["label", "speaker", "sex"] = "label"
+    """What is told apart: the corpus's own labels, the speakers (then no sentence is in two parts of
+    the split, while each speaker is in all) or their sex."""
     victims: dict[Name, VictimRecipe]
     generator: GeneratorRecipe
     attacks: dict[Name, AttackRecipe]

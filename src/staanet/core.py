@@ -339,6 +339,8 @@ class Utterance:
 
     row: str = field(default="", compare=False)
     """The row that names it, such as ``list.csv:4``, where there is one."""
+    content: str | None = None
+    """What is said, such as a sentence's code: what speakers have in common; None: not known."""
 
     @property
     def is_segment(self) -> bool:
@@ -378,6 +380,8 @@ class Corpus:
     limits: audio.AudioLimits = field(default_factory=audio.AudioLimits)
     fixed: Mapping[str, Sequence[splits.Fold]] = field(default_factory=dict, hash=False)
     """Splits that the corpus's literature uses, by name; the seed chooses where there are several."""
+    classes: str = "label"
+    """What the labels are: the corpus's own ``label``, or each clip's ``speaker`` or ``sex``."""
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -385,6 +389,21 @@ class Corpus:
     @property
     def speakers(self) -> tuple[str, ...]:
         return tuple(sorted({u.speaker for u in self.utterances}))
+
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """What is said in it; a clip of which that is not known counts by its file."""
+        return tuple(sorted({_content(u) for u in self.utterances}))
+
+    @property
+    def apart(self) -> str:
+        """What no two parts of a split share: ``speakers``, or ``contents`` where speakers are the
+        classes, each of which every part needs."""
+        return splits.CONTENTS if self.classes == "speaker" else splits.DRAWN
+
+    def unit(self, utterance: Utterance) -> str:
+        """The speaker or content with which ``utterance`` goes into a part."""
+        return utterance.speaker if self.apart == splits.DRAWN else _content(utterance)
 
     def load(self, utterance: Utterance, sample_rate: int) -> Clip:
         """Read one utterance as mono 16-bit audio at ``sample_rate``.
@@ -417,36 +436,50 @@ class Corpus:
     @property
     def protocols(self) -> tuple[str, ...]:
         """What ``split`` can be asked for."""
-        return splits.protocols(self.fixed, (u.part for u in self.utterances))
+        return splits.protocols(self.fixed, (u.part for u in self.utterances), self.apart)
 
     def split(self, seed: int = 0, protocol: str | None = None) -> tuple[Corpus, Corpus, Corpus]:
         """Train, dev and test parts with disjoint speakers, every class in each.
 
         By default a fifth of the speakers each, of both sexes, goes to dev and test; ``protocol``
-        names another way (``staanet.splits``). Raises ``InvalidInput`` where the corpus has too few
+        names another way (``staanet.splits``). Where speakers are the classes, contents are disjoint
+        instead: no sentence is in two parts. Raises ``InvalidInput`` where the corpus has too few
         speakers, a class that is not in all parts, or no such protocol.
         """
-        drawn = protocol in (None, splits.DRAWN)
-        parts = _split_speakers(self, seed) if drawn else _fixed(self, seed, str(protocol))
+        drawn = protocol in (None, self.apart)
+        parts = _drawn(self, seed) if drawn else _fixed(self, seed, str(protocol))
         lines = [f"{u.id}\t{part}" for part, s in parts.items() for u in self._of(s)]
         digest = hashlib.sha256(
             "\n".join(sorted(lines)).encode("utf-8", "surrogatepass")
         ).hexdigest()
         train, dev, test = (
-            replace(self, utterances=self._of(speakers), part=part, split_hash=digest)
-            for part, speakers in parts.items()
+            replace(self, utterances=self._of(units), part=part, split_hash=digest)
+            for part, units in parts.items()
         )
         return train, dev, test
 
-    def _of(self, speakers: set[str]) -> tuple[Utterance, ...]:
-        return tuple(u for u in self.utterances if u.speaker in speakers)
+    def _of(self, units: set[str]) -> tuple[Utterance, ...]:
+        return tuple(u for u in self.utterances if self.unit(u) in units)
+
+
+def _content(utterance: Utterance) -> str:
+    """What is said, or the file: parts of one recording are never torn apart."""
+    return utterance.content or str(utterance.path)
 
 
 def _fixed(corpus: Corpus, seed: int, protocol: str) -> dict[str, set[str]]:
-    clips = [(u.speaker, u.part) for u in corpus.utterances]
-    parts = splits.parts_of(protocol, clips, corpus.fixed, seed=seed, where=corpus.name)
-    for part, speakers in parts.items():
-        held = {u.label for u in corpus.utterances if u.speaker in speakers}
+    if corpus.apart == splits.CONTENTS and protocol.partition(":")[0] == splits.DRAWN:
+        raise InvalidInput(
+            f"the protocol '{protocol[:100]}' keeps speakers apart, but they are the classes",
+            where=corpus.name,
+            remedy=f"Drop --protocol, or write {splits.CONTENTS_BY_HAND}",
+        )
+    clips = [(corpus.unit(u), u.part) for u in corpus.utterances]
+    parts = splits.parts_of(
+        protocol, clips, corpus.fixed, seed=seed, where=corpus.name, apart=corpus.apart
+    )
+    for part, units in parts.items():
+        held = {u.label for u in corpus.utterances if corpus.unit(u) in units}
         for label in corpus.labels:
             if label not in held:
                 raise InvalidInput(
@@ -457,20 +490,19 @@ def _fixed(corpus: Corpus, seed: int, protocol: str) -> dict[str, set[str]]:
     return parts
 
 
-def _split_speakers(corpus: Corpus, seed: int) -> dict[str, set[str]]:
-    labelled: dict[str, set[str]] = {s: set() for s in corpus.speakers}
-    sex = {u.speaker: u.sex or "" for u in corpus.utterances}
+def _drawn(corpus: Corpus, seed: int) -> dict[str, set[str]]:
+    """A fifth of the speakers (or contents) each for dev and test, until every class is in each part."""
+    labelled: dict[str, set[str]] = {}
     for u in corpus.utterances:
-        labelled[u.speaker].add(u.label or "")
-    groups = [[s for s in corpus.speakers if sex[s] == g] for g in sorted(set(sex.values()))]
-    if any(len(group) < 3 for group in groups):  # too few of one sex to be in every part
-        groups = [list(corpus.speakers)]
-    if len(corpus.speakers) < 3:
+        labelled.setdefault(corpus.unit(u), set()).add(u.label or "")
+    if len(labelled) < 3:
         raise InvalidInput(
-            f"{len(corpus.speakers)} speakers cannot be split into train, dev and test",
+            f"{len(labelled)} {corpus.apart} cannot be split into train, dev and test",
             where=corpus.name,
-            remedy="Give a corpus with at least 3 speakers, or use this one whole with --part all",
+            remedy=f"Give a corpus with at least 3 {corpus.apart}, or use this one whole with "
+            "--part all",
         )
+    groups = _by_sex(corpus) if corpus.apart == splits.DRAWN else _by_who_says_them(corpus)
     rng = np.random.default_rng(seed)
     lacking: tuple[str, str] = ("", "")
     for _ in range(1000):
@@ -483,15 +515,38 @@ def _split_speakers(corpus: Corpus, seed: int) -> dict[str, set[str]]:
             parts["train"].update(order[2 * fifth :])
         missing = [
             (part, label)
-            for part, speakers in parts.items()
-            for label in corpus.labels
-            if not any(label in labelled[s] for s in speakers)
+            for part, units in parts.items()
+            for label in sorted(set(corpus.labels).difference(*(labelled[u] for u in units)))
         ]
         if not missing:
             return parts
         lacking = missing[0]
     raise InvalidInput(
-        f"class '{lacking[1]}' has 0 {lacking[0]} clips in every speaker-disjoint split tried",
+        f"class '{lacking[1]}' has 0 {lacking[0]} clips in every {corpus.apart[:-1]}-disjoint split "
+        "tried",
         where=corpus.name,
-        remedy="Leave the class out, or add speakers that have it",
+        remedy=f"Leave the class out, or add {corpus.apart} that have it",
     )
+
+
+def _by_sex(corpus: Corpus) -> list[list[str]]:
+    sex = {u.speaker: u.sex or "" for u in corpus.utterances}
+    groups = [[s for s in corpus.speakers if sex[s] == g] for g in sorted(set(sex.values()))]
+    few = any(len(group) < 3 for group in groups)  # too few of one sex to be in every part
+    return [list(corpus.speakers)] if few else groups
+
+
+def _by_who_says_them(corpus: Corpus) -> list[list[str]]:
+    """The contents that several speakers have, and of each speaker those that no other has: a fifth
+    of each group keeps every speaker in every part, whether or not they say the same."""
+    said_by: dict[str, set[str]] = {content: set() for content in corpus.contents}
+    for u in corpus.utterances:
+        said_by[_content(u)].add(u.speaker)
+    own: dict[str, list[str]] = {speaker: [] for speaker in corpus.speakers}
+    for content, speakers in said_by.items():
+        if len(speakers) == 1:
+            own[min(speakers)].append(content)
+    alone = [group for group in own.values() if len(group) >= 3]
+    dealt = {content for group in alone for content in group}
+    common = [content for content in said_by if content not in dealt]
+    return [*([common] if common else []), *alone]

@@ -198,7 +198,9 @@ def read(
     found = {victim.name: victim for victim in loaded_victims}
     recipe = folder / "recipe.toml"
     loaded = config.load_recipe(str(recipe)) if recipe.is_file() else None
-    whole, problem_text = _corpus(folder, corpus or (loaded.corpus if loaded else ""))
+    whole, problem_text = _corpus(
+        folder, corpus or (loaded.corpus if loaded else ""), loaded.classes if loaded else "label"
+    )
     return Finished(
         folder=folder, summary=summary, rows=rows, corpus=whole, problem=problem_text,
         seed=loaded.seed if loaded else 0, protocol=loaded.protocol if loaded else None,
@@ -224,7 +226,7 @@ def _sets(folder: Path) -> Iterator[Made]:
             yield Made(folder=place, card=storage.read_card(place, "adversarial"), rows=rows)
 
 
-def _corpus(folder: Path, spec: str) -> tuple[Corpus | None, str]:
+def _corpus(folder: Path, spec: str, classes: str) -> tuple[Corpus | None, str]:
     if not spec:
         return None, "the run has no recipe that names it"
     if spec == "synthetic:":
@@ -232,7 +234,7 @@ def _corpus(folder: Path, spec: str) -> tuple[Corpus | None, str]:
         if not (folder / "corpus" / "manifest.json").is_file():
             return None, f"{folder / 'corpus'} holds no rendered speech"
     try:
-        return corpora.load_corpus(spec), ""
+        return corpora.load_corpus(spec, classes=classes), ""
     except StaaNetError as error:
         return None, str(error)
 
@@ -727,7 +729,10 @@ def clean_audio(run: Finished, tell: Tell) -> Check:
 
 
 def split(run: Finished, tell: Tell) -> Check:
-    """No speaker and no recording in two parts; the test clips are tested; all cards name this split."""
+    """No speaker and no recording in two parts; the test clips are tested; all cards name this split.
+
+    Where the classes are the speakers, each is in every part, and no content may be in two.
+    """
     if run.corpus is None:
         return _no_corpus("split", run)
     parts = run.corpus.split(run.seed, run.protocol)
@@ -740,13 +745,13 @@ def split(run: Finished, tell: Tell) -> Check:
                 f"{len(outside)} clips of {one.name} are not of the test part ({outside[0]})"
             )
     for a, b in combinations(parts, 2):
-        shared = sorted(set(a.speakers) & set(b.speakers))
+        shared = sorted({a.unit(u) for u in a.utterances} & {b.unit(u) for u in b.utterances})
         if shared:
-            wrong.append(f"the speaker {shared[0]} is in {a.part} and {b.part}")
+            wrong.append(f"the {a.apart[:-1]} {shared[0]} is in {a.part} and {b.part}")
     wrong += shared_recordings(parts, tell)
     return _verdict(
         "split", "", wrong, len(run.corpus),
-        "no speaker and no recording is in two parts, and every card names this split",
+        f"no {run.corpus.apart[:-1]} and no recording is in two parts, and every card names this split",
         "Take the copies out of the corpus, train and evaluate again",
     )  # fmt: skip
 

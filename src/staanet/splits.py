@@ -2,6 +2,8 @@
 
 A protocol is ``speakers`` (drawn by the seed, the default), ``speakers:TEST,.../DEV,...`` (the rest
 trains), ``manifest`` (the corpus's own split), or a name that the corpus gives to a fixed split.
+Where the classes are the speakers, each of them has to be in every part, and what is kept apart is
+what they say: ``contents`` (the default there), ``contents:TEST,.../DEV,...`` and ``manifest``.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from staanet.errors import InvalidInput, printable, unknown_name
 
 PARTS = ("train", "dev", "test")
-DRAWN, MANIFEST = "speakers", "manifest"
+DRAWN, CONTENTS, MANIFEST = "speakers", "contents", "manifest"
 BY_HAND = "speakers:TEST,.../DEV,..."
+CONTENTS_BY_HAND = "contents:TEST,.../DEV,..."
 ALIASES = {
     "training": "train",
     "devel": "dev",
@@ -56,13 +59,20 @@ def folds(groups: Mapping[str, Sequence[str]]) -> dict[str, Fold]:
     }
 
 
-def protocols(named: Iterable[str], parts: Iterable[str | None]) -> tuple[str, ...]:
+def protocols(
+    named: Iterable[str], parts: Iterable[str | None], apart: str = DRAWN
+) -> tuple[str, ...]:
     """What may be asked for, where a corpus names protocols and gives its clips to parts.
 
     >>> protocols(["paper"], ["train"])
     ('speakers', 'paper', 'manifest', 'speakers:TEST,.../DEV,...')
+    >>> protocols(["paper"], [None], CONTENTS)
+    ('contents', 'contents:TEST,.../DEV,...')
     """
-    return (DRAWN, *named, *([MANIFEST] if any(parts) else []), BY_HAND)
+    own = [MANIFEST] if any(parts) else []
+    if apart == CONTENTS:
+        return (CONTENTS, *own, CONTENTS_BY_HAND)
+    return (DRAWN, *named, *own, BY_HAND)
 
 
 def parts_of(
@@ -72,10 +82,12 @@ def parts_of(
     *,
     seed: int = 0,
     where: object = None,
+    apart: str = DRAWN,
 ) -> dict[str, set[str]]:
     """The speakers of each part by a fixed protocol; ``clips`` are pairs (speaker, own part).
 
-    A named protocol of several folds takes the one that the seed counts to. Raises ``InvalidInput``
+    A named protocol of several folds takes the one that the seed counts to. ``apart`` may be
+    ``contents``: all that is said here of speakers is then meant of those. Raises ``InvalidInput``
     for an unknown protocol or speaker, a speaker in two parts, a part without speakers.
 
     >>> parts_of("speakers:a/b", [("a", None), ("b", None), ("c", None)], {})
@@ -83,48 +95,55 @@ def parts_of(
     """
     speakers = {speaker for speaker, _ in clips}
     if protocol == MANIFEST:
-        parts = _own(clips, where)
-    elif protocol in named:
+        parts = _own(clips, where, apart)
+    elif protocol in named and apart == DRAWN:
         fold = named[protocol][seed % len(named[protocol])]
         parts = {part: {s for s in speakers if fold.get(s) == part} for part in PARTS}
-    elif protocol.startswith(f"{DRAWN}:"):
-        parts = _by_hand(protocol, speakers, where)
+    elif protocol.startswith(f"{apart}:"):
+        parts = _by_hand(protocol, speakers, where, apart)
     else:
-        known = protocols(named, (part for _, part in clips))
+        known = protocols(named, (part for _, part in clips), apart)
         raise unknown_name("protocol", protocol[:100], known, where=where)
     for part, members in parts.items():
         if not members:
             raise InvalidInput(
-                f"the {part} part of the protocol '{printable(protocol[:100])}' has no speakers",
+                f"the {part} part of the protocol '{printable(protocol[:100])}' has no {apart}",
                 where=where,
                 remedy="Give the whole corpus, or choose another --protocol",
             )
     return parts
 
 
-def _by_hand(protocol: str, speakers: set[str], where: object) -> dict[str, set[str]]:
+def _by_hand(protocol: str, speakers: set[str], where: object, apart: str) -> dict[str, set[str]]:
     lists = [
         {name.strip() for name in names.split(",")} - {""}
-        for names in protocol.removeprefix(f"{DRAWN}:").split("/")
+        for names in protocol.removeprefix(f"{apart}:").split("/")
     ]
     if len(lists) != 2 or not all(lists):
+        form, example = (
+            (BY_HAND, "speakers:03,08/09,10")
+            if apart == DRAWN
+            else (CONTENTS_BY_HAND, "contents:a01,a02/b01")
+        )
         raise InvalidInput(
-            f"the protocol '{printable(protocol[:100])}' does not name test and dev speakers",
+            f"the protocol '{printable(protocol[:100])}' does not name test and dev {apart}",
             where=where,
-            remedy=f"Write {BY_HAND}, such as speakers:03,08/09,10; the others train",
+            remedy=f"Write {form}, such as {example}; the others train",
         )
     test, dev = lists
     for name in sorted(test | dev):
         if name not in speakers:
-            raise unknown_name("speaker", name[:100], speakers, where=where)
+            raise unknown_name(apart[:-1], name[:100], speakers, where=where)
     if both := sorted(test & dev):
         raise InvalidInput(
-            f"{_speakers(both)} named for test and for dev", where=where, remedy="Name each once"
+            f"{_named(both, apart)} named for test and for dev",
+            where=where,
+            remedy="Name each once",
         )
     return {"train": speakers - test - dev, "dev": dev, "test": test}
 
 
-def _own(clips: Sequence[tuple[str, str | None]], where: object) -> dict[str, set[str]]:
+def _own(clips: Sequence[tuple[str, str | None]], where: object, apart: str) -> dict[str, set[str]]:
     if not any(part for _, part in clips):
         raise InvalidInput(
             "gives its clips no split",
@@ -147,19 +166,20 @@ def _own(clips: Sequence[tuple[str, str | None]], where: object) -> dict[str, se
     for one, other in itertools.combinations(PARTS, 2):
         if both := sorted(parts[one] & parts[other]):
             raise InvalidInput(
-                f"{_speakers(both)} in {one} and in {other}",
+                f"{_named(both, apart)} in {one} and in {other}",
                 where=where,
-                remedy="Move all clips of a speaker into one part, or split by --protocol speakers",
+                remedy=f"Move all clips of a {apart[:-1]} into one part, or split by "
+                f"--protocol {apart}",
             )
     return parts
 
 
-def _speakers(names: Sequence[str]) -> str:
-    """The subject of a sentence about them.
+def _named(names: Sequence[str], apart: str) -> str:
+    """The subject of a sentence about speakers or contents.
 
-    >>> _speakers(["a", "b"])
+    >>> _named(["a", "b"], "speakers")
     'the speakers a, b are'
     """
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     shown = ", ".join(printable(name) for name in names[:5])
-    return f"the speaker {shown} is" if len(names) == 1 else f"the speakers {shown}{more} are"
+    return f"the {apart[:-1]} {shown} is" if len(names) == 1 else f"the {apart} {shown}{more} are"

@@ -9,6 +9,7 @@ import typer
 
 from staanet.cli.shell import (
     Bars,
+    Classes,
     Debug,
     Device,
     Json,
@@ -87,6 +88,7 @@ def attack(
     part: Annotated[str, typer.Option(help="Of a corpus: train, dev, test or all.")] = "test",
     seed: Seed = 0,
     protocol: Protocol = None,
+    classes: Classes = "label",
     device: Device = "cpu",
     strict: Strict = False,
     json_output: Json = False,
@@ -117,7 +119,7 @@ def attack(
         where="attack",
     )  # fmt: skip
     quarantine = pipeline.Quarantine(strict)
-    corpus = inputs_of(inputs, part, seed, out, protocol)
+    corpus = inputs_of(inputs, part, seed, out, protocol, classes)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         clips = pipeline.load_clips(corpus, victim, quarantine, progress)
         plan = pipeline.plan_attack(
@@ -211,6 +213,8 @@ def sweep(
     keep: Annotated[bool, typer.Option("--keep", help="Keep the audio of every point.")] = False,
     part: Annotated[str, typer.Option(help="Of a corpus: train, dev, test or all.")] = "test",
     seed: Seed = 0,
+    protocol: Protocol = None,
+    classes: Classes = "label",
     device: Device = "cpu",
     strict: Strict = False,
     json_output: Json = False,
@@ -242,7 +246,7 @@ def sweep(
         generator=generator, vectors={"uap": vector} if vector else {}, seed=seed, device=device,
     )  # fmt: skip
     quarantine = pipeline.Quarantine(strict)
-    corpus = inputs_of(inputs, part, seed, out)
+    corpus = inputs_of(inputs, part, seed, out, protocol, classes)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         usable = pipeline.load_clips(corpus, loaded[0], quarantine, progress)
         found = pipeline.sweep(

@@ -11,6 +11,7 @@ import typer
 from staanet.cli.shell import (
     QUARANTINED,
     Bars,
+    Classes,
     CorpusName,
     Debug,
     Device,
@@ -36,13 +37,14 @@ def corpus(
     out: Annotated[Path | None, typer.Option(help="Also write a manifest as CSV.")] = None,
     seed: Seed = 0,
     protocol: Protocol = None,
+    classes: Classes = "label",
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
     """What a corpus holds: clips, classes, speakers, lengths, split, problems."""
     from staanet import corpora, results, storage
 
-    loaded = corpora.load_corpus(name)
+    loaded = corpora.load_corpus(name, classes=classes)
     with Bars.shown() as progress:
         described = corpora.describe(loaded, seed, progress=progress, protocol=protocol)
     if out is not None:
@@ -83,6 +85,7 @@ def train_victim(
     ] = None,
     seed: Seed = 0,
     protocol: Protocol = None,
+    classes: Classes = "label",
     device: Device = "cpu",
     strict: Strict = False,
     json_output: Json = False,
@@ -96,7 +99,7 @@ def train_victim(
         pretrained=pretrained, config=config, steps=steps, batch_size=batch_size,
         seconds=seconds, learning_rate=learning_rate, patience=patience,
     )  # fmt: skip
-    loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
+    loaded, quarantine = corpora.load_corpus(corpus, classes=classes), pipeline.Quarantine(strict)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         pipeline.train_victim(
             loaded, name, out, recipe=recipe, seed=seed, protocol=protocol, device=device,
@@ -150,8 +153,17 @@ def train_generator(
         float | None,
         typer.Option(help="Adam's [default: 3e-4 for a mirror of its source, 2e-3 otherwise]."),
     ] = None,
+    unlabelled: Annotated[
+        list[str],
+        typer.Option(
+            metavar="DIR",
+            help="Any audio below this folder trains it too, but no dev or test clip; or KIND:PATH, or "
+            "synthetic:; repeat for several.",
+        ),
+    ] = [],  # noqa: B006
     seed: Seed = 0,
     protocol: Protocol = None,
+    classes: Classes = "label",
     device: Device = "cpu",
     strict: Strict = False,
     json_output: Json = False,
@@ -160,6 +172,7 @@ def train_generator(
     """Train STAA-Net against a victim, on the corpus's train part; no labels are used."""
     from staanet import corpora, pipeline, storage, victims
     from staanet.config import GeneratorRecipe, checked
+    from staanet.pipeline.unlabelled import summary
 
     recipe = checked(
         GeneratorRecipe,
@@ -167,11 +180,11 @@ def train_generator(
             "network": network, "epsilon": epsilon, "max_density": max_density, "steps": steps,
             "min_snr_db": min_snr_db, "goal": goal, "objective": objective, "sparsity": sparsity,
             "looks": looks, "batch_size": batch_size, "seconds": seconds, "patience": patience,
-            "learning_rate": learning_rate,
+            "learning_rate": learning_rate, "unlabelled": unlabelled,
         },
         where="train-generator",
     )  # fmt: skip
-    loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
+    loaded, quarantine = corpora.load_corpus(corpus, classes=classes), pipeline.Quarantine(strict)
     victim = victims.load_victims(source).to(device)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         pipeline.train_generator(
@@ -186,6 +199,8 @@ def train_generator(
             f"{rate} rate on dev {card['dev_fooling_rate']:.3f} at density <= {max_density}, "
             f"epsilon {epsilon} -> {out}"
         )
+        if said := summary(card):
+            show(said)
         for flag in card["flags"]:
             say(f"staanet: warning: {flag}")
     finish(card, quarantine, json_output=json_output)
@@ -211,6 +226,7 @@ def train_uap(
     label: Annotated[str | None, typer.Option(help="Aim at this class.")] = None,
     seed: Seed = 0,
     protocol: Protocol = None,
+    classes: Classes = "label",
     device: Device = "cpu",
     strict: Strict = False,
     json_output: Json = False,
@@ -227,7 +243,7 @@ def train_uap(
         },
         where="train-uap",
     )  # fmt: skip
-    loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
+    loaded, quarantine = corpora.load_corpus(corpus, classes=classes), pipeline.Quarantine(strict)
     victim = victims.load_victim(source).to(device)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         pipeline.train_uap(
@@ -276,6 +292,7 @@ def _manifest(
             "label": u.label or "",
             "speaker": u.speaker,
             "sex": u.sex or "",
+            "content": u.content or "",
             "start": u.start_s,
             "end": "" if u.end_s is None else u.end_s,
             "split": split.get(u.id, ""),
@@ -284,4 +301,6 @@ def _manifest(
         for path in [u.path.absolute()]
     ]
     times = ["start", "end"] if any(u.is_segment for u in corpus.utterances) else []
-    return ["file", "id", "label", "speaker", "sex", *times, *(["split"] if split else [])], rows
+    said = ["content"] if any(u.content for u in corpus.utterances) else []
+    part = ["split"] if split else []
+    return ["file", "id", "label", "speaker", "sex", *said, *times, *part], rows

@@ -39,6 +39,13 @@ Protocol = Annotated[
         "manifest (its split column) or speakers:TEST,.../DEV,... [default: drawn by the seed]."
     ),
 ]
+Classes = Annotated[
+    str,
+    typer.Option(
+        metavar="label|speaker|sex",
+        help="What is told apart: the corpus's own labels (emotions, say), its speakers or their sex.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result (or the error) as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -170,13 +177,14 @@ def made_folder(folder: Path) -> Path:
 
 
 def inputs_of(
-    inputs: Sequence[str], part: str, seed: int, out: Path, protocol: str | None = None
-) -> Corpus:
+    inputs: Sequence[str], part: str, seed: int, out: Path, protocol: str | None = None,
+    classes: str = "label",
+) -> Corpus:  # fmt: skip
     """The corpus that INPUT... names: files and folders, or a part of ``KIND:PATH``."""
     from staanet import corpora
 
     if len(inputs) == 1 and inputs[0].split(":")[0] in corpora.CORPORA:
-        whole = corpora.load_corpus(inputs[0])
+        whole = corpora.load_corpus(inputs[0], classes=classes)
         if part == "all":
             return whole
         parts = {p.part: p for p in whole.split(seed, protocol)}
@@ -185,6 +193,8 @@ def inputs_of(
         return parts[part]
     if protocol is not None:
         raise InvalidInput("files have no split", remedy="Drop --protocol, or attack KIND:PATH")
+    if classes != "label":
+        raise InvalidInput("files have no classes", remedy="Drop --classes, or attack KIND:PATH")
     return corpora.unlabelled([Path(item) for item in inputs], leave_out=out)
 
 

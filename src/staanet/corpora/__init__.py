@@ -9,10 +9,12 @@ from pathlib import Path
 from staanet.audio import AudioLimits
 from staanet.core import Corpus
 from staanet.corpora.audb import read_audb
+from staanet.corpora.classes import CLASSES, classed
 from staanet.corpora.crema_d import read_crema_d
 from staanet.corpora.demos import read_demos
-from staanet.corpora.description import as_text, describe
+from staanet.corpora.description import as_text, describe, told_contents
 from staanet.corpora.emodb import read_emodb
+from staanet.corpora.files import UNKNOWN
 from staanet.corpora.folder import read_folder, unlabelled
 from staanet.corpora.iemocap import read_iemocap
 from staanet.corpora.ravdess import read_ravdess
@@ -20,7 +22,10 @@ from staanet.corpora.synthetic import read_synthetic, render_synthetic
 from staanet.corpora.urdu import read_urdu
 from staanet.errors import InvalidInput, printable, unknown_name
 
-__all__ = ["CORPORA", "as_text", "describe", "load_corpus", "render_synthetic", "unlabelled"]
+__all__ = [
+    "CLASSES", "CORPORA", "UNKNOWN", "as_text", "classed", "describe", "load_corpus",
+    "render_synthetic", "told_contents", "unlabelled",
+]  # fmt: skip
 
 CORPORA: dict[str, Callable[[Path], Corpus]] = {
     "audb": read_audb,
@@ -35,11 +40,13 @@ CORPORA: dict[str, Callable[[Path], Corpus]] = {
 }
 
 
-def load_corpus(spec: str, limits: AudioLimits | None = None) -> Corpus:
+def load_corpus(spec: str, limits: AudioLimits | None = None, *, classes: str = "label") -> Corpus:
     """The corpus named ``KIND:PATH``, such as ``emodb:data/emodb``; only names are read, no audio.
 
     ``synthetic:FOLDER`` is rendered into the folder if it is not there yet. ``limits`` bound what
-    is decoded later. Raises ``InvalidInput`` for an unknown kind, a missing path, an empty corpus.
+    is decoded later. ``classes`` is what its labels tell: its own ``label``, the ``speaker`` or the
+    ``sex``. Raises ``InvalidInput`` for an unknown kind, a missing path, an empty corpus, or one
+    that does not tell its ``classes``.
 
     >>> load_corpus("emo-db:data")
     Traceback (most recent call last):
@@ -57,7 +64,9 @@ def load_corpus(spec: str, limits: AudioLimits | None = None) -> Corpus:
         raise InvalidInput(
             f"corpus '{kind}:' does not say where it is", remedy=f"Pass {kind}:FOLDER"
         )
-    corpus = CORPORA[kind](_expanded(path))
+    if classes not in CLASSES:  # before anything is read or rendered
+        raise unknown_name("classes", classes, CLASSES)
+    corpus = classed(CORPORA[kind](_expanded(path)), classes)
     return corpus if limits is None else replace(corpus, limits=limits)
 
 

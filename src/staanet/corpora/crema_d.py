@@ -19,7 +19,9 @@ EMOTIONS = {
     "ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "happiness", "NEU": "neutral",
     "SAD": "sadness",
 }  # fmt: skip
-NAME = re.compile(r"(?P<actor>1[0-9]{3})_[A-Z]{3}_(?P<emotion>[A-Z]{3})_(?:LO|MD|HI|XX|X)")
+NAME = re.compile(
+    r"(?P<actor>1[0-9]{3})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})_(?:LO|MD|HI|XX|X)"
+)
 
 
 def read_crema_d(root: Path) -> Corpus:
@@ -48,11 +50,11 @@ def parse(path: Path, name: re.Match[str], sexes: dict[str, str]) -> Utterance:
 
     >>> path = Path("1001_DFA_ANG_XX.wav")
     >>> clip = parse(path, NAME.fullmatch(path.stem), {"1001": "male"})
-    >>> clip.label, clip.speaker, clip.sex
-    ('anger', '1001', 'male')
+    >>> clip.label, clip.speaker, clip.sex, clip.content
+    ('anger', '1001', 'male', 'DFA')
     """
-    actor = name["actor"]
-    return Utterance(path.stem, path, EMOTIONS[name["emotion"]], actor, sexes.get(actor))
+    label, actor = EMOTIONS[name["emotion"]], name["actor"]
+    return Utterance(path.stem, path, label, actor, sexes.get(actor), content=name["sentence"])
 
 
 def _sexes(path: Path) -> dict[str, str]:

@@ -16,7 +16,9 @@ EMOTIONS = {
     "col": "guilt", "dis": "disgust", "gio": "happiness", "pau": "fear", "rab": "anger",
     "sor": "surprise", "tri": "sadness",
 }  # fmt: skip
-NAME = re.compile(r"(?:NP|PR)_(?P<sex>[fm])_(?P<speaker>[0-9]+)_(?P<emotion>[a-z]{3})[0-9]+[a-z]*")
+NAME = re.compile(
+    r"(?:NP|PR)_(?P<sex>[fm])_(?P<speaker>[0-9]+)_(?P<emotion>[a-z]{3})(?P<take>[0-9]+)[a-z]*"
+)
 
 
 def read_demos(root: Path) -> Corpus:
@@ -44,9 +46,10 @@ def parse(path: Path, name: re.Match[str]) -> Utterance:
 
     >>> path = Path("NP_f_43_pau05b.wav")
     >>> clip = parse(path, NAME.fullmatch(path.stem))
-    >>> clip.label, clip.speaker, clip.sex
-    ('fear', 'f_43', 'female')
+    >>> clip.label, clip.speaker, clip.sex, clip.content
+    ('fear', 'f_43', 'female', 'pau05')
     """
     sex = "male" if name["sex"] == "m" else "female"
     speaker = f"{name['sex']}_{name['speaker']}"
-    return Utterance(path.stem, path, EMOTIONS[name["emotion"]], speaker, sex)
+    content = name["emotion"] + name["take"]
+    return Utterance(path.stem, path, EMOTIONS[name["emotion"]], speaker, sex, content=content)

@@ -60,7 +60,7 @@ def describe(
         },
         "seconds": _seconds(seconds),
         "formats": dict(formats.most_common()),
-        "protocol": protocol or splits.DRAWN,
+        "protocol": protocol or corpus.apart,
         "protocols": list(corpus.protocols),
         "split": split,
         "problems": [*problems, *conflicts],
@@ -90,12 +90,14 @@ def as_text(described: Mapping[str, Any]) -> str:
         f"lengths   {lengths}",
         f"formats   {formats}",
     ]
-    others = [name for name in described["protocols"] if name not in (splits.DRAWN, splits.BY_HAND)]
+    usual = {splits.DRAWN, splits.CONTENTS, splits.BY_HAND, splits.CONTENTS_BY_HAND}
+    others = [name for name in described["protocols"] if name not in usual]
     if others or described["protocol"] != splits.DRAWN:
         known = f" (also {', '.join(others)})" if others else ""
         lines.append(f"protocol  {printable(described['protocol'])}{known}")
     for part, held in described["split"].items():
-        lines.append(f"{part:<9} {held['clips']} clips of speakers {', '.join(held['speakers'])}")
+        what = "contents" if "contents" in held else "speakers"
+        lines.append(f"{part:<9} {held['clips']} clips of {what} {_shown(held[what])}")
     lines += [f"note      {note}" for note in described["notes"]]
     lines += [f"problem   {file}: {reason}" for file, reason in described["problems"]]
     return "\n".join(lines if described["problems"] else [*lines, "problems  none"])
@@ -104,15 +106,36 @@ def as_text(described: Mapping[str, Any]) -> str:
 def _split(
     corpus: Corpus, seed: int, protocol: str | None
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str], list[str]]:
-    """The parts, the part of each speaker, and why there is none."""
+    """The parts, the part of each clip, and why there is none."""
     try:
         parts = corpus.split(seed, protocol)
     except InvalidInput as problem:
         if protocol is not None:
             raise
         return {}, {}, [f"no split: {problem.what}"]
-    split = {p.part: {"speakers": list(p.speakers), "clips": len(p)} for p in parts}
-    return split, {speaker: p.part for p in parts for speaker in p.speakers}, []
+    split: dict[str, dict[str, Any]] = {
+        p.part: {"speakers": list(p.speakers), "clips": len(p), **told_contents(p)} for p in parts
+    }
+    return split, {u.id: p.part for p in parts for u in p.utterances}, []
+
+
+def told_contents(part: Corpus) -> dict[str, list[str]]:
+    """What is said in a part, where parts are kept apart by it, for a card or a table.
+
+    >>> told_contents(Corpus("none", (), ()))
+    {}
+    """
+    return {} if part.apart == splits.DRAWN else {"contents": [c[:80] for c in part.contents]}
+
+
+def _shown(names: Sequence[str]) -> str:
+    """All of them, or the first where there are too many to read.
+
+    >>> _shown([f"a{n:02d}" for n in range(99)])[-15:]
+    'a39 and 59 more'
+    """
+    more = f" and {len(names) - 40} more" if len(names) > 60 else ""
+    return ", ".join(printable(name) for name in names[: 40 if more else None]) + more
 
 
 def _copies(
@@ -123,7 +146,7 @@ def _copies(
     for group in groups:
         others = f"same audio as {_some([u.id for u in group[1:]])}"
         labels = sorted({u.label or "" for u in group})
-        parts = sorted({part_of[u.speaker] for u in group if part_of})
+        parts = sorted({part_of[u.id] for u in group if part_of})
         if len(labels) > 1:
             problems.append((_file(group[0]), f"{others}, under the labels {', '.join(labels)}"))
         elif len(parts) > 1:

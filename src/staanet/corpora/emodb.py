@@ -48,13 +48,13 @@ def parse(path: Path) -> Utterance | None:
     """What the file's name says, or None where it is no EMO-DB name.
 
     >>> clip = parse(Path("03a01Fa.wav"))
-    >>> clip.id, clip.label, clip.speaker, clip.sex
-    ('03a01Fa', 'happiness', '03', 'male')
+    >>> clip.id, clip.label, clip.speaker, clip.sex, clip.content
+    ('03a01Fa', 'happiness', '03', 'male', 'a01')
     >>> parse(Path("03x01Fa.wav")) is None
     True
     """
     name = NAME.fullmatch(path.stem)
     if name is None:
         return None
-    speaker = name["speaker"]
-    return Utterance(path.stem, path, EMOTIONS[name["emotion"]], speaker, SEXES.get(speaker))
+    label, speaker = EMOTIONS[name["emotion"]], name["speaker"]
+    return Utterance(path.stem, path, label, speaker, SEXES.get(speaker), content=name["text"])

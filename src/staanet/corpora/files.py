@@ -12,6 +12,8 @@ from pathlib import Path
 from staanet.core import Corpus, Utterance
 from staanet.errors import InvalidInput, printable
 
+UNKNOWN = "unknown"
+"""The speaker of a clip where nothing tells who speaks."""
 MAX_TABLE_BYTES = 16 * 2**20
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
 

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from staanet.core import Corpus, Utterance
-from staanet.corpora.files import AUDIO_SUFFIXES, folder_of, left_out, listed, safe_ids
+from staanet.corpora.files import AUDIO_SUFFIXES, UNKNOWN, folder_of, left_out, listed, safe_ids
 from staanet.corpora.manifest import MANIFESTS, Row, impossible, read_manifest
 from staanet.errors import InvalidInput, printable
 from staanet.splits import PARTS, part_named
 
-UNKNOWN = "unknown"
 SPEAKERS_REMEDY = (
     "a split by speaker needs them: put the files into LABEL/SPEAKER/ folders, or give a manifest"
     " with a speaker column (the file's own name there, if every file is another speaker)"
@@ -197,6 +196,7 @@ def from_rows(
             row.end_s,
             row.part,
             row.place,
+            printable(row.content) or None,
         )
         for row in kept
     ]

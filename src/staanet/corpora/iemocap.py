@@ -27,7 +27,9 @@ EMOTIONS = {
 LINE = re.compile(
     r"\[[0-9.]+ - [0-9.]+\]\t(?P<id>Ses0[1-5][FM]_\w+_[FM][0-9]+)\t(?P<emotion>[a-z]{3})\t\[.*"
 )
-ID = re.compile(r"(?P<session>Ses0[1-5])[FM]_\w+_(?P<sex>[FM])[0-9]+")
+ID = re.compile(
+    r"(?P<session>Ses0[1-5])[FM]_(?P<scene>(?:impro|script)[0-9_]+|\w+?)[a-z]?_(?P<sex>[FM])[0-9]+"
+)
 SESSION_FOLDER = re.compile(r"Session[1-5]")
 
 
@@ -81,16 +83,17 @@ def _protocols(speakers: Sequence[str]) -> Mapping[str, Sequence[Fold]]:
 
 def parse(path: Path, label: str) -> Utterance:
     """Who speaks: the session, and the letter before the last number (not the one after the session,
-    which tells who wore the markers).
+    which tells who wore the markers). What is said: the scene, as a whole, whichever take it was.
 
-    >>> clip = parse(Path("Ses01F_impro01_M003.wav"), "anger")
-    >>> clip.speaker, clip.sex
-    ('Ses01M', 'male')
+    >>> clip = parse(Path("Ses01F_script01_1b_M003.wav"), "anger")
+    >>> clip.speaker, clip.sex, clip.content
+    ('Ses01M', 'male', 'script01_1')
     """
     name = ID.fullmatch(path.stem)
     assert name is not None  # its label was found under an id of this form
     sex = "male" if name["sex"] == "M" else "female"
-    return Utterance(path.stem, path, label, name["session"] + name["sex"], sex)
+    speaker = name["session"] + name["sex"]
+    return Utterance(path.stem, path, label, speaker, sex, content=name["scene"])
 
 
 def _labels(folder: Path) -> dict[str, str]:

@@ -30,6 +30,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "start": ("start", "start_s"),
     "end": ("end", "end_s"),
     "split": ("split", "part"),
+    "content": ("content", "sentence", "transcription", "text"),
 }
 NEEDED = ("file", "label")
 SEXES = {"f": "female", "female": "female", "m": "male", "male": "male"}
@@ -42,7 +43,8 @@ class Row:
     """One line: ``file`` from the manifest's folder on, below it; an unknown speaker is ``""``.
 
     ``place`` is where an error says that it stands; ``start_s`` and ``end_s`` (None: the file's end)
-    bound the part of the file; ``part`` is the part of the manifest's own split.
+    bound the part of the file; ``part`` is the part of the manifest's own split; ``content`` what is
+    said there, as a code or as words.
     """
 
     place: str
@@ -53,6 +55,7 @@ class Row:
     start_s: float = 0.0
     end_s: float | None = None
     part: str | None = None
+    content: str = ""
 
     @property
     def key(self) -> str:
@@ -277,7 +280,18 @@ def _row(number: int, record: Mapping[str, Any], used: Mapping[str, str], path: 
         start_s=start,
         end_s=end,
         part=part_named(cell("split")) or None,
+        content=_content(record.get(used.get("content", ""))),
     )
+
+
+def _content(value: object) -> str:
+    """A code or a text; a column of that name which holds anything else tells no content.
+
+    >>> _content(" a01 "), _content(7), _content(["a01"]), _content(None)
+    ('a01', '7', '', '')
+    """
+    plain = isinstance(value, str | int) and not isinstance(value, bool)
+    return str(value).strip() if plain else ""
 
 
 NUMBER = re.compile(r"\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")

@@ -23,7 +23,8 @@ EMOTIONS = {
     "08": "surprise",
 }
 NAME = re.compile(
-    r"(?P<form>0[1-3]-0[12])-(?P<emotion>0[1-8])-0[12]-0[12]-0[12]-(?P<actor>0[1-9]|1[0-9]|2[0-4])"
+    r"(?P<form>0[1-3]-0[12])-(?P<emotion>0[1-8])-0[12]-(?P<take>0[12]-0[12])-"
+    r"(?P<actor>0[1-9]|1[0-9]|2[0-4])"
 )
 ACTOR_FOLDER = re.compile(r"Actor_[0-9]{2}")
 
@@ -53,12 +54,14 @@ def read_ravdess(root: Path) -> Corpus:
 
 
 def parse(path: Path, name: re.Match[str]) -> Utterance:
-    """What a matching file name says; actors of odd number are male.
+    """What a matching file name says; actors of odd number are male. As there are but two statements,
+    the content is statement and repetition.
 
     >>> path = Path("03-01-06-01-02-01-12.wav")
     >>> clip = parse(path, NAME.fullmatch(path.stem))
-    >>> clip.label, clip.speaker, clip.sex
-    ('fear', '12', 'female')
+    >>> clip.label, clip.speaker, clip.sex, clip.content
+    ('fear', '12', 'female', '02-01')
     """
     sex = "male" if int(name["actor"]) % 2 else "female"
-    return Utterance(path.stem, path, EMOTIONS[name["emotion"]], name["actor"], sex)
+    label = EMOTIONS[name["emotion"]]
+    return Utterance(path.stem, path, label, name["actor"], sex, content=name["take"])

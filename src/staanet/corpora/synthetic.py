@@ -247,7 +247,14 @@ def _verified(folder: Path) -> Corpus:
         if storage.sha256(path) != entry["sha256"]:
             raise InvalidInput("differs from the manifest's sha256", where=path, remedy=AGAIN)
         utterances.append(
-            Utterance(entry["id"], path, entry["label"], entry["speaker"], entry["sex"])
+            Utterance(
+                entry["id"],
+                path,
+                entry["label"],
+                entry["speaker"],
+                entry["sex"],
+                content=entry["id"].rpartition("_")[2],
+            )
         )
     note = f"synthetic speech by eSpeak NG {manifest.get('espeak')}"
     return assemble("synthetic", folder, utterances, [note], "the files of its manifest")

@@ -30,6 +30,7 @@ from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation import machine, transfer_matrix
 from staanet.generator import build_generator, save_generator
 from staanet.objectives import Objective
+from staanet.pipeline import unlabelled
 from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
 from staanet.victims import (
     build_victim,
@@ -132,15 +133,21 @@ def train_generator(
     """
     specs = [source_spec] if isinstance(source_spec, str | Path) else list(source_spec)
     sources = members_of(source)
-    train, dev, _ = corpus.split(seed, protocol)
+    train, dev, test = corpus.split(seed, protocol)
     source_sha256 = fingerprint(source, *specs)
     recipe = _settled_generator(recipe, sources)
     settings = _told(replace(recipe, sources=()))
-    inputs = {"corpus": corpus.name, "split": train.split_hash, "seed": seed,
+    del settings["unlabelled"]  # what is there counts, not where: its hashes are among the inputs
+    put_aside = quarantine if quarantine is not None else Quarantine()
+    extra = unlabelled.gather(
+        recipe.unlabelled, (train, dev, test), source, out, seed=seed, quarantine=put_aside,
+        progress=progress,
+    )  # fmt: skip
+    inputs = {"corpus": corpus.name, "split": train.split_hash, "seed": seed, **extra.inputs,
               "source": source_sha256, "recipe": settings, **named(protocol)}  # fmt: skip
     if is_done(out, "generator", inputs):
         return
-    put_aside = quarantine if quarantine is not None else Quarantine()
+    extra.save(out)
     training.seeded(seed)
     density = recipe.max_density if recipe.objective == "constrained" else None
     begun = generator_of(sources, density, recipe.epsilon, recipe.looks)
@@ -155,7 +162,7 @@ def train_generator(
         epsilon=recipe.epsilon, max_density=recipe.max_density, min_snr_db=recipe.min_snr_db
     )
     history = training.train_generator(
-        generator, source, clips[0], clips[1], schedule, out, budget=budget,
+        generator, source, [*clips[0], *extra.clips], clips[1], schedule, out, budget=budget,
         objective=_objective(recipe), targeted=recipe.goal == "targeted", progress=progress,
     )  # fmt: skip
     last = history.rows[-1]
@@ -165,7 +172,7 @@ def train_generator(
         source_folders=[_relative(spec, out) for spec in specs], goal=recipe.goal,
         epsilon=recipe.epsilon, max_density=recipe.max_density, best_step=history.best_step,
         dev_fooling_rate=history.best_score, parameters=sum(w.numel() for w in generator.parameters()),
-        flags=training.collapse_flags(last), machine=machine(),
+        flags=[*training.collapse_flags(last), *extra.flags], machine=machine(), **extra.card,
     )  # fmt: skip
     storage.discard_checkpoints(out / "checkpoint")
 

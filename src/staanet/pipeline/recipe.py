@@ -64,8 +64,11 @@ def run(
     """
     for key in recipe.attacks:
         _check_attack(key, recipe.attacks)
-    if recipe.protocol is not None and recipe.corpus != "synthetic:":  # wrong: nothing is written
-        corpora.load_corpus(recipe.corpus).split(recipe.seed, recipe.protocol)
+    asked = recipe.protocol is not None or recipe.classes != "label"
+    if asked and recipe.corpus != "synthetic:":  # wrong: nothing is written
+        corpora.load_corpus(recipe.corpus, classes=recipe.classes).split(
+            recipe.seed, recipe.protocol
+        )
     for name in recipe.channels:  # a mistake is told now, not after hours
         parse_channel(name)
     out.mkdir(parents=True, exist_ok=True)
@@ -260,11 +263,12 @@ class _Timed:
 def _corpus(recipe: Recipe, out: Path, progress: Progress) -> Corpus:
     if recipe.corpus == "synthetic:":
         size: SyntheticRecipe = recipe.synthetic
-        return corpora.render_synthetic(
+        rendered = corpora.render_synthetic(
             out / "corpus", voices=size.voices, sentences=size.sentences, seed=recipe.seed,
             progress=progress,
         )  # fmt: skip
-    return corpora.load_corpus(recipe.corpus)
+        return corpora.classed(rendered, recipe.classes)
+    return corpora.load_corpus(recipe.corpus, classes=recipe.classes)
 
 
 def _in_order(attacks: Mapping[str, AttackRecipe]) -> list[str]:
@@ -304,11 +308,16 @@ def _write_run_card(
                 "speakers": len(corpus.speakers),
                 "labels": list(corpus.labels),
                 "split": {
-                    part.part: {"clips": len(part), "speakers": list(part.speakers)}
+                    part.part: {
+                        "clips": len(part),
+                        "speakers": list(part.speakers),
+                        **corpora.told_contents(part),
+                    }
                     for part in parts
                 },
                 "split_hash": parts[0].split_hash,
                 **named(recipe.protocol),
+                **({} if corpus.classes == "label" else {"classes": corpus.classes}),
                 "notes": list(corpus.notes),
             },
         },

@@ -330,19 +330,20 @@ def victims(run: Run) -> Table:
 
 
 def split(card: Mapping[str, Any]) -> Table:
-    """Clips and speakers of each part of the corpus."""
+    """Clips and speakers of each part of the corpus; where these are the classes, what they say."""
     parts = speakers_of_parts(card)
     counts = (card.get("corpus") or {}).get("split") or {}
     protocol = (card.get("corpus") or {}).get("protocol")
+    told = "contents" if any("contents" in one for one in counts.values()) else "speakers"
     usual = [part for part in ("train", "dev", "test") if part in parts]
     return Table(
         key="split",
         caption=f"Corpus and split{f', protocol {protocol}' if protocol else ''}",
-        head=["part", "speakers", "clips"],
+        head=["part", told, "clips"],
         rows=[
             [
                 Entry(part),
-                Entry(", ".join(parts[part])),
+                Entry(words.some(counts[part].get(told) or parts[part], 60)),
                 Entry(str(counts[part].get("clips", NONE))),
             ]
             for part in [*usual, *sorted(parts.keys() - set(usual))]

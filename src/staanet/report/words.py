@@ -104,3 +104,13 @@ def right_to_change(budget: Budget | None) -> str:
     where = listed([place for place in places if place]) or "any sample"
     loud = f", at {budget.min_snr_db:g} dB SNR or more" if budget.min_snr_db is not None else ""
     return f"{size} on {where}{loud}"
+
+
+def some(items: list[str], most: int) -> str:
+    """The items with commas, of more than ``most`` only the first.
+
+    >>> some(["a", "b", "c"], 2), some(["a", "b"], 2)
+    ('a, b and 1 more', 'a, b')
+    """
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
