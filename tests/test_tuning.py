@@ -82,8 +82,8 @@ def test_figures_are_those_of_the_generators_and_a_search_goes_on(
         generator = load_generator(out / "trials" / f"{int(row['trial']):04d}")
         share = float(row.get("max_density", 0.2))
         task = training.GeneratorTask.__new__(training.GeneratorTask)
-        task.module, task.source, task.dev = generator, source, dev
-        task.budget = Budget(epsilon=0.03, max_density=share)
+        task.module, task.sources, task.dev = generator, [source], dev
+        task.budget, task.targeted = Budget(epsilon=0.03, max_density=share), False
         fooled, figures = task.evaluate()
         assert isinstance(Staa(generator=generator, budget=task.budget), Staa)
         assert float(row["dev_fooling_rate"]) == pytest.approx(fooled, rel=1e-5)
