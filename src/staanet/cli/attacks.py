@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     pass
 
 
-@command("attack", "staanet attack speech.wav --generator runs/quick/generators/emo18 --out fooled")
+@command("attack", "staanet attack speech.wav --out fooled")
 def attack(
     inputs: Annotated[
         list[str], typer.Argument(metavar="INPUT...", help="Files, folders, or KIND:PATH.")
@@ -85,6 +85,7 @@ def attack(
             help="A setting of the attack, such as steps=50 or refine=5.",
         ),
     ] = [],  # noqa: B006
+    pictures: Annotated[int, typer.Option(min=0, help="Draw so many of the clips.")] = 3,
     part: Annotated[str, typer.Option(help="Of a corpus: train, dev, test or all.")] = "test",
     seed: Seed = 0,
     protocol: Protocol = None,
@@ -94,15 +95,18 @@ def attack(
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Adversarial audio from files, folders or a corpus split, as 16-bit WAV with its metrics."""
-    from staanet import pipeline, storage, victims
+    """Adversarial audio from files, folders or a corpus split, as 16-bit WAV with its metrics.
+
+    Without --source, --generator or --vector the models that come with the package are used.
+    """
+    from staanet import pipeline, report, shipped, storage, victims
     from staanet.config import AttackRecipe, checked
 
+    witnesses: list[str] = []
+    if not source and generator is None and vector is None:  # the models that come with the package
+        generator = shipped.folder("generators", shipped.names("generators")[0])
+        witnesses = [f"{shipped.SCHEME}:{name}" for name in shipped.names("victims")]
     kind, learned = ("generator", generator) if generator else ("vector", vector)
-    if not source and learned is None:
-        raise InvalidInput(
-            "no victim to attack", remedy="Pass --source VICTIM, --generator DIR or --vector DIR"
-        )
     victim = victims.load_victims(source) if source else pipeline.source_of(learned or Path(), kind)
     victim = victim.to(device)
     trained = storage.read_card(learned, kind) if learned else {}
@@ -128,16 +132,27 @@ def attack(
         )  # fmt: skip
         made = pipeline.attack(plan, clips, out, quarantine=quarantine, progress=progress)
         quarantine.save(out)
-        rows = pipeline.answers(made, victim)
+        others = [victims.load_victim(spec) for spec in witnesses] or victims.members_of(victim)
+        rows = pipeline.answers(made, *others)
+        drawn = report.draw_clips(out, pictures)
     if not json_output:
+        names = [other.name for other in others]
         show(table(
-            ["clip", f"{victim.name} before", "after", "changed", "of samples", "SNR dB"],
-            [[r["id"], r["before"], r["after"], r["l0"], f"{100 * r['density']:.2f} %", decibels(r["snr_db"])]
-             for r in rows[:40]],
+            ["clip", *names, "changed", "of samples", "SNR dB"],
+            [[r["id"], *(_turned(*r["answers"][name]) for name in names),
+              r["l0"], f"{100 * r['density']:.2f} %", decibels(r["snr_db"])] for r in rows[:40]],
         ))  # fmt: skip
-        fooled = sum(r["before"] != r["after"] for r in rows)
-        show(f"\n{fooled} of {len(rows)} answers changed -> {out}")
+        for name in names:
+            fooled = sum(r["answers"][name][0] != r["answers"][name][1] for r in rows)
+            show(
+                f"{'' if name != names[0] else chr(10)}{name}: {fooled} of {len(rows)} answers changed"
+            )
+        show(f"-> {out}{f' and pictures in {drawn[0].parent}' if drawn else ''}")
     finish({"out": str(out), "clips": rows}, quarantine, json_output=json_output)
+
+
+def _turned(before: str, after: str) -> str:
+    return before if before == after else f"{before} -> {after}"
 
 
 @command(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from staanet.pipeline.crafting import Plan, SweepPlan, answers, attack, evaluate, plan_attack, sweep
+from staanet.pipeline.distil import distil
 from staanet.pipeline.folders import Quarantine, load_clips, normal
 from staanet.pipeline.models import source_of, train_generator, train_uap, train_victim
 from staanet.pipeline.recipe import run
@@ -13,6 +14,7 @@ __all__ = [
     "SweepPlan",
     "answers",
     "attack",
+    "distil",
     "evaluate",
     "load_clips",
     "normal",

@@ -193,17 +193,22 @@ def settings_of(name: str, recipe: AttackRecipe) -> dict[str, Any]:
     return dict(recipe.settings)
 
 
-def answers(made: AdversarialSet, victim: Victim) -> list[dict[str, Any]]:
-    """What ``victim`` says of each clip before and after, beside what was changed."""
-    matrix = transfer_matrix([made], [victim])
-    return [
-        {
-            "id": row["id"], "before": row["clean_prediction"], "after": row["adversarial_prediction"],
-            "l0": row["l0"], "density": row["density"],
-            "snr_db": row["snr_db"] if math.isfinite(row["snr_db"]) else None,
-        }
-        for row in matrix.rows
-    ]  # fmt: skip
+def answers(made: AdversarialSet, *victims: Victim) -> list[dict[str, Any]]:
+    """What victims say of each clip before and after, beside what was changed; ``before`` and
+    ``after`` are the first one's words."""
+    clips: dict[str, dict[str, Any]] = {}
+    for row in transfer_matrix([made], victims).rows:
+        before, after = row["clean_prediction"], row["adversarial_prediction"]
+        clip = clips.setdefault(
+            row["id"],
+            {
+                "id": row["id"], "before": before, "after": after, "l0": row["l0"],
+                "density": row["density"],
+                "snr_db": row["snr_db"] if math.isfinite(row["snr_db"]) else None, "answers": {},
+            },
+        )  # fmt: skip
+        clip["answers"][row["target"]] = [before, after]
+    return list(clips.values())
 
 
 def evaluate(

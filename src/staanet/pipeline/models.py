@@ -39,6 +39,7 @@ from staanet.victims import (
     load_victim,
     load_victims,
     members_of,
+    place_of,
 )  # fmt: skip
 from staanet.warm_start import generator_of, network_of
 
@@ -197,6 +198,7 @@ def _objective(recipe: GeneratorRecipe) -> Objective:
 def _relative(spec: Path | str, start: Path) -> str:
     if str(spec).startswith("hf:"):
         return str(spec)
+    spec = place_of(spec)
     return Path(os.path.relpath(Path(spec).resolve(), start.resolve())).as_posix()
 
 

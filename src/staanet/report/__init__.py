@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from staanet import storage
+from staanet import results, storage
 from staanet.core import Progress, silent
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from staanet.report.page import ClipView
     from staanet.report.story import Headline
 
-__all__ = ["build", "draw_sweep"]
+__all__ = ["build", "draw_clips", "draw_sweep"]
 
 
 def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
@@ -60,6 +60,20 @@ def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
     storage.write_text(out / "matrix.tex", found.latex)
     storage.write_text(out / "index.html", html)
     return out / "index.html"
+
+
+def draw_clips(folder: Path, number: int) -> list[Path]:
+    """Pictures of the first ``number`` clips of the adversarial set in ``folder``, in its ``pictures/``."""
+    from staanet.report import spectra
+
+    drawn = []
+    for row in results.read_rows(folder)[:number]:
+        clip = results.read_clip(folder, row)
+        clean, rate = clip.clean.samples, clip.clean.sample_rate
+        drawn.append(folder / "pictures" / f"{clip.clean.id}.png")
+        drawn[-1].parent.mkdir(exist_ok=True)
+        storage.write_bytes(drawn[-1], spectra.triptych(clean, clip.adversarial, rate))
+    return drawn
 
 
 def draw_sweep(folder: Path, source: str) -> None:

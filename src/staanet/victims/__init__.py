@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from staanet import storage
+from staanet import shipped, storage
 from staanet.core import Victim
 from staanet.errors import InvalidInput, unknown_name
 from staanet.victims.emo18 import Emo18
@@ -23,10 +23,12 @@ __all__ = [
     "Zhao19",
     "build_victim",
     "fingerprint",
+    "joint_sha256",
     "learning_rate",
     "load_victim",
     "load_victims",
     "members_of",
+    "place_of",
 ]
 
 VICTIMS: dict[str, type[Emo18 | Zhao19 | SelfSupervised]] = {
@@ -73,10 +75,11 @@ def learning_rate(name: str, *, config: str | None = None) -> float:
 
 def load_victim(spec: Path | str) -> Victim:
     """A trained victim, frozen and in ``eval()``: the folder that ``train-victim`` wrote,
-    ``hf:NAME-OR-FOLDER``, or ``onnx:FILE``.
+    ``hf:NAME-OR-FOLDER``, ``onnx:FILE``, or ``shipped:NAME``.
 
     Raises ``InvalidInput`` where it is not a victim, is damaged, or is of an unknown kind.
     """
+    spec = place_of(spec)
     scheme, colon, place = str(spec).partition(":")
     if colon and scheme in SCHEMES:
         return SCHEMES[scheme](place)
@@ -93,6 +96,12 @@ def load_victim(spec: Path | str) -> Victim:
     return VICTIMS[architecture].from_pretrained(folder)
 
 
+def place_of(spec: Path | str) -> Path | str:
+    """The folder that ``shipped:NAME`` stands for; any other spec as it is."""
+    scheme, colon, name = str(spec).partition(":")
+    return shipped.folder("victims", name) if colon and scheme == shipped.SCHEME else spec
+
+
 def load_victims(specs: Sequence[Path | str]) -> Victim:
     """One victim, or the ensemble of several; see ``load_victim``."""
     victims = [load_victim(spec) for spec in specs]
@@ -107,4 +116,4 @@ def fingerprint(victim: Victim, *specs: Path | str) -> str:
     (spec,) = specs
     if isinstance(victim, External):
         return victim.fingerprint()
-    return str(storage.read_card(spec, "victim").get("sha256"))
+    return str(storage.read_card(place_of(spec), "victim").get("sha256"))
