@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from staanet.pipeline.crafting import Plan, SweepPlan, answers, attack, evaluate, plan_attack, sweep
+from staanet.pipeline.crafting import (
+    Plan,
+    SweepPlan,
+    aim,
+    answers,
+    attack,
+    evaluate,
+    plan_attack,
+    sweep,
+)
 from staanet.pipeline.distil import distil
 from staanet.pipeline.folders import Quarantine, load_clips, normal
 from staanet.pipeline.models import source_of, train_generator, train_uap, train_victim
@@ -12,6 +21,7 @@ __all__ = [
     "Plan",
     "Quarantine",
     "SweepPlan",
+    "aim",
     "answers",
     "attack",
     "distil",
