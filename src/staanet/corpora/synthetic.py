@@ -289,6 +289,15 @@ def _perform(
     return audio.snap(limited + noise)
 
 
+def spoken(sentence: str, voice: str = "en") -> tuple[str, NDArray[np.float32]]:
+    """The version of eSpeak NG and a sentence as it says it: ``[T]`` in [-1, 1] at 16 kHz.
+
+    Raises ``InvalidInput`` where the package is absent or does not work.
+    """
+    with _espeak() as (version, say):
+        return version, say(voice, f"<speak>{escape(sentence)}</speak>")
+
+
 def ssml(sentence: str, emotion: Emotion) -> str:
     """The sentence as eSpeak NG is to speak it: the melody is a pitch of its own for each word.
 
