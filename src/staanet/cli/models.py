@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from staanet.cli import names
 from staanet.cli.shell import (
     QUARANTINED,
     Bars,
@@ -19,8 +20,10 @@ from staanet.cli.shell import (
     Protocol,
     Seed,
     Strict,
+    TensorBoard,
     command,
     finish,
+    logging,
     made_folder,
     say,
     show,
@@ -60,7 +63,12 @@ def corpus(
 )
 def train_victim(
     corpus: CorpusName,
-    name: Annotated[str, typer.Argument(help="emo18, zhao19, wav2vec2, wavlm or hubert.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="emo18, zhao19, wav2vec2, wavlm or hubert.", autocompletion=names.victims
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Victim folder to write.")],
     pretrained: Annotated[
         str | None,
@@ -81,6 +89,7 @@ def train_victim(
     patience: Annotated[
         int | None, typer.Option(min=1, help="Judgements without progress.")
     ] = None,
+    tensorboard: TensorBoard = False,
     seed: Seed = 0,
     protocol: Protocol = None,
     device: Device = "cpu",
@@ -97,7 +106,8 @@ def train_victim(
         seconds=seconds, learning_rate=learning_rate, patience=patience,
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    boards = logging(tensorboard, out / "tensorboard")
+    with storage.FolderLock(made_folder(out)), boards as progress:
         pipeline.train_victim(
             loaded, name, out, recipe=recipe, seed=seed, protocol=protocol, device=device,
             quarantine=quarantine, progress=progress,
@@ -119,7 +129,9 @@ def train_generator(
         str, typer.Option(help="The victim to train against: a folder, or hf:NAME-OR-FOLDER.")
     ],
     out: Annotated[Path, typer.Option(help="Generator folder to write.")],
-    network: Annotated[str, typer.Option(help="mirror, compact, small or paper.")] = "mirror",
+    network: Annotated[
+        str, typer.Option(help="mirror, compact, small or paper.", autocompletion=names.generators)
+    ] = "mirror",
     epsilon: Epsilon = 0.03,
     max_density: Annotated[float, typer.Option(help="Largest share of samples changed.")] = 0.2,
     steps: Annotated[int, typer.Option(min=1)] = 1000,
@@ -132,6 +144,7 @@ def train_generator(
         float | None,
         typer.Option(help="Adam's [default: 3e-4 for a mirror of its source, 2e-3 otherwise]."),
     ] = None,
+    tensorboard: TensorBoard = False,
     seed: Seed = 0,
     protocol: Protocol = None,
     device: Device = "cpu",
@@ -149,7 +162,8 @@ def train_generator(
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
     victim = victims.load_victim(source).to(device)
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    boards = logging(tensorboard, out / "tensorboard")
+    with storage.FolderLock(made_folder(out)), boards as progress:
         pipeline.train_generator(
             loaded, victim, source, out, recipe=recipe, seed=seed, protocol=protocol, device=device,
             quarantine=quarantine, progress=progress,

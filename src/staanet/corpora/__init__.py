@@ -16,11 +16,19 @@ from staanet.corpora.emodb import read_emodb
 from staanet.corpora.folder import read_folder, unlabelled
 from staanet.corpora.iemocap import read_iemocap
 from staanet.corpora.ravdess import read_ravdess
-from staanet.corpora.synthetic import read_synthetic, render_synthetic
+from staanet.corpora.synthetic import planned_synthetic, read_synthetic, render_synthetic
 from staanet.corpora.urdu import read_urdu
 from staanet.errors import InvalidInput, printable, unknown_name
 
-__all__ = ["CORPORA", "as_text", "describe", "load_corpus", "render_synthetic", "unlabelled"]
+__all__ = [
+    "CORPORA",
+    "as_text",
+    "describe",
+    "load_corpus",
+    "planned_synthetic",
+    "render_synthetic",
+    "unlabelled",
+]
 
 CORPORA: dict[str, Callable[[Path], Corpus]] = {
     "audb": read_audb,

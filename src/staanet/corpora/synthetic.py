@@ -153,6 +153,22 @@ def render_synthetic(
     return _verified(folder)
 
 
+def planned_synthetic(folder: Path, *, voices: int = 10, sentences: int = 10) -> Corpus:
+    """The clips that ``render_synthetic`` would speak into ``folder``, none of which is there yet.
+
+    >>> len(planned_synthetic(Path("nowhere"), voices=6, sentences=2))
+    48
+    """
+    utterances = tuple(
+        Utterance(name, folder / "wav" / f"{name}.wav", label, voice.name, voice.sex)
+        for voice in VOICES[:voices]
+        for label in EMOTIONS
+        for number in range(sentences)
+        for name in [f"{voice.name}_{label}_{number:02d}"]
+    )
+    return Corpus("synthetic", utterances, tuple(sorted(EMOTIONS)))
+
+
 def _parameters(voices: int, sentences: int, seed: int) -> dict[str, Any]:
     return {
         "voices": [asdict(voice) for voice in VOICES[:voices]],
