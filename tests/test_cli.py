@@ -29,6 +29,7 @@ COMMANDS = [
     "report",
     "selfcheck",
     "doctor",
+    "to-audformat",
 ]
 
 

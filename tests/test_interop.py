@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import sys
 import types
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from typer.testing import CliRunner
 
 from conftest import RATE, clip
 from staanet import audio, storage
 from staanet.attacks import PGD, Random, SigmaZero, SparseRS, Staa, craft
+from staanet.cli import app
 from staanet.core import Budget, Targeted, Untargeted
 from staanet.errors import InvalidInput
 from staanet.generator import build_generator
@@ -243,6 +246,12 @@ def test_a_set_is_a_database_of_audformat(world, clips, monkeypatch, capsys):
     assert [Path(file).name for file in table.index] == [f"clip{n}.wav" for n in range(4)]
     assert all((world / "set" / file).is_file() for file in table.index)
     assert list(table["label"]) == [one.label for one in clips]
+    (world / "set" / "db.yaml").unlink()
+    done = CliRunner().invoke(app, ["to-audformat", str(world / "set"), "--json"])
+    assert done.exit_code == 0, done.output
+    assert Path(json.loads(done.stdout)["databases"][0]).is_file()
+    done = CliRunner().invoke(app, ["to-audformat", str(world), "--json"])
+    assert done.exit_code == 3 and json.loads(done.stdout)["remedy"]
     assert list(table["l0"]) == [400] * 4 and opened.schemes["speaker"].labels[0] == "s0"
 
 

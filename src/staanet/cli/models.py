@@ -241,7 +241,10 @@ def export(
     from staanet import pipeline, victims
     from staanet.victims.export import export_onnx
 
-    difference = export_onnx(victims.load_victim(victim), out)
+    with Bars.shown() as progress:
+        progress("export", 0, 1, "")
+        difference = export_onnx(victims.load_victim(victim), out)
+        progress("export", 1, 1, "")
     if not json_output:
         show(f"logits differ by at most {difference:.1e} -> {out}")
     finish(

@@ -1,4 +1,4 @@
-"""Commands on the installation itself: doctor."""
+"""Commands around the work itself: doctor, and sets as tables of other tools: to-audformat."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from staanet.cli.shell import CHECK_FAILED, Bars, Debug, Json, command, show, table
+from staanet.cli.shell import CHECK_FAILED, Bars, Debug, Json, command, finish, show, table
 
 
 @command("doctor", "staanet doctor --folder runs")
@@ -45,3 +45,25 @@ def doctor(
         show(f"\n{len(found)} checks, {len(failures)} failed")
     if failures:
         raise typer.Exit(CHECK_FAILED)
+
+
+@command("to-audformat", "staanet to-audformat runs/quick/adversarial/*")
+def to_audformat(
+    adversarial: Annotated[
+        list[Path], typer.Argument(metavar="ADVERSARIAL...", help="Adversarial sets.")
+    ],
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Adversarial sets as databases of audformat: db.yaml and a table beside their audio."""
+    from staanet import pipeline
+    from staanet.interop.audformat import write_table
+
+    made = []
+    with Bars.shown() as progress:
+        for number, folder in enumerate(adversarial, start=1):
+            made.append(str(write_table(folder)))
+            progress("to-audformat", number, len(adversarial), folder.name)
+    if not json_output:
+        show("\n".join(made))
+    finish({"databases": made}, pipeline.Quarantine(), json_output=json_output)
