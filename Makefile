@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SHELL  := /bin/bash
 
-.PHONY: demo test lint check clean
+.PHONY: demo test lint check dist clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,5 +28,10 @@ lint: $(VENV)/.installed
 
 check: lint test
 
+# wheel and sdist in dist/, tried in a clean environment
+dist: $(VENV)/.installed
+	tests/smoke_wheel.sh $(BIN)/python $(CURDIR)/build/smoke
+	mkdir -p dist && cp build/smoke/dist/* dist/
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs build dist

@@ -28,6 +28,8 @@ COMMANDS = [
     "export",
     "report",
     "selfcheck",
+    "doctor",
+    "to-audformat",
 ]
 
 

@@ -33,6 +33,13 @@ def silent(what: str, done: int, total: int, figures: str = "") -> None:
     """The progress that shows nothing."""
 
 
+@runtime_checkable
+class Scribe(Protocol):
+    """A progress that also takes the figures of a training as numbers, such as TensorBoard's."""
+
+    def note(self, what: str, row: Mapping[str, float]) -> None: ...
+
+
 # ---------------------------------------------------------------- victims
 
 

@@ -28,6 +28,7 @@ from staanet.core import (
     Goal,
     Progress,
     Samples,
+    Scribe,
     Targeted,
     Untargeted,
     Victim,
@@ -109,6 +110,7 @@ def fit(
     optimiser = torch.optim.Adam(task.module.parameters(), lr=schedule.learning_rate)
     history, best, step, since = _resume(task, optimiser, folder / "checkpoint")
     sums: deque[dict[str, float]] = deque()
+    scribe: object = progress
     begun, spent = time.perf_counter(), history.rows[-1]["seconds"] if history.rows else 0.0
     while step < schedule.steps and (schedule.patience is None or since < schedule.patience):
         for group in optimiser.param_groups:
@@ -145,6 +147,8 @@ def fit(
                 history.best_score, history.best_step, since = score, step, 0
                 best = {k: v.detach().clone() for k, v in task.module.state_dict().items()}
             _checkpoint(task, optimiser, folder / "checkpoint", history, best, step, since)
+            if isinstance(scribe, Scribe):
+                scribe.note(what, history.rows[-1])
         progress(what, step, schedule.steps, _figures(history, figures))
     task.module.load_state_dict(best)
     history.save(folder / "training.csv")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from staanet.cli import names
 from staanet.cli.shell import (
     Bars,
     Classes,
@@ -38,10 +39,15 @@ if TYPE_CHECKING:
 @command("attack", "staanet attack speech.wav --generator runs/quick/generators/emo18 --out fooled")
 def attack(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Files, folders, or KIND:PATH.")
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="Files, folders, or KIND:PATH.", autocompletion=names.inputs
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the adversarial set.")],
-    attack: Annotated[str, typer.Option(help="staa, pgd, uap, random or another.")] = "staa",
+    attack: Annotated[
+        str, typer.Option(help="staa, pgd, uap, random or another.", autocompletion=names.attacks)
+    ] = "staa",
     generator: Annotated[Path | None, typer.Option(help="Generator folder (for staa).")] = None,
     vector: Annotated[Path | None, typer.Option(help="Folder of a vector (for uap).")] = None,
     source: Annotated[
@@ -85,7 +91,9 @@ def attack(
             help="A setting of the attack, such as steps=50 or refine=5.",
         ),
     ] = [],  # noqa: B006
-    part: Annotated[str, typer.Option(help="Of a corpus: train, dev, test or all.")] = "test",
+    part: Annotated[
+        str, typer.Option(help="Of a corpus: train, dev, test or all.", autocompletion=names.parts)
+    ] = "test",
     seed: Seed = 0,
     protocol: Protocol = None,
     classes: Classes = "label",
@@ -128,7 +136,7 @@ def attack(
         )  # fmt: skip
         made = pipeline.attack(plan, clips, out, quarantine=quarantine, progress=progress)
         quarantine.save(out)
-        rows = pipeline.answers(made, victim)
+        rows = pipeline.answers(made, victim, progress)
     if not json_output:
         show(table(
             ["clip", f"{victim.name} before", "after", "changed", "of samples", "SNR dB"],
@@ -159,6 +167,7 @@ def evaluate(
             metavar="NAME[:SETTING]",
             help="Also after this channel, such as mp3, opus:24, gsm, mulaw, vorbis, resample:8000, "
             "gain:-6, rir:0.5, noise:20; repeat for several.",
+            autocompletion=names.channels,
         ),
     ] = [],  # noqa: B006
     perceptual: Annotated[
@@ -196,11 +205,17 @@ def evaluate(
 )
 def sweep(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Files, folders, or KIND:PATH.")
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="Files, folders, or KIND:PATH.", autocompletion=names.inputs
+        ),
     ],
     source: Annotated[str, typer.Option(help="Victim to craft on: folder, hf: or onnx:FILE.")],
     out: Annotated[Path, typer.Option(help="Folder for tables and the figure.")],
-    attack: Annotated[list[str], typer.Option(help="Registry name; repeat for several.")],
+    attack: Annotated[
+        list[str],
+        typer.Option(help="Registry name; repeat for several.", autocompletion=names.attacks),
+    ],
     target: Annotated[
         list[str], typer.Option(help="Another victim to transfer to; repeat for several.")
     ] = [],  # noqa: B006
@@ -211,7 +226,9 @@ def sweep(
     grid: Annotated[bool, typer.Option("--grid", help="Every epsilon with every density.")] = False,
     clips: Annotated[int, typer.Option(min=1, help="At most so many, spread over labels.")] = 50,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the audio of every point.")] = False,
-    part: Annotated[str, typer.Option(help="Of a corpus: train, dev, test or all.")] = "test",
+    part: Annotated[
+        str, typer.Option(help="Of a corpus: train, dev, test or all.", autocompletion=names.parts)
+    ] = "test",
     seed: Seed = 0,
     protocol: Protocol = None,
     classes: Classes = "label",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from staanet.cli import names
 from staanet.cli.shell import (
     QUARANTINED,
     Bars,
@@ -20,8 +21,10 @@ from staanet.cli.shell import (
     Protocol,
     Seed,
     Strict,
+    TensorBoard,
     command,
     finish,
+    logging,
     made_folder,
     say,
     show,
@@ -62,7 +65,12 @@ def corpus(
 )
 def train_victim(
     corpus: CorpusName,
-    name: Annotated[str, typer.Argument(help="emo18, zhao19, wav2vec2, wavlm or hubert.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="emo18, zhao19, wav2vec2, wavlm or hubert.", autocompletion=names.victims
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Victim folder to write.")],
     pretrained: Annotated[
         str | None,
@@ -83,6 +91,7 @@ def train_victim(
     patience: Annotated[
         int | None, typer.Option(min=1, help="Judgements without progress.")
     ] = None,
+    tensorboard: TensorBoard = False,
     seed: Seed = 0,
     protocol: Protocol = None,
     classes: Classes = "label",
@@ -100,7 +109,8 @@ def train_victim(
         seconds=seconds, learning_rate=learning_rate, patience=patience,
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus, classes=classes), pipeline.Quarantine(strict)
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    boards = logging(tensorboard, out / "tensorboard")
+    with storage.FolderLock(made_folder(out)), boards as progress:
         pipeline.train_victim(
             loaded, name, out, recipe=recipe, seed=seed, protocol=protocol, device=device,
             quarantine=quarantine, progress=progress,
@@ -125,7 +135,9 @@ def train_generator(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Generator folder to write.")],
-    network: Annotated[str, typer.Option(help="mirror, compact, small or paper.")] = "mirror",
+    network: Annotated[
+        str, typer.Option(help="mirror, compact, small or paper.", autocompletion=names.generators)
+    ] = "mirror",
     epsilon: Epsilon = 0.03,
     max_density: Annotated[float, typer.Option(help="Largest share of samples changed.")] = 0.2,
     min_snr_db: Annotated[
@@ -161,6 +173,7 @@ def train_generator(
             "synthetic:; repeat for several.",
         ),
     ] = [],  # noqa: B006
+    tensorboard: TensorBoard = False,
     seed: Seed = 0,
     protocol: Protocol = None,
     classes: Classes = "label",
@@ -186,7 +199,8 @@ def train_generator(
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus, classes=classes), pipeline.Quarantine(strict)
     victim = victims.load_victims(source).to(device)
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    boards = logging(tensorboard, out / "tensorboard")
+    with storage.FolderLock(made_folder(out)), boards as progress:
         pipeline.train_generator(
             loaded, victim, source, out, recipe=recipe, seed=seed, protocol=protocol, device=device,
             quarantine=quarantine, progress=progress,
@@ -268,7 +282,10 @@ def export(
     from staanet import pipeline, victims
     from staanet.victims.export import export_onnx
 
-    difference = export_onnx(victims.load_victim(victim), out)
+    with Bars.shown() as progress:
+        progress("export", 0, 1, "")
+        difference = export_onnx(victims.load_victim(victim), out)
+        progress("export", 1, 1, "")
     if not json_output:
         show(f"logits differ by at most {difference:.1e} -> {out}")
     finish(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from staanet.cli import names
 from staanet.errors import InvalidInput, StaaNetError, printable, unknown_name
 
 if TYPE_CHECKING:
@@ -50,12 +51,38 @@ Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result (or the error) as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Epsilon = Annotated[float, typer.Option(help="Largest change of a sample, of full scale 1.")]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Also log training curves to OUT/tensorboard.")
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first unusable clip.")]
 CorpusName = Annotated[
-    str, typer.Argument(metavar="CORPUS", help="KIND:PATH, for example emodb:data/emodb.")
+    str,
+    typer.Argument(
+        metavar="CORPUS",
+        help="KIND:PATH, for example emodb:data/emodb.",
+        autocompletion=names.corpora,
+    ),
 ]
 
 STOPPED, QUARANTINED, CHECK_FAILED = 130, 4, 1
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"staanet {version('staanet')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """What stands before the command; ``help`` of the app is its text."""
 
 
 class Interrupted(StaaNetError):
@@ -165,6 +192,19 @@ class Bars:
         left = (now - begun) / max(done, 1) * (total - done)
         tail = f", {figures}" if figures else ""
         say(f"{what}: {done}/{total}, about {left:.0f} s left{tail}")
+
+
+@contextmanager
+def logging(wanted: bool, folder: Path) -> Iterator[Callable[[str, int, int, str], None]]:
+    """The bars and, where wanted, also training curves for TensorBoard in ``folder``."""
+    with Bars.shown() as progress:
+        if not wanted:
+            yield progress
+            return
+        from staanet.interop.tensorboard import logged
+
+        with logged(folder, progress) as scribe:
+            yield scribe
 
 
 # ---------------------------------------------------------------- inputs and tables

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from staanet.pipeline.crafting import Plan, SweepPlan, answers, attack, evaluate, plan_attack, sweep
 from staanet.pipeline.folders import Quarantine, load_clips, normal
+from staanet.pipeline.foresight import Foresight, foresee
 from staanet.pipeline.models import source_of, train_generator, train_uap, train_victim
 from staanet.pipeline.recipe import run
 
 __all__ = [
+    "Foresight",
     "Plan",
     "Quarantine",
     "SweepPlan",
     "answers",
     "attack",
     "evaluate",
+    "foresee",
     "load_clips",
     "normal",
     "plan_attack",

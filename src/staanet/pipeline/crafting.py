@@ -193,9 +193,11 @@ def settings_of(name: str, recipe: AttackRecipe) -> dict[str, Any]:
     return dict(recipe.settings)
 
 
-def answers(made: AdversarialSet, victim: Victim) -> list[dict[str, Any]]:
+def answers(
+    made: AdversarialSet, victim: Victim, progress: Progress = silent
+) -> list[dict[str, Any]]:
     """What ``victim`` says of each clip before and after, beside what was changed."""
-    matrix = transfer_matrix([made], [victim])
+    matrix = transfer_matrix([made], [victim], progress=progress)
     return [
         {
             "id": row["id"], "before": row["clean_prediction"], "after": row["adversarial_prediction"],

@@ -72,7 +72,7 @@ def train_victim(
         victim.to(device), parts[0], parts[1], schedule, out, progress=progress
     )
     quality = {f"{p}_{k}": v for p, clips in (("dev", parts[1]), ("test", parts[2]))
-               for k, v in _quality(victim, clips).items()}  # fmt: skip
+               for k, v in _quality(victim, clips, progress).items()}  # fmt: skip
     victim.save_pretrained(
         out, inputs=normal(inputs), best_step=history.best_step, epochs=len(history.rows),
         machine=machine(), **quality,
@@ -115,8 +115,11 @@ def _schedule(recipe: VictimRecipe | GeneratorRecipe, seed: int) -> training.Sch
     )  # fmt: skip
 
 
-def _quality(victim: Victim, clips: Sequence[Clip]) -> dict[str, float]:
-    answers = [victim.labels[i] for i in training.predict(victim, clips).argmax(axis=1)]
+def _quality(victim: Victim, clips: Sequence[Clip], progress: Progress) -> dict[str, float]:
+    answers = []
+    for number, clip in enumerate(clips, start=1):
+        answers.append(victim.labels[int(training.predict(victim, [clip])[0].argmax())])
+        progress(f"judge {victim.name}", number, len(clips), "")
     truth = [clip.label or "" for clip in clips]
     same = [a == b for a, b in zip(truth, answers, strict=True)]
     return {"uar": metrics.uar(truth, answers), "accuracy": float(np.mean(same))}

@@ -29,6 +29,7 @@ from staanet.config import (
 from staanet.core import Budget, Clip, Corpus, Progress, silent
 from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation import machine, spread
+from staanet.generator import GENERATORS
 from staanet.pipeline.crafting import (
     SweepPlan,
     attack,
@@ -48,7 +49,7 @@ from staanet.pipeline.models import (
     vector_recipe,
 )
 from staanet.results import TransferMatrix
-from staanet.victims import Ensemble, fingerprint, members_of
+from staanet.victims import VICTIMS, Ensemble, fingerprint, members_of
 
 T = TypeVar("T")
 
@@ -62,17 +63,9 @@ def run(
     Raises ``InvalidInput`` where ``out`` holds another recipe's run, ``FolderLocked`` where another
     process works in it.
     """
-    for key in recipe.attacks:
-        _check_attack(key, recipe.attacks)
-    asked = recipe.protocol is not None or recipe.classes != "label"
-    if asked and recipe.corpus != "synthetic:":  # wrong: nothing is written
-        corpora.load_corpus(recipe.corpus, classes=recipe.classes).split(
-            recipe.seed, recipe.protocol
-        )
-    for name in recipe.channels:  # a mistake is told now, not after hours
-        parse_channel(name)
+    require_sound(recipe)
     out.mkdir(parents=True, exist_ok=True)
-    recipe = replace(recipe, victims={n: settled(n, one) for n, one in recipe.victims.items()})
+    recipe = with_rates(recipe)
     with storage.FolderLock(out):
         _claim(recipe, out)
         journal = _Timed(storage.Journal(out / "journal.jsonl"))
@@ -110,7 +103,7 @@ def run(
             held_out = corpus.split(recipe.seed, recipe.protocol)[2]
             test = load_clips(held_out, attacked, quarantine, progress)
             test = _of_length(test, recipe.clip_seconds)
-            for key in _in_order(recipe.attacks):
+            for key in in_order(recipe.attacks):
                 one = recipe.attacks[key]
                 vector = out / "vectors" / f"{key}__{source}"
                 if (one.attack or key) == "uap" and len(members) > 1:
@@ -131,7 +124,7 @@ def run(
                     key, one, attacked, generator=folder, vector=vector, matched=matched,
                     seed=recipe.seed, device=device,
                 )  # fmt: skip
-                limit = _clip_limit(key, recipe.attacks)
+                limit = clip_limit(key, recipe.attacks)
                 clips = test if limit is None else spread(test, limit)
                 if len(clips) < len(test):
                     plan = replace(plan, of=len(test))
@@ -179,6 +172,29 @@ def run(
         return matrix, quarantine
 
 
+def require_sound(recipe: Recipe) -> None:
+    """``InvalidInput`` for a mistake that would else be told after hours."""
+    for key in recipe.attacks:
+        _check_attack(key, recipe.attacks)
+    for name, victim in recipe.victims.items():
+        if (victim.network or name) not in VICTIMS:
+            raise unknown_name(f"network of [victims.{name}]", victim.network or name, VICTIMS)
+    if recipe.generator.network not in GENERATORS:
+        raise unknown_name("network of [generator]", recipe.generator.network, GENERATORS)
+    asked = recipe.protocol is not None or recipe.classes != "label"
+    if asked and recipe.corpus != "synthetic:":
+        corpora.load_corpus(recipe.corpus, classes=recipe.classes).split(
+            recipe.seed, recipe.protocol
+        )
+    for name in recipe.channels:
+        parse_channel(name)
+
+
+def with_rates(recipe: Recipe) -> Recipe:
+    """With the learning rates that it leaves to the networks."""
+    return replace(recipe, victims={n: settled(n, one) for n, one in recipe.victims.items()})
+
+
 def _check_attack(key: str, attacks: Mapping[str, AttackRecipe]) -> None:
     """Before hours of training: an attack that does not exist, or a setting that it does not have."""
     name = attacks[key].attack or key
@@ -202,10 +218,10 @@ def _of_length(clips: list[Clip], seconds: float | None) -> list[Clip]:
     ]
 
 
-def _clip_limit(key: str, attacks: Mapping[str, AttackRecipe]) -> int | None:
+def clip_limit(key: str, attacks: Mapping[str, AttackRecipe]) -> int | None:
     """How many clips an attack is given: its own limit, or that of the attack it matches if less."""
     own, match = attacks[key].clips, attacks[key].match
-    limits = [own, _clip_limit(match, attacks) if match else None]
+    limits = [own, clip_limit(match, attacks) if match else None]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -214,7 +230,12 @@ AFTER_THE_ATTACK = {"channels", "perceptual", "selfcheck"}
 
 
 def _claim(recipe: Recipe, out: Path) -> None:
-    text = config.to_toml(recipe)
+    require_same_recipe(recipe, out)
+    storage.write_text(out / "recipe.toml", config.to_toml(recipe))
+
+
+def require_same_recipe(recipe: Recipe, out: Path) -> None:
+    """``InvalidInput`` where ``out`` holds a run of another recipe."""
     path = out / "recipe.toml"
     if path.exists():
         before = config.to_tree(config.load_recipe(str(path)))
@@ -226,7 +247,6 @@ def _claim(recipe: Recipe, out: Path) -> None:
                 where=out,
                 remedy="Choose another --out, or delete that folder",
             )
-    storage.write_text(path, text)
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str = "") -> Iterable[str]:
@@ -260,6 +280,11 @@ class _Timed:
         return longest
 
 
+def recorded_seconds(out: Path) -> dict[str, float]:
+    """How long each stage took, by the journal of the run in ``out``."""
+    return _Timed(storage.Journal(out / "journal.jsonl")).seconds()
+
+
 def _corpus(recipe: Recipe, out: Path, progress: Progress) -> Corpus:
     if recipe.corpus == "synthetic:":
         size: SyntheticRecipe = recipe.synthetic
@@ -271,7 +296,7 @@ def _corpus(recipe: Recipe, out: Path, progress: Progress) -> Corpus:
     return corpora.load_corpus(recipe.corpus, classes=recipe.classes)
 
 
-def _in_order(attacks: Mapping[str, AttackRecipe]) -> list[str]:
+def in_order(attacks: Mapping[str, AttackRecipe]) -> list[str]:
     """Attacks that others are matched to come first; otherwise the recipe's order."""
     order: list[str] = []
 
