@@ -115,6 +115,33 @@ class VectorRecipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HardenRecipe:
+    """How a trained victim is trained on against attacks (``staanet.hardening``)."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    method: str = "pgd"
+    epsilon: Share = 0.03
+    max_density: Share | None = None
+    """Absent: every sample; for ``sparse_pgd`` and ``staa`` 0.2."""
+    inner_steps: Count = 4
+    """Steps of PGD for each step of training."""
+    weight: Positive | None = None
+    """The adversarial share of the loss, 0.5 where absent; for ``trades`` its beta, 6 where absent."""
+    sigma: Positive = 0.02
+    """Of ``gaussian``: the standard deviation of its noise, of full scale 1."""
+    keep: Share = 0.3
+    """Of ``ablation``: the share of samples that are seen."""
+    steps: Count = 600
+    batch_size: Count = 16
+    seconds: Positive = 1.5
+    learning_rate: Positive = 5e-4
+    evaluate_every: Count = 100
+    patience: Count | None = None
+    speed: Annotated[float, Field(ge=0, lt=0.9)] = 0.2
+    noise_db: Annotated[float, Field(ge=-20, le=60)] = 25.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SweepRecipe:
     """Success against budget, for some of the recipe's attacks: epsilons at the largest density, and
     densities at the largest epsilon."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from staanet.pipeline.crafting import Plan, SweepPlan, answers, attack, evaluate, plan_attack, sweep
 from staanet.pipeline.folders import Quarantine, load_clips
+from staanet.pipeline.guard import certified, harden
 from staanet.pipeline.models import source_of, train_generator, train_uap, train_victim
 from staanet.pipeline.recipe import run
 
@@ -13,7 +14,9 @@ __all__ = [
     "SweepPlan",
     "answers",
     "attack",
+    "certified",
     "evaluate",
+    "harden",
     "load_clips",
     "plan_attack",
     "run",

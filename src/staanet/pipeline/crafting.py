@@ -53,7 +53,7 @@ def attack(
     progress: Progress = silent,
 ) -> AdversarialSet:  # fmt: skip
     """Craft every clip, write it, read it back and measure it; a killed run goes on where it was."""
-    inputs = {**plan.inputs, "clips": _fingerprint(clips)}
+    inputs = {**plan.inputs, "clips": fingerprint_of(clips)}
     if is_done(out, "adversarial", inputs):
         return AdversarialSet.load(out)
     limits = _matched_counts(plan.matched)
@@ -85,7 +85,8 @@ def attack(
     return AdversarialSet.load(out)
 
 
-def _fingerprint(clips: Iterable[Clip]) -> str:
+def fingerprint_of(clips: Iterable[Clip]) -> str:
+    """What tells these clips, by name and sample, from any others."""
     digest = hashlib.sha256()
     for clip in clips:
         digest.update(clip.id.encode() + b"\0" + clip.samples.tobytes())
@@ -270,7 +271,7 @@ def sweep(
         {
             "attacks": {p.name: dict(plan.attack(p).inputs) for p in wanted}, "keep": keep,
             "victims": dict(plan.sha256), "source": plan.source.name,
-            "targets": [target.name for target in plan.targets], "clips": _fingerprint(chosen),
+            "targets": [target.name for target in plan.targets], "clips": fingerprint_of(chosen),
         }
     )  # fmt: skip
     if is_done(out, "sweep", inputs):

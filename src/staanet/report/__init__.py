@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from staanet import storage
 from staanet.core import Progress, silent
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from staanet.report.page import ClipView
     from staanet.report.story import Headline
 
-__all__ = ["build", "draw_sweep"]
+__all__ = ["build", "draw_certificate", "draw_roc", "draw_sweep"]
 
 
 def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
@@ -67,6 +68,20 @@ def draw_sweep(folder: Path, source: str) -> None:
     from staanet.report import sweeps
 
     sweeps.write(folder, sweeps.tables_of(folder, source))
+
+
+def draw_certificate(path: Path, told: Mapping[str, Any]) -> None:
+    """Write the curve of certified accuracy against radius as PNG."""
+    from staanet.report import guards
+
+    storage.write_bytes(path, guards.certificate(told))
+
+
+def draw_roc(path: Path, told: Mapping[str, Any]) -> None:
+    """Write the ROC curves of a detector, one per attack, as PNG."""
+    from staanet.report import guards
+
+    storage.write_bytes(path, guards.roc(told))
 
 
 def _views(run: Run, lead: Headline, number: int, progress: Progress) -> list[ClipView]:

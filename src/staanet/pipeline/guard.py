@@ -1,0 +1,188 @@
+"""The stages that harden, guard and certify a victim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from staanet import certify, hardening, report, results, storage, training
+from staanet.config import HardenRecipe
+from staanet.core import Budget, Clip, Corpus, Progress, Victim, silent
+from staanet.errors import InvalidInput
+from staanet.evaluation import machine, spread
+from staanet.generator import Generator, build_generator, save_generator
+from staanet.pipeline.crafting import fingerprint_of
+from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
+from staanet.pipeline.models import named, quality
+from staanet.victims import fingerprint, load_victim
+from staanet.victims.external import External
+from staanet.warm_start import mirror_of, network_of
+
+
+def harden(
+    corpus: Corpus, victim: Victim, victim_spec: Path | str, out: Path, *, recipe: HardenRecipe,
+    seed: int = 0, protocol: str | None = None, quarantine: Quarantine | None = None,
+    progress: Progress = silent,
+) -> Victim:  # fmt: skip
+    """Train ``victim`` on against an attack, on the corpus's train part, into the victim folder ``out``.
+
+    ``victim_spec`` is what ``load_victim`` made it from. The card tells UAR before and after, on dev
+    and test, and what a step costs beside a plain one. With ``staa`` the generator that grew up beside
+    the victim is kept in ``out/generator``.
+    """
+    how = _hardening(recipe)
+    if isinstance(victim, External) or not victim.differentiable:
+        raise InvalidInput(
+            f"{victim.name} was made elsewhere: its weights cannot be trained here",
+            where=victim_spec,
+            remedy="Harden a victim folder, or put a transformation or a detector in front of it",
+        )
+    lacking = sorted({*corpus.labels} - {*victim.labels})
+    if lacking:
+        raise InvalidInput(
+            f"{victim.name} knows {len(victim.labels)} labels ({', '.join(victim.labels)}), the corpus "
+            f"also has {', '.join(lacking)}",
+            where=victim_spec, remedy="Give the corpus that it was trained on",
+        )  # fmt: skip
+    train, dev, test = corpus.split(seed, protocol)
+    sha256 = fingerprint(victim, victim_spec)
+    inputs = {
+        "corpus": corpus.name, "split": train.split_hash, "seed": seed, "victim": sha256,
+        "recipe": asdict(recipe), **named(protocol),
+    }  # fmt: skip
+    if is_done(out, "victim", inputs):
+        return load_victim(out).to(victim.device)
+    put_aside = quarantine if quarantine is not None else Quarantine()
+    clips = [load_clips(part, victim, put_aside, progress) for part in (train, dev, test)]
+    before = quality(victim, clips[2])
+    training.seeded(seed)
+    generator = _beside(victim, how.budget) if how.method == "staa" else None
+    history, cost = hardening.harden(
+        victim, clips[0], clips[1], _schedule(recipe, seed), out, how=how, generator=generator,
+        progress=progress,
+    )  # fmt: skip
+    if generator is not None:
+        save_generator(
+            generator.requires_grad_(False).eval(), out / "generator", source=victim.name,
+            source_folder="..", epsilon=recipe.epsilon, max_density=how.budget.max_density,
+        )  # fmt: skip
+    plain, victim.name = victim.name, f"{victim.name}+{recipe.method}"
+    found = {f"{part}_{key}": value for part, own in (("dev", clips[1]), ("test", clips[2]))
+             for key, value in quality(victim, own).items()}  # fmt: skip
+    victim.save_pretrained(
+        out, inputs=normal(inputs), best_step=history.best_step, epochs=len(history.rows),
+        machine=machine(), **found,
+        hardened={
+            "from": plain, "from_sha256": sha256, "method": recipe.method, "budget": asdict(how.budget),
+            "cost": cost, "test_uar_before": before["uar"],
+            "dev_score": history.best_score, "history": history.rows[-1],
+        },
+    )  # fmt: skip
+    storage.discard_checkpoints(out / "checkpoint")
+    return victim
+
+
+def _hardening(recipe: HardenRecipe) -> hardening.Hardening:
+    density = recipe.max_density
+    if density is None and recipe.method in hardening.SPARSE:
+        density = 0.2
+    return hardening.Hardening(
+        method=recipe.method, budget=Budget(epsilon=recipe.epsilon, max_density=density),
+        steps=recipe.inner_steps, weight=recipe.weight, sigma=recipe.sigma, keep=recipe.keep,
+    )  # fmt: skip
+
+
+def _schedule(recipe: HardenRecipe, seed: int) -> training.Schedule:
+    return training.Schedule(
+        steps=recipe.steps, batch_size=recipe.batch_size, seconds=recipe.seconds,
+        learning_rate=recipe.learning_rate, final_learning_rate=recipe.learning_rate / 10,
+        evaluate_every=min(recipe.evaluate_every, recipe.steps), patience=recipe.patience, seed=seed,
+        speed=recipe.speed, noise_db=recipe.noise_db,
+    )  # fmt: skip
+
+
+def _beside(victim: Victim, budget: Budget) -> Generator:
+    """The generator that begins beside a victim: its mirror where it has one, ears not kept."""
+    if network_of(victim) is None:
+        return build_generator("compact", budget.max_density).to(victim.device)
+    return mirror_of(victim, budget.max_density, budget.epsilon)
+
+
+def certified(
+    victim: Victim, victim_spec: Path | str, clips: Sequence[Clip], out: Path, *,
+    noise: certify.Noise, how: certify.Votes, attack_steps: int = 0, limit: int = 50,
+    quarantine: Quarantine, progress: Progress = silent,
+) -> dict[str, Any]:  # fmt: skip
+    """Certificates of ``limit`` clips, spread over labels and speakers, into ``out``.
+
+    Writes ``certificates.csv`` (a row per clip), ``curve.csv``, ``curve.png`` and ``certificate.json``,
+    which it returns. A killed run goes on with the next clip.
+    """
+    chosen = spread(clips, limit)
+    if not chosen:
+        raise InvalidInput("no clip to certify", where=out, remedy="Give at least one usable clip")
+    method = type(noise).__name__.lower()
+    inputs = normal({
+        "victim": fingerprint(victim, victim_spec), "clips": fingerprint_of(chosen),
+        "method": method, "noise": asdict(noise), "votes": asdict(replace(how, batch_size=1)),  # type: ignore[call-overload]
+        "attack_steps": attack_steps,
+    })  # fmt: skip
+    if is_done(out, "certificate", inputs):
+        done: dict[str, Any] = storage.read_json(out / "certificate.json")
+        return done
+    out.mkdir(parents=True, exist_ok=True)
+    journal = storage.Journal(out / "journal.jsonl")
+    known = journal.records()
+    if known and known[0].get("inputs") != inputs:
+        raise InvalidInput(
+            "holds unfinished certificates of something else", where=out,
+            remedy="Choose another --out, or delete that folder",
+        )  # fmt: skip
+    if not known:
+        journal.append({"inputs": inputs})
+    rows = {str(row["id"]): row for row in known[1:]}
+    for number, clip in enumerate(chosen, start=1):
+        if clip.id not in rows:
+            rows[clip.id] = certify.certified_row(
+                victim, noise, clip, how, attack_steps=attack_steps
+            )
+            journal.append(rows[clip.id])
+        progress(f"certify {victim.name} by {method}", number, len(chosen), "")
+    told = _certificate(victim, noise, how, [rows[clip.id] for clip in chosen], len(clips))
+    columns = list(rows[chosen[0].id])
+    storage.write_text(
+        out / "certificates.csv", results.table(columns, [rows[clip.id] for clip in chosen])
+    )
+    storage.write_text(out / "curve.csv", results.table(list(told["curve"][0]), told["curve"]))
+    report.draw_certificate(out / "curve.png", told)
+    storage.write_json(out / "certificate.json", told)
+    storage.write_card(
+        out, {"kind": "certificate", "inputs": inputs, "machine": machine(),
+              "quarantined": quarantine.rows},
+    )  # fmt: skip
+    (out / "journal.jsonl").unlink(missing_ok=True)
+    return told
+
+
+def _certificate(
+    victim: Victim,
+    noise: certify.Noise,
+    how: certify.Votes,
+    rows: Sequence[dict[str, Any]],
+    of: int,
+) -> dict[str, Any]:
+    method = type(noise).__name__.lower()
+    radii = sorted(float(row["radius"]) for row in rows)
+    return {
+        "victim": victim.name, "method": method, "noise": asdict(noise),  # type: ignore[call-overload]
+        "unit": "samples that may take any value" if method == "ablation" else "L2 norm, full scale 1",
+        "votes": asdict(how), "clips": len(rows), "chosen_from": of,
+        "right": sum(bool(row["right"]) for row in rows),
+        "abstained": sum(row["answer"] is None for row in rows),
+        "median_radius": radii[len(radii) // 2], "largest_radius": radii[-1],
+        "attacked": sum(bool(row["attacked"]) for row in rows),
+        "broken": sum(bool(row["broken"]) for row in rows),
+        "curve": certify.curve(rows),
+    }  # fmt: skip
