@@ -102,7 +102,9 @@ def test_attacks_inside_the_radius_never_succeed(noise):
             assert 0 < int((x_adv != x).sum()) <= found.radius
         else:
             assert 0.99 * found.radius <= float((x_adv - x).norm()) <= found.radius
-            assert (victim.weight @ x_adv) * (victim.weight @ x) > 0  # exactly: the smoothed is linear
+            assert (victim.weight @ x_adv) * (
+                victim.weight @ x
+            ) > 0  # exactly: the smoothed is linear
         broken += certify.certify(victim, noise, x_adv, Votes(votes=300, seed=seed)).answer not in (found.answer, -1)  # fmt: skip
     assert broken == 0
 

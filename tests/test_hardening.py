@@ -99,12 +99,12 @@ def test_a_stopped_hardening_resumes_bit_for_bit(plain, tmp_path, method):
 
 
 def test_a_hardened_victim_withstands_what_fools_the_plain_one(plain, tmp_path):
-    clips, attack = tones(range(9, 14)), PGD(budget=Budget(epsilon=0.06), steps=8)
+    clips, attack = tones(range(9, 14)), PGD(budget=Budget(epsilon=0.1), steps=8)
     before = hardening.judged(load_victim(plain), clips, attack)
     victim = load_victim(plain)
     hardening.harden(
         victim, tones(range(6)), tones(range(6, 9)),
-        schedule(steps=60, batch_size=8, evaluate_every=20), tmp_path, how=how("pgd", epsilon=0.06),
+        schedule(steps=60, batch_size=8, evaluate_every=20), tmp_path, how=how("pgd", epsilon=0.1),
     )  # fmt: skip
     after = hardening.judged(victim, clips, attack)
     assert before[0] == 1 and after[0] == 1  # both know the clean tones

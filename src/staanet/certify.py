@@ -158,8 +158,9 @@ class Smoothed(Victim):
             clip = waveforms[row, : time if lengths is None else int(lengths[row])]
             drawn = torch.Generator().manual_seed(self.seed)
             noisy = self.noise(clip.expand(self.draws, -1), drawn)
-            answers.append(self.base(noisy).softmax(dim=1).mean(dim=0))
-        return torch.stack(answers).clamp_min(1e-12).log()
+            sure = self.base(noisy).log_softmax(dim=1)  # in logarithms, where no gradient is lost
+            answers.append(sure.logsumexp(dim=0) - math.log(self.draws))
+        return torch.stack(answers)
 
 
 def share_at_least(hits: int, of: int, alpha: float) -> float:

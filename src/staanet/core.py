@@ -51,6 +51,8 @@ class Victim(nn.Module):
     """False for a black box: it answers, and raises where a gradient is asked for."""
     exact_gradient: bool = True
     """False where the gradient is that of a differentiable stand-in (BPDA)."""
+    may_abstain: bool = False
+    """Whether it has ``abstains(waveforms, lengths) -> [B]`` bool: a detector stands before it."""
     randomised: bool = False
     """Whether answers are drawn: an attacker follows their mean (EOT)."""
 
@@ -65,6 +67,10 @@ class Victim(nn.Module):
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         return self.logits(standardise(waveforms, lengths), lengths)
+
+    def abstains(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """``[B, T] -> [B]`` bool: which clips get no answer; none where ``may_abstain`` is False."""
+        return torch.zeros(len(waveforms), dtype=torch.bool, device=waveforms.device)
 
     def logits(self, standardised: Tensor, lengths: Tensor | None) -> Tensor:
         """``[B, T]`` standardised clips, zero beyond their ``lengths`` -> ``[B, K]``."""

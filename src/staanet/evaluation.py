@@ -138,6 +138,7 @@ def _rows(
                 "adversarial_probabilities": after.tolist(),
                 **measured,
                 **(_columns(scores[number - 1]) if scores is not None else {}),
+                **(_abstentions(target, heard[name]) if target.may_abstain else {}),
                 "seconds_audio": len(clip.adversarial) / clip.clean.sample_rate,
                 "sample_rate": clip.clean.sample_rate,
             }
@@ -189,6 +190,32 @@ def _probabilities(
     return clean, adversarial
 
 
+def _abstentions(target: Victim, clip: AdversarialClip) -> dict[str, bool]:
+    """Whether a victim with a detector answers the clip at all, before and after."""
+    x, _ = collate([clip.clean, replace(clip.clean, samples=clip.adversarial)], target)
+    with torch.inference_mode():
+        clean, adversarial = target.abstains(x).tolist()
+    return {"clean_abstained": clean, "adversarial_abstained": adversarial}
+
+
+def _told_apart(
+    rows: Sequence[Mapping[str, Any]], fooled: Any, speakers: Sequence[str]
+) -> dict[str, Any]:
+    """Of a target that may abstain: how often it does, and how often it is fooled and answers."""
+    if not rows or "adversarial_abstained" not in rows[0]:
+        return {}
+    silent_after = np.array([row["adversarial_abstained"] for row in rows])
+    silent_before = np.array([row["clean_abstained"] for row in rows])
+    unseen = np.asarray(fooled, dtype=bool) & ~silent_after
+    return {
+        "abstention": {
+            "clean": _estimate(metrics.rate(silent_before, speakers)),
+            "adversarial": _estimate(metrics.rate(silent_after, speakers)),
+            "fooling_rate_answered": _estimate(metrics.rate(unseen, speakers)),
+        }
+    }
+
+
 def _cell(one: AdversarialSet, target: Victim, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     before = np.array([row["clean_prediction"] for row in rows])
     after = np.array([row["adversarial_prediction"] for row in rows])
@@ -209,6 +236,7 @@ def _cell(one: AdversarialSet, target: Victim, rows: Sequence[Mapping[str, Any]]
         "count": len(rows),
         "speakers": len(set(speakers)),
         "fooling_rate": _estimate(metrics.rate(fooled, speakers)),
+        **_told_apart(rows, fooled, speakers),
         **_against_labels(labels, before, after, speakers, known),
         "mean": _means(rows),
         "mean_fooled": _means([row for row, hit in zip(rows, fooled, strict=True) if hit]),

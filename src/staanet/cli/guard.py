@@ -1,4 +1,4 @@
-"""Commands that guard a victim: harden, certify."""
+"""Commands that guard a victim: harden, detect, certify."""
 
 from __future__ import annotations
 
@@ -102,6 +102,66 @@ def harden(
             f"a step takes {told['cost']['times']:.1f} x a plain one -> {out}"
         )
     finish(card, quarantine, json_output=json_output)
+
+
+@command(
+    "detect",
+    "staanet detect emodb:data/emodb --victim runs/emodb/victims/emo18 --detector residual "
+    "--against runs/emodb/adversarial/staa__emo18 --aware 20 --out runs/emodb/victims/emo18-guarded",
+)
+def detect(
+    corpus: CorpusName,
+    victim: Annotated[Path, typer.Option(help="Folder of the victim to guard.")],
+    out: Annotated[Path, typer.Option(help="Victim folder to write, with ROC as CSV and PNG.")],
+    detector: Annotated[str, typer.Option(help="residual, disagreement or learned.")] = "residual",
+    false_alarm: Annotated[
+        float, typer.Option(help="Share of clean dev clips that may get no answer.")
+    ] = 0.05,
+    against: Annotated[
+        list[Path], typer.Option(metavar="ADVERSARIAL", help="Adversarial set; repeat for several.")
+    ] = [],  # noqa: B006
+    aware: Annotated[
+        int, typer.Option(min=0, help="Also attack so many test clips knowing the detector.")
+    ] = 0,
+    epsilon: Annotated[
+        float, typer.Option(help="Largest change of a sample, for learned and --aware.")
+    ] = 0.03,
+    max_density: Annotated[float, typer.Option(help="Largest share of samples changed.")] = 0.2,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of learned.")] = 200,
+    seed: Seed = 0,
+    protocol: Protocol = None,
+    device: Device = "cpu",
+    strict: Strict = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """A victim that abstains from suspicious clips: threshold from dev, ROC and rates per attack."""
+    from staanet import corpora, pipeline, storage, victims
+    from staanet.core import Budget
+
+    loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
+    inner = victims.load_victim(victim).to(device)
+    budget = Budget(epsilon=epsilon, max_density=max_density)
+    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+        told = pipeline.detect(
+            loaded, inner, victim, out, detector=detector, false_alarm=false_alarm, sets=against,
+            budget=budget, aware=aware, steps=steps, seed=seed, protocol=protocol,
+            quarantine=quarantine, progress=progress,
+        )  # fmt: skip
+        quarantine.save(out)
+    if not json_output:
+        if told["attacks"]:
+            show(table(
+                ["attack", "AUROC", "false alarms", "detected", "fooled", "fooled and undetected"],
+                [[a["attack"], f"{a['auroc']:.3f}",
+                  *(f"{100 * a[key]['value']:.1f} % of {a['count']}"
+                    for key in ("false_alarms", "detected", "fooled", "fooled_undetected"))]
+                 for a in told["attacks"]],
+            ))  # fmt: skip
+        if told["attacks"] and not told["adaptive"]:
+            show("\nnon-adaptive: no attack here knew the detector; add --aware 20")
+        show(f"\nabstains above {told['threshold']:.4g}, chosen on {told['chosen_on']} -> {out}")
+    finish(told, quarantine, json_output=json_output)
 
 
 @command(

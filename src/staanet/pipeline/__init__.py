@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from staanet.pipeline.crafting import Plan, SweepPlan, answers, attack, evaluate, plan_attack, sweep
 from staanet.pipeline.folders import Quarantine, load_clips
-from staanet.pipeline.guard import certified, harden
+from staanet.pipeline.guard import certified, detect, harden
 from staanet.pipeline.models import source_of, train_generator, train_uap, train_victim
 from staanet.pipeline.recipe import run
 
@@ -15,6 +15,7 @@ __all__ = [
     "answers",
     "attack",
     "certified",
+    "detect",
     "evaluate",
     "harden",
     "load_clips",

@@ -7,12 +7,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from staanet import certify, hardening, report, results, storage, training
+from staanet import certify, detection, hardening, report, results, storage, training
 from staanet.config import HardenRecipe
 from staanet.core import Budget, Clip, Corpus, Progress, Victim, silent
 from staanet.errors import InvalidInput
 from staanet.evaluation import machine, spread
 from staanet.generator import Generator, build_generator, save_generator
+from staanet.guards import Guarded, Learned, build_detector
 from staanet.pipeline.crafting import fingerprint_of
 from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
 from staanet.pipeline.models import named, quality
@@ -186,3 +187,66 @@ def _certificate(
         "broken": sum(bool(row["broken"]) for row in rows),
         "curve": certify.curve(rows),
     }  # fmt: skip
+
+
+def detect(
+    corpus: Corpus, victim: Victim, victim_spec: Path | str, out: Path, *, detector: str,
+    false_alarm: float = 0.05, sets: Sequence[Path] = (), budget: Budget, aware: int = 0,
+    steps: int = 200, seed: int = 0, protocol: str | None = None,
+    quarantine: Quarantine | None = None, progress: Progress = silent,
+) -> dict[str, Any]:  # fmt: skip
+    """A victim behind a detector, as the victim folder ``out``, its threshold chosen on dev.
+
+    Then, on each adversarial set of ``sets`` and on ``aware`` test clips attacked by who knows the
+    detector: ROC (``roc.csv``, ``roc.png``) and rates, which go into ``detector.json`` and come back.
+    ``learned`` is trained on the train part for ``steps`` steps under ``budget``.
+    """
+    made = build_detector(detector)
+    train, dev, test = corpus.split(seed, protocol)
+    inputs = {
+        "corpus": corpus.name, "split": train.split_hash, "seed": seed,
+        "victim": fingerprint(victim, victim_spec), "detector": detector, "false_alarm": false_alarm,
+        "budget": asdict(budget), "steps": steps if detector == "learned" else None,
+        **named(protocol),
+    }  # fmt: skip
+    put_aside = quarantine if quarantine is not None else Quarantine()
+    if is_done(out, "victim", inputs):
+        target = load_victim(out).to(victim.device)
+        assert isinstance(target, Guarded)
+    else:
+        tune = load_clips(dev, victim, put_aside, progress)
+        if isinstance(made, Learned):
+            training.seeded(seed)
+            made = Learned().to(victim.device)
+            schedule = training.Schedule(
+                steps=steps, batch_size=8, seconds=1.0, learning_rate=2e-3,
+                evaluate_every=max(1, min(50, steps // 4)), seed=seed, speed=0.0, noise_db=60.0,
+            )  # fmt: skip
+            clips = load_clips(train, victim, put_aside, progress)
+            detection.train_detector(
+                made, victim, clips, tune, schedule, out, budget=budget, progress=progress
+            )
+        target = detection.guarded(victim, made, tune, false_alarm=false_alarm)
+        target.save_pretrained(out, inputs=normal(inputs), machine=machine())
+        storage.discard_checkpoints(out / "checkpoint")
+    found = []
+    for folder in sets:
+        one = results.AdversarialSet.load(folder)
+        found.append(detection.told(f"{one.attack} from {one.source}", target, list(one)))
+    if aware:
+        chosen = spread(load_clips(test, target, put_aside, progress), aware)
+        clips_made = detection.aware_clips(target, chosen, budget, progress=progress)
+        found.append(detection.told("PGD that knows the detector", target, clips_made))
+    told = {
+        "victim": target.inner.name, "detector": detector, "threshold": target.threshold,
+        "false_alarm": false_alarm, "chosen_on": f"{len(dev)} dev clips", "attacks": found,
+        "adaptive": bool(aware),
+    }  # fmt: skip
+    storage.write_json(out / "detector.json", told)
+    if found:
+        rows = [{"attack": a["attack"], **point} for a in found for point in a["roc"]]
+        storage.write_text(
+            out / "roc.csv", results.table(["attack", "false_alarm", "detected"], rows)
+        )
+        report.draw_roc(out / "roc.png", told)
+    return told

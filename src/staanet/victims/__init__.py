@@ -10,6 +10,8 @@ from staanet import storage
 from staanet.core import Victim
 from staanet.defences import Defended, parse_defence
 from staanet.errors import InvalidInput, unknown_name
+from staanet.guards import build_detector
+from staanet.guards.guarded import read_guarded
 from staanet.victims.emo18 import Emo18
 from staanet.victims.external import CallableVictim, External, OnnxVictim, hugging_face
 from staanet.victims.ssl import Hubert, SelfSupervised, Wav2Vec2, WavLM
@@ -39,6 +41,7 @@ SCHEMES = {"hf": hugging_face, "onnx": OnnxVictim}
 """Models made elsewhere, by what stands before the colon of their name."""
 WRAPPERS: dict[str, Callable[[Path, Callable[[Path], Victim]], Victim]] = {
     "defended": partial(Defended.from_pretrained, parse=parse_defence),
+    "guarded": partial(read_guarded, build=build_detector),
 }
 """What reads a victim around a victim, given its folder and what reads the one inside."""
 
