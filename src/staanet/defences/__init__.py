@@ -6,19 +6,41 @@ from typing import Any
 
 from staanet.defences.base import Defence, Defended, straight_through
 from staanet.defences.base import parse as _parse
-from staanet.defences.transforms import Average, Bandpass, Lowpass, Median, Quantise
+from staanet.defences.repair import Repair
+from staanet.defences.transforms import (
+    Average,
+    Bandpass,
+    Gain,
+    Gsm,
+    Lowpass,
+    Median,
+    Mp3,
+    MuLaw,
+    Noise,
+    Opus,
+    Quantise,
+    Resample,
+)
 
 __all__ = [
-    "Average", "Bandpass", "DEFENCES", "Defence", "Defended", "Lowpass", "Median", "Quantise",
-    "parse_defence", "straight_through",
+    "Average", "Bandpass", "DEFENCES", "Defence", "Defended", "Gain", "Gsm", "Lowpass", "Median", "Mp3",
+    "MuLaw", "Noise", "Opus", "Quantise", "Repair", "Resample", "parse_defence", "straight_through",
 ]  # fmt: skip
 
 DEFENCES: dict[str, type[Any]] = {
     "average": Average,
     "bandpass": Bandpass,
+    "gain": Gain,
+    "gsm": Gsm,
     "lowpass": Lowpass,
     "median": Median,
+    "mp3": Mp3,
+    "mulaw": MuLaw,
+    "noise": Noise,
+    "opus": Opus,
     "quantise": Quantise,
+    "repair": Repair,
+    "resample": Resample,
 }
 
 

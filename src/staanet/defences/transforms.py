@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from staanet import audio
+from staanet.channels import Channel, parse_channel
 from staanet.core import valid
 from staanet.defences.base import Limits, Settings, straight_through
 from staanet.errors import InvalidInput
@@ -124,11 +126,139 @@ class Bandpass(Settings):
         return _filtered(x, lengths, _sinc(self.low_hz, self.high_hz, sample_rate))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resample(Settings):
+    """Down to ``hz`` and back: what lies above half of it is lost.
+
+    With filters that end below ``hz / 2`` nothing is folded back, and the way down and up is one
+    low-pass; it is computed as such, with an exact gradient, its edge as steep as soxr's.
+    """
+
+    name: ClassVar[str] = "resample"
+    limits: ClassVar[Limits] = {"hz": (1_000, 192_000)}
+    hz: int = 8_000
+
+    def __call__(
+        self, x: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None, *,
+        sample_rate: int = 16_000,
+    ) -> Tensor:  # fmt: skip
+        _require_below(self, self.hz / 2, sample_rate)
+        edge = 0.087 * self.hz / 2  # soxr's passband ends so far below half the rate
+        reach_s = 2.75 / edge  # half a Blackman window whose transition is as wide
+        return _filtered(x, lengths, _sinc(0, (self.hz - edge) / 2, sample_rate, reach_s))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise(Settings):
+    """White Gaussian noise ``snr_db`` below each clip's own energy, or of deviation ``sigma`` if given."""
+
+    name: ClassVar[str] = "noise"
+    randomised: ClassVar[bool] = True
+    limits: ClassVar[Limits] = {"snr_db": (-20, 90), "sigma": (0, 1)}
+    snr_db: float = 20.0
+    sigma: float | None = None
+
+    def __call__(
+        self, x: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None, *,
+        sample_rate: int = 16_000,
+    ) -> Tensor:  # fmt: skip
+        inside = _inside(x, lengths)
+        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        if self.sigma is not None:
+            level: Tensor | float = self.sigma
+        else:
+            count = x.shape[1] if lengths is None else lengths[:, None]
+            energy = inside.square().sum(dim=1, keepdim=True) / count
+            level = 10 ** (-self.snr_db / 20) * energy.clamp_min(1e-12).sqrt()
+        return _inside(inside + level * noise, lengths).clamp(-1, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain(Settings):
+    """Louder or softer by up to ``db``, drawn evenly in dB for each clip, cut at full scale."""
+
+    name: ClassVar[str] = "gain"
+    randomised: ClassVar[bool] = True
+    limits: ClassVar[Limits] = {"db": (0, 60)}
+    db: float = 6.0
+
+    def __call__(
+        self, x: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None, *,
+        sample_rate: int = 16_000,
+    ) -> Tensor:  # fmt: skip
+        drawn = torch.rand(len(x), 1, generator=generator, dtype=x.dtype).to(x.device)
+        return (_inside(x, lengths) * 10 ** ((2 * drawn - 1) * self.db / 20)).clamp(-1, 1)
+
+
+# ---------------------------------------------------------------- codecs
+
+
+class Codec(Settings):
+    """A codec in memory, as ``staanet.channels`` has it; the gradient is that of the identity."""
+
+    __slots__ = ()
+    exact: ClassVar[bool] = False
+
+    def problem(self) -> str:
+        self.channel()  # whether this machine has the codec is told at once
+        return ""
+
+    def channel(self) -> Channel:
+        """The channel of the same name and setting."""
+        return parse_channel(str(self))
+
+    def __call__(
+        self, x: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None, *,
+        sample_rate: int = 16_000,
+    ) -> Tensor:  # fmt: skip
+        channel, heard = self.channel(), torch.zeros_like(x)
+        for row, clip in enumerate(x.detach().cpu().numpy()):
+            length = x.shape[1] if lengths is None else int(lengths[row])
+            coded = channel(audio.snap(clip[:length]), sample_rate)
+            heard[row, :length] = torch.from_numpy(audio.to_float(coded)).to(heard)
+        return straight_through(x, heard)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mp3(Codec):
+    """MPEG layer III at a constant ``kbps``."""
+
+    name: ClassVar[str] = "mp3"
+    limits: ClassVar[Limits] = {"kbps": (8, 320)}
+    kbps: int = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opus(Codec):
+    """Opus at about ``kbps``; 24 is a good voice call."""
+
+    name: ClassVar[str] = "opus"
+    limits: ClassVar[Limits] = {"kbps": (6, 256)}
+    kbps: int = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gsm(Codec):
+    """A call by GSM 06.10: 13 kbit/s at 8 kHz."""
+
+    name: ClassVar[str] = "gsm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MuLaw(Codec):
+    """8 bits a sample by mu-law (ITU-T G.711)."""
+
+    name: ClassVar[str] = "mulaw"
+
+
+# ---------------------------------------------------------------- helpers
+
+
 def _even(width: int) -> str:
     return "" if width % 2 else f"width is {width}: an even window has no middle"
 
 
-def _require_below(defence: Settings, hz: int, sample_rate: int) -> None:
+def _require_below(defence: Settings, hz: float, sample_rate: int) -> None:
     if hz >= sample_rate / 2:
         raise InvalidInput(
             f"defence {defence} keeps all: audio at {sample_rate} Hz ends at {sample_rate // 2} Hz",
