@@ -142,6 +142,36 @@ class HardenRecipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecipe:
+    """What a model is tried with in an audit (``staanet audit``)."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    epsilons: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.01, 0.03)
+    densities: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.05, 0.2)
+    clips: Count = 48
+    """Test clips, spread over labels and speakers."""
+    query_clips: Annotated[int, Field(ge=0)] = 8
+    """So many are also attacked by asking the model itself, without gradients."""
+    queries: Count = 500
+    surrogates: tuple[str, ...] = ("emo18", "zhao19")
+    """Networks that are trained as the attacker's own models, where no sources are given."""
+    surrogate_steps: Count = 400
+    generator_steps: Count = 300
+    batch_size: Count = 8
+    seconds: Positive = 1.5
+    channels: tuple[str, ...] = ("mp3:32", "mulaw", "resample:8000")
+    defences: tuple[str, ...] = ("median:3", "lowpass:3000", "quantise:8")
+    defended_clips: Count = 24
+    """Clips on which each defence meets an attacker who knows it."""
+
+    def __post_init__(self) -> None:
+        for name in ("epsilons", "densities"):
+            values = getattr(self, name)
+            if len({*values}) < len(values):
+                raise InvalidInput(f"{name} names a value twice", remedy="Name each once")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SweepRecipe:
     """Success against budget, for some of the recipe's attacks: epsilons at the largest density, and
     densities at the largest epsilon."""

@@ -1,13 +1,17 @@
-"""Commands that guard a victim: harden, detect, certify."""
+"""Commands that guard a victim: harden, detect, certify, audit."""
 
 from __future__ import annotations
 
+import contextlib
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from staanet.cli.shell import (
+    CHECK_FAILED,
     Bars,
     CorpusName,
     Debug,
@@ -20,6 +24,7 @@ from staanet.cli.shell import (
     finish,
     inputs_of,
     made_folder,
+    numbers,
     show,
     table,
 )
@@ -231,4 +236,84 @@ def certify(
             f"\n{told['abstained']} of {told['clips']} clips got no answer; attacks inside the radius: "
             f"{told['broken']} of {told['attacked']} succeeded -> {out}"
         )
+    finish(told, quarantine, json_output=json_output)
+
+
+@command(
+    "audit",
+    "staanet audit --victim onnx:model.onnx --corpus emodb:data/emodb --out audit --fail-above 0.3",
+)
+def audit(
+    victim: Annotated[
+        str, typer.Option(help="The model: a victim folder, hf:NAME-OR-FOLDER or onnx:FILE.")
+    ],
+    corpus: Annotated[str, typer.Option(metavar="KIND:PATH", help="Labelled speech to try it on.")],
+    out: Annotated[Path, typer.Option(help="Folder for audit.json, audit.html and the evidence.")],
+    fail_above: Annotated[
+        float | None, typer.Option(help="Exit code 1 where the worst fooling rate is above this.")
+    ] = None,
+    source: Annotated[
+        list[str],
+        typer.Option(
+            help="Trained model that stands for the attacker's own; repeat for several "
+            "[default: emo18 and zhao19 are trained]."
+        ),
+    ] = [],  # noqa: B006
+    surrogate: Annotated[
+        list[str], typer.Option(help="Network to train as the attacker's own; repeat for several.")
+    ] = ["emo18", "zhao19"],  # noqa: B006
+    epsilon: Annotated[str, typer.Option(help="Comma-separated.")] = "0.01,0.03",
+    density: Annotated[str, typer.Option(help="Comma-separated.")] = "0.05,0.2",
+    clips: Annotated[int, typer.Option(min=1, help="Test clips, spread over labels.")] = 48,
+    query_clips: Annotated[
+        int, typer.Option(min=0, help="Of these, attacked by asking the model itself.")
+    ] = 8,
+    queries: Annotated[int, typer.Option(min=1, help="Questions per such clip.")] = 500,
+    surrogate_steps: Annotated[int, typer.Option(min=1)] = 400,
+    generator_steps: Annotated[int, typer.Option(min=1)] = 300,
+    channel: Annotated[
+        list[str], typer.Option(metavar="NAME[:SETTING]", help="Also after this channel.")
+    ] = ["mp3:32", "mulaw", "resample:8000"],  # noqa: B006
+    defence: Annotated[
+        list[str], typer.Option(metavar="NAME[:SETTING]", help="Also behind this defence.")
+    ] = ["median:3", "lowpass:3000", "quantise:8"],  # noqa: B006
+    seed: Seed = 0,
+    protocol: Protocol = None,
+    device: Device = "cpu",
+    strict: Strict = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """How robust is this model, to whom, and what helps? Verdict in words and JSON; resumable.
+
+    Exit code 1 where the worst fooling rate is above --fail-above.
+    """
+    from staanet import config, corpora, pipeline, storage, victims
+
+    recipe = config.checked(
+        config.AuditRecipe,
+        {
+            "epsilons": numbers("--epsilon", epsilon), "densities": numbers("--density", density),
+            "clips": clips, "query_clips": query_clips, "queries": queries, "surrogates": surrogate,
+            "surrogate_steps": surrogate_steps, "generator_steps": generator_steps,
+            "channels": channel, "defences": defence,
+        },
+        where="audit",
+    )  # fmt: skip
+    judged, loaded = victims.load_victim(victim).to(device), corpora.load_corpus(corpus)
+    quarantine = pipeline.Quarantine(strict)
+    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+        told = pipeline.audit(
+            judged, victim, loaded, out, recipe=recipe, sources=source, fail_above=fail_above,
+            command=shlex.join(["staanet", *sys.argv[1:]]), seed=seed, protocol=protocol,
+            device=device, quarantine=quarantine, progress=progress,
+        )  # fmt: skip
+    if not json_output:
+        for sentence in told["verdict"]:
+            show(sentence)
+        show(f"\n-> {out / 'audit.html'}")
+    if told["passed"] is False:
+        with contextlib.suppress(typer.Exit):  # its own code, whatever was put aside
+            finish(told, quarantine, json_output=json_output)
+        raise typer.Exit(CHECK_FAILED)
     finish(told, quarantine, json_output=json_output)

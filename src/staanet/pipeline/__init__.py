@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from staanet.pipeline.audit import audit
 from staanet.pipeline.crafting import Plan, SweepPlan, answers, attack, evaluate, plan_attack, sweep
 from staanet.pipeline.folders import Quarantine, load_clips
 from staanet.pipeline.guard import certified, detect, harden
@@ -14,6 +15,7 @@ __all__ = [
     "SweepPlan",
     "answers",
     "attack",
+    "audit",
     "certified",
     "detect",
     "evaluate",

@@ -64,7 +64,7 @@ def run(
     recipe = replace(recipe, victims={n: settled(n, one) for n, one in recipe.victims.items()})
     with storage.FolderLock(out):
         _claim(recipe, out)
-        journal = _Timed(storage.Journal(out / "journal.jsonl"))
+        journal = Timed(storage.Journal(out / "journal.jsonl"))
         quarantine = Quarantine(strict)
         corpus = journal("corpus", lambda: _corpus(recipe, out, progress))
         victims = {
@@ -219,7 +219,7 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str = "") -> 
 
 
 @dataclass(frozen=True)
-class _Timed:
+class Timed:
     """Runs a stage and notes in the run's journal how long it worked."""
 
     journal: storage.Journal

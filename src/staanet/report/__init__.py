@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from staanet.report.page import ClipView
     from staanet.report.story import Headline
 
-__all__ = ["build", "draw_certificate", "draw_roc", "draw_sweep"]
+__all__ = ["audit_pages", "audit_words", "build", "draw_certificate", "draw_roc", "draw_sweep"]
 
 
 def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
@@ -68,6 +68,21 @@ def draw_sweep(folder: Path, source: str) -> None:
     from staanet.report import sweeps
 
     sweeps.write(folder, sweeps.tables_of(folder, source))
+
+
+def audit_pages(out: Path, told: Mapping[str, Any]) -> None:
+    """Write ``audit.md`` and ``audit.html`` of what an audit found into ``out``."""
+    from staanet.report import audit
+
+    storage.write_text(out / "audit.md", audit.markdown(told))
+    storage.write_text(out / "audit.html", audit.page(told))
+
+
+def audit_words(told: Mapping[str, Any]) -> list[str]:
+    """The verdict of an audit in plain sentences."""
+    from staanet.report import audit
+
+    return audit.verdict(told)
 
 
 def draw_certificate(path: Path, told: Mapping[str, Any]) -> None:
