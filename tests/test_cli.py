@@ -26,6 +26,10 @@ COMMANDS = [
     "evaluate",
     "sweep",
     "export",
+    "harden",
+    "detect",
+    "certify",
+    "audit",
     "report",
     "selfcheck",
 ]

@@ -18,10 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from staanet import metrics, training
-from staanet.attacks import PGD, collate, craft_batch
-from staanet.core import Budget, Clip, Progress, Untargeted, Victim, silent
+from staanet.attacks import PGD, Staa, collate, craft_batch
+from staanet.core import Attack, Budget, Clip, Goal, Progress, Untargeted, Victim, silent
+from staanet.defences.detectors import Detector, Learned
+from staanet.defences.guarded import Guarded, Undetected
 from staanet.errors import InvalidInput
-from staanet.guards import Detector, Guarded, Learned, Undetected
+from staanet.generator import Generator, Perturbation
+from staanet.objectives import Objective, SparsityController, Terms
 from staanet.results import AdversarialClip
 
 
@@ -142,7 +145,7 @@ class AwarePGD:
     seed: int = 0
 
     def __call__(
-        self, source: Victim, x: Tensor, goal: Untargeted, lengths: Tensor | None = None
+        self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
         if not isinstance(source, Guarded):
             raise InvalidInput(f"{source.name} has no detector", remedy="Give a guarded victim")
@@ -151,15 +154,66 @@ class AwarePGD:
 
 
 def aware_clips(
-    target: Guarded, clips: Sequence[Clip], budget: Budget, *, steps: int = 40,
-    progress: Progress = silent,
-) -> list[AdversarialClip]:  # fmt: skip
+    target: Guarded, clips: Sequence[Clip], attack: Attack, *, progress: Progress = silent
+) -> list[AdversarialClip]:
     """What an attacker makes of clips who knows the detector, on the 16-bit grid."""
-    attack, made = AwarePGD(budget=budget, steps=steps), []
+    made: list[AdversarialClip] = []
     for number, clip in enumerate(clips, start=1):
-        made += craft_batch(attack, target, [clip])  # type: ignore[arg-type]
+        made += craft_batch(attack, target, [clip])
         progress(f"attack {target.name} knowing the detector", number, len(clips), "")
     return made
+
+
+# ---------------------------------------------------------------- a generator that knows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwareObjective(Objective):
+    """STAA-Net's, its adversarial term also above zero where the victim would abstain."""
+
+    def terms(self, goal: Goal, logits: Tensor, change: Perturbation, binary: Tensor) -> Terms:
+        return Objective.terms(self, Undetected(goal.label), logits, change, binary)
+
+
+@dataclass
+class AwareTask(training.GeneratorTask):
+    """A generator against victim and detector at once, judged by answers that it changed unseen.
+
+    ``source`` is the aware view of a guarded victim.
+    """
+
+    def evaluate(self) -> tuple[float, dict[str, float]]:
+        attack = Staa(generator=self.module.eval(), budget=self.budget)
+        hits = []
+        with torch.inference_mode():
+            for clip in self.dev:
+                x, _ = collate([clip], self.source)
+                goal = Undetected(int(self.source(x)[:, :-1].argmax()))
+                hits.append(float(goal.achieved(self.source(attack(self.source, x, goal)))))
+        return float(np.mean(hits)), {"dev_fooled_undetected": float(np.mean(hits))}
+
+
+def aware_generator(
+    generator: Generator, target: Guarded, train: Sequence[Clip], dev: Sequence[Clip],
+    schedule: training.Schedule, folder: Path, *, budget: Budget, progress: Progress = silent,
+) -> training.History:  # fmt: skip
+    """Train ``generator`` in place against a guarded victim, knowing its detector; resumable."""
+    if not target.differentiable:
+        raise InvalidInput(f"{target.name} is a black box", remedy="Leave the generator out")
+    density = 1.0 if budget.max_density is None else budget.max_density
+    task = AwareTask(
+        generator, target.aware(), training.Crops(train, schedule), dev, budget, AwareObjective(),
+        SparsityController(target=density, warmup=schedule.steps // 10),
+    )  # fmt: skip
+    history = training.fit(
+        task,
+        schedule,
+        folder,
+        what=f"train a generator that knows {target.name}",
+        progress=progress,
+    )
+    generator.requires_grad_(False).eval()
+    return history
 
 
 # ---------------------------------------------------------------- the learned one

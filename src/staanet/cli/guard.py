@@ -128,6 +128,9 @@ def detect(
     aware: Annotated[
         int, typer.Option(min=0, help="Also attack so many test clips knowing the detector.")
     ] = 0,
+    generator_steps: Annotated[
+        int, typer.Option(min=0, help="Also train a STAA-Net through the detector, so many steps.")
+    ] = 0,
     epsilon: Annotated[
         float, typer.Option(help="Largest change of a sample, for learned and --aware.")
     ] = 0.03,
@@ -150,7 +153,7 @@ def detect(
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         told = pipeline.detect(
             loaded, inner, victim, out, detector=detector, false_alarm=false_alarm, sets=against,
-            budget=budget, aware=aware, steps=steps, seed=seed, protocol=protocol,
+            budget=budget, aware=aware, generator_steps=generator_steps, steps=steps, seed=seed, protocol=protocol,
             quarantine=quarantine, progress=progress,
         )  # fmt: skip
         quarantine.save(out)

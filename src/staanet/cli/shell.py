@@ -224,7 +224,20 @@ def findings(summary: Mapping[str, Any]) -> str:
         ])  # fmt: skip
     head = ["attack", "source", *(f"fools {t}" for t in targets), "density", "SNR dB", "s/clip"]
     flags = "".join(f"\nwarning: {flag}" for flag in summary["flags"])
-    return table(head, rows) + _after_channels(summary) + _sounds(summary) + flags
+    apart = _abstentions(plain)
+    return table(head, rows) + apart + _after_channels(summary) + _sounds(summary) + flags
+
+
+def _abstentions(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Of targets with a detector: how often they abstain, and are fooled and answer."""
+    rows = [
+        [c["attack"], c["source"], c["target"],
+         *(percent(c["abstention"][key]["value"])
+           for key in ("clean", "adversarial", "fooling_rate_answered"))]
+        for c in cells if "abstention" in c
+    ]  # fmt: skip
+    head = ["attack", "source", "target", "abstains: clean", "attacked", "fooled and answered"]
+    return f"\n\n{table(head, rows)}" if rows else ""
 
 
 def _after_channels(summary: Mapping[str, Any]) -> str:

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from staanet import certify, detection, hardening, report, results, storage, training
+from staanet.attacks import Staa
 from staanet.config import HardenRecipe
 from staanet.core import Budget, Clip, Corpus, Progress, Victim, silent
+from staanet.defences.detectors import Learned, build_detector
+from staanet.defences.guarded import Guarded
 from staanet.errors import InvalidInput
 from staanet.evaluation import machine, spread
 from staanet.generator import Generator, build_generator, save_generator
-from staanet.guards import Guarded, Learned, build_detector
 from staanet.pipeline.crafting import fingerprint_of
 from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
-from staanet.pipeline.models import named, quality
+from staanet.pipeline.models import named, quality_of
 from staanet.victims import fingerprint, load_victim
 from staanet.victims.external import External
 from staanet.warm_start import mirror_of, network_of
@@ -57,7 +59,7 @@ def harden(
         return load_victim(out).to(victim.device)
     put_aside = quarantine if quarantine is not None else Quarantine()
     clips = [load_clips(part, victim, put_aside, progress) for part in (train, dev, test)]
-    before = quality(victim, clips[2])
+    before = quality_of(victim, clips[2])
     training.seeded(seed)
     generator = _beside(victim, how.budget) if how.method == "staa" else None
     history, cost = hardening.harden(
@@ -71,7 +73,7 @@ def harden(
         )  # fmt: skip
     plain, victim.name = victim.name, f"{victim.name}+{recipe.method}"
     found = {f"{part}_{key}": value for part, own in (("dev", clips[1]), ("test", clips[2]))
-             for key, value in quality(victim, own).items()}  # fmt: skip
+             for key, value in quality_of(victim, own).items()}  # fmt: skip
     victim.save_pretrained(
         out, inputs=normal(inputs), best_step=history.best_step, epochs=len(history.rows),
         machine=machine(), **found,
@@ -192,13 +194,14 @@ def _certificate(
 def detect(
     corpus: Corpus, victim: Victim, victim_spec: Path | str, out: Path, *, detector: str,
     false_alarm: float = 0.05, sets: Sequence[Path] = (), budget: Budget, aware: int = 0,
-    steps: int = 200, seed: int = 0, protocol: str | None = None,
+    generator_steps: int = 0, steps: int = 200, seed: int = 0, protocol: str | None = None,
     quarantine: Quarantine | None = None, progress: Progress = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """A victim behind a detector, as the victim folder ``out``, its threshold chosen on dev.
 
     Then, on each adversarial set of ``sets`` and on ``aware`` test clips attacked by who knows the
-    detector: ROC (``roc.csv``, ``roc.png``) and rates, which go into ``detector.json`` and come back.
+    detector (with ``generator_steps`` also on all of them by a STAA-Net trained through it): ROC
+    (``roc.csv``, ``roc.png``) and rates, which go into ``detector.json`` and come back.
     ``learned`` is trained on the train part for ``steps`` steps under ``budget``.
     """
     made = build_detector(detector)
@@ -235,12 +238,28 @@ def detect(
         found.append(detection.told(f"{one.attack} from {one.source}", target, list(one)))
     if aware:
         chosen = spread(load_clips(test, target, put_aside, progress), aware)
-        clips_made = detection.aware_clips(target, chosen, budget, progress=progress)
-        found.append(detection.told("PGD that knows the detector", target, clips_made))
+        attack = detection.AwarePGD(budget=budget)
+        made_of = detection.aware_clips(target, chosen, attack, progress=progress)
+        found.append(detection.told("PGD that knows the detector", target, made_of))
+    if generator_steps:
+        generator = _beside(target.inner, budget)
+        schedule = training.Schedule(
+            steps=generator_steps, batch_size=8, seconds=1.5, learning_rate=3e-4, seed=seed,
+            evaluate_every=max(1, min(100, generator_steps // 2)),
+        )  # fmt: skip
+        parts = [load_clips(part, target, put_aside, progress) for part in (train, dev, test)]
+        detection.aware_generator(
+            generator, target, parts[0], spread(parts[1], 48), schedule, out / "generator",
+            budget=budget, progress=progress,
+        )  # fmt: skip
+        knowing = Staa(generator=generator, budget=budget)
+        made_of = detection.aware_clips(target, parts[2], knowing, progress=progress)
+        found.append(detection.told("STAA-Net that knows the detector", target, made_of))
+        storage.discard_checkpoints(out / "generator" / "checkpoint")
     told = {
         "victim": target.inner.name, "detector": detector, "threshold": target.threshold,
         "false_alarm": false_alarm, "chosen_on": f"{len(dev)} dev clips", "attacks": found,
-        "adaptive": bool(aware),
+        "adaptive": bool(aware or generator_steps),
     }  # fmt: skip
     storage.write_json(out / "detector.json", told)
     if found:

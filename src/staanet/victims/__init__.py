@@ -9,9 +9,9 @@ from pathlib import Path
 from staanet import storage
 from staanet.core import Victim
 from staanet.defences import Defended, parse_defence
+from staanet.defences.detectors import build_detector
+from staanet.defences.guarded import read_guarded
 from staanet.errors import InvalidInput, unknown_name
-from staanet.guards import build_detector
-from staanet.guards.guarded import read_guarded
 from staanet.victims.emo18 import Emo18
 from staanet.victims.external import CallableVictim, External, OnnxVictim, hugging_face
 from staanet.victims.ssl import Hubert, SelfSupervised, Wav2Vec2, WavLM

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from staanet import storage
 from staanet.core import Victim, standardise
 from staanet.errors import InvalidInput, printable
 from staanet.victims import hub
@@ -173,6 +174,12 @@ class OnnxVictim(BlackBox):
                 remedy="Export it for waveforms, [batch, time] or [batch, 1, time]",
             )  # fmt: skip
         self.eval()
+
+    def fingerprint(self) -> str:
+        """Of the file and its card: torch sees no weights of it."""
+        parts = (self.path, self.path.with_name(f"{self.path.name}.toml"))
+        told = "".join(storage.sha256(part) for part in parts)
+        return hashlib.sha256(told.encode()).hexdigest()
 
     def ask(self, waveforms: Floats) -> Any:
         if self.card.standardise:

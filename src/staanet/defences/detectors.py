@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from staanet.core import Victim
-from staanet.defences import Average, Defence, Lowpass, Median, Quantise
+from staanet.defences.base import Defence
+from staanet.defences.transforms import Average, Lowpass, Median, Quantise
+from staanet.errors import unknown_name
 
 ORDER = 8
 """Samples on each side that predict one."""
@@ -128,3 +130,23 @@ def _frames(values: Tensor, rate: int) -> Tensor:
     """Whole stretches of a clip, ``[T] -> [N, F]``; a clip shorter than one is one."""
     size = min(len(values), max(1, round(FRAME_S * rate)))
     return values[: len(values) // size * size].view(-1, size)
+
+
+DETECTORS: dict[str, type[Detector]] = {
+    "disagreement": Disagreement,
+    "learned": Learned,
+    "residual": Residual,
+}
+"""``residual``: what does not fit its neighbours; ``disagreement``: answers that change when the clip
+is squeezed; ``learned``: a small network on residuals."""
+
+
+def build_detector(name: str) -> Detector:
+    """A detector by its registry name; ``learned`` with weights from torch's global generator.
+
+    >>> build_detector("residual").name
+    'residual'
+    """
+    if name not in DETECTORS:
+        raise unknown_name("detector", name, DETECTORS)
+    return DETECTORS[name]()

@@ -14,9 +14,10 @@ from conftest import RATE, tone
 from staanet import audio, detection, storage, training
 from staanet.attacks import Random, craft_batch
 from staanet.core import Budget, Untargeted
+from staanet.defences.detectors import DETECTORS, Learned, build_detector, residuals
+from staanet.defences.guarded import Guarded, Undetected
 from staanet.errors import InvalidInput
 from staanet.evaluation import transfer_matrix
-from staanet.guards import DETECTORS, Guarded, Learned, Undetected, build_detector, residuals
 from staanet.results import AdversarialSet
 from staanet.victims import build_victim, load_victim
 from test_cli import staanet
@@ -210,7 +211,7 @@ def test_to_be_undetected_is_to_be_another_answer_that_is_given():
 def test_who_knows_the_detector_is_seen_less(victim):
     some, budget = clips(3), Budget(epsilon=0.03, max_density=0.2)
     target = detection.guarded(victim, build_detector("residual"), clips(10, 20), false_alarm=0.1)
-    made = detection.aware_clips(target, some, budget, steps=15)
+    made = detection.aware_clips(target, some, detection.AwarePGD(budget=budget, steps=15))
     blind = attacked(victim, budget, some)
 
     def score(pairs):
@@ -288,10 +289,10 @@ def test_the_command_guards_judges_and_says_what_is_not_adaptive(world, tmp_path
     done = staanet(*given, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "non-adaptive" in done.stdout and "AUROC" in done.stdout
-    again = staanet(*given, "--aware", 1, "--json", cwd=tmp_path)
+    again = staanet(*given, "--aware", 1, "--generator-steps", 2, "--json", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     told = json.loads(again.stdout)
-    assert told["adaptive"] and len(told["attacks"]) == 2
+    assert told["adaptive"] and len(told["attacks"]) == 3
     rows = list(csv.DictReader((tmp_path / "g" / "roc.csv").open()))
     assert {row["attack"] for row in rows} == {a["attack"] for a in told["attacks"]}
     assert (tmp_path / "g" / "roc.png").read_bytes().startswith(b"\x89PNG")

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from staanet import storage
 from staanet.core import Untargeted, Victim
+from staanet.defences.detectors import Detector
 from staanet.errors import InvalidInput
-from staanet.guards.detectors import Detector
 
 INNER, DETECTOR = "inner", "detector"
 
