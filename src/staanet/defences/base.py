@@ -244,6 +244,13 @@ class Defended(Victim):
         other.pinned = pinned
         return other.train(self.training)
 
+    def sealed(self) -> str:
+        """The sha256 of its tensors: of the inner victim's and of the chain's description."""
+        digest = hashlib.sha256(json.dumps(self.settings(), sort_keys=True).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
     def settings(self) -> dict[str, Any]:
         return {"chain": [str(one) for one in self.chain], "seed": self.seed}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from staanet.pipeline.audit import audit
 from staanet.pipeline.crafting import Plan, SweepPlan, answers, attack, evaluate, plan_attack, sweep
+from staanet.pipeline.defences import adapt, defend
 from staanet.pipeline.folders import Quarantine, load_clips
 from staanet.pipeline.guard import certified, detect, harden
 from staanet.pipeline.models import source_of, train_generator, train_uap, train_victim
@@ -13,11 +14,13 @@ __all__ = [
     "Plan",
     "Quarantine",
     "SweepPlan",
+    "adapt",
     "answers",
     "attack",
     "audit",
     "certified",
     "detect",
+    "defend",
     "evaluate",
     "harden",
     "load_clips",

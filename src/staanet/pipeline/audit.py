@@ -33,8 +33,6 @@ TRANSFERRED = {"staa": "staa", "pgd-sparse": "pgd", "mi-fgsm": "mi_fgsm", "rando
 SCHEMA = 1
 ATTEMPTS = 3
 """How many of the strongest sets each defence meets unchanged."""
-DRAWS = 8
-"""Of a randomised defence, whose mean an attacker follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,10 +282,7 @@ class _Room:
         )["cells"]
         by_name = {source.victim.name: source for source in sources}
         best = by_name[strongest[0][1]]
-        known: Victim = Defended(best.victim, target.chain)
-        if known.randomised:
-            assert isinstance(known, Defended)
-            known = known.expected(DRAWS)
+        known = Defended(best.victim, target.chain)
         epsilon, density = max(self.recipe.epsilons), max(self.recipe.densities)
         recipe = AttackRecipe(
             attack="pgd", epsilon=epsilon, max_density=density,

@@ -108,7 +108,7 @@ def _schedule(recipe: VictimRecipe | GeneratorRecipe, seed: int) -> training.Sch
 
 
 def quality_of(victim: Victim, clips: Sequence[Clip]) -> dict[str, float]:
-    """UAR and accuracy on labelled clips."""
+    """Recall and accuracy of a victim on labelled clips."""
     answers = [victim.labels[i] for i in training.predict(victim, clips).argmax(axis=1)]
     truth = [clip.label or "" for clip in clips]
     same = [a == b for a, b in zip(truth, answers, strict=True)]
