@@ -177,7 +177,13 @@ def test_a_stopped_learned_detector_resumes_bit_for_bit(victim, tmp_path):
 def test_a_learned_detector_learns(victim, tmp_path):
     training.seeded(0)
     schedule = training.Schedule(
-        steps=40, batch_size=2, seconds=0.3, learning_rate=1e-2, evaluate_every=20, noise_db=60.0
+        steps=40,
+        batch_size=4,
+        seconds=0.3,
+        learning_rate=5e-3,
+        evaluate_every=20,
+        noise_db=60.0,
+        speed=0.0,
     )
     history = detection.train_detector(
         Learned(8), victim, clips(6), clips(6, 10), schedule, tmp_path,

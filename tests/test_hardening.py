@@ -233,7 +233,7 @@ def test_the_command_writes_a_victim_like_any_other(world, plain, tmp_path, meth
     assert (tmp_path / "hard" / "model.safetensors").stat().st_mtime_ns == weights
     if method == "staa":
         made = staanet("attack", f"folder:{world / 'tones'}", "--generator", "hard/generator",
-                       "--source", "hard", "--out", "a", cwd=tmp_path)  # fmt: skip
+                       "--out", "a", cwd=tmp_path)  # fmt: skip
         assert made.returncode == 0, made.stderr
     else:
         other = staanet(*given, "--epsilon", 0.01, cwd=tmp_path)

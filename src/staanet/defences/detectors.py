@@ -103,7 +103,7 @@ class Disagreement(Detector):
 
 
 class Learned(Detector):
-    """Three strided convolutions on compressed residuals, their mean and maximum over time, a logit."""
+    """Three strided convolutions on the sizes of residuals; mean, largest and least over time; a logit."""
 
     name = "learned"
 
@@ -114,15 +114,15 @@ class Learned(Detector):
             nn.Conv1d(features, features, 8, stride=4, padding=2), nn.ReLU(),
             nn.Conv1d(features, features, 8, stride=4, padding=2), nn.ReLU(),
         )  # fmt: skip
-        self.head = nn.Linear(2 * features, 1)
+        self.head = nn.Linear(3 * features, 1)
 
     def score(self, victim: Victim, clip: Tensor) -> Tensor:
         level = clip.square().mean().add(1e-12).sqrt()
-        errors = residuals(clip) / level
-        compressed = errors.sign() * torch.log1p(100 * errors.abs())  # quiet ones count too
-        short = max(0, 128 - len(compressed))
-        found = self.layers(nn.functional.pad(compressed, (0, short))[None, None])[0]
-        logit: Tensor = self.head(torch.cat([found.mean(dim=1), found.amax(dim=1)]))[0]
+        sizes = (residuals(clip) / level).abs().add(1e-3).log10() + 2  # -1 to about 2: quiet counts
+        short = max(0, 128 - len(sizes))
+        found = self.layers(nn.functional.pad(sizes, (0, short))[None, None])[0]
+        told = torch.cat([found.mean(dim=1), found.amax(dim=1), found.amin(dim=1)])
+        logit: Tensor = self.head(told)[0]
         return logit
 
 

@@ -15,7 +15,7 @@ from staanet.defences.detectors import Learned, build_detector
 from staanet.defences.guarded import Guarded
 from staanet.errors import InvalidInput
 from staanet.evaluation import machine, spread
-from staanet.generator import Generator, build_generator, save_generator
+from staanet.generator import Generator, build_generator, load_generator, save_generator
 from staanet.pipeline.crafting import fingerprint_of
 from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
 from staanet.pipeline.models import named, quality_of
@@ -66,11 +66,8 @@ def harden(
         victim, clips[0], clips[1], _schedule(recipe, seed), out, how=how, generator=generator,
         progress=progress,
     )  # fmt: skip
-    if generator is not None:
-        save_generator(
-            generator.requires_grad_(False).eval(), out / "generator", source=victim.name,
-            source_folder="..", epsilon=recipe.epsilon, max_density=how.budget.max_density,
-        )  # fmt: skip
+    if generator is not None:  # before the card that says done; its source's sha256 follows
+        _keep(generator, out, victim, how.budget)
     plain, victim.name = victim.name, f"{victim.name}+{recipe.method}"
     found = {f"{part}_{key}": value for part, own in (("dev", clips[1]), ("test", clips[2]))
              for key, value in quality_of(victim, own).items()}  # fmt: skip
@@ -83,8 +80,21 @@ def harden(
             "dev_score": history.best_score, "history": history.rows[-1],
         },
     )  # fmt: skip
+    if generator is not None:
+        _keep(generator, out, victim, how.budget, str(storage.read_card(out, "victim")["sha256"]))
     storage.discard_checkpoints(out / "checkpoint")
     return victim
+
+
+def _keep(
+    generator: Generator, out: Path, source: Victim, budget: Budget, sha256: str = "", **card: Any
+) -> None:
+    """A generator inside the folder of the victim that it attacks."""
+    save_generator(
+        generator.requires_grad_(False).eval(), out / "generator", source=source.name,
+        source_folder="..", source_sha256=sha256, epsilon=budget.epsilon,
+        max_density=budget.max_density, **card,
+    )  # fmt: skip
 
 
 def _hardening(recipe: HardenRecipe) -> hardening.Hardening:
@@ -242,20 +252,13 @@ def detect(
         made_of = detection.aware_clips(target, chosen, attack, progress=progress)
         found.append(detection.told("PGD that knows the detector", target, made_of))
     if generator_steps:
-        generator = _beside(target.inner, budget)
-        schedule = training.Schedule(
-            steps=generator_steps, batch_size=8, seconds=1.5, learning_rate=3e-4, seed=seed,
-            evaluate_every=max(1, min(100, generator_steps // 2)),
-        )  # fmt: skip
-        parts = [load_clips(part, target, put_aside, progress) for part in (train, dev, test)]
-        detection.aware_generator(
-            generator, target, parts[0], spread(parts[1], 48), schedule, out / "generator",
-            budget=budget, progress=progress,
-        )  # fmt: skip
+        generator = _knowing(
+            target, [train, dev], out, budget, generator_steps, seed, put_aside, progress
+        )
         knowing = Staa(generator=generator, budget=budget)
-        made_of = detection.aware_clips(target, parts[2], knowing, progress=progress)
+        clips = load_clips(test, target, put_aside, progress)
+        made_of = detection.aware_clips(target, clips, knowing, progress=progress)
         found.append(detection.told("STAA-Net that knows the detector", target, made_of))
-        storage.discard_checkpoints(out / "generator" / "checkpoint")
     told = {
         "victim": target.inner.name, "detector": detector, "threshold": target.threshold,
         "false_alarm": false_alarm, "chosen_on": f"{len(dev)} dev clips", "attacks": found,
@@ -269,3 +272,28 @@ def detect(
         )
         report.draw_roc(out / "roc.png", told)
     return told
+
+
+def _knowing(
+    target: Guarded, parts: Sequence[Corpus], out: Path, budget: Budget, steps: int, seed: int,
+    put_aside: Quarantine, progress: Progress,
+) -> Generator:  # fmt: skip
+    """The STAA-Net trained through a detector, in ``out/generator``."""
+    sha256 = str(storage.read_card(out, "victim")["sha256"])
+    inputs = {"source": sha256, "steps": steps, "seed": seed, "budget": asdict(budget)}
+    if is_done(out / "generator", "generator", inputs):
+        return load_generator(out / "generator").to(target.device)
+    training.seeded(seed)
+    generator = _beside(target.inner, budget)
+    schedule = training.Schedule(
+        steps=steps, batch_size=8, seconds=1.5, learning_rate=3e-4, seed=seed,
+        evaluate_every=max(1, min(100, steps // 2)),
+    )  # fmt: skip
+    train, dev = (load_clips(part, target, put_aside, progress) for part in parts)
+    detection.aware_generator(
+        generator, target, train, spread(dev, 48), schedule, out / "generator", budget=budget,
+        progress=progress,
+    )  # fmt: skip
+    _keep(generator, out, target, budget, sha256, inputs=normal(inputs))
+    storage.discard_checkpoints(out / "generator" / "checkpoint")
+    return generator
