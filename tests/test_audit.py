@@ -111,6 +111,7 @@ def test_a_model_with_gradients_is_attacked_through_them_too(world):
     assert {s["name"]: s["white_box"] for s in told["sources"]} == {
         "source-zhao19": False, "zhao19": True,
     }  # fmt: skip
+    assert any("may have heard the test speakers" in flag for flag in told["flags"])
     # the source is the victim under another name: transfer is white box here
     assert told["attackers"]["transfer"]["fooling_rate"] == told["attackers"]["white_box"]["fooling_rate"]  # fmt: skip
 
@@ -152,7 +153,7 @@ def facts(worst, noise, adaptive, limit):
 
 
 @pytest.mark.parametrize("worst, noise, adaptive, limit, begins, holds, lacks", [
-    (0.8, 0.1, 0.7, 0.3, "FAILED", "none of them halves", "Noise alone"),
+    (0.8, 0.1, 0.7, 0.3, "FAILED", "none halves", "Noise alone"),
     (0.2, 0.15, 0.05, 0.3, "Passed", "it halves the worst rate", "FAILED"),
     (0.2, 0.15, 0.05, None, "Unattacked", "Noise alone does more than half", "Passed"),
 ])  # fmt: skip

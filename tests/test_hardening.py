@@ -139,7 +139,7 @@ def test_twins_keep_the_budget_and_the_rest_of_training_is_as_it_was(plain, meth
     if method in ("pgd", "sparse_pgd", "staa", "trades"):
         assert float((twins - x).abs().max()) <= 0.02 + 1e-6
         density = float(((twins != x).sum(dim=1) / x.shape[1]).max())
-        assert density <= (0.3 if method in hardening.SPARSE else 1.0)
+        assert density <= (0.3 if method in hardening.SPARSE else 1.0) + 1e-6
     loss, _ = task.loss(0)
     loss.backward()
     assert all(torch.isfinite(w.grad).all() for w in task.module.parameters() if w.grad is not None)
@@ -225,7 +225,7 @@ def test_the_command_writes_a_victim_like_any_other(world, plain, tmp_path, meth
     assert card["hardened"]["cost"]["times"] > 1 and card["hardened"]["from"] == "zhao19"
     assert card["hardened"]["budget"]["max_density"] == 0.2
     victim = load_victim(tmp_path / "hard")
-    assert victim.name == f"zhao19+{method}" and not (tmp_path / "hard" / "checkpoint").exists()
+    assert victim.name == f"zhao19+{method}" and not list((tmp_path / "hard").glob("checkpoint/*"))
     x = torch.randn(1, 4000)
     assert not torch.equal(victim(x), load_victim(plain)(x))
     weights = (tmp_path / "hard" / "model.safetensors").stat().st_mtime_ns

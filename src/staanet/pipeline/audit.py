@@ -104,7 +104,8 @@ def audit(
         "sources": [{"name": s.victim.name, "white_box": s.white_box} for s in made_from],
         "recipe": asdict(recipe), "seed": seed, "fail_above": fail_above,
         "seconds": journal.seconds(), "machine": machine(),
-        "quarantined": put_aside.rows, "flags": summary["flags"],
+        "quarantined": put_aside.rows,
+        "flags": [*summary["flags"], *_unsure(given, test.split_hash)],
         **_found(summary["cells"], victim, defended, recipe),
     }  # fmt: skip
     told = normal(told)
@@ -130,6 +131,18 @@ def _given(spec: str, victim: Victim, device: str) -> Source:
     if source.name == victim.name:  # a cell would take one for the other
         source.name = f"source-{source.name}"
     return Source(source, spec)
+
+
+def _unsure(sources: Sequence[Source], split_hash: str) -> Iterator[str]:
+    """Given sources of which it is not known that they have not met a test speaker."""
+    for source in sources:
+        place = Path(source.spec) / storage.CARD
+        card = storage.read_card(Path(source.spec), "victim") if place.is_file() else {}
+        if (card.get("inputs") or {}).get("split") != split_hash:
+            yield (
+                f"{source.victim.name} was not trained on this split: it may have heard the test "
+                "speakers, which flatters the attacks crafted on it"
+            )
 
 
 def _claim(out: Path, inputs: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from staanet.report.words import percent
 
 Row = Mapping[str, Any]
 ATTACKERS = {
-    "noise": "noise of the same budget, which is nobody's attack",
+    "noise": "noise of the same budget (nobody's attack)",
     "transfer": "an attacker who has never met the model and trains its own",
     "queries": "an attacker who may ask the model and sees its scores",
     "white_box": "an attacker who has the model itself",
@@ -31,7 +31,7 @@ def verdict(told: Row) -> list[str]:
     said.append(
         f"Unattacked, {told['victim']['name']} reaches a UAR of {percent(recall)} on "
         f"{told['corpus']['clips']} of {told['corpus']['of']} test clips by {told['corpus']['speakers']} "
-        "speakers that no source was trained on."
+        "speakers. Whether it heard them in training is not known here; if it did, it is flattered."
     )
     said.append(
         f"At worst {_rate(worst)} of its answers change: {worst['title']}, crafted on {worst['source']}"
@@ -45,7 +45,7 @@ def verdict(told: Row) -> list[str]:
             "Noise alone does more than half of what the worst attack does: much of this is a model that "
             "is easily disturbed, not an attack that is clever."
         )
-    said += [_least(told["budgets"])] if told["budgets"] else []
+    said += [_least(told["budgets"])] if len(told["budgets"]) > 1 else []
     for row in told["channels"]:
         said.append(f"After {row['channel']} the worst attack still changes {_rate(row)}.")
     said += _of_defences(told)
@@ -91,8 +91,8 @@ def _of_defences(told: Row) -> list[str]:
         left = max(best["adaptive"]["fooling_rate"], best["static"]["fooling_rate"] or 0.0)
         helps = left < 0.5 * told["worst"]["fooling_rate"]
         said.append(
-            f"Of these {best['defence']} leaves the least, {percent(left)}: "
-            + ("it halves the worst rate." if helps else "none of them halves the worst rate.")
+            f"Of the defences tried, {best['defence']} leaves the least, {percent(left)}: "
+            + ("it halves the worst rate." if helps else "none halves the worst rate.")
         )
     return said
 
