@@ -73,13 +73,17 @@ def threshold_at(clean: ArrayLike, false_alarm: float) -> float:
     return float(scores[len(scores) - 1 - allowed])
 
 
-def suspicions(detector: Detector, victim: Victim, clips: Sequence[Clip]) -> NDArray[np.float64]:
+def suspicions(
+    detector: Detector, victim: Victim, clips: Sequence[Clip], *, what: str = "suspicions",
+    progress: Progress = silent,
+) -> NDArray[np.float64]:  # fmt: skip
     """Each clip's suspicion, alone, ``[N]``."""
     found = []
     with torch.inference_mode():
-        for clip in clips:
+        for number, clip in enumerate(clips, start=1):
             x, _ = collate([clip], victim)
             found.append(float(detector(victim, x)[0]))
+            progress(what, number, len(clips), "")
     return np.array(found)
 
 
@@ -96,16 +100,21 @@ def guarded(
     )  # fmt: skip
 
 
-def told(attack: str, target: Guarded, clips: Sequence[AdversarialClip]) -> dict[str, Any]:
+def told(
+    attack: str, target: Guarded, clips: Sequence[AdversarialClip], progress: Progress = silent
+) -> dict[str, Any]:
     """ROC, AUROC and what the chosen threshold does to pairs of one attack, with intervals.
 
     ``fooled`` counts changed answers as if there were no detector, ``fooled_undetected`` those that
     the victim gave rather than abstained.
     """
     detector, inner = target.detector, target.inner
-    clean = suspicions(detector, inner, [clip.clean for clip in clips])
+    what = f"look for {attack}"
+    clean = suspicions(
+        detector, inner, [c.clean for c in clips], what=f"{what}: clean", progress=progress
+    )
     twins = [replace(clip.clean, samples=clip.adversarial) for clip in clips]
-    attacked = suspicions(detector, inner, twins)
+    attacked = suspicions(detector, inner, twins, what=what, progress=progress)
     speakers = [clip.clean.speaker for clip in clips]
     changed = np.array([
         bool(_answer(inner, a.clean) != _answer(inner, b)) for a, b in zip(clips, twins, strict=True)

@@ -55,7 +55,8 @@ def residuals(clip: Tensor, order: int = ORDER) -> Tensor:
     time = clip.shape[0]
     order = min(order, max(1, (time - 1) // 2))
     x = clip.double()
-    power = torch.fft.rfft(x, 2 * time).abs().square()
+    padded = 1 << (time + 2 * order).bit_length()  # a fast length, and nothing wraps around
+    power = torch.fft.rfft(x, padded).abs().square()
     r = torch.fft.irfft(power)[: 2 * order + 1]
     k = torch.arange(1, order + 1, device=clip.device)
     matrix = r[(k[:, None] - k).abs()] + r[k[:, None] + k]

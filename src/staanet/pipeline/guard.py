@@ -245,12 +245,12 @@ def detect(
     found = []
     for folder in sets:
         one = results.AdversarialSet.load(folder)
-        found.append(detection.told(f"{one.attack} from {one.source}", target, list(one)))
+        found.append(detection.told(f"{one.attack} from {one.source}", target, list(one), progress))
     if aware:
         chosen = spread(load_clips(test, target, put_aside, progress), aware)
         attack = detection.AwarePGD(budget=budget)
         made_of = detection.aware_clips(target, chosen, attack, progress=progress)
-        found.append(detection.told("PGD that knows the detector", target, made_of))
+        found.append(detection.told("PGD that knows the detector", target, made_of, progress))
     if generator_steps:
         generator = _knowing(
             target, [train, dev], out, budget, generator_steps, seed, put_aside, progress
@@ -258,7 +258,7 @@ def detect(
         knowing = Staa(generator=generator, budget=budget)
         clips = load_clips(test, target, put_aside, progress)
         made_of = detection.aware_clips(target, clips, knowing, progress=progress)
-        found.append(detection.told("STAA-Net that knows the detector", target, made_of))
+        found.append(detection.told("STAA-Net that knows the detector", target, made_of, progress))
     told = {
         "victim": target.inner.name, "detector": detector, "threshold": target.threshold,
         "false_alarm": false_alarm, "chosen_on": f"{len(dev)} dev clips", "attacks": found,
