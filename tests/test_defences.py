@@ -12,7 +12,7 @@ import torch
 
 from conftest import RATE, TINY_RECIPE, LinearVictim, clip, real_speech, tone
 from staanet import audio, config, pipeline, probes, storage
-from staanet.attacks import PGD, craft_batch
+from staanet.attacks import ATTACKS, PGD, craft, craft_batch
 from staanet.attacks.gradient import margin_gradient
 from staanet.channels import parse_channel
 from staanet.core import Budget, Clip, Untargeted
@@ -274,6 +274,33 @@ def test_a_changed_chain_or_inner_victim_is_refused(tmp_path):
     with pytest.raises(InvalidInput) as error:
         load_victim(tmp_path / "w")
     assert "sha256" in str(error.value)
+
+
+def test_a_black_box_is_defended_with_its_copy_inside_and_attacked_by_queries(tmp_path):
+    pytest.importorskip("onnx", reason="the extra onnx is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    from staanet.victims.export import export_onnx
+
+    export_onnx(network(), tmp_path / "m.onnx")
+    box = load_victim(f"onnx:{tmp_path / 'm.onnx'}")
+    made = pipeline.defend(box, f"onnx:{tmp_path / 'm.onnx'}", ["median:3"], tmp_path / "d")
+    (tmp_path / "m.onnx").unlink()
+    again = load_victim(tmp_path / "d")
+    x = speechlike(8000)[0]
+    assert torch.equal(made(x), again(x)) and not again.differentiable
+    with pytest.raises(InvalidInput) as error:
+        again(x.requires_grad_())
+    assert "black box" in str(error.value)
+    static = craft(ATTACKS["random"](budget=Budget(epsilon=0.03)), again.inner, [clip(0.2)])
+    static.save(tmp_path / "static")
+    found = pipeline.adapt(
+        [tmp_path / "static"], [again], tmp_path / "a", quarantine=pipeline.Quarantine()
+    )
+    assert [place.name for place in found] == ["sparse_rs__m+median"]
+    with (tmp_path / "d" / "inner" / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(InvalidInput):
+        load_victim(tmp_path / "d")
 
 
 @pytest.mark.parametrize("name", NAMES)
