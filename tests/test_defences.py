@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from conftest import RATE, TINY_RECIPE, LinearVictim, clip, real_speech, tone
-from staanet import audio, config, pipeline, probes, storage
+from staanet import audio, config, pipeline, probes, selfcheck, storage
 from staanet.attacks import ATTACKS, PGD, craft, craft_batch
 from staanet.attacks.gradient import margin_gradient
 from staanet.channels import parse_channel
@@ -420,6 +420,7 @@ def test_defend_attack_and_evaluate_through_the_command_line(world, tmp_path):
         "evaluate", "static", "--target", "d", "--out", "s", "--static-only", cwd=tmp_path
     )
     assert done.returncode == 0 and "non-adaptive" in done.stdout, done.stderr
+    assert ", static" in done.stdout
     wrong = staanet(
         "defend", "--victim", world / "emo18", "--with", "medain", "--out", "w", cwd=tmp_path
     )
@@ -481,6 +482,18 @@ def test_a_finished_run_with_defences_is_skipped_and_a_generator_finds_its_sourc
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("model.safetensors")}
     source = pipeline.source_of(folder / "generators" / "emo18+median")
     assert source.name == "emo18+median"
+
+
+def test_the_self_check_tries_defended_victims_too(run):
+    folder, _, _ = run
+    found = {(c.name, c.subject): c for c in selfcheck.selfcheck(folder, clips=4)}
+    for name in ("emo18+median", "emo18+noisy"):
+        assert found["gradients", name].verdict == "pass", found["gradients", name]
+        assert found["deterministic", name].verdict == "pass"
+        assert ("huge_epsilon", name) in found and ("white_box_wins", name) in found
+    assert found["split", ""].verdict == "pass", found["split", ""]
+    assert found["white_box_marks", ""].verdict == "pass", found["white_box_marks", ""]
+    assert found["rates", ""].verdict == "pass"
 
 
 @pytest.mark.parametrize(
