@@ -269,6 +269,8 @@ def test_a_matrix_counts_abstentions_apart(victim):
         == 0
     )
     assert matrix.cell("random", "zhao19", "never")["abstention"]["fooling_rate_answered"] == plain["fooling_rate"]  # fmt: skip
+    flagged = [f.split(":")[0] for f in matrix.summary["flags"] if "knew its detector" in f]
+    assert sorted(flagged) == ["always", "half", "never"]
     json.dumps(matrix.summary, allow_nan=False)
 
 

@@ -105,7 +105,7 @@ def transfer_matrix(
         "cells": cells,
         "machine": machine(),
         "quarantined": [item for one in sets for item in one.card.get("quarantined", [])],
-        "flags": [*_flags(cells), *_non_adaptive(cells)],
+        "flags": [*_flags(cells), *_non_adaptive(cells), *_unaware(cells)],
     }
     if listen:
         summary["sets"] = sounds
@@ -336,6 +336,15 @@ def _non_adaptive(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 f"{name}: non-adaptive: no attack here knew the defence, so that this says nothing of "
                 "an attacker who does"
             )
+
+
+def _unaware(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Targets with a detector: a source's answers do not tell an attacker when it abstains."""
+    for name in dict.fromkeys(cell["target"] for cell in cells if "abstention" in cell):
+        yield (
+            f"{name}: non-adaptive: no attack here knew its detector; staanet detect --aware makes one "
+            "that does"
+        )
 
 
 def machine() -> str:

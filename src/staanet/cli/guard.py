@@ -116,7 +116,9 @@ def harden(
 )
 def detect(
     corpus: CorpusName,
-    victim: Annotated[Path, typer.Option(help="Folder of the victim to guard.")],
+    victim: Annotated[
+        str, typer.Option(help="Victim to guard: a folder, hf:NAME-OR-FOLDER or onnx:FILE.")
+    ],
     out: Annotated[Path, typer.Option(help="Victim folder to write, with ROC as CSV and PNG.")],
     detector: Annotated[str, typer.Option(help="residual, disagreement or learned.")] = "residual",
     false_alarm: Annotated[
