@@ -19,7 +19,7 @@ from staanet import report, storage
 from staanet.channels import parse_channel
 from staanet.config import AttackRecipe, AuditRecipe, GeneratorRecipe, VictimRecipe
 from staanet.core import NO_CHANNEL, Clip, Corpus, Progress, Victim, silent
-from staanet.defences import Defended, parse_defence
+from staanet.defences import Defence, Defended, parse_defence
 from staanet.errors import InvalidInput
 from staanet.evaluation import machine, spread
 from staanet.pipeline.crafting import attack, evaluate, plan_attack
@@ -58,14 +58,16 @@ def audit(
     ``InvalidInput`` where a setting is wrong, before anything is trained, or where ``out`` holds
     another audit.
     """
-    for name in recipe.channels:
-        parse_channel(name)
-    chains = [parse_defence(text) for text in recipe.defences]
-    if fail_above is not None and not 0 <= fail_above <= 1:
-        raise InvalidInput(f"--fail-above is {fail_above}", remedy="Give a share in [0, 1]")
+    chains = _checked(recipe, fail_above)
     sha256 = fingerprint(victim, victim_spec)
     test = corpus.split(seed, protocol)[2]
     given = [_given(spec, victim, device) for spec in sources]
+    names = [source.victim.name for source in given]
+    if len({*names}) < len(names):
+        raise InvalidInput(
+            f"two sources are called {max(names, key=names.count)}",
+            remedy="Give each source once, under a name of its own",
+        )
     _claim(out, {
         "victim": sha256, "corpus": corpus.name, "split": test.split_hash, "seed": seed,
         "recipe": asdict(recipe), "sources": [fingerprint(s.victim, s.spec) for s in given],
@@ -81,19 +83,14 @@ def audit(
     clips = spread(usable, recipe.clips)
     if not clips:
         raise InvalidInput("no test clip can be used", where=corpus.name, remedy="Give more clips")
-    sets: list[Path] = []
-    for source in made_from:
-        sets += room.crafted(source, clips, len(usable))
-    asked: list[Path] = []
-    if recipe.query_clips:
-        asked = room.asked(victim, spread(clips, recipe.query_clips), len(usable))
+    sets = [place for source in made_from for place in room.crafted(source, clips, len(usable))]
+    asked = room.asked(victim, spread(clips, recipe.query_clips), len(usable))
     summary = room.judged(sets + asked, [victim], out / "results", sha256, channels=recipe.channels)
-    defended = []
-    for text, chain in zip(recipe.defences, chains, strict=True):
-        strongest = _strongest(summary["cells"], sets)
-        defended.append(
-            room.defended(text, Defended(victim, [chain]), made_from, strongest, clips, sha256)
-        )
+    strongest = _strongest(summary["cells"], sets)
+    defended = [
+        room.defended(text, Defended(victim, [chain]), made_from, strongest, clips, sha256)
+        for text, chain in chains.items()
+    ]
     told = {
         "schema": SCHEMA,
         "victim": {"name": victim.name, "spec": str(victim_spec), "sha256": sha256,
@@ -103,14 +100,26 @@ def audit(
                    "split_hash": test.split_hash},
         "sources": [{"name": s.victim.name, "white_box": s.white_box} for s in made_from],
         "recipe": asdict(recipe), "seed": seed, "fail_above": fail_above,
-        "seconds": journal.seconds(), "machine": machine(),
-        "quarantined": put_aside.rows,
+        "seconds": journal.seconds(), "machine": machine(), "quarantined": put_aside.rows,
         "flags": [*summary["flags"], *_unsure(given, test.split_hash)],
-        **_found(summary["cells"], victim, defended, recipe),
+        **_found(summary["cells"], defended, recipe),
     }  # fmt: skip
-    told = normal(told)
-    told |= _verdict(told, out, command)
     put_aside.save(out)
+    return _written(normal(told), out, command)
+
+
+def _checked(recipe: AuditRecipe, fail_above: float | None) -> dict[str, Defence]:
+    """What each defence's text means; ``InvalidInput`` where anything is mistyped."""
+    for name in recipe.channels:
+        parse_channel(name)
+    if fail_above is not None and not 0 <= fail_above <= 1:
+        raise InvalidInput(f"--fail-above is {fail_above}", remedy="Give a share in [0, 1]")
+    return {text: parse_defence(text) for text in recipe.defences}
+
+
+def _written(told: dict[str, Any], out: Path, command: str) -> dict[str, Any]:
+    """With the verdict, as JSON, Markdown and HTML."""
+    told |= _verdict(told, out, command)
     storage.write_json(out / "audit.json", told)
     report.audit_pages(out, told)
     return told
@@ -244,6 +253,8 @@ class _Room:
 
     def asked(self, victim: Victim, clips: Sequence[Clip], of: int) -> list[Path]:
         """A few clips attacked by asking the audited model alone, at the largest budget."""
+        if not clips:
+            return []
         epsilon, density = max(self.recipe.epsilons), max(self.recipe.densities)
         key = f"sparse-rs-e{epsilon:g}-d{density:g}"
         recipe = AttackRecipe(
@@ -349,7 +360,7 @@ def _strongest(cells: Sequence[Mapping[str, Any]], sets: Sequence[Path]) -> list
 
 
 def _found(
-    cells: Sequence[Mapping[str, Any]], victim: Victim, defended: Sequence[Mapping[str, Any]],
+    cells: Sequence[Mapping[str, Any]], defended: Sequence[Mapping[str, Any]],
     recipe: AuditRecipe,
 ) -> dict[str, Any]:  # fmt: skip
     plain = [c for c in cells if c["channel"] == NO_CHANNEL]
