@@ -12,7 +12,7 @@ from scipy import stats
 
 from conftest import RATE, tone
 from staanet import audio, detection, storage, training
-from staanet.attacks import Random, craft_batch
+from staanet.attacks import PGD, Random, craft_batch
 from staanet.core import Budget, Untargeted
 from staanet.defences.detectors import DETECTORS, Learned, build_detector, residuals
 from staanet.defences.guarded import Guarded, Undetected
@@ -226,6 +226,23 @@ def test_who_knows_the_detector_is_seen_less(victim):
 
     assert score(made) < score(blind)
     assert all(budget.violations(p.clean.samples, p.adversarial) == [] for p in made)
+
+
+def test_an_attack_on_loud_stretches_leaves_the_quiet_ones_alone(victim):
+    x = torch.stack([c.waveform for c in clips(2)])
+    lengths = torch.tensor([x.shape[1], 5000])
+    x[1, 5000:] = 0
+    loud = detection.Loud(victim, x, lengths, quiet=0.3)
+    budget = Budget(epsilon=0.03, max_density=0.2)
+    x_adv = PGD(budget=budget, steps=3)(
+        loud, x, Untargeted(victim(x, lengths).argmax(dim=1)), lengths
+    )
+    assert torch.equal(x_adv[~loud.mask], x[~loud.mask]) and not torch.equal(x_adv, x)
+    share = 1 - float(loud.mask[0].float().mean())
+    assert 0.3 <= share < 0.4 and not loud.mask[1, 5000:].any()
+    detector = build_detector("residual")
+    blind = torch.where(loud.mask, x_adv, x)
+    assert torch.equal(detector(victim, x_adv, lengths), detector(victim, blind, lengths))
 
 
 @pytest.mark.parametrize("name", sorted(DETECTORS))

@@ -20,7 +20,7 @@ from torch import Tensor
 from staanet import metrics, training
 from staanet.attacks import PGD, Staa, collate, craft_batch
 from staanet.core import Attack, Budget, Clip, Goal, Progress, Untargeted, Victim, silent
-from staanet.defences.detectors import Detector, Learned
+from staanet.defences.detectors import FRAME_S, Detector, Learned
 from staanet.defences.guarded import Guarded, Undetected
 from staanet.errors import InvalidInput
 from staanet.generator import Generator, Perturbation
@@ -146,11 +146,14 @@ def _told(estimate: metrics.Estimate) -> dict[str, Any]:
 class AwarePGD:
     """PGD against victim and detector at once: another answer, given rather than abstained from.
 
-    ``source`` is the guarded victim; the labels of the goal are its own answers.
+    ``source`` is the guarded victim; the labels of the goal are its own answers. Where following the
+    detector's gradient fails, PGD is tried that leaves the softest ``quiet`` of a clip untouched, which
+    is what ``residual`` looks at.
     """
 
     budget: Budget = Budget(epsilon=0.03, max_density=0.2)
     steps: int = 40
+    quiet: float = 0.3
     seed: int = 0
 
     def __call__(
@@ -159,7 +162,40 @@ class AwarePGD:
         if not isinstance(source, Guarded):
             raise InvalidInput(f"{source.name} has no detector", remedy="Give a guarded victim")
         own = PGD(budget=self.budget, steps=self.steps, seed=self.seed, relative_step=0.1)
-        return own(source.aware(), x, Undetected(goal.label), lengths)
+        aware, wanted = source.aware(), Undetected(goal.label)
+        through = own(aware, x, wanted, lengths)
+        loud = own(Loud(source, x, lengths, quiet=self.quiet), x, goal, lengths)
+        with torch.inference_mode():
+            failed = ~wanted.achieved(aware(through, lengths))
+            instead = failed & wanted.achieved(aware(loud, lengths))
+        return torch.where(instead[:, None], loud, through)
+
+
+class Loud(Victim):
+    """A victim whose clips ``x [B, T]`` may change in loud stretches alone: ``quiet`` of each clip's 20 ms
+    stretches, the softest, are as they were, and a detector that looks at those sees nothing."""
+
+    architecture = "loud"
+
+    def __init__(self, inner: Victim, x: Tensor, lengths: Tensor | None, *, quiet: float) -> None:
+        super().__init__(name=inner.name, labels=inner.labels, sample_rate=inner.sample_rate)
+        self.inner, self.x = inner, x
+        self.mask = torch.zeros_like(x, dtype=torch.bool)
+        size = max(1, round(FRAME_S * inner.sample_rate))
+        for row in range(len(x)):
+            length = x.shape[1] if lengths is None else int(lengths[row])
+            energy = F.pad(x[row, :length], (0, -length % size)).view(-1, size).square().sum(dim=1)
+            loud = energy > energy.quantile(quiet)
+            self.mask[row, :length] = loud.repeat_interleave(size)[:length]
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        return self.inner.device
+
+    def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
+        answer: Tensor = self.inner(torch.where(self.mask, waveforms, self.x), lengths)
+        return answer
 
 
 def aware_clips(
