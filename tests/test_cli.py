@@ -25,7 +25,12 @@ COMMANDS = [
     "attack",
     "evaluate",
     "sweep",
+    "defend",
     "export",
+    "harden",
+    "detect",
+    "certify",
+    "audit",
     "report",
     "selfcheck",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from staanet.pipeline.audit import audit
 from staanet.pipeline.crafting import (
     Plan,
     SweepPlan,
@@ -12,8 +13,10 @@ from staanet.pipeline.crafting import (
     plan_attack,
     sweep,
 )
+from staanet.pipeline.defences import adapt, defend
 from staanet.pipeline.distil import distil
 from staanet.pipeline.folders import Quarantine, load_clips, normal
+from staanet.pipeline.guard import certified, detect, harden
 from staanet.pipeline.models import source_of, train_generator, train_uap, train_victim
 from staanet.pipeline.recipe import run
 
@@ -21,11 +24,17 @@ __all__ = [
     "Plan",
     "Quarantine",
     "SweepPlan",
+    "adapt",
     "aim",
     "answers",
     "attack",
+    "audit",
+    "certified",
+    "detect",
+    "defend",
     "distil",
     "evaluate",
+    "harden",
     "load_clips",
     "normal",
     "plan_attack",

@@ -85,6 +85,7 @@ def render(
         "matrix": tables.matrix(run),
         "effects": tables.effects(run),
         "channels": tables.channels(run),
+        "defences": tables.defences(run),
         "sounds": tables.sounds(run),
         "groups": [
             tables.by_group(run, lead.cell, g) for lead in leads for g in ("label", "speaker")
