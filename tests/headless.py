@@ -70,13 +70,12 @@ class Page:
             raise AssertionError(json.dumps(told["exceptionDetails"])[:2000])
         return told["result"].get("value")
 
-    def wait(self, script: str, seconds: float = 90) -> Any:
-        """The expression's value once it is true."""
+    def wait(self, script: str, seconds: float = 90) -> None:
+        """Until the expression is true."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            found = self.run(script)
-            if found:
-                return found
+            if self.run(f"Boolean({script})"):
+                return
             time.sleep(0.3)
         raise AssertionError(f"never true: {script}; the page complained of {self.errors}")
 
@@ -174,7 +173,9 @@ class Browser:
 def browser() -> Iterator[Browser]:
     """A browser with a profile of its own, which goes with it."""
     chromium()
-    with tempfile.TemporaryDirectory(prefix="staanet-browser-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="staanet-browser-", ignore_cleanup_errors=True
+    ) as folder:
         one = Browser(Path(folder))
         try:
             yield one

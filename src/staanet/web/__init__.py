@@ -89,7 +89,7 @@ def _run(
         server = uvicorn.Server(
             uvicorn.Config(
                 guarded, log_level="critical", access_log=False, server_header=False,
-                lifespan="off", ws="none", timeout_graceful_shutdown=2, timeout_keep_alive=5,
+                lifespan="on", ws="none", timeout_graceful_shutdown=2, timeout_keep_alive=5,
             )
         )  # fmt: skip
         shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host

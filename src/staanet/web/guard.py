@@ -40,9 +40,12 @@ WRITES = ("/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/reset", "
           "/gradio_api/call/")  # fmt: skip
 FILE = "/gradio_api/file="
 UPLOAD = "/gradio_api/upload"
+MANIFEST = "/manifest.json"
+"""Browsers fetch it without cookies; it says no more than the page's title."""
 JSON_BYTES = 256 * 1024
 POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    # gradio builds the functions that render its HTML components from text, hence unsafe-eval
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; "
     "connect-src 'self' data: blob:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; "
     "form-action 'self'; frame-ancestors 'none'"
@@ -70,8 +73,10 @@ class Guard:
         self.uploads, self.recent = 0, deque[float]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
         if scope["type"] != "http":
-            return  # a websocket is closed by returning; there is no lifespan to take part in
+            return  # which closes a websocket
         started = False
 
         async def sending(message: Message) -> None:
@@ -97,7 +102,7 @@ class Guard:
             cookie = f"{self.cookie}={self.token}; Path=/; HttpOnly; SameSite=Lax"
             await _answer(send, 303, "", {"location": "/", "set-cookie": cookie})
             return
-        if _cookies(headers).get(self.cookie) != self.token:
+        if path != MANIFEST and _cookies(headers).get(self.cookie) != self.token:
             raise Refused(403, "Open the address that staanet serve has printed, with its token")
         if method != "POST":
             await self.app(scope, receive, send)

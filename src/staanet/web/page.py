@@ -71,7 +71,7 @@ def blocks(workshop: Workshop, limits: Limits) -> gr.Blocks:
             with gr.Column(scale=2, min_width=300):
                 clip = gr.Audio(
                     label=f"Clip (WAV or FLAC, up to {limits.seconds:g} s)", elem_id="clip",
-                    sources=["microphone", "upload"], type="filepath", buttons=[], editable=True,
+                    sources=["upload", "microphone"], type="filepath", buttons=[], editable=True,
                 )  # fmt: skip
                 example = gr.Dropdown(
                     list(workshop.shelf.examples), value=None, label="Or an example",
