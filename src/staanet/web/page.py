@@ -26,12 +26,14 @@ STYLE = """
   gap: 1rem 2rem; }
 .staanet-answers table { width: 100%; border-collapse: collapse; font-size: .9rem; }
 .staanet-answers caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
-.staanet-answers th, .staanet-answers td { text-align: left; font-weight: 400; padding: .12rem .4rem .12rem 0; border: 0; }
+.staanet-answers :is(table, tr, thead, tbody) { border: 0 !important; }
+.staanet-answers th, .staanet-answers td { text-align: left; font-weight: 400; padding: .12rem .4rem .12rem 0 !important; border: 0 !important; }
 .staanet-answers td.figure { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .staanet-answers i { display: block; height: .42rem; min-width: 1px; background: #8a8a87; }
 .staanet-answers i.after { background: #d55e00; margin-top: 1px; }
 .staanet-answers mark { background: none; color: inherit; border-bottom: 3px solid #d55e00; }
-.staanet-figure img { width: 100%; height: auto; background: #fff; border-radius: 4px; }
+.staanet-figure { overflow-x: auto; }
+.staanet-figure img { width: 100%; min-width: 34rem; height: auto; background: #fff; border-radius: 4px; }
 .staanet-said { font-size: 1.15rem; line-height: 1.4; }
 """
 INTRODUCTION = """# How easily is a voice misheard?
