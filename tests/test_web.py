@@ -123,6 +123,14 @@ def test_the_file_to_take_home_keeps_the_budget(
         assert np.allclose([answer.before, answer.after], expected.numpy(), atol=1e-5)
 
 
+def test_a_defence_is_asked_beside_the_plain_victims(workshop: Workshop, tmp_path: Path) -> None:
+    wish = Wish(source="emo18", targets=["emo18"], attack="random", defence="median")
+    made = workshop.fool(_stored(tmp_path), wish)
+    plain, behind = made.answers
+    assert (plain.victim, behind.victim) == ("emo18", "emo18+median")
+    assert not np.allclose(plain.after, behind.after)
+
+
 def test_what_is_no_clip_is_told_without_where_it_lies(workshop: Workshop, tmp_path: Path) -> None:
     wish = Wish(source="emo18", targets=["emo18"])
     bad = {"zip": b"PK\3\4" + bytes(99), "mp3": b"\xff\xfb\x90\0" + bytes(999), "empty": b""}

@@ -91,10 +91,26 @@ class AttackRecipe:
     clips: Count | None = None
     """Attack no more than so many test clips, spread over labels and speakers; absent: all. An attack
     that matches another takes that one's clips."""
+    eot: Count | None = None
+    """Draws that a gradient is averaged over where the source is randomised; absent: 8."""
     match: str = ""
     """Change, clip by clip, as many samples as this attack of the recipe did."""
     settings: dict[str, int | float | bool] = field(default_factory=dict)
     """Further fields of the attack's dataclass, such as ``steps`` of ``pgd``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefenceRecipe:
+    """A chain of input transformations before some victims; VICTIM+KEY is the defended one's name."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    chain: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Such as ``["median:3", "lowpass:4000"]``, in this order."""
+    victims: tuple[str, ...] = ()
+    """Absent: the generator's sources."""
+    adaptive: tuple[str, ...] | None = None
+    """Which attacks are made anew by one who knows the defence; absent: all, staa with a generator
+    that is trained through it. Empty: none, and the report calls the result non-adaptive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +170,8 @@ class Recipe:
     attacks: dict[Name, AttackRecipe]
     synthetic: SyntheticRecipe = field(default_factory=SyntheticRecipe)
     sweep: SweepRecipe | None = None
+    defences: dict[Name, DefenceRecipe] = field(default_factory=dict)
+    """Defended victims beside the others; every attack is judged on them, from both sides."""
     clip_seconds: Positive | None = None
     """Bring every test clip to this length before it is attacked, as the paper does: short ones are
     tiled, long ones cut. Absent: as they are."""
@@ -173,12 +191,23 @@ class Recipe:
                 raise unknown_name(f"match in [attacks.{key}]", attack.match, self.attacks)
             if attack.match == key:
                 raise InvalidInput(f"[attacks.{key}] matches itself", remedy="Name another attack")
+        self._check_defences()
         for source in self.sweep.sources if self.sweep else ():
             if source not in self.generator.sources:
                 raise unknown_name("source in [sweep]", source, self.generator.sources)
         for attack_key in self.sweep.attacks if self.sweep else ():
             if attack_key not in self.attacks:
                 raise unknown_name("attack in [sweep]", attack_key, self.attacks)
+
+    def _check_defences(self) -> None:
+        for key, defence in self.defences.items():
+            for kind, names, known in (
+                ("victim", defence.victims, self.victims),
+                ("attack", defence.adaptive or (), self.attacks),
+            ):
+                for name in names:
+                    if name not in known:
+                        raise unknown_name(f"{kind} in [defences.{key}]", name, known)
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -306,7 +335,7 @@ def _explained(problem: ValidationError, where: object) -> InvalidInput:
 
 def _type_at(path: Sequence[str]) -> Any:
     """The dataclass that a path of keys leads to."""
-    named = {"victims": VictimRecipe, "attacks": AttackRecipe}
+    named = {"victims": VictimRecipe, "attacks": AttackRecipe, "defences": DefenceRecipe}
     single = {
         "generator": GeneratorRecipe, "sweep": SweepRecipe, "synthetic": SyntheticRecipe,
     }  # fmt: skip

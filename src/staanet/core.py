@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,6 +49,10 @@ class Victim(nn.Module):
     minimum_samples: int = 1
     differentiable: bool = True
     """False for a black box: it answers, and raises where a gradient is asked for."""
+    exact_gradient: bool = True
+    """False where the gradient is that of a differentiable stand-in (BPDA)."""
+    randomised: bool = False
+    """Whether answers are drawn: an attacker follows their mean (EOT)."""
 
     def __init__(self, *, name: str, labels: Sequence[str], sample_rate: int = 16_000) -> None:
         super().__init__()
@@ -144,6 +149,21 @@ def valid(lengths: Tensor, time: int) -> Tensor:
             [ True,  True]])
     """
     return torch.arange(time, device=lengths.device)[None] < lengths[:, None]
+
+
+def clip_generators(x: Tensor, lengths: Tensor | None, seed: int) -> list[torch.Generator]:
+    """A source of randomness (on the CPU) for each clip of ``x [B, T]``, from it and the seed alone.
+
+    So a clip meets the same draws whatever batch, order or machine it comes in.
+    """
+    batch, time = x.shape
+    generators = []
+    for row in range(batch):
+        length = time if lengths is None else int(lengths[row])
+        own = torch.Generator()  # it takes no more than 32 bits of a seed: mix both into those
+        own.manual_seed(zlib.crc32(x[row, :length].detach().cpu().numpy().tobytes(), seed))
+        generators.append(own)
+    return generators
 
 
 # ---------------------------------------------------------------- what the attacker wants, and may

@@ -23,6 +23,7 @@ from staanet import metrics
 from staanet.attacks import collate
 from staanet.channels import Channel, clip_seed, parse_channel
 from staanet.core import NO_CHANNEL, Clip, Progress, Victim, silent
+from staanet.defences import Defended
 from staanet.metrics import Estimate
 from staanet.perception import Score
 from staanet.results import AdversarialClip, AdversarialSet, TransferMatrix
@@ -100,11 +101,11 @@ def transfer_matrix(
             )
     summary: dict[str, Any] = {
         "schema": 1,
-        "targets": {target.name: {"labels": list(target.labels)} for target in targets},
+        "targets": {target.name: _about(target) for target in targets},
         "cells": cells,
         "machine": machine(),
         "quarantined": [item for one in sets for item in one.card.get("quarantined", [])],
-        "flags": list(_flags(cells)),
+        "flags": [*_flags(cells), *_non_adaptive(cells)],
     }
     if listen:
         summary["sets"] = sounds
@@ -142,6 +143,25 @@ def _rows(
                 "sample_rate": clip.clean.sample_rate,
             }
         progress(what, number, len(one), "")
+
+
+def _about(target: Victim) -> dict[str, Any]:
+    """Its classes and, where it is defended, by what and whom it defends."""
+    about: dict[str, Any] = {"labels": list(target.labels)}
+    if isinstance(target, Defended):
+        about["defended"] = {
+            "inner": target.inner.name, "chain": [str(one) for one in target.chain],
+            "exact_gradient": target.exact_gradient, "randomised": target.randomised,
+        }  # fmt: skip
+    return about
+
+
+def knowledge(source: str, target: Victim) -> str:
+    """What an attack crafted on ``source`` knew of a target's defence: ``static`` (nothing) or
+    ``adaptive`` (all); empty where there is none."""
+    if not isinstance(target, Defended):
+        return ""
+    return "adaptive" if source == target.name else "static"
 
 
 def _listened(one: AdversarialSet, listen: Listen, progress: Progress) -> list[Mapping[str, Score]]:
@@ -202,6 +222,7 @@ def _cell(one: AdversarialSet, target: Victim, rows: Sequence[Mapping[str, Any]]
         "source": one.source,
         "target": target.name,
         "white_box": one.source == target.name,
+        "defence": knowledge(one.source, target),
         "algorithm": one.card.get("algorithm", one.attack),
         "control": one.card.get("algorithm", one.attack) in CONTROLS,
         "budget": one.card.get("budget", {}),
@@ -276,6 +297,17 @@ def _flags(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                     f"{cell['title']} from {cell['source']} fools {cell['target']} no more often than "
                     f"{name}"
                 )
+
+
+def _non_adaptive(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Defended targets that nobody attacked who knew the defence: such a figure is no robustness."""
+    for name in dict.fromkeys(cell["target"] for cell in cells if cell["defence"]):
+        knowing = [c for c in cells if c["target"] == name and c["defence"] == "adaptive"]
+        if all(cell["control"] for cell in knowing):
+            yield (
+                f"{name}: non-adaptive: no attack here knew the defence, so that this says nothing of "
+                "an attacker who does"
+            )
 
 
 def machine() -> str:

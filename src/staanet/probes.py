@@ -23,6 +23,7 @@ from staanet import audio, metrics
 from staanet.attacks import PGD, Random, SparseRS, collate, craft_batch
 from staanet.attacks.gradient import margin_gradient
 from staanet.core import Attack, Budget, Clip, Goal, Targeted, Untargeted, Victim
+from staanet.defences import Defended
 from staanet.results import AdversarialClip
 
 Verdict = Literal["pass", "fail", "warn", "skipped"]
@@ -65,6 +66,9 @@ def p_worse(weak: Bools, strong: Bools) -> float:
 
     lost, won = int((weak & ~strong).sum()), int((~weak & strong).sum())
     return float(binomtest(lost, lost + won, alternative="greater").pvalue) if lost else 1.0
+
+
+_STAND_IN = "finite and that of a stand-in (BPDA), which slopes cannot prove"
 
 
 class Probe:
@@ -200,10 +204,13 @@ def gives_logits(victim: Victim, clips: Sequence[Clip]) -> Check:
 def gradients(victim: Victim, clips: Sequence[Clip], seed: int = 0, directions: int = 4) -> Check:
     """Finite, nowhere all zero, and the slope that finite differences find along random directions.
 
-    The slopes are taken in double precision where the victim can compute in it.
+    The slopes are taken in double precision where the victim can compute in it. What is random in a
+    victim is held still, and a stand-in's gradient (BPDA) is not the slope and is not compared.
     """
     if not victim.differentiable:
         return _no_gradient("gradients", victim)
+    if isinstance(victim, Defended) and victim.randomised:
+        victim = victim.expected(1, pinned=True)
     rng = torch.Generator().manual_seed(seed)
     told, found, zero, broken = [], [], 0, 0
     function, change, tolerance = _slope_function(victim, clips[0])
@@ -222,7 +229,7 @@ def gradients(victim: Victim, clips: Sequence[Clip], seed: int = 0, directions: 
         norm = float(gradient.norm())
         broken += not np.isfinite(norm)
         zero += norm == 0
-        if not np.isfinite(norm) or norm == 0:
+        if not np.isfinite(norm) or norm == 0 or not victim.exact_gradient:
             continue
         for _ in range(directions):
             u = (2.0 * torch.randint(2, x.shape, generator=rng) - 1).double()
@@ -254,7 +261,8 @@ def _judged_gradients(
         subject=victim.name,
         verdict="fail" if bad else "pass",
         figures={"clips": count, "not_finite": broken, "zero": zero, "error": error},
-        explanation="the gradient is " + (", ".join(filter(None, reasons)) or "finite and right"),
+        explanation="the gradient is "
+        + (", ".join(filter(None, reasons)) or ("finite and right" if slopes.size else _STAND_IN)),
         remedy="A masked gradient looks like robustness: attack it as a black box, or through a "
         "differentiable stand-in (BPDA, arXiv 1802.00420)"
         if bad

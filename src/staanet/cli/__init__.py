@@ -12,10 +12,10 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-from staanet.cli import runs, models, attacks, web  # isort: skip  # in the order of --help
+from staanet.cli import runs, models, attacks, defences, web  # isort: skip  # in the order of --help
 from staanet.cli.shell import Interrupted, app
 
-__all__ = ["app", "entry", "attacks", "models", "runs", "web"]
+__all__ = ["app", "entry", "attacks", "defences", "models", "runs", "web"]
 
 
 def entry() -> NoReturn:

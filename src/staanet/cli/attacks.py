@@ -64,6 +64,10 @@ def attack(
     label: Annotated[
         str | None, typer.Option(help="Aim at this class instead of any other.")
     ] = None,
+    eot: Annotated[
+        int | None,
+        typer.Option(min=1, help="Draws to average where the victim is randomised [default: 8]."),
+    ] = None,
     part: Annotated[str, typer.Option(help="Of a corpus: train, dev, test or all.")] = "test",
     seed: Seed = 0,
     protocol: Protocol = None,
@@ -93,7 +97,7 @@ def attack(
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         clips = pipeline.load_clips(corpus, victim, quarantine, progress)
         plan = pipeline.plan_attack(
-            attack, AttackRecipe(attack=attack, epsilon=epsilon, max_density=max_density), victim,
+            attack, AttackRecipe(attack=attack, epsilon=epsilon, max_density=max_density, eot=eot), victim,
             generator=generator, vector=vector, matched=match, label=label, seed=seed, device=device,
         )  # fmt: skip
         made = pipeline.attack(plan, clips, out, quarantine=quarantine, progress=progress)
@@ -137,25 +141,45 @@ def evaluate(
             "--perceptual", help="Also how it sounds: PESQ, STOI, Zimtohrli, DNSMOS; slow."
         ),
     ] = False,
+    static_only: Annotated[
+        bool,
+        typer.Option(
+            "--static-only",
+            help="Do not attack defended targets anew: the result is called non-adaptive.",
+        ),
+    ] = False,
+    adaptive_clips: Annotated[
+        int, typer.Option(min=1, help="Clips on which a defended target is attacked anew.")
+    ] = 40,
     seed: Seed = 0,
     device: Device = "cpu",
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """The transfer matrix, computed from the audio files on disk."""
+    """The transfer matrix, computed from the audio files on disk.
+
+    A defended target that no set was crafted on is also attacked by one who knows the defence: PGD
+    and sigma-zero through it, at the budget of the first set, into OUT/adversarial.
+    """
     from staanet import channels, pipeline, storage, victims
 
     for name in channel:
         channels.parse_channel(name)
     targets = [victims.load_victim(spec).to(device) for spec in target]
+    quarantine = pipeline.Quarantine()
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+        if not static_only:
+            adversarial += pipeline.adapt(
+                adversarial, targets, out / "adversarial", clips=adaptive_clips, seed=seed,
+                device=device, quarantine=quarantine, progress=progress,
+            )  # fmt: skip
         matrix = pipeline.evaluate(
             adversarial, targets, out, channels=channel, perceptual=perceptual, progress=progress
         )
     if not json_output:
         show(findings(matrix.summary))
         show(f"\n-> {out}")
-    finish(dict(matrix.summary), pipeline.Quarantine(), json_output=json_output)
+    finish(dict(matrix.summary), quarantine, json_output=json_output)
 
 
 @command(

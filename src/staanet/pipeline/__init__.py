@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from staanet.pipeline.crafting import Plan, SweepPlan, answers, attack, evaluate, plan_attack, sweep
+from staanet.pipeline.defences import adapt, defend
 from staanet.pipeline.folders import Quarantine, load_clips
 from staanet.pipeline.models import source_of, train_generator, train_uap, train_victim
 from staanet.pipeline.recipe import run
@@ -11,8 +12,10 @@ __all__ = [
     "Plan",
     "Quarantine",
     "SweepPlan",
+    "adapt",
     "answers",
     "attack",
+    "defend",
     "evaluate",
     "load_clips",
     "plan_attack",

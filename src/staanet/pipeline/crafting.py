@@ -24,12 +24,16 @@ from staanet.config import (
     SweepRecipe,
 )
 from staanet.core import Attack, Budget, Clip, Progress, Victim, silent
+from staanet.defences import Defended
 from staanet.errors import InvalidInput, UnusableClip, unknown_name
 from staanet.evaluation import CONTROLS, machine, spread, transfer_matrix
 from staanet.generator import load_generator
 from staanet.perception import Score
 from staanet.pipeline.folders import Quarantine, is_done, normal
 from staanet.results import AdversarialSet, TransferMatrix
+
+EOT = 8
+"""Draws of a randomised victim that an attack on it follows the mean of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +123,8 @@ def plan_attack(
         raise unknown_name("attack", name, ATTACKS)
     budget = Budget(epsilon=recipe.epsilon, max_density=recipe.max_density, max_l0=recipe.max_l0)
     told = asdict(recipe)
-    for setting in ("clips", "max_l0"):
-        if told[setting] is None:  # most attacks have neither, and their cards say nothing of it
+    for setting in ("clips", "max_l0", "eot"):
+        if told[setting] is None:  # most attacks have none, and their cards say nothing of it
             del told[setting]
     inputs: dict[str, Any] = {"recipe": told, "source": source.name, "seed": seed}
     if name == "staa":
@@ -140,6 +144,9 @@ def plan_attack(
         made = with_settings(name, recipe, budget, seed)
     if matched is not None:
         inputs["matched"] = storage.sha256(matched / "metadata.csv")
+    if isinstance(source, Defended) and source.randomised and name not in ("staa", *CONTROLS):
+        draws = recipe.eot or EOT
+        source, inputs = source.expected(draws, seed=seed + 1), {**inputs, "eot": draws}
     title = recipe.title or key
     return Plan(key, title, made, source, label=label, matched=matched, inputs=inputs)
 

@@ -64,7 +64,7 @@ def train_victim(
         victim.to(device), parts[0], parts[1], schedule, out, progress=progress
     )
     quality = {f"{p}_{k}": v for p, clips in (("dev", parts[1]), ("test", parts[2]))
-               for k, v in _quality(victim, clips).items()}  # fmt: skip
+               for k, v in quality(victim, clips).items()}  # fmt: skip
     victim.save_pretrained(
         out, inputs=normal(inputs), best_step=history.best_step, epochs=len(history.rows),
         machine=machine(), **quality,
@@ -107,7 +107,8 @@ def _schedule(recipe: VictimRecipe | GeneratorRecipe, seed: int) -> training.Sch
     )  # fmt: skip
 
 
-def _quality(victim: Victim, clips: Sequence[Clip]) -> dict[str, float]:
+def quality(victim: Victim, clips: Sequence[Clip]) -> dict[str, float]:
+    """Recall and accuracy of a victim on labelled clips."""
     answers = [victim.labels[i] for i in training.predict(victim, clips).argmax(axis=1)]
     truth = [clip.label or "" for clip in clips]
     same = [a == b for a, b in zip(truth, answers, strict=True)]

@@ -23,13 +23,16 @@ from staanet.attacks import ATTACKS
 from staanet.channels import parse_channel
 from staanet.config import (
     AttackRecipe,
+    DefenceRecipe,
     Recipe,
     SyntheticRecipe,
 )
 from staanet.core import Budget, Clip, Corpus, Progress, silent
+from staanet.defences import parse_defence
 from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation import machine, spread
 from staanet.pipeline.crafting import SweepPlan, attack, evaluate, plan_attack, sweep, with_settings
+from staanet.pipeline.defences import defend
 from staanet.pipeline.folders import Quarantine, load_clips
 from staanet.pipeline.models import (
     named,
@@ -54,12 +57,9 @@ def run(
     Raises ``InvalidInput`` where ``out`` holds another recipe's run, ``FolderLocked`` where another
     process works in it.
     """
-    for key in recipe.attacks:
-        _check_attack(key, recipe.attacks)
+    _check(recipe)
     if recipe.protocol is not None and recipe.corpus != "synthetic:":  # wrong: nothing is written
         corpora.load_corpus(recipe.corpus).split(recipe.seed, recipe.protocol)
-    for name in recipe.channels:  # a mistake is told now, not after hours
-        parse_channel(name)
     out.mkdir(parents=True, exist_ok=True)
     recipe = replace(recipe, victims={n: settled(n, one) for n, one in recipe.victims.items()})
     with storage.FolderLock(out):
@@ -78,23 +78,34 @@ def run(
             )
             for name, one in recipe.victims.items()
         }  # fmt: skip
-        sets: list[Path] = []
-        sha256 = {n: fingerprint(one, out / "victims" / n) for n, one in victims.items()}
-        for source in recipe.generator.sources:
-            folder = out / "generators" / source
-            journal(
-                f"train-generator {source}",
+        for name, (inner, defence) in _defended(recipe).items():
+            victims[name] = journal(
+                f"defend {name}",
                 partial(
-                    train_generator,
-                    corpus, victims[source], out / "victims" / source, folder,
-                    recipe=recipe.generator, seed=recipe.seed, protocol=recipe.protocol,
+                    defend,
+                    victims[inner], out / "victims" / inner, defence.chain, out / "victims" / name,
+                    name=name, corpus=corpus, seed=recipe.seed, protocol=recipe.protocol,
                     device=device, quarantine=quarantine, progress=progress,
                 ),
             )  # fmt: skip
+        sets: list[Path] = []
+        sha256 = {n: fingerprint(one, out / "victims" / n) for n, one in victims.items()}
+        for source, keys in _sources(recipe).items():
+            folder = out / "generators" / source
+            if source in recipe.generator.sources or any(_is_staa(recipe, key) for key in keys):
+                journal(
+                    f"train-generator {source}",
+                    partial(
+                        train_generator,
+                        corpus, victims[source], out / "victims" / source, folder,
+                        recipe=recipe.generator, seed=recipe.seed, protocol=recipe.protocol,
+                        device=device, quarantine=quarantine, progress=progress,
+                    ),
+                )  # fmt: skip
             held_out = corpus.split(recipe.seed, recipe.protocol)[2]
             test = load_clips(held_out, victims[source], quarantine, progress)
             test = _of_length(test, recipe.clip_seconds)
-            for key in _in_order(recipe.attacks):
+            for key in keys:
                 one = recipe.attacks[key]
                 vector = out / "vectors" / f"{key}__{source}"
                 if (one.attack or key) == "uap":
@@ -122,7 +133,9 @@ def run(
                     partial(attack, plan, clips, target, quarantine=quarantine, progress=progress),
                 )
                 sets.append(target)
-            if recipe.sweep is not None and source in (recipe.sweep.sources or [source]):
+            if recipe.sweep is not None and source in (
+                recipe.sweep.sources or recipe.generator.sources
+            ):
                 others = [one for name, one in victims.items() if name != source]
                 swept = SweepPlan(
                     recipe=recipe.sweep, attacks=recipe.attacks, source=victims[source],
@@ -159,6 +172,45 @@ def run(
             )
         journal("report", lambda: report.build(out, progress=progress))
         return matrix, quarantine
+
+
+def _check(recipe: Recipe) -> None:
+    """A mistake is told now, not after hours."""
+    for key in recipe.attacks:
+        _check_attack(key, recipe.attacks)
+    for name in recipe.channels:
+        parse_channel(name)
+    for defence in recipe.defences.values():
+        for text in defence.chain:
+            parse_defence(text)
+
+
+def _defended(recipe: Recipe) -> dict[str, tuple[str, DefenceRecipe]]:
+    """The defended victims of a recipe by name: the victim inside, and what stands before it."""
+    return {
+        f"{victim}+{key}": (victim, one)
+        for key, one in recipe.defences.items()
+        for victim in one.victims or recipe.generator.sources
+    }
+
+
+def _sources(recipe: Recipe) -> dict[str, list[str]]:
+    """Which victims are attacked with what: the generator's sources with all, a defended one with what
+    its recipe says of attackers who know it, and what those attacks match."""
+    everything = _in_order(recipe.attacks)
+    found = dict.fromkeys(recipe.generator.sources, everything)
+    for name, (_, one) in _defended(recipe).items():
+        wanted = set(everything if one.adaptive is None else one.adaptive)
+        for key in reversed(everything):  # what is matched stands before what matches it
+            if key in wanted and recipe.attacks[key].match:
+                wanted.add(recipe.attacks[key].match)
+        if wanted:
+            found[name] = [key for key in everything if key in wanted]
+    return found
+
+
+def _is_staa(recipe: Recipe, key: str) -> bool:
+    return (recipe.attacks[key].attack or key) == "staa"
 
 
 def _check_attack(key: str, attacks: Mapping[str, AttackRecipe]) -> None:

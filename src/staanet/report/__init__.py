@@ -56,7 +56,9 @@ def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
     for name, data in files.items():
         storage.write_bytes(out / "figures" / name, data)
     matrix = [tables.to_markdown(t) for t in (tables.matrix(found), tables.effects(found))]
-    more = [t for t in (tables.channels(found), tables.sounds(found)) if t.rows]
+    more = [
+        t for t in (tables.defences(found), tables.channels(found), tables.sounds(found)) if t.rows
+    ]
     matrix += [tables.to_markdown(t) for t in more]
     storage.write_text(out / "matrix.md", "\n".join(matrix))
     storage.write_text(out / "matrix.tex", found.latex)

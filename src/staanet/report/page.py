@@ -89,6 +89,7 @@ def render(
         "matrix": tables.matrix(run),
         "effects": tables.effects(run),
         "channels": tables.channels(run),
+        "defences": tables.defences(run),
         "sounds": tables.sounds(run),
         "harder": [line for lead in leads if (line := story.harder(run, lead))],
         "groups": [

@@ -200,6 +200,62 @@ def _of_fooled(mean: Distances, cell: Cell) -> list[Entry]:
     ]
 
 
+# ---------------------------------------------------------------- defences
+
+
+def defences(run: Run) -> Table:
+    """What each defence is worth: undefended, against who does not know it, and who does."""
+    rows = []
+    for name, guarded in run.defended.items():
+        own = [cell for cell in run.cells if cell.target == name]
+        adaptive = any(c.defence == "adaptive" and not c.control for c in own)
+        clean = _clean(run, name, guarded.inner)
+        for attack in dict.fromkeys(cell.attack for cell in own):
+            some = next(cell for cell in own if cell.attack == attack)
+            rows.append([
+                Entry(name, mark="" if adaptive else "non-adaptive"),
+                Entry(" + ".join(guarded.chain)),
+                Entry(some.title, mark="control" if some.control else ""),
+                clean,
+                _against(run.cell(attack, guarded.inner, guarded.inner)),
+                _against(_static(own, attack, guarded.inner)),
+                _against(run.cell(attack, name, name)),
+            ])  # fmt: skip
+    return Table(
+        key="defences",
+        caption="Fooling rate of each defended classifier: without the defence, by an attack that does not "
+        "know it (static), and by one that goes through it (adaptive). Only the last column is robustness",
+        head=[
+            "classifier", "defence", "attack", "clean UAR", "undefended", "static", "adaptive",
+        ],
+        rows=rows,
+        names=3,
+    )  # fmt: skip
+
+
+def _static(cells: Sequence[Cell], attack: str, inner: str) -> Cell | None:
+    """Crafted on the victim inside, or else on any other."""
+    found = [c for c in cells if c.attack == attack and c.defence == "static"]
+    return min(found, key=lambda cell: cell.source != inner, default=None)
+
+
+def _against(cell: Cell | None) -> Entry:
+    if cell is None:
+        return Entry(NONE)
+    about = f"{words.interval(cell.fooling_rate)}, N {cell.fooling_rate.count:,}"
+    return Entry(words.rate(cell.fooling_rate, cell.count), about)
+
+
+def _clean(run: Run, name: str, inner: str) -> Entry:
+    """Recall on clean clips before and with the defence, on the set of most clips."""
+    told = [
+        max((c for c in run.cells if c.target == one), key=lambda c: c.count, default=None)
+        for one in (inner, name)
+    ]
+    before, after = (NONE if cell is None else percent(cell.uar_before.value) for cell in told)
+    return Entry(after, f"undefended: {before}")
+
+
 # ---------------------------------------------------------------- after a channel, and to the ear
 
 

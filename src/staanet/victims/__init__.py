@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from staanet import storage
 from staanet.core import Victim
+from staanet.defences import Defended, parse_defence
 from staanet.errors import InvalidInput, unknown_name
 from staanet.victims.emo18 import Emo18
 from staanet.victims.external import CallableVictim, External, OnnxVictim, hugging_face
@@ -15,6 +18,7 @@ from staanet.victims.zhao19 import Zhao19
 __all__ = [
     "SCHEMES",
     "VICTIMS",
+    "WRAPPERS",
     "CallableVictim",
     "Emo18",
     "Zhao19",
@@ -33,6 +37,10 @@ VICTIMS: dict[str, type[Emo18 | Zhao19 | SelfSupervised]] = {
 }
 SCHEMES = {"hf": hugging_face, "onnx": OnnxVictim}
 """Models made elsewhere, by what stands before the colon of their name."""
+WRAPPERS: dict[str, Callable[[Path, Callable[[Path], Victim]], Victim]] = {
+    "defended": partial(Defended.from_pretrained, parse=parse_defence),
+}
+"""What reads a victim around a victim, given its folder and what reads the one inside."""
 
 
 def build_victim(
@@ -83,6 +91,8 @@ def load_victim(spec: Path | str) -> Victim:
         )
     card = storage.read_card(folder, "victim")
     architecture = str(card.get("architecture"))
+    if architecture in WRAPPERS:
+        return WRAPPERS[architecture](folder, load_victim)
     if architecture not in VICTIMS:
         raise unknown_name("victim", architecture, VICTIMS, where=folder / "card.json")
     return VICTIMS[architecture].from_pretrained(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from staanet import results, storage
 from staanet.core import Victim
+from staanet.defences import Defended, parse_defence
 from staanet.errors import InvalidInput, StaaNetError
 
 _DEPTHS = ("card.json", "*/card.json", "*/*/card.json", "*/*/*/card.json")
@@ -106,17 +106,6 @@ def _examples(folder: Path) -> dict[str, Path]:
     return chosen
 
 
-def defences() -> list[str]:
-    """Names of the defences that this staanet has; empty where it has none."""
-    try:
-        found = importlib.import_module("staanet.defences")
-    except ModuleNotFoundError:
-        return []
-    return sorted(found.DEFENCES)
-
-
 def defended(victim: Victim, name: str) -> Victim:
     """``victim`` behind the defence ``name`` with its usual settings."""
-    home = importlib.import_module("staanet.defences")
-    made: Victim = home.Defended(victim, (home.parse_defence(name),)).eval()
-    return made
+    return Defended(victim, (parse_defence(name),)).eval()

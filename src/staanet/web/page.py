@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from fastapi import FastAPI
 
+from staanet.defences import DEFENCES
 from staanet.errors import StaaNetError, printable
 from staanet.report import spectra, words
 from staanet.web.fooling import Answer, Fooled, Wish, Workshop
-from staanet.web.models import defences
 
 if TYPE_CHECKING:
     from staanet.web import Limits
@@ -66,7 +66,6 @@ def blocks(workshop: Workshop, limits: Limits) -> gr.Blocks:
     known = [name for name in victims if name in workshop.shelf.generators] or victims
     first = known[0]
     offered = workshop.attacks(first)
-    protections = defences()
     with gr.Blocks(title="staanet", analytics_enabled=False) as page:
         gr.Markdown(INTRODUCTION)
         with gr.Row():
@@ -95,8 +94,8 @@ def blocks(workshop: Workshop, limits: Limits) -> gr.Blocks:
                     label="Largest share of samples changed (density)",
                 )  # fmt: skip
                 defence = gr.Dropdown(
-                    [NO_DEFENCE, *protections], value=NO_DEFENCE, elem_id="defence",
-                    label="Defence in front of them", visible=bool(protections),
+                    [NO_DEFENCE, *sorted(DEFENCES)], value=NO_DEFENCE, elem_id="defence",
+                    label="Defence in front of them",
                 )  # fmt: skip
                 button = gr.Button("Fool it", variant="primary", elem_id="fool")
             with gr.Column(scale=3, min_width=320):
