@@ -163,7 +163,7 @@ class Noise(Settings):
         sample_rate: int = 16_000,
     ) -> Tensor:  # fmt: skip
         inside = _inside(x, lengths)
-        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        noise = torch.randn(x.shape, generator=generator).to(x)  # alike in single and double
         if self.sigma is not None:
             level: Tensor | float = self.sigma
         else:
@@ -186,7 +186,7 @@ class Gain(Settings):
         self, x: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None, *,
         sample_rate: int = 16_000,
     ) -> Tensor:  # fmt: skip
-        drawn = torch.rand(len(x), 1, generator=generator, dtype=x.dtype).to(x.device)
+        drawn = torch.rand(len(x), 1, generator=generator).to(x)
         return (_inside(x, lengths) * 10 ** ((2 * drawn - 1) * self.db / 20)).clamp(-1, 1)
 
 

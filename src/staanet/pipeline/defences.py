@@ -15,7 +15,7 @@ from staanet.errors import InvalidInput
 from staanet.evaluation import CONTROLS, spread
 from staanet.pipeline.crafting import attack, plan_attack
 from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
-from staanet.pipeline.models import named, quality
+from staanet.pipeline.models import named, quality_of
 from staanet.results import AdversarialSet
 from staanet.victims import fingerprint, load_victim
 
@@ -56,7 +56,7 @@ def defend(
         for part, own in parts.items():
             clips = load_clips(own, victim, put_aside, progress)
             for prefix, one in (("undefended_", victim), ("", made)):
-                figures |= {f"{prefix}{part}_{k}": v for k, v in quality(one, clips).items()}
+                figures |= {f"{prefix}{part}_{k}": v for k, v in quality_of(one, clips).items()}
             progress("defend", len(figures), 8, "")
     elif is_done(out, "victim", inputs):
         return _again(out, device)

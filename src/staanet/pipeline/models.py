@@ -64,7 +64,7 @@ def train_victim(
         victim.to(device), parts[0], parts[1], schedule, out, progress=progress
     )
     quality = {f"{p}_{k}": v for p, clips in (("dev", parts[1]), ("test", parts[2]))
-               for k, v in quality(victim, clips).items()}  # fmt: skip
+               for k, v in quality_of(victim, clips).items()}  # fmt: skip
     victim.save_pretrained(
         out, inputs=normal(inputs), best_step=history.best_step, epochs=len(history.rows),
         machine=machine(), **quality,
@@ -107,7 +107,7 @@ def _schedule(recipe: VictimRecipe | GeneratorRecipe, seed: int) -> training.Sch
     )  # fmt: skip
 
 
-def quality(victim: Victim, clips: Sequence[Clip]) -> dict[str, float]:
+def quality_of(victim: Victim, clips: Sequence[Clip]) -> dict[str, float]:
     """Recall and accuracy of a victim on labelled clips."""
     answers = [victim.labels[i] for i in training.predict(victim, clips).argmax(axis=1)]
     truth = [clip.label or "" for clip in clips]
