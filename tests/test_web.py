@@ -200,11 +200,11 @@ class Door:
         self.asked, self.private = Asked(), private.resolve()
         listening = socket.create_server(("127.0.0.1", 0))
         self.port = listening.getsockname()[1]
-        guard = Guard(
+        self.guard = Guard(
             self.asked, private=self.private, token="secret", port=self.port,
             limits=Limits(**{"bytes": MIB, "silence_s": 1.0, **limits}),
         )  # fmt: skip
-        config = uvicorn.Config(guard, log_level="critical", lifespan="off", ws="none")
+        config = uvicorn.Config(self.guard, log_level="critical", lifespan="off", ws="none")
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(
             target=lambda: asyncio.run(self.server.serve(sockets=[listening])), daemon=True
@@ -288,6 +288,30 @@ def test_d02_foreign_host_or_origin_or_no_token(door: Door) -> None:
     assert ask(door.port, "GET", "/?token=guess", None, {})[0] == 403
     assert ask(door.port, "GET", "/?token=secret", None, {})[0] == 303
     assert len(door.asked.paths) == 2
+
+
+def test_d03_an_open_page_takes_addresses_but_no_foreign_name(tmp_path: Path) -> None:
+    door = Door(tmp_path)
+    door.guard.open_to_all = True
+    try:
+        assert door.ask("GET", "/", Host="192.0.2.7:7860", Origin="http://192.0.2.7:7860")[0] == 200
+        assert door.ask("GET", "/", Host="192.0.2.7:7860", Origin="http://evil.example")[0] == 403
+        assert door.ask("GET", "/", Host="evil.example")[0] == 403  # DNS rebinding
+    finally:
+        door.close()
+
+
+def test_d03_an_open_page_is_warned_of(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from staanet import web
+    from staanet.cli import app
+
+    monkeypatch.setattr(web, "serve", lambda shelf, **told: told["ready"]("http://x/?token=t"))
+    words = ["serve", "--run", str(run_folder)]
+    told = CliRunner().invoke(app, [*words, "--host", "0.0.0.0"])
+    assert told.exit_code == 0 and "warning: on 0.0.0.0 everyone" in told.stderr
+    assert "warning" not in CliRunner().invoke(app, words).stderr
 
 
 @pytest.mark.parametrize(
