@@ -25,6 +25,7 @@ COMMANDS = [
     "attack",
     "evaluate",
     "sweep",
+    "defend",
     "export",
     "report",
     "selfcheck",

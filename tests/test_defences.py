@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from conftest import RATE, TINY_RECIPE, LinearVictim, clip, real_speech, tone
-from staanet import audio, config, pipeline, probes, storage
-from staanet.attacks import PGD, craft_batch
+from staanet import audio, config, pipeline, probes, selfcheck, storage
+from staanet.attacks import ATTACKS, PGD, craft, craft_batch
 from staanet.attacks.gradient import margin_gradient
 from staanet.channels import parse_channel
 from staanet.core import Budget, Clip, Untargeted
@@ -276,6 +276,33 @@ def test_a_changed_chain_or_inner_victim_is_refused(tmp_path):
     assert "sha256" in str(error.value)
 
 
+def test_a_black_box_is_defended_with_its_copy_inside_and_attacked_by_queries(tmp_path):
+    pytest.importorskip("onnx", reason="the extra onnx is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    from staanet.victims.export import export_onnx
+
+    export_onnx(network(), tmp_path / "m.onnx")
+    box = load_victim(f"onnx:{tmp_path / 'm.onnx'}")
+    made = pipeline.defend(box, f"onnx:{tmp_path / 'm.onnx'}", ["median:3"], tmp_path / "d")
+    (tmp_path / "m.onnx").unlink()
+    again = load_victim(tmp_path / "d")
+    x = speechlike(8000)[0]
+    assert torch.equal(made(x), again(x)) and not again.differentiable
+    with pytest.raises(InvalidInput) as error:
+        again(x.requires_grad_())
+    assert "black box" in str(error.value)
+    static = craft(ATTACKS["random"](budget=Budget(epsilon=0.03)), again.inner, [clip(0.2)])
+    static.save(tmp_path / "static")
+    found = pipeline.adapt(
+        [tmp_path / "static"], [again], tmp_path / "a", quarantine=pipeline.Quarantine()
+    )
+    assert [place.name for place in found] == ["sparse_rs__m+median"]
+    with (tmp_path / "d" / "inner" / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(InvalidInput):
+        load_victim(tmp_path / "d")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_batch_padding_and_repetition_change_nothing(name):
     victim = Defended(network(), [parse_defence(name)])
@@ -393,6 +420,7 @@ def test_defend_attack_and_evaluate_through_the_command_line(world, tmp_path):
         "evaluate", "static", "--target", "d", "--out", "s", "--static-only", cwd=tmp_path
     )
     assert done.returncode == 0 and "non-adaptive" in done.stdout, done.stderr
+    assert ", static" in done.stdout
     wrong = staanet(
         "defend", "--victim", world / "emo18", "--with", "medain", "--out", "w", cwd=tmp_path
     )
@@ -454,6 +482,18 @@ def test_a_finished_run_with_defences_is_skipped_and_a_generator_finds_its_sourc
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("model.safetensors")}
     source = pipeline.source_of(folder / "generators" / "emo18+median")
     assert source.name == "emo18+median"
+
+
+def test_the_self_check_tries_defended_victims_too(run):
+    folder, _, _ = run
+    found = {(c.name, c.subject): c for c in selfcheck.selfcheck(folder, clips=4)}
+    for name in ("emo18+median", "emo18+noisy"):
+        assert found["gradients", name].verdict == "pass", found["gradients", name]
+        assert found["deterministic", name].verdict == "pass"
+        assert ("huge_epsilon", name) in found and ("white_box_wins", name) in found
+    assert found["split", ""].verdict == "pass", found["split", ""]
+    assert found["white_box_marks", ""].verdict == "pass", found["white_box_marks", ""]
+    assert found["rates", ""].verdict == "pass"
 
 
 @pytest.mark.parametrize(

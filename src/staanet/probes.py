@@ -37,6 +37,8 @@ FEWEST = 7
 FEW_STEPS, MANY_STEPS = 2, 10
 HUGE_EPSILON = 1.0
 BATCH = 4
+DRAWS = 4
+"""Of a randomised victim, that an attack follows the mean of."""
 SPARSE = 0.05
 """Share of samples where white box and black box may change few."""
 BLACK_BOX = ("sparsers", "onepixel")
@@ -89,9 +91,11 @@ class Probe:
     def made(self, attack: Attack) -> list[AdversarialClip]:
         """Every clip attacked on the victim."""
         if attack not in self._made:
-            done: list[AdversarialClip] = []
+            source, done = self.victim, list[AdversarialClip]()
+            if isinstance(source, Defended) and source.randomised:  # as one who knows it does
+                source = source.expected(DRAWS)
             for start in range(0, len(self.clips), BATCH):
-                done += craft_batch(attack, self.victim, self.clips[start : start + BATCH])
+                done += craft_batch(attack, source, self.clips[start : start + BATCH])
                 self.progress(f"{type(attack).__name__} {len(done)}/{len(self.clips)}")
             self._made[attack] = done
         return self._made[attack]

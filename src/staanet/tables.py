@@ -116,6 +116,7 @@ def _flat(cell: Cell) -> dict[str, Any]:
     row = {key: cell[key] for key in ("attack", "title", "source", "target")}
     row |= {"channel": cell.get("channel")}
     row |= {"matched": cell.get("matched"), "white_box": cell["white_box"], "control": cell["control"]}  # fmt: skip
+    row |= {"defence": cell.get("defence", "")}
     row |= {key: budget.get(key) for key in BUDGET}
     row |= {key: cell[key] for key in ("count", "speakers", "untouched") if key in cell}
     for name in ESTIMATES:

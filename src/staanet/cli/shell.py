@@ -250,10 +250,11 @@ def _sounds(summary: Mapping[str, Any]) -> str:
 
 def _rate(cell: Mapping[str, Any]) -> str:
     value = cell["fooling_rate"]["value"]
+    knew = f", {cell['defence']}" if cell.get("defence") else ""  # static or adaptive
     return (
         f"n/a (0 of {cell['count']})"
         if value is None
-        else f"{100 * value:.1f} % of {cell['count']}"
+        else f"{100 * value:.1f} % of {cell['count']}{knew}"
     )
 
 

@@ -92,8 +92,8 @@ def to_latex(table: Table) -> str:
 def every(run: Run, leads: Sequence[Cell]) -> list[Table]:
     """All tables of results that have rows, in the order of the page."""
     groups = [by_group(run, lead, group) for lead in leads for group in ("label", "speaker")]
-    found = [victims(run), matrix(run), effects(run), channels(run), sounds(run), *groups]
-    return [table for table in found if table.rows]
+    found = [victims(run), matrix(run), effects(run), defences(run), channels(run), sounds(run)]
+    return [table for table in (*found, *groups) if table.rows]
 
 
 def _in_one_line(entry: Entry) -> str:
