@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SHELL  := /bin/bash
 
-.PHONY: demo test lint check clean
+.PHONY: demo test lint check docs notebook clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,5 +28,14 @@ lint: $(VENV)/.installed
 
 check: lint test
 
+docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m mkdocs build --strict --quiet --site-dir site
+
+# the stored notebook: run from top to bottom, without its sounds
+notebook: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[notebook]'
+	STORY_WITHOUT_SOUND=1 $(BIN)/jupyter execute --inplace docs/story.ipynb
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site

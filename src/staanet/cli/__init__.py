@@ -12,10 +12,10 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-from staanet.cli import runs, models, attacks, tune, defences, guard  # isort: skip  # in the order of --help
+from staanet.cli import runs, models, attacks, tune, defences, guard, web  # isort: skip  # in the order of --help
 from staanet.cli.shell import Interrupted, app
 
-__all__ = ["app", "entry", "attacks", "defences", "guard", "models", "runs", "tune"]
+__all__ = ["app", "entry", "attacks", "defences", "guard", "models", "runs", "tune", "web"]
 
 
 def entry() -> NoReturn:

@@ -1,7 +1,8 @@
 """From results on disk to one HTML page with sound; never touches a model or an attack.
 
 ``build`` reads a run folder, holds every figure against the audio files, and writes
-``report/index.html`` (self-contained), ``report/figures/``, ``report/matrix.md`` and ``matrix.tex``.
+``report/index.html`` (self-contained), ``report/figures/`` (PNG, SVG and
+PDF), ``matrix.md``, ``matrix.tex`` and, with all tables, ``tables.md`` and ``tables.tex``.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
     charts = (drawn.forest, drawn.heat, drawn.victims, drawn.generators)
     for picture in (*charts, *drawn.sweeps):
         if picture:
-            files |= {f"{picture.name}.png": picture.png, f"{picture.name}.svg": picture.svg}
+            kinds = {"png": picture.png, "svg": picture.svg, "pdf": picture.pdf}
+            files |= {f"{picture.name}.{kind}": data for kind, data in kinds.items()}
     out = Path(run) / "report"
     for old in set((out / "figures").glob("clip-*.png")) - {
         out / "figures" / name for name in files
@@ -63,6 +65,9 @@ def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
     matrix += [tables.to_markdown(t) for t in more]
     storage.write_text(out / "matrix.md", "\n".join(matrix))
     storage.write_text(out / "matrix.tex", found.latex)
+    every = tables.every(found, [lead.cell for lead in leads])
+    storage.write_text(out / "tables.md", "\n".join(tables.to_markdown(t) for t in every))
+    storage.write_text(out / "tables.tex", "\n".join(tables.to_latex(t) for t in every))
     storage.write_text(out / "index.html", html)
     return out / "index.html"
 

@@ -14,6 +14,7 @@ from staanet.errors import printable
 from staanet.report import words
 from staanet.report.facts import Cell, Crafted, Distances, Row, Run, Sound, speakers_of_parts
 from staanet.report.words import NONE, number, percent
+from staanet.tables import tex
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,43 @@ def to_markdown(table: Table) -> str:
         for line in lines
     )
     return f"**{_plain(table.caption)}**\n\n{body}\n"
+
+
+def to_latex(table: Table) -> str:
+    r"""A table for the packages booktabs and graphicx, nothing in it taken for a command.
+
+    >>> print(to_latex(Table(key="t", caption="50 %", head=["a"], rows=[[Entry("x_y", "z")]])))
+    \begin{table}
+    \caption{50 \%}
+    \label{tab:t}
+    \resizebox{\linewidth}{!}{%
+    \begin{tabular}{l}
+    \toprule
+    a \\
+    \midrule
+    x\_y (z) \\
+    \bottomrule
+    \end{tabular}}
+    \end{table}
+    <BLANKLINE>
+    """
+    columns = "l" * table.names + "r" * (len(table.head) - table.names)
+    rows = [" & ".join(tex(_in_one_line(entry)) for entry in row) for row in table.rows]
+    lines = [
+        r"\begin{table}", rf"\caption{{{tex(table.caption)}}}",
+        rf"\label{{tab:{re.sub('[^A-Za-z0-9-]', '-', table.key)}}}",
+        r"\resizebox{\linewidth}{!}{%", rf"\begin{{tabular}}{{{columns}}}", r"\toprule",
+        " & ".join(tex(head) for head in table.head) + r" \\", r"\midrule",
+        *(rf"{row} \\" for row in rows), r"\bottomrule", r"\end{tabular}}", r"\end{table}",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def every(run: Run, leads: Sequence[Cell]) -> list[Table]:
+    """All tables of results that have rows, in the order of the page."""
+    groups = [by_group(run, lead, group) for lead in leads for group in ("label", "speaker")]
+    found = [victims(run), matrix(run), effects(run), defences(run), channels(run), sounds(run)]
+    return [table for table in (*found, *groups) if table.rows]
 
 
 def _in_one_line(entry: Entry) -> str:
