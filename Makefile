@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SHELL  := /bin/bash
 
-.PHONY: demo test lint check dist clean
+.PHONY: demo test lint check docs notebook dist clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,10 +28,19 @@ lint: $(VENV)/.installed
 
 check: lint test
 
+docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m mkdocs build --strict --quiet --site-dir site
+
+# the stored notebook: run from top to bottom, without its sounds
+notebook: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[notebook]'
+	STORY_WITHOUT_SOUND=1 $(BIN)/jupyter execute --inplace docs/story.ipynb
+
 # wheel and sdist in dist/, tried in a clean environment
 dist: $(VENV)/.installed
 	tests/smoke_wheel.sh $(BIN)/python $(CURDIR)/build/smoke
 	mkdir -p dist && cp build/smoke/dist/* dist/
 
 clean:
-	rm -rf $(VENV) runs build dist
+	rm -rf $(VENV) runs site build dist

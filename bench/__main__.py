@@ -119,5 +119,9 @@ if __name__ == "__main__":
         from bench import hiding
 
         hiding.main(sys.argv[2:])
+    elif sys.argv[1:2] == ["strength"]:
+        from bench import strength
+
+        strength.main(sys.argv[2:])
     else:
         main([Path(argument) for argument in sys.argv[1:]])

@@ -105,10 +105,26 @@ class AttackRecipe:
     clips: Count | None = None
     """Attack no more than so many test clips, spread over labels and speakers; absent: all. An attack
     that matches another takes that one's clips."""
+    eot: Count | None = None
+    """Draws that a gradient is averaged over where the source is randomised; absent: 8."""
     match: str = ""
     """Change, clip by clip, as many samples as this attack of the recipe did."""
     settings: dict[str, int | float | bool] = field(default_factory=dict)
     """Further fields of the attack's dataclass, such as ``steps`` of ``pgd``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefenceRecipe:
+    """A chain of input transformations before some victims; VICTIM+KEY is the defended one's name."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    chain: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Such as ``["median:3", "lowpass:4000"]``, in this order."""
+    victims: tuple[str, ...] = ()
+    """Absent: the generator's sources."""
+    adaptive: tuple[str, ...] | None = None
+    """Which attacks are made anew by one who knows the defence; absent: all, staa with a generator
+    that is trained through it. Empty: none, and the report calls the result non-adaptive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +142,63 @@ class VectorRecipe:
     """A step, as a share of epsilon."""
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """How much of the past gradients' mean a step keeps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HardenRecipe:
+    """How a trained victim is trained on against attacks (``staanet.hardening``)."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    method: str = "pgd"
+    epsilon: Share = 0.03
+    max_density: Share | None = None
+    """Absent: every sample; for ``sparse_pgd`` and ``staa`` 0.2."""
+    inner_steps: Count = 4
+    """Steps of PGD for each step of training."""
+    weight: Positive | None = None
+    """The adversarial share of the loss, 0.5 where absent; for ``trades`` its beta, 6 where absent."""
+    sigma: Positive = 0.02
+    """Of ``gaussian``: the standard deviation of its noise, of full scale 1."""
+    keep: Share = 0.3
+    """Of ``ablation``: the share of samples that are seen."""
+    steps: Count = 600
+    batch_size: Count = 16
+    seconds: Positive = 1.5
+    learning_rate: Positive = 5e-4
+    evaluate_every: Count = 100
+    patience: Count | None = None
+    speed: Annotated[float, Field(ge=0, lt=0.9)] = 0.2
+    noise_db: Annotated[float, Field(ge=-20, le=60)] = 25.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecipe:
+    """What a model is tried with in an audit (``staanet audit``)."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    epsilons: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.01, 0.03)
+    densities: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.05, 0.2)
+    clips: Count = 48
+    """Test clips, spread over labels and speakers."""
+    query_clips: Annotated[int, Field(ge=0)] = 8
+    """So many are also attacked by asking the model itself, without gradients."""
+    queries: Count = 500
+    surrogates: tuple[str, ...] = ("emo18", "zhao19")
+    """Networks that are trained as the attacker's own models, where no sources are given."""
+    surrogate_steps: Count = 400
+    generator_steps: Count = 300
+    batch_size: Count = 8
+    seconds: Positive = 1.5
+    channels: tuple[str, ...] = ("mp3:32", "mulaw", "resample:8000")
+    defences: tuple[str, ...] = ("median:3", "lowpass:3000", "quantise:8")
+    defended_clips: Count = 24
+    """Clips on which each defence meets an attacker who knows it."""
+
+    def __post_init__(self) -> None:
+        for name in ("epsilons", "densities"):
+            values = getattr(self, name)
+            if len({*values}) < len(values):
+                raise InvalidInput(f"{name} names a value twice", remedy="Name each once")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +244,8 @@ class Recipe:
     attacks: dict[Name, AttackRecipe]
     synthetic: SyntheticRecipe = field(default_factory=SyntheticRecipe)
     sweep: SweepRecipe | None = None
+    defences: dict[Name, DefenceRecipe] = field(default_factory=dict)
+    """Defended victims beside the others; every attack is judged on them, from both sides."""
     clip_seconds: Positive | None = None
     """Bring every test clip to this length before it is attacked, as the paper does: short ones are
     tiled, long ones cut. Absent: as they are."""
@@ -191,12 +266,23 @@ class Recipe:
                 raise unknown_name(f"match in [attacks.{key}]", attack.match, self.attacks)
             if attack.match == key:
                 raise InvalidInput(f"[attacks.{key}] matches itself", remedy="Name another attack")
+        self._check_defences()
         for source in self.sweep.sources if self.sweep else ():
             if source not in self.generator.sources:
                 raise unknown_name("source in [sweep]", source, self.generator.sources)
         for attack_key in self.sweep.attacks if self.sweep else ():
             if attack_key not in self.attacks:
                 raise unknown_name("attack in [sweep]", attack_key, self.attacks)
+
+    def _check_defences(self) -> None:
+        for key, defence in self.defences.items():
+            for kind, names, known in (
+                ("victim", defence.victims, self.victims),
+                ("attack", defence.adaptive or (), self.attacks),
+            ):
+                for name in names:
+                    if name not in known:
+                        raise unknown_name(f"{kind} in [defences.{key}]", name, known)
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -324,7 +410,7 @@ def _explained(problem: ValidationError, where: object) -> InvalidInput:
 
 def _type_at(path: Sequence[str]) -> Any:
     """The dataclass that a path of keys leads to."""
-    named = {"victims": VictimRecipe, "attacks": AttackRecipe}
+    named = {"victims": VictimRecipe, "attacks": AttackRecipe, "defences": DefenceRecipe}
     single = {
         "generator": GeneratorRecipe, "sweep": SweepRecipe, "synthetic": SyntheticRecipe,
     }  # fmt: skip

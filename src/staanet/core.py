@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,6 +56,12 @@ class Victim(nn.Module):
     minimum_samples: int = 1
     differentiable: bool = True
     """False for a black box: it answers, and raises where a gradient is asked for."""
+    exact_gradient: bool = True
+    """False where the gradient is that of a differentiable stand-in (BPDA)."""
+    may_abstain: bool = False
+    """Whether it has ``abstains(waveforms, lengths) -> [B]`` bool: a detector stands before it."""
+    randomised: bool = False
+    """Whether answers are drawn: an attacker follows their mean (EOT)."""
 
     def __init__(self, *, name: str, labels: Sequence[str], sample_rate: int = 16_000) -> None:
         super().__init__()
@@ -67,6 +74,10 @@ class Victim(nn.Module):
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         return self.logits(standardise(waveforms, lengths), lengths)
+
+    def abstains(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """``[B, T] -> [B]`` bool: which clips get no answer; none where ``may_abstain`` is False."""
+        return torch.zeros(len(waveforms), dtype=torch.bool, device=waveforms.device)
 
     def logits(self, standardised: Tensor, lengths: Tensor | None) -> Tensor:
         """``[B, T]`` standardised clips, zero beyond their ``lengths`` -> ``[B, K]``."""
@@ -151,6 +162,21 @@ def valid(lengths: Tensor, time: int) -> Tensor:
             [ True,  True]])
     """
     return torch.arange(time, device=lengths.device)[None] < lengths[:, None]
+
+
+def clip_generators(x: Tensor, lengths: Tensor | None, seed: int) -> list[torch.Generator]:
+    """A source of randomness (on the CPU) for each clip of ``x [B, T]``, from it and the seed alone.
+
+    So a clip meets the same draws whatever batch, order or machine it comes in.
+    """
+    batch, time = x.shape
+    generators = []
+    for row in range(batch):
+        length = time if lengths is None else int(lengths[row])
+        own = torch.Generator()  # it takes no more than 32 bits of a seed: mix both into those
+        own.manual_seed(zlib.crc32(x[row, :length].detach().cpu().numpy().tobytes(), seed))
+        generators.append(own)
+    return generators
 
 
 # ---------------------------------------------------------------- what the attacker wants, and may

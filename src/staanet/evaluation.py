@@ -23,6 +23,7 @@ from staanet import metrics
 from staanet.attacks import collate
 from staanet.channels import Channel, clip_seed, parse_channel
 from staanet.core import NO_CHANNEL, Clip, Progress, Victim, silent
+from staanet.defences import Defended
 from staanet.metrics import Estimate
 from staanet.perception import Score
 from staanet.results import WANTED, AdversarialClip, AdversarialSet, TransferMatrix
@@ -100,11 +101,11 @@ def transfer_matrix(
             )
     summary: dict[str, Any] = {
         "schema": 1,
-        "targets": {target.name: {"labels": list(target.labels)} for target in targets},
+        "targets": {target.name: _about(target) for target in targets},
         "cells": cells,
         "machine": machine(),
         "quarantined": [item for one in sets for item in one.card.get("quarantined", [])],
-        "flags": list(_flags(cells)),
+        "flags": [*_flags(cells), *_non_adaptive(cells), *_unaware(cells)],
     }
     if listen:
         summary["sets"] = sounds
@@ -139,10 +140,30 @@ def _rows(
                 **measured,
                 **({WANTED: clip.wanted} if clip.wanted else {}),
                 **(_columns(scores[number - 1]) if scores is not None else {}),
+                **(_abstentions(target, heard[name]) if target.may_abstain else {}),
                 "seconds_audio": len(clip.adversarial) / clip.clean.sample_rate,
                 "sample_rate": clip.clean.sample_rate,
             }
         progress(what, number, len(one), "")
+
+
+def _about(target: Victim) -> dict[str, Any]:
+    """Its classes and, where it is defended, by what and whom it defends."""
+    about: dict[str, Any] = {"labels": list(target.labels)}
+    if isinstance(target, Defended):
+        about["defended"] = {
+            "inner": target.inner.name, "chain": [str(one) for one in target.chain],
+            "exact_gradient": target.exact_gradient, "randomised": target.randomised,
+        }  # fmt: skip
+    return about
+
+
+def knowledge(source: str, target: Victim) -> str:
+    """What an attack crafted on ``source`` knew of a target's defence: ``static`` (nothing) or
+    ``adaptive`` (all); empty where there is none."""
+    if not isinstance(target, Defended):
+        return ""
+    return "adaptive" if source == target.name else "static"
 
 
 def _listened(one: AdversarialSet, listen: Listen, progress: Progress) -> list[Mapping[str, Score]]:
@@ -190,6 +211,32 @@ def _probabilities(
     return clean, adversarial
 
 
+def _abstentions(target: Victim, clip: AdversarialClip) -> dict[str, bool]:
+    """Whether a victim with a detector answers the clip at all, before and after."""
+    x, _ = collate([clip.clean, replace(clip.clean, samples=clip.adversarial)], target)
+    with torch.inference_mode():
+        clean, adversarial = target.abstains(x).tolist()
+    return {"clean_abstained": clean, "adversarial_abstained": adversarial}
+
+
+def _told_apart(
+    rows: Sequence[Mapping[str, Any]], fooled: Any, speakers: Sequence[str]
+) -> dict[str, Any]:
+    """Of a target that may abstain: how often it does, and how often it is fooled and answers."""
+    if not rows or "adversarial_abstained" not in rows[0]:
+        return {}
+    silent_after = np.array([row["adversarial_abstained"] for row in rows])
+    silent_before = np.array([row["clean_abstained"] for row in rows])
+    unseen = np.asarray(fooled, dtype=bool) & ~silent_after
+    return {
+        "abstention": {
+            "clean": _estimate(metrics.rate(silent_before, speakers)),
+            "adversarial": _estimate(metrics.rate(silent_after, speakers)),
+            "fooling_rate_answered": _estimate(metrics.rate(unseen, speakers)),
+        }
+    }
+
+
 def _cell(one: AdversarialSet, target: Victim, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     before = np.array([row["clean_prediction"] for row in rows])
     after = np.array([row["adversarial_prediction"] for row in rows])
@@ -203,6 +250,7 @@ def _cell(one: AdversarialSet, target: Victim, rows: Sequence[Mapping[str, Any]]
         "source": one.source,
         "target": target.name,
         "white_box": target.name in one.card.get("sources", [one.source]),
+        "defence": knowledge(one.source, target),
         "algorithm": one.card.get("algorithm", one.attack),
         "control": one.card.get("algorithm", one.attack) in CONTROLS,
         "budget": one.card.get("budget", {}),
@@ -210,6 +258,7 @@ def _cell(one: AdversarialSet, target: Victim, rows: Sequence[Mapping[str, Any]]
         "count": len(rows),
         "speakers": len(set(speakers)),
         "fooling_rate": _estimate(metrics.rate(fooled, speakers)),
+        **_told_apart(rows, fooled, speakers),
         **_against_labels(labels, before, after, speakers, known),
         **_reached(rows),
         "mean": _means(rows),
@@ -288,6 +337,26 @@ def _flags(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                     f"{cell['title']} from {cell['source']} fools {cell['target']} no more often than "
                     f"{name}"
                 )
+
+
+def _non_adaptive(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Defended targets that nobody attacked who knew the defence: such a figure is no robustness."""
+    for name in dict.fromkeys(cell["target"] for cell in cells if cell["defence"]):
+        knowing = [c for c in cells if c["target"] == name and c["defence"] == "adaptive"]
+        if all(cell["control"] for cell in knowing):
+            yield (
+                f"{name}: non-adaptive: no attack here knew the defence, so that this says nothing of "
+                "an attacker who does"
+            )
+
+
+def _unaware(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Targets with a detector: a source's answers do not tell an attacker when it abstains."""
+    for name in dict.fromkeys(cell["target"] for cell in cells if "abstention" in cell):
+        yield (
+            f"{name}: non-adaptive: no attack here knew its detector; staanet detect --aware makes one "
+            "that does"
+        )
 
 
 def machine() -> str:

@@ -367,7 +367,7 @@ class GeneratorTask:
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         x = self.crops.draw(step)[0].to(self.sources[0].device)
         rng = np.random.default_rng([self.crops.schedule.seed, step, 1])
-        goals, wanted = self._goals(x, rng.random(len(x)))
+        goals, wanted = self.goals(x, rng.random(len(x)))
         uniform = torch.rand(x.shape, generator=torch.Generator().manual_seed(step))
         epsilon = self.budget.steps / audio.FULL_SCALE
         budget = self._budget(step)
@@ -394,7 +394,7 @@ class GeneratorTask:
             self.sparsity.update(step, share, figures["fooling_rate"])
         return loss, figures
 
-    def _goals(self, x: Tensor, draws: NDArray[np.float64]) -> tuple[Sequence[Goal], Tensor | None]:
+    def goals(self, x: Tensor, draws: NDArray[np.float64]) -> tuple[Sequence[Goal], Tensor | None]:
         """The goal on each source for ``x [B, T]``, and what the generator is told of it: numbers
         ``draws [B]`` in [0, 1) choose, of the classes that no source answers first, one for all."""
         with torch.inference_mode():
@@ -424,7 +424,7 @@ class GeneratorTask:
                 x, _ = collate([clip], self.sources[0])
                 classes = len(self.sources[0].labels)
                 each = np.array([number % (classes - 1) / (classes - 1) + 1e-6])
-                goals, _ = self._goals(x, each)
+                goals, _ = self.goals(x, each)
                 x_adv = attack(self.sources[0], x, goals[0])
                 hits = [
                     float(g.achieved(s(x_adv))) for g, s in zip(goals, self.sources, strict=True)

@@ -13,10 +13,12 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-from staanet.cli import runs, models, attacks, tune, service  # isort: skip  # in the order of --help
+from staanet.cli import runs, models, attacks, tune, defences, guard, web, service  # isort: skip  # in the order of --help
 from staanet.cli.shell import Interrupted, app, say
 
-__all__ = ["app", "entry", "attacks", "models", "runs", "service", "tune"]
+__all__ = [
+    "app", "entry", "attacks", "defences", "guard", "models", "runs", "service", "tune", "web",
+]  # fmt: skip
 
 
 def entry() -> NoReturn:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     pass
 
 
-@command("attack", "staanet attack speech.wav --generator runs/quick/generators/emo18 --out fooled")
+@command("attack", "staanet attack speech.wav --out fooled")
 def attack(
     inputs: Annotated[
         list[str],
@@ -91,6 +91,11 @@ def attack(
             help="A setting of the attack, such as steps=50 or refine=5.",
         ),
     ] = [],  # noqa: B006
+    pictures: Annotated[int, typer.Option(min=0, help="Draw so many of the clips.")] = 3,
+    eot: Annotated[
+        int | None,
+        typer.Option(min=1, help="Draws to average where the victim is randomised [default: 8]."),
+    ] = None,
     part: Annotated[
         str, typer.Option(help="Of a corpus: train, dev, test or all.", autocompletion=names.parts)
     ] = "test",
@@ -102,15 +107,18 @@ def attack(
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Adversarial audio from files, folders or a corpus split, as 16-bit WAV with its metrics."""
-    from staanet import pipeline, storage, victims
+    """Adversarial audio from files, folders or a corpus split, as 16-bit WAV with its metrics.
+
+    Without --source, --generator or --vector the models that come with the package are used.
+    """
+    from staanet import pipeline, report, shipped, storage, victims
     from staanet.config import AttackRecipe, checked
 
+    witnesses: list[str] = []
+    if not source and generator is None and vector is None:  # the models that come with the package
+        generator = shipped.folder("generators", shipped.names("generators")[0])
+        witnesses = [f"{shipped.SCHEME}:{name}" for name in shipped.names("victims")]
     kind, learned = ("generator", generator) if generator else ("vector", vector)
-    if not source and learned is None:
-        raise InvalidInput(
-            "no victim to attack", remedy="Pass --source VICTIM, --generator DIR or --vector DIR"
-        )
     victim = victims.load_victims(source) if source else pipeline.source_of(learned or Path(), kind)
     victim = victim.to(device)
     trained = storage.read_card(learned, kind) if learned else {}
@@ -122,7 +130,7 @@ def attack(
         AttackRecipe,
         {
             "attack": attack, "epsilon": epsilon, "max_density": max_density, "max_l0": max_l0,
-            "min_snr_db": min_snr_db, "settings": settings(set_),
+            "min_snr_db": min_snr_db, "eot": eot, "settings": settings(set_),
         },
         where="attack",
     )  # fmt: skip
@@ -136,16 +144,27 @@ def attack(
         )  # fmt: skip
         made = pipeline.attack(plan, clips, out, quarantine=quarantine, progress=progress)
         quarantine.save(out)
-        rows = pipeline.answers(made, victim, progress)
+        others = [victims.load_victim(spec) for spec in witnesses] or victims.members_of(victim)
+        rows = pipeline.answers(made, others, progress)
+        drawn = report.draw_clips(out, pictures)
     if not json_output:
+        names = [other.name for other in others]
         show(table(
-            ["clip", f"{victim.name} before", "after", "changed", "of samples", "SNR dB"],
-            [[r["id"], r["before"], r["after"], r["l0"], f"{100 * r['density']:.2f} %", decibels(r["snr_db"])]
-             for r in rows[:40]],
+            ["clip", *names, "changed", "of samples", "SNR dB"],
+            [[r["id"], *(_turned(*r["answers"][name]) for name in names),
+              r["l0"], f"{100 * r['density']:.2f} %", decibels(r["snr_db"])] for r in rows[:40]],
         ))  # fmt: skip
-        fooled = sum(r["before"] != r["after"] for r in rows)
-        show(f"\n{fooled} of {len(rows)} answers changed -> {out}")
+        for name in names:
+            fooled = sum(r["answers"][name][0] != r["answers"][name][1] for r in rows)
+            show(
+                f"{'' if name != names[0] else chr(10)}{name}: {fooled} of {len(rows)} answers changed"
+            )
+        show(f"-> {out}{f' and pictures in {drawn[0].parent}' if drawn else ''}")
     finish({"out": str(out), "clips": rows}, quarantine, json_output=json_output)
+
+
+def _turned(before: str, after: str) -> str:
+    return before if before == after else f"{before} -> {after}"
 
 
 @command(
@@ -177,25 +196,45 @@ def evaluate(
             help="Also how it sounds: masking threshold, PESQ, STOI, Zimtohrli, DNSMOS; slow.",
         ),
     ] = False,
+    static_only: Annotated[
+        bool,
+        typer.Option(
+            "--static-only",
+            help="Do not attack defended targets anew: the result is called non-adaptive.",
+        ),
+    ] = False,
+    adaptive_clips: Annotated[
+        int, typer.Option(min=1, help="Clips on which a defended target is attacked anew.")
+    ] = 40,
     seed: Seed = 0,
     device: Device = "cpu",
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """The transfer matrix, computed from the audio files on disk."""
+    """The transfer matrix, computed from the audio files on disk.
+
+    A defended target that no set was crafted on is also attacked by one who knows the defence: PGD
+    and sigma-zero through it, at the budget of the first set, into OUT/adversarial.
+    """
     from staanet import channels, pipeline, storage, victims
 
     for name in channel:
         channels.parse_channel(name)
     targets = [victims.load_victim(spec).to(device) for spec in target]
+    quarantine = pipeline.Quarantine()
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+        if not static_only:
+            adversarial += pipeline.adapt(
+                adversarial, targets, out / "adversarial", clips=adaptive_clips, seed=seed,
+                device=device, quarantine=quarantine, progress=progress,
+            )  # fmt: skip
         matrix = pipeline.evaluate(
             adversarial, targets, out, channels=channel, perceptual=perceptual, progress=progress
         )
     if not json_output:
         show(findings(matrix.summary))
         show(f"\n-> {out}")
-    finish(dict(matrix.summary), pipeline.Quarantine(), json_output=json_output)
+    finish(dict(matrix.summary), quarantine, json_output=json_output)
 
 
 @command(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -131,7 +133,8 @@ def train_generator(
     source: Annotated[
         list[str],
         typer.Option(
-            help="The victim to train against: a folder, or hf:NAME-OR-FOLDER; repeat for several."
+            help="The victim to train against: a folder, hf:NAME-OR-FOLDER, or distill:VICTIM, a surrogate "
+            "taught by that victim's answers (also a black box such as onnx:FILE); repeat for several."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Generator folder to write.")],
@@ -155,6 +158,12 @@ def train_generator(
     patience: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many judgements without progress.")
     ] = None,
+    surrogate_steps: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Training steps of a surrogate (distill:VICTIM); 16 queries each."
+        ),
+    ] = 600,
     steps: Annotated[int, typer.Option(min=1)] = 1000,
     looks: Annotated[
         int, typer.Option(min=1, help="Stages of a mirror: more are stronger, and slower.")
@@ -198,9 +207,14 @@ def train_generator(
         where="train-generator",
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus, classes=classes), pipeline.Quarantine(strict)
-    victim = victims.load_victims(source).to(device)
     boards = logging(tensorboard, out / "tensorboard")
     with storage.FolderLock(made_folder(out)), boards as progress:
+        taught = partial(
+            pipeline.distil, loaded, seed=seed, protocol=protocol, device=device,
+            quarantine=quarantine, progress=progress,
+        )  # fmt: skip
+        source = _taught(source, out, taught, surrogate_steps)
+        victim = victims.load_victims(source).to(device)
         pipeline.train_generator(
             loaded, victim, source, out, recipe=recipe, seed=seed, protocol=protocol, device=device,
             quarantine=quarantine, progress=progress,
@@ -218,6 +232,23 @@ def train_generator(
         for flag in card["flags"]:
             say(f"staanet: warning: {flag}")
     finish(card, quarantine, json_output=json_output)
+
+
+def _taught(
+    sources: Sequence[str], out: Path, teach: Callable[..., object], steps: int
+) -> list[str]:
+    """Sources with, in the place of each ``distill:VICTIM``, the folder of its surrogate."""
+    from staanet.config import VictimRecipe
+
+    places = []
+    for number, spec in enumerate(sources, start=1):
+        scheme, _, target = spec.partition(":")
+        if scheme == "distill":
+            folder = out / "surrogates" / str(number)
+            teach(target, folder, recipe=VictimRecipe(steps=steps, seconds=1.5))
+            spec = str(folder)
+        places.append(spec)
+    return places
 
 
 @command(

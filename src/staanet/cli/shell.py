@@ -292,7 +292,20 @@ def findings(summary: Mapping[str, Any]) -> str:
         for row in rows:
             row[2:2] = [_rate(cells[row[0], row[1], t], "targeted_success_rate") for t in targets]
     flags = "".join(f"\nwarning: {flag}" for flag in summary["flags"])
-    return table(head, rows) + _after_channels(summary) + _sounds(summary) + flags
+    apart = _abstentions(plain)
+    return table(head, rows) + apart + _after_channels(summary) + _sounds(summary) + flags
+
+
+def _abstentions(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Of targets with a detector: how often they abstain, and are fooled and answer."""
+    rows = [
+        [c["attack"], c["source"], c["target"],
+         *(percent(c["abstention"][key]["value"])
+           for key in ("clean", "adversarial", "fooling_rate_answered"))]
+        for c in cells if "abstention" in c
+    ]  # fmt: skip
+    head = ["attack", "source", "target", "abstains: clean", "attacked", "fooled and answered"]
+    return f"\n\n{table(head, rows)}" if rows else ""
 
 
 def _after_channels(summary: Mapping[str, Any]) -> str:
@@ -320,7 +333,10 @@ def _rate(cell: Mapping[str, Any], metric: str = "fooling_rate") -> str:
     if metric not in cell:
         return "untargeted"
     value, count = cell[metric]["value"], cell[metric]["count"]
-    return f"n/a (0 of {cell['count']})" if value is None else f"{100 * value:.1f} % of {count}"
+    knew = f", {cell['defence']}" if cell.get("defence") else ""  # static or adaptive
+    if value is None:
+        return f"n/a (0 of {cell['count']})"
+    return f"{100 * value:.1f} % of {count}{knew}"
 
 
 def number(value: float | None, form: str) -> str:

@@ -24,6 +24,7 @@ from staanet.config import (
     SweepRecipe,
 )
 from staanet.core import Attack, Budget, Clip, Progress, Victim, silent
+from staanet.defences import Defended
 from staanet.errors import InvalidInput, UnusableClip, unknown_name
 from staanet.evaluation import CONTROLS, machine, spread, transfer_matrix
 from staanet.generator import load_generator
@@ -31,6 +32,9 @@ from staanet.perception import Score
 from staanet.pipeline.folders import Quarantine, is_done, normal
 from staanet.results import AdversarialSet, TransferMatrix
 from staanet.victims import members_of
+
+EOT = 8
+"""Draws of a randomised victim that an attack on it follows the mean of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ def attack(
     progress: Progress = silent,
 ) -> AdversarialSet:  # fmt: skip
     """Craft every clip, write it, read it back and measure it; a killed run goes on where it was."""
-    inputs = {**plan.inputs, "clips": _fingerprint(clips)}
+    inputs = {**plan.inputs, "clips": fingerprint_of(clips)}
     if is_done(out, "adversarial", inputs):
         return AdversarialSet.load(out)
     limits = _matched_counts(plan.matched)
@@ -108,7 +112,8 @@ def aim(label: str | None, clip: Clip, labels: Sequence[str]) -> str | None:
     return others[int(hashlib.sha256(clip.id.encode()).hexdigest(), 16) % len(others)]
 
 
-def _fingerprint(clips: Iterable[Clip]) -> str:
+def fingerprint_of(clips: Iterable[Clip]) -> str:
+    """What tells these clips, by name and sample, from any others."""
     digest = hashlib.sha256()
     for clip in clips:
         digest.update(clip.id.encode() + b"\0" + clip.samples.tobytes())
@@ -145,11 +150,8 @@ def plan_attack(
         min_snr_db=recipe.min_snr_db,
     )  # fmt: skip
     told = asdict(recipe)
-    for setting in ("clips", "max_l0", "min_snr_db", "label"):
-        if told[setting] in (
-            None,
-            "",
-        ):  # most attacks have neither, and their cards say nothing of it
+    for setting in ("clips", "max_l0", "min_snr_db", "label", "eot"):
+        if told[setting] in (None, ""):  # most attacks have none, and their cards say nothing of it
             del told[setting]
     inputs: dict[str, Any] = {"recipe": told, "source": source.name, "seed": seed}
     if name == "staa":
@@ -175,6 +177,9 @@ def plan_attack(
     title, label = recipe.title or key, label or recipe.label or None
     if label not in (None, EACH, *source.labels):
         raise unknown_name("class", str(label), [*source.labels, EACH])
+    if isinstance(source, Defended) and source.randomised and name not in ("staa", *CONTROLS):
+        draws = recipe.eot or EOT
+        source, inputs = source.expected(draws, seed=seed + 1), {**inputs, "eot": draws}
     return Plan(key, title, made, source, label=label, matched=matched, inputs=inputs)
 
 
@@ -194,18 +199,23 @@ def settings_of(name: str, recipe: AttackRecipe) -> dict[str, Any]:
 
 
 def answers(
-    made: AdversarialSet, victim: Victim, progress: Progress = silent
+    made: AdversarialSet, victims: Sequence[Victim], progress: Progress = silent
 ) -> list[dict[str, Any]]:
-    """What ``victim`` says of each clip before and after, beside what was changed."""
-    matrix = transfer_matrix([made], [victim], progress=progress)
-    return [
-        {
-            "id": row["id"], "before": row["clean_prediction"], "after": row["adversarial_prediction"],
-            "l0": row["l0"], "density": row["density"],
-            "snr_db": row["snr_db"] if math.isfinite(row["snr_db"]) else None,
-        }
-        for row in matrix.rows
-    ]  # fmt: skip
+    """What victims say of each clip before and after, beside what was changed; ``before`` and
+    ``after`` are the first one's words."""
+    clips: dict[str, dict[str, Any]] = {}
+    for row in transfer_matrix([made], victims, progress=progress).rows:
+        before, after = row["clean_prediction"], row["adversarial_prediction"]
+        clip = clips.setdefault(
+            row["id"],
+            {
+                "id": row["id"], "before": before, "after": after, "l0": row["l0"],
+                "density": row["density"],
+                "snr_db": row["snr_db"] if math.isfinite(row["snr_db"]) else None, "answers": {},
+            },
+        )  # fmt: skip
+        clip["answers"][row["target"]] = [before, after]
+    return list(clips.values())
 
 
 def evaluate(
@@ -311,7 +321,7 @@ def sweep(
         {
             "attacks": {p.name: dict(plan.attack(p).inputs) for p in wanted}, "keep": keep,
             "victims": dict(plan.sha256), "source": plan.source.name,
-            "targets": [target.name for target in plan.targets], "clips": _fingerprint(chosen),
+            "targets": [target.name for target in plan.targets], "clips": fingerprint_of(chosen),
         }
     )  # fmt: skip
     if is_done(out, "sweep", inputs):

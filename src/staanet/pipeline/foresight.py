@@ -13,10 +13,12 @@ from staanet.core import Corpus, Utterance
 from staanet.errors import InvalidInput
 from staanet.pipeline.recipe import (
     clip_limit,
-    in_order,
+    defended,
+    is_staa,
     recorded_seconds,
     require_same_recipe,
     require_sound,
+    sources_of,
     with_rates,
 )
 
@@ -75,13 +77,18 @@ def _stages(recipe: Recipe, out: Path, corpus: Corpus | None) -> Iterator[Row]:
     for name, victim in recipe.victims.items():
         work = f"{victim.steps} steps of {victim.batch_size} x {victim.seconds:g} s"
         yield f"train-victim {name}", *_trained(out / "victims" / name, "victim", work, parts)
+    for name, (_, defence) in defended(recipe).items():
+        work = ", ".join(defence.chain)
+        yield f"defend {name}", *_trained(out / "victims" / name, "victim", work, parts)
     count = None if parts is None else len(parts[2])
-    for source in recipe.generator.sources:
+    made = 0
+    for source, keys in sources_of(recipe).items():
         network = recipe.generator
         work = f"{network.network}, {network.steps} steps of {network.batch_size} x {network.seconds:g} s"
         folder = out / "generators" / source
-        yield f"train-generator {source}", *_trained(folder, "generator", work, parts)
-        for key in in_order(recipe.attacks):
+        if source in network.sources or any(is_staa(recipe, key) for key in keys):
+            yield f"train-generator {source}", *_trained(folder, "generator", work, parts)
+        for key in keys:
             one = recipe.attacks[key]
             if (one.attack or key) == "uap" and "," in source:
                 continue
@@ -91,18 +98,17 @@ def _stages(recipe: Recipe, out: Path, corpus: Corpus | None) -> Iterator[Row]:
             limit = clip_limit(key, recipe.attacks)
             most = limit if count is None else min(count, limit or count)
             set_folder = out / "adversarial" / f"{key}__{source}"
+            made += 1
             yield f"attack {key} from {source}", *_attacked(set_folder, "adversarial", most, 1)
-        if recipe.sweep is not None and source in (recipe.sweep.sources or [source]):
+        if recipe.sweep is not None and source in (recipe.sweep.sources or network.sources):
             sweep = recipe.sweep
             names = {key: recipe.attacks[key].attack or key for key in sweep.attacks}
             points = sweeps.points(names, sweep.epsilons, sweep.densities, grid=sweep.grid)
             most = sweep.clips if count is None else min(count, sweep.clips)
             yield f"sweep from {source}", *_attacked(out / "sweeps" / source, "sweep", most, len(points))  # fmt: skip
-    sets = len(recipe.attacks) * len(recipe.generator.sources)
     heard = ", and by ear" if recipe.perceptual else ""
-    work = (
-        f"{sets} sets x {len(recipe.victims)} victims x {1 + len(recipe.channels)} channels{heard}"
-    )
+    judges = len(recipe.victims) + len(defended(recipe))
+    work = f"{made} sets x {judges} victims x {1 + len(recipe.channels)} channels{heard}"
     finished: State = "done" if (out / "results" / "summary.json").is_file() else "to do"
     yield "evaluate", finished, f"{work}; always done anew"
     if recipe.selfcheck:
@@ -183,8 +189,12 @@ def _audio_mib(recipe: Recipe, corpus: Corpus | None) -> float | None:
     if length is None:
         return None
     limits: Mapping[str, int | None] = {k: clip_limit(k, recipe.attacks) for k in recipe.attacks}
-    made = sum(min(len(test), limit or len(test)) for limit in limits.values())
-    return round(made * len(recipe.generator.sources) * length * 16_000 * 2 * 2 / 2**20, 1)
+    made = sum(
+        min(len(test), limits[key] or len(test))
+        for keys in sources_of(recipe).values()
+        for key in keys
+    )
+    return round(made * length * 16_000 * 2 * 2 / 2**20, 1)
 
 
 def _mean_seconds(utterances: tuple[Utterance, ...]) -> float | None:

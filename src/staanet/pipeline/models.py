@@ -39,6 +39,7 @@ from staanet.victims import (
     load_victim,
     load_victims,
     members_of,
+    place_of,
 )  # fmt: skip
 from staanet.warm_start import generator_of, network_of
 
@@ -72,7 +73,7 @@ def train_victim(
         victim.to(device), parts[0], parts[1], schedule, out, progress=progress
     )
     quality = {f"{p}_{k}": v for p, clips in (("dev", parts[1]), ("test", parts[2]))
-               for k, v in _quality(victim, clips, progress).items()}  # fmt: skip
+               for k, v in quality_of(victim, clips, progress).items()}  # fmt: skip
     victim.save_pretrained(
         out, inputs=normal(inputs), best_step=history.best_step, epochs=len(history.rows),
         machine=machine(), **quality,
@@ -115,7 +116,10 @@ def _schedule(recipe: VictimRecipe | GeneratorRecipe, seed: int) -> training.Sch
     )  # fmt: skip
 
 
-def _quality(victim: Victim, clips: Sequence[Clip], progress: Progress) -> dict[str, float]:
+def quality_of(
+    victim: Victim, clips: Sequence[Clip], progress: Progress = silent
+) -> dict[str, float]:
+    """Recall and accuracy of a victim on labelled clips."""
     answers = []
     for number, clip in enumerate(clips, start=1):
         answers.append(victim.labels[int(training.predict(victim, [clip])[0].argmax())])
@@ -200,6 +204,7 @@ def _objective(recipe: GeneratorRecipe) -> Objective:
 def _relative(spec: Path | str, start: Path) -> str:
     if str(spec).startswith("hf:"):
         return str(spec)
+    spec = place_of(spec)
     return Path(os.path.relpath(Path(spec).resolve(), start.resolve())).as_posix()
 
 

@@ -23,10 +23,12 @@ from staanet.attacks import ATTACKS
 from staanet.channels import parse_channel
 from staanet.config import (
     AttackRecipe,
+    DefenceRecipe,
     Recipe,
     SyntheticRecipe,
 )
 from staanet.core import Budget, Clip, Corpus, Progress, silent
+from staanet.defences import parse_defence
 from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation import machine, spread
 from staanet.generator import GENERATORS
@@ -39,6 +41,7 @@ from staanet.pipeline.crafting import (
     sweep,
     with_settings,
 )  # fmt: skip
+from staanet.pipeline.defences import defend
 from staanet.pipeline.folders import Quarantine, load_clips
 from staanet.pipeline.models import (
     named,
@@ -68,7 +71,7 @@ def run(
     recipe = with_rates(recipe)
     with storage.FolderLock(out):
         _claim(recipe, out)
-        journal = _Timed(storage.Journal(out / "journal.jsonl"))
+        journal = Timed(storage.Journal(out / "journal.jsonl"))
         quarantine = Quarantine(strict)
         corpus = journal("corpus", lambda: _corpus(recipe, out, progress))
         victims = {
@@ -82,28 +85,39 @@ def run(
             )
             for name, one in recipe.victims.items()
         }  # fmt: skip
+        for name, (inner, defence) in defended(recipe).items():
+            victims[name] = journal(
+                f"defend {name}",
+                partial(
+                    defend,
+                    victims[inner], out / "victims" / inner, defence.chain, out / "victims" / name,
+                    name=name, corpus=corpus, seed=recipe.seed, protocol=recipe.protocol,
+                    device=device, quarantine=quarantine, progress=progress,
+                ),
+            )  # fmt: skip
         sets: list[Path] = []
         sha256 = {n: fingerprint(one, out / "victims" / n) for n, one in victims.items()}
-        for source in recipe.generator.sources:
+        for source, keys in sources_of(recipe).items():
             members = source.split(",")
             specs = [out / "victims" / member for member in members]
             attacked = (
                 victims[source] if len(members) == 1 else Ensemble([victims[m] for m in members])
             )
             folder = out / "generators" / source
-            journal(
-                f"train-generator {source}",
-                partial(
-                    train_generator,
-                    corpus, attacked, specs, folder,
-                    recipe=recipe.generator, seed=recipe.seed, protocol=recipe.protocol,
-                    device=device, quarantine=quarantine, progress=progress,
-                ),
-            )  # fmt: skip
+            if source in recipe.generator.sources or any(is_staa(recipe, key) for key in keys):
+                journal(
+                    f"train-generator {source}",
+                    partial(
+                        train_generator,
+                        corpus, attacked, specs, folder,
+                        recipe=recipe.generator, seed=recipe.seed, protocol=recipe.protocol,
+                        device=device, quarantine=quarantine, progress=progress,
+                    ),
+                )  # fmt: skip
             held_out = corpus.split(recipe.seed, recipe.protocol)[2]
             test = load_clips(held_out, attacked, quarantine, progress)
             test = _of_length(test, recipe.clip_seconds)
-            for key in in_order(recipe.attacks):
+            for key in keys:
                 one = recipe.attacks[key]
                 vector = out / "vectors" / f"{key}__{source}"
                 if (one.attack or key) == "uap" and len(members) > 1:
@@ -133,7 +147,9 @@ def run(
                     partial(attack, plan, clips, target, quarantine=quarantine, progress=progress),
                 )
                 sets.append(target)
-            if recipe.sweep is not None and source in (recipe.sweep.sources or [source]):
+            if recipe.sweep is not None and source in (
+                recipe.sweep.sources or recipe.generator.sources
+            ):
                 others = [one for name, one in victims.items() if name not in members]
                 swept = SweepPlan(
                     recipe=recipe.sweep, attacks=recipe.attacks, source=attacked,
@@ -188,11 +204,43 @@ def require_sound(recipe: Recipe) -> None:
         )
     for name in recipe.channels:
         parse_channel(name)
+    for defence in recipe.defences.values():
+        for text in defence.chain:
+            parse_defence(text)
 
 
 def with_rates(recipe: Recipe) -> Recipe:
     """With the learning rates that it leaves to the networks."""
     return replace(recipe, victims={n: settled(n, one) for n, one in recipe.victims.items()})
+
+
+def defended(recipe: Recipe) -> dict[str, tuple[str, DefenceRecipe]]:
+    """The defended victims of a recipe by name: the victim inside, and what stands before it."""
+    return {
+        f"{victim}+{key}": (victim, one)
+        for key, one in recipe.defences.items()
+        for victim in one.victims or [s for s in recipe.generator.sources if "," not in s]
+    }
+
+
+def sources_of(recipe: Recipe) -> dict[str, list[str]]:
+    """Which victims are attacked with what: the generator's sources with all, a defended one with what
+    its recipe says of attackers who know it, and what those attacks match."""
+    everything = in_order(recipe.attacks)
+    found = dict.fromkeys(recipe.generator.sources, everything)
+    for name, (_, one) in defended(recipe).items():
+        wanted = set(everything if one.adaptive is None else one.adaptive)
+        for key in reversed(everything):  # what is matched stands before what matches it
+            if key in wanted and recipe.attacks[key].match:
+                wanted.add(recipe.attacks[key].match)
+        if wanted:
+            found[name] = [key for key in everything if key in wanted]
+    return found
+
+
+def is_staa(recipe: Recipe, key: str) -> bool:
+    """Whether an attack of the recipe is STAA-Net, which needs a generator."""
+    return (recipe.attacks[key].attack or key) == "staa"
 
 
 def _check_attack(key: str, attacks: Mapping[str, AttackRecipe]) -> None:
@@ -259,7 +307,7 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str = "") -> 
 
 
 @dataclass(frozen=True)
-class _Timed:
+class Timed:
     """Runs a stage and notes in the run's journal how long it worked."""
 
     journal: storage.Journal
@@ -282,7 +330,7 @@ class _Timed:
 
 def recorded_seconds(out: Path) -> dict[str, float]:
     """How long each stage took, by the journal of the run in ``out``."""
-    return _Timed(storage.Journal(out / "journal.jsonl")).seconds()
+    return Timed(storage.Journal(out / "journal.jsonl")).seconds()
 
 
 def _corpus(recipe: Recipe, out: Path, progress: Progress) -> Corpus:

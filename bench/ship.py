@@ -1,0 +1,87 @@
+"""``python -m bench.ship RUN CORPUS``: a run's small models into the package, as 16-bit floats, with their cards.
+
+Each figure of a card is measured here, on the shipped weights, on the test speakers of the run's corpus.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from staanet import config, corpora, metrics, shipped, storage, training
+from staanet.attacks import Staa, craft
+from staanet.cards import model_card
+from staanet.core import Budget, Clip
+from staanet.evaluation import transfer_matrix
+from staanet.generator import load_generator
+from staanet.victims import joint_sha256, load_victim
+
+VICTIMS = ("emo18", "zhao19", "wav2vec2_tiny")
+GENERATORS = ("emo18,zhao19",)
+DROPPED = ("machine", "epochs", "best_step")
+
+
+def ship(run: Path, corpus_spec: str) -> None:
+    """Replace ``src/staanet/models`` by what ``run`` made of the corpus."""
+    recipe = config.load_recipe(str(run / "recipe.toml"))
+    corpus = corpora.load_corpus(corpus_spec)
+    test = list(corpus.split(recipe.seed, recipe.protocol)[2].clips(16_000))
+    made = storage.read_card(run, "run")
+    about = {
+        "recipe": recipe.name, "commit": made.get("commit"),
+        "licence": "MIT for the weights; EMO-DB (Burkhardt et al. 2005) is freely available for research",
+    }  # fmt: skip
+    shutil.rmtree(shipped.ROOT, ignore_errors=True)
+    hashes: dict[str, str] = {}
+    for name in VICTIMS:
+        out = shipped.ROOT / "victims" / name
+        card = _halved(run / "victims" / name, out, "victim", about)
+        hashes[name] = str(card["sha256"])
+        victim = load_victim(out)
+        answers = [victim.labels[i] for i in training.predict(victim, test).argmax(axis=1)]
+        truth = [clip.label or "" for clip in test]
+        right = [a == b for a, b in zip(truth, answers, strict=True)]
+        quality = {"test_uar": metrics.uar(truth, answers), "test_accuracy": float(np.mean(right))}
+        _close(out, {**card, **quality})
+    for name in GENERATORS:
+        out = shipped.ROOT / "generators" / name.replace(",", "-")
+        card = _halved(run / "generators" / name, out, "generator", about)
+        sources = [str(one) for one in card["sources"]]
+        card["source_sha256"] = joint_sha256([hashes[source] for source in sources])
+        card["source_folders"] = [f"../../victims/{source}" for source in sources]
+        storage.write_card(out, card)
+        _close(out, {**card, "test_fooling_rate": _fooling(out, card, test)})
+
+
+def _halved(source: Path, out: Path, kind: str, about: dict[str, Any]) -> dict[str, Any]:
+    """The model with weights of 16 bits in ``out``; its card."""
+    tensors, card = storage.load_model(source, kind=kind)
+    kept = {k: v for k, v in card.items() if k not in (*DROPPED, "sha256", "kind")}
+    small = {k: v.half() if v.dtype == torch.float32 else v for k, v in tensors.items()}
+    storage.save_model(
+        out, kind=kind, tensors=small, card={**kept, **about, "precision": "float16"}
+    )
+    return storage.read_card(out, kind)
+
+
+def _fooling(out: Path, card: dict[str, Any], test: list[Clip]) -> dict[str, float]:
+    """On test speakers, of each shipped victim."""
+    victims = [load_victim(shipped.folder("victims", name)) for name in VICTIMS]
+    budget = Budget(epsilon=float(card["epsilon"]), max_density=float(card["max_density"]))
+    attack = Staa(generator=load_generator(out), budget=budget)
+    matrix = transfer_matrix([craft(attack, victims[0], test)], victims)
+    return {cell["target"]: round(cell["fooling_rate"]["value"], 4) for cell in matrix.cells}
+
+
+def _close(out: Path, card: dict[str, Any]) -> None:
+    storage.write_card(out, card)
+    storage.write_text(out / "MODEL_CARD.md", model_card(card))
+
+
+if __name__ == "__main__":
+    ship(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,422 @@
+"""``python -m bench strength RUN CORPUS``: what the generator reaches beside what others reach.
+
+On test clips of a finished run's corpus and, with ``--other``, on clips of speakers never trained on:
+limits kept, white-box fooling, samples needed, transfer, targeted success, and time. Generators that
+the run does not hold are trained into ``--out``; each figure is kept there, so that a stopped command
+goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench import sections
+from staanet import config, load_corpus, load_generator, load_victim, pipeline, storage
+from staanet.attacks import MIFGSM, PGD, VMIFGSM, Random, SigmaZero, Staa, collate, craft
+from staanet.config import GeneratorRecipe
+from staanet.core import Attack, Budget, Clip, Corpus, Victim
+from staanet.evaluation import machine, spread
+from staanet.generator import Generator
+from staanet.pipeline.recipe import commit
+from staanet.victims import Ensemble, members_of
+
+EPSILON, DENSITY = 0.03, 0.2
+DENSITIES = (0.003, 0.01, 0.03, 0.1, 0.2, 0.5)
+
+
+def main(arguments: list[str]) -> None:
+    """Train what is missing, measure, and write the section."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench strength", description=__doc__,
+        epilog="example: python -m bench strength runs/emodb_full emodb:PATH --other ravdess:PATH",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("run", type=Path, help="a run of emodb_full")
+    parser.add_argument("corpus", help="KIND:PATH of that run's corpus")
+    parser.add_argument("--other", help="KIND:PATH of speakers never trained on")
+    parser.add_argument("--clips", type=int, default=28, help="test clips (default: 28)")
+    parser.add_argument("--steps", type=int, default=800, help="of the published objective")
+    parser.add_argument("--out", type=Path, default=Path("runs/strength"))
+    chosen = parser.parse_args(arguments)
+    with storage.FolderLock(_made(chosen.out)):
+        bench = Bench.of(chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps)
+        parts = [
+            bench.limits(), bench.white_box(), bench.samples(), bench.transfer(), bench.targeted(),
+        ]  # fmt: skip
+        if chosen.other:
+            parts.append(bench.elsewhere(chosen.other))
+    about = (
+        f"`python -m bench strength RUN {chosen.corpus.partition(':')[0]}:PATH --clips {chosen.clips} "
+        f"--steps {chosen.steps}`, commit `{commit()}`, {machine()}. Epsilon {EPSILON}, "
+        f"{chosen.clips} test clips spread over labels and speakers, one seed, victims of the run."
+    )
+    sections.write("strength", "\n\n".join(["## Strength", about, *parts]))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attack did to clips: a row per clip."""
+
+    rows: Sequence[Mapping[str, Any]]
+
+    def fooled(self, target: str) -> float:
+        """Share of clips on which ``target`` changed its answer."""
+        return statistics.fmean(row["after"][target] != row["before"][target] for row in self.rows)
+
+    def reached(self, target: str) -> float:
+        """Share that ``target`` takes for the wanted class, of those that it did not before."""
+        away = [row for row in self.rows if row["before"][target] != row["wanted"]]
+        return statistics.fmean(row["after"][target] == row["wanted"] for row in away)
+
+    def mean(self, key: str) -> float:
+        """Over the clips that have a finite value."""
+        values = [row[key] for row in self.rows if math.isfinite(row[key])]
+        return statistics.fmean(values) if values else math.nan
+
+    @property
+    def seconds(self) -> float:
+        """Median time of a clip."""
+        return statistics.median(row["seconds"] for row in self.rows)
+
+
+@dataclass
+class Bench:
+    """A run's victims and clips, and where what is measured is kept."""
+
+    run: Path
+    corpus: Corpus
+    out: Path
+    clips: list[Clip]
+    victims: dict[str, Victim]
+    steps: int
+    seed: int
+
+    @classmethod
+    def of(cls, run: Path, spec: str, out: Path, count: int, steps: int) -> Bench:
+        recipe = config.load_recipe(str(run / "recipe.toml"))
+        victims = {name: load_victim(run / "victims" / name) for name in recipe.victims}
+        corpus = load_corpus(spec)
+        held_out = corpus.split(recipe.seed, recipe.protocol)[2]
+        first = next(iter(victims.values()))
+        clips = spread(pipeline.load_clips(held_out, first, pipeline.Quarantine(), told), count)
+        return cls(run, corpus, out, clips, victims, steps, recipe.seed)
+
+    def measure(
+        self, name: str, attack: Callable[[], Attack], source: Victim, *,
+        clips: Sequence[Clip] | None = None, label: str | None = None,
+    ) -> Outcome:  # fmt: skip
+        """Attack clip by clip; rows that are there already are read, not made again."""
+        clips = self.clips if clips is None else clips
+        journal = storage.Journal(self.out / "cells" / f"{name}.jsonl")
+        (self.out / "cells").mkdir(exist_ok=True)
+        known = {str(row["id"]): row for row in journal.records()}
+        made: Attack | None = None
+        for number, clip in enumerate(clips, start=1):
+            if clip.id not in known:
+                made = made or attack()
+                wanted = pipeline.aim(label, clip, source.labels)
+                (one,) = craft(made, source, [clip], label=wanted)
+                pair, _ = collate([clip, Clip(clip.id, one.adversarial, clip.sample_rate)], source)
+                before, after = {}, {}
+                with torch.inference_mode():
+                    for target, victim in self.victims.items():
+                        said = [victim.labels[i] for i in victim(pair).argmax(dim=1)]
+                        before[target], after[target] = said
+                row = {"id": clip.id, "wanted": wanted, "before": before, "after": after}
+                known[clip.id] = row | {
+                    k: v if math.isfinite(v) else None for k, v in one.measurements().items()
+                }
+                journal.append(known[clip.id])
+            told(name, number, len(clips))
+        rows = [known[clip.id] for clip in clips]
+        return Outcome([{k: math.inf if v is None and k != "wanted" else v for k, v in row.items()}
+                        for row in rows])  # fmt: skip
+
+    def generator(self, name: str, sources: Sequence[str], **settings: Any) -> Generator:
+        """A generator of the run, or one trained here with ``settings``."""
+        if not settings and (self.run / "generators" / name / storage.CARD).exists():
+            return load_generator(self.run / "generators" / name)
+        folder = self.out / "generators" / name
+        recipe = config.checked(
+            GeneratorRecipe,
+            {
+                "epsilon": EPSILON,
+                "max_density": DENSITY,
+                "batch_size": 8,
+                "seconds": 1.0,
+                **settings,
+            },
+            where=name,
+        )
+        members = [self.victims[source] for source in sources]
+        source = members[0] if len(members) == 1 else Ensemble(members)
+        pipeline.train_generator(
+            self.corpus, source, [self.run / "victims" / s for s in sources], folder, recipe=recipe,
+            seed=self.seed, progress=told,
+        )  # fmt: skip
+        return load_generator(folder)
+
+    def paper(self, source: str) -> Generator:
+        """The published objective, its defects mended, on a network of the size of ours."""
+        return self.generator(
+            f"paper_{source}", [source], network="compact", objective="paper", steps=self.steps
+        )
+
+    # ------------------------------------------------------------ tables
+
+    def limits(self) -> str:
+        """Whether what the user names is kept, whatever epsilon, batch and length."""
+        generator, rows = self.generator("emo18", ["emo18"]), []
+        source, rng = self.victims["emo18"], np.random.default_rng(0)
+        for epsilon, batch in ((0.005, 4), (0.01, 16), (0.02, 64), (0.03, 4), (0.05, 16)):
+            clips = []
+            for number in range(batch):
+                whole = self.clips[number % len(self.clips)]
+                length = int(rng.uniform(2, 10) * whole.sample_rate)
+                samples = np.resize(whole.samples, length)
+                clips.append(Clip(str(number), samples, whole.sample_rate))
+            for share, count in ((0.05, None), (0.2, None), (None, 1000)):
+                budget = Budget(epsilon=epsilon, max_density=share, max_l0=count)
+                made = craft(
+                    Staa(generator=generator, budget=budget), source, clips, batch_size=batch
+                )
+                broken = sum(
+                    bool(budget.violations(one.clean.samples, one.adversarial)) for one in made
+                )
+                used = statistics.fmean(
+                    len(one.support) / (count or math.floor((share or 1) * len(one.adversarial)))
+                    for one in made
+                )
+                named = f"{100 * share:g} % of samples" if share else f"{count} samples"
+                rows.append(
+                    [epsilon, batch, named, f"{batch - broken} of {batch}", f"{100 * used:.1f} %"]
+                )
+        head = ["epsilon", "batch", "limit named", "clips that keep it", "of the limit used"]
+        return _titled("Limits kept", head, rows, "Clips of 2 to 10 s, no tuning.")
+
+    def white_box(self) -> str:
+        """As many samples, the same epsilon."""
+        rows = []
+        for name in ("emo18", "zhao19"):
+            source = self.victims[name]
+            budget = Budget(epsilon=EPSILON, max_density=DENSITY)
+            generator = self.generator(name, [name])
+            for title, attack in (
+                ("STAA-Net", lambda g=generator, b=budget: Staa(generator=g, budget=b)),
+                ("STAA-Net, 5 steps of PGD from there",
+                 lambda g=generator, b=budget: Staa(generator=g, budget=b, refine=5)),
+                ("PGD, 20 steps", lambda b=budget: PGD(budget=b)),
+                ("published objective",
+                 lambda n=name, b=budget: Staa(generator=self.paper(n), budget=b)),
+                ("random", lambda b=budget: Random(budget=b)),
+            ):  # fmt: skip
+                found = self.measure(f"white_{name}_{_word(title)}", attack, source)
+                rows.append([name, title, _percent(found.fooled(name)), f"{found.mean('density'):.3f}",
+                             f"{found.mean('snr_db'):.1f}", f"{found.seconds:.3f}"])  # fmt: skip
+        head = ["source", "attack", "fooled", "density", "SNR dB", "s a clip"]
+        note = f"At most {100 * DENSITY:g} % of the samples."
+        return _titled("White box", head, rows, note)
+
+    def samples(self) -> str:
+        """How many samples it takes to fool a share of what dense PGD of 100 steps fools."""
+        source, generator = self.victims["emo18"], self.generator("emo18", ["emo18"])
+        dense = self.measure(
+            "dense_pgd100", lambda: PGD(budget=Budget(epsilon=EPSILON), steps=100), source
+        ).fooled("emo18")
+        ways: dict[str, Callable[[Budget], Attack]] = {
+            "STAA-Net": lambda b: Staa(generator=generator, budget=b),
+            "STAA-Net, 5 steps of PGD from there": lambda b: Staa(
+                generator=generator, budget=b, refine=5
+            ),
+            "PGD, 20 steps": lambda b: PGD(budget=b),
+            "published objective": lambda b: Staa(generator=self.paper("emo18"), budget=b),
+            "random": lambda b: Random(budget=b),
+        }
+        rows = []
+        for title, way in ways.items():
+            rates, seconds = [], 0.0
+            for density in DENSITIES:
+                budget = Budget(epsilon=EPSILON, max_density=density)
+                found = self.measure(
+                    f"samples_{_word(title)}_{density}", lambda w=way, b=budget: w(b), source
+                )
+                rates.append(found.fooled("emo18"))
+                seconds = found.seconds
+            needed = [_percent(_needed(DENSITIES, rates, s * dense)) for s in (0.8, 0.95)]
+            rows.append([title, *map(_percent, rates), *needed, f"{seconds:.3f}"])
+        zero = self.measure(
+            "sigma_zero_300", lambda: SigmaZero(budget=Budget(epsilon=EPSILON), steps=300), source
+        )
+        own = sorted(
+            row["density"] if row["before"]["emo18"] != row["after"]["emo18"] else math.inf
+            for row in zero.rows
+        )
+        rates = [statistics.fmean(value <= density for value in own) for density in DENSITIES]
+        needed = [_percent(own[math.ceil(share * dense * len(own)) - 1]) for share in (0.8, 0.95)]
+        rows.append(
+            ["sigma-zero, 300 steps", *map(_percent, rates), *needed, f"{zero.seconds:.3f}"]
+        )
+        head = ["attack on emo18", *(f"fooled at {100 * d:g} %" for d in DENSITIES),
+                "samples for 80 %", "samples for 95 %", "s a clip"]  # fmt: skip
+        note = (
+            f"The last shares are of what PGD of 100 steps on every sample fools, {_percent(dense)}; "
+            "samples in between are interpolated over their logarithm; n/a: not reached."
+        )
+        return _titled("Samples needed", head, rows, note)
+
+    def transfer(self) -> str:
+        """The target's own weights are in no source."""
+        budget = Budget(epsilon=EPSILON, max_density=DENSITY)
+        single, both = ("emo18", "zhao19"), "emo18,zhao19"
+        rows = []
+        for name in (*single, both):
+            members = name.split(",")
+            source = (
+                self.victims[name] if len(members) == 1
+                else Ensemble([self.victims[m] for m in members])
+            )  # fmt: skip
+            generator = self.generator(name, members)
+            ways: dict[str, Callable[[], Attack]] = {
+                "STAA-Net": lambda g=generator: Staa(generator=g, budget=budget),  # type: ignore[misc]
+                "MI-FGSM, 10 steps": lambda: MIFGSM(budget=budget),
+                "VMI-FGSM, 10 steps": lambda: VMIFGSM(budget=budget),
+                "random": lambda: Random(budget=budget),
+            }
+            if len(members) == 1:
+                ways["published objective"] = lambda n=name: Staa(  # type: ignore[misc]
+                    generator=self.paper(n), budget=budget
+                )
+            for title, attack in ways.items():
+                found = self.measure(f"transfer_{'-'.join(members)}_{_word(title)}", attack, source)
+                own = {member.name for member in members_of(source)}
+                rows.append([name, title, *(
+                    "white box" if target in own else _percent(found.fooled(target))
+                    for target in self.victims
+                ), f"{found.seconds:.3f}"])  # fmt: skip
+        head = ["sources", "attack", *self.victims, "s a clip"]
+        note = f"At most {100 * DENSITY:g} % of the samples; the small transformers are the hard direction."
+        return _titled("Transfer", head, rows, note)
+
+    def targeted(self) -> str:
+        """One generator, any class; each clip towards one of the others."""
+        source = self.victims["emo18"]
+        generator = self.generator("targeted_emo18", ["emo18"], goal="targeted", steps=400)
+        dense, sparse = Budget(epsilon=EPSILON), Budget(epsilon=EPSILON, max_density=DENSITY)
+        ways: dict[str, Callable[[], Attack]] = {
+            "STAA-Net, one generator for all classes": lambda: Staa(
+                generator=generator, budget=sparse
+            ),
+            "STAA-Net, every sample": lambda: Staa(
+                generator=generator, budget=Budget(epsilon=EPSILON, max_density=1.0)
+            ),
+            "STAA-Net, 5 steps of PGD from there": lambda: Staa(
+                generator=generator, budget=sparse, refine=5
+            ),
+            "PGD, 20 steps, as many samples": lambda: PGD(budget=sparse),
+            "PGD, 100 steps, every sample": lambda: PGD(budget=dense, steps=100),
+        }
+        rows = []
+        for title, attack in ways.items():
+            found = self.measure(f"targeted_{_word(title)}", attack, source, label="each")
+            rows.append([title, _percent(found.reached("emo18")), f"{found.mean('density'):.3f}",
+                         f"{found.seconds:.3f}"])  # fmt: skip
+        head = ["attack on emo18", "takes it for the wanted class", "density", "s a clip"]
+        return _titled(
+            "Targeted", head, rows, "Each clip aims at one of the classes that it is not."
+        )
+
+    def elsewhere(self, spec: str) -> str:
+        """Other speakers, another language: nothing here was trained or tuned on them."""
+        corpus = load_corpus(spec)
+        first = next(iter(self.victims.values()))
+        clips = spread(
+            pipeline.load_clips(corpus, first, pipeline.Quarantine(), told), len(self.clips)
+        )
+        rows = []
+        for snr in (None, 20.0):
+            budget = Budget(epsilon=EPSILON, max_density=DENSITY, min_snr_db=snr)
+            for name in ("emo18", "zhao19"):
+                generator = self.generator(name, [name])
+                for title, attack in (
+                    ("STAA-Net", lambda g=generator, b=budget: Staa(generator=g, budget=b)),
+                    ("PGD, 20 steps", lambda b=budget: PGD(budget=b)),
+                    ("random", lambda b=budget: Random(budget=b)),
+                ):
+                    key = f"elsewhere_{corpus.name}_{name}_{_word(title)}_{snr}"
+                    found = self.measure(key, attack, self.victims[name], clips=clips)
+                    rows.append([
+                        name, title, "any" if snr is None else f"{snr:g}",
+                        *(_percent(found.fooled(target)) for target in ("emo18", "zhao19")),
+                        f"{found.mean('density'):.3f}", f"{found.mean('snr_db'):.1f}",
+                    ])  # fmt: skip
+        head = [
+            "source",
+            "attack",
+            "least dB named",
+            "fools emo18",
+            "fools zhao19",
+            "density",
+            "SNR dB",
+        ]
+        note = (
+            f"{len(clips)} clips of {corpus.name}, speakers that no victim or generator has heard."
+        )
+        return _titled("Never heard before", head, rows, note)
+
+
+def _needed(densities: Sequence[float], rates: Sequence[float], goal: float) -> float:
+    """The density at which a curve first reaches ``goal``; infinite where it does not.
+
+    >>> round(_needed([0.01, 0.1], [0.2, 0.6], 0.4), 4)
+    0.0316
+    """
+    for number, rate in enumerate(rates):
+        if rate >= goal:
+            if number == 0:
+                return densities[0]
+            below, span = rates[number - 1], math.log(densities[number] / densities[number - 1])
+            return densities[number - 1] * math.exp(span * (goal - below) / (rate - below))
+    return math.inf
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %" if math.isfinite(share) else "n/a"
+
+
+def _word(title: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in title.lower())
+
+
+def _titled(title: str, head: Sequence[str], rows: Sequence[Sequence[object]], note: str) -> str:
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows)]
+    return "\n".join([f"### {title}", "", note, "", *lines])
+
+
+def told(what: str, done: int, total: int, figures: str = "") -> None:
+    """Progress on the error stream, a line at the end of each thing."""
+    if done == total or (sys.stderr.isatty() and done % 5 == 0):
+        print(
+            json.dumps({"what": what, "done": done, "figures": figures}),
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
