@@ -12,10 +12,10 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-from staanet.cli import runs, models, attacks  # isort: skip  # in the order of --help
+from staanet.cli import runs, models, attacks, scale  # isort: skip  # in the order of --help
 from staanet.cli.shell import Interrupted, app
 
-__all__ = ["app", "entry", "attacks", "models", "runs"]
+__all__ = ["app", "entry", "attacks", "models", "runs", "scale"]
 
 
 def entry() -> NoReturn:

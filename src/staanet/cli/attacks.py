@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from staanet.cli.shell import (
     Json,
     Protocol,
     Seed,
+    ShardOf,
     Strict,
     command,
     decibels,
@@ -28,6 +30,7 @@ from staanet.cli.shell import (
     twice,
 )
 from staanet.errors import InvalidInput
+from staanet.shards import Shard
 
 if TYPE_CHECKING:
     pass
@@ -65,6 +68,7 @@ def attack(
         str | None, typer.Option(help="Aim at this class instead of any other.")
     ] = None,
     part: Annotated[str, typer.Option(help="Of a corpus: train, dev, test or all.")] = "test",
+    shard: ShardOf = None,
     seed: Seed = 0,
     protocol: Protocol = None,
     device: Device = "cpu",
@@ -76,6 +80,7 @@ def attack(
     from staanet import pipeline, storage, victims
     from staanet.config import AttackRecipe
 
+    one = Shard.parse(shard) if shard else None
     kind, learned = ("generator", generator) if generator else ("vector", vector)
     if source is None and learned is None:
         raise InvalidInput(
@@ -91,11 +96,14 @@ def attack(
     quarantine = pipeline.Quarantine(strict)
     corpus = inputs_of(inputs, part, seed, out, protocol)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
-        clips = pipeline.load_clips(corpus, victim, quarantine, progress)
         plan = pipeline.plan_attack(
             attack, AttackRecipe(attack=attack, epsilon=epsilon, max_density=max_density), victim,
             generator=generator, vector=vector, matched=match, label=label, seed=seed, device=device,
         )  # fmt: skip
+        if one is not None:
+            plan = pipeline.part_of(plan, one, corpus)
+            corpus = replace(corpus, utterances=tuple(one.part(corpus.utterances)))
+        clips = pipeline.ReadingClips(corpus, victim, quarantine)
         made = pipeline.attack(plan, clips, out, quarantine=quarantine, progress=progress)
         quarantine.save(out)
         rows = pipeline.answers(made, victim)
@@ -137,6 +145,7 @@ def evaluate(
             "--perceptual", help="Also how it sounds: PESQ, STOI, Zimtohrli, DNSMOS; slow."
         ),
     ] = False,
+    shard: ShardOf = None,
     seed: Seed = 0,
     device: Device = "cpu",
     json_output: Json = False,
@@ -147,11 +156,16 @@ def evaluate(
 
     for name in channel:
         channels.parse_channel(name)
+    one = Shard.parse(shard) if shard else None
     targets = [victims.load_victim(spec).to(device) for spec in target]
+    weights = {
+        v.name: victims.fingerprint(v, spec) for v, spec in zip(targets, target, strict=True)
+    }
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         matrix = pipeline.evaluate(
-            adversarial, targets, out, channels=channel, perceptual=perceptual, progress=progress
-        )
+            adversarial, targets, out, channels=channel, perceptual=perceptual, shard=one,
+            sha256=weights, progress=progress,
+        )  # fmt: skip
     if not json_output:
         show(findings(matrix.summary))
         show(f"\n-> {out}")

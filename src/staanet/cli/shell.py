@@ -43,6 +43,10 @@ Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result (or the error) as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Epsilon = Annotated[float, typer.Option(help="Largest change of a sample, of full scale 1.")]
+ShardOf = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Only this part of the clips; see staanet merge."),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first unusable clip.")]
 CorpusName = Annotated[
     str, typer.Argument(metavar="CORPUS", help="KIND:PATH, for example emodb:data/emodb.")

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from staanet.pipeline.crafting import Plan, SweepPlan, answers, attack, evaluate, plan_attack, sweep
-from staanet.pipeline.folders import Quarantine, load_clips
+from staanet.pipeline.crafting import (
+    Plan,
+    SweepPlan,
+    answers,
+    attack,
+    evaluate,
+    part_of,
+    plan_attack,
+    sweep,
+)
+from staanet.pipeline.folders import Quarantine, ReadingClips, load_clips
+from staanet.pipeline.merging import merge
 from staanet.pipeline.models import source_of, train_generator, train_uap, train_victim
 from staanet.pipeline.recipe import run
 
 __all__ = [
     "Plan",
     "Quarantine",
+    "ReadingClips",
     "SweepPlan",
     "answers",
     "attack",
     "evaluate",
     "load_clips",
+    "merge",
+    "part_of",
     "plan_attack",
     "run",
     "source_of",
