@@ -1,7 +1,8 @@
 """``python -m bench runs/quick runs/emodb`` writes the figures of finished runs into results.md.
 
 Start-up time is measured on the spot; everything else is read from the runs' own files, with the
-recipe, commit and machine that their cards name. ``bench/notes.md`` is appended as it stands.
+recipe, commit and machine that their cards name. ``bench/notes.md`` is appended as it stands, and so is
+``bench/speed.md``, which ``python -m bench speed`` writes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ def main(runs: list[Path]) -> None:
     """Write ``bench/results.md``."""
     parts = ["# Results", "Written by `python -m bench RUN...`; do not edit by hand.", start()]
     parts += [figures(run) for run in runs]
+    speed = HERE / "speed.md"
+    if speed.exists():
+        parts.append(speed.read_text(encoding="utf-8").strip())
     notes = HERE / "notes.md"
     if notes.exists():
         parts.append(notes.read_text(encoding="utf-8").strip())
@@ -111,4 +115,9 @@ def read(path: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main([Path(argument) for argument in sys.argv[1:]])
+    if sys.argv[1:2] == ["speed"]:
+        from bench import speed
+
+        speed.main(sys.argv[2:])
+    else:
+        main([Path(argument) for argument in sys.argv[1:]])

@@ -222,6 +222,8 @@ def _heard_again(
 ) -> Mapping[str, Mapping[str, Any]]:
     """``_heard`` from the columns that ``_columns`` made, once for each clip."""
     own = [r for r in rows if (r["attack"], r["source"]) == (one["attack"], one["source"])]
+    if not own:
+        return {}
     first = own[0]["target"], own[0]["channel"]
     scores = []
     for row in (r for r in own if (r["target"], r["channel"]) == first):

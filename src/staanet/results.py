@@ -174,9 +174,9 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
     Raises ``InvalidInput`` where a table cannot be read, columns are missing or a path leads out.
     """
     path = folder / "metadata.csv"
-    told = _table(path, COLUMNS)
+    told = read_table(path, COLUMNS)
     if told and "seconds" not in told[0]:  # where it stood in sets of earlier versions
-        taken = {row["id"]: row["seconds"] for row in _table(folder / TIMES, TIMES_COLUMNS)}
+        taken = {row["id"]: row["seconds"] for row in read_table(folder / TIMES, TIMES_COLUMNS)}
         unknown = [row["id"] for row in told if row["id"] not in taken]
         if unknown:
             raise InvalidInput(
@@ -196,7 +196,7 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a CSV file that has these columns, and perhaps others."""
     try:
         text = path.read_text(encoding="utf-8")

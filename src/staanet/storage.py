@@ -469,6 +469,14 @@ def read_card(folder: Path | str, kind: str) -> dict[str, Any]:
     return card
 
 
+def holds(folder: Path | str, kind: str) -> bool:
+    """Whether a folder's card says that it is a ``kind``; False where there is no readable card."""
+    try:
+        return bool(read_card(folder, kind))
+    except InvalidInput:
+        return False
+
+
 def _versions() -> dict[str, str]:
     try:
         own = metadata.version("staanet")

@@ -68,6 +68,18 @@ def attack(
         str | None, typer.Option(help="Aim at this class instead of any other.")
     ] = None,
     part: Annotated[str, typer.Option(help="Of a corpus: train, dev, test or all.")] = "test",
+    window: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Attack longer files in windows of so many seconds, and join them; 0: never.",
+        ),
+    ] = 30.0,
+    max_seconds: Annotated[
+        float, typer.Option(min=0, help="Files beyond this are put aside.")
+    ] = 600.0,
+    max_bytes: Annotated[int, typer.Option(min=0, help="Files beyond this are put aside.")] = 512
+    * 2**20,
     shard: ShardOf = None,
     seed: Seed = 0,
     protocol: Protocol = None,
@@ -95,16 +107,19 @@ def attack(
         max_density = trained.get("max_density")
     quarantine = pipeline.Quarantine(strict)
     corpus = inputs_of(inputs, part, seed, out, protocol)
+    limits = replace(corpus.limits, max_seconds=max_seconds, max_bytes=max_bytes)
+    corpus = replace(corpus, limits=limits)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         plan = pipeline.plan_attack(
             attack, AttackRecipe(attack=attack, epsilon=epsilon, max_density=max_density), victim,
             generator=generator, vector=vector, matched=match, label=label, seed=seed, device=device,
         )  # fmt: skip
         if one is not None:
-            plan = pipeline.part_of(plan, one, corpus)
+            plan = pipeline.part_of(plan, one, corpus, window)
             corpus = replace(corpus, utterances=tuple(one.part(corpus.utterances)))
-        clips = pipeline.ReadingClips(corpus, victim, quarantine)
+        clips = pipeline.ReadingClips(corpus, victim, quarantine, window or None)
         made = pipeline.attack(plan, clips, out, quarantine=quarantine, progress=progress)
+        whole = pipeline.join_recordings(clips.recordings.values(), made, out, progress=progress)
         quarantine.save(out)
         rows = pipeline.answers(made, victim)
     if not json_output:
@@ -115,6 +130,8 @@ def attack(
         ))  # fmt: skip
         fooled = sum(r["before"] != r["after"] for r in rows)
         show(f"\n{fooled} of {len(rows)} answers changed -> {out}")
+        for row in whole:
+            show(f"{row['id']}: {row['windows']} windows joined -> {out / str(row['file_name'])}")
     finish({"out": str(out), "clips": rows}, quarantine, json_output=json_output)
 
 

@@ -216,23 +216,32 @@ def train_uap(
     finish(card, quarantine, json_output=json_output)
 
 
-@command("export", "staanet export runs/quick/victims/emo18 --out emo18.onnx")
+@command("export", "staanet export runs/quick/generators/emo18 --out emo18.onnx")
 def export(
-    victim: Annotated[Path, typer.Argument(metavar="VICTIM", help="Folder of an emo18 or zhao19.")],
-    out: Annotated[Path, typer.Option(help="ONNX file to write; its card is FILE.toml.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Folder of a generator, an emo18 or a zhao19.")
+    ],
+    out: Annotated[Path, typer.Option(help="ONNX file to write; a victim's card is FILE.toml.")],
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """A victim as an ONNX file for any runtime, proven equal; name it onnx:FILE elsewhere."""
-    from staanet import pipeline, victims
+    """A model as an ONNX file for clips of any length, compared with torch before it is written.
+
+    A victim is then named onnx:FILE elsewhere; a generator runs by staanet.runtime, without torch.
+    """
+    from staanet import pipeline, storage, victims
     from staanet.victims.export import export_onnx
 
-    difference = export_onnx(victims.load_victim(victim), out)
+    told: dict[str, Any]
+    if storage.holds(model, "generator"):
+        told = pipeline.export_generator(model, out)
+        said = f"{told['differing']} of {told['changed']} changed samples differ from torch's"
+    else:
+        told = {"difference": export_onnx(victims.load_victim(model), out)}
+        said = f"logits differ by at most {told['difference']:.1e}"
     if not json_output:
-        show(f"logits differ by at most {difference:.1e} -> {out}")
-    finish(
-        {"out": str(out), "difference": difference}, pipeline.Quarantine(), json_output=json_output
-    )
+        show(f"{said} -> {out}")
+    finish({"out": str(out), **told}, pipeline.Quarantine(), json_output=json_output)
 
 
 def _manifest(

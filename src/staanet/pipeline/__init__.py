@@ -8,10 +8,12 @@ from staanet.pipeline.crafting import (
     answers,
     attack,
     evaluate,
+    join_recordings,
     part_of,
     plan_attack,
     sweep,
 )
+from staanet.pipeline.exporting import export_generator
 from staanet.pipeline.folders import Quarantine, ReadingClips, load_clips
 from staanet.pipeline.merging import merge
 from staanet.pipeline.models import source_of, train_generator, train_uap, train_victim
@@ -25,6 +27,8 @@ __all__ = [
     "answers",
     "attack",
     "evaluate",
+    "export_generator",
+    "join_recordings",
     "load_clips",
     "merge",
     "part_of",

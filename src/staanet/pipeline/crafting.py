@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from staanet import (
+    audio,
     perception,
+    recordings,
     report,
     results,
     storage,
@@ -23,14 +25,17 @@ from staanet.config import (
     AttackRecipe,
     SweepRecipe,
 )
-from staanet.core import Attack, Budget, Clip, Corpus, Progress, Victim, silent
+from staanet.core import Attack, Budget, Clip, Corpus, Progress, Samples, Victim, silent
 from staanet.errors import InvalidInput, UnusableClip, unknown_name
 from staanet.evaluation import CONTROLS, machine, spread, transfer_matrix
 from staanet.generator import load_generator
 from staanet.perception import Score
 from staanet.pipeline.folders import ClipSource, Quarantine, is_done, normal
+from staanet.recordings import Recording
 from staanet.results import AdversarialSet, TransferMatrix
 from staanet.shards import Shard
+
+RECORDINGS = "recordings.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,33 @@ def attack(
     results.write_set(out, crafted.rows.values(), card)
     (out / "journal.jsonl").unlink(missing_ok=True)
     return AdversarialSet.load(out)
+
+
+def join_recordings(
+    found: Iterable[Recording], made: AdversarialSet, out: Path, *, progress: Progress = silent
+) -> list[dict[str, Any]]:
+    """Write each recording that was attacked in windows as a whole, and ``recordings.csv`` about them.
+
+    Returns its rows. What is there already is not written again.
+    """
+    ordered = sorted(found, key=lambda one: one.utterance.id)
+    path = out / RECORDINGS
+    if not ordered:
+        return []
+    if path.exists():
+        return [dict(row) for row in results.read_table(path, recordings.COLUMNS)]
+    places = {row["id"]: row for row in results.read_rows(out)}
+
+    def adversarial(window: str) -> Samples | None:
+        row = places.get(window)
+        return None if row is None else audio.read_int16(out / row["file_name"])[0]
+
+    rows = []
+    for number, one in enumerate(ordered, start=1):
+        rows.append(one.join(adversarial, out))
+        progress("join recordings", number, len(ordered), "")
+    storage.write_text(path, results.table(recordings.COLUMNS, rows))
+    return rows
 
 
 def is_finished(plan: Plan, clips: ClipSource, out: Path) -> bool:
@@ -233,11 +265,10 @@ def with_settings(name: str, recipe: AttackRecipe, budget: Budget, seed: int) ->
     return made
 
 
-def part_of(plan: Plan, shard: Shard, corpus: Corpus) -> Plan:
-    """The plan of a shard: its card says which part of which list of clips it is."""
-    return replace(
-        plan, inputs={**plan.inputs, "shard": shard.card(u.id for u in corpus.utterances)}
-    )
+def part_of(plan: Plan, shard: Shard, corpus: Corpus, window_s: float = 0.0) -> Plan:
+    """The plan of a shard: its card says which part of which list of clips it is, cut how."""
+    part = {**shard.card(u.id for u in corpus.utterances), "window_s": window_s}
+    return replace(plan, inputs={**plan.inputs, "shard": part})
 
 
 def answers(made: AdversarialSet, victim: Victim) -> list[dict[str, Any]]:

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from staanet import (
-    storage,
-)
+from staanet import audio, storage
 from staanet.core import Clip, Corpus, Progress, Utterance, Victim, silent
 from staanet.errors import InvalidInput, UnusableClip
+from staanet.recordings import Recording
 
 
 @dataclass
@@ -59,29 +58,55 @@ class ClipSource(Protocol):
     def __iter__(self) -> Iterator[Clip]: ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class ReadingClips:
     """The usable clips of a corpus, each read when its turn comes; ``len`` counts all of them.
 
-    One clip is in memory at a time, however many there are. What is unusable goes to ``quarantine``.
+    One clip is in memory at a time, however many there are. A file of more than one and a half times
+    ``window_s`` seconds is read in windows, each a clip of its own (``staanet.recordings``). What is
+    unusable goes to ``quarantine``.
     """
 
     corpus: Corpus
     victim: Victim
     quarantine: Quarantine
+    window_s: float | None = None
+    recordings: dict[str, Recording] = field(default_factory=dict)
+    """The files that were read in windows so far, by id."""
 
     def __len__(self) -> int:
-        return len(self.corpus)
+        return len(self.corpus) + sum(len(one) - 1 for one in self.recordings.values())
 
     def __iter__(self) -> Iterator[Clip]:
         for utterance in self.corpus.utterances:
             try:
-                clip = self.corpus.load(utterance, self.victim.sample_rate)
-                _check_length(clip, self.victim, utterance)
+                recording = self._recording(utterance)
+                if recording is None:
+                    clip = self.corpus.load(utterance, self.victim.sample_rate)
+                    _check_length(clip, self.victim, utterance)
+                    yield clip
+                else:
+                    self.recordings[utterance.id] = recording
+                    yield from self._windows(recording)
             except UnusableClip as problem:
                 self.quarantine(utterance, problem)
-            else:
+
+    def _recording(self, utterance: Utterance) -> Recording | None:
+        if self.window_s is None:
+            return None
+        rate, limits = self.victim.sample_rate, self.corpus.limits
+        return Recording.of(utterance, rate, self.window_s, limits)
+
+    def _windows(self, recording: Recording) -> Iterator[Clip]:
+        for part, samples in recording.windows():
+            reason = audio.degenerate(samples)
+            if reason is None:
+                clip = Clip(part.id, samples, recording.sample_rate, part.label, part.speaker)
+                _check_length(clip, self.victim, part)
                 yield clip
+            else:
+                problem = UnusableClip(reason, where=part.where, remedy="It stays as it is")
+                self.quarantine(part, problem)
 
 
 def _check_length(clip: Clip, victim: Victim, utterance: Utterance) -> None:

@@ -11,14 +11,15 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
-from staanet import results, storage
+from staanet import recordings, results, storage
 from staanet.core import Progress, silent
 from staanet.errors import InvalidInput
 from staanet.evaluation import ABOUT, recounted
-from staanet.pipeline.crafting import sum_of
+from staanet.pipeline.crafting import RECORDINGS, sum_of
 from staanet.pipeline.folders import Quarantine, is_done
 from staanet.results import AdversarialSet, TransferMatrix
 
+SHARED = {"of": "number of shards", "listing": "list of clips", "window_s": "window"}
 AGAIN = "Make that shard again with the settings of the others"
 
 
@@ -50,10 +51,10 @@ def _in_order(parts: Mapping[Path, Any], command: str) -> list[Path]:
             )
     first, one = next(iter(parts.items()))
     for place, part in parts.items():
-        for key, what in (("of", "number of shards"), ("listing", "list of clips")):
-            if part[key] != one[key]:
+        for key, what in SHARED.items():
+            if part.get(key) != one.get(key):
                 raise InvalidInput(
-                    f"its {what} is {part[key]}, that of {first} is {one[key]}", where=place,
+                    f"its {what} is {part.get(key)}, that of {first} is {one.get(key)}", where=place,
                     remedy=AGAIN,
                 )  # fmt: skip
     found: dict[int, Path] = {}
@@ -110,6 +111,7 @@ def _merged_set(
             rows.append(row)
             done += 1
             progress(f"merge into {out.name}", done, total, "")
+    _merge_recordings(shards, out)
     machines = dict.fromkeys(str(cards[place].get("machine")) for place in shards)
     results.write_set(
         out, rows,
@@ -120,6 +122,21 @@ def _merged_set(
     )  # fmt: skip
     quarantine.save(out)
     return AdversarialSet.load(out)
+
+
+def _merge_recordings(shards: Sequence[Path], out: Path) -> None:
+    rows = [
+        (place, row) for place in shards if (place / RECORDINGS).exists()
+        for row in results.read_table(place / RECORDINGS, recordings.COLUMNS)
+    ]  # fmt: skip
+    for place, row in rows:
+        for name in (
+            f"{recordings.FOLDER}/{part}/{row['id']}.wav" for part in ("adversarial", "clean")
+        ):
+            storage.copy(place / name, out / name)
+    if rows:
+        ordered = sorted((row for _, row in rows), key=lambda row: row["id"])
+        storage.write_text(out / RECORDINGS, results.table(recordings.COLUMNS, ordered))
 
 
 def _check_files(place: Path, row: Mapping[str, str]) -> None:
@@ -154,6 +171,9 @@ def _merged_results(shards: Sequence[Path], out: Path) -> TransferMatrix:
         [results.read_parquet(place / "results.parquet") for place in ordered], told
     )
     whole = {key: value for key, value in told.items() if key != "shard"}
+    for number in range(len(whole.get("sets", ()))):  # an empty shard names no metrics
+        own = [summaries[place]["sets"][number] for place in ordered]
+        whole["sets"][number] = next((one for one in own if one["perceptual"]), own[0])
     machines = dict.fromkeys(str(summaries[place]["machine"]) for place in ordered)
     matrix = recounted(rows, {**whole, "machine": "; ".join(machines)})
     journals = [storage.Journal(place / "perception.jsonl").records() for place in ordered]
@@ -176,11 +196,10 @@ def _judged(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What shards of one evaluation have in common."""
     part = summary["shard"]
     cells = [{key: cell[key] for key in (*ABOUT, "channel")} for cell in summary["cells"]]
-    sets = [one["perceptual"].keys() for one in summary.get("sets", [])]
     return {
         "targets": summary["targets"], "cells": cells, "channels": part["channels"],
         "weights of targets": part["sha256"], "schema": summary["schema"],
-        "perceptual metrics": [sorted(one) for one in sets],
+        "perceptual": "sets" in summary,
     }  # fmt: skip
 
 
