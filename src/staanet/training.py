@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from staanet import audio, metrics, storage
+from staanet import audio, metrics, parallel, storage
 from staanet.attacks import Staa, chosen, collate
 from staanet.core import Budget, Clip, Progress, Samples, Untargeted, Victim, silent
 from staanet.errors import InvalidInput
@@ -103,7 +103,8 @@ def fit(
         for group in optimiser.param_groups:
             group["lr"] = _learning_rate(schedule, step)
         loss, figures = task.loss(step)
-        value = float(loss.detach())
+        figures = parallel.mean({"loss": float(loss.detach()), **figures})
+        value = figures.pop("loss")
         if not math.isfinite(value):
             raise InvalidInput(
                 f"the loss became {value} at step {step}", where=folder,
@@ -111,12 +112,13 @@ def fit(
             )  # fmt: skip
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        parallel.average_gradients(task.module)
         nn.utils.clip_grad_norm_(task.module.parameters(), 5.0)
         optimiser.step()
         step += 1
         sums.append({"loss": value, **figures})
         if step % schedule.evaluate_every == 0 or step == schedule.steps:
-            score, judged = task.evaluate()
+            score, judged = task.evaluate()  # by each process alike
             epoch = {key: float(np.mean([row[key] for row in sums])) for key in sums[0]}
             sums.clear()
             seconds = spent + time.perf_counter() - begun
@@ -133,10 +135,12 @@ def fit(
             if score >= history.best_score:
                 history.best_score, history.best_step, since = score, step, 0
                 best = {k: v.detach().clone() for k, v in task.module.state_dict().items()}
-            _checkpoint(task, optimiser, folder / "checkpoint", history, best, step, since)
+            if parallel.is_first():
+                _checkpoint(task, optimiser, folder / "checkpoint", history, best, step, since)
         progress(what, step, schedule.steps, _figures(history, figures))
     task.module.load_state_dict(best)
-    history.save(folder / "training.csv")
+    if parallel.is_first():
+        history.save(folder / "training.csv")
     return history
 
 
@@ -214,13 +218,18 @@ class Crops:
     """Colour each crop by a random smooth filter of up to this gain: another voice, room, microphone."""
 
     def draw(self, step: int) -> tuple[Tensor, NDArray[np.intp]]:
-        """Waveforms ``[B, T]`` in [-1, 1] and the indices of their clips ``[B]``."""
+        """Waveforms ``[B, T]`` in [-1, 1] and the indices of their clips ``[B]``, of this process's rows."""
         rng = np.random.default_rng([self.schedule.seed, step])
         chosen = rng.choice(len(self.clips), self.schedule.batch_size, p=self.weights)
         rate = self.clips[0].sample_rate
         length = round(self.schedule.seconds * rate)
         rows = np.stack([self._crop(self.clips[i].samples, length, rng) for i in chosen])
-        return torch.from_numpy(rows), chosen
+        own = self.own_rows()
+        return torch.from_numpy(rows[own]), chosen[own]
+
+    def own_rows(self) -> slice:
+        """Which rows of a batch are this process's: all where it trains alone."""
+        return parallel.own_rows(self.schedule.batch_size)
 
     def _crop(self, samples: Samples, length: int, rng: np.random.Generator) -> NDArray[np.float32]:
         speed = 1 + rng.uniform(-1, 1) * self.schedule.speed
@@ -317,6 +326,7 @@ def train_victim(
     """Train ``victim`` in place; the weights of best dev UAR are kept, frozen and in ``eval()``."""
     crops = Crops(train, schedule, balanced([clip.label or "" for clip in train]))
     task = VictimTask(victim, crops, dev)
+    parallel.share_norms(victim)
     history = fit(task, schedule, folder, what=f"train {victim.name}", progress=progress)
     victim.requires_grad_(False).eval()
     return history
@@ -349,7 +359,9 @@ class GeneratorTask:
         with torch.inference_mode():
             answer = self.source(x).argmax(dim=1)
         goal = Untargeted(answer.clone())
-        uniform = torch.rand(x.shape, generator=torch.Generator().manual_seed(step))
+        drawn = torch.Generator().manual_seed(step)
+        whole = (self.crops.schedule.batch_size, x.shape[1])
+        uniform = torch.rand(whole, generator=drawn)[self.crops.own_rows()]
         epsilon = self.budget.steps / audio.FULL_SCALE
         budget = self._budget(step)
         change = self.module.train()(x)
@@ -367,7 +379,8 @@ class GeneratorTask:
             "snr_db": self._snr_db(x, epsilon * change.magnitude * binary),
         }
         if self.module.density is None:  # else the density is what it is meant to be at this step
-            self.sparsity.update(step, share, figures["fooling_rate"])
+            both = parallel.mean({"share": share, "fooling": figures["fooling_rate"]})
+            self.sparsity.update(step, both["share"], both["fooling"])
         return loss, figures
 
     def _budget(self, step: int) -> Budget:

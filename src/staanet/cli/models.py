@@ -24,6 +24,7 @@ from staanet.cli.shell import (
     made_folder,
     say,
     show,
+    speaking,
 )
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def train_victim(
     debug: Debug = False,
 ) -> None:
     """Train a victim on the speaker-disjoint train part; prints UAR on dev and test."""
-    from staanet import corpora, pipeline, storage
+    from staanet import corpora, parallel, pipeline, storage
     from staanet.config import VictimRecipe
 
     recipe = VictimRecipe(
@@ -97,11 +98,13 @@ def train_victim(
         seconds=seconds, learning_rate=learning_rate, patience=patience,
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    with parallel.joined(device) as own, speaking(out) as progress:
         pipeline.train_victim(
-            loaded, name, out, recipe=recipe, seed=seed, protocol=protocol, device=device,
+            loaded, name, out, recipe=recipe, seed=seed, protocol=protocol, device=own,
             quarantine=quarantine, progress=progress,
         )  # fmt: skip
+        if not parallel.is_first():
+            return
         quarantine.save(out)
     card = storage.read_card(out, "victim")
     if not json_output:
@@ -140,7 +143,7 @@ def train_generator(
     debug: Debug = False,
 ) -> None:
     """Train STAA-Net against a victim, on the corpus's train part; no labels are used."""
-    from staanet import corpora, pipeline, storage, victims
+    from staanet import corpora, parallel, pipeline, storage, victims
     from staanet.config import GeneratorRecipe
 
     recipe = GeneratorRecipe(
@@ -148,12 +151,14 @@ def train_generator(
         looks=looks, batch_size=batch_size, seconds=seconds, learning_rate=learning_rate,
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
-    victim = victims.load_victim(source).to(device)
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    with parallel.joined(device) as own, speaking(out) as progress:
+        victim = victims.load_victim(source).to(own)
         pipeline.train_generator(
-            loaded, victim, source, out, recipe=recipe, seed=seed, protocol=protocol, device=device,
+            loaded, victim, source, out, recipe=recipe, seed=seed, protocol=protocol, device=own,
             quarantine=quarantine, progress=progress,
         )  # fmt: skip
+        if not parallel.is_first():
+            return
         quarantine.save(out)
     card = storage.read_card(out, "generator")
     if not json_output:

@@ -164,6 +164,19 @@ class Bars:
         say(f"{what}: {done}/{total}, about {left:.0f} s left{tail}")
 
 
+@contextmanager
+def speaking(out: Path) -> Iterator[Callable[[str, int, int, str], None]]:
+    """The output folder locked and progress shown, by the first of the processes that train together."""
+    from staanet import parallel, storage
+    from staanet.core import silent
+
+    if not parallel.is_first():
+        yield silent
+        return
+    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+        yield progress
+
+
 # ---------------------------------------------------------------- inputs and tables
 
 

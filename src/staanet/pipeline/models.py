@@ -15,6 +15,7 @@ from torch import Tensor
 from staanet import (
     config,
     metrics,
+    parallel,
     storage,
     training,
 )
@@ -63,6 +64,8 @@ def train_victim(
     history = training.train_victim(
         victim.to(device), parts[0], parts[1], schedule, out, progress=progress
     )
+    if not parallel.is_first():
+        return victim
     quality = {f"{p}_{k}": v for p, clips in (("dev", parts[1]), ("test", parts[2]))
                for k, v in _quality(victim, clips).items()}  # fmt: skip
     victim.save_pretrained(
@@ -149,6 +152,8 @@ def train_generator(
         generator, source, clips[0], clips[1], schedule, out, budget=budget, objective=objective,
         progress=progress,
     )  # fmt: skip
+    if not parallel.is_first():
+        return
     last = history.rows[-1]
     save_generator(
         generator, out, inputs=normal(inputs), network=recipe.network, source=source.name,
