@@ -92,7 +92,7 @@ def section(size: Size, run: Path | None) -> str:
         training_table(networks, source, size), victim_table(size), scaling_table(size),
     ]  # fmt: skip
     if run is not None:
-        parts.append(quantised_table(run))
+        parts += [quantised_table(run), window_table(run, size)]
     if torch.cuda.is_available():
         parts.append(gpu_table(networks, source, size))
     return "\n\n".join(parts)
@@ -449,6 +449,43 @@ def quantised_table(run: Path) -> str:
     ]
     return f"The generator of `{run.name}` on {len(pairs)} of its test clips.\n\n" + table(
         head, rows
+    )
+
+
+def window_table(run: Path, size: Size) -> str:
+    """How much a recording attacked in windows differs from one pass over all of it."""
+    from staanet.recordings import bounds
+    from staanet.results import AdversarialSet
+    from staanet.victims import load_victim
+
+    folder = sorted((run / "generators").iterdir())[0]
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    source = load_victim(run / "victims" / card["source"])
+    made = AdversarialSet.load(run / "adversarial" / f"staa__{folder.name}")
+    speech = np.concatenate([made.clips[i].clean.samples for i in range(min(len(made), 24))])
+    speech = speech[: round(10 * size.seconds * RATE)]
+    budget = Budget(epsilon=card["epsilon"], max_density=card["max_density"])
+    attack = Staa(generator=load_generator(folder), budget=budget)
+
+    def crafted(samples: Any) -> Any:
+        return craft_batch(attack, source, [Clip("c", samples, RATE)])[0].adversarial
+
+    whole, rows = crafted(speech), []
+    for seconds in (size.seconds / 2, size.seconds, 5 * size.seconds):
+        edges = bounds(len(speech), round(seconds * RATE))
+        parts = np.concatenate([crafted(speech[a:b]) for a, b in edges])
+        moved = np.count_nonzero(whole != speech)
+        both = np.count_nonzero((whole != speech) & (parts != speech))
+        rows.append([
+            f"{seconds:g}", f"{np.mean(parts == whole):.1%}", f"{both / moved:.1%}",
+            rate(source, [(speech[a:b], parts[a:b]) for a, b in edges]),
+            rate(source, [(speech[a:b], whole[a:b]) for a, b in edges]),
+        ])  # fmt: skip
+    head = ["window, s", "samples equal to those of one pass", "moved samples that one pass moves too",
+            "windows fooled", "windows fooled by one pass over all"]  # fmt: skip
+    return (
+        f"A recording of {len(speech) / RATE:.0f} s, test clips of `{run.name}` in a row, attacked in windows "
+        "and in one pass.\n\n" + table(head, rows)
     )
 
 

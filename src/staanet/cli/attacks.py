@@ -29,11 +29,13 @@ from staanet.cli.shell import (
     table,
     twice,
 )
-from staanet.errors import InvalidInput
+from staanet.errors import InvalidInput, unknown_name
 from staanet.shards import Shard
 
 if TYPE_CHECKING:
     pass
+
+ENGINES = ("local", "ray")
 
 
 @command("attack", "staanet attack speech.wav --generator runs/quick/generators/emo18 --out fooled")
@@ -81,6 +83,9 @@ def attack(
     max_bytes: Annotated[int, typer.Option(min=0, help="Files beyond this are put aside.")] = 512
     * 2**20,
     shard: ShardOf = None,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: shards on the cores here or on RAY_ADDRESS.")
+    ] = "local",
     seed: Seed = 0,
     protocol: Protocol = None,
     device: Device = "cpu",
@@ -89,38 +94,34 @@ def attack(
     debug: Debug = False,
 ) -> None:
     """Adversarial audio from files, folders or a corpus split, as 16-bit WAV with its metrics."""
-    from staanet import pipeline, storage, victims
+    from staanet import pipeline, storage
     from staanet.config import AttackRecipe
 
     one = Shard.parse(shard) if shard else None
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
+    if one is not None and engine != "local":
+        raise InvalidInput("--shard is for --engine local", remedy="Leave one of them out")
     kind, learned = ("generator", generator) if generator else ("vector", vector)
-    if source is None and learned is None:
-        raise InvalidInput(
-            "no victim to attack", remedy="Pass --source VICTIM, --generator DIR or --vector DIR"
-        )
-    victim = victims.load_victim(source) if source else pipeline.source_of(learned or Path(), kind)
-    victim = victim.to(device)
     trained = storage.read_card(learned, kind) if learned else {}
     if epsilon is None:
         epsilon = float(trained.get("epsilon", 0.03))
     if max_density is None and attack in ("staa", "uap"):
         max_density = trained.get("max_density")
-    quarantine = pipeline.Quarantine(strict)
     corpus = inputs_of(inputs, part, seed, out, protocol)
     limits = replace(corpus.limits, max_seconds=max_seconds, max_bytes=max_bytes)
-    corpus = replace(corpus, limits=limits)
+    job = pipeline.Job(
+        corpus=replace(corpus, limits=limits), source=source, generator=generator, vector=vector,
+        recipe=AttackRecipe(attack=attack, epsilon=epsilon, max_density=max_density),
+        matched=match, label=label, window_s=window, seed=seed, device=device, strict=strict,
+    )  # fmt: skip
+    victim, quarantine = job.victim(), pipeline.Quarantine(strict)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
-        plan = pipeline.plan_attack(
-            attack, AttackRecipe(attack=attack, epsilon=epsilon, max_density=max_density), victim,
-            generator=generator, vector=vector, matched=match, label=label, seed=seed, device=device,
-        )  # fmt: skip
-        if one is not None:
-            plan = pipeline.part_of(plan, one, corpus, window)
-            corpus = replace(corpus, utterances=tuple(one.part(corpus.utterances)))
-        clips = pipeline.ReadingClips(corpus, victim, quarantine, window or None)
-        made = pipeline.attack(plan, clips, out, quarantine=quarantine, progress=progress)
-        whole = pipeline.join_recordings(clips.recordings.values(), made, out, progress=progress)
-        quarantine.save(out)
+        made = (
+            job.run_on_ray(victim, out, quarantine=quarantine, progress=progress)
+            if engine == "ray"
+            else job.run(victim, out, quarantine=quarantine, shard=one, progress=progress)
+        )
         rows = pipeline.answers(made, victim)
     if not json_output:
         show(table(
@@ -130,8 +131,8 @@ def attack(
         ))  # fmt: skip
         fooled = sum(r["before"] != r["after"] for r in rows)
         show(f"\n{fooled} of {len(rows)} answers changed -> {out}")
-        for row in whole:
-            show(f"{row['id']}: {row['windows']} windows joined -> {out / str(row['file_name'])}")
+        for row in pipeline.joined_recordings(out):
+            show(f"{row['id']}: {row['windows']} windows joined -> {out / row['file_name']}")
     finish({"out": str(out), "clips": rows}, quarantine, json_output=json_output)
 
 

@@ -13,6 +13,7 @@ from staanet.pipeline.crafting import (
     plan_attack,
     sweep,
 )
+from staanet.pipeline.engine import Job, joined_recordings
 from staanet.pipeline.exporting import export_generator
 from staanet.pipeline.folders import Quarantine, ReadingClips, load_clips
 from staanet.pipeline.merging import merge
@@ -20,6 +21,7 @@ from staanet.pipeline.models import source_of, train_generator, train_uap, train
 from staanet.pipeline.recipe import run
 
 __all__ = [
+    "Job",
     "Plan",
     "Quarantine",
     "ReadingClips",
@@ -29,6 +31,7 @@ __all__ = [
     "evaluate",
     "export_generator",
     "join_recordings",
+    "joined_recordings",
     "load_clips",
     "merge",
     "part_of",
