@@ -271,8 +271,6 @@ def peak(what: str) -> float:
 
 def child(what: list[str]) -> None:
     """In a process of its own: do it, print its peak in MB."""
-    import resource
-
     torch.manual_seed(0)
     source = build_victim("emo18", LABELS).eval().requires_grad_(False)
     if what[0] == "step":
@@ -299,7 +297,16 @@ def child(what: list[str]) -> None:
             made = pipeline.attack(plan, read, folder / "out", quarantine=quarantine)
             pipeline.join_recordings(read.recordings.values(), made, folder / "out")
             print(time.perf_counter() - begun)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(largest())
+
+
+def largest() -> float:
+    """The largest resident memory of this process so far, in MB (Linux).
+
+    Not ``ru_maxrss``, which a process inherits from the one that started it.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def write_noise(path: Path, seconds: float) -> None:

@@ -103,6 +103,10 @@ def attack(
     if one is not None and engine != "local":
         raise InvalidInput("--shard is for --engine local", remedy="Leave one of them out")
     kind, learned = ("generator", generator) if generator else ("vector", vector)
+    if source is None and learned is None:
+        raise InvalidInput(
+            "no victim to attack", remedy="Pass --source VICTIM, --generator DIR or --vector DIR"
+        )
     trained = storage.read_card(learned, kind) if learned else {}
     if epsilon is None:
         epsilon = float(trained.get("epsilon", 0.03))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ class Job:
             plan = part_of(plan, shard, corpus, self.window_s)
             corpus = replace(corpus, utterances=tuple(shard.part(corpus.utterances)))
         clips = ReadingClips(corpus, victim, quarantine, self.window_s or None)
+        if self.strict:  # nothing is written where any clip is unusable
+            deque(clips, maxlen=0)
         made = attack(plan, clips, out, quarantine=quarantine, progress=progress)
         join_recordings(clips.recordings.values(), made, out, progress=progress)
         quarantine.save(out)
