@@ -39,6 +39,7 @@ from staanet.victims import build_victim
 from staanet.warm_start import mirror_of
 
 LABELS = ("anger", "boredom", "disgust", "fear", "joy", "neutral", "sadness")
+HERE = Path(__file__).parent
 RATE = 16_000
 BUDGET = Budget(epsilon=0.03, max_density=0.2)
 Work = Callable[[], object]
@@ -67,12 +68,11 @@ def main(arguments: list[str]) -> None:
     if "--quick" in arguments:
         print(text)
         return
-    path = Path(__file__).with_name("speed.md")
-    storage.write_text(path, text + "\n")
-    results = Path(__file__).with_name("results.md")
-    before, *behind = results.read_text(encoding="utf-8").split(HEAD)
+    storage.write_text(HERE / "speed.md", text + "\n")
+    before, *behind = (HERE / "results.md").read_text(encoding="utf-8").split(HEAD)
     rest = behind[0].partition("\n## ")[2] if behind else ""
-    storage.write_text(results, f"{before.rstrip()}\n\n{text}\n" + (f"\n## {rest}" if rest else ""))
+    after = f"\n## {rest}" if rest else ""
+    storage.write_text(HERE / "results.md", f"{before.rstrip()}\n\n{text}\n{after}")
 
 
 HEAD = "## Speed\n"
