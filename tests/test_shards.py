@@ -20,6 +20,7 @@ from staanet.victims import build_victim, load_victim
 from staanet.warm_start import mirror_of
 from test_cli import staanet
 
+WINDOW_S = 30.0  # the command's own
 TIMED = {results.TIMES, ".lock"}
 
 
@@ -65,9 +66,9 @@ def attacked(root, out, clips="clips", shard=None, seed=0, **recipe):
         settings["attack"], AttackRecipe(**settings), victim, generator=root / "g", seed=seed
     )
     if shard is not None:
-        plan = pipeline.part_of(plan, shard, corpus)
+        plan = pipeline.part_of(plan, shard, corpus, WINDOW_S)
         corpus = replace(corpus, utterances=tuple(shard.part(corpus.utterances)))
-    source = pipeline.ReadingClips(corpus, victim, quarantine)
+    source = pipeline.ReadingClips(corpus, victim, quarantine, WINDOW_S)
     made = pipeline.attack(plan, source, out, quarantine=quarantine)
     quarantine.save(out)
     return made
@@ -97,8 +98,8 @@ def test_a_listing_is_of_ids_in_order():
 
 
 def test_merged_shards_of_an_attack_are_the_whole_attack(world, tmp_path):
-    done = staanet("attack", "clips", "--generator", "g", "--out", tmp_path / "s2", "--shard", "2/3",
-                   cwd=world)  # fmt: skip
+    done = staanet("attack", world / "clips", "--generator", "g", "--out", tmp_path / "s2", "--shard",
+                   "2/3", cwd=world)  # fmt: skip
     assert done.returncode in (0, 4) and "answers changed" in done.stdout, done.stderr
     assert hashes(tmp_path / "s2") == hashes(world / "s2")
     done = staanet("merge", "s3", "s1", tmp_path / "s2", "--out", tmp_path / "m", cwd=world)
