@@ -25,6 +25,7 @@ COMMANDS = [
     "attack",
     "evaluate",
     "sweep",
+    "merge",
     "defend",
     "export",
     "harden",

@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import math
 import platform
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -105,7 +106,7 @@ def transfer_matrix(
         "cells": cells,
         "machine": machine(),
         "quarantined": [item for one in sets for item in one.card.get("quarantined", [])],
-        "flags": [*_flags(cells), *_non_adaptive(cells), *_unaware(cells)],
+        "flags": _all_flags(cells),
     }
     if listen:
         summary["sets"] = sounds
@@ -237,13 +238,52 @@ def _told_apart(
     }
 
 
+def recounted(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> TransferMatrix:
+    """The matrix of ``rows``, in the cells (attack, source, target, channel) of ``summary``.
+
+    For rows that were evaluated in parts: every rate, interval, mean and flag is computed anew.
+    """
+    found: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(tuple(str(row[key]) for key in PLACE), []).append(row)
+    cells = []
+    for cell in summary["cells"]:
+        own = found.get(tuple(str(cell[key]) for key in PLACE), [])
+        labels = summary["targets"][cell["target"]]["labels"]
+        counted = {**{key: cell[key] for key in ABOUT}, **_statistics(own, labels)}
+        cells.append({**counted, "channel": cell["channel"]})
+    whole = {**summary, "cells": cells, "flags": _all_flags(cells)}
+    if "sets" in summary:
+        whole["sets"] = [{**one, "perceptual": _heard_again(one, rows)} for one in summary["sets"]]
+    return TransferMatrix(rows, whole)
+
+
+PLACE = ("attack", "source", "target", "channel")
+ABOUT = (
+    "attack", "title", "source", "target", "white_box", "defence", "algorithm", "control", "budget",
+    "matched",
+)  # fmt: skip
+"""What a cell says of its attack and its target, whatever the clips."""
+
+
+def _heard_again(
+    one: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Mapping[str, Any]]:
+    """``_heard`` from the columns that ``_columns`` made, once for each clip."""
+    own = [r for r in rows if (r["attack"], r["source"]) == (one["attack"], one["source"])]
+    if not own:
+        return {}
+    first = own[0]["target"], own[0]["channel"]
+    scores = []
+    for row in (r for r in own if (r["target"], r["channel"]) == first):
+        names = "|".join(map(re.escape, one["perceptual"]))
+        missing = re.split(rf"; (?=(?:{names}): )", row["unheard"]) if row["unheard"] else []
+        reasons = dict(text.split(": ", 1) for text in missing)
+        scores.append({n: Score(row[n], reasons.get(n, "")) for n in one["perceptual"]})
+    return _heard(scores)
+
+
 def _cell(one: AdversarialSet, target: Victim, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    before = np.array([row["clean_prediction"] for row in rows])
-    after = np.array([row["adversarial_prediction"] for row in rows])
-    speakers = [row["speaker"] for row in rows]
-    labels = [row["label"] for row in rows]
-    known = np.array([label in target.labels for label in labels], dtype=bool)
-    fooled = metrics.changed(before, after)
     return {
         "attack": one.attack,
         "title": one.card.get("title") or one.attack,
@@ -255,6 +295,19 @@ def _cell(one: AdversarialSet, target: Victim, rows: Sequence[Mapping[str, Any]]
         "control": one.card.get("algorithm", one.attack) in CONTROLS,
         "budget": one.card.get("budget", {}),
         "matched": one.card.get("matched"),
+        **_statistics(rows, target.labels),
+    }
+
+
+def _statistics(rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> dict[str, Any]:
+    """The figures of a cell whose target can give these ``answers``."""
+    before = np.array([row["clean_prediction"] for row in rows])
+    after = np.array([row["adversarial_prediction"] for row in rows])
+    speakers = [row["speaker"] for row in rows]
+    labels = [row["label"] for row in rows]
+    known = np.array([label in answers for label in labels], dtype=bool)
+    fooled = metrics.changed(before, after)
+    return {
         "count": len(rows),
         "speakers": len(set(speakers)),
         "fooling_rate": _estimate(metrics.rate(fooled, speakers)),
@@ -314,6 +367,10 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
         values = [row[name] for row in rows if math.isfinite(row[name])]
         means[name] = float(np.mean(values)) if values else None
     return means
+
+
+def _all_flags(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [*_flags(cells), *_non_adaptive(cells), *_unaware(cells)]
 
 
 def _flags(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 An adversarial set on disk is an audiofolder: ``metadata.csv`` beside ``adversarial/`` and ``clean/``
 and a ``card.json``, which Hugging Face ``datasets`` opens as it is. Every figure is computed from
-the files as they were read back.
+the files as they were read back. ``seconds.csv``, which holds how long each clip took, is the only
+file that differs when the same set is made again.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ from numpy.typing import NDArray
 
 from staanet import audio, metrics, storage, tables
 from staanet.core import NO_CHANNEL, Clip, Samples
-from staanet.errors import InvalidInput
+from staanet.errors import InvalidInput, printable
 
 COLUMNS = (
     "file_name", "original_file_name", "id", "label", "speaker", "l0", "density", "linf", "snr_db",
-    "peak_ratio_db", "seconds", "queries",
+    "peak_ratio_db", "queries",
 )  # fmt: skip
 WANTED = "wanted"
 """One more column where an attack aimed: the class it aimed at."""
+TIMES, TIMES_COLUMNS = "seconds.csv", ("id", "seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,17 +166,45 @@ def read_clip(folder: Path, row: Mapping[str, str]) -> AdversarialClip:
 
 
 def write_set(folder: Path, rows: Iterable[Mapping[str, str]], card: Mapping[str, Any]) -> None:
-    """Close a set: its table, then the card without which it does not count as finished."""
+    """Close a set: its tables, then the card without which it does not count as finished."""
     ordered = sorted(rows, key=lambda row: row["id"])
     aimed = any(WANTED in row for row in ordered)
     columns = [*COLUMNS, WANTED] if aimed else COLUMNS
+    storage.write_text(folder / TIMES, table(TIMES_COLUMNS, ordered))
     storage.write_text(folder / "metadata.csv", table(columns, ordered))
     storage.write_card(folder, {"kind": "adversarial", **card, "clips": len(ordered)})
 
 
 def read_rows(folder: Path) -> list[dict[str, str]]:
-    """The rows of ``metadata.csv``; ``InvalidInput`` where columns are missing or a path leads out."""
+    """The rows of ``metadata.csv``, each with its ``seconds``.
+
+    Raises ``InvalidInput`` where a table cannot be read, columns are missing or a path leads out.
+    """
     path = folder / "metadata.csv"
+    told = read_table(path, COLUMNS)
+    if told and "seconds" not in told[0]:  # where it stood in sets of earlier versions
+        taken = {row["id"]: row["seconds"] for row in read_table(folder / TIMES, TIMES_COLUMNS)}
+        unknown = [row["id"] for row in told if row["id"] not in taken]
+        if unknown:
+            raise InvalidInput(
+                f"has no row of '{printable(unknown[0])}'", where=folder / TIMES,
+                remedy="Make the set again",
+            )  # fmt: skip
+        told = [row | {"seconds": taken[row["id"]]} for row in told]
+    rows = []
+    for number, row in enumerate(told, start=2):
+        for name in (row["file_name"], row["original_file_name"]):
+            if name is None or Path(name).is_absolute() or ".." in Path(name).parts:
+                raise InvalidInput(
+                    f"'{name}' is outside the folder", where=f"{path}:{number}",
+                    remedy="Make the set again",
+                )  # fmt: skip
+        rows.append(row)
+    return rows
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file that has these columns, and perhaps others."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
@@ -182,21 +212,12 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
             f"cannot be read ({problem})", where=path, remedy="Make the set again"
         ) from problem
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+    missing = [column for column in columns if column not in (reader.fieldnames or ())]
     if missing:
         raise InvalidInput(
             f"lacks the columns {', '.join(missing)}", where=path, remedy="Make the set again"
         )
-    rows = []
-    for number, row in enumerate(reader, start=2):
-        for name in (row["file_name"], row["original_file_name"]):
-            if name is None or Path(name).is_absolute() or ".." in Path(name).parts:
-                raise InvalidInput(
-                    f"'{name}' is outside the folder", where=f"{path}:{number}",
-                    remedy="Make the set again",
-                )  # fmt: skip
-        rows.append({key: value or "" for key, value in row.items() if key is not None})
-    return rows
+    return [{key: value or "" for key, value in row.items() if key is not None} for row in reader]
 
 
 def table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
@@ -290,3 +311,18 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     buffer = io.BytesIO()
     pandas.DataFrame(list(rows)).to_parquet(buffer, index=False)
     storage.write_bytes(path, buffer.getvalue())
+
+
+def read_parquet(path: Path) -> list[dict[str, Any]]:
+    """The rows that ``write_parquet`` wrote; ``InvalidInput`` where it is no such file."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as problem:
+        raise InvalidInput(
+            f"cannot be read ({printable(str(problem))[:200]})", where=path,
+            remedy="Evaluate again",
+        ) from problem  # fmt: skip
+    return rows

@@ -13,11 +13,12 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-from staanet.cli import runs, models, attacks, tune, defences, guard, web, service  # isort: skip  # in the order of --help
+from staanet.cli import runs, models, attacks, tune, scale, defences, guard, web, service  # isort: skip  # in the order of --help
 from staanet.cli.shell import Interrupted, app, say
 
 __all__ = [
-    "app", "entry", "attacks", "defences", "guard", "models", "runs", "service", "tune", "web",
+    "app", "entry", "attacks", "defences", "guard", "models", "runs", "scale", "service", "tune",
+    "web",
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from staanet.cli.shell import (
     Json,
     Protocol,
     Seed,
+    ShardOf,
     Strict,
     command,
     decibels,
@@ -30,10 +32,13 @@ from staanet.cli.shell import (
     table,
     twice,
 )
-from staanet.errors import InvalidInput
+from staanet.errors import InvalidInput, unknown_name
+from staanet.shards import Shard
 
 if TYPE_CHECKING:
     pass
+
+ENGINES = ("local", "ray")
 
 
 @command("attack", "staanet attack speech.wav --out fooled")
@@ -91,7 +96,9 @@ def attack(
             help="A setting of the attack, such as steps=50 or refine=5.",
         ),
     ] = [],  # noqa: B006
-    pictures: Annotated[int, typer.Option(min=0, help="Draw so many of the clips.")] = 3,
+    pictures: Annotated[
+        int, typer.Option(min=0, help="Draw so many of the clips (none of a --shard).")
+    ] = 3,
     eot: Annotated[
         int | None,
         typer.Option(min=1, help="Draws to average where the victim is randomised [default: 8]."),
@@ -99,6 +106,22 @@ def attack(
     part: Annotated[
         str, typer.Option(help="Of a corpus: train, dev, test or all.", autocompletion=names.parts)
     ] = "test",
+    window: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Attack longer files in windows of so many seconds, and join them; 0: never.",
+        ),
+    ] = 30.0,
+    max_seconds: Annotated[
+        float, typer.Option(min=0, help="Files beyond this are put aside.")
+    ] = 600.0,
+    max_bytes: Annotated[int, typer.Option(min=0, help="Files beyond this are put aside.")] = 512
+    * 2**20,
+    shard: ShardOf = None,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: shards on the cores here or on RAY_ADDRESS.")
+    ] = "local",
     seed: Seed = 0,
     protocol: Protocol = None,
     classes: Classes = "label",
@@ -114,13 +137,16 @@ def attack(
     from staanet import pipeline, report, shipped, storage, victims
     from staanet.config import AttackRecipe, checked
 
+    one = Shard.parse(shard) if shard else None
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
+    if one is not None and engine != "local":
+        raise InvalidInput("--shard is for --engine local", remedy="Leave one of them out")
     witnesses: list[str] = []
     if not source and generator is None and vector is None:  # the models that come with the package
         generator = shipped.folder("generators", shipped.names("generators")[0])
         witnesses = [f"{shipped.SCHEME}:{name}" for name in shipped.names("victims")]
     kind, learned = ("generator", generator) if generator else ("vector", vector)
-    victim = victims.load_victims(source) if source else pipeline.source_of(learned or Path(), kind)
-    victim = victim.to(device)
     trained = storage.read_card(learned, kind) if learned else {}
     if epsilon is None:
         epsilon = float(trained.get("epsilon", 0.03))
@@ -134,19 +160,23 @@ def attack(
         },
         where="attack",
     )  # fmt: skip
-    quarantine = pipeline.Quarantine(strict)
     corpus = inputs_of(inputs, part, seed, out, protocol, classes)
+    limits = replace(corpus.limits, max_seconds=max_seconds, max_bytes=max_bytes)
+    job = pipeline.Job(
+        corpus=replace(corpus, limits=limits), sources=tuple(source), generator=generator,
+        vector=vector, recipe=recipe, matched=match, label=label, window_s=window, seed=seed,
+        device=device, strict=strict,
+    )  # fmt: skip
+    victim, quarantine = job.victim(), pipeline.Quarantine(strict)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
-        clips = pipeline.load_clips(corpus, victim, quarantine, progress)
-        plan = pipeline.plan_attack(
-            attack, recipe, victim,
-            generator=generator, vector=vector, matched=match, label=label, seed=seed, device=device,
-        )  # fmt: skip
-        made = pipeline.attack(plan, clips, out, quarantine=quarantine, progress=progress)
-        quarantine.save(out)
+        made = (
+            job.run_on_ray(victim, out, quarantine=quarantine, progress=progress)
+            if engine == "ray"
+            else job.run(victim, out, quarantine=quarantine, shard=one, progress=progress)
+        )
         others = [victims.load_victim(spec) for spec in witnesses] or victims.members_of(victim)
         rows = pipeline.answers(made, others, progress)
-        drawn = report.draw_clips(out, pictures)
+        drawn = report.draw_clips(out, 0 if shard else pictures)
     if not json_output:
         names = [other.name for other in others]
         show(table(
@@ -160,6 +190,8 @@ def attack(
                 f"{'' if name != names[0] else chr(10)}{name}: {fooled} of {len(rows)} answers changed"
             )
         show(f"-> {out}{f' and pictures in {drawn[0].parent}' if drawn else ''}")
+        for row in pipeline.joined_recordings(out):
+            show(f"{row['id']}: {row['windows']} windows joined -> {out / row['file_name']}")
     finish({"out": str(out), "clips": rows}, quarantine, json_output=json_output)
 
 
@@ -206,6 +238,7 @@ def evaluate(
     adaptive_clips: Annotated[
         int, typer.Option(min=1, help="Clips on which a defended target is attacked anew.")
     ] = 40,
+    shard: ShardOf = None,
     seed: Seed = 0,
     device: Device = "cpu",
     json_output: Json = False,
@@ -220,8 +253,12 @@ def evaluate(
 
     for name in channel:
         channels.parse_channel(name)
+    one = Shard.parse(shard) if shard else None
     targets = [victims.load_victim(spec).to(device) for spec in target]
     quarantine = pipeline.Quarantine()
+    weights = {
+        v.name: victims.fingerprint(v, spec) for v, spec in zip(targets, target, strict=True)
+    }
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         if not static_only:
             adversarial += pipeline.adapt(
@@ -229,8 +266,9 @@ def evaluate(
                 device=device, quarantine=quarantine, progress=progress,
             )  # fmt: skip
         matrix = pipeline.evaluate(
-            adversarial, targets, out, channels=channel, perceptual=perceptual, progress=progress
-        )
+            adversarial, targets, out, channels=channel, perceptual=perceptual, shard=one,
+            sha256=weights, progress=progress,
+        )  # fmt: skip
     if not json_output:
         show(findings(matrix.summary))
         show(f"\n-> {out}")

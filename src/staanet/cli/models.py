@@ -26,11 +26,12 @@ from staanet.cli.shell import (
     TensorBoard,
     command,
     finish,
-    logging,
     made_folder,
     say,
     show,
+    speaking,
 )
+from staanet.errors import InvalidInput
 
 if TYPE_CHECKING:
     from staanet.core import Corpus
@@ -103,7 +104,7 @@ def train_victim(
     debug: Debug = False,
 ) -> None:
     """Train a victim on the speaker-disjoint train part; prints UAR on dev and test."""
-    from staanet import corpora, pipeline, storage
+    from staanet import corpora, parallel, pipeline, storage
     from staanet.config import VictimRecipe
 
     recipe = VictimRecipe(
@@ -111,12 +112,13 @@ def train_victim(
         seconds=seconds, learning_rate=learning_rate, patience=patience,
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus, classes=classes), pipeline.Quarantine(strict)
-    boards = logging(tensorboard, out / "tensorboard")
-    with storage.FolderLock(made_folder(out)), boards as progress:
+    with parallel.joined(device) as own, speaking(out, tensorboard=tensorboard) as progress:
         pipeline.train_victim(
-            loaded, name, out, recipe=recipe, seed=seed, protocol=protocol, device=device,
+            loaded, name, out, recipe=recipe, seed=seed, protocol=protocol, device=own,
             quarantine=quarantine, progress=progress,
         )  # fmt: skip
+        if not parallel.is_first():
+            return
         quarantine.save(out)
     card = storage.read_card(out, "victim")
     if not json_output:
@@ -192,7 +194,7 @@ def train_generator(
     debug: Debug = False,
 ) -> None:
     """Train STAA-Net against a victim, on the corpus's train part; no labels are used."""
-    from staanet import corpora, pipeline, storage, victims
+    from staanet import corpora, parallel, pipeline, storage, victims
     from staanet.config import GeneratorRecipe, checked
     from staanet.pipeline.unlabelled import summary
 
@@ -207,18 +209,19 @@ def train_generator(
         where="train-generator",
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus, classes=classes), pipeline.Quarantine(strict)
-    boards = logging(tensorboard, out / "tensorboard")
-    with storage.FolderLock(made_folder(out)), boards as progress:
+    with parallel.joined(device) as own, speaking(out, tensorboard=tensorboard) as progress:
         taught = partial(
-            pipeline.distil, loaded, seed=seed, protocol=protocol, device=device,
+            pipeline.distil, loaded, seed=seed, protocol=protocol, device=own,
             quarantine=quarantine, progress=progress,
         )  # fmt: skip
         source = _taught(source, out, taught, surrogate_steps)
-        victim = victims.load_victims(source).to(device)
+        victim = victims.load_victims(source).to(own)
         pipeline.train_generator(
-            loaded, victim, source, out, recipe=recipe, seed=seed, protocol=protocol, device=device,
+            loaded, victim, source, out, recipe=recipe, seed=seed, protocol=protocol, device=own,
             quarantine=quarantine, progress=progress,
         )  # fmt: skip
+        if not parallel.is_first():
+            return
         quarantine.save(out)
     card = storage.read_card(out, "generator")
     if not json_output:
@@ -238,12 +241,18 @@ def _taught(
     sources: Sequence[str], out: Path, teach: Callable[..., object], steps: int
 ) -> list[str]:
     """Sources with, in the place of each ``distill:VICTIM``, the folder of its surrogate."""
+    from staanet import parallel
     from staanet.config import VictimRecipe
 
     places = []
     for number, spec in enumerate(sources, start=1):
         scheme, _, target = spec.partition(":")
         if scheme == "distill":
+            if parallel.world() > 1:
+                raise InvalidInput(
+                    f"{parallel.world()} processes cannot teach a surrogate together", where=spec,
+                    remedy="Train without torchrun, or give the folder of a surrogate as --source",
+                )  # fmt: skip
             folder = out / "surrogates" / str(number)
             teach(target, folder, recipe=VictimRecipe(steps=steps, seconds=1.5))
             spec = str(folder)
@@ -302,26 +311,35 @@ def train_uap(
     finish(card, quarantine, json_output=json_output)
 
 
-@command("export", "staanet export runs/quick/victims/emo18 --out emo18.onnx")
+@command("export", "staanet export runs/quick/generators/emo18 --out emo18.onnx")
 def export(
-    victim: Annotated[Path, typer.Argument(metavar="VICTIM", help="Folder of an emo18 or zhao19.")],
-    out: Annotated[Path, typer.Option(help="ONNX file to write; its card is FILE.toml.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Folder of a generator, an emo18 or a zhao19.")
+    ],
+    out: Annotated[Path, typer.Option(help="ONNX file to write; a victim's card is FILE.toml.")],
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """A victim as an ONNX file for any runtime, proven equal; name it onnx:FILE elsewhere."""
-    from staanet import pipeline, victims
+    """A model as an ONNX file for clips of any length, compared with torch before it is written.
+
+    A victim is then named onnx:FILE elsewhere; a generator runs by staanet.runtime, without torch.
+    """
+    from staanet import pipeline, storage, victims
     from staanet.victims.export import export_onnx
 
+    told: dict[str, Any]
     with Bars.shown() as progress:
         progress("export", 0, 1, "")
-        difference = export_onnx(victims.load_victim(victim), out)
+        if storage.holds(model, "generator"):
+            told = pipeline.export_generator(model, out)
+            said = f"{told['differing']} of {told['changed']} changed samples differ from torch's"
+        else:
+            told = {"difference": export_onnx(victims.load_victim(model), out)}
+            said = f"logits differ by at most {told['difference']:.1e}"
         progress("export", 1, 1, "")
     if not json_output:
-        show(f"logits differ by at most {difference:.1e} -> {out}")
-    finish(
-        {"out": str(out), "difference": difference}, pipeline.Quarantine(), json_output=json_output
-    )
+        show(f"{said} -> {out}")
+    finish({"out": str(out), **told}, pipeline.Quarantine(), json_output=json_output)
 
 
 def _manifest(

@@ -54,6 +54,10 @@ Epsilon = Annotated[float, typer.Option(help="Largest change of a sample, of ful
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Also log training curves to OUT/tensorboard.")
 ]
+ShardOf = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Only this part of the clips; see staanet merge."),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first unusable clip.")]
 CorpusName = Annotated[
     str,
@@ -205,6 +209,22 @@ def logging(wanted: bool, folder: Path) -> Iterator[Callable[[str, int, int, str
 
         with logged(folder, progress) as scribe:
             yield scribe
+
+
+@contextmanager
+def speaking(
+    out: Path, *, tensorboard: bool = False
+) -> Iterator[Callable[[str, int, int, str], None]]:
+    """The output folder locked and progress shown, by the first of the processes that train together."""
+    from staanet import parallel, storage
+    from staanet.core import silent
+
+    if not parallel.is_first():
+        yield silent
+        return
+    boards = logging(tensorboard, out / "tensorboard")
+    with storage.FolderLock(made_folder(out)), boards as progress:
+        yield progress
 
 
 # ---------------------------------------------------------------- inputs and tables

@@ -15,6 +15,7 @@ from torch import Tensor
 from staanet import (
     config,
     metrics,
+    parallel,
     storage,
     training,
 )
@@ -72,6 +73,8 @@ def train_victim(
     history = training.train_victim(
         victim.to(device), parts[0], parts[1], schedule, out, progress=progress
     )
+    if not parallel.is_first():
+        return victim
     quality = {f"{p}_{k}": v for p, clips in (("dev", parts[1]), ("test", parts[2]))
                for k, v in quality_of(victim, clips, progress).items()}  # fmt: skip
     victim.save_pretrained(
@@ -172,6 +175,8 @@ def train_generator(
         generator, source, [*clips[0], *extra.clips], clips[1], schedule, out, budget=budget,
         objective=_objective(recipe), targeted=recipe.goal == "targeted", progress=progress,
     )  # fmt: skip
+    if not parallel.is_first():
+        return
     last = history.rows[-1]
     save_generator(
         generator, out, inputs=normal(inputs), network=recipe.network, source=source.name,
