@@ -148,6 +148,7 @@ class Smoothed(Victim):
             name=f"{base.name}+smoothed", labels=base.labels, sample_rate=base.sample_rate
         )
         self.base, self.noise, self.draws, self.seed = base, noise, draws, seed
+        self.asked = draws * base.asked
         self.minimum_samples, self.differentiable = base.minimum_samples, base.differentiable
         self.eval()
 

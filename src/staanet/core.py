@@ -56,6 +56,8 @@ class Victim(nn.Module):
     minimum_samples: int = 1
     differentiable: bool = True
     """False for a black box: it answers, and raises where a gradient is asked for."""
+    asked: int = 1
+    """How often the model inside is asked for one answer: a mean over draws asks for each."""
     exact_gradient: bool = True
     """False where the gradient is that of a differentiable stand-in (BPDA)."""
     may_abstain: bool = False

@@ -137,7 +137,7 @@ class _QueryCounter:
 
     def __enter__(self) -> _QueryCounter:
         def seen(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self.queries += len(inputs[0]) * getattr(module, "draws", 1)
+            self.queries += len(inputs[0]) * self.source.asked
 
         self.handle = self.source.register_forward_pre_hook(seen)
         return self

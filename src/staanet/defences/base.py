@@ -178,6 +178,7 @@ class Defended(Victim):
             labels=inner.labels, sample_rate=inner.sample_rate,
         )  # fmt: skip
         self.inner, self.chain, self.seed, self.draws = inner, tuple(chain), seed, draws
+        self.asked = draws * inner.asked
         self.pinned = False
         """Whether each draw is the same for every clip: a fixed function that a slope can be taken of."""
         self.minimum_samples, self.differentiable = inner.minimum_samples, inner.differentiable
