@@ -22,6 +22,8 @@ from staanet.cli.shell import (
     inputs_of,
     made_folder,
     numbers,
+    of_card,
+    on_device,
     percent,
     show,
     table,
@@ -82,12 +84,12 @@ def attack(
             "no victim to attack", remedy="Pass --source VICTIM, --generator DIR or --vector DIR"
         )
     victim = victims.load_victim(source) if source else pipeline.source_of(learned or Path(), kind)
-    victim = victim.to(device)
+    victim = on_device(victim, device)
     trained = storage.read_card(learned, kind) if learned else {}
     if epsilon is None:
-        epsilon = float(trained.get("epsilon", 0.03))
+        epsilon = of_card(trained, "epsilon", learned) or 0.03
     if max_density is None and attack in ("staa", "uap"):
-        max_density = trained.get("max_density")
+        max_density = of_card(trained, "max_density", learned)
     quarantine = pipeline.Quarantine(strict)
     corpus = inputs_of(inputs, part, seed, out, protocol)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
@@ -147,7 +149,7 @@ def evaluate(
 
     for name in channel:
         channels.parse_channel(name)
-    targets = [victims.load_victim(spec).to(device) for spec in target]
+    targets = [on_device(victims.load_victim(spec), device) for spec in target]
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         matrix = pipeline.evaluate(
             adversarial, targets, out, channels=channel, perceptual=perceptual, progress=progress
@@ -199,7 +201,7 @@ def sweep(
         where="sweep",
     )  # fmt: skip
     specs = list(dict.fromkeys([source, *target]))
-    loaded = [victims.load_victim(spec).to(device) for spec in specs]
+    loaded = [on_device(victims.load_victim(spec), device) for spec in specs]
     named = dict(zip((victim.name for victim in loaded), specs, strict=True))
     if len(named) < len(specs):
         raise InvalidInput(

@@ -22,6 +22,7 @@ from staanet.cli.shell import (
     command,
     finish,
     made_folder,
+    on_device,
     say,
     show,
 )
@@ -90,11 +91,15 @@ def train_victim(
 ) -> None:
     """Train a victim on the speaker-disjoint train part; prints UAR on dev and test."""
     from staanet import corpora, pipeline, storage
-    from staanet.config import VictimRecipe
+    from staanet.config import VictimRecipe, checked
 
-    recipe = VictimRecipe(
-        pretrained=pretrained, config=config, steps=steps, batch_size=batch_size,
-        seconds=seconds, learning_rate=learning_rate, patience=patience,
+    recipe = checked(
+        VictimRecipe,
+        {
+            "pretrained": pretrained, "config": config, "steps": steps, "batch_size": batch_size,
+            "seconds": seconds, "learning_rate": learning_rate, "patience": patience,
+        },
+        where="train-victim",
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
@@ -141,14 +146,19 @@ def train_generator(
 ) -> None:
     """Train STAA-Net against a victim, on the corpus's train part; no labels are used."""
     from staanet import corpora, pipeline, storage, victims
-    from staanet.config import GeneratorRecipe
+    from staanet.config import GeneratorRecipe, checked
 
-    recipe = GeneratorRecipe(
-        network=network, epsilon=epsilon, max_density=max_density, steps=steps,
-        looks=looks, batch_size=batch_size, seconds=seconds, learning_rate=learning_rate,
+    recipe = checked(
+        GeneratorRecipe,
+        {
+            "network": network, "epsilon": epsilon, "max_density": max_density, "steps": steps,
+            "looks": looks, "batch_size": batch_size, "seconds": seconds,
+            "learning_rate": learning_rate,
+        },
+        where="train-generator",
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
-    victim = victims.load_victim(source).to(device)
+    victim = on_device(victims.load_victim(source), device)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         pipeline.train_generator(
             loaded, victim, source, out, recipe=recipe, seed=seed, protocol=protocol, device=device,
@@ -203,7 +213,7 @@ def train_uap(
         where="train-uap",
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
-    victim = victims.load_victim(source).to(device)
+    victim = on_device(victims.load_victim(source), device)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         pipeline.train_uap(
             loaded, victim, source, out, recipe=recipe, label=label, seed=seed, protocol=protocol,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from staanet.errors import InvalidInput, StaaNetError, printable, unknown_name
+from staanet.errors import InvalidInput, StaaNetError, StorageFault, printable, unknown_name
 
 if TYPE_CHECKING:
-    from staanet.core import Corpus
+    from staanet.core import Corpus, Victim
     from staanet.pipeline import Quarantine
 
 
@@ -70,6 +72,12 @@ def command(name: str, example: str) -> Callable[[Callable[..., Any]], Callable[
                     raise
                 _complain(error, as_json=bool(kwargs.get("json_output")))
                 raise typer.Exit(error.exit_code) from None
+            except (OSError, MemoryError, RuntimeError) as error:
+                fault = fault_of(error)
+                if kwargs.get("debug") or fault is None:
+                    raise
+                _complain(fault, as_json=bool(kwargs.get("json_output")))
+                raise typer.Exit(fault.exit_code) from None
             except KeyboardInterrupt:
                 say("staanet: stopped; finished work is kept: run the same command again")
                 raise typer.Exit(STOPPED) from None
@@ -78,6 +86,56 @@ def command(name: str, example: str) -> Callable[[Callable[..., Any]], Callable[
         return app.command(name)(guarded)
 
     return register
+
+
+def fault_of(error: Exception) -> StaaNetError | None:
+    """What a fault of the machine, not of the input, is to the reader; None for a bug of ours.
+
+    >>> print(fault_of(MemoryError("Unable to allocate 114. PiB")))
+    out of memory (Unable to allocate 114. PiB). Give shorter clips or a smaller batch, run again
+    """
+    if isinstance(error, BrokenPipeError | typer.Exit | typer.Abort):
+        return None
+    said = printable(" ".join(str(error).split()))[:200]
+    memory = re.search(r"allocate (?:memory|.*\bGiB)|out of memory|bad_alloc|array_new", str(error))
+    if isinstance(error, MemoryError) or memory:
+        needed = re.search(r"tried to allocate ([0-9]+) bytes", str(error))
+        need = f"needs about {int(needed[1]) / 2**30:.1f} GiB more" if needed else said
+        return StorageFault(
+            f"out of memory ({need})" if need else "out of memory",
+            remedy="Give shorter clips or a smaller batch, run again",
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        return StorageFault(
+            f"the system failed ({os.strerror(error.errno)})", where=error.filename,
+            remedy="Finished work is kept: mend it and run the same command again",
+        )  # fmt: skip
+    return None
+
+
+def on_device(victim: Victim, device: str) -> Victim:
+    """The victim on a device; ``InvalidInput`` where this machine has no such one."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device).item()
+        return victim.to(device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InvalidInput(
+            f"no device '{printable(device)}' here ({printable(str(error).splitlines()[0])[:100]})",
+            remedy="Write --device cpu, cuda or cuda:N",
+        ) from error
+
+
+def of_card(card: Mapping[str, Any], key: str, folder: Path | None) -> float | None:
+    """A number of a card, or None; ``InvalidInput`` for anything else."""
+    value = card.get(key)
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    raise InvalidInput(
+        f"its {key} is {printable(repr(value))[:40]}, no number", where=folder,
+        remedy="Copy the folder again, or train again",
+    )  # fmt: skip
 
 
 def _complain(error: StaaNetError, *, as_json: bool) -> None:
@@ -165,7 +223,9 @@ class Bars:
 
 def made_folder(folder: Path) -> Path:
     """The output folder, made if it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
+    from staanet import storage
+
+    storage.make_folder(folder)
     return folder
 
 

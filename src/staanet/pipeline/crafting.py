@@ -28,7 +28,7 @@ from staanet.errors import InvalidInput, UnusableClip, unknown_name
 from staanet.evaluation import CONTROLS, machine, spread, transfer_matrix
 from staanet.generator import load_generator
 from staanet.perception import Score
-from staanet.pipeline.folders import Quarantine, is_done, normal
+from staanet.pipeline.folders import Quarantine, begin, end, is_done, normal
 from staanet.results import AdversarialSet, TransferMatrix
 
 
@@ -57,9 +57,9 @@ def attack(
     if is_done(out, "adversarial", inputs):
         return AdversarialSet.load(out)
     limits = _matched_counts(plan.matched)
-    out.mkdir(parents=True, exist_ok=True)
+    begin(out, inputs)
     journal = storage.Journal(out / "journal.jsonl")
-    rows = {str(row["id"]): row for row in journal.records()}
+    rows = {str(row.get("id")): row for row in journal.records() if _still_holds(out, row)}
     for number, clip in enumerate(clips, start=1):
         if clip.id not in rows:
             try:
@@ -81,8 +81,17 @@ def attack(
     if plan.of is not None:
         card["chosen"] = f"{len(clips)} of {plan.of} clips, spread over labels and speakers"
     results.write_set(out, rows.values(), card)
-    (out / "journal.jsonl").unlink(missing_ok=True)
+    end(out)
     return AdversarialSet.load(out)
+
+
+def _still_holds(out: Path, row: Mapping[str, Any]) -> bool:
+    """Whether the files of a clip that was done before still are what was measured then."""
+    try:
+        found = results.read_clip(out, row).measurements()
+    except InvalidInput:
+        return False
+    return all(row.get(key) == repr(value) for key, value in found.items())
 
 
 def _fingerprint(clips: Iterable[Clip]) -> str:
@@ -151,6 +160,11 @@ def with_settings(name: str, recipe: AttackRecipe, budget: Budget, seed: int) ->
     for setting in recipe.settings:
         if setting not in known:
             raise unknown_name(f"setting of {name}", setting, known)
+    for setting, value in recipe.settings.items():
+        if not 0 <= value <= 10**9:  # also false for NaN
+            raise InvalidInput(
+                f"{setting} of {name} is {value}", remedy="Give a number from 0 to 1000000000"
+            )
     made: Attack = kind(budget=budget, seed=seed, **recipe.settings)
     return made
 
@@ -275,7 +289,7 @@ def sweep(
     )  # fmt: skip
     if is_done(out, "sweep", inputs):
         return sweeps.load(out)
-    out.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(out)
     journal = storage.Journal(out / "journal.jsonl")
     before = journal.records()
     if before and before[0].get("inputs") != inputs:
@@ -299,5 +313,5 @@ def sweep(
             "quarantined": quarantine.rows,
         },
     )  # fmt: skip
-    (out / "journal.jsonl").unlink(missing_ok=True)
+    storage.remove(out / "journal.jsonl")
     return found

@@ -30,7 +30,7 @@ from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation import machine, transfer_matrix
 from staanet.generator import build_generator, save_generator
 from staanet.objectives import Objective
-from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
+from staanet.pipeline.folders import Quarantine, begin, end, is_done, load_clips, normal
 from staanet.victims import build_victim, fingerprint, learning_rate, load_victim
 from staanet.warm_start import mirror_of, network_of
 
@@ -52,6 +52,7 @@ def train_victim(
               **named(protocol)}  # fmt: skip
     if is_done(out, "victim", inputs):
         return load_victim(out).to(device)
+    begin(out, inputs)
     put_aside = quarantine if quarantine is not None else Quarantine()
     training.seeded(seed)
     victim = build_victim(
@@ -69,7 +70,7 @@ def train_victim(
         out, inputs=normal(inputs), best_step=history.best_step, epochs=len(history.rows),
         machine=machine(), **quality,
     )  # fmt: skip
-    storage.discard_checkpoints(out / "checkpoint")
+    end(out)
     return victim
 
 
@@ -131,6 +132,7 @@ def train_generator(
               "source": source_sha256, "recipe": settings, **named(protocol)}  # fmt: skip
     if is_done(out, "generator", inputs):
         return
+    begin(out, inputs)
     put_aside = quarantine if quarantine is not None else Quarantine()
     training.seeded(seed)
     generator = (
@@ -157,7 +159,7 @@ def train_generator(
         dev_fooling_rate=history.best_score, parameters=sum(w.numel() for w in generator.parameters()),
         flags=training.collapse_flags(last), machine=machine(),
     )  # fmt: skip
-    storage.discard_checkpoints(out / "checkpoint")
+    end(out)
 
 
 def _relative(spec: Path | str, start: Path) -> str:

@@ -54,13 +54,13 @@ def run(
     Raises ``InvalidInput`` where ``out`` holds another recipe's run, ``FolderLocked`` where another
     process works in it.
     """
-    for key in recipe.attacks:
+    for key in _in_order(recipe.attacks):
         _check_attack(key, recipe.attacks)
-    if recipe.protocol is not None and recipe.corpus != "synthetic:":  # wrong: nothing is written
+    if recipe.corpus != "synthetic:":  # wrong: nothing is written
         corpora.load_corpus(recipe.corpus).split(recipe.seed, recipe.protocol)
     for name in recipe.channels:  # a mistake is told now, not after hours
         parse_channel(name)
-    out.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(out)
     recipe = replace(recipe, victims={n: settled(n, one) for n, one in recipe.victims.items()})
     with storage.FolderLock(out):
         _claim(recipe, out)
