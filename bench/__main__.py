@@ -1,7 +1,8 @@
 """``python -m bench runs/quick runs/emodb`` writes the figures of finished runs into results.md.
 
 Start-up time is measured on the spot; everything else is read from the runs' own files, with the
-recipe, commit and machine that their cards name. ``bench/notes.md`` is appended as it stands.
+recipe, commit and machine that their cards name. ``bench/notes.md`` is appended as it stands, and so
+are the sections that ``python -m bench fuzz``, ``kill``, ``load`` and ``mutate`` measured.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ def main(runs: list[Path]) -> None:
     notes = HERE / "notes.md"
     if notes.exists():
         parts.append(notes.read_text(encoding="utf-8").strip())
+    parts += [
+        path.read_text(encoding="utf-8").strip() for path in sorted(HERE.glob("sections/*.md"))
+    ]
     (HERE / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
@@ -111,4 +115,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main([Path(argument) for argument in sys.argv[1:]])
+    from bench import reliability
+
+    if not reliability.main(sys.argv[1:]):
+        main([Path(argument) for argument in sys.argv[1:]])

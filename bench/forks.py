@@ -148,12 +148,16 @@ def _warm_up() -> None:
     import matplotlib.figure  # noqa: F401
     import pandas  # noqa: F401
     import pyarrow.parquet  # noqa: F401
+    import scipy.signal
+    import scipy.stats  # noqa: F401
     import soundfile  # noqa: F401
     import soxr  # noqa: F401
     import torch
 
     from staanet import channels, pipeline, selfcheck  # noqa: F401
 
+    for name in ("utf-8-sig", "ascii", "latin-1", "unicode_escape", "idna"):
+        "".encode(name)  # a child without privileges may not read their modules
     torch.set_num_threads(1)
 
 
@@ -196,7 +200,7 @@ def _become(folder: Path, request: Mapping[str, Any]) -> NoReturn:
                 sys,
                 stream,
                 io.TextIOWrapper(
-                    open(number, "wb", 0),
+                    open(number, "wb", 0),  # noqa: SIM115
                     "utf-8",
                     "backslashreplace" if number == 2 else "strict",
                     write_through=True,
@@ -213,7 +217,7 @@ def _become(folder: Path, request: Mapping[str, Any]) -> NoReturn:
             resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (value, value))
         if request["still"]:
             time.perf_counter = lambda: 0.0
-        _shim(tally, Fault(**request["fault"]) if request["fault"] else None)
+        shim(tally, Fault(**request["fault"]) if request["fault"] else None)
         sys.argv = ["staanet", *(os.fsdecode(bytes.fromhex(a)) for a in request["arguments"])]
         from staanet.cli import entry
 
@@ -230,7 +234,7 @@ def _become(folder: Path, request: Mapping[str, Any]) -> NoReturn:
         os._exit(code)
 
 
-def _shim(tally: int, fault: Fault | None) -> None:
+def shim(tally: int, fault: Fault | None) -> None:
     """Count the calls that change the disk, and let the chosen one fail."""
     own = os.write
     count = 0

@@ -124,7 +124,7 @@ def _check_card(card: Mapping[str, Any], folder: Path) -> None:
     if not isinstance(name, str) or not 0 < len(name) <= 200:
         wrong = "its name is no word"
     elif not isinstance(rate, int) or isinstance(rate, bool) or not 1000 <= rate <= 192_000:
-        wrong = f"its sample rate is {str(rate)[:40]}, not a whole number from 1000 to 192000"
+        wrong = f"its sample rate is {rate!r:.40}, not a whole number from 1000 to 192000"
     elif not isinstance(labels, list) or not all(isinstance(x, str) and x for x in labels):
         wrong = "its labels are no list of words"
     elif len(set(labels)) < max(2, len(labels)):

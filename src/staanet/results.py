@@ -98,6 +98,13 @@ class AdversarialSet:
         """
         folder = Path(folder)
         card = storage.read_card(folder, "adversarial")
+        kinds = {"attack": str, "source": str, "budget": dict}
+        for key, kind in kinds.items():
+            if not isinstance(card.get(key, kind()), kind):
+                raise InvalidInput(
+                    f"its {key} is {printable(repr(card[key]))[:40]}", where=folder / storage.CARD,
+                    remedy="Make the set again with staanet attack",
+                )  # fmt: skip
         return cls(_OnDisk(folder, read_rows(folder)), card)
 
 
@@ -117,7 +124,15 @@ class _OnDisk(Sequence[AdversarialClip]):
     def __getitem__(self, index: int | slice) -> AdversarialClip | Sequence[AdversarialClip]:
         if isinstance(index, slice):
             return _OnDisk(self.folder, self.rows[index])
-        return read_clip(self.folder, self.rows[index])
+        clip = read_clip(self.folder, self.rows[index])
+        written, held = self.rows[index]["l0"], str(len(clip.support))
+        if written != held:
+            raise InvalidInput(
+                f"{held} samples differ from its original, {printable(written)[:20]} by metadata.csv",
+                where=self.folder / self.rows[index]["file_name"],
+                remedy="A file was changed since: make the set again with staanet attack",
+            )
+        return clip
 
 
 def write_clip(folder: Path, clip: AdversarialClip) -> dict[str, str]:

@@ -177,6 +177,8 @@ def _explain(error: OSError, folder: Path) -> tuple[str, str]:
             return "the file-size limit is reached", "Raise it (ulimit -f unlimited), run again"
         case errno.EROFS:
             return "the disk is read-only", "Choose another folder with --out, or mount it writable"
+        case errno.ENOTDIR | errno.EEXIST:
+            return "a file stands where a folder is due", "Choose another place to write"
         case errno.EACCES | errno.EPERM:
             return "no permission to write", "Choose another folder with --out, or ask for access"
     reason = os.strerror(error.errno) if error.errno else str(error)

@@ -33,7 +33,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Seed = Annotated[int, typer.Option(help="Fixes the split, the weights and every draw.", min=0)]
+Seed = Annotated[
+    int, typer.Option(help="Fixes the split, the weights and every draw.", min=0, max=2**32 - 1)
+]
 Protocol = Annotated[
     str | None,
     typer.Option(
@@ -72,10 +74,13 @@ def command(name: str, example: str) -> Callable[[Callable[..., Any]], Callable[
                     raise
                 _complain(error, as_json=bool(kwargs.get("json_output")))
                 raise typer.Exit(error.exit_code) from None
-            except (OSError, MemoryError, RuntimeError) as error:
+            except (typer.Exit, typer.Abort):
+                raise
+            except Exception as error:
                 fault = fault_of(error)
-                if kwargs.get("debug") or fault is None:
+                if kwargs.get("debug") or isinstance(error, BrokenPipeError):
                     raise
+                fault = fault or bug_of(error)
                 _complain(fault, as_json=bool(kwargs.get("json_output")))
                 raise typer.Exit(fault.exit_code) from None
             except KeyboardInterrupt:
@@ -94,8 +99,6 @@ def fault_of(error: Exception) -> StaaNetError | None:
     >>> print(fault_of(MemoryError("Unable to allocate 114. PiB")))
     out of memory (Unable to allocate 114. PiB). Give shorter clips or a smaller batch, run again
     """
-    if isinstance(error, BrokenPipeError | typer.Exit | typer.Abort):
-        return None
     said = printable(" ".join(str(error).split()))[:200]
     memory = re.search(r"allocate (?:memory|.*\bGiB)|out of memory|bad_alloc|array_new", str(error))
     if isinstance(error, MemoryError) or memory:
@@ -111,6 +114,21 @@ def fault_of(error: Exception) -> StaaNetError | None:
             remedy="Finished work is kept: mend it and run the same command again",
         )  # fmt: skip
     return None
+
+
+class Bug(StaaNetError):
+    """What no one foresaw: a mistake of ours, or a file damaged in a way that nothing checks."""
+
+    exit_code = 70
+
+
+def bug_of(error: Exception) -> Bug:
+    """One line instead of a traceback, which ``--debug`` shows."""
+    said = printable(" ".join(str(error).split()))[:200]
+    return Bug(
+        f"a bug in staanet, or a damaged file that it does not know ({type(error).__name__}: {said})",
+        remedy="Run again with --debug, and report what it prints",
+    )
 
 
 def on_device(victim: Victim, device: str) -> Victim:
@@ -234,6 +252,7 @@ def inputs_of(
 ) -> Corpus:
     """The corpus that INPUT... names: files and folders, or a part of ``KIND:PATH``."""
     from staanet import corpora
+    from staanet.splits import PARTS
 
     if len(inputs) == 1 and inputs[0].split(":")[0] in corpora.CORPORA:
         whole = corpora.load_corpus(inputs[0])
@@ -243,6 +262,8 @@ def inputs_of(
         if part not in parts:
             raise unknown_name("part", part, [*parts, "all"])
         return parts[part]
+    if part not in (*PARTS, "all"):
+        raise unknown_name("part", part, [*PARTS, "all"])
     if protocol is not None:
         raise InvalidInput("files have no split", remedy="Drop --protocol, or attack KIND:PATH")
     return corpora.unlabelled([Path(item) for item in inputs], leave_out=out)

@@ -223,13 +223,14 @@ def _columns(
     for kind, aliases in COLUMNS.items():
         found = [name for alias in aliases for name in names if name.casefold() == alias]
         if len(set(map(str.casefold, found))) < len(found):
-            _refuse(path, number, f"has the column '{found[0]}' twice", "Leave one of them")
+            twice = next(n for n in found if [*map(str.casefold, found)].count(n.casefold()) > 1)
+            _refuse(path, number, f"has the column '{twice}' twice", "Leave one of them")
         if found:
             used[kind] = found[0]
             others += [(kind, name) for name in found[1:]]
     missing = [kind for kind in NEEDED if kind not in used]
     if missing:
-        shown = ", ".join(printable(name) for name in names[:20])
+        shown = ", ".join(printable(name[:40]) for name in names[:20])
         separator = next((s for s in (";", "\t", "|") if len(names) == 1 and s in names[0]), None)
         hint = (
             f"; it seems to be separated by {separator!r}: save it with commas" if separator else ""
