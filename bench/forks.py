@@ -159,6 +159,9 @@ def _warm_up() -> None:
     for name in ("utf-8-sig", "ascii", "latin-1", "unicode_escape", "idna"):
         "".encode(name)  # a child without privileges may not read their modules
     torch.set_num_threads(1)
+    from bench import guard
+
+    guard.install()
 
 
 def _waited(folder: Path, pid: int, timeout: float, begun: dict[int, float]) -> dict[str, Any]:

@@ -207,7 +207,7 @@ def fault_loop(
     whole = commands.run(*arguments, still=True, timeout=600)
     wanted = state(out, command)
     for nth in range(1 + seed % every, whole.calls + 1, every):
-        code, for_ever = ERRORS[nth % 3], nth % 2 == 0
+        code, for_ever = ERRORS[nth // every % 3], nth // every % 2 == 0
         world.fresh(command, out)
         told = f"{command}: call {nth} fails with {errno.errorcode[code]}{' for ever' * for_ever}"
         failed = commands.run(*arguments, still=True, fault=Fault(nth, code, for_ever=for_ever))
