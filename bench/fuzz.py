@@ -409,6 +409,8 @@ def main(n: int, seed: int, kinds: list[str], workers: int) -> str:
     tally, begun = Tally(), time.monotonic()
     for batch in _batches(n, seed, kinds, workers):
         tally += batch
+        for line in batch.findings:
+            print(line, file=sys.stderr)
         tried = sum(tally.read.values()) + sum(tally.refused.values()) + len(tally.findings)
         left = (time.monotonic() - begun) / tried * (n - tried)
         print(f"{tried}/{n} mutants, {len(tally.findings)} findings, about {left:.0f} s left",
