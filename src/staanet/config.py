@@ -215,7 +215,9 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     except UnicodeDecodeError as problem:
         row = raw.count(b"\n", 0, problem.start) + 1
         raise InvalidInput(
-            f"line {row} is not UTF-8", where=path, remedy="Save as UTF-8"
+            f"is not a readable TOML file (line {row} is not UTF-8)",
+            where=path,
+            remedy="Save as UTF-8",
         ) from problem
     except (OSError, ValueError, RecursionError) as problem:  # ValueError: a number too long
         raise InvalidInput(

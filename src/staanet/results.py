@@ -209,9 +209,14 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
     rows = []
     for number, row in enumerate(table, start=2):
         for name in (row["file_name"], row["original_file_name"]):
-            if name is None or Path(name).is_absolute() or ".." in Path(name).parts:
+            if (
+                name is None
+                or len(name) > 300
+                or Path(name).is_absolute()
+                or ".." in Path(name).parts
+            ):
                 raise InvalidInput(
-                    f"'{printable(str(name))}' is outside the folder", where=f"{path}:{number}",
+                    f"'{printable(str(name))[:100]}' is outside the folder", where=f"{path}:{number}",
                     remedy="Make the set again",
                 )  # fmt: skip
         rows.append({key: value or "" for key, value in row.items() if key is not None})
