@@ -214,11 +214,12 @@ def test_a_killed_attack_goes_on_only_with_the_same_settings_and_clips(world, tm
     card = storage.read_card(tmp_path / "o", "adversarial")
     row = results.read_rows(tmp_path / "o")[0]
     (tmp_path / "o" / "card.json").unlink()
+    begun = {k: v for k, v in card["inputs"].items() if k != "clips"}
+    storage.write_json(tmp_path / "o" / "unfinished.json", begun)
     journal = storage.Journal(tmp_path / "o" / "journal.jsonl")
-    journal.append({"inputs": {k: v for k, v in card["inputs"].items() if k != "clips"}})
     journal.append({**row, "sha256": "00" * 32, "l0": "-1"})  # as of a clip that is another now
     journal.append({**row, "id": "gone", "sha256": "00" * 32})
-    with pytest.raises(InvalidInput, match="unfinished set of other settings"):
+    with pytest.raises(InvalidInput, match="was begun with recipe"):
         attacked(world, tmp_path / "o", epsilon=0.01)
     attacked(world, tmp_path / "o")
     assert hashes(tmp_path / "o") == hashes(world / "whole")

@@ -123,6 +123,7 @@ class Victim(nn.Module):
                 where=folder,
                 remedy="Load it with staanet.load_victim",
             )
+        _check_card(card, Path(folder))
         victim = storage.build_from_card(
             lambda: cls(
                 name=card["name"],
@@ -134,6 +135,24 @@ class Victim(nn.Module):
         )
         storage.fill_module(victim.weights, tensors, folder)
         return victim.requires_grad_(False).eval()
+
+
+def _check_card(card: Mapping[str, Any], folder: Path) -> None:
+    """What a victim's card says of itself; ``InvalidInput`` where a victim cannot be like that."""
+    name, labels, rate = card.get("name"), card.get("labels"), card.get("sample_rate")
+    wrong = ""
+    if not isinstance(name, str) or not 0 < len(name) <= 200:
+        wrong = "its name is no word"
+    elif not isinstance(rate, int) or isinstance(rate, bool) or not 1000 <= rate <= 192_000:
+        wrong = f"its sample rate is {rate!r:.40}, not a whole number from 1000 to 192000"
+    elif not isinstance(labels, list) or not all(isinstance(x, str) and x for x in labels):
+        wrong = "its labels are no list of words"
+    elif len(set(labels)) < max(2, len(labels)):
+        wrong = f"it has {len(set(labels))} different labels, of {len(labels)}"
+    if wrong:
+        raise InvalidInput(
+            wrong, where=folder / storage.CARD, remedy="Copy the folder again, or train again"
+        )
 
 
 def standardise(waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from staanet import audio, metrics, storage, tables
 from staanet.core import NO_CHANNEL, Clip, Samples
-from staanet.errors import InvalidInput, printable
+from staanet.errors import InvalidInput, UnusableClip, printable
 
 COLUMNS = (
     "file_name", "original_file_name", "id", "label", "speaker", "l0", "density", "linf", "snr_db",
@@ -102,6 +102,13 @@ class AdversarialSet:
         """
         folder = Path(folder)
         card = storage.read_card(folder, "adversarial")
+        kinds = {"attack": str, "source": str, "budget": dict}
+        for key, kind in kinds.items():
+            if not isinstance(card.get(key, kind()), kind):
+                raise InvalidInput(
+                    f"its {key} is {printable(repr(card[key]))[:40]}", where=folder / storage.CARD,
+                    remedy="Make the set again with staanet attack",
+                )  # fmt: skip
         return cls(_OnDisk(folder, read_rows(folder)), card)
 
 
@@ -121,7 +128,15 @@ class _OnDisk(Sequence[AdversarialClip]):
     def __getitem__(self, index: int | slice) -> AdversarialClip | Sequence[AdversarialClip]:
         if isinstance(index, slice):
             return _OnDisk(self.folder, self.rows[index])
-        return read_clip(self.folder, self.rows[index])
+        clip = read_clip(self.folder, self.rows[index])
+        written, held = self.rows[index]["l0"], str(len(clip.support))
+        if written != held:
+            raise InvalidInput(
+                f"{held} samples differ from its original, {printable(written)[:20]} by metadata.csv",
+                where=self.folder / self.rows[index]["file_name"],
+                remedy="A file was changed since: make the set again with staanet attack",
+            )
+        return clip
 
 
 def write_clip(folder: Path, clip: AdversarialClip) -> dict[str, str]:
@@ -132,7 +147,6 @@ def write_clip(folder: Path, clip: AdversarialClip) -> dict[str, str]:
     names = {part: f"{part}/{clip.clean.id}.wav" for part in ("adversarial", "clean")}
     rate = clip.clean.sample_rate
     for part, samples in (("adversarial", clip.adversarial), ("clean", clip.clean.samples)):
-        (folder / part).mkdir(parents=True, exist_ok=True)
         storage.write_bytes(folder / names[part], audio.encode(samples, rate))
     row = {
         "file_name": names["adversarial"],
@@ -150,8 +164,20 @@ def write_clip(folder: Path, clip: AdversarialClip) -> dict[str, str]:
 
 def read_clip(folder: Path, row: Mapping[str, str]) -> AdversarialClip:
     """The pair that a row of ``metadata.csv`` names, as the files hold it."""
-    adversarial, rate = audio.read_int16(folder / row["file_name"])
-    clean, clean_rate = audio.read_int16(folder / row["original_file_name"])
+    try:
+        adversarial, rate = audio.read_int16(folder / row["file_name"])
+        clean, clean_rate = audio.read_int16(folder / row["original_file_name"])
+        seconds, queries = float(row["seconds"]), int(row["queries"])
+        original = Clip(row["id"], clean, rate, row["label"] or None, row["speaker"])
+    except UnusableClip as problem:
+        raise InvalidInput(
+            problem.what, where=problem.where, remedy="Make the set again with staanet attack"
+        ) from problem
+    except (KeyError, ValueError, TypeError) as problem:
+        raise InvalidInput(
+            f"has a damaged row ({printable(str(problem))[:80]})", where=folder / "metadata.csv",
+            remedy="Make the set again with staanet attack",
+        ) from problem  # fmt: skip
     if clean.shape != adversarial.shape or rate != clean_rate:
         raise InvalidInput(
             f"{len(adversarial)} samples at {rate} Hz, but its original has {len(clean)} at "
@@ -159,10 +185,7 @@ def read_clip(folder: Path, row: Mapping[str, str]) -> AdversarialClip:
             where=folder / row["file_name"],
             remedy="Make the set again with staanet attack",
         )
-    original = Clip(row["id"], clean, rate, row["label"] or None, row["speaker"])
-    return AdversarialClip(
-        original, adversarial, float(row["seconds"]), int(row["queries"]), row.get(WANTED) or None
-    )
+    return AdversarialClip(original, adversarial, seconds, queries, row.get(WANTED) or None)
 
 
 def write_set(folder: Path, rows: Iterable[Mapping[str, str]], card: Mapping[str, Any]) -> None:
@@ -194,9 +217,9 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
     rows = []
     for number, row in enumerate(told, start=2):
         for name in (row["file_name"], row["original_file_name"]):
-            if name is None or Path(name).is_absolute() or ".." in Path(name).parts:
+            if len(name) > 300 or Path(name).is_absolute() or ".." in Path(name).parts:
                 raise InvalidInput(
-                    f"'{name}' is outside the folder", where=f"{path}:{number}",
+                    f"'{printable(name)[:100]}' is outside the folder", where=f"{path}:{number}",
                     remedy="Make the set again",
                 )  # fmt: skip
         rows.append(row)
@@ -206,18 +229,19 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a CSV file that has these columns, and perhaps others."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
+        text = storage.read_bytes(path).decode("utf-8")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        table, names = list(reader), reader.fieldnames or ()
+    except (UnicodeDecodeError, csv.Error) as problem:
         raise InvalidInput(
             f"cannot be read ({problem})", where=path, remedy="Make the set again"
         ) from problem
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    missing = [column for column in columns if column not in (reader.fieldnames or ())]
+    missing = [column for column in columns if column not in names]
     if missing:
         raise InvalidInput(
             f"lacks the columns {', '.join(missing)}", where=path, remedy="Make the set again"
         )
-    return [{key: value or "" for key, value in row.items() if key is not None} for row in reader]
+    return [{key: value or "" for key, value in row.items() if key is not None} for row in table]
 
 
 def table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
@@ -275,7 +299,6 @@ class TransferMatrix:
         """Write ``results.parquet`` (a row per clip), ``cells.parquet`` and ``cells.csv`` (a row per
         cell and channel), ``matrix.md``, ``matrix.tex`` and, last, ``summary.json``."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         write_parquet(folder / "results.parquet", self.rows)
         cells = tables.tidy(self.cells)
         write_parquet(folder / "cells.parquet", cells)

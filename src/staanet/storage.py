@@ -128,6 +128,31 @@ def _blocks_equal(one: BufferedReader, other: BufferedReader) -> bool:
     return not other.read(1)
 
 
+def make_folder(folder: Path | str) -> None:
+    """Make a folder and those above it; raises ``StorageFault`` or ``InvalidInput`` where it cannot be.
+
+    >>> make_folder("/dev/null/runs")
+    Traceback (most recent call last):
+    staanet.errors.InvalidInput: /dev/null/runs: a file stands where a folder is due. ...
+    """
+    place = Path(folder)
+    with _faults(place):
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise InvalidInput(
+                "a file stands where a folder is due",
+                where=place,
+                remedy="Choose another folder with --out",
+            ) from error
+
+
+def remove(path: Path | str) -> None:
+    """Remove a file, if it is there; ``StorageFault`` where the disk does not let us."""
+    with _faults(Path(path)):
+        Path(path).unlink(missing_ok=True)
+
+
 def write_text(path: Path | str, text: str) -> None:
     """``write_bytes`` in UTF-8; what UTF-8 cannot hold (undecodable file names) is escaped."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
@@ -146,6 +171,11 @@ def read_json(path: Path | str) -> Any:
     not JSON, nested too deeply, or holds a key twice, NaN, infinity or a number beyond use.
     """
     return _parse_json(_read_regular(path, _MAX_JSON_BYTES), path)
+
+
+def read_bytes(path: Path | str, limit: int = _MAX_JSON_BYTES) -> bytes:
+    """A regular file of at most ``limit`` bytes; ``InvalidInput`` where it is none or longer."""
+    return _read_regular(path, limit)
 
 
 def sha256(path: Path | str) -> str:
@@ -205,6 +235,8 @@ def _explain(error: OSError, folder: Path) -> tuple[str, str]:
             return "the file-size limit is reached", "Raise it (ulimit -f unlimited), run again"
         case errno.EROFS:
             return "the disk is read-only", "Choose another folder with --out, or mount it writable"
+        case errno.ENOTDIR | errno.EEXIST:
+            return "a file stands where a folder is due", "Choose another place to write"
         case errno.EACCES | errno.EPERM:
             return "no permission to write", "Choose another folder with --out, or ask for access"
     reason = os.strerror(error.errno) if error.errno else str(error)

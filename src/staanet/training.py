@@ -91,7 +91,9 @@ class History:
 
     def save(self, path: Path) -> None:
         """Write the rows as CSV."""
-        columns = list(self.rows[0]) if self.rows else ["epoch"]
+        found = set(self.rows[0]) if self.rows else set()
+        middle = sorted(found - {"epoch", "step", "seconds"})  # the same after a resume
+        columns = [c for c in ("epoch", "step", *middle, "seconds") if c in found] or ["epoch"]
         storage.write_text(path, table(columns, [_rounded(row) for row in self.rows]))
 
 

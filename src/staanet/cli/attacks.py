@@ -19,6 +19,7 @@ from staanet.cli.shell import (
     Seed,
     ShardOf,
     Strict,
+    checked_device,
     command,
     decibels,
     findings,
@@ -26,6 +27,8 @@ from staanet.cli.shell import (
     inputs_of,
     made_folder,
     numbers,
+    of_card,
+    on_device,
     percent,
     settings,
     show,
@@ -149,9 +152,9 @@ def attack(
     kind, learned = ("generator", generator) if generator else ("vector", vector)
     trained = storage.read_card(learned, kind) if learned else {}
     if epsilon is None:
-        epsilon = float(trained.get("epsilon", 0.03))
+        epsilon = of_card(trained, "epsilon", learned) or 0.03
     if max_density is None and max_l0 is None and attack in ("staa", "uap"):
-        max_density = trained.get("max_density")
+        max_density = of_card(trained, "max_density", learned)
     recipe = checked(
         AttackRecipe,
         {
@@ -165,7 +168,7 @@ def attack(
     job = pipeline.Job(
         corpus=replace(corpus, limits=limits), sources=tuple(source), generator=generator,
         vector=vector, recipe=recipe, matched=match, label=label, window_s=window, seed=seed,
-        device=device, strict=strict,
+        device=checked_device(device), strict=strict,
     )  # fmt: skip
     victim, quarantine = job.victim(), pipeline.Quarantine(strict)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
@@ -254,7 +257,7 @@ def evaluate(
     for name in channel:
         channels.parse_channel(name)
     one = Shard.parse(shard) if shard else None
-    targets = [victims.load_victim(spec).to(device) for spec in target]
+    targets = [on_device(victims.load_victim(spec), device) for spec in target]
     quarantine = pipeline.Quarantine()
     weights = {
         v.name: victims.fingerprint(v, spec) for v, spec in zip(targets, target, strict=True)
@@ -326,7 +329,7 @@ def sweep(
         where="sweep",
     )  # fmt: skip
     specs = list(dict.fromkeys([source, *target]))
-    loaded = [victims.load_victim(spec).to(device) for spec in specs]
+    loaded = [on_device(victims.load_victim(spec), device) for spec in specs]
     named = dict(zip((victim.name for victim in loaded), specs, strict=True))
     if len(named) < len(specs):
         raise InvalidInput(

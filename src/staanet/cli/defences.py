@@ -18,6 +18,7 @@ from staanet.cli.shell import (
     command,
     finish,
     made_folder,
+    on_device,
     show,
     table,
 )
@@ -62,7 +63,7 @@ def defend(
 
     for text in with_:
         parse_defence(text)
-    loaded = victims.load_victim(victim).to(device)
+    loaded = on_device(victims.load_victim(victim), device)
     data = None if corpus is None else corpora.load_corpus(corpus)
     quarantine = pipeline.Quarantine(strict)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:

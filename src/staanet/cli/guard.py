@@ -25,6 +25,7 @@ from staanet.cli.shell import (
     inputs_of,
     made_folder,
     numbers,
+    on_device,
     show,
     table,
 )
@@ -89,7 +90,7 @@ def harden(
         where="harden",
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
-    beginning = victims.load_victim(victim).to(device)
+    beginning = on_device(victims.load_victim(victim), device)
     if out.resolve() == victim.resolve():
         raise InvalidInput("is the victim itself", where=out, remedy="Choose another --out")
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
@@ -150,7 +151,7 @@ def detect(
     from staanet.core import Budget
 
     loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
-    inner = victims.load_victim(victim).to(device)
+    inner = on_device(victims.load_victim(victim), device)
     budget = Budget(epsilon=epsilon, max_density=max_density)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         told = pipeline.detect(
@@ -220,7 +221,7 @@ def certify(
     how = certificates.Votes(
         guesses=guesses, votes=votes, alpha=alpha, batch_size=batch_size, seed=seed
     )
-    judged, quarantine = victims.load_victim(victim).to(device), pipeline.Quarantine(strict)
+    judged, quarantine = on_device(victims.load_victim(victim), device), pipeline.Quarantine(strict)
     corpus = inputs_of(inputs, part, seed, out, protocol)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         loaded = pipeline.load_clips(corpus, judged, quarantine, progress)
@@ -305,7 +306,7 @@ def audit(
         },
         where="audit",
     )  # fmt: skip
-    judged, loaded = victims.load_victim(victim).to(device), corpora.load_corpus(corpus)
+    judged, loaded = on_device(victims.load_victim(victim), device), corpora.load_corpus(corpus)
     quarantine = pipeline.Quarantine(strict)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         told = pipeline.audit(

@@ -27,6 +27,7 @@ from staanet.cli.shell import (
     command,
     finish,
     made_folder,
+    on_device,
     say,
     show,
     speaking,
@@ -105,11 +106,15 @@ def train_victim(
 ) -> None:
     """Train a victim on the speaker-disjoint train part; prints UAR on dev and test."""
     from staanet import corpora, parallel, pipeline, storage
-    from staanet.config import VictimRecipe
+    from staanet.config import VictimRecipe, checked
 
-    recipe = VictimRecipe(
-        pretrained=pretrained, config=config, steps=steps, batch_size=batch_size,
-        seconds=seconds, learning_rate=learning_rate, patience=patience,
+    recipe = checked(
+        VictimRecipe,
+        {
+            "pretrained": pretrained, "config": config, "steps": steps, "batch_size": batch_size,
+            "seconds": seconds, "learning_rate": learning_rate, "patience": patience,
+        },
+        where="train-victim",
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus, classes=classes), pipeline.Quarantine(strict)
     with parallel.joined(device) as own, speaking(out, tensorboard=tensorboard) as progress:
@@ -215,7 +220,7 @@ def train_generator(
             quarantine=quarantine, progress=progress,
         )  # fmt: skip
         source = _taught(source, out, taught, surrogate_steps)
-        victim = victims.load_victims(source).to(own)
+        victim = on_device(victims.load_victims(source), own)
         pipeline.train_generator(
             loaded, victim, source, out, recipe=recipe, seed=seed, protocol=protocol, device=own,
             quarantine=quarantine, progress=progress,
@@ -298,7 +303,7 @@ def train_uap(
         where="train-uap",
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus, classes=classes), pipeline.Quarantine(strict)
-    victim = victims.load_victim(source).to(device)
+    victim = on_device(victims.load_victim(source), device)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         pipeline.train_uap(
             loaded, victim, source, out, recipe=recipe, label=label, seed=seed, protocol=protocol,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,10 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from staanet.cli import names
-from staanet.errors import InvalidInput, StaaNetError, printable, unknown_name
+from staanet.errors import InvalidInput, StaaNetError, StorageFault, printable, unknown_name
 
 if TYPE_CHECKING:
-    from staanet.core import Corpus
+    from staanet.core import Corpus, Victim
     from staanet.pipeline import Quarantine
 
 
@@ -32,7 +34,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Seed = Annotated[int, typer.Option(help="Fixes the split, the weights and every draw.", min=0)]
+Seed = Annotated[
+    int, typer.Option(help="Fixes the split, the weights and every draw.", min=0, max=2**32 - 1)
+]
 Protocol = Annotated[
     str | None,
     typer.Option(
@@ -108,6 +112,15 @@ def command(name: str, example: str) -> Callable[[Callable[..., Any]], Callable[
                     raise
                 _complain(error, as_json=bool(kwargs.get("json_output")))
                 raise typer.Exit(error.exit_code) from None
+            except (typer.Exit, typer.Abort):
+                raise
+            except Exception as error:
+                fault = fault_of(error)
+                if kwargs.get("debug") or isinstance(error, BrokenPipeError):
+                    raise
+                fault = fault or bug_of(error)
+                _complain(fault, as_json=bool(kwargs.get("json_output")))
+                raise typer.Exit(fault.exit_code) from None
             except KeyboardInterrupt:
                 say("staanet: stopped; finished work is kept: run the same command again")
                 raise typer.Exit(STOPPED) from None
@@ -116,6 +129,74 @@ def command(name: str, example: str) -> Callable[[Callable[..., Any]], Callable[
         return app.command(name)(guarded)
 
     return register
+
+
+def fault_of(error: Exception) -> StaaNetError | None:
+    """What a fault of the machine, not of the input, is to the reader; None for a bug of ours.
+
+    >>> print(fault_of(MemoryError("Unable to allocate 114. PiB")))
+    out of memory (Unable to allocate 114. PiB). Give shorter clips or a smaller batch, run again
+    """
+    said = printable(" ".join(str(error).split()))[:200]
+    memory = re.search(r"allocate (?:memory|.*\bGiB)|out of memory|bad_alloc|array_new", str(error))
+    if isinstance(error, MemoryError) or memory:
+        needed = re.search(r"tried to allocate ([0-9]+) bytes", str(error))
+        need = f"needs about {int(needed[1]) / 2**30:.1f} GiB more" if needed else said
+        return StorageFault(
+            f"out of memory ({need})" if need else "out of memory",
+            remedy="Give shorter clips or a smaller batch, run again",
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        return StorageFault(
+            f"the system failed ({os.strerror(error.errno)})", where=error.filename,
+            remedy="Finished work is kept: mend it and run the same command again",
+        )  # fmt: skip
+    return None
+
+
+class Bug(StaaNetError):
+    """What no one foresaw: a mistake of ours, or a file damaged in a way that nothing checks."""
+
+    exit_code = 70
+
+
+def bug_of(error: Exception) -> Bug:
+    """One line instead of a traceback, which ``--debug`` shows."""
+    said = printable(" ".join(str(error).split()))[:200]
+    return Bug(
+        f"a bug in staanet, or a damaged file that it does not know ({type(error).__name__}: {said})",
+        remedy="Run again with --debug, and report what it prints",
+    )
+
+
+def on_device(victim: Victim, device: str) -> Victim:
+    """The victim on a device; ``InvalidInput`` where this machine has no such one."""
+    return victim.to(checked_device(device))
+
+
+def checked_device(device: str) -> str:
+    """The device's name; ``InvalidInput`` where this machine has no such one."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device).item()
+        return device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InvalidInput(
+            f"no device '{printable(device)}' here ({printable(str(error).splitlines()[0])[:100]})",
+            remedy="Write --device cpu, cuda or cuda:N",
+        ) from error
+
+
+def of_card(card: Mapping[str, Any], key: str, folder: Path | None) -> float | None:
+    """A number of a card, or None; ``InvalidInput`` for anything else."""
+    value = card.get(key)
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    raise InvalidInput(
+        f"its {key} is {printable(repr(value))[:40]}, no number", where=folder,
+        remedy="Copy the folder again, or train again",
+    )  # fmt: skip
 
 
 def _complain(error: StaaNetError, *, as_json: bool) -> None:
@@ -232,7 +313,9 @@ def speaking(
 
 def made_folder(folder: Path) -> Path:
     """The output folder, made if it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
+    from staanet import storage
+
+    storage.make_folder(folder)
     return folder
 
 
@@ -242,6 +325,7 @@ def inputs_of(
 ) -> Corpus:  # fmt: skip
     """The corpus that INPUT... names: files and folders, or a part of ``KIND:PATH``."""
     from staanet import corpora
+    from staanet.splits import PARTS
 
     if len(inputs) == 1 and inputs[0].split(":")[0] in corpora.CORPORA:
         whole = corpora.load_corpus(inputs[0], classes=classes)
@@ -251,6 +335,8 @@ def inputs_of(
         if part not in parts:
             raise unknown_name("part", part, [*parts, "all"])
         return parts[part]
+    if part not in (*PARTS, "all"):
+        raise unknown_name("part", part, [*PARTS, "all"])
     if protocol is not None:
         raise InvalidInput("files have no split", remedy="Drop --protocol, or attack KIND:PATH")
     if classes != "label":

@@ -31,7 +31,7 @@ from staanet.errors import InvalidInput, UnusableClip, unknown_name
 from staanet.evaluation import CONTROLS, machine, spread, transfer_matrix
 from staanet.generator import load_generator
 from staanet.perception import Score
-from staanet.pipeline.folders import ClipSource, Quarantine, is_done, normal
+from staanet.pipeline.folders import ClipSource, Quarantine, begin, end, is_done, normal
 from staanet.recordings import Recording
 from staanet.results import AdversarialSet, TransferMatrix
 from staanet.shards import Shard
@@ -66,9 +66,9 @@ def attack(
     """Craft every clip, write it, read it back and measure it; a killed run goes on where it was."""
     if is_finished(plan, clips, out):
         return AdversarialSet.load(out)
-    out.mkdir(parents=True, exist_ok=True)
-    crafted = _Crafted.of(plan, out)
     limits = _matched_counts(plan.matched)
+    begin(out, plan.inputs)
+    crafted = _Crafted.of(out)
     for number, clip in enumerate(clips, start=1):
         digest = _sha256(clip)
         if not crafted.has(clip, digest):
@@ -96,7 +96,7 @@ def attack(
     if plan.of is not None:
         card["chosen"] = f"{len(clips)} of {plan.of} clips, spread over labels and speakers"
     results.write_set(out, crafted.rows.values(), card)
-    (out / "journal.jsonl").unlink(missing_ok=True)
+    end(out)
     return AdversarialSet.load(out)
 
 
@@ -156,8 +156,9 @@ def is_finished(plan: Plan, clips: ClipSource, out: Path) -> bool:
 
 @dataclass
 class _Crafted:
-    """What is done of a set, in its journal: the settings first, then a row for each clip."""
+    """What is done of a set: in its journal a row for each clip, with the sha256 of the clip."""
 
+    out: Path
     journal: storage.Journal
     kept: dict[str, dict[str, str]] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
@@ -166,26 +167,20 @@ class _Crafted:
     total: int = 0
 
     @classmethod
-    def of(cls, plan: Plan, out: Path) -> _Crafted:
-        """What an earlier run left; ``InvalidInput`` where it made something else."""
-        made, inputs = cls(storage.Journal(out / "journal.jsonl")), normal(plan.inputs)
-        begun = False
+    def of(cls, out: Path) -> _Crafted:
+        """What an earlier run left."""
+        made = cls(out, storage.Journal(out / "journal.jsonl"))
         for record in made.journal:
-            if begun:
-                made._keep(record)
-            elif record.get("inputs") != inputs:
-                raise InvalidInput(
-                    "holds an unfinished set of other settings", where=out,
-                    remedy="Choose another --out, or delete that folder",
-                )  # fmt: skip
-            begun = True
-        if not begun:
-            made.journal.append({"inputs": inputs})
+            row = {key: str(value) for key, value in record.items()}
+            if {"id", "sha256"} <= row.keys():
+                made.digests[row["id"]] = row.pop("sha256")
+                made.kept[row["id"]] = row
         return made
 
     def has(self, clip: Clip, digest: str) -> bool:
-        """Whether this very clip is done; it counts as read then."""
-        done = self.digests.get(clip.id) == digest
+        """Whether this very clip is done, and its files are what was measured; it counts as read then."""
+        known = self.digests.get(clip.id) == digest
+        done = known and _still_holds(self.out, self.kept[clip.id])
         if done:
             self.rows[clip.id] = self.kept[clip.id]
             self.read(digest)
@@ -202,10 +197,14 @@ class _Crafted:
     def fingerprint(self) -> str:
         return f"sum:{self.total:064x}"
 
-    def _keep(self, record: Mapping[str, Any]) -> None:
-        row = {key: str(value) for key, value in record.items()}
-        self.digests[row["id"]] = row.pop("sha256")
-        self.kept[row["id"]] = row
+
+def _still_holds(out: Path, row: Mapping[str, Any]) -> bool:
+    """Whether the files of a clip that was done before still are what was measured then."""
+    try:
+        found = results.read_clip(out, row).measurements()
+    except InvalidInput:
+        return False
+    return all(row.get(key) == repr(value) for key, value in found.items())
 
 
 def _sha256(clip: Clip) -> str:
@@ -304,6 +303,11 @@ def settings_of(name: str, recipe: AttackRecipe) -> dict[str, Any]:
     for setting in recipe.settings:
         if setting not in known:
             raise unknown_name(f"setting of {name}", setting, known)
+    for setting, value in recipe.settings.items():
+        if not 0 <= value <= 10**9:  # also false for NaN
+            raise InvalidInput(
+                f"{setting} of {name} is {value}", remedy="Give a number from 0 to 1000000000"
+            )
     return dict(recipe.settings)
 
 
@@ -462,7 +466,7 @@ def sweep(
     )  # fmt: skip
     if is_done(out, "sweep", inputs):
         return sweeps.load(out)
-    out.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(out)
     journal = storage.Journal(out / "journal.jsonl")
     before = journal.records()
     if before and before[0].get("inputs") != inputs:
@@ -486,5 +490,5 @@ def sweep(
             "quarantined": quarantine.rows,
         },
     )  # fmt: skip
-    (out / "journal.jsonl").unlink(missing_ok=True)
+    storage.remove(out / "journal.jsonl")
     return found

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from staanet import audio, storage
 from staanet.core import Clip, Corpus, Progress, Utterance, Victim, silent
-from staanet.errors import InvalidInput, UnusableClip
+from staanet.errors import InvalidInput, UnusableClip, printable
 from staanet.recordings import Recording
 
 
@@ -143,17 +143,49 @@ def is_done(folder: Path, kind: str, inputs: Mapping[str, Any]) -> bool:
     """
     if not (folder / "card.json").exists():
         return False
-    made_from = storage.read_card(folder, kind).get("inputs", {})
+    _same(storage.read_card(folder, kind).get("inputs"), inputs, folder, "was made")
+    end(folder)
+    return True
+
+
+UNFINISHED = "unfinished.json"
+"""What an unfinished stage is made from, so that it never goes on with another's work."""
+
+
+def begin(folder: Path, inputs: Mapping[str, Any]) -> None:
+    """Note what a stage is made from until its card says so.
+
+    Raises ``InvalidInput`` where the folder holds unfinished work that was made from other inputs.
+    """
+    if (folder / UNFINISHED).exists():
+        _same(storage.read_json(folder / UNFINISHED), inputs, folder, "was begun")
+    else:
+        storage.write_json(folder / UNFINISHED, normal(inputs))
+
+
+def end(folder: Path) -> None:
+    """Remove what only an unfinished stage needs, once its card is written."""
+    storage.discard_checkpoints(folder / "checkpoint")
+    for name in ("journal.jsonl", UNFINISHED):
+        storage.remove(folder / name)
+
+
+def _same(before: object, inputs: Mapping[str, Any], folder: Path, how: str) -> None:
+    made_from = before if isinstance(before, dict) else {}
     wanted = normal(inputs)
     differing = [key for key in wanted if made_from.get(key) != wanted[key]]
     if differing:
         key = differing[0]
         raise InvalidInput(
-            f"was made with {key} = {made_from.get(key)!r}, now it is {wanted[key]!r}",
+            f"{how} with {key} = {_brief(made_from.get(key))}, now it is {_brief(wanted[key])}",
             where=folder,
             remedy="Choose another --out, or delete that folder",
         )
-    return True
+
+
+def _brief(value: object) -> str:
+    text = printable(repr(value))
+    return text if len(text) < 300 else f"{text[:300]}..."
 
 
 def normal(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from staanet.errors import InvalidInput
 from staanet.evaluation import machine, spread
 from staanet.generator import Generator, build_generator, load_generator, save_generator
 from staanet.pipeline.crafting import fingerprint_of
-from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
+from staanet.pipeline.folders import Quarantine, begin, end, is_done, load_clips, normal
 from staanet.pipeline.models import named, quality_of
 from staanet.victims import fingerprint, load_victim
 from staanet.victims.external import External
@@ -57,6 +57,7 @@ def harden(
     }  # fmt: skip
     if is_done(out, "victim", inputs):
         return load_victim(out).to(victim.device)
+    begin(out, inputs)
     put_aside = quarantine if quarantine is not None else Quarantine()
     clips = [load_clips(part, victim, put_aside, progress) for part in (train, dev, test)]
     before = quality_of(victim, clips[2])
@@ -82,7 +83,7 @@ def harden(
     )  # fmt: skip
     if generator is not None:
         _keep(generator, out, victim, how.budget, str(storage.read_card(out, "victim")["sha256"]))
-    storage.discard_checkpoints(out / "checkpoint")
+    end(out)
     return victim
 
 

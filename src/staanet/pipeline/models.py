@@ -32,7 +32,7 @@ from staanet.evaluation import machine, transfer_matrix
 from staanet.generator import build_generator, save_generator
 from staanet.objectives import Objective
 from staanet.pipeline import unlabelled
-from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
+from staanet.pipeline.folders import Quarantine, begin, end, is_done, load_clips, normal
 from staanet.victims import (
     build_victim,
     fingerprint,
@@ -62,6 +62,8 @@ def train_victim(
               **named(protocol)}  # fmt: skip
     if is_done(out, "victim", inputs):
         return load_victim(out).to(device)
+    if parallel.is_first():
+        begin(out, inputs)
     put_aside = quarantine if quarantine is not None else Quarantine()
     training.seeded(seed)
     victim = build_victim(
@@ -81,7 +83,7 @@ def train_victim(
         out, inputs=normal(inputs), best_step=history.best_step, epochs=len(history.rows),
         machine=machine(), **quality,
     )  # fmt: skip
-    storage.discard_checkpoints(out / "checkpoint")
+    end(out)
     return victim
 
 
@@ -157,6 +159,8 @@ def train_generator(
               "source": source_sha256, "recipe": settings, **named(protocol)}  # fmt: skip
     if is_done(out, "generator", inputs):
         return
+    if parallel.is_first():
+        begin(out, inputs)
     extra.save(out)
     training.seeded(seed)
     density = recipe.max_density if recipe.objective == "constrained" else None
@@ -186,7 +190,7 @@ def train_generator(
         dev_fooling_rate=history.best_score, parameters=sum(w.numel() for w in generator.parameters()),
         flags=[*training.collapse_flags(last), *extra.flags], machine=machine(), **extra.card,
     )  # fmt: skip
-    storage.discard_checkpoints(out / "checkpoint")
+    end(out)
 
 
 def _told(recipe: GeneratorRecipe) -> dict[str, object]:

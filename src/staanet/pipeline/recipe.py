@@ -67,7 +67,7 @@ def run(
     process works in it.
     """
     require_sound(recipe)
-    out.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(out)
     recipe = with_rates(recipe)
     with storage.FolderLock(out):
         _claim(recipe, out)
@@ -189,16 +189,18 @@ def run(
 
 
 def require_sound(recipe: Recipe) -> None:
-    """``InvalidInput`` for a mistake that would else be told after hours."""
-    for key in recipe.attacks:
+    """``InvalidInput`` for a mistake that would else be told after hours.
+
+    A corpus that would have to be rendered or fetched is not looked at.
+    """
+    for key in in_order(recipe.attacks):
         _check_attack(key, recipe.attacks)
     for name, victim in recipe.victims.items():
         if (victim.network or name) not in VICTIMS:
             raise unknown_name(f"network of [victims.{name}]", victim.network or name, VICTIMS)
     if recipe.generator.network not in GENERATORS:
         raise unknown_name("network of [generator]", recipe.generator.network, GENERATORS)
-    asked = recipe.protocol is not None or recipe.classes != "label"
-    if asked and recipe.corpus != "synthetic:":
+    if recipe.corpus.partition(":")[0] not in ("synthetic", "audb"):
         corpora.load_corpus(recipe.corpus, classes=recipe.classes).split(
             recipe.seed, recipe.protocol
         )

@@ -55,7 +55,7 @@ def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
     for old in set((out / "figures").glob("clip-*.png")) - {
         out / "figures" / name for name in files
     }:
-        old.unlink()  # a clip of an earlier report, which this one does not show
+        storage.remove(old)  # a clip of an earlier report, which this one does not show
     for name, data in files.items():
         storage.write_bytes(out / "figures" / name, data)
     matrix = [tables.to_markdown(t) for t in (tables.matrix(found), tables.effects(found))]

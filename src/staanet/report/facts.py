@@ -311,7 +311,10 @@ def speakers_of_parts(card: Mapping[str, Any]) -> dict[str, list[str]]:
     >>> speakers_of_parts({"corpus": {"split": {"dev": {"clips": 2, "speakers": ["03"]}}}})
     {'dev': ['03']}
     """
-    parts = (card.get("corpus") or {}).get("split") or {}
+    corpus = card.get("corpus")
+    parts = corpus.get("split") if isinstance(corpus, dict) else None
+    if not isinstance(parts, dict):
+        return {}
     return {str(part): [str(s) for s in about.get("speakers", ())] for part, about in parts.items()}
 
 

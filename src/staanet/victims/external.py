@@ -241,10 +241,10 @@ class OnnxVictim(BlackBox):
 
 def read_onnx_card(path: Path) -> OnnxCard:
     """The card beside an ONNX file; ``InvalidInput`` says which key is missing or wrong."""
-    place = path.with_name(f"{path.name}.toml")
-    remedy = f'Write {place.name} with, say: sample_rate = 16000, labels = ["anger", "joy"]'
     if not path.is_file():
         raise InvalidInput("no such file", where=path, remedy="Give an ONNX file: onnx:FILE")
+    place = path.with_name(f"{path.name}.toml")
+    remedy = f'Write {place.name} with, say: sample_rate = 16000, labels = ["anger", "joy"]'
     if not place.is_file():
         raise InvalidInput("has no card beside it", where=path, remedy=remedy)
     try:
