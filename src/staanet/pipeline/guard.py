@@ -228,6 +228,7 @@ def detect(
         target = load_victim(out).to(victim.device)
         assert isinstance(target, Guarded)
     else:
+        begin(out, inputs)
         tune = load_clips(dev, victim, put_aside, progress)
         if isinstance(made, Learned):
             training.seeded(seed)
@@ -242,7 +243,7 @@ def detect(
             )
         target = detection.guarded(victim, made, tune, false_alarm=false_alarm)
         target.save_pretrained(out, inputs=normal(inputs), machine=machine())
-        storage.discard_checkpoints(out / "checkpoint")
+        end(out)
     found = []
     for folder in sets:
         one = results.AdversarialSet.load(folder)
