@@ -624,3 +624,16 @@ def test_a_checked_run_is_not_checked_again_until_its_results_change(tampered):
     summary = tampered / "results" / "summary.json"
     summary.write_text(summary.read_text() + "\n")
     assert not selfcheck.is_current(tampered, 0)
+
+
+def test_changes_so_large_that_noise_misleads_are_not_judged_by_their_direction():
+    """A margin that falls below 0 whatever the signs: the check says that it cannot tell."""
+    rng = np.random.default_rng(0)
+    own, draws = -rng.random((8, 1)), -5 + rng.random((8, 4))
+    margins = {"set": own, "flipped": own - 1, "resigned": draws, "shuffled": draws}
+    check = probes._judged_direction("loud", margins, "sparsefool")
+    assert check.verdict == "skipped" and "whatever their signs" in check.explanation
+    margins |= {"resigned": 5 + rng.random((8, 4))}
+    assert probes._judged_direction("loud", margins, "sparsefool").verdict == "pass"
+    margins |= {"shuffled": 0.5 + own + rng.normal(size=(8, 4)) * 0.1, "set": own + 0.5}
+    assert probes._judged_direction("noise", margins, "sparsefool").verdict == "fail"

@@ -120,7 +120,11 @@ def _told(card: Mapping[str, Any]) -> list[str]:
 
 
 def _measured(card: Mapping[str, Any]) -> list[tuple[str, object]]:
-    return [(_MEASURES[key], f"{card[key]:.3f}") for key in _told(card)]
+    fooled = card.get("test_fooling_rate") or {}
+    each: list[tuple[str, object]] = [
+        (f"fooling rate of {name} on test speakers", f"{r:.3f}") for name, r in fooled.items()
+    ]
+    return [*((_MEASURES[key], f"{card[key]:.3f}") for key in _told(card)), *each]
 
 
 def _training(card: Mapping[str, Any]) -> list[tuple[str, object]]:

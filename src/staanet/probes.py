@@ -471,7 +471,8 @@ def direction(
     The source's margins on the set are held against those after the signs are drawn at random and
     after the changes are shuffled in time: noise presented as an attack is one more such draw. With
     all signs flipped it must do worse, too; a generator's flipped changes may do as well (a tone upside
-    down is a tone), so that for ``staa`` flipping is told and not judged.
+    down is a tone), so that for ``staa`` flipping is told and not judged. Draws that mislead most clips
+    by themselves, as changes without a limit on epsilon do, are told and not judged either.
     """
     rng = np.random.default_rng(seed)
     touched = [pair for pair in pairs if len(pair.support)]
@@ -530,7 +531,19 @@ def _judged_direction(
     if algorithm != "staa":
         same = bool((own == flipped).all())
         p["flipped"] = 1.0 if same else float(wilcoxon(own, flipped, alternative="less").pvalue)
-    weak = [name for name, value in p.items() if not value < ALPHA]
+    # where noise of this size misleads most clips anyway, it says nothing of the attack
+    loud = [name for name in p if float(margins[name].mean()) < 0]
+    figures = {
+        **{f"margin_{name}": float(found.mean()) for name, found in margins.items()},
+        **{f"p_{name}": value for name, value in p.items()}, "count": len(own),
+    }  # fmt: skip
+    if len(loud) == len(p):
+        return Check(
+            name="direction", subject=subject, verdict="skipped", figures=figures,
+            explanation="changes of this size mislead whatever their signs and places",
+            remedy="Look at the random control at the same epsilon and number of samples",
+        )  # fmt: skip
+    weak = [name for name, value in p.items() if name not in loud and not value < ALPHA]
     verdict: Verdict = "pass"
     if weak:  # search by queries is no stronger than it can be
         useless = any(not p[name] < 0.05 for name in weak) and algorithm not in BLACK_BOX
@@ -539,11 +552,10 @@ def _judged_direction(
         name="direction",
         subject=subject,
         verdict=verdict,
-        figures={**{f"margin_{name}": float(found.mean()) for name, found in margins.items()},
-                 **{f"p_{name}": value for name, value in p.items()}, "count": len(own)},
+        figures=figures,
         explanation=f"{' or '.join(weak)}, its changes mislead as much: they look like noise"
         if weak
-        else f"{' or '.join(p)}, its changes mislead less",
+        else f"{' or '.join(name for name in p if name not in loud)}, its changes mislead less",
         remedy="" if verdict == "pass" else "Make the set again from the attack that its card names; if "
         "it stays so, the attack is no stronger than noise and must not be called one",
     )  # fmt: skip

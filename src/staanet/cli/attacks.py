@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 ENGINES = ("local", "ray")
 
 
+QUIET_ENOUGH_DB = 12.0
+"""Least dB of speech above the change, where nothing is said of the budget."""
+
+
 @command("attack", "staanet attack speech.wav --out fooled")
 def attack(
     inputs: Annotated[
@@ -149,6 +153,8 @@ def attack(
     if not source and generator is None and vector is None:  # the models that come with the package
         generator = shipped.folder("generators", shipped.names("generators")[0])
         witnesses = [f"{shipped.SCHEME}:{name}" for name in shipped.names("victims")]
+        if min_snr_db is None and epsilon is None:
+            min_snr_db = QUIET_ENOUGH_DB  # recordings are as quiet as they are
     kind, learned = ("generator", generator) if generator else ("vector", vector)
     trained = storage.read_card(learned, kind) if learned else {}
     if epsilon is None:

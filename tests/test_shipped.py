@@ -1,0 +1,75 @@
+"""The models inside the package: whole, small, described, and enough to attack a clip without any set-up."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from conftest import RATE, real_speech, tone
+from staanet import audio, cards, corpora, metrics, shipped, storage, training
+from staanet.errors import InvalidInput
+from staanet.generator import load_generator
+from staanet.pipeline import source_of
+from staanet.victims import fingerprint, load_victim
+
+MODELS = [(kind, name) for kind in ("victims", "generators") for name in shipped.names(kind)]
+
+
+@pytest.mark.parametrize("kind, name", MODELS)
+def test_each_has_its_weights_its_figures_and_a_card_for_people(kind, name):
+    folder = shipped.folder(kind, name)
+    _, card = storage.load_model(folder, kind=kind.removesuffix("s"))  # sha256 is checked
+    assert card["precision"] == "float16" and card["recipe"] and card["licence"]
+    assert card["test_uar" if kind == "victims" else "test_fooling_rate"]
+    assert (folder / "MODEL_CARD.md").read_text("utf-8") == cards.model_card(card)
+
+
+def test_they_are_at_most_twenty_megabytes():
+    assert sum(path.stat().st_size for path in shipped.ROOT.rglob("*")) < 20e6
+
+
+@pytest.mark.parametrize("name", shipped.names("generators"))
+def test_each_generator_finds_its_sources(name):
+    folder = shipped.folder("generators", name)
+    source = source_of(folder)  # its hash is that of the card
+    generator = load_generator(folder)
+    assert generator.sample_rate == source.sample_rate and generator.labels == source.labels
+
+
+def test_a_victim_is_named_by_its_scheme():
+    victim = load_victim("shipped:emo18")
+    assert victim.name == "emo18" and len(victim.labels) == 7
+    assert (
+        fingerprint(victim, "shipped:emo18")
+        == storage.read_card(shipped.folder("victims", "emo18"), "victim")["sha256"]
+    )
+    with pytest.raises(InvalidInput, match="emo18"):
+        load_victim("shipped:emo81")
+
+
+def test_a_clip_is_attacked_without_any_set_up(tmp_path):
+    storage.write_bytes(tmp_path / "my.wav", audio.encode(tone(1.5, 200.0), RATE))
+    done = subprocess.run(
+        [sys.executable, "-m", "staanet", "attack", "my.wav", "--out", "fooled", "--json"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (clip,) = json.loads(done.stdout)["clips"]
+    assert set(clip["answers"]) == set(shipped.names("victims"))
+    assert 0 < clip["density"] <= 0.2 and clip["snr_db"] >= 12
+    (picture,) = (tmp_path / "fooled" / "pictures").glob("*.png")
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_card_tells_the_truth():
+    corpus = corpora.load_corpus(f"emodb:{real_speech('emodb')}")
+    test = list(corpus.split(0)[2].clips(RATE))
+    card = storage.read_card(shipped.folder("victims", "wav2vec2_tiny"), "victim")
+    victim = load_victim("shipped:wav2vec2_tiny")
+    answers = [victim.labels[i] for i in training.predict(victim, test).argmax(axis=1)]
+    recall = metrics.uar([clip.label or "" for clip in test], answers)
+    assert np.isclose(recall, card["test_uar"], atol=0.02)  # a clip at a boundary may tip over
