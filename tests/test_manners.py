@@ -216,6 +216,6 @@ def test_each_command_that_may_be_long_shows_progress():
                 for d in node.decorator_list
             ):
                 called = ast.unparse(node)
-                if "Bars.shown" not in called and "logging(" not in called:
+                if not any(bars in called for bars in ("Bars.shown", "logging(", "speaking(")):
                     without.append(node.name)
-    assert not without
+    assert without == ["serve"], "the page waits for people; it shows its progress there"

@@ -76,9 +76,9 @@ def test_another_budget_is_kept(exported, epsilon, density):
     made = runner(clean)
     budget = Budget(epsilon=epsilon, max_density=density)
     assert not budget.violations(clean, made)
-    assert np.count_nonzero(made != exporting.attacked(generator, clean, budget)) <= 0.01 * len(
-        clean
-    )
+    off = np.abs(made.astype(int) - exporting.attacked(generator, clean, budget))
+    assert np.count_nonzero(off > 1) <= 0.01 * len(clean)  # a near tie of rank is another sample
+    assert np.count_nonzero(off == 1) <= max(0.01, 0.01 * epsilon) * len(clean)  # one of rounding
     assert np.array_equal(
         made, runner(audio.to_float(clean))
     )  # floats on the grid are the integers
