@@ -1,8 +1,9 @@
 """``python -m bench runs/quick runs/emodb`` writes the figures of finished runs into results.md.
 
 Start-up time is measured on the spot; everything else is read from the runs' own files, with the
-recipe, commit and machine that their cards name. ``bench/notes.md`` is appended as it stands.
-``python -m bench hiding`` writes a section of its own (``bench/hiding.py``), which the former keeps.
+recipe, commit and machine that their cards name. ``bench/notes.md`` is appended as it stands, and so is
+``bench/speed.md``, which ``python -m bench speed`` writes. ``python -m bench hiding``, ``strength``, ``fuzz``,
+``kill``, ``load`` and ``mutate`` write sections of their own, which the former keeps.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ def main(runs: list[Path]) -> None:
     """Write ``bench/results.md``."""
     parts = ["# Results", "Written by `python -m bench RUN...`; do not edit by hand.", start()]
     parts += [figures(run) for run in runs]
+    speed = HERE / "speed.md"
+    if speed.exists():
+        parts.append(speed.read_text(encoding="utf-8").strip())
     notes = HERE / "notes.md"
     if notes.exists():
         parts.append(notes.read_text(encoding="utf-8").strip())
@@ -115,6 +119,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    from bench import reliability
+
     if sys.argv[1:2] == ["hiding"]:
         from bench import hiding
 
@@ -123,5 +129,9 @@ if __name__ == "__main__":
         from bench import strength
 
         strength.main(sys.argv[2:])
-    else:
+    elif sys.argv[1:2] == ["speed"]:
+        from bench import speed
+
+        speed.main(sys.argv[2:])
+    elif not reliability.main(sys.argv[1:]):
         main([Path(argument) for argument in sys.argv[1:]])

@@ -8,12 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bench import guard
 from torch import Tensor
 
 from staanet import audio, storage
 from staanet.core import Clip, Victim
 
 RATE = 16_000
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """No pickle, no socket, no write outside of folders for temporary files, in the whole test run."""
+    guard.install()
 
 
 class LinearVictim(Victim):

@@ -25,9 +25,17 @@ COMMANDS = [
     "attack",
     "evaluate",
     "sweep",
+    "merge",
+    "defend",
     "export",
+    "harden",
+    "detect",
+    "certify",
+    "audit",
     "report",
     "selfcheck",
+    "doctor",
+    "to-audformat",
 ]
 
 

@@ -317,6 +317,15 @@ def test_a_gradient_reaches_the_waveform_of_a_published_model(published, name):
     assert next(iter(made)).support.size > 0
 
 
+@pytest.mark.parametrize("name", ["normalised", "ast"])
+def test_a_published_model_is_defended_with_its_copy_inside(published, name, tmp_path):
+    spec = f"hf:{published / name}"
+    made = pipeline.defend(load_victim(spec), spec, ["median:3"], tmp_path / "d")
+    again = load_victim(tmp_path / "d")
+    assert torch.equal(made(padded(), LENGTHS), again(padded(), LENGTHS))
+    assert again.name == f"{name}+median" and again.inner.name == name
+
+
 def test_a_spectrogram_model_is_a_black_box(published):
     victim = load_victim(f"hf:{published / 'ast'}")
     with pytest.raises(StaaNetError) as error:

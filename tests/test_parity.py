@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from staanet.attacks import FGSM, MIFGSM, PGD, VFGA, SigmaZero, SparseFool
+from staanet.attacks import FGSM, MIFGSM, PGD, VFGA, SigmaZero, SparseFool, SparseRS
 from staanet.core import Budget, Untargeted, Victim
 
 EPSILONS = (655 / 32768, 328 / 32768)  # each fools some of the toy's clips and not others
@@ -136,6 +136,39 @@ def test_art_agrees_on_pgd(toy, clips, answers):
     mine = PGD(budget=Budget(epsilon=EPSILONS[0]))(toy, clips, Untargeted(answers))
     theirs = fooled(toy, torch.from_numpy(made).float(), answers)
     assert torch.equal(fooled(toy, mine, answers), theirs)
+
+
+def test_art_agrees_on_fgsm_sample_by_sample(toy, clips, answers):
+    pytest.importorskip("art", reason="adversarial-robustness-toolbox")
+    evasion = pytest.importorskip("art.attacks.evasion")
+    from staanet.interop import art
+
+    epsilon = EPSILONS[0]
+    model = art.estimator(toy, 16_000)
+    made = evasion.FastGradientMethod(model, eps=epsilon).generate(
+        clips.numpy(), y=np.eye(4, dtype=np.float32)[answers.numpy()]
+    )
+    theirs = torch.from_numpy(made)
+    mine = FGSM(budget=Budget(epsilon=epsilon))(toy, clips, Untargeted(answers))
+    # the losses differ, margin and cross-entropy, and so may the sign where a gradient is next to 0
+    assert float((theirs - clips).abs().max()) <= epsilon + 1e-6
+    assert float(((mine - theirs).abs() < 1e-6).double().mean()) > 0.7
+    assert fooled(toy, mine, answers).sum() >= fooled(toy, theirs, answers).sum()
+
+
+def test_random_search_needs_fewer_samples_than_salt_and_pepper(toy, clips, answers):
+    """Foolbox has no sparse random search; its black box that touches few samples is salt and pepper."""
+    foolbox = pytest.importorskip("foolbox")
+    model = foolbox.PyTorchModel(toy, bounds=(-1, 1), device="cpu")
+    torch.manual_seed(0)
+    attack = foolbox.attacks.SaltAndPepperNoiseAttack(steps=100)
+    _, x_adv, success = attack(model, clips, answers, epsilons=None)
+    allowed = int(moved(x_adv, clips)[success].median())
+    mine = SparseRS(budget=Budget(epsilon=2, max_l0=allowed), steps=100)(
+        toy, clips, Untargeted(answers)
+    )
+    assert int(moved(mine, clips).max()) <= allowed
+    assert fooled(toy, mine, answers).sum() >= success.sum() / 2
 
 
 def test_pgd_fools_as_many_clips_as_auto_pgd(toy, clips, answers):

@@ -18,7 +18,7 @@ from staanet.victims import load_victim
 
 def tree(folder):
     """Contents of every file that does not hold times."""
-    timed = {"journal.jsonl", "training.csv", "metadata.csv", "results.parquet", "summary.json",
+    timed = {"journal.jsonl", "training.csv", "seconds.csv", "results.parquet", "summary.json",
              "index.html", "matrix.md", "card.json", ".lock", "cells.csv",
              "cells.parquet"}  # fmt: skip
     return {

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from staanet.core import Victim as Victim
     from staanet.corpora import CORPORA as CORPORA
     from staanet.corpora import load_corpus as load_corpus
+    from staanet.defences import DEFENCES as DEFENCES
+    from staanet.defences import Defended as Defended
     from staanet.errors import StaaNetError as StaaNetError
     from staanet.evaluation import transfer_matrix as transfer_matrix
     from staanet.generator import build_generator as build_generator
@@ -42,6 +44,8 @@ _HOME = {
     "CORPORA": "corpora",
     "Clip": "core",
     "Corpus": "core",
+    "DEFENCES": "defences",
+    "Defended": "defences",
     "StaaNetError": "errors",
     "Targeted": "core",
     "TransferMatrix": "results",
@@ -68,6 +72,8 @@ __all__ = [
     "CORPORA",
     "Clip",
     "Corpus",
+    "DEFENCES",
+    "Defended",
     "StaaNetError",
     "Targeted",
     "TransferMatrix",

@@ -18,7 +18,7 @@ import stat
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NoReturn, TypeVar
 
@@ -46,9 +46,10 @@ class AudioLimits:
     max_bytes: int = 512 * 2**20
 
 
-_OUR_OWN = AudioLimits(
+OUR_OWN = AudioLimits(
     max_channels=1, min_rate_hz=1, max_rate_hz=655_350, max_seconds=float("inf"), max_bytes=2**40
 )
+"""For files that we wrote: as long as they are."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,12 +105,63 @@ def read_int16(path: Path | str) -> tuple[NDArray[np.int16], int]:
 
     Raises ``UnusableClip`` where it is damaged or not mono 16-bit WAV or FLAC.
     """
-    sound, form = _read(path, _OUR_OWN)
+    sound, form = _read(path, OUR_OWN)
     if form not in ("WAV PCM_16", "WAVEX PCM_16", "FLAC PCM_16"):
         raise UnusableClip(
             f"{form}, not 16-bit WAV or FLAC", where=path, remedy="Attack the clip again"
         )
     return snap(sound.samples), sound.sample_rate
+
+
+def stream_samples(
+    path: Path | str, sample_rate: int, limits: AudioLimits = AudioLimits()
+) -> Iterator[NDArray[np.int16]]:
+    """The file in blocks ``[T]`` of mono 16-bit integers at ``sample_rate`` Hz, however long it is.
+
+    Joined they are what ``load_samples`` gives. Raises ``UnusableClip`` as ``read_audio`` does, at the
+    latest after the last block: whoever must know before reads the file twice.
+    """
+    try:
+        with _opened(path, limits) as (stream, size):
+            kind, start = _kind(stream, size)
+            declared = _CONTAINERS[kind](stream, size, start, limits)
+            os.lseek(stream.fileno(), 0, os.SEEK_SET)
+            decoder = _Decoder(stream.fileno(), declared, limits)
+            for block in _resampled(decoder, sample_rate):
+                yield snap(block)
+    except UnusableClip as problem:
+        raise UnusableClip(problem.what, where=path, remedy=problem.remedy or _RECOPY) from None
+
+
+def _resampled(decoder: _Decoder, sample_rate: int) -> Iterator[NDArray[np.float32]]:
+    stream = None
+    for block in decoder:
+        if decoder.rate == sample_rate:
+            yield block
+            continue
+        if stream is None:
+            import soxr
+
+            stream = soxr.ResampleStream(
+                decoder.rate, sample_rate, 1, dtype="float32", quality="VHQ"
+            )
+        yield stream.resample_chunk(block)
+    if stream is not None:
+        yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def declared_seconds(path: Path | str, limits: AudioLimits = AudioLimits()) -> float:
+    """How long the file says it is, in s, unproven; 0 where it cannot be opened or says nothing."""
+    import soundfile
+
+    try:
+        with (
+            _opened(path, limits) as (stream, _),
+            soundfile.SoundFile(stream.fileno(), closefd=False) as file,
+        ):
+            return float(file.frames / file.samplerate)
+    except (UnusableClip, StorageFault, soundfile.SoundFileError, ZeroDivisionError):
+        return 0.0
 
 
 def cut(
@@ -217,10 +269,7 @@ def encode(
     """
     assert samples.dtype == np.int16 and samples.ndim == 1, "the attack's result is snapped first"
     if format == "WAV":
-        data = samples.astype("<i2").tobytes()
-        form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
-        head = struct.pack("<4sI4s", b"RIFF", 28 + 8 + len(data), b"WAVE")
-        return head + form + struct.pack("<4sI", b"data", len(data)) + data
+        return wav_header(len(samples), sample_rate) + samples.astype("<i2").tobytes()
     if format == "FLAC":
         import soundfile
 
@@ -231,6 +280,21 @@ def encode(
         "adversarial audio is written as WAV or FLAC; a lossy codec changes every sample",
         where=f"format {format}",
     )
+
+
+def wav_header(count: int, sample_rate: int) -> bytes:
+    """What stands before ``count`` little-endian 16-bit samples in a mono WAV file.
+
+    Raises ``InvalidInput`` for more samples than the format's 32-bit sizes can tell (37 h at 16 kHz).
+    """
+    size = 2 * count
+    if size > 2**32 - 1 - 36:
+        raise InvalidInput(
+            f"{count} samples are more than a WAV file holds", remedy="Cut the recording in two"
+        )
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
+    head = struct.pack("<4sI4s", b"RIFF", 28 + 8 + size, b"WAVE")
+    return head + form + struct.pack("<4sI", b"data", size)
 
 
 # ---------------------------------------------------------------- decoding in blocks
@@ -323,23 +387,78 @@ class _Declared:
 
 
 def _decode(descriptor: int, declared: _Declared, limits: AudioLimits) -> tuple[Sound, str]:
-    import soundfile
+    decoder, kept = _Decoder(descriptor, declared, limits), bytearray()
+    for block in decoder:
+        kept += block.tobytes()
+    samples = np.frombuffer(kept, dtype=np.float32)
+    sound = Sound(samples, decoder.rate, decoder.channels, tuple(decoder.notes))
+    return _noted(sound, declared.note), decoder.form
 
-    try:
-        with soundfile.SoundFile(descriptor, closefd=False) as file:
-            # told that it cannot seek, soundfile no longer seeks after each block, which makes the
-            # MP3 decoder stumble
-            file.seekable = lambda: False
-            _check_format(file.channels, file.samplerate, limits)
-            form = f"{file.format} {file.subtype}"
-            frames = file.frames if declared.frames is None else declared.frames
-            digest = hashlib.md5(usedforsecurity=False)
-            sound = _mono(_blocks(file, frames, digest), file, frames, limits, declared.remedy)
-    except soundfile.SoundFileError as error:
-        raise UnusableClip(f"cannot be decoded ({_reason(error)})") from error
-    if declared.md5 not in (None, digest.digest()):
-        _fail("its FLAC MD5 is not that of the decoded samples")
-    return _noted(sound, declared.note), form
+
+@dataclass(slots=True)
+class _Decoder:
+    """The blocks ``[T]`` of an open file, channels averaged, and what was found in it.
+
+    Raises ``UnusableClip``, at the latest after the last block, where the file is not what it says.
+    """
+
+    descriptor: int
+    declared: _Declared
+    limits: AudioLimits
+    rate: int = 0
+    channels: int = 0
+    form: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        import soundfile
+
+        try:
+            with soundfile.SoundFile(self.descriptor, closefd=False) as file:
+                # told that it cannot seek, soundfile no longer seeks after each block, which makes
+                # the MP3 decoder stumble
+                file.seekable = lambda: False
+                _check_format(file.channels, file.samplerate, self.limits)
+                self.rate, self.channels = file.samplerate, file.channels
+                self.form = f"{file.format} {file.subtype}"
+                frames = file.frames if self.declared.frames is None else self.declared.frames
+                digest = hashlib.md5(usedforsecurity=False)
+                yield from self._mono(_blocks(file, frames, digest), frames)
+        except soundfile.SoundFileError as error:
+            raise UnusableClip(f"cannot be decoded ({_reason(error)})") from error
+        if self.declared.md5 not in (None, digest.digest()):
+            _fail("its FLAC MD5 is not that of the decoded samples")
+
+    def _mono(
+        self, blocks: Iterator[NDArray[np.float32]], frames: int
+    ) -> Iterator[NDArray[np.float32]]:
+        """Channels averaged block by block, so that they never lie in memory together; nothing is
+        given of a clip that declares more than ``max_seconds``."""
+        budget = self.limits.max_seconds * self.rate
+        decoded, bad, first_bad, beyond = 0, 0, 0, 0
+        for block in blocks:
+            unsound = ~np.isfinite(block)
+            if unsound.any():
+                first_bad = first_bad if bad else decoded + int(unsound.any(axis=1).argmax())
+                bad += int(unsound.sum())
+            decoded += len(block)
+            if decoded > budget:
+                limit = f"longer than {self.limits.max_seconds:g} s, the limit"
+                raise UnusableClip(limit, remedy="Cut it or raise --max-seconds")
+            if frames <= budget and not bad:
+                mono = block[:, 0] if self.channels == 1 else block.mean(axis=1, dtype=np.float64)
+                beyond += int(np.count_nonzero(np.abs(mono) > 1))
+                yield np.clip(mono, -1, 1).astype(np.float32)
+        if decoded != frames:
+            raise UnusableClip(
+                f"holds {decoded} of {frames} declared frames", remedy=self.declared.remedy
+            )
+        if decoded == 0:
+            _fail("0 samples")
+        if bad:
+            _fail(f"{bad} non-finite sample{'s' * (bad > 1)}, first at {first_bad}")
+        self.notes += [f"{self.channels} channels averaged to mono"] if self.channels > 1 else []
+        self.notes += [f"{beyond} samples beyond full scale, clipped"] if beyond else []
 
 
 def _blocks(file: Any, frames: int, digest: Any) -> Iterator[NDArray[np.float32]]:
@@ -361,38 +480,6 @@ def _blocks(file: Any, frames: int, digest: Any) -> Iterator[NDArray[np.float32]
             digest.update(integers.view(np.uint8).reshape(-1, 4)[:, 4 - width :].tobytes())
             block = integers.astype(np.float32) / full
         yield block
-
-
-def _mono(
-    blocks: Iterator[NDArray[np.float32]], file: Any, frames: int, limits: AudioLimits, remedy: str
-) -> Sound:
-    """Channels averaged block by block, so that they never lie in memory together; nothing is kept
-    of a clip that declares more than ``max_seconds``."""
-    rate, channels = file.samplerate, file.channels
-    budget = limits.max_seconds * rate
-    kept, decoded, bad, first_bad, beyond = bytearray(), 0, 0, 0, 0
-    for block in blocks:
-        unsound = ~np.isfinite(block)
-        if unsound.any():
-            first_bad = first_bad if bad else decoded + int(unsound.any(axis=1).argmax())
-            bad += int(unsound.sum())
-        decoded += len(block)
-        if decoded > budget:
-            limit = f"longer than {limits.max_seconds:g} s, the limit"
-            raise UnusableClip(limit, remedy="Cut it or raise --max-seconds")
-        if frames <= budget and not bad:
-            mono = block[:, 0] if channels == 1 else block.mean(axis=1, dtype=np.float64)
-            beyond += int(np.count_nonzero(np.abs(mono) > 1))
-            kept += np.clip(mono, -1, 1).astype(np.float32).tobytes()
-    if decoded != frames:
-        raise UnusableClip(f"holds {decoded} of {frames} declared frames", remedy=remedy)
-    if decoded == 0:
-        _fail("0 samples")
-    if bad:
-        _fail(f"{bad} non-finite sample{'s' * (bad > 1)}, first at {first_bad}")
-    notes = [f"{channels} channels averaged to mono"] if channels > 1 else []
-    notes += [f"{beyond} samples beyond full scale, clipped"] if beyond else []
-    return Sound(np.frombuffer(kept, dtype=np.float32), rate, channels, tuple(notes))
 
 
 def _reason(error: Exception) -> str:

@@ -13,18 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, TypeAdapter, ValidationError
 
 from staanet.errors import InvalidInput, printable, unknown_name
 
 T = TypeVar("T")
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Seconds = Annotated[float, Field(ge=0.01, le=3600, strict=True)]
+Share = Annotated[float, Field(gt=0, le=1, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+Setting = StrictInt | StrictFloat | StrictBool
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 LARGEST_RECIPE = 1 << 20  # bytes; a recipe is a page of text
+MOST_DOTS = 200  # in a line; tomllib takes minutes for a key of a hundred thousand parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +43,7 @@ class VictimRecipe:
     """A small configuration of those, such as tiny, trained from scratch."""
     steps: Count = 1500
     batch_size: Count = 16
-    seconds: Positive = 2.0
+    seconds: Seconds = 2.0
     learning_rate: Positive | None = None
     """Absent: the paper's, 1e-3 from scratch and 3e-5 for fine-tuning."""
     evaluate_every: Count = 50
@@ -57,13 +61,13 @@ class GeneratorRecipe:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     network: str = "mirror"
     """``mirror`` stands for ``compact`` where a source cannot be mirrored."""
-    sources: tuple[str, ...] = ("emo18",)
+    sources: Annotated[tuple[str, ...], Field(min_length=1)] = ("emo18",)
     """Victims, each with a generator of its own; ``emo18,zhao19`` is one against both."""
     epsilon: Share = 0.03
     max_density: Share = 0.2
     steps: Count = 1200
     batch_size: Count = 16
-    seconds: Positive = 1.5
+    seconds: Seconds = 1.5
     goal: Literal["untargeted", "targeted"] = "untargeted"
     """``targeted``: towards any class that it is given, each as often."""
     objective: Literal["constrained", "paper"] = "constrained"
@@ -105,10 +109,26 @@ class AttackRecipe:
     clips: Count | None = None
     """Attack no more than so many test clips, spread over labels and speakers; absent: all. An attack
     that matches another takes that one's clips."""
+    eot: Count | None = None
+    """Draws that a gradient is averaged over where the source is randomised; absent: 8."""
     match: str = ""
     """Change, clip by clip, as many samples as this attack of the recipe did."""
-    settings: dict[str, int | float | bool] = field(default_factory=dict)
+    settings: dict[str, Setting] = field(default_factory=dict)
     """Further fields of the attack's dataclass, such as ``steps`` of ``pgd``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefenceRecipe:
+    """A chain of input transformations before some victims; VICTIM+KEY is the defended one's name."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    chain: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Such as ``["median:3", "lowpass:4000"]``, in this order."""
+    victims: tuple[str, ...] = ()
+    """Absent: the generator's sources."""
+    adaptive: tuple[str, ...] | None = None
+    """Which attacks are made anew by one who knows the defence; absent: all, staa with a generator
+    that is trained through it. Empty: none, and the report calls the result non-adaptive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,12 +140,69 @@ class VectorRecipe:
     max_density: Share | None = None
     steps: Count = 200
     batch_size: Count = 8
-    seconds: Positive = 1.0
+    seconds: Seconds = 1.0
     """Length of the vector, and of the training crops."""
     relative_step: Positive = 0.1
     """A step, as a share of epsilon."""
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """How much of the past gradients' mean a step keeps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HardenRecipe:
+    """How a trained victim is trained on against attacks (``staanet.hardening``)."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    method: str = "pgd"
+    epsilon: Share = 0.03
+    max_density: Share | None = None
+    """Absent: every sample; for ``sparse_pgd`` and ``staa`` 0.2."""
+    inner_steps: Count = 4
+    """Steps of PGD for each step of training."""
+    weight: Positive | None = None
+    """The adversarial share of the loss, 0.5 where absent; for ``trades`` its beta, 6 where absent."""
+    sigma: Positive = 0.02
+    """Of ``gaussian``: the standard deviation of its noise, of full scale 1."""
+    keep: Share = 0.3
+    """Of ``ablation``: the share of samples that are seen."""
+    steps: Count = 600
+    batch_size: Count = 16
+    seconds: Positive = 1.5
+    learning_rate: Positive = 5e-4
+    evaluate_every: Count = 100
+    patience: Count | None = None
+    speed: Annotated[float, Field(ge=0, lt=0.9)] = 0.2
+    noise_db: Annotated[float, Field(ge=-20, le=60)] = 25.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecipe:
+    """What a model is tried with in an audit (``staanet audit``)."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    epsilons: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.01, 0.03)
+    densities: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.05, 0.2)
+    clips: Count = 48
+    """Test clips, spread over labels and speakers."""
+    query_clips: Annotated[int, Field(ge=0)] = 8
+    """So many are also attacked by asking the model itself, without gradients."""
+    queries: Count = 500
+    surrogates: tuple[str, ...] = ("emo18", "zhao19")
+    """Networks that are trained as the attacker's own models, where no sources are given."""
+    surrogate_steps: Count = 400
+    generator_steps: Count = 300
+    batch_size: Count = 8
+    seconds: Positive = 1.5
+    channels: tuple[str, ...] = ("mp3:32", "mulaw", "resample:8000")
+    defences: tuple[str, ...] = ("median:3", "lowpass:3000", "quantise:8")
+    defended_clips: Count = 24
+    """Clips on which each defence meets an attacker who knows it."""
+
+    def __post_init__(self) -> None:
+        for name in ("epsilons", "densities"):
+            values = getattr(self, name)
+            if len({*values}) < len(values):
+                raise InvalidInput(f"{name} names a value twice", remedy="Name each once")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +217,7 @@ class SweepRecipe:
     epsilons: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.003, 0.01, 0.03)
     densities: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.01, 0.05, 0.2, 1.0)
     clips: Count = 50
-    grid: bool = False
+    grid: Flag = False
     """Every epsilon with every density."""
 
 
@@ -160,7 +237,7 @@ class Recipe:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     name: Name
     corpus: str
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
     protocol: str | None = None
     """How the corpus is split (``staanet.splits``); absent: speakers drawn by the seed."""
     classes: Literal["label", "speaker", "sex"] = "label"
@@ -171,18 +248,24 @@ class Recipe:
     attacks: dict[Name, AttackRecipe]
     synthetic: SyntheticRecipe = field(default_factory=SyntheticRecipe)
     sweep: SweepRecipe | None = None
-    clip_seconds: Positive | None = None
+    defences: dict[Name, DefenceRecipe] = field(default_factory=dict)
+    """Defended victims beside the others; every attack is judged on them, from both sides."""
+    clip_seconds: Seconds | None = None
     """Bring every test clip to this length before it is attacked, as the paper does: short ones are
     tiled, long ones cut. Absent: as they are."""
     channels: tuple[str, ...] = ()
     """Codecs, rooms and the like (``NAME[:SETTING]``) after which the matrix is told once more."""
-    perceptual: bool = False
+    perceptual: Flag = False
     """Whether each adversarial clip is also judged by models of hearing (extra ``perceptual``)."""
-    selfcheck: bool = False
+    selfcheck: Flag = False
     """Check the finished run (``staanet selfcheck``) before its report is written."""
 
     def __post_init__(self) -> None:
         for source in self.generator.sources:
+            if self.generator.sources.count(source) > 1:
+                raise InvalidInput(
+                    f"[generator] names the source '{source}' twice", remedy="Name each once"
+                )
             for member in source.split(","):
                 if member not in self.victims:
                     raise unknown_name("source in [generator]", member, self.victims)
@@ -191,12 +274,23 @@ class Recipe:
                 raise unknown_name(f"match in [attacks.{key}]", attack.match, self.attacks)
             if attack.match == key:
                 raise InvalidInput(f"[attacks.{key}] matches itself", remedy="Name another attack")
+        self._check_defences()
         for source in self.sweep.sources if self.sweep else ():
             if source not in self.generator.sources:
                 raise unknown_name("source in [sweep]", source, self.generator.sources)
         for attack_key in self.sweep.attacks if self.sweep else ():
             if attack_key not in self.attacks:
                 raise unknown_name("attack in [sweep]", attack_key, self.attacks)
+
+    def _check_defences(self) -> None:
+        for key, defence in self.defences.items():
+            for kind, names, known in (
+                ("victim", defence.victims, self.victims),
+                ("attack", defence.adaptive or (), self.attacks),
+            ):
+                for name in names:
+                    if name not in known:
+                        raise unknown_name(f"{kind} in [defences.{key}]", name, known)
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -212,8 +306,24 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
                 f"is {len(raw)} bytes; a recipe has at most {LARGEST_RECIPE}", where=path,
                 remedy="Pass a TOML recipe",
             )  # fmt: skip
-        tree = tomllib.loads(raw.decode("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as problem:
+        text = raw.decode("utf-8-sig").replace("\r\n", "\n")
+        deep = next(
+            (n for n, line in enumerate(text.split("\n"), 1) if line.count(".") > MOST_DOTS), 0
+        )
+        if deep:
+            raise InvalidInput(
+                f"line {deep} has more than {MOST_DOTS} dots", where=path,
+                remedy="Correct it, or start from a shipped recipe",
+            )  # fmt: skip
+        tree = tomllib.loads(text)
+    except UnicodeDecodeError as problem:
+        row = raw.count(b"\n", 0, problem.start) + 1
+        raise InvalidInput(
+            f"is not a readable TOML file (line {row} is not UTF-8)",
+            where=path,
+            remedy="Save as UTF-8",
+        ) from problem
+    except (OSError, ValueError, RecursionError) as problem:  # ValueError: a number too long
         raise InvalidInput(
             f"is not a readable TOML file ({printable(str(problem))})", where=path,
             remedy="Correct it, or start from a shipped recipe",
@@ -286,9 +396,11 @@ def _override(tree: dict[str, Any], text: str) -> None:
         )
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         parsed = value  # a bare word, such as emodb:PATH
     *tables, last = key.split(".")
+    if len(tables) > MOST_DOTS:
+        raise InvalidInput(f"--set '{printable(key)[:40]}...' has {len(tables)} dots")
     branch = tree
     for name in tables:
         branch = branch.setdefault(name, {})
@@ -317,14 +429,19 @@ def _explained(problem: ValidationError, where: object) -> InvalidInput:
         if error["type"].startswith("missing")
         else f" (got {printable(repr(error['input']))[:80]})"
     )
+    said = error["msg"][:1].lower() + error["msg"][1:]
+    if error["type"] == "string_pattern_mismatch":
+        said = "a name has 1 to 64 letters, digits, dots, dashes or underscores, the first no sign"
+    elif error["type"] in ("dataclass_type", "dict_type"):
+        said = "a table is due here"
     return InvalidInput(
-        f"{place}: {error['msg'].lower()}{given}", where=where, remedy="Correct this value"
+        f"{printable(place)[:200]}: {said}{given}", where=where, remedy="Correct this value"
     )
 
 
 def _type_at(path: Sequence[str]) -> Any:
     """The dataclass that a path of keys leads to."""
-    named = {"victims": VictimRecipe, "attacks": AttackRecipe}
+    named = {"victims": VictimRecipe, "attacks": AttackRecipe, "defences": DefenceRecipe}
     single = {
         "generator": GeneratorRecipe, "sweep": SweepRecipe, "synthetic": SyntheticRecipe,
     }  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,6 +34,13 @@ def silent(what: str, done: int, total: int, figures: str = "") -> None:
     """The progress that shows nothing."""
 
 
+@runtime_checkable
+class Scribe(Protocol):
+    """A progress that also takes the figures of a training as numbers, such as TensorBoard's."""
+
+    def note(self, what: str, row: Mapping[str, float]) -> None: ...
+
+
 # ---------------------------------------------------------------- victims
 
 
@@ -48,6 +56,14 @@ class Victim(nn.Module):
     minimum_samples: int = 1
     differentiable: bool = True
     """False for a black box: it answers, and raises where a gradient is asked for."""
+    asked: int = 1
+    """How often the model inside is asked for one answer: a mean over draws asks for each."""
+    exact_gradient: bool = True
+    """False where the gradient is that of a differentiable stand-in (BPDA)."""
+    may_abstain: bool = False
+    """Whether it has ``abstains(waveforms, lengths) -> [B]`` bool: a detector stands before it."""
+    randomised: bool = False
+    """Whether answers are drawn: an attacker follows their mean (EOT)."""
 
     def __init__(self, *, name: str, labels: Sequence[str], sample_rate: int = 16_000) -> None:
         super().__init__()
@@ -60,6 +76,10 @@ class Victim(nn.Module):
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         return self.logits(standardise(waveforms, lengths), lengths)
+
+    def abstains(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """``[B, T] -> [B]`` bool: which clips get no answer; none where ``may_abstain`` is False."""
+        return torch.zeros(len(waveforms), dtype=torch.bool, device=waveforms.device)
 
     def logits(self, standardised: Tensor, lengths: Tensor | None) -> Tensor:
         """``[B, T]`` standardised clips, zero beyond their ``lengths`` -> ``[B, K]``."""
@@ -103,6 +123,7 @@ class Victim(nn.Module):
                 where=folder,
                 remedy="Load it with staanet.load_victim",
             )
+        _check_card(card, Path(folder))
         victim = storage.build_from_card(
             lambda: cls(
                 name=card["name"],
@@ -114,6 +135,24 @@ class Victim(nn.Module):
         )
         storage.fill_module(victim.weights, tensors, folder)
         return victim.requires_grad_(False).eval()
+
+
+def _check_card(card: Mapping[str, Any], folder: Path) -> None:
+    """What a victim's card says of itself; ``InvalidInput`` where a victim cannot be like that."""
+    name, labels, rate = card.get("name"), card.get("labels"), card.get("sample_rate")
+    wrong = ""
+    if not isinstance(name, str) or not 0 < len(name) <= 200:
+        wrong = "its name is no word"
+    elif not isinstance(rate, int) or isinstance(rate, bool) or not 1000 <= rate <= 192_000:
+        wrong = f"its sample rate is {rate!r:.40}, not a whole number from 1000 to 192000"
+    elif not isinstance(labels, list) or not all(isinstance(x, str) and x for x in labels):
+        wrong = "its labels are no list of words"
+    elif len(set(labels)) < max(2, len(labels)):
+        wrong = f"it has {len(set(labels))} different labels, of {len(labels)}"
+    if wrong:
+        raise InvalidInput(
+            wrong, where=folder / storage.CARD, remedy="Copy the folder again, or train again"
+        )
 
 
 def standardise(waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -144,6 +183,21 @@ def valid(lengths: Tensor, time: int) -> Tensor:
             [ True,  True]])
     """
     return torch.arange(time, device=lengths.device)[None] < lengths[:, None]
+
+
+def clip_generators(x: Tensor, lengths: Tensor | None, seed: int) -> list[torch.Generator]:
+    """A source of randomness (on the CPU) for each clip of ``x [B, T]``, from it and the seed alone.
+
+    So a clip meets the same draws whatever batch, order or machine it comes in.
+    """
+    batch, time = x.shape
+    generators = []
+    for row in range(batch):
+        length = time if lengths is None else int(lengths[row])
+        own = torch.Generator()  # it takes no more than 32 bits of a seed: mix both into those
+        own.manual_seed(zlib.crc32(x[row, :length].detach().cpu().numpy().tobytes(), seed))
+        generators.append(own)
+    return generators
 
 
 # ---------------------------------------------------------------- what the attacker wants, and may

@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import math
 import platform
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from staanet import metrics
 from staanet.attacks import collate
 from staanet.channels import Channel, clip_seed, parse_channel
 from staanet.core import NO_CHANNEL, Clip, Progress, Victim, silent
+from staanet.defences import Defended
 from staanet.metrics import Estimate
 from staanet.perception import Score
 from staanet.results import WANTED, AdversarialClip, AdversarialSet, TransferMatrix
@@ -100,11 +102,11 @@ def transfer_matrix(
             )
     summary: dict[str, Any] = {
         "schema": 1,
-        "targets": {target.name: {"labels": list(target.labels)} for target in targets},
+        "targets": {target.name: _about(target) for target in targets},
         "cells": cells,
         "machine": machine(),
         "quarantined": [item for one in sets for item in one.card.get("quarantined", [])],
-        "flags": list(_flags(cells)),
+        "flags": _all_flags(cells),
     }
     if listen:
         summary["sets"] = sounds
@@ -139,10 +141,30 @@ def _rows(
                 **measured,
                 **({WANTED: clip.wanted} if clip.wanted else {}),
                 **(_columns(scores[number - 1]) if scores is not None else {}),
+                **(_abstentions(target, heard[name]) if target.may_abstain else {}),
                 "seconds_audio": len(clip.adversarial) / clip.clean.sample_rate,
                 "sample_rate": clip.clean.sample_rate,
             }
         progress(what, number, len(one), "")
+
+
+def _about(target: Victim) -> dict[str, Any]:
+    """Its classes and, where it is defended, by what and whom it defends."""
+    about: dict[str, Any] = {"labels": list(target.labels)}
+    if isinstance(target, Defended):
+        about["defended"] = {
+            "inner": target.inner.name, "chain": [str(one) for one in target.chain],
+            "exact_gradient": target.exact_gradient, "randomised": target.randomised,
+        }  # fmt: skip
+    return about
+
+
+def knowledge(source: str, target: Victim) -> str:
+    """What an attack crafted on ``source`` knew of a target's defence: ``static`` (nothing) or
+    ``adaptive`` (all); empty where there is none."""
+    if not isinstance(target, Defended):
+        return ""
+    return "adaptive" if source == target.name else "static"
 
 
 def _listened(one: AdversarialSet, listen: Listen, progress: Progress) -> list[Mapping[str, Score]]:
@@ -190,26 +212,106 @@ def _probabilities(
     return clean, adversarial
 
 
+def _abstentions(target: Victim, clip: AdversarialClip) -> dict[str, bool]:
+    """Whether a victim with a detector answers the clip at all, before and after."""
+    x, _ = collate([clip.clean, replace(clip.clean, samples=clip.adversarial)], target)
+    with torch.inference_mode():
+        clean, adversarial = target.abstains(x).tolist()
+    return {"clean_abstained": clean, "adversarial_abstained": adversarial}
+
+
+def _told_apart(
+    rows: Sequence[Mapping[str, Any]], fooled: Any, speakers: Sequence[str]
+) -> dict[str, Any]:
+    """Of a target that may abstain: how often it does, and how often it is fooled and answers."""
+    if not rows or "adversarial_abstained" not in rows[0]:
+        return {}
+    silent_after = np.array([row["adversarial_abstained"] for row in rows])
+    silent_before = np.array([row["clean_abstained"] for row in rows])
+    unseen = np.asarray(fooled, dtype=bool) & ~silent_after
+    return {
+        "abstention": {
+            "clean": _estimate(metrics.rate(silent_before, speakers)),
+            "adversarial": _estimate(metrics.rate(silent_after, speakers)),
+            "fooling_rate_answered": _estimate(metrics.rate(unseen, speakers)),
+        }
+    }
+
+
+def recounted(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> TransferMatrix:
+    """The matrix of ``rows``, in the cells (attack, source, target, channel) of ``summary``.
+
+    For rows that were evaluated in parts: every rate, interval, mean and flag is computed anew.
+    """
+    found: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(tuple(str(row[key]) for key in PLACE), []).append(row)
+    cells = []
+    for cell in summary["cells"]:
+        own = found.get(tuple(str(cell[key]) for key in PLACE), [])
+        labels = summary["targets"][cell["target"]]["labels"]
+        counted = {**{key: cell[key] for key in ABOUT}, **_statistics(own, labels)}
+        cells.append({**counted, "channel": cell["channel"]})
+    whole = {**summary, "cells": cells, "flags": _all_flags(cells)}
+    if "sets" in summary:
+        whole["sets"] = [{**one, "perceptual": _heard_again(one, rows)} for one in summary["sets"]]
+    return TransferMatrix(rows, whole)
+
+
+PLACE = ("attack", "source", "target", "channel")
+ABOUT = (
+    "attack", "title", "source", "target", "white_box", "defence", "algorithm", "control", "budget",
+    "matched",
+)  # fmt: skip
+"""What a cell says of its attack and its target, whatever the clips."""
+
+
+def _heard_again(
+    one: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Mapping[str, Any]]:
+    """``_heard`` from the columns that ``_columns`` made, once for each clip."""
+    own = [r for r in rows if (r["attack"], r["source"]) == (one["attack"], one["source"])]
+    if not own:
+        return {}
+    first = own[0]["target"], own[0]["channel"]
+    scores = []
+    for row in (r for r in own if (r["target"], r["channel"]) == first):
+        names = "|".join(map(re.escape, one["perceptual"]))
+        missing = re.split(rf"; (?=(?:{names}): )", row["unheard"]) if row["unheard"] else []
+        reasons = dict(text.split(": ", 1) for text in missing)
+        scores.append({n: Score(row[n], reasons.get(n, "")) for n in one["perceptual"]})
+    return _heard(scores)
+
+
 def _cell(one: AdversarialSet, target: Victim, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    before = np.array([row["clean_prediction"] for row in rows])
-    after = np.array([row["adversarial_prediction"] for row in rows])
-    speakers = [row["speaker"] for row in rows]
-    labels = [row["label"] for row in rows]
-    known = np.array([label in target.labels for label in labels], dtype=bool)
-    fooled = metrics.changed(before, after)
     return {
         "attack": one.attack,
         "title": one.card.get("title") or one.attack,
         "source": one.source,
         "target": target.name,
         "white_box": target.name in one.card.get("sources", [one.source]),
+        "defence": knowledge(one.source, target),
         "algorithm": one.card.get("algorithm", one.attack),
         "control": one.card.get("algorithm", one.attack) in CONTROLS,
         "budget": one.card.get("budget", {}),
         "matched": one.card.get("matched"),
+        **_statistics(rows, target.labels),
+    }
+
+
+def _statistics(rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> dict[str, Any]:
+    """The figures of a cell whose target can give these ``answers``."""
+    before = np.array([row["clean_prediction"] for row in rows])
+    after = np.array([row["adversarial_prediction"] for row in rows])
+    speakers = [row["speaker"] for row in rows]
+    labels = [row["label"] for row in rows]
+    known = np.array([label in answers for label in labels], dtype=bool)
+    fooled = metrics.changed(before, after)
+    return {
         "count": len(rows),
         "speakers": len(set(speakers)),
         "fooling_rate": _estimate(metrics.rate(fooled, speakers)),
+        **_told_apart(rows, fooled, speakers),
         **_against_labels(labels, before, after, speakers, known),
         **_reached(rows),
         "mean": _means(rows),
@@ -267,6 +369,10 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     return means
 
 
+def _all_flags(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [*_flags(cells), *_non_adaptive(cells), *_unaware(cells)]
+
+
 def _flags(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     cells = [cell for cell in cells if cell["channel"] == NO_CHANNEL]
     controls = [cell for cell in cells if cell["control"]]
@@ -288,6 +394,26 @@ def _flags(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                     f"{cell['title']} from {cell['source']} fools {cell['target']} no more often than "
                     f"{name}"
                 )
+
+
+def _non_adaptive(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Defended targets that nobody attacked who knew the defence: such a figure is no robustness."""
+    for name in dict.fromkeys(cell["target"] for cell in cells if cell["defence"]):
+        knowing = [c for c in cells if c["target"] == name and c["defence"] == "adaptive"]
+        if all(cell["control"] for cell in knowing):
+            yield (
+                f"{name}: non-adaptive: no attack here knew the defence, so that this says nothing of "
+                "an attacker who does"
+            )
+
+
+def _unaware(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Targets with a detector: a source's answers do not tell an attacker when it abstains."""
+    for name in dict.fromkeys(cell["target"] for cell in cells if "abstention" in cell):
+        yield (
+            f"{name}: non-adaptive: no attack here knew its detector; staanet detect --aware makes one "
+            "that does"
+        )
 
 
 def machine() -> str:

@@ -23,6 +23,7 @@ from staanet import audio, metrics
 from staanet.attacks import PGD, Random, SparseRS, collate, craft_batch
 from staanet.attacks.gradient import margin_gradient
 from staanet.core import Attack, Budget, Clip, Goal, Targeted, Untargeted, Victim
+from staanet.defences import Defended
 from staanet.results import AdversarialClip
 
 Verdict = Literal["pass", "fail", "warn", "skipped"]
@@ -36,6 +37,8 @@ FEWEST = 7
 FEW_STEPS, MANY_STEPS = 2, 10
 HUGE_EPSILON = 1.0
 BATCH = 4
+DRAWS = 4
+"""Of a randomised victim, that an attack follows the mean of."""
 SPARSE = 0.05
 """Share of samples where white box and black box may change few."""
 BLACK_BOX = ("sparsers", "onepixel")
@@ -67,6 +70,9 @@ def p_worse(weak: Bools, strong: Bools) -> float:
     return float(binomtest(lost, lost + won, alternative="greater").pvalue) if lost else 1.0
 
 
+_STAND_IN = "finite and that of a stand-in (BPDA), which slopes cannot prove"
+
+
 class Probe:
     """A victim and clips to try it on; an attack that several checks ask for is made once.
 
@@ -85,9 +91,11 @@ class Probe:
     def made(self, attack: Attack) -> list[AdversarialClip]:
         """Every clip attacked on the victim."""
         if attack not in self._made:
-            done: list[AdversarialClip] = []
+            source, done = self.victim, list[AdversarialClip]()
+            if isinstance(source, Defended) and source.randomised:  # as one who knows it does
+                source = source.expected(DRAWS)
             for start in range(0, len(self.clips), BATCH):
-                done += craft_batch(attack, self.victim, self.clips[start : start + BATCH])
+                done += craft_batch(attack, source, self.clips[start : start + BATCH])
                 self.progress(f"{type(attack).__name__} {len(done)}/{len(self.clips)}")
             self._made[attack] = done
         return self._made[attack]
@@ -200,10 +208,13 @@ def gives_logits(victim: Victim, clips: Sequence[Clip]) -> Check:
 def gradients(victim: Victim, clips: Sequence[Clip], seed: int = 0, directions: int = 4) -> Check:
     """Finite, nowhere all zero, and the slope that finite differences find along random directions.
 
-    The slopes are taken in double precision where the victim can compute in it.
+    The slopes are taken in double precision where the victim can compute in it. What is random in a
+    victim is held still, and a stand-in's gradient (BPDA) is not the slope and is not compared.
     """
     if not victim.differentiable:
         return _no_gradient("gradients", victim)
+    if isinstance(victim, Defended) and victim.randomised:
+        victim = victim.expected(1, pinned=True)
     rng = torch.Generator().manual_seed(seed)
     told, found, zero, broken = [], [], 0, 0
     function, change, tolerance = _slope_function(victim, clips[0])
@@ -222,7 +233,7 @@ def gradients(victim: Victim, clips: Sequence[Clip], seed: int = 0, directions: 
         norm = float(gradient.norm())
         broken += not np.isfinite(norm)
         zero += norm == 0
-        if not np.isfinite(norm) or norm == 0:
+        if not np.isfinite(norm) or norm == 0 or not victim.exact_gradient:
             continue
         for _ in range(directions):
             u = (2.0 * torch.randint(2, x.shape, generator=rng) - 1).double()
@@ -254,7 +265,8 @@ def _judged_gradients(
         subject=victim.name,
         verdict="fail" if bad else "pass",
         figures={"clips": count, "not_finite": broken, "zero": zero, "error": error},
-        explanation="the gradient is " + (", ".join(filter(None, reasons)) or "finite and right"),
+        explanation="the gradient is "
+        + (", ".join(filter(None, reasons)) or ("finite and right" if slopes.size else _STAND_IN)),
         remedy="A masked gradient looks like robustness: attack it as a black box, or through a "
         "differentiable stand-in (BPDA, arXiv 1802.00420)"
         if bad

@@ -2,7 +2,8 @@
 
 An adversarial set on disk is an audiofolder: ``metadata.csv`` beside ``adversarial/`` and ``clean/``
 and a ``card.json``, which Hugging Face ``datasets`` opens as it is. Every figure is computed from
-the files as they were read back.
+the files as they were read back. ``seconds.csv``, which holds how long each clip took, is the only
+file that differs when the same set is made again.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ from numpy.typing import NDArray
 
 from staanet import audio, metrics, storage, tables
 from staanet.core import NO_CHANNEL, Clip, Samples
-from staanet.errors import InvalidInput
+from staanet.errors import InvalidInput, UnusableClip, printable
 
 COLUMNS = (
     "file_name", "original_file_name", "id", "label", "speaker", "l0", "density", "linf", "snr_db",
-    "peak_ratio_db", "seconds", "queries",
+    "peak_ratio_db", "queries",
 )  # fmt: skip
 WANTED = "wanted"
 """One more column where an attack aimed: the class it aimed at."""
+TIMES, TIMES_COLUMNS = "seconds.csv", ("id", "seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,13 @@ class AdversarialSet:
         """
         folder = Path(folder)
         card = storage.read_card(folder, "adversarial")
+        kinds = {"attack": str, "source": str, "budget": dict}
+        for key, kind in kinds.items():
+            if not isinstance(card.get(key, kind()), kind):
+                raise InvalidInput(
+                    f"its {key} is {printable(repr(card[key]))[:40]}", where=folder / storage.CARD,
+                    remedy="Make the set again with staanet attack",
+                )  # fmt: skip
         return cls(_OnDisk(folder, read_rows(folder)), card)
 
 
@@ -119,7 +128,15 @@ class _OnDisk(Sequence[AdversarialClip]):
     def __getitem__(self, index: int | slice) -> AdversarialClip | Sequence[AdversarialClip]:
         if isinstance(index, slice):
             return _OnDisk(self.folder, self.rows[index])
-        return read_clip(self.folder, self.rows[index])
+        clip = read_clip(self.folder, self.rows[index])
+        written, held = self.rows[index]["l0"], str(len(clip.support))
+        if written != held:
+            raise InvalidInput(
+                f"{held} samples differ from its original, {printable(written)[:20]} by metadata.csv",
+                where=self.folder / self.rows[index]["file_name"],
+                remedy="A file was changed since: make the set again with staanet attack",
+            )
+        return clip
 
 
 def write_clip(folder: Path, clip: AdversarialClip) -> dict[str, str]:
@@ -130,7 +147,6 @@ def write_clip(folder: Path, clip: AdversarialClip) -> dict[str, str]:
     names = {part: f"{part}/{clip.clean.id}.wav" for part in ("adversarial", "clean")}
     rate = clip.clean.sample_rate
     for part, samples in (("adversarial", clip.adversarial), ("clean", clip.clean.samples)):
-        (folder / part).mkdir(parents=True, exist_ok=True)
         storage.write_bytes(folder / names[part], audio.encode(samples, rate))
     row = {
         "file_name": names["adversarial"],
@@ -148,8 +164,20 @@ def write_clip(folder: Path, clip: AdversarialClip) -> dict[str, str]:
 
 def read_clip(folder: Path, row: Mapping[str, str]) -> AdversarialClip:
     """The pair that a row of ``metadata.csv`` names, as the files hold it."""
-    adversarial, rate = audio.read_int16(folder / row["file_name"])
-    clean, clean_rate = audio.read_int16(folder / row["original_file_name"])
+    try:
+        adversarial, rate = audio.read_int16(folder / row["file_name"])
+        clean, clean_rate = audio.read_int16(folder / row["original_file_name"])
+        seconds, queries = float(row["seconds"]), int(row["queries"])
+        original = Clip(row["id"], clean, rate, row["label"] or None, row["speaker"])
+    except UnusableClip as problem:
+        raise InvalidInput(
+            problem.what, where=problem.where, remedy="Make the set again with staanet attack"
+        ) from problem
+    except (KeyError, ValueError, TypeError) as problem:
+        raise InvalidInput(
+            f"has a damaged row ({printable(str(problem))[:80]})", where=folder / "metadata.csv",
+            remedy="Make the set again with staanet attack",
+        ) from problem  # fmt: skip
     if clean.shape != adversarial.shape or rate != clean_rate:
         raise InvalidInput(
             f"{len(adversarial)} samples at {rate} Hz, but its original has {len(clean)} at "
@@ -157,46 +185,63 @@ def read_clip(folder: Path, row: Mapping[str, str]) -> AdversarialClip:
             where=folder / row["file_name"],
             remedy="Make the set again with staanet attack",
         )
-    original = Clip(row["id"], clean, rate, row["label"] or None, row["speaker"])
-    return AdversarialClip(
-        original, adversarial, float(row["seconds"]), int(row["queries"]), row.get(WANTED) or None
-    )
+    return AdversarialClip(original, adversarial, seconds, queries, row.get(WANTED) or None)
 
 
 def write_set(folder: Path, rows: Iterable[Mapping[str, str]], card: Mapping[str, Any]) -> None:
-    """Close a set: its table, then the card without which it does not count as finished."""
+    """Close a set: its tables, then the card without which it does not count as finished."""
     ordered = sorted(rows, key=lambda row: row["id"])
     aimed = any(WANTED in row for row in ordered)
     columns = [*COLUMNS, WANTED] if aimed else COLUMNS
+    storage.write_text(folder / TIMES, table(TIMES_COLUMNS, ordered))
     storage.write_text(folder / "metadata.csv", table(columns, ordered))
     storage.write_card(folder, {"kind": "adversarial", **card, "clips": len(ordered)})
 
 
 def read_rows(folder: Path) -> list[dict[str, str]]:
-    """The rows of ``metadata.csv``; ``InvalidInput`` where columns are missing or a path leads out."""
+    """The rows of ``metadata.csv``, each with its ``seconds``.
+
+    Raises ``InvalidInput`` where a table cannot be read, columns are missing or a path leads out.
+    """
     path = folder / "metadata.csv"
+    told = read_table(path, COLUMNS)
+    if told and "seconds" not in told[0]:  # where it stood in sets of earlier versions
+        taken = {row["id"]: row["seconds"] for row in read_table(folder / TIMES, TIMES_COLUMNS)}
+        unknown = [row["id"] for row in told if row["id"] not in taken]
+        if unknown:
+            raise InvalidInput(
+                f"has no row of '{printable(unknown[0])}'", where=folder / TIMES,
+                remedy="Make the set again",
+            )  # fmt: skip
+        told = [row | {"seconds": taken[row["id"]]} for row in told]
+    rows = []
+    for number, row in enumerate(told, start=2):
+        for name in (row["file_name"], row["original_file_name"]):
+            if len(name) > 300 or Path(name).is_absolute() or ".." in Path(name).parts:
+                raise InvalidInput(
+                    f"'{printable(name)[:100]}' is outside the folder", where=f"{path}:{number}",
+                    remedy="Make the set again",
+                )  # fmt: skip
+        rows.append(row)
+    return rows
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file that has these columns, and perhaps others."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
+        text = storage.read_bytes(path).decode("utf-8")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        table, names = list(reader), reader.fieldnames or ()
+    except (UnicodeDecodeError, csv.Error) as problem:
         raise InvalidInput(
             f"cannot be read ({problem})", where=path, remedy="Make the set again"
         ) from problem
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+    missing = [column for column in columns if column not in names]
     if missing:
         raise InvalidInput(
             f"lacks the columns {', '.join(missing)}", where=path, remedy="Make the set again"
         )
-    rows = []
-    for number, row in enumerate(reader, start=2):
-        for name in (row["file_name"], row["original_file_name"]):
-            if name is None or Path(name).is_absolute() or ".." in Path(name).parts:
-                raise InvalidInput(
-                    f"'{name}' is outside the folder", where=f"{path}:{number}",
-                    remedy="Make the set again",
-                )  # fmt: skip
-        rows.append({key: value or "" for key, value in row.items() if key is not None})
-    return rows
+    return [{key: value or "" for key, value in row.items() if key is not None} for row in table]
 
 
 def table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
@@ -254,7 +299,6 @@ class TransferMatrix:
         """Write ``results.parquet`` (a row per clip), ``cells.parquet`` and ``cells.csv`` (a row per
         cell and channel), ``matrix.md``, ``matrix.tex`` and, last, ``summary.json``."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         write_parquet(folder / "results.parquet", self.rows)
         cells = tables.tidy(self.cells)
         write_parquet(folder / "cells.parquet", cells)
@@ -290,3 +334,18 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     buffer = io.BytesIO()
     pandas.DataFrame(list(rows)).to_parquet(buffer, index=False)
     storage.write_bytes(path, buffer.getvalue())
+
+
+def read_parquet(path: Path) -> list[dict[str, Any]]:
+    """The rows that ``write_parquet`` wrote; ``InvalidInput`` where it is no such file."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as problem:
+        raise InvalidInput(
+            f"cannot be read ({printable(str(problem))[:200]})", where=path,
+            remedy="Evaluate again",
+        ) from problem  # fmt: skip
+    return rows

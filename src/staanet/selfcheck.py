@@ -217,6 +217,13 @@ def require_finished(folder: Path) -> None:
                 f"is no finished run ({needed} is missing)", where=folder,
                 remedy="Give the folder of staanet run, and let the run end first",
             )  # fmt: skip
+    summary = storage.read_json(folder / "results" / "summary.json")
+    parts = ("cells", list), ("targets", dict)
+    if not all(isinstance(summary, dict) and isinstance(summary.get(k), t) for k, t in parts):
+        raise InvalidInput(
+            "not as staanet writes it", where=folder / "results" / "summary.json",
+            remedy="Run staanet evaluate again",
+        )  # fmt: skip
 
 
 def _sets(folder: Path) -> Iterator[Made]:
@@ -759,11 +766,13 @@ def split(run: Finished, tell: Tell) -> Check:
 def _wrong_cards(run: Finished, wanted: str) -> Iterator[str]:
     found = {}
     for kind, place in _learned(run, "victim", "generator", "vector"):
-        inputs = storage.read_card(place, kind).get("inputs") or {}
-        found[f"the {kind} {place.name}"] = inputs.get("split")
+        inputs = storage.read_card(place, kind).get("inputs")
+        found[f"the {kind} {place.name}"] = (
+            inputs.get("split") if isinstance(inputs, dict) else None
+        )
     if (run.folder / storage.CARD).is_file():
-        corpus = storage.read_card(run.folder, "run").get("corpus") or {}
-        found["the run's card"] = corpus.get("split_hash")
+        corpus = storage.read_card(run.folder, "run").get("corpus")
+        found["the run's card"] = corpus.get("split_hash") if isinstance(corpus, dict) else None
     for name, told in found.items():
         if told != wanted:
             yield f"{name} names the split {str(told)[:12]}, the corpus gives {wanted[:12]}"

@@ -21,6 +21,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from io import BufferedReader
 from pathlib import Path
@@ -37,6 +38,7 @@ WEIGHTS, CARD = "model.safetensors", "card.json"
 _MAX_JSON_BYTES = 256 * 2**20
 _MAX_HEADER_BYTES = 100 * 10**6
 _MAX_DIGITS = 30
+_COPY_BYTES = 2**20
 
 
 # ---------------------------------------------------------------- whole files
@@ -48,26 +50,107 @@ def write_bytes(path: Path | str, data: bytes) -> None:
     Raises ``StorageFault`` when the disk fails (what stood at ``path`` stays as it was), and
     ``InvalidInput`` where ``path`` is a device, a link, a folder: those are never replaced.
     """
-    target = Path(path)
-    part = target.with_name(f"{target.name}.part")
-    with _faults(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for place in (target, part):
-            _refuse_to_replace(place)
-        part.unlink(missing_ok=True)  # left by a killed writer; never written through
+    with FileWriter(path) as file:
+        file.write(data)
+
+
+class FileWriter:
+    """A file written bit by bit that is at ``path`` wholly or not at all; raises as ``write_bytes``.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with FileWriter(f"{folder}/a") as file:
+    ...         file.write(b"one, ")
+    ...         file.write(b"two")
+    ...     Path(f"{folder}/a").read_bytes()
+    b'one, two'
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.target = Path(path)
+        self.part = self.target.with_name(f"{self.target.name}.part")
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        with _faults(self.target):
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            for place in (self.target, self.part):
+                _refuse_to_replace(place)
+            self.part.unlink(missing_ok=True)  # left by a killed writer; never written through
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._descriptor = os.open(self.part, flags, 0o666)
+        return self
+
+    def write(self, data: bytes) -> None:
+        """Add ``data`` behind what was written so far."""
+        with _faults(self.target):
+            _write_all(self._descriptor, data)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            try:
-                _write_all(descriptor, data)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            part.replace(target)
+            with _faults(self.target):
+                try:
+                    if kind is None:
+                        os.fsync(self._descriptor)
+                finally:
+                    os.close(self._descriptor)
+                if kind is None:
+                    self.part.replace(self.target)
+                    _sync_folder(self.target.parent)
         except BaseException:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
+            self._discard()
             raise
-        _sync_folder(target.parent)
+        if kind is not None:
+            self._discard()
+
+    def _discard(self) -> None:
+        with contextlib.suppress(OSError):
+            self.part.unlink(missing_ok=True)
+
+
+def copy(source: Path | str, target: Path | str) -> None:
+    """The bytes of a regular file at another place, in blocks; nothing is done where they are there."""
+    with _regular(source) as (stream, size):
+        if Path(target).is_file() and Path(target).stat().st_size == size:
+            with _regular(target) as (there, _):
+                if _blocks_equal(stream, there):
+                    return
+            stream.seek(0)
+        with FileWriter(target) as file:
+            while block := stream.read(_COPY_BYTES):
+                file.write(block)
+
+
+def _blocks_equal(one: BufferedReader, other: BufferedReader) -> bool:
+    while block := one.read(_COPY_BYTES):
+        if block != other.read(_COPY_BYTES):
+            return False
+    return not other.read(1)
+
+
+def make_folder(folder: Path | str) -> None:
+    """Make a folder and those above it; raises ``StorageFault`` or ``InvalidInput`` where it cannot be.
+
+    >>> make_folder("/dev/null/runs")
+    Traceback (most recent call last):
+    staanet.errors.InvalidInput: /dev/null/runs: a file stands where a folder is due. ...
+    """
+    place = Path(folder)
+    with _faults(place):
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise InvalidInput(
+                "a file stands where a folder is due",
+                where=place,
+                remedy="Choose another folder with --out",
+            ) from error
+
+
+def remove(path: Path | str) -> None:
+    """Remove a file, if it is there; ``StorageFault`` where the disk does not let us."""
+    with _faults(Path(path)):
+        Path(path).unlink(missing_ok=True)
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -88,6 +171,11 @@ def read_json(path: Path | str) -> Any:
     not JSON, nested too deeply, or holds a key twice, NaN, infinity or a number beyond use.
     """
     return _parse_json(_read_regular(path, _MAX_JSON_BYTES), path)
+
+
+def read_bytes(path: Path | str, limit: int = _MAX_JSON_BYTES) -> bytes:
+    """A regular file of at most ``limit`` bytes; ``InvalidInput`` where it is none or longer."""
+    return _read_regular(path, limit)
 
 
 def sha256(path: Path | str) -> str:
@@ -147,6 +235,8 @@ def _explain(error: OSError, folder: Path) -> tuple[str, str]:
             return "the file-size limit is reached", "Raise it (ulimit -f unlimited), run again"
         case errno.EROFS:
             return "the disk is read-only", "Choose another folder with --out, or mount it writable"
+        case errno.ENOTDIR | errno.EEXIST:
+            return "a file stands where a folder is due", "Choose another place to write"
         case errno.EACCES | errno.EPERM:
             return "no permission to write", "Choose another folder with --out, or ask for access"
     reason = os.strerror(error.errno) if error.errno else str(error)
@@ -273,16 +363,23 @@ class Journal:
 
         Raises ``InvalidInput`` where a line other than a torn last one is not a JSON object.
         """
+        return list(self)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The records one by one, however long the file is; see ``records``."""
         if not os.path.lexists(self.path):
-            return []
-        lines = _read_regular(self.path, _MAX_JSON_BYTES).split(b"\n")[:-1]
-        found = []
-        for number, line in enumerate(lines, start=1):
-            record = _parse_json(line, f"{self.path}:{number}")
-            if not isinstance(record, dict):
-                raise InvalidInput("not a JSON object", where=f"{self.path}:{number}")
-            found.append(record)
-        return found
+            return
+        with _regular(self.path) as (stream, _):
+            for number, line in enumerate(iter(partial(stream.readline, _MAX_JSON_BYTES), b""), 1):
+                where = f"{self.path}:{number}"
+                if not line.endswith(b"\n"):
+                    if len(line) == _MAX_JSON_BYTES:
+                        raise InvalidInput(f"a line of over {_MAX_JSON_BYTES} bytes", where=where)
+                    return
+                record = _parse_json(line, where)
+                if not isinstance(record, dict):
+                    raise InvalidInput("not a JSON object", where=where)
+                yield record
 
 
 def _end_of_lines(descriptor: int) -> int:
@@ -402,6 +499,14 @@ def read_card(folder: Path | str, kind: str) -> dict[str, Any]:
     if card.get("kind") != kind:
         raise InvalidInput(f"holds a {found}, not a {kind}", where=folder, remedy=remedy)
     return card
+
+
+def holds(folder: Path | str, kind: str) -> bool:
+    """Whether a folder's card says that it is a ``kind``; False where there is no readable card."""
+    try:
+        return bool(read_card(folder, kind))
+    except InvalidInput:
+        return False
 
 
 def _versions() -> dict[str, str]:

@@ -81,14 +81,14 @@ def latex(cells: Sequence[Cell], metric: str = "fooling_rate") -> str:
     Raises ``InvalidInput`` where ``metric`` is none of ``METRICS``.
     """
     targets = _targets(cells, metric)
-    head = ["Attack", "Crafted on", *map(_tex, targets), r"Changed / \%", "SNR / dB", "Queries"]
+    head = ["Attack", "Crafted on", *map(tex, targets), r"Changed / \%", "SNR / dB", "Queries"]
     rows = []
     for own in _by_set(cells):
         some = next(iter(own.values()))
-        mean, title = some["mean"], _tex(some["title"])
+        mean, title = some["mean"], tex(some["title"])
         share = None if mean["density"] is None else 100 * mean["density"]
         rows.append([
-            rf"\textit{{{title}}}" if some["control"] else title, _tex(some["source"]),
+            rf"\textit{{{title}}}" if some["control"] else title, tex(some["source"]),
             *(_tex_rate(own[t], metric) if t in own else "--" for t in targets),
             _number(share, 1), _number(mean["snr_db"], 1), _number(some.get("queries_mean"), 0),
         ])  # fmt: skip
@@ -116,6 +116,7 @@ def _flat(cell: Cell) -> dict[str, Any]:
     row = {key: cell[key] for key in ("attack", "title", "source", "target")}
     row |= {"channel": cell.get("channel")}
     row |= {"matched": cell.get("matched"), "white_box": cell["white_box"], "control": cell["control"]}  # fmt: skip
+    row |= {"defence": cell.get("defence", "")}
     row |= {key: budget.get(key) for key in BUDGET}
     row |= {key: cell[key] for key in ("count", "speakers", "untouched") if key in cell}
     for name in ESTIMATES:
@@ -222,10 +223,10 @@ _SPECIAL = {
 }  # fmt: skip
 
 
-def _tex(text: str) -> str:
+def tex(text: str) -> str:
     r"""Every character that TeX would obey, escaped.
 
-    >>> _tex("50 % of a_b")
+    >>> tex("50 % of a_b")
     '50 \\% of a\\_b'
     """
     return "".join(_SPECIAL.get(character, character) for character in printable(text))
@@ -263,7 +264,7 @@ def _caption(cells: Sequence[Cell], metric: str) -> str:
 
 def _brief(title: str) -> str:
     """What stands before the first comma of a title: the rest says what the budget says."""
-    return _tex(title.split(",", maxsplit=1)[0])
+    return tex(title.split(",", maxsplit=1)[0])
 
 
 def _allowed(cell: Cell, names: Mapping[str, str]) -> str:
@@ -271,7 +272,7 @@ def _allowed(cell: Cell, names: Mapping[str, str]) -> str:
     parts = [rf"$\epsilon = {budget['epsilon']:g}$"] if budget.get("epsilon") is not None else []
     if cell.get("matched"):
         matched = str(cell["matched"]).split("__")[0]
-        parts.append(f"as many samples as {names.get(matched, _tex(matched))}")
+        parts.append(f"as many samples as {names.get(matched, tex(matched))}")
     elif budget.get("max_l0") is not None:
         parts.append(f"at most {budget['max_l0']:,} samples")
     elif budget.get("max_density") is not None:

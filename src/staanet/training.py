@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from staanet import audio, metrics, storage
+from staanet import audio, metrics, parallel, storage
 from staanet.attacks import Staa, chosen, collate, quiet_enough
 from staanet.core import (
     Budget,
@@ -28,6 +28,7 @@ from staanet.core import (
     Goal,
     Progress,
     Samples,
+    Scribe,
     Targeted,
     Untargeted,
     Victim,
@@ -90,7 +91,9 @@ class History:
 
     def save(self, path: Path) -> None:
         """Write the rows as CSV."""
-        columns = list(self.rows[0]) if self.rows else ["epoch"]
+        found = set(self.rows[0]) if self.rows else set()
+        middle = sorted(found - {"epoch", "step", "seconds"})  # the same after a resume
+        columns = [c for c in ("epoch", "step", *middle, "seconds") if c in found] or ["epoch"]
         storage.write_text(path, table(columns, [_rounded(row) for row in self.rows]))
 
 
@@ -109,12 +112,14 @@ def fit(
     optimiser = torch.optim.Adam(task.module.parameters(), lr=schedule.learning_rate)
     history, best, step, since = _resume(task, optimiser, folder / "checkpoint")
     sums: deque[dict[str, float]] = deque()
+    scribe: object = progress
     begun, spent = time.perf_counter(), history.rows[-1]["seconds"] if history.rows else 0.0
     while step < schedule.steps and (schedule.patience is None or since < schedule.patience):
         for group in optimiser.param_groups:
             group["lr"] = _learning_rate(schedule, step)
         loss, figures = task.loss(step)
-        value = float(loss.detach())
+        figures = parallel.mean({"loss": float(loss.detach()), **figures})
+        value = figures.pop("loss")
         if not math.isfinite(value):
             raise InvalidInput(
                 f"the loss became {value} at step {step}", where=folder,
@@ -122,12 +127,13 @@ def fit(
             )  # fmt: skip
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        parallel.average_gradients(task.module)
         nn.utils.clip_grad_norm_(task.module.parameters(), 5.0)
         optimiser.step()
         step += 1
         sums.append({"loss": value, **figures})
         if step % schedule.evaluate_every == 0 or step == schedule.steps:
-            score, judged = task.evaluate()
+            score, judged = task.evaluate()  # by each process alike
             epoch = {key: float(np.mean([row[key] for row in sums])) for key in sums[0]}
             sums.clear()
             seconds = spent + time.perf_counter() - begun
@@ -144,10 +150,14 @@ def fit(
             if score >= history.best_score:
                 history.best_score, history.best_step, since = score, step, 0
                 best = {k: v.detach().clone() for k, v in task.module.state_dict().items()}
-            _checkpoint(task, optimiser, folder / "checkpoint", history, best, step, since)
+            if parallel.is_first():
+                _checkpoint(task, optimiser, folder / "checkpoint", history, best, step, since)
+            if isinstance(scribe, Scribe):
+                scribe.note(what, history.rows[-1])
         progress(what, step, schedule.steps, _figures(history, figures))
     task.module.load_state_dict(best)
-    history.save(folder / "training.csv")
+    if parallel.is_first():
+        history.save(folder / "training.csv")
     return history
 
 
@@ -225,13 +235,18 @@ class Crops:
     """Colour each crop by a random smooth filter of up to this gain: another voice, room, microphone."""
 
     def draw(self, step: int) -> tuple[Tensor, NDArray[np.intp]]:
-        """Waveforms ``[B, T]`` in [-1, 1] and the indices of their clips ``[B]``."""
+        """Waveforms ``[B, T]`` in [-1, 1] and the indices of their clips ``[B]``, of this process's rows."""
         rng = np.random.default_rng([self.schedule.seed, step])
         chosen = rng.choice(len(self.clips), self.schedule.batch_size, p=self.weights)
         rate = self.clips[0].sample_rate
         length = round(self.schedule.seconds * rate)
         rows = np.stack([self._crop(self.clips[i].samples, length, rng) for i in chosen])
-        return torch.from_numpy(rows), chosen
+        own = self.own_rows()
+        return torch.from_numpy(rows[own]), chosen[own]
+
+    def own_rows(self) -> slice:
+        """Which rows of a batch are this process's: all where it trains alone."""
+        return parallel.own_rows(self.schedule.batch_size)
 
     def _crop(self, samples: Samples, length: int, rng: np.random.Generator) -> NDArray[np.float32]:
         speed = 1 + rng.uniform(-1, 1) * self.schedule.speed
@@ -328,6 +343,7 @@ def train_victim(
     """Train ``victim`` in place; the weights of best dev UAR are kept, frozen and in ``eval()``."""
     crops = Crops(train, schedule, balanced([clip.label or "" for clip in train]))
     task = VictimTask(victim, crops, dev)
+    parallel.share_norms(victim)
     history = fit(task, schedule, folder, what=f"train {victim.name}", progress=progress)
     victim.requires_grad_(False).eval()
     return history
@@ -363,8 +379,10 @@ class GeneratorTask:
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         x = self.crops.draw(step)[0].to(self.sources[0].device)
         rng = np.random.default_rng([self.crops.schedule.seed, step, 1])
-        goals, wanted = self._goals(x, rng.random(len(x)))
-        uniform = torch.rand(x.shape, generator=torch.Generator().manual_seed(step))
+        batch, own = self.crops.schedule.batch_size, self.crops.own_rows()
+        goals, wanted = self.goals(x, rng.random(batch)[own])
+        drawn = torch.Generator().manual_seed(step)
+        uniform = torch.rand((batch, x.shape[1]), generator=drawn)[own]
         epsilon = self.budget.steps / audio.FULL_SCALE
         budget = self._budget(step)
         change = self.module.train()(x, None, wanted)
@@ -387,10 +405,11 @@ class GeneratorTask:
         if (
             self.module.density is None and self.objective.sparsity is None
         ):  # else the density is what it is meant to be at this step
-            self.sparsity.update(step, share, figures["fooling_rate"])
+            both = parallel.mean({"share": share, "fooling": figures["fooling_rate"]})
+            self.sparsity.update(step, both["share"], both["fooling"])
         return loss, figures
 
-    def _goals(self, x: Tensor, draws: NDArray[np.float64]) -> tuple[Sequence[Goal], Tensor | None]:
+    def goals(self, x: Tensor, draws: NDArray[np.float64]) -> tuple[Sequence[Goal], Tensor | None]:
         """The goal on each source for ``x [B, T]``, and what the generator is told of it: numbers
         ``draws [B]`` in [0, 1) choose, of the classes that no source answers first, one for all."""
         with torch.inference_mode():
@@ -420,7 +439,7 @@ class GeneratorTask:
                 x, _ = collate([clip], self.sources[0])
                 classes = len(self.sources[0].labels)
                 each = np.array([number % (classes - 1) / (classes - 1) + 1e-6])
-                goals, _ = self._goals(x, each)
+                goals, _ = self.goals(x, each)
                 x_adv = attack(self.sources[0], x, goals[0])
                 hits = [
                     float(g.achieved(s(x_adv))) for g, s in zip(goals, self.sources, strict=True)

@@ -129,14 +129,15 @@ def _proven(
 
 @dataclass
 class _QueryCounter:
-    """Counts the clips that pass through a victim, padding and gradients aside."""
+    """Counts the clips that pass through a victim, padding and gradients aside; a mean over draws is
+    as many."""
 
     source: Victim
     queries: int = field(default=0, init=False)
 
     def __enter__(self) -> _QueryCounter:
         def seen(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self.queries += len(inputs[0])
+            self.queries += len(inputs[0]) * self.source.asked
 
         self.handle = self.source.register_forward_pre_hook(seen)
         return self

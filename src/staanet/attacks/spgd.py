@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from staanet import audio
-from staanet.attacks.support import best_ranked, clip_generators
-from staanet.core import Budget, Goal, Victim
+from staanet.attacks.support import best_ranked
+from staanet.core import Budget, Goal, Victim, clip_generators
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

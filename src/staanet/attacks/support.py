@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import zlib
 
 import torch
 from torch import Tensor
 
 from staanet import psychoacoustics
-from staanet.core import Budget
+from staanet.core import Budget, clip_generators
 from staanet.errors import InvalidInput
 
 
@@ -75,15 +74,3 @@ def clip_noise(x: Tensor, lengths: Tensor | None, seed: int, draws: int = 1) -> 
         length = time if lengths is None else int(lengths[row])
         noise[:, row, :length] = torch.rand(draws, length, generator=own)
     return noise.to(x.device)
-
-
-def clip_generators(x: Tensor, lengths: Tensor | None, seed: int) -> list[torch.Generator]:
-    """A source of randomness (on the CPU) for each clip of ``x [B, T]``, from it and the seed alone."""
-    batch, time = x.shape
-    generators = []
-    for row in range(batch):
-        length = time if lengths is None else int(lengths[row])
-        own = torch.Generator()  # it takes no more than 32 bits of a seed: mix both into those
-        own.manual_seed(zlib.crc32(x[row, :length].detach().cpu().numpy().tobytes(), seed))
-        generators.append(own)
-    return generators

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from staanet.cli import names
 from staanet.cli.shell import (
     Bars,
     Classes,
@@ -15,7 +17,9 @@ from staanet.cli.shell import (
     Json,
     Protocol,
     Seed,
+    ShardOf,
     Strict,
+    checked_device,
     command,
     decibels,
     findings,
@@ -23,16 +27,21 @@ from staanet.cli.shell import (
     inputs_of,
     made_folder,
     numbers,
+    of_card,
+    on_device,
     percent,
     settings,
     show,
     table,
     twice,
 )
-from staanet.errors import InvalidInput
+from staanet.errors import InvalidInput, unknown_name
+from staanet.shards import Shard
 
 if TYPE_CHECKING:
     pass
+
+ENGINES = ("local", "ray")
 
 
 QUIET_ENOUGH_DB = 12.0
@@ -42,10 +51,15 @@ QUIET_ENOUGH_DB = 12.0
 @command("attack", "staanet attack speech.wav --out fooled")
 def attack(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Files, folders, or KIND:PATH.")
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="Files, folders, or KIND:PATH.", autocompletion=names.inputs
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the adversarial set.")],
-    attack: Annotated[str, typer.Option(help="staa, pgd, uap, random or another.")] = "staa",
+    attack: Annotated[
+        str, typer.Option(help="staa, pgd, uap, random or another.", autocompletion=names.attacks)
+    ] = "staa",
     generator: Annotated[Path | None, typer.Option(help="Generator folder (for staa).")] = None,
     vector: Annotated[Path | None, typer.Option(help="Folder of a vector (for uap).")] = None,
     source: Annotated[
@@ -89,8 +103,32 @@ def attack(
             help="A setting of the attack, such as steps=50 or refine=5.",
         ),
     ] = [],  # noqa: B006
-    pictures: Annotated[int, typer.Option(min=0, help="Draw so many of the clips.")] = 3,
-    part: Annotated[str, typer.Option(help="Of a corpus: train, dev, test or all.")] = "test",
+    pictures: Annotated[
+        int, typer.Option(min=0, help="Draw so many of the clips (none of a --shard).")
+    ] = 3,
+    eot: Annotated[
+        int | None,
+        typer.Option(min=1, help="Draws to average where the victim is randomised [default: 8]."),
+    ] = None,
+    part: Annotated[
+        str, typer.Option(help="Of a corpus: train, dev, test or all.", autocompletion=names.parts)
+    ] = "test",
+    window: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Attack longer files in windows of so many seconds, and join them; 0: never.",
+        ),
+    ] = 30.0,
+    max_seconds: Annotated[
+        float, typer.Option(min=0, help="Files beyond this are put aside.")
+    ] = 600.0,
+    max_bytes: Annotated[int, typer.Option(min=0, help="Files beyond this are put aside.")] = 512
+    * 2**20,
+    shard: ShardOf = None,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: shards on the cores here or on RAY_ADDRESS.")
+    ] = "local",
     seed: Seed = 0,
     protocol: Protocol = None,
     classes: Classes = "label",
@@ -106,6 +144,11 @@ def attack(
     from staanet import pipeline, report, shipped, storage, victims
     from staanet.config import AttackRecipe, checked
 
+    one = Shard.parse(shard) if shard else None
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
+    if one is not None and engine != "local":
+        raise InvalidInput("--shard is for --engine local", remedy="Leave one of them out")
     witnesses: list[str] = []
     if not source and generator is None and vector is None:  # the models that come with the package
         generator = shipped.folder("generators", shipped.names("generators")[0])
@@ -113,34 +156,36 @@ def attack(
         if min_snr_db is None and epsilon is None:
             min_snr_db = QUIET_ENOUGH_DB  # recordings are as quiet as they are
     kind, learned = ("generator", generator) if generator else ("vector", vector)
-    victim = victims.load_victims(source) if source else pipeline.source_of(learned or Path(), kind)
-    victim = victim.to(device)
     trained = storage.read_card(learned, kind) if learned else {}
     if epsilon is None:
-        epsilon = float(trained.get("epsilon", 0.03))
+        epsilon = of_card(trained, "epsilon", learned) or 0.03
     if max_density is None and max_l0 is None and attack in ("staa", "uap"):
-        max_density = trained.get("max_density")
+        max_density = of_card(trained, "max_density", learned)
     recipe = checked(
         AttackRecipe,
         {
             "attack": attack, "epsilon": epsilon, "max_density": max_density, "max_l0": max_l0,
-            "min_snr_db": min_snr_db, "settings": settings(set_),
+            "min_snr_db": min_snr_db, "eot": eot, "settings": settings(set_),
         },
         where="attack",
     )  # fmt: skip
-    quarantine = pipeline.Quarantine(strict)
     corpus = inputs_of(inputs, part, seed, out, protocol, classes)
+    limits = replace(corpus.limits, max_seconds=max_seconds, max_bytes=max_bytes)
+    job = pipeline.Job(
+        corpus=replace(corpus, limits=limits), sources=tuple(source), generator=generator,
+        vector=vector, recipe=recipe, matched=match, label=label, window_s=window, seed=seed,
+        device=checked_device(device), strict=strict,
+    )  # fmt: skip
+    victim, quarantine = job.victim(), pipeline.Quarantine(strict)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
-        clips = pipeline.load_clips(corpus, victim, quarantine, progress)
-        plan = pipeline.plan_attack(
-            attack, recipe, victim,
-            generator=generator, vector=vector, matched=match, label=label, seed=seed, device=device,
-        )  # fmt: skip
-        made = pipeline.attack(plan, clips, out, quarantine=quarantine, progress=progress)
-        quarantine.save(out)
+        made = (
+            job.run_on_ray(victim, out, quarantine=quarantine, progress=progress)
+            if engine == "ray"
+            else job.run(victim, out, quarantine=quarantine, shard=one, progress=progress)
+        )
         others = [victims.load_victim(spec) for spec in witnesses] or victims.members_of(victim)
-        rows = pipeline.answers(made, *others)
-        drawn = report.draw_clips(out, pictures)
+        rows = pipeline.answers(made, others, progress)
+        drawn = report.draw_clips(out, 0 if shard else pictures)
     if not json_output:
         names = [other.name for other in others]
         show(table(
@@ -154,6 +199,8 @@ def attack(
                 f"{'' if name != names[0] else chr(10)}{name}: {fooled} of {len(rows)} answers changed"
             )
         show(f"-> {out}{f' and pictures in {drawn[0].parent}' if drawn else ''}")
+        for row in pipeline.joined_recordings(out):
+            show(f"{row['id']}: {row['windows']} windows joined -> {out / row['file_name']}")
     finish({"out": str(out), "clips": rows}, quarantine, json_output=json_output)
 
 
@@ -180,6 +227,7 @@ def evaluate(
             metavar="NAME[:SETTING]",
             help="Also after this channel, such as mp3, opus:24, gsm, mulaw, vorbis, resample:8000, "
             "gain:-6, rir:0.5, noise:20; repeat for several.",
+            autocompletion=names.channels,
         ),
     ] = [],  # noqa: B006
     perceptual: Annotated[
@@ -189,25 +237,51 @@ def evaluate(
             help="Also how it sounds: masking threshold, PESQ, STOI, Zimtohrli, DNSMOS; slow.",
         ),
     ] = False,
+    static_only: Annotated[
+        bool,
+        typer.Option(
+            "--static-only",
+            help="Do not attack defended targets anew: the result is called non-adaptive.",
+        ),
+    ] = False,
+    adaptive_clips: Annotated[
+        int, typer.Option(min=1, help="Clips on which a defended target is attacked anew.")
+    ] = 40,
+    shard: ShardOf = None,
     seed: Seed = 0,
     device: Device = "cpu",
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """The transfer matrix, computed from the audio files on disk."""
+    """The transfer matrix, computed from the audio files on disk.
+
+    A defended target that no set was crafted on is also attacked by one who knows the defence: PGD
+    and sigma-zero through it, at the budget of the first set, into OUT/adversarial.
+    """
     from staanet import channels, pipeline, storage, victims
 
     for name in channel:
         channels.parse_channel(name)
-    targets = [victims.load_victim(spec).to(device) for spec in target]
+    one = Shard.parse(shard) if shard else None
+    targets = [on_device(victims.load_victim(spec), device) for spec in target]
+    quarantine = pipeline.Quarantine()
+    weights = {
+        v.name: victims.fingerprint(v, spec) for v, spec in zip(targets, target, strict=True)
+    }
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+        if not static_only:
+            adversarial += pipeline.adapt(
+                adversarial, targets, out / "adversarial", clips=adaptive_clips, seed=seed,
+                device=device, quarantine=quarantine, progress=progress,
+            )  # fmt: skip
         matrix = pipeline.evaluate(
-            adversarial, targets, out, channels=channel, perceptual=perceptual, progress=progress
-        )
+            adversarial, targets, out, channels=channel, perceptual=perceptual, shard=one,
+            sha256=weights, progress=progress,
+        )  # fmt: skip
     if not json_output:
         show(findings(matrix.summary))
         show(f"\n-> {out}")
-    finish(dict(matrix.summary), pipeline.Quarantine(), json_output=json_output)
+    finish(dict(matrix.summary), quarantine, json_output=json_output)
 
 
 @command(
@@ -217,11 +291,17 @@ def evaluate(
 )
 def sweep(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Files, folders, or KIND:PATH.")
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="Files, folders, or KIND:PATH.", autocompletion=names.inputs
+        ),
     ],
     source: Annotated[str, typer.Option(help="Victim to craft on: folder, hf: or onnx:FILE.")],
     out: Annotated[Path, typer.Option(help="Folder for tables and the figure.")],
-    attack: Annotated[list[str], typer.Option(help="Registry name; repeat for several.")],
+    attack: Annotated[
+        list[str],
+        typer.Option(help="Registry name; repeat for several.", autocompletion=names.attacks),
+    ],
     target: Annotated[
         list[str], typer.Option(help="Another victim to transfer to; repeat for several.")
     ] = [],  # noqa: B006
@@ -232,7 +312,9 @@ def sweep(
     grid: Annotated[bool, typer.Option("--grid", help="Every epsilon with every density.")] = False,
     clips: Annotated[int, typer.Option(min=1, help="At most so many, spread over labels.")] = 50,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the audio of every point.")] = False,
-    part: Annotated[str, typer.Option(help="Of a corpus: train, dev, test or all.")] = "test",
+    part: Annotated[
+        str, typer.Option(help="Of a corpus: train, dev, test or all.", autocompletion=names.parts)
+    ] = "test",
     seed: Seed = 0,
     protocol: Protocol = None,
     classes: Classes = "label",
@@ -253,7 +335,7 @@ def sweep(
         where="sweep",
     )  # fmt: skip
     specs = list(dict.fromkeys([source, *target]))
-    loaded = [victims.load_victim(spec).to(device) for spec in specs]
+    loaded = [on_device(victims.load_victim(spec), device) for spec in specs]
     named = dict(zip((victim.name for victim in loaded), specs, strict=True))
     if len(named) < len(specs):
         raise InvalidInput(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from staanet.cli import names
 from staanet.cli.shell import (
     QUARANTINED,
     Bars,
@@ -22,12 +23,16 @@ from staanet.cli.shell import (
     Protocol,
     Seed,
     Strict,
+    TensorBoard,
     command,
     finish,
     made_folder,
+    on_device,
     say,
     show,
+    speaking,
 )
+from staanet.errors import InvalidInput
 
 if TYPE_CHECKING:
     from staanet.core import Corpus
@@ -64,7 +69,12 @@ def corpus(
 )
 def train_victim(
     corpus: CorpusName,
-    name: Annotated[str, typer.Argument(help="emo18, zhao19, wav2vec2, wavlm or hubert.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="emo18, zhao19, wav2vec2, wavlm or hubert.", autocompletion=names.victims
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Victim folder to write.")],
     pretrained: Annotated[
         str | None,
@@ -85,6 +95,7 @@ def train_victim(
     patience: Annotated[
         int | None, typer.Option(min=1, help="Judgements without progress.")
     ] = None,
+    tensorboard: TensorBoard = False,
     seed: Seed = 0,
     protocol: Protocol = None,
     classes: Classes = "label",
@@ -94,19 +105,25 @@ def train_victim(
     debug: Debug = False,
 ) -> None:
     """Train a victim on the speaker-disjoint train part; prints UAR on dev and test."""
-    from staanet import corpora, pipeline, storage
-    from staanet.config import VictimRecipe
+    from staanet import corpora, parallel, pipeline, storage
+    from staanet.config import VictimRecipe, checked
 
-    recipe = VictimRecipe(
-        pretrained=pretrained, config=config, steps=steps, batch_size=batch_size,
-        seconds=seconds, learning_rate=learning_rate, patience=patience,
+    recipe = checked(
+        VictimRecipe,
+        {
+            "pretrained": pretrained, "config": config, "steps": steps, "batch_size": batch_size,
+            "seconds": seconds, "learning_rate": learning_rate, "patience": patience,
+        },
+        where="train-victim",
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus, classes=classes), pipeline.Quarantine(strict)
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    with parallel.joined(device) as own, speaking(out, tensorboard=tensorboard) as progress:
         pipeline.train_victim(
-            loaded, name, out, recipe=recipe, seed=seed, protocol=protocol, device=device,
+            loaded, name, out, recipe=recipe, seed=seed, protocol=protocol, device=own,
             quarantine=quarantine, progress=progress,
         )  # fmt: skip
+        if not parallel.is_first():
+            return
         quarantine.save(out)
     card = storage.read_card(out, "victim")
     if not json_output:
@@ -128,7 +145,9 @@ def train_generator(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Generator folder to write.")],
-    network: Annotated[str, typer.Option(help="mirror, compact, small or paper.")] = "mirror",
+    network: Annotated[
+        str, typer.Option(help="mirror, compact, small or paper.", autocompletion=names.generators)
+    ] = "mirror",
     epsilon: Epsilon = 0.03,
     max_density: Annotated[float, typer.Option(help="Largest share of samples changed.")] = 0.2,
     min_snr_db: Annotated[
@@ -170,6 +189,7 @@ def train_generator(
             "synthetic:; repeat for several.",
         ),
     ] = [],  # noqa: B006
+    tensorboard: TensorBoard = False,
     seed: Seed = 0,
     protocol: Protocol = None,
     classes: Classes = "label",
@@ -179,7 +199,7 @@ def train_generator(
     debug: Debug = False,
 ) -> None:
     """Train STAA-Net against a victim, on the corpus's train part; no labels are used."""
-    from staanet import corpora, pipeline, storage, victims
+    from staanet import corpora, parallel, pipeline, storage, victims
     from staanet.config import GeneratorRecipe, checked
     from staanet.pipeline.unlabelled import summary
 
@@ -194,17 +214,19 @@ def train_generator(
         where="train-generator",
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus, classes=classes), pipeline.Quarantine(strict)
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    with parallel.joined(device) as own, speaking(out, tensorboard=tensorboard) as progress:
         taught = partial(
-            pipeline.distil, loaded, seed=seed, protocol=protocol, device=device,
+            pipeline.distil, loaded, seed=seed, protocol=protocol, device=own,
             quarantine=quarantine, progress=progress,
         )  # fmt: skip
         source = _taught(source, out, taught, surrogate_steps)
-        victim = victims.load_victims(source).to(device)
+        victim = on_device(victims.load_victims(source), own)
         pipeline.train_generator(
-            loaded, victim, source, out, recipe=recipe, seed=seed, protocol=protocol, device=device,
+            loaded, victim, source, out, recipe=recipe, seed=seed, protocol=protocol, device=own,
             quarantine=quarantine, progress=progress,
         )  # fmt: skip
+        if not parallel.is_first():
+            return
         quarantine.save(out)
     card = storage.read_card(out, "generator")
     if not json_output:
@@ -224,12 +246,18 @@ def _taught(
     sources: Sequence[str], out: Path, teach: Callable[..., object], steps: int
 ) -> list[str]:
     """Sources with, in the place of each ``distill:VICTIM``, the folder of its surrogate."""
+    from staanet import parallel
     from staanet.config import VictimRecipe
 
     places = []
     for number, spec in enumerate(sources, start=1):
         scheme, _, target = spec.partition(":")
         if scheme == "distill":
+            if parallel.world() > 1:
+                raise InvalidInput(
+                    f"{parallel.world()} processes cannot teach a surrogate together", where=spec,
+                    remedy="Train without torchrun, or give the folder of a surrogate as --source",
+                )  # fmt: skip
             folder = out / "surrogates" / str(number)
             teach(target, folder, recipe=VictimRecipe(steps=steps, seconds=1.5))
             spec = str(folder)
@@ -275,7 +303,7 @@ def train_uap(
         where="train-uap",
     )  # fmt: skip
     loaded, quarantine = corpora.load_corpus(corpus, classes=classes), pipeline.Quarantine(strict)
-    victim = victims.load_victim(source).to(device)
+    victim = on_device(victims.load_victim(source), device)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         pipeline.train_uap(
             loaded, victim, source, out, recipe=recipe, label=label, seed=seed, protocol=protocol,
@@ -288,23 +316,35 @@ def train_uap(
     finish(card, quarantine, json_output=json_output)
 
 
-@command("export", "staanet export runs/quick/victims/emo18 --out emo18.onnx")
+@command("export", "staanet export runs/quick/generators/emo18 --out emo18.onnx")
 def export(
-    victim: Annotated[Path, typer.Argument(metavar="VICTIM", help="Folder of an emo18 or zhao19.")],
-    out: Annotated[Path, typer.Option(help="ONNX file to write; its card is FILE.toml.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Folder of a generator, an emo18 or a zhao19.")
+    ],
+    out: Annotated[Path, typer.Option(help="ONNX file to write; a victim's card is FILE.toml.")],
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """A victim as an ONNX file for any runtime, proven equal; name it onnx:FILE elsewhere."""
-    from staanet import pipeline, victims
+    """A model as an ONNX file for clips of any length, compared with torch before it is written.
+
+    A victim is then named onnx:FILE elsewhere; a generator runs by staanet.runtime, without torch.
+    """
+    from staanet import pipeline, storage, victims
     from staanet.victims.export import export_onnx
 
-    difference = export_onnx(victims.load_victim(victim), out)
+    told: dict[str, Any]
+    with Bars.shown() as progress:
+        progress("export", 0, 1, "")
+        if storage.holds(model, "generator"):
+            told = pipeline.export_generator(model, out)
+            said = f"{told['differing']} of {told['changed']} changed samples differ from torch's"
+        else:
+            told = {"difference": export_onnx(victims.load_victim(model), out)}
+            said = f"logits differ by at most {told['difference']:.1e}"
+        progress("export", 1, 1, "")
     if not json_output:
-        show(f"logits differ by at most {difference:.1e} -> {out}")
-    finish(
-        {"out": str(out), "difference": difference}, pipeline.Quarantine(), json_output=json_output
-    )
+        show(f"{said} -> {out}")
+    finish({"out": str(out), **told}, pipeline.Quarantine(), json_output=json_output)
 
 
 def _manifest(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from staanet.cli import names
 from staanet.cli.shell import (
     CHECK_FAILED,
     Bars,
@@ -17,24 +18,37 @@ from staanet.cli.shell import (
     Json,
     Seed,
     Strict,
+    TensorBoard,
     command,
     findings,
     finish,
+    logging,
+    number,
     show,
     table,
 )
 
 if TYPE_CHECKING:
-    pass
+    from staanet.pipeline import Foresight
 
 
 @command("run", "staanet run emodb --set corpus=emodb:data/emodb --out runs/emodb")
 def run(
-    recipe: Annotated[str, typer.Argument(help="A shipped name (quick, emodb) or a TOML file.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A shipped name (quick, emodb) or a TOML file.", autocompletion=names.recipes
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/RECIPE].")] = None,
     set_: Annotated[
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="Replace a value.")
     ] = [],  # noqa: B006
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only tell the stages, their size and what is done."),
+    ] = False,
+    tensorboard: TensorBoard = False,
     seed: Annotated[int | None, typer.Option(help="Replaces the recipe's seed.", min=0)] = None,
     device: Device = "cpu",
     strict: Strict = False,
@@ -47,8 +61,11 @@ def run(
     overrides = [*set_, *([f"seed={seed}"] if seed is not None else [])]
     loaded = config.load_recipe(recipe, overrides)
     folder = out or Path("runs") / loaded.name
+    if dry_run:
+        _foretell(pipeline.foresee(loaded, folder), folder, json_output=json_output)
+        return
     words = ["staanet", "run", recipe, *(w for o in overrides for w in ("--set", o))]
-    with Bars.shown() as progress:
+    with logging(tensorboard, folder / "tensorboard") as progress:
         matrix, quarantine = pipeline.run(
             loaded, folder, command=shlex.join([*words, "--out", str(folder)]), device=device,
             strict=strict, progress=progress,
@@ -59,6 +76,20 @@ def run(
     finish(
         {"run": str(folder), "summary": dict(matrix.summary)}, quarantine, json_output=json_output
     )
+
+
+def _foretell(seen: Foresight, folder: Path, *, json_output: bool) -> None:
+    if json_output:
+        print(json.dumps({"run": str(folder), **seen.to_dict()}, allow_nan=False))
+        return
+    show(table(
+        ["stage", "state", "work", "took s"],
+        [[s.name, s.state, s.work, number(s.seconds, ".1f") if s.seconds is not None else ""]
+         for s in seen.stages],
+    ))  # fmt: skip
+    todo = sum(stage.state != "done" for stage in seen.stages)
+    size = "" if seen.audio_mib is None else f"; its audio takes about {seen.audio_mib:g} MiB"
+    show(f"\n{todo} of {len(seen.stages)} stages to do in {folder}{size}. Nothing was written.")
 
 
 @command("report", "staanet report runs/quick")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,10 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from staanet.errors import InvalidInput, StaaNetError, printable, unknown_name
+from staanet.cli import names
+from staanet.errors import InvalidInput, StaaNetError, StorageFault, printable, unknown_name
 
 if TYPE_CHECKING:
-    from staanet.core import Corpus
+    from staanet.core import Corpus, Victim
     from staanet.pipeline import Quarantine
 
 
@@ -31,7 +34,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Seed = Annotated[int, typer.Option(help="Fixes the split, the weights and every draw.", min=0)]
+Seed = Annotated[
+    int, typer.Option(help="Fixes the split, the weights and every draw.", min=0, max=2**32 - 1)
+]
 Protocol = Annotated[
     str | None,
     typer.Option(
@@ -50,12 +55,42 @@ Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result (or the error) as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Epsilon = Annotated[float, typer.Option(help="Largest change of a sample, of full scale 1.")]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Also log training curves to OUT/tensorboard.")
+]
+ShardOf = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Only this part of the clips; see staanet merge."),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first unusable clip.")]
 CorpusName = Annotated[
-    str, typer.Argument(metavar="CORPUS", help="KIND:PATH, for example emodb:data/emodb.")
+    str,
+    typer.Argument(
+        metavar="CORPUS",
+        help="KIND:PATH, for example emodb:data/emodb.",
+        autocompletion=names.corpora,
+    ),
 ]
 
 STOPPED, QUARANTINED, CHECK_FAILED = 130, 4, 1
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"staanet {version('staanet')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """What stands before the command; ``help`` of the app is its text."""
 
 
 class Interrupted(StaaNetError):
@@ -77,6 +112,15 @@ def command(name: str, example: str) -> Callable[[Callable[..., Any]], Callable[
                     raise
                 _complain(error, as_json=bool(kwargs.get("json_output")))
                 raise typer.Exit(error.exit_code) from None
+            except (typer.Exit, typer.Abort):
+                raise
+            except Exception as error:
+                fault = fault_of(error)
+                if kwargs.get("debug") or isinstance(error, BrokenPipeError):
+                    raise
+                fault = fault or bug_of(error)
+                _complain(fault, as_json=bool(kwargs.get("json_output")))
+                raise typer.Exit(fault.exit_code) from None
             except KeyboardInterrupt:
                 say("staanet: stopped; finished work is kept: run the same command again")
                 raise typer.Exit(STOPPED) from None
@@ -85,6 +129,74 @@ def command(name: str, example: str) -> Callable[[Callable[..., Any]], Callable[
         return app.command(name)(guarded)
 
     return register
+
+
+def fault_of(error: Exception) -> StaaNetError | None:
+    """What a fault of the machine, not of the input, is to the reader; None for a bug of ours.
+
+    >>> print(fault_of(MemoryError("Unable to allocate 114. PiB")))
+    out of memory (Unable to allocate 114. PiB). Give shorter clips or a smaller batch, run again
+    """
+    said = printable(" ".join(str(error).split()))[:200]
+    memory = re.search(r"allocate (?:memory|.*\bGiB)|out of memory|bad_alloc|array_new", str(error))
+    if isinstance(error, MemoryError) or memory:
+        needed = re.search(r"tried to allocate ([0-9]+) bytes", str(error))
+        need = f"needs about {int(needed[1]) / 2**30:.1f} GiB more" if needed else said
+        return StorageFault(
+            f"out of memory ({need})" if need else "out of memory",
+            remedy="Give shorter clips or a smaller batch, run again",
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        return StorageFault(
+            f"the system failed ({os.strerror(error.errno)})", where=error.filename,
+            remedy="Finished work is kept: mend it and run the same command again",
+        )  # fmt: skip
+    return None
+
+
+class Bug(StaaNetError):
+    """What no one foresaw: a mistake of ours, or a file damaged in a way that nothing checks."""
+
+    exit_code = 70
+
+
+def bug_of(error: Exception) -> Bug:
+    """One line instead of a traceback, which ``--debug`` shows."""
+    said = printable(" ".join(str(error).split()))[:200]
+    return Bug(
+        f"a bug in staanet, or a damaged file that it does not know ({type(error).__name__}: {said})",
+        remedy="Run again with --debug, and report what it prints",
+    )
+
+
+def on_device(victim: Victim, device: str) -> Victim:
+    """The victim on a device; ``InvalidInput`` where this machine has no such one."""
+    return victim.to(checked_device(device))
+
+
+def checked_device(device: str) -> str:
+    """The device's name; ``InvalidInput`` where this machine has no such one."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device).item()
+        return device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InvalidInput(
+            f"no device '{printable(device)}' here ({printable(str(error).splitlines()[0])[:100]})",
+            remedy="Write --device cpu, cuda or cuda:N",
+        ) from error
+
+
+def of_card(card: Mapping[str, Any], key: str, folder: Path | None) -> float | None:
+    """A number of a card, or None; ``InvalidInput`` for anything else."""
+    value = card.get(key)
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    raise InvalidInput(
+        f"its {key} is {printable(repr(value))[:40]}, no number", where=folder,
+        remedy="Copy the folder again, or train again",
+    )  # fmt: skip
 
 
 def _complain(error: StaaNetError, *, as_json: bool) -> None:
@@ -167,12 +279,43 @@ class Bars:
         say(f"{what}: {done}/{total}, about {left:.0f} s left{tail}")
 
 
+@contextmanager
+def logging(wanted: bool, folder: Path) -> Iterator[Callable[[str, int, int, str], None]]:
+    """The bars and, where wanted, also training curves for TensorBoard in ``folder``."""
+    with Bars.shown() as progress:
+        if not wanted:
+            yield progress
+            return
+        from staanet.interop.tensorboard import logged
+
+        with logged(folder, progress) as scribe:
+            yield scribe
+
+
+@contextmanager
+def speaking(
+    out: Path, *, tensorboard: bool = False
+) -> Iterator[Callable[[str, int, int, str], None]]:
+    """The output folder locked and progress shown, by the first of the processes that train together."""
+    from staanet import parallel, storage
+    from staanet.core import silent
+
+    if not parallel.is_first():
+        yield silent
+        return
+    boards = logging(tensorboard, out / "tensorboard")
+    with storage.FolderLock(made_folder(out)), boards as progress:
+        yield progress
+
+
 # ---------------------------------------------------------------- inputs and tables
 
 
 def made_folder(folder: Path) -> Path:
     """The output folder, made if it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
+    from staanet import storage
+
+    storage.make_folder(folder)
     return folder
 
 
@@ -182,6 +325,7 @@ def inputs_of(
 ) -> Corpus:  # fmt: skip
     """The corpus that INPUT... names: files and folders, or a part of ``KIND:PATH``."""
     from staanet import corpora
+    from staanet.splits import PARTS
 
     if len(inputs) == 1 and inputs[0].split(":")[0] in corpora.CORPORA:
         whole = corpora.load_corpus(inputs[0], classes=classes)
@@ -191,6 +335,8 @@ def inputs_of(
         if part not in parts:
             raise unknown_name("part", part, [*parts, "all"])
         return parts[part]
+    if part not in (*PARTS, "all"):
+        raise unknown_name("part", part, [*PARTS, "all"])
     if protocol is not None:
         raise InvalidInput("files have no split", remedy="Drop --protocol, or attack KIND:PATH")
     if classes != "label":
@@ -252,7 +398,20 @@ def findings(summary: Mapping[str, Any]) -> str:
         for row in rows:
             row[2:2] = [_rate(cells[row[0], row[1], t], "targeted_success_rate") for t in targets]
     flags = "".join(f"\nwarning: {flag}" for flag in summary["flags"])
-    return table(head, rows) + _after_channels(summary) + _sounds(summary) + flags
+    apart = _abstentions(plain)
+    return table(head, rows) + apart + _after_channels(summary) + _sounds(summary) + flags
+
+
+def _abstentions(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Of targets with a detector: how often they abstain, and are fooled and answer."""
+    rows = [
+        [c["attack"], c["source"], c["target"],
+         *(percent(c["abstention"][key]["value"])
+           for key in ("clean", "adversarial", "fooling_rate_answered"))]
+        for c in cells if "abstention" in c
+    ]  # fmt: skip
+    head = ["attack", "source", "target", "abstains: clean", "attacked", "fooled and answered"]
+    return f"\n\n{table(head, rows)}" if rows else ""
 
 
 def _after_channels(summary: Mapping[str, Any]) -> str:
@@ -280,7 +439,10 @@ def _rate(cell: Mapping[str, Any], metric: str = "fooling_rate") -> str:
     if metric not in cell:
         return "untargeted"
     value, count = cell[metric]["value"], cell[metric]["count"]
-    return f"n/a (0 of {cell['count']})" if value is None else f"{100 * value:.1f} % of {count}"
+    knew = f", {cell['defence']}" if cell.get("defence") else ""  # static or adaptive
+    if value is None:
+        return f"n/a (0 of {cell['count']})"
+    return f"{100 * value:.1f} % of {count}{knew}"
 
 
 def number(value: float | None, form: str) -> str:

@@ -21,6 +21,7 @@ from staanet.cli.shell import (
     command,
     finish,
     made_folder,
+    on_device,
     show,
     table,
 )
@@ -67,7 +68,7 @@ def tune(
     )  # fmt: skip
     loaded = corpora.load_corpus(corpus, classes=classes)
     quarantine = pipeline.Quarantine(strict)
-    victim = victims.load_victim(source).to(device)
+    victim = on_device(victims.load_victim(source), device)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         found = tuning.tune(
             loaded, victim, source, out, recipe=recipe, trials=trials, seed=seed,

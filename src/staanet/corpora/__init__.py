@@ -18,13 +18,13 @@ from staanet.corpora.files import UNKNOWN
 from staanet.corpora.folder import read_folder, unlabelled
 from staanet.corpora.iemocap import read_iemocap
 from staanet.corpora.ravdess import read_ravdess
-from staanet.corpora.synthetic import read_synthetic, render_synthetic
+from staanet.corpora.synthetic import planned_synthetic, read_synthetic, render_synthetic
 from staanet.corpora.urdu import read_urdu
 from staanet.errors import InvalidInput, printable, unknown_name
 
 __all__ = [
     "CLASSES", "CORPORA", "UNKNOWN", "as_text", "classed", "describe", "load_corpus",
-    "render_synthetic", "told_contents", "unlabelled",
+    "planned_synthetic", "render_synthetic", "told_contents", "unlabelled",
 ]  # fmt: skip
 
 CORPORA: dict[str, Callable[[Path], Corpus]] = {

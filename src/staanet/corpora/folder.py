@@ -119,11 +119,11 @@ class _Walk:
     links: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        out = None if self.leave_out is None else self.leave_out.resolve()
+        out = None if self.leave_out is None else os.path.realpath(self.leave_out)
         waiting = [self.root]
         while waiting:
             folder = waiting.pop()
-            if folder.resolve() != out:
+            if os.path.realpath(folder) != out:
                 waiting += self._look_into(folder)
 
     def _look_into(self, folder: Path) -> list[Path]:

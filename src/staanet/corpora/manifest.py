@@ -36,6 +36,8 @@ NEEDED = ("file", "label")
 SEXES = {"f": "female", "female": "female", "m": "male", "male": "male"}
 MAX_ROWS = 1_000_000
 MAX_BYTES = 512 * 2**20
+MAX_WORD = 200  # characters of a label or a speaker
+MAX_DIGITS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ def _json_records(data: bytes, path: Path) -> Iterator[tuple[int, Mapping[str, A
         if not line.strip():
             continue
         try:
-            record = json.loads(line, object_pairs_hook=_unique)
+            record = json.loads(line, object_pairs_hook=_unique, parse_int=_integer)
         except (ValueError, RecursionError) as problem:
             _refuse(path, number, f"is not JSON ({problem})", "Write one object per line")
         if not isinstance(record, dict):
@@ -173,6 +175,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError("a key stands twice")
     return found
+
+
+def _integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
 
 
 def _parquet_records(data: bytes, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -218,13 +226,14 @@ def _columns(
     for kind, aliases in COLUMNS.items():
         found = [name for alias in aliases for name in names if name.casefold() == alias]
         if len(set(map(str.casefold, found))) < len(found):
-            _refuse(path, number, f"has the column '{found[0]}' twice", "Leave one of them")
+            twice = next(n for n in found if [*map(str.casefold, found)].count(n.casefold()) > 1)
+            _refuse(path, number, f"has the column '{twice}' twice", "Leave one of them")
         if found:
             used[kind] = found[0]
             others += [(kind, name) for name in found[1:]]
     missing = [kind for kind in NEEDED if kind not in used]
     if missing:
-        shown = ", ".join(printable(name) for name in names[:20])
+        shown = ", ".join(printable(name[:40]) for name in names[:20])
         separator = next((s for s in (";", "\t", "|") if len(names) == 1 and s in names[0]), None)
         hint = (
             f"; it seems to be separated by {separator!r}: save it with commas" if separator else ""
@@ -267,6 +276,10 @@ def _row(number: int, record: Mapping[str, Any], used: Mapping[str, str], path: 
     label = cell("label")
     if not label.strip():
         _refuse(path, number, "the label is empty", "Name the class")
+    for kind in ("label", "speaker"):
+        if len(cell(kind)) > MAX_WORD:
+            said = f"the {kind} has {len(cell(kind))} characters; at most {MAX_WORD} are taken"
+            _refuse(path, number, said, "Shorten it")
     start, end = time("start") or 0.0, time("end")
     if end is not None and end <= start:
         said = f"its part ends at {end:.9g} s but starts at {start:.9g} s"

@@ -153,6 +153,29 @@ def render_synthetic(
     return _verified(folder)
 
 
+def planned_synthetic(folder: Path, *, voices: int = 10, sentences: int = 10) -> Corpus:
+    """The clips that ``render_synthetic`` would speak into ``folder``, none of which is there yet.
+
+    >>> len(planned_synthetic(Path("nowhere"), voices=6, sentences=2))
+    48
+    """
+    utterances = tuple(
+        Utterance(
+            name,
+            folder / "wav" / f"{name}.wav",
+            label,
+            voice.name,
+            voice.sex,
+            content=f"{number:02d}",
+        )
+        for voice in VOICES[:voices]
+        for label in EMOTIONS
+        for number in range(sentences)
+        for name in [f"{voice.name}_{label}_{number:02d}"]
+    )
+    return Corpus("synthetic", utterances, tuple(sorted(EMOTIONS)))
+
+
 def _parameters(voices: int, sentences: int, seed: int) -> dict[str, Any]:
     return {
         "voices": [asdict(voice) for voice in VOICES[:voices]],
@@ -294,6 +317,15 @@ def _perform(
         speech * (level / _rms(speech) / 0.9)
     )  # loud peaks give way, none clips
     return audio.snap(limited + noise)
+
+
+def spoken(sentence: str, voice: str = "en") -> tuple[str, NDArray[np.float32]]:
+    """The version of eSpeak NG and a sentence as it says it: ``[T]`` in [-1, 1] at 16 kHz.
+
+    Raises ``InvalidInput`` where the package is absent or does not work.
+    """
+    with _espeak() as (version, say):
+        return version, say(voice, f"<speak>{escape(sentence)}</speak>")
 
 
 def ssml(sentence: str, emotion: Emotion) -> str:

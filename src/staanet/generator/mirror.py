@@ -88,17 +88,21 @@ class Recurrent(nn.Module):
         gates = F.linear(read, to_gates, gate_bias) + F.linear(before, from_state, state_bias)
         i, f, g, o = gates.chunk(4, dim=2)
         i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
-        cells, cell, news = [], torch.zeros_like(i[:, 0]), i * g
-        for step in range(read.shape[1]):
-            cell = torch.addcmul(news[:, step], f[:, step], cell)
-            cells.append(cell)
-        now = torch.stack(cells, dim=1)
+        now = self._cells(i * g, f)
         last = F.pad(now, (0, 0, 1, 0))[:, :-1]
         loud = now.tanh()
         through_gates = torch.cat(
             [g * i * (1 - i), last * f * (1 - f), i * (1 - g * g), loud * o * (1 - o)], dim=2
         )
         return f, o * (1 - loud * loud), through_gates
+
+    def _cells(self, news: Tensor, forget: Tensor) -> Tensor:
+        """The cell of each step, ``[B, S, H]``."""
+        cells, cell = [], torch.zeros_like(news[:, 0])
+        for step in range(news.shape[1]):
+            cell = torch.addcmul(news[:, step], forget[:, step], cell)
+            cells.append(cell)
+        return torch.stack(cells, dim=1)
 
 
 class Heard(NamedTuple):

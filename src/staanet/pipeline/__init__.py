@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from staanet.pipeline.audit import audit
 from staanet.pipeline.crafting import (
     Plan,
     SweepPlan,
@@ -9,25 +10,48 @@ from staanet.pipeline.crafting import (
     answers,
     attack,
     evaluate,
+    join_recordings,
+    part_of,
     plan_attack,
     sweep,
 )
+from staanet.pipeline.defences import adapt, defend
 from staanet.pipeline.distil import distil
-from staanet.pipeline.folders import Quarantine, load_clips, normal
+from staanet.pipeline.engine import Job, joined_recordings
+from staanet.pipeline.exporting import export_generator
+from staanet.pipeline.folders import Quarantine, ReadingClips, load_clips, normal
+from staanet.pipeline.foresight import Foresight, foresee
+from staanet.pipeline.guard import certified, detect, harden
+from staanet.pipeline.merging import merge
 from staanet.pipeline.models import source_of, train_generator, train_uap, train_victim
 from staanet.pipeline.recipe import run
 
 __all__ = [
+    "Foresight",
+    "Job",
     "Plan",
     "Quarantine",
+    "ReadingClips",
     "SweepPlan",
+    "adapt",
     "aim",
     "answers",
     "attack",
+    "audit",
+    "certified",
+    "detect",
+    "defend",
     "distil",
     "evaluate",
+    "export_generator",
+    "foresee",
+    "harden",
+    "join_recordings",
+    "joined_recordings",
     "load_clips",
+    "merge",
     "normal",
+    "part_of",
     "plan_attack",
     "run",
     "source_of",

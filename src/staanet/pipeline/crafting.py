@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from staanet import (
+    audio,
     perception,
+    recordings,
     report,
     results,
     storage,
@@ -23,14 +25,21 @@ from staanet.config import (
     AttackRecipe,
     SweepRecipe,
 )
-from staanet.core import Attack, Budget, Clip, Progress, Victim, silent
+from staanet.core import Attack, Budget, Clip, Corpus, Progress, Samples, Victim, silent
+from staanet.defences import Defended
 from staanet.errors import InvalidInput, UnusableClip, unknown_name
 from staanet.evaluation import CONTROLS, machine, spread, transfer_matrix
 from staanet.generator import load_generator
 from staanet.perception import Score
-from staanet.pipeline.folders import Quarantine, is_done, normal
+from staanet.pipeline.folders import ClipSource, Quarantine, begin, end, is_done, normal
+from staanet.recordings import Recording
 from staanet.results import AdversarialSet, TransferMatrix
+from staanet.shards import Shard
 from staanet.victims import members_of
+
+EOT = 8
+"""Draws of a randomised victim that an attack on it follows the mean of."""
+RECORDINGS = "recordings.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,30 +60,29 @@ class Plan:
 
 
 def attack(
-    plan: Plan, clips: Sequence[Clip], out: Path, *, quarantine: Quarantine,
+    plan: Plan, clips: ClipSource, out: Path, *, quarantine: Quarantine,
     progress: Progress = silent,
 ) -> AdversarialSet:  # fmt: skip
     """Craft every clip, write it, read it back and measure it; a killed run goes on where it was."""
-    inputs = {**plan.inputs, "clips": _fingerprint(clips)}
-    if is_done(out, "adversarial", inputs):
+    if is_finished(plan, clips, out):
         return AdversarialSet.load(out)
     limits = _matched_counts(plan.matched)
-    out.mkdir(parents=True, exist_ok=True)
-    journal = storage.Journal(out / "journal.jsonl")
-    rows = {str(row["id"]): row for row in journal.records()}
+    begin(out, plan.inputs)
+    crafted = _Crafted.of(out)
     for number, clip in enumerate(clips, start=1):
-        if clip.id not in rows:
+        digest = _sha256(clip)
+        if not crafted.has(clip, digest):
             try:
-                crafted = craft_batch(
+                one = craft_batch(
                     _within(plan.attack, limits, clip),
                     plan.source,
                     [clip],
                     label=aim(plan.label, clip, plan.source.labels),
                 )[0]
-                rows[clip.id] = results.write_clip(out, crafted)
-                journal.append(rows[clip.id])
+                crafted.add(clip, digest, results.write_clip(out, one))
             except UnusableClip as problem:
                 quarantine.add(clip.id, problem)
+                crafted.read(digest)
         progress(f"attack with {plan.key} from {plan.source.name}", number, len(clips), "")
     card = {
         "attack": plan.key, "title": plan.title, "source": plan.source.name,
@@ -82,12 +90,13 @@ def attack(
         "algorithm": type(plan.attack).__name__.lower(),
         "goal": f"targeted: {plan.label}" if plan.label else "untargeted",
         "budget": asdict(plan.attack.budget), "matched": plan.matched.name if plan.matched else None,
-        "inputs": normal(inputs), "machine": machine(), "quarantined": quarantine.rows,
+        "inputs": normal({**plan.inputs, "clips": crafted.fingerprint()}), "machine": machine(),
+        "quarantined": quarantine.in_order(),
     }  # fmt: skip
     if plan.of is not None:
         card["chosen"] = f"{len(clips)} of {plan.of} clips, spread over labels and speakers"
-    results.write_set(out, rows.values(), card)
-    (out / "journal.jsonl").unlink(missing_ok=True)
+    results.write_set(out, crafted.rows.values(), card)
+    end(out)
     return AdversarialSet.load(out)
 
 
@@ -108,7 +117,111 @@ def aim(label: str | None, clip: Clip, labels: Sequence[str]) -> str | None:
     return others[int(hashlib.sha256(clip.id.encode()).hexdigest(), 16) % len(others)]
 
 
-def _fingerprint(clips: Iterable[Clip]) -> str:
+def join_recordings(
+    found: Iterable[Recording], made: AdversarialSet, out: Path, *, progress: Progress = silent
+) -> list[dict[str, Any]]:
+    """Write each recording that was attacked in windows as a whole, and ``recordings.csv`` about them.
+
+    Returns its rows. What is there already is not written again.
+    """
+    ordered = sorted(found, key=lambda one: one.utterance.id)
+    path = out / RECORDINGS
+    if not ordered:
+        return []
+    if path.exists():
+        return [dict(row) for row in results.read_table(path, recordings.COLUMNS)]
+    places = {row["id"]: row for row in results.read_rows(out)}
+
+    def adversarial(window: str) -> Samples | None:
+        row = places.get(window)
+        return None if row is None else audio.read_int16(out / row["file_name"])[0]
+
+    rows = []
+    for number, one in enumerate(ordered, start=1):
+        rows.append(one.join(adversarial, out))
+        progress("join recordings", number, len(ordered), "")
+    storage.write_text(path, results.table(recordings.COLUMNS, rows))
+    return rows
+
+
+def is_finished(plan: Plan, clips: ClipSource, out: Path) -> bool:
+    """Whether ``out`` holds the set that ``plan`` makes of these very clips; see ``is_done``."""
+    if not (out / storage.CARD).exists():
+        return False
+    told = storage.read_card(out, "adversarial").get("inputs", {}).get("clips", "")
+    summed = str(told).startswith("sum:")  # sets of earlier versions hashed all clips in a row
+    found = sum_of(map(_sha256, clips)) if summed else fingerprint_of(clips)
+    return is_done(out, "adversarial", {**plan.inputs, "clips": found})
+
+
+@dataclass
+class _Crafted:
+    """What is done of a set: in its journal a row for each clip, with the sha256 of the clip."""
+
+    out: Path
+    journal: storage.Journal
+    kept: dict[str, dict[str, str]] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Of the clips that were read: one that is gone since an earlier run is not in the set."""
+    total: int = 0
+
+    @classmethod
+    def of(cls, out: Path) -> _Crafted:
+        """What an earlier run left."""
+        made = cls(out, storage.Journal(out / "journal.jsonl"))
+        for record in made.journal:
+            row = {key: str(value) for key, value in record.items()}
+            if {"id", "sha256"} <= row.keys():
+                made.digests[row["id"]] = row.pop("sha256")
+                made.kept[row["id"]] = row
+        return made
+
+    def has(self, clip: Clip, digest: str) -> bool:
+        """Whether this very clip is done, and its files are what was measured; it counts as read then."""
+        known = self.digests.get(clip.id) == digest
+        done = known and _still_holds(self.out, self.kept[clip.id])
+        if done:
+            self.rows[clip.id] = self.kept[clip.id]
+            self.read(digest)
+        return done
+
+    def add(self, clip: Clip, digest: str, row: dict[str, str]) -> None:
+        self.journal.append({**row, "sha256": digest})
+        self.rows[clip.id] = row
+        self.read(digest)
+
+    def read(self, digest: str) -> None:
+        self.total = (self.total + int(digest, 16)) % 2**256
+
+    def fingerprint(self) -> str:
+        return f"sum:{self.total:064x}"
+
+
+def _still_holds(out: Path, row: Mapping[str, Any]) -> bool:
+    """Whether the files of a clip that was done before still are what was measured then."""
+    try:
+        found = results.read_clip(out, row).measurements()
+    except InvalidInput:
+        return False
+    return all(row.get(key) == repr(value) for key, value in found.items())
+
+
+def _sha256(clip: Clip) -> str:
+    return hashlib.sha256(clip.id.encode() + b"\0" + clip.samples.tobytes()).hexdigest()
+
+
+def sum_of(digests: Iterable[str]) -> str:
+    """A fingerprint of clips that is the same in any order, and the sum of those of its parts.
+
+    >>> sum_of(["01", "ff"])[-4:] == sum_of(["ff", "01"])[-4:] == "0100"
+    True
+    """
+    return f"sum:{sum(int(digest, 16) for digest in digests) % 2**256:064x}"
+
+
+def fingerprint_of(clips: Iterable[Clip]) -> str:
+    """What tells these clips, by name and sample, from any others."""
     digest = hashlib.sha256()
     for clip in clips:
         digest.update(clip.id.encode() + b"\0" + clip.samples.tobytes())
@@ -145,11 +258,8 @@ def plan_attack(
         min_snr_db=recipe.min_snr_db,
     )  # fmt: skip
     told = asdict(recipe)
-    for setting in ("clips", "max_l0", "min_snr_db", "label"):
-        if told[setting] in (
-            None,
-            "",
-        ):  # most attacks have neither, and their cards say nothing of it
+    for setting in ("clips", "max_l0", "min_snr_db", "label", "eot"):
+        if told[setting] in (None, ""):  # most attacks have none, and their cards say nothing of it
             del told[setting]
     inputs: dict[str, Any] = {"recipe": told, "source": source.name, "seed": seed}
     if name == "staa":
@@ -175,6 +285,9 @@ def plan_attack(
     title, label = recipe.title or key, label or recipe.label or None
     if label not in (None, EACH, *source.labels):
         raise unknown_name("class", str(label), [*source.labels, EACH])
+    if isinstance(source, Defended) and source.randomised and name not in ("staa", *CONTROLS):
+        draws = recipe.eot or EOT
+        source, inputs = source.expected(draws, seed=seed + 1), {**inputs, "eot": draws}
     return Plan(key, title, made, source, label=label, matched=matched, inputs=inputs)
 
 
@@ -190,14 +303,27 @@ def settings_of(name: str, recipe: AttackRecipe) -> dict[str, Any]:
     for setting in recipe.settings:
         if setting not in known:
             raise unknown_name(f"setting of {name}", setting, known)
+    for setting, value in recipe.settings.items():
+        if not 0 <= value <= 10**9:  # also false for NaN
+            raise InvalidInput(
+                f"{setting} of {name} is {value}", remedy="Give a number from 0 to 1000000000"
+            )
     return dict(recipe.settings)
 
 
-def answers(made: AdversarialSet, *victims: Victim) -> list[dict[str, Any]]:
+def part_of(plan: Plan, shard: Shard, corpus: Corpus, window_s: float = 0.0) -> Plan:
+    """The plan of a shard: its card says which part of which list of clips it is, cut how."""
+    part = {**shard.card(u.id for u in corpus.utterances), "window_s": window_s}
+    return replace(plan, inputs={**plan.inputs, "shard": part})
+
+
+def answers(
+    made: AdversarialSet, victims: Sequence[Victim], progress: Progress = silent
+) -> list[dict[str, Any]]:
     """What victims say of each clip before and after, beside what was changed; ``before`` and
     ``after`` are the first one's words."""
     clips: dict[str, dict[str, Any]] = {}
-    for row in transfer_matrix([made], victims).rows:
+    for row in transfer_matrix([made], victims, progress=progress).rows:
         before, after = row["clean_prediction"], row["adversarial_prediction"]
         clip = clips.setdefault(
             row["id"],
@@ -213,19 +339,40 @@ def answers(made: AdversarialSet, *victims: Victim) -> list[dict[str, Any]]:
 
 def evaluate(
     sets: Sequence[Path], targets: Sequence[Victim], out: Path, *, channels: Sequence[str] = (),
-    perceptual: bool = False, progress: Progress = silent,
+    perceptual: bool = False, shard: Shard | None = None, sha256: Mapping[str, str] | None = None,
+    progress: Progress = silent,
 ) -> TransferMatrix:  # fmt: skip
     """The transfer matrix from adversarial sets on disk, written to ``out``; see ``transfer_matrix``.
 
-    ``perceptual`` also listens to each clip, and remembers it in ``out/perception.jsonl``.
+    ``perceptual`` also listens to each clip, and remembers it in ``out/perception.jsonl``. With a
+    ``shard`` it is of that part of each set's clips, and says so, with the ``sha256`` of each target's
+    weights, for ``merge``.
     """
+    loaded = [_whole(folder) for folder in sets]
+    if shard is not None:
+        loaded = [replace(one, clips=shard.part(one.clips)) for one in loaded]
     matrix = transfer_matrix(
-        [AdversarialSet.load(one) for one in sets], targets, channels=channels,
+        loaded, targets, channels=channels,
         listen=_Listener(storage.Journal(out / "perception.jsonl")) if perceptual else None,
         progress=progress,
     )  # fmt: skip
+    if shard is not None:
+        tables = [storage.sha256(folder / "metadata.csv") for folder in sets]
+        part = {**shard.card(tables), "channels": list(channels), "sha256": dict(sha256 or {})}
+        matrix = replace(matrix, summary={**matrix.summary, "shard": part})
     matrix.save(out)
     return matrix
+
+
+def _whole(folder: Path) -> AdversarialSet:
+    one = AdversarialSet.load(folder)
+    part = one.card.get("inputs", {}).get("shard")
+    if part is not None:
+        raise InvalidInput(
+            f"is shard {part['number']}/{part['of']} of a set", where=folder,
+            remedy="Merge the shards first: staanet merge SHARD... --out DIR",
+        )  # fmt: skip
+    return one
 
 
 class _Listener:
@@ -314,12 +461,12 @@ def sweep(
         {
             "attacks": {p.name: dict(plan.attack(p).inputs) for p in wanted}, "keep": keep,
             "victims": dict(plan.sha256), "source": plan.source.name,
-            "targets": [target.name for target in plan.targets], "clips": _fingerprint(chosen),
+            "targets": [target.name for target in plan.targets], "clips": fingerprint_of(chosen),
         }
     )  # fmt: skip
     if is_done(out, "sweep", inputs):
         return sweeps.load(out)
-    out.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(out)
     journal = storage.Journal(out / "journal.jsonl")
     before = journal.records()
     if before and before[0].get("inputs") != inputs:
@@ -343,5 +490,5 @@ def sweep(
             "quarantined": quarantine.rows,
         },
     )  # fmt: skip
-    (out / "journal.jsonl").unlink(missing_ok=True)
+    storage.remove(out / "journal.jsonl")
     return found

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from staanet import storage, training
+from staanet import training
 from staanet.config import VictimRecipe
 from staanet.core import Clip, Corpus, Progress, Victim, silent
 from staanet.evaluation import machine
-from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
+from staanet.pipeline.folders import Quarantine, begin, end, is_done, load_clips, normal
 from staanet.victims import build_victim, fingerprint, learning_rate, load_victim
 
 SCHEME = "distill"
@@ -84,6 +84,7 @@ def distil(
     }  # fmt: skip
     if is_done(out, "victim", inputs):
         return load_victim(out).to(device)
+    begin(out, inputs)
     put_aside = quarantine if quarantine is not None else Quarantine()
     training.seeded(seed)
     surrogate = build_victim(network, target.labels).to(device)
@@ -101,5 +102,5 @@ def distil(
         out, inputs=normal(inputs), distilled_from=target.name, queries=task.queries,
         dev_agreement=history.best_score, best_step=history.best_step, machine=machine(),
     )  # fmt: skip
-    storage.discard_checkpoints(out / "checkpoint")
+    end(out)
     return surrogate

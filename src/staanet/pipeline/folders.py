@@ -8,16 +8,15 @@ run. So a killed run goes on where it stopped, and no stage quietly reuses anoth
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from staanet import (
-    storage,
-)
+from staanet import audio, storage
 from staanet.core import Clip, Corpus, Progress, Utterance, Victim, silent
-from staanet.errors import InvalidInput, UnusableClip
+from staanet.errors import InvalidInput, UnusableClip, printable
+from staanet.recordings import Recording
 
 
 @dataclass
@@ -42,9 +41,83 @@ class Quarantine:
         if self.rows:
             journal = storage.Journal(folder / "quarantine.jsonl")
             known = journal.records()
-            for row in self.rows:
+            for row in self.in_order():
                 if row not in known:
                     journal.append(row)
+
+    def in_order(self) -> list[dict[str, str]]:
+        """The rows sorted by id, which is the same whoever read the clips, in whatever order."""
+        return sorted(self.rows, key=lambda row: (row["id"], row["file"], row["reason"]))
+
+
+class ClipSource(Protocol):
+    """Clips one after another, as often as asked: a list, or a corpus that is read as it goes."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Clip]: ...
+
+
+@dataclass
+class ReadingClips:
+    """The usable clips of a corpus, each read when its turn comes; ``len`` counts all of them.
+
+    One clip is in memory at a time, however many there are. A file of more than one and a half times
+    ``window_s`` seconds is read in windows, each a clip of its own (``staanet.recordings``). What is
+    unusable goes to ``quarantine``.
+    """
+
+    corpus: Corpus
+    victim: Victim
+    quarantine: Quarantine
+    window_s: float | None = None
+    recordings: dict[str, Recording] = field(default_factory=dict)
+    """The files that were read in windows so far, by id."""
+
+    def __len__(self) -> int:
+        return len(self.corpus) + sum(len(one) - 1 for one in self.recordings.values())
+
+    def __iter__(self) -> Iterator[Clip]:
+        for utterance in self.corpus.utterances:
+            try:
+                recording = self._recording(utterance)
+                if recording is None:
+                    clip = self.corpus.load(utterance, self.victim.sample_rate)
+                    _check_length(clip, self.victim, utterance)
+                    yield clip
+                else:
+                    self.recordings[utterance.id] = recording
+                    yield from self._windows(recording)
+            except UnusableClip as problem:
+                self.quarantine(utterance, problem)
+
+    def _recording(self, utterance: Utterance) -> Recording | None:
+        if self.window_s is None:
+            return None
+        rate, limits = self.victim.sample_rate, self.corpus.limits
+        return Recording.of(utterance, rate, self.window_s, limits)
+
+    def _windows(self, recording: Recording) -> Iterator[Clip]:
+        for part, samples in recording.windows():
+            reason = audio.degenerate(samples)
+            if reason is None:
+                clip = Clip(part.id, samples, recording.sample_rate, part.label, part.speaker)
+                _check_length(clip, self.victim, part)
+                yield clip
+            else:
+                problem = UnusableClip(reason, where=part.where, remedy="It stays as it is")
+                self.quarantine(part, problem)
+
+
+def _check_length(clip: Clip, victim: Victim, utterance: Utterance) -> None:
+    if len(clip.samples) < victim.minimum_samples:
+        raise UnusableClip(
+            f"{1000 * len(clip.samples) / victim.sample_rate:.1f} ms is shorter than the "
+            f"{1000 * victim.minimum_samples / victim.sample_rate:.1f} ms that "
+            f"{victim.name} needs",
+            where=utterance.path,
+            remedy="Drop it or give a longer clip",
+        )
 
 
 def load_clips(
@@ -55,14 +128,7 @@ def load_clips(
     for number, utterance in enumerate(corpus.utterances, start=1):
         try:
             clip = corpus.load(utterance, victim.sample_rate)
-            if len(clip.samples) < victim.minimum_samples:
-                raise UnusableClip(
-                    f"{1000 * len(clip.samples) / victim.sample_rate:.1f} ms is shorter than the "
-                    f"{1000 * victim.minimum_samples / victim.sample_rate:.1f} ms that "
-                    f"{victim.name} needs",
-                    where=utterance.path,
-                    remedy="Drop it or give a longer clip",
-                )
+            _check_length(clip, victim, utterance)
             clips.append(clip)
         except UnusableClip as problem:
             quarantine(utterance, problem)
@@ -77,17 +143,49 @@ def is_done(folder: Path, kind: str, inputs: Mapping[str, Any]) -> bool:
     """
     if not (folder / "card.json").exists():
         return False
-    made_from = storage.read_card(folder, kind).get("inputs", {})
+    _same(storage.read_card(folder, kind).get("inputs"), inputs, folder, "was made")
+    end(folder)
+    return True
+
+
+UNFINISHED = "unfinished.json"
+"""What an unfinished stage is made from, so that it never goes on with another's work."""
+
+
+def begin(folder: Path, inputs: Mapping[str, Any]) -> None:
+    """Note what a stage is made from until its card says so.
+
+    Raises ``InvalidInput`` where the folder holds unfinished work that was made from other inputs.
+    """
+    if (folder / UNFINISHED).exists():
+        _same(storage.read_json(folder / UNFINISHED), inputs, folder, "was begun")
+    else:
+        storage.write_json(folder / UNFINISHED, normal(inputs))
+
+
+def end(folder: Path) -> None:
+    """Remove what only an unfinished stage needs, once its card is written."""
+    storage.discard_checkpoints(folder / "checkpoint")
+    for name in ("journal.jsonl", UNFINISHED):
+        storage.remove(folder / name)
+
+
+def _same(before: object, inputs: Mapping[str, Any], folder: Path, how: str) -> None:
+    made_from = before if isinstance(before, dict) else {}
     wanted = normal(inputs)
     differing = [key for key in wanted if made_from.get(key) != wanted[key]]
     if differing:
         key = differing[0]
         raise InvalidInput(
-            f"was made with {key} = {made_from.get(key)!r}, now it is {wanted[key]!r}",
+            f"{how} with {key} = {_brief(made_from.get(key))}, now it is {_brief(wanted[key])}",
             where=folder,
             remedy="Choose another --out, or delete that folder",
         )
-    return True
+
+
+def _brief(value: object) -> str:
+    text = printable(repr(value))
+    return text if len(text) < 300 else f"{text[:300]}..."
 
 
 def normal(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from staanet import (
     config,
     metrics,
+    parallel,
     storage,
     training,
 )
@@ -31,7 +32,7 @@ from staanet.evaluation import machine, transfer_matrix
 from staanet.generator import build_generator, save_generator
 from staanet.objectives import Objective
 from staanet.pipeline import unlabelled
-from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
+from staanet.pipeline.folders import Quarantine, begin, end, is_done, load_clips, normal
 from staanet.victims import (
     build_victim,
     fingerprint,
@@ -61,6 +62,8 @@ def train_victim(
               **named(protocol)}  # fmt: skip
     if is_done(out, "victim", inputs):
         return load_victim(out).to(device)
+    if parallel.is_first():
+        begin(out, inputs)
     put_aside = quarantine if quarantine is not None else Quarantine()
     training.seeded(seed)
     victim = build_victim(
@@ -72,13 +75,15 @@ def train_victim(
     history = training.train_victim(
         victim.to(device), parts[0], parts[1], schedule, out, progress=progress
     )
+    if not parallel.is_first():
+        return victim
     quality = {f"{p}_{k}": v for p, clips in (("dev", parts[1]), ("test", parts[2]))
-               for k, v in _quality(victim, clips).items()}  # fmt: skip
+               for k, v in quality_of(victim, clips, progress).items()}  # fmt: skip
     victim.save_pretrained(
         out, inputs=normal(inputs), best_step=history.best_step, epochs=len(history.rows),
         machine=machine(), **quality,
     )  # fmt: skip
-    storage.discard_checkpoints(out / "checkpoint")
+    end(out)
     return victim
 
 
@@ -116,8 +121,14 @@ def _schedule(recipe: VictimRecipe | GeneratorRecipe, seed: int) -> training.Sch
     )  # fmt: skip
 
 
-def _quality(victim: Victim, clips: Sequence[Clip]) -> dict[str, float]:
-    answers = [victim.labels[i] for i in training.predict(victim, clips).argmax(axis=1)]
+def quality_of(
+    victim: Victim, clips: Sequence[Clip], progress: Progress = silent
+) -> dict[str, float]:
+    """Recall and accuracy of a victim on labelled clips."""
+    answers = []
+    for number, clip in enumerate(clips, start=1):
+        answers.append(victim.labels[int(training.predict(victim, [clip])[0].argmax())])
+        progress(f"judge {victim.name}", number, len(clips), "")
     truth = [clip.label or "" for clip in clips]
     same = [a == b for a, b in zip(truth, answers, strict=True)]
     return {"uar": metrics.uar(truth, answers), "accuracy": float(np.mean(same))}
@@ -148,6 +159,8 @@ def train_generator(
               "source": source_sha256, "recipe": settings, **named(protocol)}  # fmt: skip
     if is_done(out, "generator", inputs):
         return
+    if parallel.is_first():
+        begin(out, inputs)
     extra.save(out)
     training.seeded(seed)
     density = recipe.max_density if recipe.objective == "constrained" else None
@@ -166,6 +179,8 @@ def train_generator(
         generator, source, [*clips[0], *extra.clips], clips[1], schedule, out, budget=budget,
         objective=_objective(recipe), targeted=recipe.goal == "targeted", progress=progress,
     )  # fmt: skip
+    if not parallel.is_first():
+        return
     last = history.rows[-1]
     save_generator(
         generator, out, inputs=normal(inputs), network=recipe.network, source=source.name,
@@ -175,7 +190,7 @@ def train_generator(
         dev_fooling_rate=history.best_score, parameters=sum(w.numel() for w in generator.parameters()),
         flags=[*training.collapse_flags(last), *extra.flags], machine=machine(), **extra.card,
     )  # fmt: skip
-    storage.discard_checkpoints(out / "checkpoint")
+    end(out)
 
 
 def _told(recipe: GeneratorRecipe) -> dict[str, object]:

@@ -23,12 +23,15 @@ from staanet.attacks import ATTACKS
 from staanet.channels import parse_channel
 from staanet.config import (
     AttackRecipe,
+    DefenceRecipe,
     Recipe,
     SyntheticRecipe,
 )
 from staanet.core import Budget, Clip, Corpus, Progress, silent
+from staanet.defences import parse_defence
 from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation import machine, spread
+from staanet.generator import GENERATORS
 from staanet.pipeline.crafting import (
     SweepPlan,
     attack,
@@ -38,6 +41,7 @@ from staanet.pipeline.crafting import (
     sweep,
     with_settings,
 )  # fmt: skip
+from staanet.pipeline.defences import defend
 from staanet.pipeline.folders import Quarantine, load_clips
 from staanet.pipeline.models import (
     named,
@@ -48,7 +52,7 @@ from staanet.pipeline.models import (
     vector_recipe,
 )
 from staanet.results import TransferMatrix
-from staanet.victims import Ensemble, fingerprint, members_of
+from staanet.victims import VICTIMS, Ensemble, fingerprint, members_of
 
 T = TypeVar("T")
 
@@ -62,20 +66,12 @@ def run(
     Raises ``InvalidInput`` where ``out`` holds another recipe's run, ``FolderLocked`` where another
     process works in it.
     """
-    for key in recipe.attacks:
-        _check_attack(key, recipe.attacks)
-    asked = recipe.protocol is not None or recipe.classes != "label"
-    if asked and recipe.corpus != "synthetic:":  # wrong: nothing is written
-        corpora.load_corpus(recipe.corpus, classes=recipe.classes).split(
-            recipe.seed, recipe.protocol
-        )
-    for name in recipe.channels:  # a mistake is told now, not after hours
-        parse_channel(name)
-    out.mkdir(parents=True, exist_ok=True)
-    recipe = replace(recipe, victims={n: settled(n, one) for n, one in recipe.victims.items()})
+    require_sound(recipe)
+    storage.make_folder(out)
+    recipe = with_rates(recipe)
     with storage.FolderLock(out):
         _claim(recipe, out)
-        journal = _Timed(storage.Journal(out / "journal.jsonl"))
+        journal = Timed(storage.Journal(out / "journal.jsonl"))
         quarantine = Quarantine(strict)
         corpus = journal("corpus", lambda: _corpus(recipe, out, progress))
         victims = {
@@ -89,28 +85,39 @@ def run(
             )
             for name, one in recipe.victims.items()
         }  # fmt: skip
+        for name, (inner, defence) in defended(recipe).items():
+            victims[name] = journal(
+                f"defend {name}",
+                partial(
+                    defend,
+                    victims[inner], out / "victims" / inner, defence.chain, out / "victims" / name,
+                    name=name, corpus=corpus, seed=recipe.seed, protocol=recipe.protocol,
+                    device=device, quarantine=quarantine, progress=progress,
+                ),
+            )  # fmt: skip
         sets: list[Path] = []
         sha256 = {n: fingerprint(one, out / "victims" / n) for n, one in victims.items()}
-        for source in recipe.generator.sources:
+        for source, keys in sources_of(recipe).items():
             members = source.split(",")
             specs = [out / "victims" / member for member in members]
             attacked = (
                 victims[source] if len(members) == 1 else Ensemble([victims[m] for m in members])
             )
             folder = out / "generators" / source
-            journal(
-                f"train-generator {source}",
-                partial(
-                    train_generator,
-                    corpus, attacked, specs, folder,
-                    recipe=recipe.generator, seed=recipe.seed, protocol=recipe.protocol,
-                    device=device, quarantine=quarantine, progress=progress,
-                ),
-            )  # fmt: skip
+            if source in recipe.generator.sources or any(is_staa(recipe, key) for key in keys):
+                journal(
+                    f"train-generator {source}",
+                    partial(
+                        train_generator,
+                        corpus, attacked, specs, folder,
+                        recipe=recipe.generator, seed=recipe.seed, protocol=recipe.protocol,
+                        device=device, quarantine=quarantine, progress=progress,
+                    ),
+                )  # fmt: skip
             held_out = corpus.split(recipe.seed, recipe.protocol)[2]
             test = load_clips(held_out, attacked, quarantine, progress)
             test = _of_length(test, recipe.clip_seconds)
-            for key in _in_order(recipe.attacks):
+            for key in keys:
                 one = recipe.attacks[key]
                 vector = out / "vectors" / f"{key}__{source}"
                 if (one.attack or key) == "uap" and len(members) > 1:
@@ -131,7 +138,7 @@ def run(
                     key, one, attacked, generator=folder, vector=vector, matched=matched,
                     seed=recipe.seed, device=device,
                 )  # fmt: skip
-                limit = _clip_limit(key, recipe.attacks)
+                limit = clip_limit(key, recipe.attacks)
                 clips = test if limit is None else spread(test, limit)
                 if len(clips) < len(test):
                     plan = replace(plan, of=len(test))
@@ -140,7 +147,9 @@ def run(
                     partial(attack, plan, clips, target, quarantine=quarantine, progress=progress),
                 )
                 sets.append(target)
-            if recipe.sweep is not None and source in (recipe.sweep.sources or [source]):
+            if recipe.sweep is not None and source in (
+                recipe.sweep.sources or recipe.generator.sources
+            ):
                 others = [one for name, one in victims.items() if name not in members]
                 swept = SweepPlan(
                     recipe=recipe.sweep, attacks=recipe.attacks, source=attacked,
@@ -179,6 +188,63 @@ def run(
         return matrix, quarantine
 
 
+def require_sound(recipe: Recipe) -> None:
+    """``InvalidInput`` for a mistake that would else be told after hours.
+
+    A corpus that would have to be rendered or fetched is not looked at.
+    """
+    for key in in_order(recipe.attacks):
+        _check_attack(key, recipe.attacks)
+    for name, victim in recipe.victims.items():
+        if (victim.network or name) not in VICTIMS:
+            raise unknown_name(f"network of [victims.{name}]", victim.network or name, VICTIMS)
+    if recipe.generator.network not in GENERATORS:
+        raise unknown_name("network of [generator]", recipe.generator.network, GENERATORS)
+    if recipe.corpus.partition(":")[0] not in ("synthetic", "audb"):
+        corpora.load_corpus(recipe.corpus, classes=recipe.classes).split(
+            recipe.seed, recipe.protocol
+        )
+    for name in recipe.channels:
+        parse_channel(name)
+    for defence in recipe.defences.values():
+        for text in defence.chain:
+            parse_defence(text)
+
+
+def with_rates(recipe: Recipe) -> Recipe:
+    """With the learning rates that it leaves to the networks."""
+    return replace(recipe, victims={n: settled(n, one) for n, one in recipe.victims.items()})
+
+
+def defended(recipe: Recipe) -> dict[str, tuple[str, DefenceRecipe]]:
+    """The defended victims of a recipe by name: the victim inside, and what stands before it."""
+    return {
+        f"{victim}+{key}": (victim, one)
+        for key, one in recipe.defences.items()
+        for victim in one.victims or [s for s in recipe.generator.sources if "," not in s]
+    }
+
+
+def sources_of(recipe: Recipe) -> dict[str, list[str]]:
+    """Which victims are attacked with what: the generator's sources with all, a defended one with what
+    its recipe says of attackers who know it, and what those attacks match."""
+    everything = in_order(recipe.attacks)
+    found = dict.fromkeys(recipe.generator.sources, everything)
+    for name, (_, one) in defended(recipe).items():
+        wanted = set(everything if one.adaptive is None else one.adaptive)
+        for key in reversed(everything):  # what is matched stands before what matches it
+            if key in wanted and recipe.attacks[key].match:
+                wanted.add(recipe.attacks[key].match)
+        if wanted:
+            found[name] = [key for key in everything if key in wanted]
+    return found
+
+
+def is_staa(recipe: Recipe, key: str) -> bool:
+    """Whether an attack of the recipe is STAA-Net, which needs a generator."""
+    return (recipe.attacks[key].attack or key) == "staa"
+
+
 def _check_attack(key: str, attacks: Mapping[str, AttackRecipe]) -> None:
     """Before hours of training: an attack that does not exist, or a setting that it does not have."""
     name = attacks[key].attack or key
@@ -202,10 +268,10 @@ def _of_length(clips: list[Clip], seconds: float | None) -> list[Clip]:
     ]
 
 
-def _clip_limit(key: str, attacks: Mapping[str, AttackRecipe]) -> int | None:
+def clip_limit(key: str, attacks: Mapping[str, AttackRecipe]) -> int | None:
     """How many clips an attack is given: its own limit, or that of the attack it matches if less."""
     own, match = attacks[key].clips, attacks[key].match
-    limits = [own, _clip_limit(match, attacks) if match else None]
+    limits = [own, clip_limit(match, attacks) if match else None]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -214,7 +280,12 @@ AFTER_THE_ATTACK = {"channels", "perceptual", "selfcheck"}
 
 
 def _claim(recipe: Recipe, out: Path) -> None:
-    text = config.to_toml(recipe)
+    require_same_recipe(recipe, out)
+    storage.write_text(out / "recipe.toml", config.to_toml(recipe))
+
+
+def require_same_recipe(recipe: Recipe, out: Path) -> None:
+    """``InvalidInput`` where ``out`` holds a run of another recipe."""
     path = out / "recipe.toml"
     if path.exists():
         before = config.to_tree(config.load_recipe(str(path)))
@@ -226,7 +297,6 @@ def _claim(recipe: Recipe, out: Path) -> None:
                 where=out,
                 remedy="Choose another --out, or delete that folder",
             )
-    storage.write_text(path, text)
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str = "") -> Iterable[str]:
@@ -239,7 +309,7 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str = "") -> 
 
 
 @dataclass(frozen=True)
-class _Timed:
+class Timed:
     """Runs a stage and notes in the run's journal how long it worked."""
 
     journal: storage.Journal
@@ -260,6 +330,11 @@ class _Timed:
         return longest
 
 
+def recorded_seconds(out: Path) -> dict[str, float]:
+    """How long each stage took, by the journal of the run in ``out``."""
+    return Timed(storage.Journal(out / "journal.jsonl")).seconds()
+
+
 def _corpus(recipe: Recipe, out: Path, progress: Progress) -> Corpus:
     if recipe.corpus == "synthetic:":
         size: SyntheticRecipe = recipe.synthetic
@@ -271,7 +346,7 @@ def _corpus(recipe: Recipe, out: Path, progress: Progress) -> Corpus:
     return corpora.load_corpus(recipe.corpus, classes=recipe.classes)
 
 
-def _in_order(attacks: Mapping[str, AttackRecipe]) -> list[str]:
+def in_order(attacks: Mapping[str, AttackRecipe]) -> list[str]:
     """Attacks that others are matched to come first; otherwise the recipe's order."""
     order: list[str] = []
 

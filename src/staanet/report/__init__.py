@@ -1,13 +1,15 @@
 """From results on disk to one HTML page with sound; never touches a model or an attack.
 
 ``build`` reads a run folder, holds every figure against the audio files, and writes
-``report/index.html`` (self-contained), ``report/figures/``, ``report/matrix.md`` and ``matrix.tex``.
+``report/index.html`` (self-contained), ``report/figures/`` (PNG, SVG and
+PDF), ``matrix.md``, ``matrix.tex`` and, with all tables, ``tables.md`` and ``tables.tex``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from staanet import results, storage
 from staanet.core import Progress, silent
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     from staanet.report.page import ClipView
     from staanet.report.story import Headline
 
-__all__ = ["build", "draw_clips", "draw_sweep"]
+__all__ = [
+    "audit_pages", "audit_words", "build", "draw_certificate", "draw_clips", "draw_roc", "draw_sweep",
+]  # fmt: skip
 
 
 def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
@@ -45,19 +49,25 @@ def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
     charts = (drawn.forest, drawn.heat, drawn.victims, drawn.generators)
     for picture in (*charts, *drawn.sweeps):
         if picture:
-            files |= {f"{picture.name}.png": picture.png, f"{picture.name}.svg": picture.svg}
+            kinds = {"png": picture.png, "svg": picture.svg, "pdf": picture.pdf}
+            files |= {f"{picture.name}.{kind}": data for kind, data in kinds.items()}
     out = Path(run) / "report"
     for old in set((out / "figures").glob("clip-*.png")) - {
         out / "figures" / name for name in files
     }:
-        old.unlink()  # a clip of an earlier report, which this one does not show
+        storage.remove(old)  # a clip of an earlier report, which this one does not show
     for name, data in files.items():
         storage.write_bytes(out / "figures" / name, data)
     matrix = [tables.to_markdown(t) for t in (tables.matrix(found), tables.effects(found))]
-    more = [t for t in (tables.channels(found), tables.sounds(found)) if t.rows]
+    more = [
+        t for t in (tables.defences(found), tables.channels(found), tables.sounds(found)) if t.rows
+    ]
     matrix += [tables.to_markdown(t) for t in more]
     storage.write_text(out / "matrix.md", "\n".join(matrix))
     storage.write_text(out / "matrix.tex", found.latex)
+    every = tables.every(found, [lead.cell for lead in leads])
+    storage.write_text(out / "tables.md", "\n".join(tables.to_markdown(t) for t in every))
+    storage.write_text(out / "tables.tex", "\n".join(tables.to_latex(t) for t in every))
     storage.write_text(out / "index.html", html)
     return out / "index.html"
 
@@ -81,6 +91,35 @@ def draw_sweep(folder: Path, source: str) -> None:
     from staanet.report import sweeps
 
     sweeps.write(folder, sweeps.tables_of(folder, source))
+
+
+def audit_pages(out: Path, told: Mapping[str, Any]) -> None:
+    """Write ``audit.md`` and ``audit.html`` of what an audit found into ``out``."""
+    from staanet.report import audit
+
+    storage.write_text(out / "audit.md", audit.markdown(told))
+    storage.write_text(out / "audit.html", audit.page(told))
+
+
+def audit_words(told: Mapping[str, Any]) -> list[str]:
+    """The verdict of an audit in plain sentences."""
+    from staanet.report import audit
+
+    return audit.verdict(told)
+
+
+def draw_certificate(path: Path, told: Mapping[str, Any]) -> None:
+    """Write the curve of certified accuracy against radius as PNG."""
+    from staanet.report import guards
+
+    storage.write_bytes(path, guards.certificate(told))
+
+
+def draw_roc(path: Path, told: Mapping[str, Any]) -> None:
+    """Write the ROC curves of a detector, one per attack, as PNG."""
+    from staanet.report import guards
+
+    storage.write_bytes(path, guards.roc(told))
 
 
 def _views(run: Run, lead: Headline, number: int, progress: Progress) -> list[ClipView]:

@@ -65,6 +65,8 @@ class Cell:
     """Mean number of the source's answers that one clip took."""
     channel: str = NO_CHANNEL
     """What both clips passed through on their way to the target."""
+    defence: str = ""
+    """What the attack knew of the target's defence: ``static`` (nothing) or ``adaptive``."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -161,6 +163,14 @@ class SelfCheck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Guarded:
+    """A target with a defence: the victim inside it, and what stands before that."""
+
+    inner: str
+    chain: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """All that the page shows."""
 
@@ -184,6 +194,8 @@ class Run:
     channel_rows: Sequence[Row] = ()
     sounds: Mapping[tuple[str, str], Mapping[str, Sound]] = field(default_factory=dict)
     selfcheck: SelfCheck | None = None
+    defended: Mapping[str, Guarded] = field(default_factory=dict)
+    """Targets with a defence, by name."""
 
     @property
     def name(self) -> str:
@@ -230,6 +242,14 @@ def read(folder: Path) -> Run:
             for one in summary.get("sets", ())
         }
         labels = {name: [str(x) for x in t["labels"]] for name, t in summary["targets"].items()}
+        defended = {
+            str(name): Guarded(
+                inner=str(told["defended"]["inner"]),
+                chain=[str(x) for x in told["defended"]["chain"]],
+            )
+            for name, told in summary["targets"].items()
+            if "defended" in told
+        }
         if not cells:
             raise ValueError("it has no cells")
         for cell in told:
@@ -258,6 +278,7 @@ def read(folder: Path) -> Run:
         channel_rows=[row for row in rows if row.channel != NO_CHANNEL],
         sounds=sounds,
         selfcheck=_selfcheck(folder),
+        defended=defended,
     )
 
 
@@ -290,7 +311,10 @@ def speakers_of_parts(card: Mapping[str, Any]) -> dict[str, list[str]]:
     >>> speakers_of_parts({"corpus": {"split": {"dev": {"clips": 2, "speakers": ["03"]}}}})
     {'dev': ['03']}
     """
-    parts = (card.get("corpus") or {}).get("split") or {}
+    corpus = card.get("corpus")
+    parts = corpus.get("split") if isinstance(corpus, dict) else None
+    if not isinstance(parts, dict):
+        return {}
     return {str(part): [str(s) for s in about.get("speakers", ())] for part, about in parts.items()}
 
 
@@ -333,6 +357,7 @@ def _cell(raw: Mapping[str, Any]) -> Cell:
         seconds=_number(raw.get("seconds_median")),
         queries=_number(raw.get("queries_mean")),
         channel=str(raw.get("channel", NO_CHANNEL)),
+        defence=str(raw.get("defence", "")),
     )
 
 

@@ -44,7 +44,7 @@ NARROW = 3.4  # inches of 96 CSS pixels: what a phone of 360 pixels shows withou
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """One chart: the SVG for a page, the one for a phone, a PNG, and what it shows in words."""
+    """One chart: the SVG for a page, the one for a phone, files for papers, what it shows in words."""
 
     name: str
     alt: str
@@ -52,6 +52,7 @@ class Picture:
     narrow: str
     svg: bytes
     png: bytes
+    pdf: bytes
 
 
 def drawn(name: str, alt: str, width: float, draw: Callable[[float], Figure]) -> Picture:
@@ -67,6 +68,7 @@ def drawn(name: str, alt: str, width: float, draw: Callable[[float], Figure]) ->
             narrow=inline(to_svg(draw(NARROW)), f"{name}-n"),
             svg=svg,
             png=to_png(figure),
+            pdf=to_pdf(figure),
         )
 
 
@@ -82,6 +84,15 @@ def to_png(figure: Figure, dpi: int = 150) -> bytes:
     """On white."""
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
+    return out.getvalue()
+
+
+def to_pdf(figure: Figure) -> bytes:
+    """Vectors whose letters stay letters; without date and without any mark of its maker."""
+    out = io.BytesIO()
+    nothing = {"CreationDate": None, "Creator": None, "Producer": None}
+    with matplotlib.rc_context({"pdf.fonttype": 42}):
+        figure.savefig(out, format="pdf", metadata=nothing)
     return out.getvalue()
 
 

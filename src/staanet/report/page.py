@@ -7,9 +7,11 @@ never obeyed. Only SVG that this package drew and its own style sheet are truste
 from __future__ import annotations
 
 import base64
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -78,6 +80,8 @@ def render(
         "count": words.count,
         "svg": Markup,
     }
+    script = files(__package__).joinpath("templates/amplify.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     facts = {
         "run": run,
         "leads": [_lead(run, lead) for lead in leads],
@@ -85,7 +89,9 @@ def render(
         "matrix": tables.matrix(run),
         "effects": tables.effects(run),
         "channels": tables.channels(run),
+        "defences": tables.defences(run),
         "sounds": tables.sounds(run),
+        "harder": [line for lead in leads if (line := story.harder(run, lead))],
         "groups": [
             tables.by_group(run, lead.cell, g) for lead in leads for g in ("label", "speaker")
         ],
@@ -95,6 +101,8 @@ def render(
         "victims": tables.victims(run),
         "how": _how(run),
         "unverified": unverified,
+        "script": Markup(script),
+        "script_hash": Markup(f"sha256-{digest}"),
     }
     return environment.get_template("page.html.j2").render(facts)
 
@@ -150,6 +158,7 @@ def _clip(run: Run, clip: ClipView, number: int) -> dict[str, Any]:
         "distances": clip.distances,
         "image": data_uri("image/png", clip.png),
         "alt": alt,
+        "gain_db": amplify(clip.adversarial.astype(np.int32) - clip.clean)[0],
         "sounds": list(_sounds(clip)),
         "answers": [
             _answers(run, clip, row.target) for row in shown.rows if row.target in clip.answers

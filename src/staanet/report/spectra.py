@@ -85,6 +85,39 @@ def typical(clean: Samples, delta: NDArray[np.int64], sample_rate: int) -> tuple
     return start, start + length
 
 
+def densest(delta: NDArray[np.int64], sample_rate: int) -> tuple[int, int]:
+    """Start and end of the ``ZOOM_S`` of a clip ``[T]`` in which most samples changed.
+
+    >>> densest(np.array([0] * 300 + [1] * 40 + [0] * 300), 16_000)
+    (180, 340)
+    """
+    length = max(1, min(len(delta), round(ZOOM_S * sample_rate)))
+    total = np.concatenate([[0], np.cumsum(delta != 0)])
+    start = int(np.argmax(total[length:] - total[:-length]))
+    return start, start + length
+
+
+def portrait(clean: Samples, adversarial: Samples, sample_rate: int) -> bytes:
+    """A 16-bit clip ``[T]`` with its changed samples marked, above its densest ``ZOOM_S``; PNG."""
+    delta = adversarial.astype(np.int64) - clean
+    x, x_adv, change = audio.to_float(clean), audio.to_float(adversarial), delta / audio.FULL_SCALE
+    span = densest(delta, sample_rate)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.4, 4.6))
+        whole = figure.add_axes((0.07, 0.56, 0.835, 0.37))
+        time = np.arange(len(clean)) / sample_rate
+        whole.plot(time, x_adv, color=FAINT, linewidth=0.5)
+        changed = np.flatnonzero(delta)
+        whole.plot(changed / sample_rate, x_adv[changed], ",", color=VERMILION)
+        whole.axvspan(*(place / sample_rate for place in span), color=BLUE, alpha=0.35, linewidth=0)
+        loud = 1.08 * max(float(np.abs(x).max()), float(np.abs(x_adv).max()), 1e-4)
+        whole.set(xlim=(0, len(clean) / sample_rate), ylim=(-loud, loud), xlabel="time, s")
+        whole.set_title(f"{len(changed):,} of {len(clean):,} samples changed; blue: enlarged below")
+        whole.set_ylabel("full scale = 1")
+        _zoom(figure, x, x_adv, change, span, sample_rate, reach=(0.13, 0.38))
+        return to_png(figure, dpi=130)
+
+
 def triptych(clean: Samples, adversarial: Samples, sample_rate: int) -> bytes:
     """The figure of one pair of 16-bit clips ``[T]`` as PNG on white, with at most 256 colours."""
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
@@ -146,13 +179,18 @@ def _mel_axis(axes: Axes, sample_rate: int, labelled: bool) -> None:
 
 def _zoom(
     figure: Figure, x: NDArray[np.floating], x_adv: NDArray[np.floating], change: NDArray[np.floating],
-    span: tuple[int, int], sample_rate: int,
+    span: tuple[int, int], sample_rate: int, reach: tuple[float, float] = (0.085, 0.285),
 ) -> None:  # fmt: skip
-    """The samples of ``span`` one by one: the waveform under both its values, then the changes."""
+    """The samples of ``span`` one by one: the waveform under both its values, then the changes.
+
+    ``reach`` is where the figure's height ends below and above, as a share of it.
+    """
     inside = slice(*span)
     milliseconds = 1000 * np.arange(span[1] - span[0]) / sample_rate
     moved = np.flatnonzero(change[inside])
-    grid = figure.add_gridspec(1, 3, left=0.07, right=0.905, top=0.285, bottom=0.085, wspace=0.2)
+    grid = figure.add_gridspec(
+        1, 3, left=0.07, right=0.905, top=reach[1], bottom=reach[0], wspace=0.2
+    )
     wave, alone = figure.add_subplot(grid[0, :2]), figure.add_subplot(grid[0, 2])
     wave.plot(
         milliseconds, x[inside], "o-", color=BLUE, markersize=2, linewidth=0.8, label="original"

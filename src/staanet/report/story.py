@@ -182,6 +182,30 @@ def weak_victims(run: Run) -> list[str]:
     return list(found.values())
 
 
+def harder(run: Run, lead: Headline) -> str:
+    """Which class and which speaker the headline's attack hit most and least, in one sentence."""
+    cell = lead.cell
+    rows = [r for r in run.rows if (r.attack, r.source) == cell.key and r.target == cell.target]
+    parts = []
+    for group, what in (("label", "class"), ("speaker", "speaker")):
+        clips: dict[str, list[bool]] = defaultdict(list)
+        for row in rows:
+            clips[getattr(row, group)].append(row.fooled)
+        rates = {name: sum(fooled) / len(fooled) for name, fooled in clips.items()}
+        most, least = (f(rates, key=lambda n: (rates[n], n), default="") for f in (max, min))
+        if len(rates) > 1 and rates[most] > rates[least]:
+            parts.append(
+                f"the {what} {most or '(none)'} ({words.percent(rates[most])} of "
+                f"{len(clips[most])}) and least the {what} {least or '(none)'} "
+                f"({words.percent(rates[least])} of {len(clips[least])})"
+            )
+    if not parts:
+        return ""
+    return (
+        f"{cell.title} changed the answers of {cell.target} most often for {'; for '.join(parts)}."
+    )
+
+
 # ---------------------------------------------------------------- clips to look at
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ from staanet.report.figures import (
     Picture,
     drawn,
     short,
+    to_pdf,
     to_png,
     to_svg,
 )
@@ -120,17 +120,9 @@ def write(folder: Path, swept: Swept) -> None:
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Glyph.*")  # a script that the font lacks
         made = figure(swept, 9.6)
-        files = {"png": to_png(made), "svg": to_svg(made), "pdf": _to_pdf(made)}
+        files = {"png": to_png(made), "svg": to_svg(made), "pdf": to_pdf(made)}
     for kind, data in files.items():
         storage.write_bytes(folder / f"sweep.{kind}", data)
-
-
-def _to_pdf(made: Figure) -> bytes:
-    out = io.BytesIO()
-    nothing = {"CreationDate": None, "Creator": None, "Producer": None}
-    with matplotlib.rc_context({"pdf.fonttype": 42}):  # letters stay letters
-        made.savefig(out, format="pdf", metadata=nothing)
-    return out.getvalue()
 
 
 def figure(swept: Swept, width: float) -> Figure:

@@ -14,6 +14,7 @@ from staanet.errors import printable
 from staanet.report import words
 from staanet.report.facts import Cell, Crafted, Distances, Row, Run, Sound, speakers_of_parts
 from staanet.report.words import NONE, number, percent
+from staanet.tables import tex
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,43 @@ def to_markdown(table: Table) -> str:
         for line in lines
     )
     return f"**{_plain(table.caption)}**\n\n{body}\n"
+
+
+def to_latex(table: Table) -> str:
+    r"""A table for the packages booktabs and graphicx, nothing in it taken for a command.
+
+    >>> print(to_latex(Table(key="t", caption="50 %", head=["a"], rows=[[Entry("x_y", "z")]])))
+    \begin{table}
+    \caption{50 \%}
+    \label{tab:t}
+    \resizebox{\linewidth}{!}{%
+    \begin{tabular}{l}
+    \toprule
+    a \\
+    \midrule
+    x\_y (z) \\
+    \bottomrule
+    \end{tabular}}
+    \end{table}
+    <BLANKLINE>
+    """
+    columns = "l" * table.names + "r" * (len(table.head) - table.names)
+    rows = [" & ".join(tex(_in_one_line(entry)) for entry in row) for row in table.rows]
+    lines = [
+        r"\begin{table}", rf"\caption{{{tex(table.caption)}}}",
+        rf"\label{{tab:{re.sub('[^A-Za-z0-9-]', '-', table.key)}}}",
+        r"\resizebox{\linewidth}{!}{%", rf"\begin{{tabular}}{{{columns}}}", r"\toprule",
+        " & ".join(tex(head) for head in table.head) + r" \\", r"\midrule",
+        *(rf"{row} \\" for row in rows), r"\bottomrule", r"\end{tabular}}", r"\end{table}",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def every(run: Run, leads: Sequence[Cell]) -> list[Table]:
+    """All tables of results that have rows, in the order of the page."""
+    groups = [by_group(run, lead, group) for lead in leads for group in ("label", "speaker")]
+    found = [victims(run), matrix(run), effects(run), defences(run), channels(run), sounds(run)]
+    return [table for table in (*found, *groups) if table.rows]
 
 
 def _in_one_line(entry: Entry) -> str:
@@ -160,6 +198,62 @@ def _of_fooled(mean: Distances, cell: Cell) -> list[Entry]:
         Entry(number(mean.snr_db, 1, "dB")),
         Entry(number(mean.peak_ratio_db, 1, "dB")),
     ]
+
+
+# ---------------------------------------------------------------- defences
+
+
+def defences(run: Run) -> Table:
+    """What each defence is worth: undefended, against who does not know it, and who does."""
+    rows = []
+    for name, guarded in run.defended.items():
+        own = [cell for cell in run.cells if cell.target == name]
+        adaptive = any(c.defence == "adaptive" and not c.control for c in own)
+        clean = _clean(run, name, guarded.inner)
+        for attack in dict.fromkeys(cell.attack for cell in own):
+            some = next(cell for cell in own if cell.attack == attack)
+            rows.append([
+                Entry(name, mark="" if adaptive else "non-adaptive"),
+                Entry(" + ".join(guarded.chain)),
+                Entry(some.title, mark="control" if some.control else ""),
+                clean,
+                _against(run.cell(attack, guarded.inner, guarded.inner)),
+                _against(_static(own, attack, guarded.inner)),
+                _against(run.cell(attack, name, name)),
+            ])  # fmt: skip
+    return Table(
+        key="defences",
+        caption="Fooling rate of each defended classifier: without the defence, by an attack that does not "
+        "know it (static), and by one that goes through it (adaptive). Only the last column is robustness",
+        head=[
+            "classifier", "defence", "attack", "clean UAR", "undefended", "static", "adaptive",
+        ],
+        rows=rows,
+        names=3,
+    )  # fmt: skip
+
+
+def _static(cells: Sequence[Cell], attack: str, inner: str) -> Cell | None:
+    """Crafted on the victim inside, or else on any other."""
+    found = [c for c in cells if c.attack == attack and c.defence == "static"]
+    return min(found, key=lambda cell: cell.source != inner, default=None)
+
+
+def _against(cell: Cell | None) -> Entry:
+    if cell is None:
+        return Entry(NONE)
+    about = f"{words.interval(cell.fooling_rate)}, N {cell.fooling_rate.count:,}"
+    return Entry(words.rate(cell.fooling_rate, cell.count), about)
+
+
+def _clean(run: Run, name: str, inner: str) -> Entry:
+    """Recall on clean clips before and with the defence, on the set of most clips."""
+    told = [
+        max((c for c in run.cells if c.target == one), key=lambda c: c.count, default=None)
+        for one in (inner, name)
+    ]
+    before, after = (NONE if cell is None else percent(cell.uar_before.value) for cell in told)
+    return Entry(after, f"undefended: {before}")
 
 
 # ---------------------------------------------------------------- after a channel, and to the ear

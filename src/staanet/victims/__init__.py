@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from staanet import shipped, storage
 from staanet.core import Victim
+from staanet.defences import Defended, parse_defence
+from staanet.defences.detectors import build_detector
+from staanet.defences.guarded import read_guarded
 from staanet.errors import InvalidInput, unknown_name
 from staanet.victims.emo18 import Emo18
 from staanet.victims.ensemble import Ensemble, joint_sha256, members_of
-from staanet.victims.external import CallableVictim, External, OnnxVictim, hugging_face
+from staanet.victims.external import (
+    ONNX_FILE,
+    CallableVictim,
+    External,
+    OnnxVictim,
+    hugging_face,
+)
 from staanet.victims.ssl import Hubert, SelfSupervised, Wav2Vec2, WavLM
 from staanet.victims.zhao19 import Zhao19
 
 __all__ = [
     "SCHEMES",
     "VICTIMS",
+    "WRAPPERS",
     "CallableVictim",
     "Emo18",
     "Ensemble",
@@ -40,6 +52,16 @@ VICTIMS: dict[str, type[Emo18 | Zhao19 | SelfSupervised]] = {
 }
 SCHEMES = {"hf": hugging_face, "onnx": OnnxVictim}
 """Models made elsewhere, by what stands before the colon of their name."""
+COPIES: dict[str, Callable[[Path], External]] = {
+    "hugging_face": lambda folder: hugging_face(str(folder)),
+    "onnx": lambda folder: OnnxVictim(folder / ONNX_FILE),
+}
+"""What reads the copy of a model that was made elsewhere, from the folder around it."""
+WRAPPERS: dict[str, Callable[[Path, Callable[[Path], Victim]], Victim]] = {
+    "defended": partial(Defended.from_pretrained, parse=parse_defence),
+    "guarded": partial(read_guarded, build=build_detector),
+}
+"""What reads a victim around a victim, given its folder and what reads the one inside."""
 
 
 def build_victim(
@@ -91,9 +113,26 @@ def load_victim(spec: Path | str) -> Victim:
         )
     card = storage.read_card(folder, "victim")
     architecture = str(card.get("architecture"))
+    if architecture in COPIES:
+        return _copied(folder, card)
+    if architecture in WRAPPERS:
+        return WRAPPERS[architecture](folder, load_victim)
     if architecture not in VICTIMS:
         raise unknown_name("victim", architecture, VICTIMS, where=folder / "card.json")
     return VICTIMS[architecture].from_pretrained(folder)
+
+
+def _copied(folder: Path, card: Mapping[str, Any]) -> Victim:
+    """A model made elsewhere, from its copy inside a folder."""
+    victim = COPIES[str(card["architecture"])](folder)
+    if victim.fingerprint() != card.get("sha256"):
+        raise InvalidInput(
+            "the model was changed since it was copied: its sha256 differs from card.json",
+            where=folder,
+            remedy="Copy the folder again, or defend the original again",
+        )
+    victim.name = str(card.get("name"))
+    return victim
 
 
 def place_of(spec: Path | str) -> Path | str:

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,12 +20,15 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from staanet import storage
 from staanet.core import Victim, standardise
 from staanet.errors import InvalidInput, printable
 from staanet.victims import hub
 from staanet.victims.padding import by_length, receptive_field, require_samples
 
 Floats = NDArray[np.float32]
+ONNX_FILE = "model.onnx"
+"""What a copy of an ONNX model is called inside a victim folder."""
 WAVEFORM_EXTRACTOR = "Wav2Vec2FeatureExtractor"
 ANALYSIS_WINDOW = 400
 """Samples of the 25 ms window of every spectrogram front end in use at 16 kHz."""
@@ -43,12 +46,32 @@ class External(Victim):
             digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def save_pretrained(self, folder: Path | str, **card: Any) -> NoReturn:
-        raise InvalidInput(
-            f"{self.name} was made elsewhere and is not saved as a victim folder",
-            where=folder,
-            remedy="Keep the original, and name it again as you did",
-        )
+    def files(self) -> dict[str, bytes]:
+        """All that it is read from again, by file name; nothing where it cannot be copied."""
+        return {}
+
+    def save_pretrained(self, folder: Path | str, **card: Any) -> None:
+        """Write a copy of the model and ``card.json``, as the inside of a defended victim.
+
+        Raises ``InvalidInput`` where it is no file, such as a Python function.
+        """
+        files = self.files()
+        if not files:
+            raise InvalidInput(
+                f"{self.name} was made elsewhere and is not saved as a victim folder",
+                where=folder,
+                remedy="Keep the original, and name it again as you did",
+            )
+        for name, data in files.items():
+            storage.write_bytes(Path(folder) / name, data)
+        storage.write_card(
+            folder,
+            {
+                "kind": "victim", "architecture": self.architecture, "name": self.name,
+                "labels": list(self.labels), "sample_rate": self.sample_rate, **card,
+                "sha256": self.fingerprint(),
+            },
+        )  # fmt: skip
 
 
 class BlackBox(External):
@@ -151,6 +174,8 @@ class OnnxVictim(BlackBox):
     Raises ``InvalidInput`` where either is missing or damaged, or they do not fit each other.
     """
 
+    architecture = "onnx"
+
     def __init__(self, file: Path | str) -> None:
         path = Path(file)
         card = read_onnx_card(path)
@@ -173,6 +198,16 @@ class OnnxVictim(BlackBox):
                 remedy="Export it for waveforms, [batch, time] or [batch, 1, time]",
             )  # fmt: skip
         self.eval()
+
+    def files(self) -> dict[str, bytes]:
+        card = self.path.with_name(f"{self.path.name}.toml")
+        return {ONNX_FILE: self.path.read_bytes(), f"{ONNX_FILE}.toml": card.read_bytes()}
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for name, data in sorted(self.files().items()):
+            digest.update(name.encode() + hashlib.sha256(data).digest())
+        return digest.hexdigest()
 
     def ask(self, waveforms: Floats) -> Any:
         if self.card.standardise:
@@ -206,10 +241,10 @@ class OnnxVictim(BlackBox):
 
 def read_onnx_card(path: Path) -> OnnxCard:
     """The card beside an ONNX file; ``InvalidInput`` says which key is missing or wrong."""
-    place = path.with_name(f"{path.name}.toml")
-    remedy = f'Write {place.name} with, say: sample_rate = 16000, labels = ["anger", "joy"]'
     if not path.is_file():
         raise InvalidInput("no such file", where=path, remedy="Give an ONNX file: onnx:FILE")
+    place = path.with_name(f"{path.name}.toml")
+    remedy = f'Write {place.name} with, say: sample_rate = 16000, labels = ["anger", "joy"]'
     if not place.is_file():
         raise InvalidInput("has no card beside it", where=path, remedy=remedy)
     try:
@@ -262,15 +297,21 @@ def onnx_session(model: str | bytes, *, where: object) -> Any:
 class HuggingFaceVictim(External):
     """An audio classifier of transformers that takes waveforms; gradients reach the input."""
 
+    architecture = "hugging_face"
+
     def __init__(self, source: str, network: Any, extractor: Any) -> None:
         super().__init__(
             name=_title(source), labels=_labels(network), sample_rate=extractor.sampling_rate
         )
-        self.network, self.normalised = network, bool(extractor.do_normalize)
+        self.network, self.extractor = network, extractor
+        self.normalised = bool(extractor.do_normalize)
         hub.let_gradients_through(network)
         config = network.config
         self.minimum_samples = receptive_field(list(config.conv_kernel), list(config.conv_stride))
         self.requires_grad_(False).eval()
+
+    def files(self) -> dict[str, bytes]:
+        return hub.files(self.network, self.extractor)
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         return by_length(self._answer, waveforms, lengths)
@@ -290,6 +331,8 @@ class HuggingFaceBlackBox(BlackBox):
     Such a model looks at a stretch of fixed length: it pads shorter clips and cuts longer ones.
     """
 
+    architecture = "hugging_face"
+
     def __init__(self, source: str, network: Any, extractor: Any) -> None:
         super().__init__(
             name=_title(source), labels=_labels(network), sample_rate=extractor.sampling_rate
@@ -297,6 +340,9 @@ class HuggingFaceBlackBox(BlackBox):
         self.network, self.extractor = network, extractor
         self.minimum_samples = ANALYSIS_WINDOW
         self.requires_grad_(False).eval()
+
+    def files(self) -> dict[str, bytes]:
+        return hub.files(self.network, self.extractor)
 
     def ask(self, waveforms: Floats) -> Any:
         features = self.extractor(
@@ -306,7 +352,7 @@ class HuggingFaceBlackBox(BlackBox):
             return self.network(**features).logits.cpu().numpy()
 
 
-def hugging_face(source: str) -> Victim:
+def hugging_face(source: str) -> External:
     """The audio classifier of a hub name or a local folder, with its own front end and labels.
 
     Raises ``InvalidInput`` where it cannot be had, or has no trained classification head.

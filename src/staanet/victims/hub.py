@@ -7,6 +7,7 @@ the library would fill in random weights and go on.
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,6 +68,14 @@ def read_model(model: Any, name: str, *, config: Any, may_lack: tuple[str, ...] 
             remedy="Give a checkpoint of this very kind of model",
         )
     return network
+
+
+def files(network: Any, extractor: Any) -> dict[str, bytes]:
+    """A model and its feature extractor as the files that the library reads again, by name."""
+    with tempfile.TemporaryDirectory() as place:
+        network.save_pretrained(place, safe_serialization=True)
+        extractor.save_pretrained(place)
+        return {path.name: path.read_bytes() for path in sorted(Path(place).iterdir())}
 
 
 def let_gradients_through(network: Any) -> None:

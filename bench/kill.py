@@ -1,0 +1,248 @@
+"""``python -m bench kill --command attack --n 500``: killed anywhere, resumed, equal to the uninterrupted.
+
+Half of the kills are at a random moment, half at a named point: before, within or after the n-th write,
+fsync or rename (``bench.forks.Fault``); a third of the resumed commands are killed once more. After
+each kill every file that stands there must be whole, and what the journal calls done must not be
+done again. In the end the folder must be the uninterrupted one, file by file, by sha256. The clock of
+measured times stands still in all of them, as seconds are the one thing that differs between two runs;
+of ``run`` the ``journal.jsonl``, a diary of its starts, is left out as well.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from bench.forks import Commands, Fault, Outcome, tree
+from staanet import audio, storage
+
+RATE = 16_000
+PASSING = ("journal.jsonl", "unfinished.json")
+"""What only unfinished work has, and may be changed by the next start."""
+
+RECIPE = """
+name = "tiny"
+corpus = "folder:{corpus}"
+[victims.emo18]
+steps = 4
+batch_size = 4
+seconds = 0.2
+evaluate_every = 2
+[generator]
+sources = ["emo18"]
+steps = 2
+batch_size = 2
+seconds = 0.2
+evaluate_every = 1
+[attacks.staa]
+max_density = 0.2
+[attacks.random]
+match = "staa"
+"""
+
+
+@dataclass
+class World:
+    """A tiny corpus, and a finished run on it that commands start from."""
+
+    root: Path
+
+    @classmethod
+    def made(cls, root: Path, commands: Commands) -> World:
+        """Render the corpus and make the run."""
+        time_s = np.arange(round(0.25 * RATE)) / RATE
+        for number, label in enumerate(("high", "low")):
+            for speaker in range(6):
+                hz = (1200.0, 200.0)[number] * (1 + 0.02 * speaker)
+                noise = np.random.default_rng(10 * number + speaker).standard_normal(len(time_s))
+                samples = audio.snap(0.3 * np.sin(2 * np.pi * hz * time_s) + 0.01 * noise)
+                path = root / "corpus" / label / f"s{speaker}" / "0.wav"
+                storage.write_bytes(path, audio.encode(samples, RATE))
+        (root / "tiny.toml").write_text(RECIPE.format(corpus=(root / "corpus").as_posix()))
+        done = commands.run(
+            "run", root / "tiny.toml", "--out", root / "run", still=True, timeout=900
+        )
+        assert done.code == 0, done.err
+        return cls(root)
+
+    def arguments(self, command: str, out: Path) -> list[object]:
+        """The command line that fills ``out``."""
+        corpus, run = f"folder:{self.root / 'corpus'}", self.root / "run"
+        victim = run / "victims" / "emo18"
+        tiny = ["--batch-size", 2, "--seconds", 0.2, "--out", out]
+        return {
+            "attack": ["attack", corpus, "--part", "all", "--attack", "random", "--max-density", 0.1,
+                       "--source", victim, "--out", out],
+            "train-victim": ["train-victim", corpus, "emo18", "--steps", 4, *tiny],
+            "train-generator": ["train-generator", corpus, "--source", victim, "--steps", 2, *tiny],
+            "evaluate": ["evaluate", run / "adversarial" / "random__emo18", "--target", victim, "--out", out],
+            "report": ["report", out],
+            "run": ["run", self.root / "tiny.toml", "--out", out],
+        }[command]  # fmt: skip
+
+    def fresh(self, command: str, out: Path) -> None:
+        """What must stand in ``out`` before the command."""
+        shutil.rmtree(out, ignore_errors=True)
+        if command == "report":
+            shutil.copytree(self.root / "run", out, copy_function=os.link)
+            shutil.rmtree(out / "report", ignore_errors=True)
+
+
+COMMANDS = ("attack", "train-victim", "train-generator", "evaluate", "report", "run")
+
+
+def state(out: Path, command: str) -> dict[str, str]:
+    """The folder as it is compared."""
+    return tree(out, (".lock", "journal.jsonl") if command == "run" else (".lock",))
+
+
+@dataclass
+class Tally:
+    """What happened, and what must not."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+
+def kill_loop(
+    world: World, command: str, n: int, commands: Commands, seed: int = 0,
+    progress: Callable[[int, Tally], None] = lambda done, tally: None,
+) -> Tally:  # fmt: skip
+    """Kill and resume a command ``n`` times."""
+    draw, tally, out = random.Random(f"{seed} {command}"), Tally(), world.root / f"cut-{command}"
+    arguments = world.arguments(command, out)
+    world.fresh(command, out)
+    whole = commands.run(*arguments, still=True, timeout=600)
+    assert whole.code == 0, whole.err
+    wanted = state(out, command)
+    for done in range(1, n + 1):
+        world.fresh(command, out)
+        told = f"{command} {done} of seed {seed}"
+        for _ in range(2 if draw.random() < 1 / 3 else 1):
+            how = _killed(commands, arguments, draw, whole)
+            tally.kills[how] += 1
+            tally.wrong += [f"{told}: {line}" for line in torn(out, wanted, command)]
+        finished = finished_files(out)
+        again = commands.run(*arguments, still=True, timeout=600)
+        if again.code != 0:
+            tally.wrong.append(f"{told}: resumed with exit code {again.code}: {again.err[-200:]}")
+        elif (found := state(out, command)) != wanted:
+            differing = sorted({*found.items()} ^ {*wanted.items()})
+            tally.wrong.append(f"{told}: {sorted({name for name, _ in differing})[:5]} differ")
+        if redone := [p.name for p, moment in finished.items() if p.stat().st_mtime_ns != moment]:
+            tally.wrong.append(f"{told}: done again: {redone[:5]}")
+        progress(done, tally)
+    return tally
+
+
+def _killed(
+    commands: Commands, arguments: list[object], draw: random.Random, whole: Outcome
+) -> str:
+    if draw.random() < 0.5:
+        fault = Fault(draw.randint(1, max(1, whole.calls)), after=draw.random() < 0.5)
+        return (
+            "at a named point"
+            if commands.run(*arguments, still=True, fault=fault).code == -9
+            else "too late"
+        )
+    pid = commands.start(*arguments, still=True)
+    time.sleep(draw.uniform(0, whole.seconds))
+    os.kill(pid, signal.SIGKILL)  # not yet waited for, so the number is still its own
+    return "at a random moment" if commands.wait(pid).code == -9 else "too late"
+
+
+def torn(out: Path, wanted: dict[str, str], command: str) -> list[str]:
+    """Files under their own name that are not whole: final ones differ from those of a whole run, JSON
+    does not read."""
+    lines = []
+    for name, digest in tree(out).items():
+        path = out / name
+        if name.endswith((".part", ".lock")) or "checkpoint/" in name:
+            continue
+        if path.name in PASSING:
+            if path.suffix == ".json":
+                storage.read_json(path)
+            else:
+                storage.Journal(path).records()
+        elif name in wanted and wanted[name] != digest:
+            lines.append(f"{name} is torn")
+    return lines
+
+
+def finished_files(out: Path) -> dict[Path, int]:
+    """When the files of clips were written that a journal calls done."""
+    return {
+        journal.parent / row[key]: (journal.parent / row[key]).stat().st_mtime_ns
+        for journal in out.rglob("journal.jsonl")
+        for row in storage.Journal(journal).records()
+        for key in ("file_name", "original_file_name")
+        if key in row
+    }
+
+
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
+
+
+def fault_loop(
+    world: World, command: str, commands: Commands, every: int = 1, seed: int = 0,
+) -> Tally:  # fmt: skip
+    """Every n-th write, fsync and rename fails, once or for ever: exit code 5, no torn file, no part
+    left behind where the disk lets it be removed, and the same command resumes."""
+    tally, out = Tally(), world.root / f"fault-{command}"
+    arguments = world.arguments(command, out)
+    world.fresh(command, out)
+    whole = commands.run(*arguments, still=True, timeout=600)
+    wanted = state(out, command)
+    for nth in range(1 + seed % every, whole.calls + 1, every):
+        code, for_ever = ERRORS[nth // every % 3], nth // every % 2 == 0
+        world.fresh(command, out)
+        told = f"{command}: call {nth} fails with {errno.errorcode[code]}{' for ever' * for_ever}"
+        failed = commands.run(*arguments, still=True, fault=Fault(nth, code, for_ever=for_ever))
+        tally.kills[errno.errorcode[code]] += 1
+        if failed.code != 5 or not failed.is_clean:
+            tally.wrong.append(f"{told}: exit code {failed.code}: {failed.err[-300:]}")
+        tally.wrong += [f"{told}: {line}" for line in torn(out, wanted, command)]
+        tally.wrong += [f"{told}: {path.name} is left" for path in out.rglob("*.part")]
+        again = commands.run(*arguments, still=True, timeout=600)
+        if again.code != 0 or state(out, command) != wanted:
+            tally.wrong.append(f"{told}: resumed to another folder, exit code {again.code}")
+    return tally
+
+
+def main(command: str, n: int, seed: int) -> str:
+    """The kills, and every third fault of a command; the figures as Markdown."""
+    folder = Path(tempfile.mkdtemp(prefix="staanet-kill-"))
+    begun = time.monotonic()
+
+    def progress(done: int, tally: Tally) -> None:
+        left = (time.monotonic() - begun) / done * (n - done)
+        print(f"{command}: {done}/{n} kills, {len(tally.wrong)} wrong, about {left:.0f} s left",
+              file=sys.stderr, flush=True)  # fmt: skip
+
+    try:
+        with Commands(folder) as commands:
+            world = World.made(folder, commands)
+            tally = kill_loop(world, command, n, commands, seed, progress)
+            faults = fault_loop(world, command, commands, every=3, seed=seed)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    told = [f"* {line}" for line in (tally.wrong + faults.wrong)[:50]]
+    return "\n".join([
+        f"`python -m bench kill --command {command} --n {n} --seed {seed}`: {n} resumed after kills "
+        f"({', '.join(f'{count} {how}' for how, count in sorted(tally.kills.items()))}), {len(tally.wrong)} "
+        f"wrong; {sum(faults.kills.values())} failing writes ({json.dumps(dict(sorted(faults.kills.items())))[1:-1]}), "
+        f"{len(faults.wrong)} wrong; {time.monotonic() - begun:.0f} s.", "", *told,
+    ]).strip()  # fmt: skip

@@ -1,0 +1,83 @@
+"""The names that a shell completes: registries read as text, because importing them takes seconds."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+Completion = Callable[[str], list[str]]
+"""What has been typed of a word -> the words that begin so."""
+
+
+def registry(module: str, name: str) -> list[str]:
+    """The keys of the dict ``name`` that ``staanet/MODULE`` writes out, without importing it.
+
+    >>> "pgd" in registry("attacks/__init__.py", "ATTACKS")
+    True
+    """
+    text = (Path(__file__).parents[1] / module).read_text(encoding="utf-8")
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict):
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if isinstance(target, ast.Name) and target.id == name:
+                keys = [k.value for k in node.value.keys if isinstance(k, ast.Constant)]
+                return sorted(key for key in keys if isinstance(key, str))
+    return []
+
+
+def _among(known: Callable[[], Iterable[str]]) -> Completion:
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in known() if name.startswith(incomplete)]
+
+    return complete
+
+
+def _shipped() -> Iterable[str]:
+    from staanet.config import shipped_recipes
+
+    return shipped_recipes()
+
+
+attacks = _among(lambda: registry("attacks/__init__.py", "ATTACKS"))
+victims = _among(lambda: registry("victims/__init__.py", "VICTIMS"))
+generators = _among(lambda: registry("generator/__init__.py", "GENERATORS"))
+channels = _among(lambda: registry("channels.py", "CHANNELS"))
+parts = _among(lambda: ("train", "dev", "test", "all"))
+kinds = _among(lambda: [f"{name}:" for name in registry("corpora/__init__.py", "CORPORA")])
+
+
+def recipes(incomplete: str) -> list[str]:
+    """Shipped recipes, and files."""
+    return [*_among(_shipped)(incomplete), *_entries(incomplete, only_folders=False)]
+
+
+def corpora(incomplete: str) -> list[str]:
+    """Kinds, with the colon after which a path stands; after it, the folders that begin so."""
+    kind, colon, path = incomplete.partition(":")
+    if not colon:
+        return kinds(incomplete)
+    return [f"{kind}:{one}" for one in _entries(path, only_folders=True)]
+
+
+def inputs(incomplete: str) -> list[str]:
+    """Of what is attacked: the kinds of corpora, or files and folders."""
+    if ":" in incomplete:
+        return corpora(incomplete)
+    return [*kinds(incomplete), *_entries(incomplete, only_folders=False)]
+
+
+def _entries(path: str, *, only_folders: bool) -> list[str]:
+    """What lies in a folder and begins as ``path`` does; hidden ones only where a dot was typed."""
+    whole = path.endswith("/") or not path
+    above, start = (Path(path), "") if whole else (Path(path).parent, Path(path).name)
+    try:
+        found = sorted(one for one in above.iterdir() if one.name.startswith(start))
+        return [
+            one.as_posix()
+            for one in found
+            if start.startswith(".") == one.name.startswith(".")
+            and (one.is_dir() or not only_folders)
+        ]
+    except OSError:
+        return []

@@ -1,0 +1,45 @@
+"""Commands for many clips and many machines: merge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from staanet.cli.shell import Bars, Debug, Json, command, findings, finish, made_folder, show
+
+
+@command("merge", "staanet merge shards/* --out fooled")
+def merge(
+    shards: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SHARD...", help="Folders of attack --shard, or of evaluate --shard."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the whole.")],
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """All shards of one attack or evaluation as one folder, equal to that of a single run.
+
+    Equal file by file, by sha256, but for seconds.csv. Refuses gaps, overlaps and different settings.
+    """
+    from staanet import pipeline, results, storage
+
+    quarantine = pipeline.Quarantine()
+    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+        whole = pipeline.merge(shards, out, quarantine=quarantine, progress=progress)
+    if isinstance(whole, results.TransferMatrix):
+        if not json_output:
+            show(f"{findings(whole.summary)}\n\n-> {out}")
+        finish(dict(whole.summary), quarantine, json_output=json_output)
+        return
+    if not json_output:
+        show(f"{len(whole)} clips of {len(shards)} shards -> {out}")
+    finish(
+        {"out": str(out), "clips": len(whole), "shards": len(shards)},
+        quarantine,
+        json_output=json_output,
+    )

@@ -1,0 +1,220 @@
+"""A generator as an ONNX file of any length, for ``staanet.runtime`` and for any other runtime.
+
+The file holds the network up to its two heads; the rest is a few lines of numpy there. A mirror's loops
+over time (the cells of its LSTM, and its way back through the gates) are scripted, so that the file
+keeps them as loops; the rest is traced.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from staanet.errors import InvalidInput
+from staanet.generator.mirror import Level, Mirror, Recurrent, unpooled
+from staanet.generator.proposal import Generator, Perturbation
+from staanet.generator.wave_u_net import WaveUNet
+from staanet.runtime import FORMAT, KEY
+
+
+def onnx_bytes(generator: Generator, epsilon: float, max_density: float | None) -> bytes:
+    """The file's content, with the budget that ``staanet.runtime.Runner`` takes where none is given.
+
+    Raises ``InvalidInput`` for another kind of network, or where the package onnx is missing.
+    """
+    card: dict[str, Any] = {
+        "format": FORMAT, "architecture": generator.architecture, "gain": generator.gain,
+        "density": generator.density, "sample_rate": generator.sample_rate, "epsilon": epsilon,
+        "max_density": max_density, "minimum_samples": minimum_samples(generator),
+    }  # fmt: skip
+    example = 0.1 * torch.randn(
+        1,
+        card["minimum_samples"] + generator.sample_rate,
+        generator=torch.Generator().manual_seed(0),
+    )
+    if isinstance(generator, Mirror):
+        card |= {
+            "classes": generator.head.out_features, "looks": generator.looks,
+            "look_epsilon": generator.epsilon,
+        }  # fmt: skip
+        nothing = torch.zeros(1, generator.head.out_features), torch.zeros(1)
+        return _traced(_Look(generator), (example, *nothing), card,
+                       ["waveforms", "question", "asked"], ["magnitude", "position", "asks"])  # fmt: skip
+    if isinstance(generator, WaveUNet):
+        return _traced(
+            _Heads(generator), (example,), card, ["waveforms"], ["magnitude", "position"]
+        )
+    raise InvalidInput(
+        f"a generator of kind '{generator.architecture}' cannot be exported",
+        remedy="Give a mirror or a Wave-U-Net",
+    )
+
+
+def minimum_samples(generator: Generator) -> int:
+    """The shortest clip of which every layer of a mirror has a frame; 1 for a Wave-U-Net, which pads."""
+    if not isinstance(generator, Mirror):
+        return 1
+    frames = 1
+    for conv, pool in zip(reversed(generator.down), reversed(generator.pools), strict=True):
+        assert isinstance(conv, nn.Conv2d)
+        frames = frames * pool + conv.kernel_size[1] - 1 - 2 * int(conv.padding[1])
+    return frames
+
+
+def _traced(
+    module: nn.Module, example: tuple[Tensor, ...], card: dict[str, Any], inputs: list[str],
+    outputs: list[str],
+) -> bytes:  # fmt: skip
+    try:
+        import onnx
+    except ImportError as problem:
+        raise InvalidInput(
+            "the package onnx is not installed", remedy="Install it: pip install 'staanet[onnx]'"
+        ) from problem
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter(
+            "ignore"
+        )  # of what a trace fixes: the comparison shows that it did not
+        torch.onnx.export(
+            module.eval(), example, buffer,  # type: ignore[arg-type]
+            dynamo=False, opset_version=17, input_names=inputs,
+            output_names=outputs,
+            dynamic_axes={name: {1: "time"} for name in ("waveforms", "magnitude", "position")},
+        )  # fmt: skip
+    model = onnx.load_from_string(buffer.getvalue())
+    onnx.helper.set_model_props(model, {KEY: json.dumps(card, allow_nan=False)})
+    written: bytes = model.SerializeToString()
+    return written
+
+
+class _Heads(nn.Module):
+    """A Wave-U-Net without what ``propose`` makes of its answers."""
+
+    def __init__(self, generator: WaveUNet) -> None:
+        super().__init__()
+        self.network = WaveUNet(**generator.settings)
+        self.network.load_state_dict(generator.state_dict())
+        self.network.propose = _as_they_are  # type: ignore[method-assign]
+
+    def forward(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
+        magnitude, position = self.network(waveforms)
+        return magnitude, position
+
+
+def _as_they_are(magnitude: Tensor, position: Tensor, lengths: Tensor | None) -> Perturbation:
+    return Perturbation(magnitude, position)
+
+
+class _Look(nn.Module):
+    """One look of a mirror: what it hears and, where ``asked`` is above 0, what it has to ask for."""
+
+    def __init__(self, generator: Mirror) -> None:
+        super().__init__()
+        self.network = _Mirror(**generator.settings)
+        self.network.load_state_dict(generator.state_dict())
+        for layer in self.network.recurrent:
+            layer.__class__ = _Recurrent
+
+    def forward(self, waveforms: Tensor, question: Tensor, asked: Tensor) -> tuple[Tensor, ...]:
+        mirror = self.network
+        heard = mirror.listen(waveforms)
+        states = mirror.states(heard)
+        question = torch.where(asked > 0, question, mirror.question(states[-1], None))
+        direction = mirror.direction(question, states, None)
+        magnitude, position = mirror.back(direction, heard.levels, waveforms.shape[1])
+        return magnitude, position, question
+
+
+class _Mirror(Mirror):
+    """A mirror whose way back has no branch that depends on the length, and no operator that few know."""
+
+    def back(self, direction: Tensor, levels: Sequence[Level], time: int) -> tuple[Tensor, Tensor]:
+        x = direction.transpose(1, 2)[:, :, None]
+        for number in reversed(range(len(levels))):
+            below, pooled, winner, _ = levels[number]
+            if number < len(self.skip):
+                x = x + self.skip[number](self.activate(pooled))
+            x = x * self.slope(pooled)
+            conv, pool = self.up[number], self.pools[number]
+            assert isinstance(conv, nn.Conv2d)
+            if number == 0:
+                x = _at_winners(x, winner, pool, conv.weight)
+            else:
+                x = F.conv_transpose2d(unpooled(x, winner, pool), conv.weight)
+            x = x[..., int(conv.padding[1]) :]  # less than pool frames may be missing at the end
+            x = F.pad(x, (0, pool))[..., : below if number else time]
+        return x[:, 0, 0], x[:, 1, 0]
+
+
+def _at_winners(values: Tensor, winner: Tensor, pool: int, weight: Tensor) -> Tensor:
+    """``transposed_at_winners`` with shifted sums in place of ``fold``."""
+    _, channels, _, steps = values.shape
+    out, kernel = weight.shape[1], weight.shape[3]
+    matrix = weight[:, :, 0].reshape(channels, out * kernel)
+    features, place = (x[:, :, 0].transpose(1, 2) for x in (values, winner))
+    taps = torch.stack(
+        [(features * (place == j).to(features.dtype)) @ matrix for j in range(pool)], dim=2
+    )
+    taps = taps.reshape(1, steps * pool, out, kernel)
+    shifted = [F.pad(taps[..., k], (0, 0, k, kernel - 1 - k)) for k in range(kernel)]
+    return torch.stack(shifted).sum(dim=0).transpose(1, 2)[:, :, None]
+
+
+class _Recurrent(Recurrent):
+    """A recurrent layer whose loops stay loops in the file."""
+
+    def back(self, wanted: Tensor, read: Tensor, said: Tensor) -> Tensor:
+        forget, through_cell, through_gates = self._slopes(read, said)
+        loop = _scripted(_gates)
+        gates = loop(wanted, forget, through_cell, through_gates, self.to_state.weight)
+        answer: Tensor = self.to_input(gates)
+        return answer
+
+    def _cells(self, news: Tensor, forget: Tensor) -> Tensor:
+        return _scripted(_cells)(news, forget)
+
+
+@functools.cache
+def _scripted(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function whose loops a trace keeps as loops; compiled when an export first asks for it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # what the ONNX exporter still reads
+        scripted: Callable[..., Tensor] = torch.jit.script(function)
+    return scripted
+
+
+def _cells(news: Tensor, forget: Tensor) -> Tensor:
+    """``c_t = news_t + forget_t c_(t-1)``, all ``[B, S, H]``."""
+    cell = torch.zeros_like(news[:, 0])
+    cells: list[Tensor] = []
+    for step in range(news.size(1)):
+        cell = news[:, step] + forget[:, step] * cell
+        cells.append(cell)
+    return torch.stack(cells, dim=1)
+
+
+def _gates(
+    wanted: Tensor, forget: Tensor, through_cell: Tensor, through_gates: Tensor, weight: Tensor
+) -> Tensor:
+    """The loop of ``Recurrent.back``, on a clip turned round, ``[B, S, 4 H]``."""
+    back = wanted.flip(1), forget.flip(1), through_cell.flip(1), through_gates.flip(1)
+    carry = torch.zeros_like(wanted[:, 0])
+    state = torch.zeros_like(wanted[:, 0])
+    gates: list[Tensor] = []
+    for step in range(wanted.size(1)):
+        state = back[0][:, step] + state
+        cell = carry + state * back[2][:, step]
+        gate = torch.cat([cell, cell, cell, state], dim=1) * back[3][:, step]
+        gates.append(gate)
+        carry = cell * back[1][:, step]
+        state = torch.matmul(gate, weight.t())
+    return torch.stack(gates, dim=1).flip(1)

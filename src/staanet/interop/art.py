@@ -1,0 +1,124 @@
+"""The Adversarial Robustness Toolbox: victims as its estimators, attacks as its evasion attacks.
+
+Extra ``baselines``. ART hands NumPy arrays ``[N, T]`` in [-1, 1] around, all clips of one length.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from staanet.core import Attack, Targeted, Untargeted, Victim
+from staanet.errors import InvalidInput
+
+
+def estimator(victim: Victim, samples: int) -> Any:
+    """``victim`` for clips of ``samples`` samples as a ``PyTorchClassifier`` of ART.
+
+    Its ``labels`` are the victim's, its loss is cross-entropy on the logits, its box is [-1, 1].
+    Raises ``InvalidInput`` where ART is absent, the clips are too short or the victim is a black box.
+    """
+    if samples < victim.minimum_samples:
+        raise InvalidInput(
+            f"clips of {samples} samples; {victim.name} needs {victim.minimum_samples}",
+            remedy="Give longer clips",
+        )
+    if not victim.differentiable:
+        raise InvalidInput(
+            f"{victim.name} is a black box and gives no gradient",
+            remedy="Use art.estimators.classification.BlackBoxClassifier with victim's answers",
+        )
+    kind, _ = _classes()
+    made = kind(
+        model=victim, loss=nn.CrossEntropyLoss(), input_shape=(samples,),
+        nb_classes=len(victim.labels), clip_values=(-1.0, 1.0),
+        device_type="gpu" if victim.device.type == "cuda" else "cpu",
+    )  # fmt: skip
+    made.labels = victim.labels
+    return made
+
+
+def evasion(
+    attack: Attack, classifier: Any, *, targeted: bool = False, batch_size: int = 16
+) -> Any:
+    """An attack of ``staanet.ATTACKS`` on an ``estimator`` as an ``EvasionAttack`` of ART.
+
+    ``generate(x [N, T], y)`` returns float32 within the attack's budget. ``y`` are class numbers
+    ``[N]`` or one-hot rows ``[N, K]``: the true classes, those aimed at if ``targeted``, and by
+    default the classifier's own answers. Rounding to the 16-bit grid is left to ``staanet.craft``.
+    """
+    _, kind = _classes()
+    return kind(classifier, attack, targeted, batch_size)
+
+
+def _answers(victim: Victim, x: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        answer: torch.Tensor = victim(x).argmax(dim=1)
+    return answer.clone()
+
+
+@functools.cache
+def _classes() -> tuple[type[Any], type[Any]]:
+    """Subclasses of ART's, made when first needed: importing ART takes seconds."""
+    try:
+        from art.attacks.attack import EvasionAttack
+        from art.estimators.classification import PyTorchClassifier
+    except ImportError as problem:
+        raise InvalidInput(
+            "the package adversarial-robustness-toolbox is not installed",
+            remedy="Install it: pip install 'staanet[baselines]'",
+        ) from problem
+
+    class VictimClassifier(PyTorchClassifier):  # type: ignore[misc]
+        """A victim with the names of its classes."""
+
+        labels: tuple[str, ...] = ()
+
+    class Evasion(EvasionAttack):  # type: ignore[misc]
+        """One attack of this package."""
+
+        attack_params: ClassVar[list[str]] = [
+            *EvasionAttack.attack_params,
+            "attack",
+            "targeted",
+            "batch_size",
+        ]
+        _estimator_requirements = (VictimClassifier,)
+
+        def __init__(
+            self, classifier: Any, attack: Attack, targeted: bool, batch_size: int
+        ) -> None:
+            super().__init__(estimator=classifier)
+            self.attack, self.batch_size = attack, batch_size
+            self._targeted = targeted
+
+        def generate(
+            self, x: NDArray[Any], y: NDArray[Any] | None = None, **kwargs: Any
+        ) -> NDArray[np.float32]:
+            victim = self.estimator.model
+            if self.targeted and y is None:
+                raise InvalidInput("a targeted attack needs y", remedy="Pass the classes to aim at")
+            classes = None if y is None else np.asarray(y)
+            if classes is not None and classes.ndim > 1:
+                classes = classes.argmax(axis=1)
+            goal = Targeted if self.targeted else Untargeted
+            made = []
+            for start in range(0, len(x), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                clips = torch.from_numpy(np.asarray(x[part], dtype=np.float32)).to(victim.device)
+                told = (
+                    _answers(victim, clips)
+                    if classes is None
+                    else torch.from_numpy(np.asarray(classes[part], dtype=np.int64)).to(
+                        victim.device
+                    )
+                )
+                made.append(self.attack(victim, clips, goal(told)).detach().cpu().numpy())
+            return np.concatenate(made) if made else np.asarray(x, dtype=np.float32)
+
+    return VictimClassifier, Evasion

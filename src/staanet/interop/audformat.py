@@ -1,0 +1,72 @@
+"""An adversarial set as a database of audformat, https://audeering.github.io/audformat (extra)."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from staanet import results, storage
+from staanet.errors import InvalidInput
+
+MEASURED = ("l0", "density", "linf", "snr_db", "peak_ratio_db", "seconds", "queries")
+
+
+def write_table(folder: Path | str) -> Path:
+    """Write ``db.yaml`` and ``db.adversarial.csv`` beside the audio of an adversarial set.
+
+    ``audformat.Database.load(folder)`` then opens it: a file-wise table ``adversarial`` with label,
+    speaker, the original's file name and the distances. Returns the path of ``db.yaml``. Raises
+    ``InvalidInput`` where ``folder`` is no adversarial set, or audformat is absent.
+    """
+    folder = Path(folder)
+    card, rows = storage.read_card(folder, "adversarial"), results.read_rows(folder)
+    made = _database(card, rows)
+    with tempfile.TemporaryDirectory() as trial:
+        made.save(trial, storage_format="csv")
+        for path in sorted(Path(trial).iterdir(), key=lambda one: one.suffix == ".yaml"):
+            storage.write_bytes(folder / path.name, path.read_bytes())
+    return folder / "db.yaml"
+
+
+def _database(card: Any, rows: list[dict[str, str]]) -> Any:
+    audformat = _library()
+    told = f"{card.get('title', card.get('attack'))}, crafted on {card.get('source')}"
+    made = audformat.Database(
+        name="adversarial", source="staanet", usage="research", description=told
+    )
+    labels = sorted({row["label"] for row in rows if row["label"]})
+    speakers = sorted({row["speaker"] for row in rows})
+    made.schemes["label"] = audformat.Scheme(labels=labels or ["unlabelled"])
+    made.schemes["speaker"] = audformat.Scheme(labels=speakers or ["unknown"])
+    made.schemes["original"] = audformat.Scheme("str", description="file name of the clean clip")
+    for name in MEASURED:
+        made.schemes[name] = audformat.Scheme("int" if name in ("l0", "queries") else "float")
+    table = made["adversarial"] = audformat.Table(
+        audformat.filewise_index([row["file_name"] for row in rows])
+    )
+    columns: dict[str, list[Any]] = {
+        "label": [row["label"] or None for row in rows],
+        "speaker": [row["speaker"] for row in rows],
+        "original": [row["original_file_name"] for row in rows],
+    }
+    for name in MEASURED:
+        kind = int if name in ("l0", "queries") else float
+        columns[name] = [kind(row[name]) for row in rows]
+    for name, values in columns.items():
+        table[name] = audformat.Column(scheme_id=name)
+        table[name].set(np.asarray(values, dtype=object) if name == "label" else values)
+    return made
+
+
+def _library() -> Any:
+    try:
+        import audformat
+    except ImportError as problem:
+        raise InvalidInput(
+            "the package audformat is not installed",
+            remedy="Install it: pip install 'staanet[audformat]'",
+        ) from problem
+    return audformat

@@ -1,0 +1,119 @@
+"""The stages that defend a victim, and that attack it knowing its defence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from staanet import storage
+from staanet.config import AttackRecipe
+from staanet.core import Corpus, Progress, Victim, silent
+from staanet.defences import Defended, parse_defence
+from staanet.errors import InvalidInput
+from staanet.evaluation import CONTROLS, spread
+from staanet.pipeline.crafting import attack, plan_attack
+from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
+from staanet.pipeline.models import named, quality_of
+from staanet.results import AdversarialSet
+from staanet.victims import fingerprint, load_victim
+
+ADAPTIVE = ("pgd", "sigma_zero")
+"""What is tried through a defence where nothing else is asked for: many samples a little, few by more."""
+BLACK_BOX = ("sparse_rs",)
+"""What is tried where there is no gradient to follow."""
+_OF_ANY_CARD = {
+    "kind", "architecture", "name", "labels", "sample_rate", "settings", "sha256", "schema", "staanet",
+    "python", "numpy", "torch",
+}  # fmt: skip
+
+
+def defend(
+    victim: Victim, spec: Path | str, chain: Sequence[str], out: Path, *, name: str | None = None,
+    corpus: Corpus | None = None, seed: int = 0, protocol: str | None = None, device: str = "cpu",
+    quarantine: Quarantine | None = None, progress: Progress = silent,
+) -> Defended:  # fmt: skip
+    """Write ``victim`` behind a chain of defences (``NAME[:SETTING]``) as a victim folder.
+
+    ``spec`` is what ``load_victim`` made the victim from. With a corpus the card tells recall before
+    (``undefended_dev_uar`` ...) and after (``dev_uar`` ...) on its dev and test parts.
+    """
+    made = Defended(victim, [parse_defence(text) for text in chain], name=name, seed=seed)
+    inner = _card_of(spec)
+    inputs: dict[str, Any] = {
+        **(inner.get("inputs") or {}), "defences": [str(one) for one in made.chain],
+        "draws": seed, "inner": fingerprint(victim, spec),
+    }  # fmt: skip
+    figures: dict[str, float] = {}
+    if corpus is not None:
+        parts = dict(zip(("dev", "test"), corpus.split(seed, protocol)[1:], strict=True))
+        inputs |= {"corpus": corpus.name, "split": parts["dev"].split_hash, "seed": seed,
+                   **named(protocol)}  # fmt: skip
+        if is_done(out, "victim", inputs):
+            return _again(out, device)
+        put_aside = quarantine if quarantine is not None else Quarantine()
+        for part, own in parts.items():
+            clips = load_clips(own, victim, put_aside, progress)
+            for prefix, one in (("undefended_", victim), ("", made)):
+                figures |= {f"{prefix}{part}_{k}": v for k, v in quality_of(one, clips).items()}
+            progress("defend", len(figures), 8, "")
+    elif is_done(out, "victim", inputs):
+        return _again(out, device)
+    own_card = {key: value for key, value in inner.items() if key not in _OF_ANY_CARD}
+    made.save_pretrained(out, inner_card=own_card, inputs=normal(inputs), **figures)
+    return made
+
+
+def adapt(
+    sets: Sequence[Path], targets: Sequence[Victim], out: Path, *,
+    attacks: Sequence[str] | None = None, clips: int = 40, seed: int = 0, device: str = "cpu",
+    quarantine: Quarantine, progress: Progress = silent,
+) -> list[Path]:  # fmt: skip
+    """Attack each defended target that no set knows, on the clips of ``sets`` and at their budget.
+
+    Each of ``attacks`` (by default PGD and sigma-zero, without gradients Sparse-RS) is made through the
+    defence on up to ``clips`` clips, at the epsilon and density of the first set that is no control,
+    into ``out/ATTACK__TARGET``. A black-box model behind a defence is attacked by queries.
+    """
+    held = [AdversarialSet.load(place) for place in sets]
+    known = {one.source for one in held if one.card.get("algorithm") not in CONTROLS}
+    made = []
+    for target in targets:
+        if not isinstance(target, Defended) or target.name in known:
+            continue
+        model = next((s for s in held if s.card.get("algorithm") not in CONTROLS), held[0])
+        most = max(held, key=len)
+        budget = model.card.get("budget") or {}
+        for name in attacks or (ADAPTIVE if target.differentiable else BLACK_BOX):
+            recipe = AttackRecipe(
+                attack=name, title=f"{name}, knowing the defence",
+                epsilon=float(budget.get("epsilon") or 0.03), max_density=budget.get("max_density"),
+            )  # fmt: skip
+            plan = plan_attack(name, recipe, target, seed=seed, device=device)
+            plan = replace(plan, inputs={**plan.inputs, "target": target.sealed()})
+            usable = [c.clean for c in most if len(c.clean.samples) >= target.minimum_samples]
+            chosen = spread(usable, clips)
+            if not chosen:
+                raise InvalidInput(
+                    f"no clip is long enough for {target.name}", where=sets[0],
+                    remedy="Evaluate it on longer clips",
+                )  # fmt: skip
+            if len(chosen) < len(usable):
+                plan = replace(plan, of=len(usable))
+            place = out / f"{name}__{target.name}"
+            attack(plan, chosen, place, quarantine=quarantine, progress=progress)
+            made.append(place)
+    return made
+
+
+def _card_of(spec: Path | str) -> dict[str, Any]:
+    """The card of a victim folder; nothing of a model that was made elsewhere."""
+    place = Path(spec)
+    return storage.read_card(place, "victim") if (place / storage.CARD).is_file() else {}
+
+
+def _again(out: Path, device: str) -> Defended:
+    victim = load_victim(out).to(device)
+    assert isinstance(victim, Defended), "its inputs name defences"
+    return victim

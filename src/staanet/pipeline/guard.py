@@ -1,0 +1,301 @@
+"""The stages that harden, guard and certify a victim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from staanet import certify, detection, hardening, report, results, storage, training
+from staanet.attacks import Staa
+from staanet.config import HardenRecipe
+from staanet.core import Budget, Clip, Corpus, Progress, Victim, silent
+from staanet.defences.detectors import Learned, build_detector
+from staanet.defences.guarded import Guarded
+from staanet.errors import InvalidInput
+from staanet.evaluation import machine, spread
+from staanet.generator import Generator, build_generator, load_generator, save_generator
+from staanet.pipeline.crafting import fingerprint_of
+from staanet.pipeline.folders import Quarantine, begin, end, is_done, load_clips, normal
+from staanet.pipeline.models import named, quality_of
+from staanet.victims import fingerprint, load_victim
+from staanet.victims.external import External
+from staanet.warm_start import mirror_of, network_of
+
+
+def harden(
+    corpus: Corpus, victim: Victim, victim_spec: Path | str, out: Path, *, recipe: HardenRecipe,
+    seed: int = 0, protocol: str | None = None, quarantine: Quarantine | None = None,
+    progress: Progress = silent,
+) -> Victim:  # fmt: skip
+    """Train ``victim`` on against an attack, on the corpus's train part, into the victim folder ``out``.
+
+    ``victim_spec`` is what ``load_victim`` made it from. The card tells UAR before and after, on dev
+    and test, and what a step costs beside a plain one. With ``staa`` the generator that grew up beside
+    the victim is kept in ``out/generator``.
+    """
+    how = _hardening(recipe)
+    if isinstance(victim, External) or not victim.differentiable:
+        raise InvalidInput(
+            f"{victim.name} was made elsewhere: its weights cannot be trained here",
+            where=victim_spec,
+            remedy="Harden a victim folder, or put a transformation or a detector in front of it",
+        )
+    lacking = sorted({*corpus.labels} - {*victim.labels})
+    if lacking:
+        raise InvalidInput(
+            f"{victim.name} knows {len(victim.labels)} labels ({', '.join(victim.labels)}), the corpus "
+            f"also has {', '.join(lacking)}",
+            where=victim_spec, remedy="Give the corpus that it was trained on",
+        )  # fmt: skip
+    train, dev, test = corpus.split(seed, protocol)
+    sha256 = fingerprint(victim, victim_spec)
+    inputs = {
+        "corpus": corpus.name, "split": train.split_hash, "seed": seed, "victim": sha256,
+        "recipe": asdict(recipe), **named(protocol),
+    }  # fmt: skip
+    if is_done(out, "victim", inputs):
+        return load_victim(out).to(victim.device)
+    begin(out, inputs)
+    put_aside = quarantine if quarantine is not None else Quarantine()
+    clips = [load_clips(part, victim, put_aside, progress) for part in (train, dev, test)]
+    before = quality_of(victim, clips[2])
+    training.seeded(seed)
+    generator = _beside(victim, how.budget) if how.method == "staa" else None
+    history, cost = hardening.harden(
+        victim, clips[0], clips[1], _schedule(recipe, seed), out, how=how, generator=generator,
+        progress=progress,
+    )  # fmt: skip
+    if generator is not None:  # before the card that says done; its source's sha256 follows
+        _keep(generator, out, victim, how.budget)
+    plain, victim.name = victim.name, f"{victim.name}+{recipe.method}"
+    found = {f"{part}_{key}": value for part, own in (("dev", clips[1]), ("test", clips[2]))
+             for key, value in quality_of(victim, own).items()}  # fmt: skip
+    victim.save_pretrained(
+        out, inputs=normal(inputs), best_step=history.best_step, epochs=len(history.rows),
+        machine=machine(), **found,
+        hardened={
+            "from": plain, "from_sha256": sha256, "method": recipe.method, "budget": asdict(how.budget),
+            "cost": cost, "test_uar_before": before["uar"],
+            "dev_score": history.best_score, "history": history.rows[-1],
+        },
+    )  # fmt: skip
+    if generator is not None:
+        _keep(generator, out, victim, how.budget, str(storage.read_card(out, "victim")["sha256"]))
+    end(out)
+    return victim
+
+
+def _keep(
+    generator: Generator, out: Path, source: Victim, budget: Budget, sha256: str = "", **card: Any
+) -> None:
+    """A generator inside the folder of the victim that it attacks."""
+    save_generator(
+        generator.requires_grad_(False).eval(), out / "generator", source=source.name,
+        source_folder="..", source_sha256=sha256, epsilon=budget.epsilon,
+        max_density=budget.max_density, **card,
+    )  # fmt: skip
+
+
+def _hardening(recipe: HardenRecipe) -> hardening.Hardening:
+    density = recipe.max_density
+    if density is None and recipe.method in hardening.SPARSE:
+        density = 0.2
+    return hardening.Hardening(
+        method=recipe.method, budget=Budget(epsilon=recipe.epsilon, max_density=density),
+        steps=recipe.inner_steps, weight=recipe.weight, sigma=recipe.sigma, keep=recipe.keep,
+    )  # fmt: skip
+
+
+def _schedule(recipe: HardenRecipe, seed: int) -> training.Schedule:
+    return training.Schedule(
+        steps=recipe.steps, batch_size=recipe.batch_size, seconds=recipe.seconds,
+        learning_rate=recipe.learning_rate, final_learning_rate=recipe.learning_rate / 10,
+        evaluate_every=min(recipe.evaluate_every, recipe.steps), patience=recipe.patience, seed=seed,
+        speed=recipe.speed, noise_db=recipe.noise_db,
+    )  # fmt: skip
+
+
+def _beside(victim: Victim, budget: Budget) -> Generator:
+    """The generator that begins beside a victim: its mirror where it has one, ears not kept."""
+    if network_of(victim) is None:
+        return build_generator("compact", budget.max_density).to(victim.device)
+    return mirror_of(victim, budget.max_density, budget.epsilon)
+
+
+def certified(
+    victim: Victim, victim_spec: Path | str, clips: Sequence[Clip], out: Path, *,
+    noise: certify.Noise, how: certify.Votes, attack_steps: int = 0, limit: int = 50,
+    quarantine: Quarantine, progress: Progress = silent,
+) -> dict[str, Any]:  # fmt: skip
+    """Certificates of ``limit`` clips, spread over labels and speakers, into ``out``.
+
+    Writes ``certificates.csv`` (a row per clip), ``curve.csv``, ``curve.png`` and ``certificate.json``,
+    which it returns. A killed run goes on with the next clip.
+    """
+    chosen = spread(clips, limit)
+    if not chosen:
+        raise InvalidInput("no clip to certify", where=out, remedy="Give at least one usable clip")
+    method = type(noise).__name__.lower()
+    inputs = normal({
+        "victim": fingerprint(victim, victim_spec), "clips": fingerprint_of(chosen),
+        "method": method, "noise": asdict(noise), "votes": asdict(replace(how, batch_size=1)),  # type: ignore[call-overload]
+        "attack_steps": attack_steps,
+    })  # fmt: skip
+    if is_done(out, "certificate", inputs):
+        done: dict[str, Any] = storage.read_json(out / "certificate.json")
+        return done
+    out.mkdir(parents=True, exist_ok=True)
+    journal = storage.Journal(out / "journal.jsonl")
+    known = journal.records()
+    if known and known[0].get("inputs") != inputs:
+        raise InvalidInput(
+            "holds unfinished certificates of something else", where=out,
+            remedy="Choose another --out, or delete that folder",
+        )  # fmt: skip
+    if not known:
+        journal.append({"inputs": inputs})
+    rows = {str(row["id"]): row for row in known[1:]}
+    for number, clip in enumerate(chosen, start=1):
+        if clip.id not in rows:
+            rows[clip.id] = certify.certified_row(
+                victim, noise, clip, how, attack_steps=attack_steps
+            )
+            journal.append(rows[clip.id])
+        progress(f"certify {victim.name} by {method}", number, len(chosen), "")
+    told = _certificate(victim, noise, how, [rows[clip.id] for clip in chosen], len(clips))
+    columns = list(rows[chosen[0].id])
+    storage.write_text(
+        out / "certificates.csv", results.table(columns, [rows[clip.id] for clip in chosen])
+    )
+    storage.write_text(out / "curve.csv", results.table(list(told["curve"][0]), told["curve"]))
+    report.draw_certificate(out / "curve.png", told)
+    storage.write_json(out / "certificate.json", told)
+    storage.write_card(
+        out, {"kind": "certificate", "inputs": inputs, "machine": machine(),
+              "quarantined": quarantine.rows},
+    )  # fmt: skip
+    (out / "journal.jsonl").unlink(missing_ok=True)
+    return told
+
+
+def _certificate(
+    victim: Victim,
+    noise: certify.Noise,
+    how: certify.Votes,
+    rows: Sequence[dict[str, Any]],
+    of: int,
+) -> dict[str, Any]:
+    method = type(noise).__name__.lower()
+    radii = sorted(float(row["radius"]) for row in rows)
+    return {
+        "victim": victim.name, "method": method, "noise": asdict(noise),  # type: ignore[call-overload]
+        "unit": "samples that may take any value" if method == "ablation" else "L2 norm, full scale 1",
+        "votes": asdict(how), "clips": len(rows), "chosen_from": of,
+        "right": sum(bool(row["right"]) for row in rows),
+        "abstained": sum(row["answer"] is None for row in rows),
+        "median_radius": radii[len(radii) // 2], "largest_radius": radii[-1],
+        "attacked": sum(bool(row["attacked"]) for row in rows),
+        "broken": sum(bool(row["broken"]) for row in rows),
+        "curve": certify.curve(rows),
+    }  # fmt: skip
+
+
+def detect(
+    corpus: Corpus, victim: Victim, victim_spec: Path | str, out: Path, *, detector: str,
+    false_alarm: float = 0.05, sets: Sequence[Path] = (), budget: Budget, aware: int = 0,
+    generator_steps: int = 0, steps: int = 200, seed: int = 0, protocol: str | None = None,
+    quarantine: Quarantine | None = None, progress: Progress = silent,
+) -> dict[str, Any]:  # fmt: skip
+    """A victim behind a detector, as the victim folder ``out``, its threshold chosen on dev.
+
+    Then, on each adversarial set of ``sets`` and on ``aware`` test clips attacked by who knows the
+    detector (with ``generator_steps`` also on all of them by a STAA-Net trained through it): ROC
+    (``roc.csv``, ``roc.png``) and rates, which go into ``detector.json`` and come back.
+    ``learned`` is trained on the train part for ``steps`` steps under ``budget``.
+    """
+    made = build_detector(detector)
+    train, dev, test = corpus.split(seed, protocol)
+    inputs = {
+        "corpus": corpus.name, "split": train.split_hash, "seed": seed,
+        "victim": fingerprint(victim, victim_spec), "detector": detector, "false_alarm": false_alarm,
+        "budget": asdict(budget), "steps": steps if detector == "learned" else None,
+        **named(protocol),
+    }  # fmt: skip
+    put_aside = quarantine if quarantine is not None else Quarantine()
+    if is_done(out, "victim", inputs):
+        target = load_victim(out).to(victim.device)
+        assert isinstance(target, Guarded)
+    else:
+        begin(out, inputs)
+        tune = load_clips(dev, victim, put_aside, progress)
+        if isinstance(made, Learned):
+            training.seeded(seed)
+            made = Learned().to(victim.device)
+            schedule = training.Schedule(
+                steps=steps, batch_size=8, seconds=1.0, learning_rate=2e-3,
+                evaluate_every=max(1, min(50, steps // 4)), seed=seed, speed=0.0, noise_db=60.0,
+            )  # fmt: skip
+            clips = load_clips(train, victim, put_aside, progress)
+            detection.train_detector(
+                made, victim, clips, tune, schedule, out, budget=budget, progress=progress
+            )
+        target = detection.guarded(victim, made, tune, false_alarm=false_alarm)
+        target.save_pretrained(out, inputs=normal(inputs), machine=machine())
+        end(out)
+    found = []
+    for folder in sets:
+        one = results.AdversarialSet.load(folder)
+        found.append(detection.told(f"{one.attack} from {one.source}", target, list(one), progress))
+    if aware:
+        chosen = spread(load_clips(test, target, put_aside, progress), aware)
+        attack = detection.AwarePGD(budget=budget)
+        made_of = detection.aware_clips(target, chosen, attack, progress=progress)
+        found.append(detection.told("PGD that knows the detector", target, made_of, progress))
+    if generator_steps:
+        generator = _knowing(
+            target, [train, dev], out, budget, generator_steps, seed, put_aside, progress
+        )
+        knowing = Staa(generator=generator, budget=budget)
+        clips = load_clips(test, target, put_aside, progress)
+        made_of = detection.aware_clips(target, clips, knowing, progress=progress)
+        found.append(detection.told("STAA-Net that knows the detector", target, made_of, progress))
+    told = {
+        "victim": target.inner.name, "detector": detector, "threshold": target.threshold,
+        "false_alarm": false_alarm, "chosen_on": f"{len(dev)} dev clips", "attacks": found,
+        "adaptive": bool(aware or generator_steps),
+    }  # fmt: skip
+    storage.write_json(out / "detector.json", told)
+    if found:
+        rows = [{"attack": a["attack"], **point} for a in found for point in a["roc"]]
+        storage.write_text(
+            out / "roc.csv", results.table(["attack", "false_alarm", "detected"], rows)
+        )
+        report.draw_roc(out / "roc.png", told)
+    return told
+
+
+def _knowing(
+    target: Guarded, parts: Sequence[Corpus], out: Path, budget: Budget, steps: int, seed: int,
+    put_aside: Quarantine, progress: Progress,
+) -> Generator:  # fmt: skip
+    """The STAA-Net trained through a detector, in ``out/generator``."""
+    sha256 = str(storage.read_card(out, "victim")["sha256"])
+    inputs = {"source": sha256, "steps": steps, "seed": seed, "budget": asdict(budget)}
+    if is_done(out / "generator", "generator", inputs):
+        return load_generator(out / "generator").to(target.device)
+    training.seeded(seed)
+    generator = _beside(target.inner, budget)
+    schedule = training.Schedule(
+        steps=steps, batch_size=8, seconds=1.5, learning_rate=3e-4, seed=seed,
+        evaluate_every=max(1, min(100, steps // 2)),
+    )  # fmt: skip
+    train, dev = (load_clips(part, target, put_aside, progress) for part in parts)
+    detection.aware_generator(
+        generator, target, train, spread(dev, 48), schedule, out / "generator", budget=budget,
+        progress=progress,
+    )  # fmt: skip
+    _keep(generator, out, target, budget, sha256, inputs=normal(inputs))
+    storage.discard_checkpoints(out / "generator" / "checkpoint")
+    return generator

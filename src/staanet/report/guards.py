@@ -1,0 +1,67 @@
+"""The charts of certificates and detectors: certified accuracy against radius, and ROC curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from staanet.errors import printable
+from staanet.report.figures import BLUE, FAINT, GREEN, SKY, STYLE, VERMILION, short, to_png
+
+COLOURS = (VERMILION, BLUE, GREEN, SKY)
+
+
+def certificate(told: Mapping[str, Any]) -> bytes:
+    """Certified accuracy in per cent against radius, with its intervals, as PNG."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _square(5.0, 3.4)
+        points = told["curve"]
+        radii = [p["radius"] for p in points]
+        # the share falls behind each radius: a step to the left of it
+        axes.step(radii, [100 * p["certified_accuracy"] for p in points], where="pre", color=BLUE)
+        bounded = [p for p in points if p["low"] is not None]
+        axes.fill_between(
+            [p["radius"] for p in bounded], [100 * p["low"] for p in bounded],
+            [100 * p["high"] for p in bounded], step="pre", color=BLUE, alpha=0.15, linewidth=0,
+        )  # fmt: skip
+        axes.set_ylim(0, 100)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(f"radius: {told['unit']}")
+        axes.set_ylabel("certified accuracy, %")
+        alpha = told["votes"]["alpha"]
+        axes.set_title(
+            f"{printable(short(told['victim']))} by {told['method']}, {told['clips']} clips, "
+            f"each certain at {100 * (1 - alpha):g} %"
+        )
+        return to_png(figure)
+
+
+def roc(told: Mapping[str, Any]) -> bytes:
+    """Detection rate against false alarms for each attack, as PNG; the diagonal is chance."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _square(4.6, 4.0)
+        axes.plot([0, 100], [0, 100], color=FAINT, linewidth=0.8, linestyle=":")
+        for number, one in enumerate(told["attacks"]):
+            axes.plot(
+                [100 * p["false_alarm"] for p in one["roc"]],
+                [100 * p["detected"] for p in one["roc"]],
+                color=COLOURS[number % len(COLOURS)],
+                linestyle=("-", "--", "-.")[number // len(COLOURS) % 3],
+                label=f"{printable(short(one['attack']))}: AUROC {one['auroc']:.3f}",
+            )
+        axes.set_xlim(-1, 100)
+        axes.set_ylim(0, 101)
+        axes.set_xlabel("false alarms, % of clean clips")
+        axes.set_ylabel("detected, % of attacked clips")
+        axes.set_title(f"detector {printable(short(told['detector']))}")
+        axes.legend(loc="lower right", fontsize=8)
+        return to_png(figure)
+
+
+def _square(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()

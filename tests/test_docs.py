@@ -1,0 +1,126 @@
+"""The pages tell the truth: their code runs, their commands exist, the site asks nothing of outside."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import torch
+import typer
+
+from staanet import storage
+from staanet.attacks import ATTACKS
+from staanet.cli import app
+from staanet.corpora import CORPORA
+from staanet.generator import build_generator, save_generator
+from staanet.victims import build_victim
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [code for name, code in found if name == language]
+
+
+@pytest.fixture
+def place(tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the pages' code runs: ``my_corpus/`` and ``runs/quick/`` as they call them."""
+    (tmp_path / "my_corpus").symlink_to(tiny_corpus)
+    torch.manual_seed(0)
+    run = tmp_path / "runs" / "quick"
+    for name in ("emo18", "zhao19"):
+        build_victim(name, ("high", "low")).save_pretrained(run / "victims" / name)
+    sha256 = storage.read_card(run / "victims" / "emo18", "victim")["sha256"]
+    save_generator(
+        build_generator("small", density=0.2), run / "generators" / "emo18", source="emo18",
+        source_folder="../../victims/emo18", source_sha256=sha256, epsilon=0.03, max_density=0.2,
+    )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if blocks(p, "python")], ids=lambda page: page.stem
+)
+def test_python_of_a_page_runs_from_top_to_bottom(
+    page: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for registry in (ATTACKS, CORPORA):  # what a page registers goes with it
+        for name in ("loudest", "mine"):
+            monkeypatch.setitem(registry, name, None)
+            monkeypatch.delitem(registry, name)
+    namespace: dict[str, object] = {"__name__": page.stem}
+    for number, code in enumerate(blocks(page, "python"), start=1):
+        exec(compile(code, f"{page.name}, block {number}", "exec", dont_inherit=True), namespace)
+    for registry in (ATTACKS, CORPORA):
+        for name in ("loudest", "mine"):
+            registry.pop(name, None)
+
+
+def commands(page: Path) -> list[str]:
+    text = "".join(blocks(page, "console")).replace("\\\n", " ")
+    return [line[2:].split("#")[0].strip() for line in text.splitlines() if line.startswith("$ ")]
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in [*PAGES, ROOT / "README.md"] if commands(p)], ids=lambda page: page.stem
+)
+def test_commands_of_a_page_exist_with_their_options(page: Path) -> None:
+    known = typer.main.get_command(app)
+    assert isinstance(known, click.Group) or hasattr(known, "commands")
+    for line in commands(page):
+        words = shlex.split(line)
+        if words[0] != "staanet":
+            assert words[0] in ("make", "pip", "git", "docker", "cd"), line
+            continue
+        assert words[1] in known.commands, f"{page.name}: no command {words[1]}"
+        options = {o for p in known.commands[words[1]].params for o in p.opts}
+        used = {word.split("=")[0] for word in words[2:] if word.startswith("--")}
+        assert used <= options, f"{page.name}: {line}"
+
+
+def test_recipes_that_pages_name_are_shipped() -> None:
+    shipped = {path.stem for path in (ROOT / "recipes").glob("*.toml")}
+    for page in PAGES:
+        for line in commands(page):
+            words = shlex.split(line)
+            if words[:2] == ["staanet", "run"]:
+                assert words[2] in shipped, f"{page.name}: {line}"
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        prose = BLOCK.sub("", page.read_text(encoding="utf-8"))
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", prose):
+            if not target.startswith(("http:", "https:")):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_site_is_built_without_a_warning_and_asks_nothing_of_outside(tmp_path: Path) -> None:
+    for module in ("mkdocs", "material", "mkdocstrings"):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip("extra docs: pip install 'staanet[docs]'")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"],
+        cwd=ROOT, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert {page.stem for page in PAGES} <= {page.stem for page in pages}
+    for page in pages:
+        loaded = re.findall(
+            r"<(?:script|img|iframe|source|audio)\b[^>]*?\bsrc=[\"']?([^\"'\s>]+)"
+            r"|<link\b(?![^>]*rel=[\"']?canonical)[^>]*?\bhref=[\"']?([^\"'\s>]+)",
+            page.read_text(encoding="utf-8"),
+        )
+        outside = [url for pair in loaded for url in pair if re.match(r"(https?:)?//", url)]
+        assert outside == [], f"{page.name} asks {outside}"

@@ -1,0 +1,83 @@
+"""The same attack on Ray, with a worker killed on the way, gives the same files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from conftest import RATE, tone
+from staanet import audio, storage
+from staanet.victims import build_victim
+from test_cli import staanet
+from test_shards import hashes
+
+ATTACK = ("attack", "clips", "--source", "emo18", "--attack", "random", "--window", 0.5)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Four clips, one of them long, a broken one, and an untrained victim; attacked here."""
+    root = tmp_path_factory.mktemp("engine")
+    for number in range(4):
+        samples = tone(1.3 if number == 2 else 0.3, 200 + 90 * number, number)
+        storage.write_bytes(root / "clips" / f"c{number}.wav", audio.encode(samples, RATE))
+    (root / "clips" / "broken.wav").write_bytes(b"RIFF")
+    torch.manual_seed(0)
+    build_victim("emo18", ("high", "low")).eval().save_pretrained(root / "emo18")
+    done = staanet(*ATTACK, "--out", "here", cwd=root)
+    assert done.returncode == 4 and "3 windows joined" in done.stdout, done.stderr
+    return root
+
+
+@pytest.mark.parametrize("options, said", [
+    (("--engine", "dask"), "unknown engine 'dask'"), (("--engine", "ray", "--shard", "1/2"), "local"),
+])  # fmt: skip
+def test_an_engine_that_is_none_is_told(world, tmp_path, options, said):
+    done = staanet(*ATTACK, "--out", tmp_path / "o", *options, cwd=world)
+    assert done.returncode == 3 and said in done.stderr and not (tmp_path / "o").exists()
+
+
+def holder(folder):
+    """The process that works on a shard which has begun, or None."""
+    for journal in sorted(folder.glob(".shards/*/journal.jsonl")):
+        try:
+            return int(json.loads((journal.parent / ".lock").read_text())["pid"])
+        except (OSError, ValueError):  # just finished
+            continue
+    return None
+
+
+def test_ray_gives_the_same_files_though_a_worker_is_killed(world, tmp_path):
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    out = tmp_path / "there"
+    command = [
+        sys.executable,
+        "-m",
+        "staanet",
+        *map(str, ATTACK),
+        "--out",
+        str(out),
+        "--engine",
+        "ray",
+    ]
+    running = subprocess.Popen(
+        command, cwd=world, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "RAY_TMPDIR": "/tmp"},
+    )  # fmt: skip
+    killed, end = None, time.monotonic() + 300
+    while killed is None and running.poll() is None and time.monotonic() < end:
+        killed = holder(out)
+        time.sleep(0.005)
+    assert killed is not None and killed != running.pid
+    os.kill(killed, signal.SIGKILL)
+    said, complained = running.communicate(timeout=600)
+    assert running.returncode == 4, complained
+    assert "answers changed" in said and "3 windows joined" in said
+    assert hashes(out) == hashes(world / "here") and not (out / ".shards").exists()

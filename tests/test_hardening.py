@@ -1,0 +1,260 @@
+"""Adversarial training withstands more than plain, resumes bit for bit, and tells what it costs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from conftest import RATE, clip, tone
+from staanet import audio, hardening, storage, training
+from staanet.attacks import PGD
+from staanet.core import Budget, Untargeted
+from staanet.errors import InvalidInput
+from staanet.hardening import METHODS, Divergence, Hardening
+from staanet.victims import CallableVictim, build_victim, load_victim
+from staanet.warm_start import mirror_of
+from test_cli import staanet
+
+LABELS = ("high", "low")
+
+
+def tones(speakers: range) -> list:
+    return [
+        clip(0.3, hz * (1 + 0.02 * s), 100 * s + n, id=f"{label}{s}", label=label, speaker=f"s{s}")
+        for s in speakers
+        for n, (label, hz) in enumerate((("high", 1500.0), ("low", 200.0)))
+    ]
+
+
+def schedule(**changes):
+    settings = {"steps": 6, "batch_size": 4, "seconds": 0.25, "evaluate_every": 3, "seed": 1}
+    return training.Schedule(**(settings | changes))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A victim that tells a high tone from a low one, as a folder."""
+    training.seeded(0)
+    made, folder = build_victim("zhao19", LABELS), tmp_path_factory.mktemp("plain")
+    training.train_victim(
+        made, tones(range(6)), tones(range(6, 9)), schedule(steps=40, evaluate_every=10), folder
+    )
+    made.save_pretrained(folder)
+    return folder
+
+
+def how(method, epsilon=0.02, **changes):
+    density = 0.3 if method in hardening.SPARSE else None
+    return Hardening(
+        method=method, budget=Budget(epsilon=epsilon, max_density=density), steps=2, **changes
+    )
+
+
+def hardened(plain, folder, method, progress=training.silent, **changes):
+    victim, way = load_victim(plain), how(method)
+    training.seeded(0)
+    generator = mirror_of(victim, 0.3, 0.02) if method == "staa" else None
+    history, cost = hardening.harden(
+        victim, tones(range(6)), tones(range(6, 9)), schedule(**changes), folder, how=way,
+        generator=generator, progress=progress,
+    )  # fmt: skip
+    return victim, generator, history, cost
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stop_at(step):
+    def progress(what, done, total, figures):
+        if done == step:
+            raise StoppedError
+
+    return progress
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_stopped_hardening_resumes_bit_for_bit(plain, tmp_path, method):
+    whole, own, one, _ = hardened(plain, tmp_path / "whole", method)
+    with pytest.raises(StoppedError):
+        hardened(plain, tmp_path / "half", method, stop_at(4))
+    resumed, other, two, _ = hardened(plain, tmp_path / "half", method)
+    before = load_victim(plain)
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(whole.state_dict().values(), before.state_dict().values(), strict=True)
+    )
+    if own is not None:
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(own.state_dict().values(), other.state_dict().values(), strict=True)
+        )
+    strip = [{k: v for k, v in row.items() if k != "seconds"} for row in one.rows]
+    assert strip == [{k: v for k, v in row.items() if k != "seconds"} for row in two.rows]
+    assert not whole.training and not any(w.requires_grad for w in whole.parameters())
+
+
+def test_a_hardened_victim_withstands_what_fools_the_plain_one(plain, tmp_path):
+    clips, attack = tones(range(9, 14)), PGD(budget=Budget(epsilon=0.1), steps=8)
+    before = hardening.judged(load_victim(plain), clips, attack)
+    victim = load_victim(plain)
+    hardening.harden(
+        victim, tones(range(6)), tones(range(6, 9)),
+        schedule(steps=60, batch_size=8, evaluate_every=20), tmp_path, how=how("pgd", epsilon=0.1),
+    )  # fmt: skip
+    after = hardening.judged(victim, clips, attack)
+    assert before[0] == 1 and after[0] == 1  # both know the clean tones
+    assert after[1] > before[1] + 0.3
+
+
+def test_the_cost_is_over_plain_training_and_measuring_it_changes_nothing(plain):
+    victim = load_victim(plain)
+    crops = training.Crops(tones(range(6)), schedule(seconds=1.0))
+    task = hardening.HardeningTask(victim, crops, [], how("pgd"))
+    before = {k: v.clone() for k, v in victim.state_dict().items()}
+    cost = task.cost(steps=2)
+    assert cost["times"] == pytest.approx(cost["step_s"] / cost["plain_step_s"])
+    assert cost["times"] > 1.5  # twice the clips and three gradients more
+    assert all(torch.equal(v, before[k]) for k, v in victim.state_dict().items())
+    assert all(w.grad is None for w in victim.parameters())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_twins_keep_the_budget_and_the_rest_of_training_is_as_it_was(plain, method):
+    victim, way = load_victim(plain), how(method)
+    crops = training.Crops(tones(range(6)), schedule())
+    task = hardening.HardeningTask(victim, crops, [], way)
+    if method == "staa":
+        task = hardening.HardeningTask(
+            victim, crops, [], way, hardening._rival(mirror_of(victim, 0.3, 0.02), victim, crops, way.budget)
+        )  # fmt: skip
+    x, chosen = crops.draw(0)
+    hardening.still(victim)
+    twins = task.changed(x, torch.from_numpy(task.targets[chosen]), 0)
+    assert twins.shape == x.shape and torch.isfinite(twins).all() and not torch.equal(twins, x)
+    if method in ("pgd", "sparse_pgd", "staa", "trades"):
+        assert float((twins - x).abs().max()) <= 0.02 + 1e-6
+        density = float(((twins != x).sum(dim=1) / x.shape[1]).max())
+        assert density <= (0.3 if method in hardening.SPARSE else 1.0) + 1e-6
+    loss, _ = task.loss(0)
+    loss.backward()
+    assert all(torch.isfinite(w.grad).all() for w in task.module.parameters() if w.grad is not None)
+    assert any(w.grad is not None and w.grad.abs().sum() > 0 for w in victim.parameters())
+
+
+def test_a_generator_beside_it_gets_no_gradient_into_the_victim(plain):
+    """The rival's loss alone moves the generator alone, however the two losses are added."""
+    victim, way = load_victim(plain), how("staa")
+    crops = training.Crops(tones(range(6)), schedule())
+    rival = hardening._rival(mirror_of(victim, 0.3, 0.02), victim, crops, way.budget)
+    hardening.still(victim)
+    rival.loss(0)[0].backward()
+    assert all(w.grad is None for w in victim.parameters())
+    assert any(w.grad is not None for w in rival.module.parameters())
+
+
+def test_weight_1_is_cross_entropy_on_the_twins_alone(plain):
+    victim = load_victim(plain)
+    crops = training.Crops(tones(range(6)), schedule())
+    task = hardening.HardeningTask(victim, crops, [], how("pgd", weight=1.0))
+    clean, adversarial = torch.randn(4, 2), torch.randn(4, 2)
+    wanted = torch.tensor([0, 1, 1, 0])
+    alone = torch.nn.functional.cross_entropy(adversarial, wanted)
+    assert torch.allclose(task._against(clean, adversarial, wanted), alone)
+
+
+def test_trades_is_zero_apart_from_cross_entropy_where_twins_answer_alike(plain):
+    crops = training.Crops(tones(range(6)), schedule())
+    task = hardening.HardeningTask(load_victim(plain), crops, [], how("trades"))
+    logits, wanted = torch.randn(4, 2), torch.tensor([0, 1, 1, 0])
+    own = torch.nn.functional.cross_entropy(logits, wanted)
+    assert torch.allclose(task._against(logits, logits.clone(), wanted), own)
+    assert float(task._against(logits, -logits, wanted)) > float(own)
+
+
+def test_divergence_is_that_of_torch():
+    p, q = torch.randn(5, 3).softmax(dim=1), torch.randn(5, 3)
+    wanted = torch.distributions.kl_divergence(
+        torch.distributions.Categorical(p), torch.distributions.Categorical(logits=q)
+    )
+    assert torch.allclose(-Divergence(p).margin(q), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("given, said", [
+    ({"method": "pdg"}, "Did you mean 'pgd'"),
+    ({"method": "trades", "budget": Budget(epsilon=0.1, max_density=0.2)}, "trades changes every sample"),
+    ({"method": "staa"}, "staa needs a largest density"),
+    ({"weight": 1.5}, "weight of pgd is 1.5"),
+    ({"method": "gaussian", "sigma": 0.0}, "sigma is 0"),
+])  # fmt: skip
+def test_settings_that_cannot_be_are_told(given, said):
+    with pytest.raises(InvalidInput, match=said):
+        Hardening(**given)
+
+
+def test_a_black_box_is_refused(tmp_path):
+    box = CallableVictim(lambda x: x[:, :2], LABELS, RATE)
+    with pytest.raises(InvalidInput, match="black box"):
+        hardening.harden(box, [], [], schedule(), tmp_path, how=how("pgd"))
+
+
+@pytest.fixture(scope="module")
+def world(plain, tmp_path_factory):
+    root = tmp_path_factory.mktemp("harden")
+    for label, hz in (("high", 1500.0), ("low", 200.0)):
+        for s in range(6):
+            storage.write_bytes(
+                root / "tones" / label / f"s{s}" / "0.wav",
+                audio.encode(tone(0.3, hz * (1 + 0.02 * s), s), RATE),
+            )
+    return root
+
+
+@pytest.mark.parametrize("method", ["sparse_pgd", "staa"])
+def test_the_command_writes_a_victim_like_any_other(world, plain, tmp_path, method):
+    given = ["harden", f"folder:{world / 'tones'}", "--victim", plain, "--method", method, "--steps", 4,
+             "--batch-size", 4, "--seconds", 0.25, "--inner-steps", 1, "--out", "hard"]  # fmt: skip
+    done = staanet(*given, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"zhao19+{method}" in done.stdout and "x a plain one" in done.stdout
+    card = json.loads((tmp_path / "hard" / "card.json").read_text())
+    assert card["hardened"]["cost"]["times"] > 1 and card["hardened"]["from"] == "zhao19"
+    assert card["hardened"]["budget"]["max_density"] == 0.2
+    victim = load_victim(tmp_path / "hard")
+    assert victim.name == f"zhao19+{method}" and not list((tmp_path / "hard").glob("checkpoint/*"))
+    x = torch.randn(1, 4000)
+    assert not torch.equal(victim(x), load_victim(plain)(x))
+    weights = (tmp_path / "hard" / "model.safetensors").stat().st_mtime_ns
+    assert staanet(*given, cwd=tmp_path).returncode == 0  # done: nothing is trained again
+    assert (tmp_path / "hard" / "model.safetensors").stat().st_mtime_ns == weights
+    if method == "staa":
+        made = staanet("attack", f"folder:{world / 'tones'}", "--generator", "hard/generator",
+                       "--out", "a", cwd=tmp_path)  # fmt: skip
+        assert made.returncode == 0, made.stderr
+    else:
+        other = staanet(*given, "--epsilon", 0.01, cwd=tmp_path)
+        assert other.returncode == 3 and "Choose another --out" in other.stderr
+
+
+def test_a_corpus_with_other_classes_is_refused(world, plain, tmp_path):
+    (tmp_path / "tones").mkdir()
+    for label in ("high", "other"):
+        for s in range(3):
+            storage.write_bytes(tmp_path / "tones" / label / f"s{s}" / "0.wav",
+                                audio.encode(tone(0.3, 300, s), RATE))  # fmt: skip
+    done = staanet("harden", "folder:tones", "--victim", plain, "--out", "h", cwd=tmp_path)
+    assert done.returncode == 3 and "other" in done.stderr and "Traceback" not in done.stderr
+    assert staanet("harden", f"folder:{world / 'tones'}", "--victim", plain, "--out", plain,
+                   cwd=tmp_path).returncode == 3  # fmt: skip
+
+
+def test_goals_of_training_are_the_labels(linear):
+    """PGD of the inner loop lowers the margin of the label, not of the victim's own answer."""
+    x = 0.2 * torch.randn(1, 1600, generator=torch.Generator().manual_seed(1))
+    wrong = Untargeted(int(linear(x).argmax()) ^ 1)
+    x_adv = how("pgd").attack()(linear, x, wrong)
+    assert wrong.margin(linear(x_adv)) < wrong.margin(linear(x))
