@@ -185,7 +185,10 @@ def attack(
         )
         others = [victims.load_victim(spec) for spec in witnesses] or victims.members_of(victim)
         rows = pipeline.answers(made, others, progress)
-        drawn = report.draw_clips(out, 0 if shard else pictures)
+        shown = made.clips[: 0 if shard else pictures]
+        drawn = report.draw_clips(
+            out, ((c.clean.id, c.clean.samples, c.adversarial, c.clean.sample_rate) for c in shown)
+        )
     if not json_output:
         names = [other.name for other in others]
         show(table(

@@ -7,12 +7,12 @@ PDF), ``matrix.md``, ``matrix.tex`` and, with all tables, ``tables.md`` and ``ta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from staanet import results, storage
-from staanet.core import Progress, silent
+from staanet import storage
+from staanet.core import Progress, Samples, silent
 
 if TYPE_CHECKING:
     from staanet.report.facts import Run
@@ -72,17 +72,15 @@ def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
     return out / "index.html"
 
 
-def draw_clips(folder: Path, number: int) -> list[Path]:
-    """Pictures of the first ``number`` clips of the adversarial set in ``folder``, in its ``pictures/``."""
+def draw_clips(folder: Path, pairs: Iterable[tuple[str, Samples, Samples, int]]) -> list[Path]:
+    """Pictures of pairs ``(id, clean, adversarial, sample rate)`` into the ``pictures/`` of a set."""
     from staanet.report import spectra
 
     drawn = []
-    for row in results.read_rows(folder)[:number]:
-        clip = results.read_clip(folder, row)
-        clean, rate = clip.clean.samples, clip.clean.sample_rate
-        drawn.append(folder / "pictures" / f"{clip.clean.id}.png")
+    for name, clean, adversarial, rate in pairs:
+        drawn.append(folder / "pictures" / f"{name}.png")
         drawn[-1].parent.mkdir(exist_ok=True)
-        storage.write_bytes(drawn[-1], spectra.triptych(clean, clip.adversarial, rate))
+        storage.write_bytes(drawn[-1], spectra.triptych(clean, adversarial, rate))
     return drawn
 
 
