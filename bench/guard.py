@@ -15,6 +15,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 from types import FrameType
 
 PACKAGE = f"{os.sep}src{os.sep}staanet{os.sep}"
@@ -80,16 +81,30 @@ def _open(event: str, args: tuple[object, ...], roots: tuple[str, ...]) -> str:
 
 
 def _change(event: str, args: tuple[object, ...], roots: tuple[str, ...]) -> str:
-    return next(
-        filter(None, (_outside(path, roots) for path in args[: 2 if "rename" in event else 1])), ""
+    """``args`` end with the folders that relative names are of, as descriptors, -1 where it is the
+    working folder; what ``mkdir`` is told of rights stands between."""
+    many = 2 if event in ("os.rename", "os.link") else 1
+    folders = args[-many:] if event != "os.symlink" else args[-1:]
+    paths = args[:many] if event != "os.symlink" else args[1:2]
+    found = (
+        _outside(_placed(path, folder), roots) for path, folder in zip(paths, folders, strict=True)
     )
+    return next(filter(None, found), "")
+
+
+def _placed(path: object, folder: object) -> object:
+    """A name with the folder that its descriptor stands for; None where the system does not tell."""
+    if not isinstance(folder, int) or folder < 0 or isinstance(path, int):
+        return path
+    link = Path(f"/proc/self/fd/{folder}")
+    return link.readlink() / os.fsdecode(path) if link.exists() else None  # type: ignore[arg-type]
 
 
 def _outside(path: object, roots: tuple[str, ...]) -> str:
     if isinstance(path, int) or path is None:
         return ""
     place = os.path.realpath(os.fsdecode(path))  # type: ignore[arg-type]
-    if place.startswith((*roots, "/dev/", "/proc/")) or LIBRARIES.search(place):
+    if f"{place}{os.sep}".startswith((*roots, "/dev/", "/proc/")) or LIBRARIES.search(place):
         return ""
     return f"wrote {place}"
 

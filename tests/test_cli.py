@@ -310,7 +310,7 @@ def test_a_strict_attack_stops_at_the_first_bad_file(world, tmp_path):
     (["corpus", "emodb:nowhere"], 3, "nowhere"),
     (["run", "quik"], 3, "Did you mean 'quick'"),
     (["run", "quick", "--set", "victims.emo18.stepz=3"], 3, "victims.emo18.steps"),
-    (["attack", "x.wav", "--out", "o"], 3, "--generator"),
+    (["attack", "x.wav", "--out", "o"], 3, "x.wav: no such file or folder"),
     (["attack", "x.wav"], 2, "--out"),
     (["evaluate", "nowhere", "--target", "nowhere", "--out", "o"], 3, "nowhere"),
     (["report", "nowhere"], 3, "nowhere"),

@@ -75,7 +75,7 @@ def test_limits_of_an_attack_reach_its_budget_and_its_clips(linear):
     assert {"clips", "max_l0"}.isdisjoint(free.inputs["recipe"])  # as before these keys existed
     follower = config.AttackRecipe(attack="random", match="a")
     attacks = {"a": limited, "b": follower, "c": config.AttackRecipe(match="b", clips=4)}
-    assert [recipe_runs._clip_limit(key, attacks) for key in "abc"] == [9, 9, 4]
+    assert [recipe_runs.clip_limit(key, attacks) for key in "abc"] == [9, 9, 4]
 
 
 def tiny_emodb_full(corpus):

@@ -437,10 +437,10 @@ def test_a_damaged_set_is_never_evaluated(commands, world, tmp_path, name):
 # ---------------------------------------------------------------- options, folders, limits of the system
 
 OPTIONS = {
-    "epsilon nan": (["--epsilon", "nan"], 3, "epsilon is nan"), "density 0": (["--max-density", "0"], 3, "max_density is 0"),
+    "epsilon nan": (["--epsilon", "nan"], 3, "epsilon: input should be less than or equal to 1 (got nan)"), "density 0": (["--max-density", "0"], 3, "max_density: input should be greater than 0 (got 0.0)"),
     "seed 2^64": (["--seed", 2**64], 2, "--seed"), "device": (["--device", "cud"], 3, "no device 'cud'"),
     "no device": (["--device", ""], 3, "no device ''"), "meta": (["--device", "meta"], 3, "no device 'meta'"),
-    "class": (["--label", "nope"], 3, "knows no class 'nope'. Known: high, low"),
+    "class": (["--label", "nope"], 3, "unknown class 'nope'. Known: each, high, low"),
     "part": (["--part", "nope"], 3, "unknown part 'nope'"), "match": (["--match", "nowhere"], 3, "nowhere"),
     "protocol": (["--protocol", "x"], 3, "files have no split"),
 }  # fmt: skip
@@ -556,6 +556,8 @@ def test_unfinished_work_never_goes_on_with_other_inputs(commands, world, tmp_pa
     for command, change in (("attack", ["--epsilon", "0.2"]), ("train-victim", ["--seed", 5])):
         out = tmp_path / command
         arguments = world.arguments(command, out)
+        if command == "attack":  # pictures are drawn of a finished set
+            arguments = [*arguments, "--pictures", 0]
         whole = commands.run(*arguments, still=True)
         shutil.rmtree(out)
         cut = commands.run(*arguments, still=True, fault=Fault(whole.calls - 6))

@@ -153,7 +153,7 @@ def test_a_name_that_no_file_can_have_is_refused(tmp_path) -> None:
 
 def test_a_folder_that_is_a_file_is_a_fault(tmp_path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StorageFault, match="cannot be written"):
+    with pytest.raises(StorageFault, match="a file stands where a folder is due"):
         storage.write_bytes(tmp_path / "file" / "x", b"")
 
 

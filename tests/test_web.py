@@ -449,7 +449,8 @@ WAV = audio.encode(conftest.tone(0.5, 250.0), conftest.RATE)
 
 
 def test_from_upload_to_the_adversarial_file_over_http(served: Served) -> None:
-    assert served.told["victims"] == ["emo18", "zhao19"] and served.told["generators"] == ["emo18"]
+    told = served.told["victims"], served.told["generators"]
+    assert told[0][:2] == ["emo18", "zhao19"] and told[1][0] == "emo18", "the run's own come first"
     status, text = served.upload(WAV)
     assert status == 200
     told = served.fool(json.loads(text)[0], "staa")
@@ -513,7 +514,9 @@ def test_in_a_browser_from_upload_to_download(served: Served, tmp_path: Path) ->
         page.run("document.querySelector('#fool').click()")
         page.wait("document.querySelector('.staanet-said')")
         assert "samples changed" in page.run("document.querySelector('#said').innerText")
-        assert page.run("document.querySelectorAll('#answers table').length") == 2
+        assert page.run("document.querySelectorAll('#answers table').length") == min(
+            4, len(served.told["victims"])
+        )
         assert page.run("document.querySelector('#figure img').naturalWidth") > 600
         page.wait("!document.querySelector('#download').disabled")
         page.run("document.querySelector('#download').click()")

@@ -264,7 +264,7 @@ class Recipe:
         for source in self.generator.sources:
             if self.generator.sources.count(source) > 1:
                 raise InvalidInput(
-                    f"[generator] names the source '{source}' twice", remedy="Name each once"
+                    f"sources of [generator] name '{source}' twice", remedy="Name each once"
                 )
             for member in source.split(","):
                 if member not in self.victims:

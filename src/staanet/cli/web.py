@@ -33,7 +33,7 @@ def serve(
     """
     from staanet import web
 
-    shelf = web.read_shelf([*web.shipped(), *run])
+    shelf = web.read_shelf([*run, *web.shipped()])
 
     def ready(url: str) -> None:
         if json_output:
