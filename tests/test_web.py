@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -232,7 +233,10 @@ def ask(
         one.putheader(key, value)
     if body is not None and "Content-Length" not in headers:
         one.putheader("Content-Length", str(len(body)))
-    one.endheaders(body)
+    with contextlib.suppress(
+        BrokenPipeError
+    ):  # refused before all of it was sent: the answer is there
+        one.endheaders(body)
     told = one.getresponse()
     text = told.read().decode("utf-8", "replace")
     one.close()
