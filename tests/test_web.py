@@ -31,6 +31,7 @@ from staanet.victims import build_victim
 from staanet.web import Limits, read_shelf, serve
 from staanet.web.fooling import Wish, Workshop
 from staanet.web.guard import Guard, sweep
+from staanet.web.models import shipped
 
 MIB = 2**20
 
@@ -549,3 +550,9 @@ def test_its_files_go_with_it(served: Served) -> None:
     assert served.process.wait(60) == 0
     assert not list(served.where.glob("staanet-*"))
     assert "Traceback" not in (served.where / "stderr").read_text()
+
+
+def test_a_shipped_generator_of_several_victims_serves_each_of_them():
+    shelf = read_shelf(shipped())
+    assert {"emo18", "zhao19"} <= set(shelf.generators) and "wav2vec2_tiny" in shelf.victims
+    assert shelf.epsilons["emo18"] == 0.03

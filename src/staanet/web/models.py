@@ -11,6 +11,7 @@ from staanet import results, storage
 from staanet.core import Victim
 from staanet.defences import Defended, parse_defence
 from staanet.errors import InvalidInput, StaaNetError
+from staanet.victims import joint_sha256
 
 _DEPTHS = ("card.json", "*/card.json", "*/*/card.json", "*/*/*/card.json")
 _EXAMPLES = 12
@@ -38,8 +39,8 @@ def shipped() -> list[Path]:
 def read_shelf(folders: Sequence[Path]) -> Shelf:
     """What lies in ``folders`` up to three levels deep, told by each ``card.json``.
 
-    A generator counts where the victim it was trained against, by the sha256 of its weights, is there
-    too. Raises ``InvalidInput`` for a folder that is not there.
+    A generator counts where the victims it was trained against, by the sha256 of their weights, are
+    there too. Raises ``InvalidInput`` for a folder that is not there.
     """
     victims: dict[str, Path] = {}
     weights: dict[str, str] = {}
@@ -59,17 +60,28 @@ def read_shelf(folders: Sequence[Path]) -> Shelf:
                 learned.append((card, place))
             elif kind == "adversarial" and not examples:
                 examples = _examples(place)
-    known = {
-        weights[str(card.get("source_sha256"))]: (card, place)
-        for card, place in learned
-        if str(card.get("source_sha256")) in weights
-    }
+    known: dict[str, tuple[Mapping[str, Any], Path]] = {}
+    for card, place in sorted(learned, key=lambda found: -len(found[0].get("sources") or ())):
+        for name in _sources(card, weights):  # one of its own, which comes later, comes first
+            known[name] = (card, place)
     return Shelf(
         victims,
         {name: place for name, (_, place) in known.items()},
         {name: float(card["epsilon"]) for name, (card, _) in known.items() if card.get("epsilon")},
         examples,
     )
+
+
+def _sources(card: Mapping[str, Any], weights: Mapping[str, str]) -> list[str]:
+    """Which victims (their names by sha256 in ``weights``) a generator was trained against; all or none."""
+    whole = str(card.get("source_sha256"))
+    if whole in weights:
+        return [weights[whole]]
+    named = [str(source) for source in card.get("sources") or ()]
+    hashes = {name: sha256 for sha256, name in weights.items()}
+    if not named or not all(name in hashes for name in named):
+        return []
+    return named if joint_sha256([hashes[name] for name in named]) == whole else []
 
 
 def _cards(root: Path) -> list[Path]:
