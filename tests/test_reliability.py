@@ -488,6 +488,9 @@ def test_a_file_where_a_folder_is_due(commands, world, tmp_path, command, place)
 
 
 def test_a_folder_that_nobody_may_write_is_told(commands, world, tmp_path):
+    places = [Path(sys.prefix), *Path(sys.prefix).parents]
+    if os.getuid() == 0 and not all(place.stat().st_mode & 0o001 for place in places):
+        pytest.skip(f"another user may not read {sys.prefix}")
     import tempfile
 
     place = Path(tempfile.mkdtemp())  # not below pytest's folder, which nobody else may enter
