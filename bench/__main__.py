@@ -8,18 +8,24 @@ recipe, commit and machine that their cards name. ``bench/notes.md`` is appended
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pandas
+
 from bench import sections
 from staanet import tables
+from staanet.attacks import ATTACKS
 from staanet.core import NO_CHANNEL
+from staanet.sweeps import MINIMISING
 
 HERE = Path(__file__).parent
 
@@ -85,7 +91,7 @@ def figures(run: Path) -> str:
         "| stage | seconds |\n|---|---|\n"
         + "\n".join(f"| {stage} | {took:.1f} |" for stage, took in card["seconds"].items()),
     ]
-    lines += comparisons(run, summary)
+    lines += comparisons(run, summary) + fewest(run, summary) + checked(run)
     lines += [f"* flag: {flag}" for flag in summary["flags"]]
     return "\n\n".join(lines)
 
@@ -97,10 +103,11 @@ def comparisons(run: Path, summary: dict[str, Any]) -> list[str]:
         for told in (read(path) for path in sorted(run.glob("adversarial/*/card.json")))
         if told.get("matched")
     }
-    white = {(c["attack"], c["source"]): c for c in summary["cells"]
-             if c["white_box"] and c.get("channel", NO_CHANNEL) == NO_CHANNEL}  # fmt: skip
+    white = {(c["attack"], c["source"]): c for c in on_itself(summary)}
     lines = []
     for (attack, source), other in matched.items():
+        if (attack, source) not in white:  # an ensemble has no answer of its own in the matrix
+            continue
         one, against = white[other, source], white[attack, source]
         rates = [c["fooling_rate"]["value"] for c in (one, against)]
         if one["count"] == against["count"] and rates[1] and not against["control"]:
@@ -112,6 +119,36 @@ def comparisons(run: Path, summary: dict[str, Any]) -> list[str]:
     return lines
 
 
+def on_itself(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cells of attacks on the very victim that they were crafted on, without a channel."""
+    return [
+        c for c in summary["cells"]
+        if c["source"] == c["target"] and c.get("channel", NO_CHANNEL) == NO_CHANNEL
+    ]  # fmt: skip
+
+
+def fewest(run: Path, summary: dict[str, Any]) -> list[str]:
+    """Of attacks that look for the fewest samples, white box: the median share that they changed."""
+    rows = pandas.read_parquet(run / "results" / "results.parquet")
+    rows = rows[(rows.source == rows.target) & (rows.channel == NO_CHANNEL)]
+    looking = {ATTACKS[name].__name__.lower() for name in MINIMISING}
+    medians = rows.groupby(["attack", "source"]).density.median()
+    return [
+        f"* {c['title']} on {c['source']}: fooled {100 * c['fooling_rate']['value']:.1f} % of "
+        f"{c['count']}, median density {100 * medians[c['attack'], c['source']]:.3f} %."
+        for c in on_itself(summary) if c["algorithm"] in looking
+    ]  # fmt: skip
+
+
+def checked(run: Path) -> list[str]:
+    """What ``staanet selfcheck`` found in the run, where it was asked."""
+    if not (run / "selfcheck.json").exists():
+        return []
+    verdicts = Counter(check["verdict"] for check in read(run / "selfcheck.json")["checks"])
+    told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
+    return [f"* `staanet selfcheck`: {sum(verdicts.values())} checks: {told}."]
+
+
 def read(path: Path) -> dict[str, Any]:
     """A JSON object from a file."""
     told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -121,17 +158,7 @@ def read(path: Path) -> dict[str, Any]:
 if __name__ == "__main__":
     from bench import reliability
 
-    if sys.argv[1:2] == ["hiding"]:
-        from bench import hiding
-
-        hiding.main(sys.argv[2:])
-    elif sys.argv[1:2] == ["strength"]:
-        from bench import strength
-
-        strength.main(sys.argv[2:])
-    elif sys.argv[1:2] == ["speed"]:
-        from bench import speed
-
-        speed.main(sys.argv[2:])
+    if sys.argv[1:2] and sys.argv[1] in ("hiding", "speed", "strength"):
+        importlib.import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:])
     elif not reliability.main(sys.argv[1:]):
         main([Path(argument) for argument in sys.argv[1:]])

@@ -11,7 +11,7 @@ import pandas
 import pytest
 
 from conftest import RATE, tone
-from staanet import audio, config, pipeline, storage
+from staanet import audio, config, pipeline, selfcheck, storage
 from staanet.corpora import CORPORA
 from staanet.errors import InvalidInput
 from staanet.evaluation import CONTROLS
@@ -201,3 +201,23 @@ def test_a_vector_of_another_source_is_noticed(whole, tmp_path):
         pipeline.source_of(tmp_path / "v", "vector")
     with pytest.raises(InvalidInput, match="--vector DIR"):
         pipeline.plan_attack("uap", config.AttackRecipe(), pipeline.source_of(vector, "vector"))
+
+
+def test_an_ensemble_is_checked_like_any_source(whole, tmp_path):
+    """Its direction is tried on its members, and a mark that is missing on one of them is found."""
+    run = tmp_path / "run"
+    shutil.copytree(whole[0], run)
+
+    def checks():
+        found = selfcheck.selfcheck(run, clips=2)
+        return {(check.name, check.subject): check for check in found}
+
+    honest = checks()
+    assert "not in victims" not in honest["direction", "staa__emo18,zhao19"].explanation
+    assert honest["white_box_marks", ""].verdict == "pass"
+    summary = json.loads((run / "results" / "summary.json").read_text("utf-8"))
+    for cell in summary["cells"]:
+        if (cell["source"], cell["target"]) == ("emo18,zhao19", "zhao19"):
+            cell["white_box"] = False
+    (run / "results" / "summary.json").write_text(json.dumps(summary), "utf-8")
+    assert checks()["white_box_marks", ""].verdict == "fail"

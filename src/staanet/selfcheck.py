@@ -28,7 +28,7 @@ from staanet.probes import Check, Probe, Verdict
 from staanet.report.facts import DISTANCES, Distances
 from staanet.report.verify import TOLERANCE, measure
 from staanet.results import AdversarialClip, AdversarialSet
-from staanet.victims import load_victim
+from staanet.victims import Ensemble, load_victim
 
 FILE = "selfcheck.json"
 NEAR_COPY = 0.9
@@ -342,7 +342,7 @@ def _pgd(budget: Budget) -> PGD:
 
 
 def _direction(run: Finished, one: Made, ids: Sequence[str], seed: int) -> Check:
-    victim = run.victims.get(one.key[1])
+    victim = _attacked(run, one.key[1])
     if victim is None:
         return _absent("direction", one.name, one.key[1])
     kind, _, label = str(one.card.get("goal", "")).partition(": ")
@@ -350,6 +350,14 @@ def _direction(run: Finished, one: Made, ids: Sequence[str], seed: int) -> Check
         victim, [one.pair(clip_id) for clip_id in ids], one.name, algorithm=one.algorithm,
         goal_label=label if kind == "targeted" else None, seed=seed,
     )  # fmt: skip
+
+
+def _attacked(run: Finished, source: str) -> Victim | None:
+    """The victim of this name, or the ensemble of several; None where one is not in the run."""
+    members = [run.victims[name] for name in source.split(",") if name in run.victims]
+    if len(members) <= source.count(","):
+        return None
+    return members[0] if len(members) == 1 else Ensemble(members)
 
 
 def _absent(name: str, subject: str, victim: str) -> Check:
@@ -657,9 +665,12 @@ def white_box_marks(run: Finished, clips: Sequence[Clip]) -> Check:
         return x.shape == y.shape and bool(np.allclose(x, y, rtol=1e-4, atol=1e-5))
 
     wrong = []
-    known = [c for c in run.cells if {c["source"], c["target"]} <= run.victims.keys()]
+    known = [
+        c for c in run.cells
+        if {*c["source"].split(","), c["target"]} <= run.victims.keys()
+    ]  # fmt: skip
     for cell in known:
-        one = same(cell["source"], cell["target"])
+        one = any(same(member, cell["target"]) for member in cell["source"].split(","))
         if one != bool(cell["white_box"]):
             wrong.append(
                 f"{cell['attack']} from {cell['source']} on {cell['target']}: "

@@ -11,6 +11,7 @@ from staanet import results, storage
 from staanet.core import Victim
 from staanet.defences import Defended, parse_defence
 from staanet.errors import InvalidInput, StaaNetError
+from staanet.shipped import ROOT
 from staanet.victims import joint_sha256
 
 _DEPTHS = ("card.json", "*/card.json", "*/*/card.json", "*/*/*/card.json")
@@ -32,8 +33,7 @@ class Shelf:
 
 def shipped() -> list[Path]:
     """Folders of models inside the package; empty where none are shipped."""
-    inside = Path(__file__).parent.parent / "models"
-    return [inside] if inside.is_dir() else []
+    return [ROOT] if ROOT.is_dir() else []
 
 
 def read_shelf(folders: Sequence[Path]) -> Shelf:
