@@ -60,7 +60,8 @@ class GeneratorRecipe:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     network: str = "mirror"
-    """``mirror`` stands for ``compact`` where a source cannot be mirrored."""
+    """``mirror`` stands for a reflection where the source is a transformer, and for ``compact`` where it is
+    neither that nor convolutional."""
     sources: Annotated[tuple[str, ...], Field(min_length=1)] = ("emo18",)
     """Victims, each with a generator of its own; ``emo18,zhao19`` is one against both."""
     epsilon: Share = 0.03
@@ -76,7 +77,8 @@ class GeneratorRecipe:
     """Weight of the share of samples in the objective ``paper`` (its 1e-5 at 6 s of speech)."""
     min_snr_db: float | None = None
     learning_rate: Positive | None = None
-    """Absent: 3e-4 for a mirror that begins as its source, 2e-3 for what begins from nothing."""
+    """Absent: 3e-4 for a mirror that begins as its source, 1e-5 for a reflection, 2e-3 for what begins
+    from nothing."""
     looks: Count = 1
     """Stages of a mirror: more are stronger and take so many times as long."""
     evaluate_every: Count = 100
