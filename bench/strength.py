@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=400, help="of the published objective")
     parser.add_argument("--out", type=Path, default=Path("runs/strength"))
     chosen = parser.parse_args(arguments)
-    with storage.FolderLock(_made(chosen.out)):
+    with storage.FolderLock(made_folder(chosen.out)):
         bench = Bench.of(chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps)
         parts = [
             bench.limits(), bench.white_box(), bench.samples(), bench.transfer(), bench.targeted(),
@@ -69,7 +69,8 @@ def main(arguments: list[str]) -> None:
     sections.write("strength", "\n\n".join(["## Strength", about, *parts]))
 
 
-def _made(folder: Path) -> Path:
+def made_folder(folder: Path) -> Path:
+    """``folder``, which now exists."""
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -239,7 +240,7 @@ class Bench:
                     [epsilon, batch, named, f"{batch - broken} of {batch}", f"{100 * used:.1f} %"]
                 )
         head = ["epsilon", "batch", "limit named", "clips that keep it", "of the limit used"]
-        return _titled("Limits kept", head, rows, "Clips of 2 to 10 s, no tuning.")
+        return titled("Limits kept", head, rows, "Clips of 2 to 10 s, no tuning.")
 
     def white_box(self) -> str:
         """As many samples, the same epsilon."""
@@ -254,12 +255,12 @@ class Bench:
                 ("PGD, 20 steps", lambda b=budget: PGD(budget=b)),
                 ("random", lambda b=budget: Random(budget=b)),
             ):  # fmt: skip
-                found = self.measure(f"white_{name}_{_word(title)}", attack, source)
-                rows.append([name, title, _percent(found.fooled(name)), f"{found.mean('density'):.3f}",
+                found = self.measure(f"white_{name}_{word(title)}", attack, source)
+                rows.append([name, title, percent(found.fooled(name)), f"{found.mean('density'):.3f}",
                              f"{found.mean('snr_db'):.1f}", f"{found.seconds:.3f}"])  # fmt: skip
         head = ["source", "attack", "fooled", "density", "SNR dB", "s a clip"]
         note = f"At most {100 * DENSITY:g} % of the samples."
-        return _titled("White box", head, rows, note)
+        return titled("White box", head, rows, note)
 
     def samples(self) -> str:
         """How many samples it takes to fool a share of what dense PGD of 100 steps fools."""
@@ -287,12 +288,12 @@ class Bench:
             for density in DENSITIES:
                 budget = Budget(epsilon=EPSILON, max_density=density)
                 found = self.measure(
-                    f"samples_{_word(title)}_{density}", lambda w=way, b=budget: w(b), source
+                    f"samples_{word(title)}_{density}", lambda w=way, b=budget: w(b), source
                 )
                 rates.append(found.fooled("emo18"))
                 seconds = found.seconds
-            needed = [_percent(_needed(DENSITIES, rates, s * dense)) for s in (0.8, 0.95)]
-            rows.append([title, *map(_percent, rates), *needed, f"{seconds:.3f}"])
+            needed = [percent(_needed(DENSITIES, rates, s * dense)) for s in (0.8, 0.95)]
+            rows.append([title, *map(percent, rates), *needed, f"{seconds:.3f}"])
         zero = self.measure(
             "sigma_zero_1000", lambda: SigmaZero(budget=Budget(epsilon=EPSILON), steps=1000), source
         )
@@ -301,17 +302,17 @@ class Bench:
             for row in zero.rows
         )
         rates = [statistics.fmean(value <= density for value in own) for density in DENSITIES]
-        needed = [_percent(own[math.ceil(share * dense * len(own)) - 1]) for share in (0.8, 0.95)]
+        needed = [percent(own[math.ceil(share * dense * len(own)) - 1]) for share in (0.8, 0.95)]
         rows.append(
-            ["sigma-zero, 1000 steps", *map(_percent, rates), *needed, f"{zero.seconds:.3f}"]
+            ["sigma-zero, 1000 steps", *map(percent, rates), *needed, f"{zero.seconds:.3f}"]
         )
         head = ["attack on emo18", *(f"fooled at {100 * d:g} %" for d in DENSITIES),
                 "samples for 80 %", "samples for 95 %", "s a clip"]  # fmt: skip
         note = (
-            f"The last shares are of what PGD of 100 steps on every sample fools, {_percent(dense)}; "
+            f"The last shares are of what PGD of 100 steps on every sample fools, {percent(dense)}; "
             "samples in between are interpolated over their logarithm; n/a: not reached."
         )
-        return _titled("Samples needed", head, rows, note)
+        return titled("Samples needed", head, rows, note)
 
     def transfer(self) -> str:
         """The target's own weights are in no source."""
@@ -334,15 +335,15 @@ class Bench:
                         generator=self.paper(w), budget=budget
                     )
             for title, attack in ways.items():
-                found = self.measure(f"transfer_{_word(name)}_{_word(title)}", attack, source)
+                found = self.measure(f"transfer_{word(name)}_{word(title)}", attack, source)
                 own = {member.name for member in members_of(source)}
                 rows.append([name, title, *(
-                    "white box" if target in own else _percent(found.fooled(target))
+                    "white box" if target in own else percent(found.fooled(target))
                     for target in self.victims
                 ), f"{found.seconds:.3f}"])  # fmt: skip
         head = ["sources", "attack", *self.victims, "s a clip"]
         note = f"At most {100 * DENSITY:g} % of the samples; the small transformers are the hard direction."
-        return _titled("Transfer", head, rows, note)
+        return titled("Transfer", head, rows, note)
 
     def targeted(self) -> str:
         """One generator, any class; each clip towards one of the others."""
@@ -364,11 +365,11 @@ class Bench:
         }
         rows = []
         for title, attack in ways.items():
-            found = self.measure(f"targeted_{_word(title)}", attack, source, label="each")
-            rows.append([title, _percent(found.reached("emo18")), f"{found.mean('density'):.3f}",
+            found = self.measure(f"targeted_{word(title)}", attack, source, label="each")
+            rows.append([title, percent(found.reached("emo18")), f"{found.mean('density'):.3f}",
                          f"{found.seconds:.3f}"])  # fmt: skip
         head = ["attack on emo18", "takes it for the wanted class", "density", "s a clip"]
-        return _titled(
+        return titled(
             "Targeted", head, rows, "Each clip aims at one of the classes that it is not."
         )
 
@@ -389,11 +390,11 @@ class Bench:
                     ("PGD, 20 steps", lambda b=budget: PGD(budget=b)),
                     ("random", lambda b=budget: Random(budget=b)),
                 ):
-                    key = f"elsewhere_{corpus.name}_{name}_{_word(title)}_{snr}"
+                    key = f"elsewhere_{corpus.name}_{name}_{word(title)}_{snr}"
                     found = self.measure(key, attack, self.victims[name], clips=clips)
                     rows.append([
                         name, title, "any" if snr is None else f"{snr:g}",
-                        *(_percent(found.fooled(target)) for target in ("emo18", "zhao19")),
+                        *(percent(found.fooled(target)) for target in ("emo18", "zhao19")),
                         f"{found.mean('density'):.3f}", f"{found.mean('snr_db'):.1f}",
                     ])  # fmt: skip
         head = [
@@ -408,7 +409,7 @@ class Bench:
         note = (
             f"{len(clips)} clips of {corpus.name}, speakers that no victim or generator has heard."
         )
-        return _titled("Never heard before", head, rows, note)
+        return titled("Never heard before", head, rows, note)
 
 
 def _needed(densities: Sequence[float], rates: Sequence[float], goal: float) -> float:
@@ -426,15 +427,18 @@ def _needed(densities: Sequence[float], rates: Sequence[float], goal: float) -> 
     return math.inf
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """``0.5`` as ``50 %``; what was not reached as n/a."""
     return f"{100 * share:.3g} %" if math.isfinite(share) else "n/a"
 
 
-def _word(title: str) -> str:
+def word(title: str) -> str:
+    """A title as part of a file name."""
     return "".join(letter if letter.isalnum() else "_" for letter in title.lower())
 
 
-def _titled(title: str, head: Sequence[str], rows: Sequence[Sequence[object]], note: str) -> str:
+def titled(title: str, head: Sequence[str], rows: Sequence[Sequence[object]], note: str) -> str:
+    """A table under its title."""
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows)]
     return "\n".join([f"### {title}", "", note, "", *lines])
 
