@@ -381,10 +381,17 @@ class Bench:
     def targeted(self) -> str:
         """One generator, any class; each clip towards one of the others."""
         source = self.victims["emo18"]
-        generator = self.generator("targeted_emo18", ["emo18"], goal="targeted", steps=400)
+        generator = self.generator(
+            "targeted_emo18_4_looks",
+            ["emo18"],
+            goal="targeted",
+            looks=4,
+            steps=200,
+            evaluate_every=100,
+        )
         dense, sparse = Budget(epsilon=EPSILON), Budget(epsilon=EPSILON, max_density=DENSITY)
         ways: dict[str, Callable[[], Attack]] = {
-            "STAA-Net, one generator for all classes": lambda: Staa(
+            "STAA-Net, one generator for all classes, four looks": lambda: Staa(
                 generator=generator, budget=sparse
             ),
             "STAA-Net, every sample": lambda: Staa(
