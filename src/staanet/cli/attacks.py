@@ -188,7 +188,9 @@ def attack(
         drawn = report.draw_clips(
             out, ((c.clean.id, c.clean.samples, c.adversarial, c.clean.sample_rate) for c in shown)
         )
-    if not json_output:
+    if not json_output and not rows:
+        show("No clip was attacked: none is usable.")
+    elif not json_output:
         names = [other.name for other in others]
         show(table(
             ["clip", *names, "changed", "of samples", "SNR dB"],
