@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> bool:
 
         name = f"mutate {told.module}"
         section = mutate.main(told.module, told.n, told.seed)
-    record(name, f"{section}\n\nCommit `{_commit()}`.")
+    record(name, f"{section}\n\nCommit `{commit()}`.")
     print(section)
     return True
 
@@ -71,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The commit of this tree, with ``-dirty`` where it was changed since."""
     found = subprocess.run(
         ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
         capture_output=True, text=True, check=False,

@@ -54,4 +54,5 @@ PY
 "$bin/staanet" train-victim folder:tones emo18 --out victim --steps 4 --batch-size 4 --seconds 0.2
 "$bin/staanet" attack tones/low --attack pgd --source victim --out fooled
 "$bin/staanet" evaluate fooled --target victim --out results
+"$bin/staanet" attack tones/low/s0/0.wav --out shipped  # the models inside, without any extra
 echo "== the wheel is good"

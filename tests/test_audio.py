@@ -256,6 +256,7 @@ def test_flac_of_every_rate_agrees_with_its_frames(put, rate) -> None:
         (b"", "not audio (0 bytes)"),
         (b"RIFF", "not audio (4 bytes)"),
         (b"file,label\na.wav,joy\n", r"not audio (starts with 'file,label\na')"),
+        (b"\0\0\0\x20ftypM4A " + bytes(50), "MPEG-4 (M4A, AAC), which is not read. Convert it"),
         (b"<!DOCTYPE html>", "not audio (starts with '<!DOCTYPE ht')"),
         (b"\x7fELF\2\1\1" + bytes(30), r"not audio (starts with '\x7fELF\x02"),
         (b"ID3", "not audio (3 bytes)"),

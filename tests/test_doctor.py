@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -43,7 +45,7 @@ def test_a_package_that_lacks_or_does_not_fit_fails_and_a_fitting_one_passes():
 def test_an_absent_extra_is_no_fault_and_comes_with_its_command():
     wanted = needed("onnx>=1.20", "onnxruntime>=1.24")
     absent = doctor.extra("onnx", wanted, {"onnx": "1.23"})
-    assert absent.verdict == "absent" and absent.found == "without onnxruntime"
+    assert absent.verdict == "absent" and absent.found.endswith(": without onnxruntime")
     assert "[onnx]" in absent.remedy and not doctor.failed([absent])
     assert doctor.extra("onnx", wanted, {"onnx": "1.23", "onnxruntime": "1.32"}).verdict == "pass"
     assert doctor.extra("onnx", wanted, {"onnx": "1.2", "onnxruntime": "1.32"}).verdict == "fail"
@@ -97,6 +99,21 @@ def test_a_folder_that_cannot_be_written_fails_and_one_to_be_made_is_tried_above
     if not Path("/proc/self").is_dir():
         pytest.skip("a folder that nobody may write to: no /proc here")
     assert doctor.disk(Path("/proc")).verdict == "fail"
+
+
+def test_shipped_models_are_asked_and_one_that_waits_for_an_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert doctor._models() == "emo18, zhao19 answer; wav2vec2_tiny waits for the extra ssl"
+
+
+def test_what_was_installed_from_a_file_is_added_to_from_that_file(monkeypatch):
+    told = metadata.PathDistribution(Path("staanet-0.dist-info"))
+    monkeypatch.setattr(told, "read_text", lambda name: '{"url": "file:///x/staanet.whl"}')
+    monkeypatch.setattr(doctor.metadata, "distribution", lambda name: told)
+    monkeypatch.setattr(doctor, "checkout", lambda: None)
+    assert shlex.split(doctor.install("web"))[-1] == "staanet[web] @ file:///x/staanet.whl"
+    monkeypatch.setattr(told, "read_text", lambda name: None)  # from an index
+    assert shlex.split(doctor.install("web"))[-1] == "staanet[web]"
 
 
 def test_a_sound_installation_by_its_command(tmp_path):

@@ -8,9 +8,11 @@ import sys
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from conftest import RATE, real_speech, tone
-from staanet import audio, cards, corpora, metrics, shipped, storage, training
+from staanet import audio, cards, corpora, metrics, shipped, storage, training, victims
+from staanet.cli import app
 from staanet.errors import InvalidInput
 from staanet.generator import load_generator
 from staanet.pipeline import source_of
@@ -63,6 +65,21 @@ def test_a_clip_is_attacked_without_any_set_up(tmp_path):
     assert 0 < clip["density"] <= 0.2 and clip["snr_db"] >= 12
     (picture,) = (tmp_path / "fooled" / "pictures").glob("*.png")
     assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_without_transformers_the_victims_that_need_it_are_left_out_and_named(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert victims.lacking("shipped:emo18") is None
+    assert "staanet[ssl]" in str(victims.lacking("shipped:wav2vec2_tiny"))
+    clip, out = tmp_path / "my.wav", tmp_path / "fooled"
+    storage.write_bytes(clip, audio.encode(tone(1.5, 200.0), RATE))
+    done = CliRunner().invoke(app, ["attack", str(clip), "--out", str(out), "--json"])
+    assert done.exit_code == 0, done.stderr
+    (told,) = json.loads(done.stdout)["clips"]
+    assert set(told["answers"]) == {"emo18", "zhao19"}
+    assert "without shipped:wav2vec2_tiny: the package transformers" in done.stderr
 
 
 def test_the_card_tells_the_truth():

@@ -86,6 +86,15 @@ def test_a_generator_of_other_weights_is_not_offered(run_folder: Path, tmp_path:
     assert not read_shelf([tmp_path / "run"]).generators
 
 
+def test_victims_whose_package_is_not_installed_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    shelf = read_shelf(shipped())
+    assert list(shelf.victims) == ["emo18", "zhao19"] == sorted(shelf.generators)
+    assert "staanet[ssl]" in str(shelf.left_out["wav2vec2_tiny"])
+
+
 def test_no_run_and_no_model_are_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="no such folder"):
         read_shelf([tmp_path / "missing"])
@@ -166,6 +175,18 @@ def test_names_are_text_on_the_page(workshop: Workshop, tmp_path: Path) -> None:
     hostile = '<img src=x onerror="alert(1)">\u202e'
     html = page.answers([Answer(hostile, (hostile, "b"), (0.9, 0.1), (0.2, 0.8))])
     assert "<img" not in html and "\u202e" not in html and "&lt;img src=x" in html
+
+
+def test_an_answer_behind_a_defence_says_that_the_attack_did_not_know_it(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    pytest.importorskip("gradio", reason="extra web: pip install 'staanet[web]'")
+    from staanet.web import page
+
+    wish = Wish(source="emo18", targets=["emo18"], attack="random", defence="median")
+    made = workshop.fool(_stored(tmp_path), wish)
+    assert "did not know of the defence, median." in page.sentence(made, behind="median")
+    assert "defence" not in page.sentence(made)
 
 
 def test_a_sweep_deletes_the_old_and_the_oldest_beyond_the_limit(tmp_path: Path) -> None:

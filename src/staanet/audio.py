@@ -516,6 +516,8 @@ def _kind(stream: BinaryIO, size: int) -> tuple[str, int]:
         return "MP3", start
     if len(head) < 12:
         _fail(f"not audio ({size} bytes)")
+    if head[4:8] == b"ftyp":
+        _fail("MPEG-4 (M4A, AAC), which is not read. Convert it to WAV or FLAC")
     _fail(f"not audio (starts with '{printable(head.decode('ascii', 'backslashreplace'))}')")
 
 

@@ -8,6 +8,7 @@ could be broken.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import platform
@@ -34,6 +35,15 @@ CUDA_ONLY = ("torchvision", "torchaudio", "torchcodec")
 """Their wheels are built for CUDA; beside a torch for the CPU they break transformers' imports."""
 USUAL = 50
 """About how many checks there are."""
+PURPOSES = {
+    "demo": "synthetic speech, of staanet run quick", "web": "the local page, staanet serve",
+    "ssl": "wav2vec2, WavLM, HuBERT and hf: models", "onnx": "onnx: models and staanet export",
+    "perceptual": "PESQ, STOI, Zimtohrli (evaluate --perceptual)", "audb": "corpora of audb",
+    "audformat": "staanet to-audformat", "baselines": "attacks of ART and Foolbox",
+    "tensorboard": "training curves, --tensorboard", "tune": "a search for loss weights",
+    "ray": "staanet attack --engine ray",
+}  # fmt: skip
+"""What each extra is for; those that are not here are for work on staanet itself."""
 LITTLE_MIB, TOO_LITTLE_MIB = 2048, 100
 """A run of quick writes some 100 MiB, one on a real corpus a few GiB."""
 
@@ -60,7 +70,8 @@ def examine(folder: Path = Path()) -> Iterator[Finding]:
     core, extras = requirements()
     yield from packages(core, installed, tested)
     for name, wanted in extras.items():
-        yield extra(name, wanted, installed)
+        if name in PURPOSES or checkout() is not None:
+            yield extra(name, wanted, installed)
     yield harmful(installed)
     yield _tried("machine", "processor", _processor)
     yield _tried("machine", "threads", _threads)
@@ -74,6 +85,7 @@ def examine(folder: Path = Path()) -> Iterator[Finding]:
     for channel in ("mp3:64", "opus:24", "vorbis", "gsm", "mulaw", "resample:8000"):
         yield _tried("audio", channel, partial(_through, channel), reinstall("soundfile", "soxr"))
     yield _tried("shipped", "recipes", _recipes, reinstall("staanet"))
+    yield _tried("shipped", "models", _models, reinstall("staanet"))
     for group, package, probe in (
         ("speech", "espeakng-loader", _speech), ("speech models", "transformers", _transformers),
         ("onnx", "onnxruntime", _onnx),
@@ -180,8 +192,17 @@ def install(*extras: str) -> str:
     root, wanted = checkout(), f"[{','.join(extras)}]" if extras else ""
     command = [sys.executable, "-m", "pip", "install"]
     if root is None:
-        return shlex.join([*command, f"staanet{wanted}"])
+        return shlex.join([*command, f"staanet{wanted}{_origin()}"])
     return shlex.join([*command, "-c", str(root / "constraints.txt"), "-e", f"{root}{wanted}"])
+
+
+def _origin() -> str:
+    """Where pip had the package from, if not from an index by its name: a wheel, an address."""
+    try:
+        told = metadata.distribution("staanet").read_text("direct_url.json")
+        return f" @ {json.loads(told)['url']}" if told else ""
+    except (metadata.PackageNotFoundError, ValueError, LookupError, TypeError):
+        return ""
 
 
 def reinstall(*packages: str) -> str:
@@ -229,7 +250,10 @@ def extra(name: str, wanted: Sequence[Requirement], installed: Mapping[str, str]
     if unfit:
         return Finding("extra", name, "fail", "; ".join(unfit), f"Run: {install(name)}")
     if lacking:
-        return Finding("extra", name, "absent", f"without {', '.join(lacking)}", f"Run: {install(name)}")  # fmt: skip
+        told = f"for {PURPOSES[name]}: " if name in PURPOSES else ""
+        return Finding(
+            "extra", name, "absent", f"{told}without {', '.join(lacking)}", f"Run: {install(name)}"
+        )
     there = dict.fromkeys(f"{normal(r.name)} {installed[normal(r.name)]}" for r in active)
     return Finding("extra", name, "pass", ", ".join(there))
 
@@ -476,3 +500,20 @@ def _recipes() -> str:
     if not shipped:
         raise StaaNetError("no recipe came with the package")
     return ", ".join(shipped)
+
+
+def _models() -> str:
+    import torch
+
+    from staanet import audio, shipped
+    from staanet.victims import lacking, load_victim
+
+    specs = {name: f"{shipped.SCHEME}:{name}" for name in shipped.names("victims")}
+    waiting = {name: why.extra for name, spec in specs.items() if (why := lacking(spec))}
+    tone = torch.from_numpy(audio.to_float(_tone()))[None]
+    for name in specs.keys() - waiting:
+        with torch.inference_mode():
+            if not bool(torch.isfinite(load_victim(specs[name])(tone)).all()):
+                raise StaaNetError(f"{name} answers with what is not a number")
+    told = ", ".join(sorted(specs.keys() - waiting)) + " answer"
+    return told + "".join(f"; {name} waits for the extra {e}" for name, e in waiting.items())

@@ -46,6 +46,21 @@ class InvalidInput(StaaNetError):
     exit_code = 3
 
 
+class MissingExtra(InvalidInput):
+    """What was asked for takes a package that is not installed.
+
+    >>> print(MissingExtra("transformers", "ssl"))
+    the package transformers is not installed. Install it: pip install 'staanet[ssl]'
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        self.extra = extra
+        super().__init__(
+            f"the package {package} is not installed",
+            remedy=f"Install it: pip install 'staanet[{extra}]'",
+        )
+
+
 class UnusableClip(StaaNetError):
     """One clip cannot be used: it is put aside (quarantine) and the run goes on."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -30,6 +31,7 @@ from staanet.cli.shell import (
     of_card,
     on_device,
     percent,
+    say,
     settings,
     show,
     table,
@@ -37,9 +39,6 @@ from staanet.cli.shell import (
 )
 from staanet.errors import InvalidInput, unknown_name
 from staanet.shards import Shard
-
-if TYPE_CHECKING:
-    pass
 
 ENGINES = ("local", "ray")
 
@@ -152,7 +151,7 @@ def attack(
     witnesses: list[str] = []
     if not source and generator is None and vector is None:  # the models that come with the package
         generator = shipped.folder("generators", shipped.names("generators")[0])
-        witnesses = [f"{shipped.SCHEME}:{name}" for name in shipped.names("victims")]
+        witnesses = _present(f"{shipped.SCHEME}:{name}" for name in shipped.names("victims"))
         if min_snr_db is None and epsilon is None:
             min_snr_db = QUIET_ENOUGH_DB  # recordings are as quiet as they are
     kind, learned = ("generator", generator) if generator else ("vector", vector)
@@ -189,7 +188,9 @@ def attack(
         drawn = report.draw_clips(
             out, ((c.clean.id, c.clean.samples, c.adversarial, c.clean.sample_rate) for c in shown)
         )
-    if not json_output:
+    if not json_output and not rows:
+        show("No clip was attacked: none is usable.")
+    elif not json_output:
         names = [other.name for other in others]
         show(table(
             ["clip", *names, "changed", "of samples", "SNR dB"],
@@ -205,6 +206,17 @@ def attack(
         for row in pipeline.joined_recordings(out):
             show(f"{row['id']}: {row['windows']} windows joined -> {out / row['file_name']}")
     finish({"out": str(out), "clips": rows}, quarantine, json_output=json_output)
+
+
+def _present(specs: Iterable[str]) -> list[str]:
+    """The victims that can be read with what is installed; of the others it is said what they lack."""
+    from staanet import victims
+
+    lacks = {spec: victims.lacking(spec) for spec in specs}
+    for spec, why in lacks.items():
+        if why is not None:
+            say(f"staanet: without {spec}: {why}")
+    return [spec for spec, why in lacks.items() if why is None]
 
 
 def _turned(before: str, after: str) -> str:

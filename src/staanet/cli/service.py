@@ -40,8 +40,13 @@ def doctor(
             [[f.verdict, f.group, f.name, shorten(f.found, 100, placeholder=" ...")] for f in found],
         ))  # fmt: skip
         for one in found:
-            if one.remedy and one.verdict != "pass":
+            if one.remedy and one.verdict in ("fail", "warn"):
                 show(f"\n{one.verdict}: {one.group} {one.name}: {one.remedy}")
+        absent = [one.name for one in found if one.verdict == "absent"]
+        if absent:  # one command is enough: they differ in the name alone
+            show(
+                f"\nAn absent extra is added by its name, such as {absent[0]}: {surgery.install(absent[0])}"
+            )
         show(f"\n{len(found)} checks, {len(failures)} failed")
     if failures:
         raise typer.Exit(CHECK_FAILED)

@@ -275,8 +275,9 @@ class Bars:
             return
         self.said = now
         left = (now - begun) / max(done, 1) * (total - done)
+        when = f", about {left:.0f} s left" if now - begun >= 1 and done < total else ""
         tail = f", {figures}" if figures else ""
-        say(f"{what}: {done}/{total}, about {left:.0f} s left{tail}")
+        say(f"{what}: {done}/{total}{when}{tail}")
 
 
 @contextmanager

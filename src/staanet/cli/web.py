@@ -50,6 +50,8 @@ def serve(
             f"staanet: warning: on {host} everyone who reaches this machine and learns the address can use "
             "the page; nothing is encrypted"
         )
+    for name, why in shelf.left_out.items():
+        say(f"staanet: without {name}: {why}")
     say("staanet: getting the page ready")
     limits = web.Limits(seconds=max_seconds, bytes=max_mib * 2**20)
     try:

@@ -62,7 +62,8 @@ def load_corpus(spec: str, limits: AudioLimits | None = None, *, classes: str = 
         raise unknown_name("corpus", kind, CORPORA)
     if not path:
         raise InvalidInput(
-            f"corpus '{kind}:' does not say where it is", remedy=f"Pass {kind}:FOLDER"
+            f"corpus '{kind}:' does not say where it is",
+            remedy=f"Pass {kind}:FOLDER, to a recipe as --set corpus={kind}:FOLDER",
         )
     if classes not in CLASSES:  # before anything is read or rendered
         raise unknown_name("classes", classes, CLASSES)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from staanet.core import Attack, Targeted, Untargeted, Victim
-from staanet.errors import InvalidInput
+from staanet.errors import InvalidInput, MissingExtra
 
 
 def estimator(victim: Victim, samples: int) -> Any:
@@ -69,10 +69,7 @@ def _classes() -> tuple[type[Any], type[Any]]:
         from art.attacks.attack import EvasionAttack
         from art.estimators.classification import PyTorchClassifier
     except ImportError as problem:
-        raise InvalidInput(
-            "the package adversarial-robustness-toolbox is not installed",
-            remedy="Install it: pip install 'staanet[baselines]'",
-        ) from problem
+        raise MissingExtra("adversarial-robustness-toolbox", "baselines") from problem
 
     class VictimClassifier(PyTorchClassifier):  # type: ignore[misc]
         """A victim with the names of its classes."""

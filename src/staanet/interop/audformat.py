@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from staanet import results, storage
-from staanet.errors import InvalidInput
+from staanet.errors import MissingExtra
 
 MEASURED = ("l0", "density", "linf", "snr_db", "peak_ratio_db", "seconds", "queries")
 
@@ -65,8 +65,5 @@ def _library() -> Any:
     try:
         import audformat
     except ImportError as problem:
-        raise InvalidInput(
-            "the package audformat is not installed",
-            remedy="Install it: pip install 'staanet[audformat]'",
-        ) from problem
+        raise MissingExtra("audformat", "audformat") from problem
     return audformat

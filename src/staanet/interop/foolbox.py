@@ -11,7 +11,7 @@ from torch import Tensor
 from staanet import audio
 from staanet.attacks.support import best_ranked
 from staanet.core import Budget, Goal, Targeted, Victim
-from staanet.errors import InvalidInput
+from staanet.errors import InvalidInput, MissingExtra
 
 
 def model(victim: Victim) -> Any:
@@ -91,8 +91,5 @@ def library() -> Any:
     try:
         import foolbox
     except ImportError as problem:
-        raise InvalidInput(
-            "the package foolbox is not installed",
-            remedy="Install it: pip install 'staanet[baselines]'",
-        ) from problem
+        raise MissingExtra("foolbox", "baselines") from problem
     return foolbox

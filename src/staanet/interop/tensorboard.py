@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from staanet.core import Progress
-from staanet.errors import InvalidInput
+from staanet.errors import MissingExtra
 
 
 class Scribe:
@@ -56,8 +56,5 @@ def _library() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as problem:
-        raise InvalidInput(
-            "the package tensorboard is not installed",
-            remedy="Install it: pip install 'staanet[tensorboard]'",
-        ) from problem
+        raise MissingExtra("tensorboard", "tensorboard") from problem
     return SummaryWriter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from staanet.core import Victim
 from staanet.defences import Defended, parse_defence
 from staanet.defences.detectors import build_detector
 from staanet.defences.guarded import read_guarded
-from staanet.errors import InvalidInput, unknown_name
+from staanet.errors import InvalidInput, MissingExtra, unknown_name
 from staanet.victims.emo18 import Emo18
 from staanet.victims.ensemble import Ensemble, joint_sha256, members_of
 from staanet.victims.external import (
@@ -36,6 +37,7 @@ __all__ = [
     "build_victim",
     "fingerprint",
     "joint_sha256",
+    "lacking",
     "learning_rate",
     "load_victim",
     "load_victims",
@@ -57,6 +59,12 @@ COPIES: dict[str, Callable[[Path], External]] = {
     "onnx": lambda folder: OnnxVictim(folder / ONNX_FILE),
 }
 """What reads the copy of a model that was made elsewhere, from the folder around it."""
+PACKAGES = {
+    "hugging_face": ("transformers", "ssl"),
+    "onnx": ("onnxruntime", "onnx"),
+    **{name: ("transformers", "ssl") for name, kind in VICTIMS.items() if issubclass(kind, SelfSupervised)},
+}  # fmt: skip
+"""The package that an architecture takes beyond the core's, and the extra that brings it."""
 WRAPPERS: dict[str, Callable[[Path, Callable[[Path], Victim]], Victim]] = {
     "defended": partial(Defended.from_pretrained, parse=parse_defence),
     "guarded": partial(read_guarded, build=build_detector),
@@ -139,6 +147,16 @@ def place_of(spec: Path | str) -> Path | str:
     """The folder that ``shipped:NAME`` stands for; any other spec as it is."""
     scheme, colon, name = str(spec).partition(":")
     return shipped.folder("victims", name) if colon and scheme == shipped.SCHEME else spec
+
+
+def lacking(spec: Path | str) -> MissingExtra | None:
+    """What reading a victim's folder (or ``shipped:NAME``) would fail for want of; None where nothing is."""
+    for card in sorted(Path(place_of(spec)).rglob(storage.CARD)):  # one inside another has its own
+        told = storage.read_json(card)
+        needed = PACKAGES.get(str(told.get("architecture"))) if isinstance(told, dict) else None
+        if needed and find_spec(needed[0]) is None:
+            return MissingExtra(*needed)
+    return None
 
 
 def load_victims(specs: Sequence[Path | str]) -> Victim:

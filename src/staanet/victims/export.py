@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from staanet import storage
 from staanet.core import Victim
-from staanet.errors import InvalidInput, StaaNetError
+from staanet.errors import InvalidInput, MissingExtra, StaaNetError
 from staanet.victims.external import OnnxCard, onnx_session
 
 EXPORTABLE = ("emo18", "zhao19")
@@ -89,9 +89,7 @@ def _traced(victim: Victim) -> bytes:
     try:
         import onnx  # noqa: F401
     except ImportError as problem:
-        raise InvalidInput(
-            "the package onnx is not installed", remedy="Install it: pip install 'staanet[onnx]'"
-        ) from problem
+        raise MissingExtra("onnx", "onnx") from problem
     buffer = io.BytesIO()
     example = torch.zeros(2, victim.minimum_samples + victim.sample_rate // 2)
     with warnings.catch_warnings():

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from staanet import storage
 from staanet.core import Victim, standardise
-from staanet.errors import InvalidInput, printable
+from staanet.errors import InvalidInput, MissingExtra, printable
 from staanet.victims import hub
 from staanet.victims.padding import by_length, receptive_field, require_samples
 
@@ -274,10 +274,7 @@ def onnx_session(model: str | bytes, *, where: object) -> Any:
     try:
         import onnxruntime
     except ImportError as problem:
-        raise InvalidInput(
-            "the package onnxruntime is not installed",
-            remedy="Install it: pip install 'staanet[onnx]'",
-        ) from problem
+        raise MissingExtra("onnxruntime", "onnx") from problem
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from staanet.errors import InvalidInput, printable
+from staanet.errors import InvalidInput, MissingExtra, printable
 
 TRAINING_ONLY = "masked_spec_embed"
 """Takes no part in an answer; many published checkpoints lack it."""
@@ -26,10 +26,7 @@ def library() -> Any:
     try:
         import transformers
     except ImportError as problem:
-        raise InvalidInput(
-            "the package transformers is not installed",
-            remedy="Install it: pip install 'staanet[ssl]'",
-        ) from problem
+        raise MissingExtra("transformers", "ssl") from problem
     return transformers
 
 

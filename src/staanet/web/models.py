@@ -10,9 +10,9 @@ from typing import Any
 from staanet import results, storage
 from staanet.core import Victim
 from staanet.defences import Defended, parse_defence
-from staanet.errors import InvalidInput, StaaNetError
+from staanet.errors import InvalidInput, MissingExtra, StaaNetError
 from staanet.shipped import ROOT
-from staanet.victims import joint_sha256
+from staanet.victims import joint_sha256, lacking
 
 _DEPTHS = ("card.json", "*/card.json", "*/*/card.json", "*/*/*/card.json")
 _EXAMPLES = 12
@@ -29,6 +29,8 @@ class Shelf:
     """What each generator was trained for."""
     examples: Mapping[str, Path] = field(default_factory=dict)
     """Clean clips, by what to call them."""
+    left_out: Mapping[str, MissingExtra] = field(default_factory=dict)
+    """Victims that take a package that is not installed."""
 
 
 def shipped() -> list[Path]:
@@ -40,12 +42,13 @@ def read_shelf(folders: Sequence[Path]) -> Shelf:
     """What lies in ``folders`` up to three levels deep, told by each ``card.json``.
 
     A generator counts where the victims it was trained against, by the sha256 of their weights, are
-    there too. Raises ``InvalidInput`` for a folder that is not there.
+    there too; victims that take a package that is not installed are left out. Raises ``InvalidInput`` for a folder that is not there.
     """
     victims: dict[str, Path] = {}
     weights: dict[str, str] = {}
     learned: list[tuple[Mapping[str, Any], Path]] = []
     examples: dict[str, Path] = {}
+    left_out: dict[str, MissingExtra] = {}
     for root in folders:
         if not root.is_dir():
             raise InvalidInput("no such folder", where=root, remedy="Give the folder of a run")
@@ -53,6 +56,9 @@ def read_shelf(folders: Sequence[Path]) -> Shelf:
             card = storage.read_json(place / storage.CARD)
             kind = card.get("kind") if isinstance(card, dict) else None
             if kind == "victim":
+                if (why := lacking(place)) is not None:
+                    left_out.setdefault(place.name, why)
+                    continue
                 name = _free(place.name, root, victims)
                 victims[name] = place
                 weights.setdefault(str(card.get("sha256")), name)
@@ -69,6 +75,7 @@ def read_shelf(folders: Sequence[Path]) -> Shelf:
         {name: place for name, (_, place) in known.items()},
         {name: float(card["epsilon"]) for name, (card, _) in known.items() if card.get("epsilon")},
         examples,
+        left_out,
     )
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from staanet.web.guard import App
 
 NO_DEFENCE = "off"
+TITLES = {
+    "staa": "STAA-Net, one pass", "pgd": "PGD, 20 steps", "mi_fgsm": "MI-FGSM, 10 steps",
+    "fgsm": "FGSM, 1 step", "random": "random, the control",
+}  # fmt: skip
 STYLE = """
 .staanet-answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr));
   gap: 1rem 2rem; }
@@ -31,6 +35,8 @@ STYLE = """
 .staanet-answers td.figure { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .staanet-answers i { display: block; height: .42rem; min-width: 1px; background: #8a8a87; }
 .staanet-answers i.after { background: #d55e00; margin-top: 1px; }
+.staanet-answers thead b { display: inline-block; width: .55rem; height: .55rem; margin-right: .3rem; background: #8a8a87; }
+.staanet-answers thead b.after { background: #d55e00; }
 .staanet-answers mark { background: none; color: inherit; border-bottom: 3px solid #d55e00; }
 .staanet-figure { overflow-x: auto; }
 .staanet-figure img { width: 100%; min-width: 34rem; height: auto; background: #fff; border-radius: 4px; }
@@ -78,13 +84,16 @@ def blocks(workshop: Workshop, limits: Limits) -> gr.Blocks:
                     list(workshop.shelf.examples), value=None, label="Or an example",
                     visible=bool(workshop.shelf.examples), elem_id="example",
                 )  # fmt: skip
+                button = gr.Button("Fool it", variant="primary", elem_id="fool")
                 source = gr.Dropdown(
                     victims, value=first, label="Attack this classifier", elem_id="source"
                 )
                 targets = gr.CheckboxGroup(
                     victims, value=victims[:4], label="Ask these classifiers", elem_id="targets"
                 )
-                attack = gr.Radio(offered, value=offered[0], label="Attack", elem_id="attack")
+                attack = gr.Radio(
+                    named(offered), value=offered[0], label="Attack", elem_id="attack"
+                )
                 epsilon = gr.Slider(
                     0.001, 0.2, value=workshop.shelf.epsilons.get(first, 0.03), step=0.001,
                     label="Largest change of a sample, of full scale 1 (epsilon)", elem_id="epsilon",
@@ -97,7 +106,6 @@ def blocks(workshop: Workshop, limits: Limits) -> gr.Blocks:
                     [NO_DEFENCE, *sorted(DEFENCES)], value=NO_DEFENCE, elem_id="defence",
                     label="Defence in front of them",
                 )  # fmt: skip
-                button = gr.Button("Fool it", variant="primary", elem_id="fool")
             with gr.Column(scale=3, min_width=320):
                 said = gr.HTML("", elem_id="said")
                 told = gr.HTML("", elem_id="answers")
@@ -108,10 +116,10 @@ def blocks(workshop: Workshop, limits: Limits) -> gr.Blocks:
                         for key, label in (("before", "before"), ("after", "after"),
                                            ("change", "the change alone, amplified"))
                     ]  # fmt: skip
-                figure = gr.HTML("", elem_id="figure")
                 download = gr.DownloadButton(
                     "Download the adversarial clip (WAV)", interactive=False, elem_id="download"
                 )
+                figure = gr.HTML("", elem_id="figure")
 
         def fool(
             path: str | None, chosen: str, judges: list[str], how: str, much: float, many: float,
@@ -123,7 +131,7 @@ def blocks(workshop: Workshop, limits: Limits) -> gr.Blocks:
             )  # fmt: skip
             made = _told(lambda: workshop.fool(Path(path) if path else None, wish))
             return [
-                sentence(made), answers(made.answers),
+                sentence(made, behind=wish.defence), answers(made.answers),
                 str(made.files["clean"]), str(made.files["adversarial"]),
                 gr.Audio(str(made.files["perturbation"]),
                          label=f"the change alone, amplified by {made.gain_db} dB"),
@@ -134,7 +142,7 @@ def blocks(workshop: Workshop, limits: Limits) -> gr.Blocks:
         def choose(name: str) -> list[Any]:
             possible = workshop.attacks(name)
             return [
-                gr.Radio(possible, value=possible[0]),
+                gr.Radio(named(possible), value=possible[0]),
                 gr.Slider(value=workshop.shelf.epsilons.get(name, 0.03)),
             ]
 
@@ -148,6 +156,15 @@ def blocks(workshop: Workshop, limits: Limits) -> gr.Blocks:
             api_name="example",
         )  # fmt: skip
     return page
+
+
+def named(attacks: Sequence[str]) -> list[tuple[str, str]]:
+    """Attacks as a visitor reads them, each with its registry name.
+
+    >>> named(["staa", "random"])
+    [('STAA-Net, one pass', 'staa'), ('random, the control', 'random')]
+    """
+    return [(TITLES.get(name, name), name) for name in attacks]
 
 
 def _told(make: Any) -> Any:
@@ -165,8 +182,8 @@ def _text(value: object) -> str:
     return escape(printable(str(value)))
 
 
-def sentence(made: Fooled) -> str:
-    """The answer in one sentence."""
+def sentence(made: Fooled, behind: str | None = None) -> str:
+    """The answer in one sentence, and that the attack did not know the defence where there was one."""
     changed = [one.victim for one in made.answers if one.fooled]
     held = [one.victim for one in made.answers if not one.fooled]
     parts = []
@@ -183,6 +200,8 @@ def sentence(made: Fooled) -> str:
         )
     else:
         parts.append("No sample changed.")
+    if behind:
+        parts.append(f"The attack did not know of the defence, {_text(behind)}.")
     return f'<p class="staanet-said" role="status">{" ".join(parts)}</p>'
 
 
@@ -204,7 +223,8 @@ def _answer(one: Answer) -> str:
     return (
         f"<table><caption>{_text(one.victim)}: {verdict}</caption><thead><tr>"
         '<th scope="col">class</th><th scope="col" style="width:38%"></th>'
-        f'<th scope="col">before</th><th scope="col">after</th></tr></thead><tbody>{rows}</tbody></table>'
+        '<th scope="col"><b></b>before</th><th scope="col"><b class="after"></b>after</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
     )
 
 
