@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str]) -> bool:
         from bench import kill
 
         name = f"kill {told.command}"
-        section = kill.main(told.command, told.n, told.seed)
+        section = kill.main(told.command, told.n, told.seed, told.minutes)
     elif name == "load":
         from bench import load
 
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     kill = commands.add_parser("kill", help="killed anywhere, resumed, compared")
     kill.add_argument("--command", required=True)
     kill.add_argument("--n", type=int, default=50)
+    kill.add_argument("--minutes", type=float, default=math.inf, help="of kills, at most")
     load = commands.add_parser("load", help="a large manifest, and an attack on many clips")
     load.add_argument("--rows", type=int, default=1_000_000)
     load.add_argument("--clips", type=int, default=20_000)
@@ -72,9 +74,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def commit() -> str:
-    """The commit of this tree, with ``-dirty`` where it was changed since."""
-    found = subprocess.run(
-        ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return found.stdout.strip() or "unknown"
+    """The commit that was measured; ``-dirty`` where anything but the results differs from it."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["git", "-C", str(HERE.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    found = git("rev-parse", "--short=12", "HEAD").stdout.strip() or "unknown"
+    changed = git(
+        "status", "--porcelain", "--", ".", f":!{sections.RESULTS.relative_to(HERE.parent)}"
+    )
+    return f"{found}-dirty" if changed.stdout.strip() else found

@@ -338,7 +338,8 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 def parse_recipe(tree: Mapping[str, Any], *, where: object = "recipe") -> Recipe:
     """A recipe from a decoded TOML tree; ``InvalidInput`` says which key is wrong and why."""
     try:
-        return TypeAdapter(Recipe).validate_python(tree)
+        recipe: Recipe = _adapter(Recipe).validate_python(tree)
+        return recipe
     except ValidationError as problem:
         raise _explained(problem, where) from problem
     except InvalidInput as problem:
@@ -348,9 +349,20 @@ def parse_recipe(tree: Mapping[str, Any], *, where: object = "recipe") -> Recipe
 def checked(kind: type[T], values: Mapping[str, Any], *, where: object) -> T:
     """A dataclass of this module from plain values; ``InvalidInput`` says which is wrong and why."""
     try:
-        return TypeAdapter(kind).validate_python(dict(values))
+        found: T = _adapter(kind).validate_python(dict(values))
+        return found
     except ValidationError as problem:
         raise _explained(problem, where) from problem
+
+
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """What checks values against a dataclass: 10 ms to make, once for each."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 def to_tree(recipe: Recipe) -> dict[str, Any]:
