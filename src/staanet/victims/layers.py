@@ -44,7 +44,7 @@ class ConvBlock(nn.Module):
             pooled = self._of_samples(x, *normalising(x[:, 0, 0], self.conv, self.norm))
         else:
             weight, bias = folded(self.conv, self.norm)
-            if self.reads_samples and not data and not torch.jit.is_tracing()  # type: ignore[no-untyped-call]:
+            if self.reads_samples and not data and not torch.jit.is_tracing():  # type: ignore[no-untyped-call]
                 pooled = self._of_samples(x, weight, bias)
             else:
                 pooled = F.max_pool2d(
