@@ -164,11 +164,11 @@ def _ended(process: subprocess.Popen[bytes]) -> None:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    """Of every file but those that hold times."""
+    """Of every file but those that hold times, and the pictures, which shards leave out."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in {TIMES, ".lock"}
+        if path.is_file() and path.name not in {TIMES, ".lock"} and path.parent.name != "pictures"
     }
 
 
