@@ -33,8 +33,8 @@ from staanet.victims import Ensemble, members_of
 from staanet.warm_start import network_of
 
 EPSILON, DENSITY = 0.03, 0.2
-PAPER_WEIGHTS = (1.0, 0.1)
-"""Of its sparsity term: the published 1e-5 at six seconds of speech, and a tenth of it."""
+PAPER_WEIGHTS = (1.0, 0.01, 0.0)
+"""Of its sparsity term: the published 1e-5 at six seconds of speech, a hundredth of it, and nothing."""
 DENSITIES = (0.003, 0.01, 0.03, 0.1, 0.2, 0.5)
 
 
@@ -65,6 +65,7 @@ def main(arguments: list[str]) -> None:
         f"`python -m bench strength RUN {chosen.corpus.partition(':')[0]}:PATH{other} "
         f"--clips {chosen.clips} --steps {chosen.steps}`, commit `{commit()}`, {machine()}. "
         f"Epsilon {EPSILON}, {chosen.clips} test clips spread over labels and speakers, one seed. "
+        "Seconds a clip were taken beside other work. "
         f"Victims: {bench.about_victims()}."
     )
     sections.write("strength", "\n\n".join(["## Strength", about, *parts]))
@@ -295,9 +296,11 @@ class Bench:
                 seconds = found.seconds
             needed = [percent(_needed(DENSITIES, rates, s * dense)) for s in (0.8, 0.95)]
             rows.append([title, *map(percent, rates), *needed, f"{seconds:.3f}"])
+        few = spread(self.clips, 10)
         zero = self.measure(
-            "sigma_zero_1000", lambda: SigmaZero(budget=Budget(epsilon=EPSILON), steps=1000), source
-        )
+            "sigma_zero_1000", lambda: SigmaZero(budget=Budget(epsilon=EPSILON), steps=1000), source,
+            clips=few,
+        )  # fmt: skip
         own = sorted(
             row["density"] if row["before"]["emo18"] != row["after"]["emo18"] else math.inf
             for row in zero.rows
@@ -305,7 +308,7 @@ class Bench:
         rates = [statistics.fmean(value <= density for value in own) for density in DENSITIES]
         needed = [percent(own[math.ceil(share * dense * len(own)) - 1]) for share in (0.8, 0.95)]
         rows.append(
-            ["sigma-zero, 1000 steps", *map(percent, rates), *needed, f"{zero.seconds:.3f}"]
+            [f"sigma-zero, 1000 steps, {len(few)} clips", *map(percent, rates), *needed, f"{zero.seconds:.3f}"]
         )
         head = ["attack on emo18", *(f"fooled at {100 * d:g} %" for d in DENSITIES),
                 "samples for 80 %", "samples for 95 %", "s a clip"]  # fmt: skip

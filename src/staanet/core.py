@@ -422,6 +422,13 @@ def _raise(utterance: Utterance, problem: UnusableClip) -> None:
     raise problem
 
 
+class Store(Protocol):
+    """Clips that were decoded before; see ``staanet.decoded``."""
+
+    def samples(self, utterance: Utterance, sample_rate: int) -> Samples | None:
+        """``[T]``, or None where the clip has to be read from its source."""
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Labelled audio, or a part of it. ``notes`` say what was unusual but usable."""
@@ -438,6 +445,8 @@ class Corpus:
     """Splits that the corpus's literature uses, by name; the seed chooses where there are several."""
     classes: str = "label"
     """What the labels are: the corpus's own ``label``, or each clip's ``speaker`` or ``sex``."""
+    decoded: Store | None = field(default=None, compare=False, repr=False)
+    """Clips that need not be decoded again; None: every clip is read from its source."""
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -473,6 +482,10 @@ class Corpus:
         Raises ``UnusableClip`` where the file is broken, silent, beyond ``limits`` or ends before
         the utterance does.
         """
+        if self.decoded is not None:
+            known = self.decoded.samples(utterance, sample_rate)
+            if known is not None:
+                return Clip(utterance.id, known, sample_rate, utterance.label, utterance.speaker)
         try:
             samples = audio.load_samples(
                 utterance.path,

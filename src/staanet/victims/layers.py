@@ -35,21 +35,17 @@ class ConvBlock(nn.Module):
         self.kernel, self.pool, self.activation = kernel, pool, activation
 
     def forward(self, x: Tensor) -> Tensor:
-        data = not x.requires_grad
-        if self.training and not (
-            data and self.reads_samples and type(self.norm) is nn.BatchNorm2d
-        ):
-            pooled = F.max_pool2d(self.norm(self.conv(x)), (1, self.pool))
-        elif self.training:
+        asked = x.requires_grad
+        shared = "forward" in vars(self.norm)  # its figures are those of several processes
+        if self.training and self.reads_samples and not asked and not shared:
             pooled = self._of_samples(x, *normalising(x[:, 0, 0], self.conv, self.norm))
+        elif self.training:
+            pooled = F.max_pool2d(self.norm(self.conv(x)), (1, self.pool))
+        elif self.reads_samples and asked:
+            pooled = self._of_samples(x, *folded(self.conv, self.norm))
         else:
-            weight, bias = folded(self.conv, self.norm)
-            if self.reads_samples and not data and not torch.jit.is_tracing():  # type: ignore[no-untyped-call]
-                pooled = self._of_samples(x, weight, bias)
-            else:
-                pooled = F.max_pool2d(
-                    F.conv2d(x, weight, bias, padding=(0, self.padding)), (1, self.pool)
-                )
+            features = F.conv2d(x, *folded(self.conv, self.norm), padding=(0, self.padding))
+            pooled = F.max_pool2d(features, (1, self.pool))
         return self.activation(pooled)
 
     @property
