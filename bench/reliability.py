@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> bool:
     elif name == "load":
         from bench import load
 
-        section = load.main(told.rows, told.clips)
+        section = load.main(told.rows, told.clips, told.hours)
     else:
         from bench import mutate
 
@@ -60,9 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     kill.add_argument("--command", required=True)
     kill.add_argument("--n", type=int, default=50)
     kill.add_argument("--minutes", type=float, default=math.inf, help="of kills, at most")
-    load = commands.add_parser("load", help="a large manifest, and an attack on many clips")
+    load = commands.add_parser("load", help="a large manifest, many clips, a long recording")
     load.add_argument("--rows", type=int, default=1_000_000)
     load.add_argument("--clips", type=int, default=20_000)
+    load.add_argument("--hours", type=float, default=2, help="of a recording")
     mutate = commands.add_parser(
         "mutate", help="faults planted in the code that its tests must find"
     )
