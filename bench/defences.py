@@ -22,9 +22,11 @@ from staanet.core import NO_CHANNEL, Clip, Corpus, Victim
 from staanet.evaluation import machine, spread, transfer_matrix
 from staanet.pipeline.recipe import commit
 from staanet.results import AdversarialSet
+from staanet.victims import place_of
 
 DENSITY = 0.2
 EPSILONS = (0.01, 0.03)
+ATTACKS = ("pgd", "staa", "random")
 Told = Mapping[str, Any]
 
 
@@ -66,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--audit", type=Path, help="of staanet audit")
     parser.add_argument("--run", type=Path, help="of staanet run emodb_defences")
     parser.add_argument("--clips", type=int, default=40, help="test clips (default: 40)")
-    parser.add_argument("--generator-steps", type=int, default=300, help="default: 300")
+    parser.add_argument(
+        "--generator-steps", type=int, default=300, help="default: 300; 0 leaves STAA-Net out"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/defences"), help="folder of the audio"
@@ -103,12 +107,15 @@ def read(path: Path) -> dict[str, Any]:
 def trained(spec: str, corpus: Corpus, chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A row for each attack on the victim of ``spec``, made on itself."""
     victim = load_victim(spec)
-    card = storage.read_card(Path(_folder(spec)), "victim")
+    victim.name = Path(spec.rpartition(":")[2]).name  # two hardened ones may be called alike
+    card = storage.read_card(Path(place_of(spec)), "victim")
     test = corpus.split(seed=chosen.seed)[2]
     clips = spread(pipeline.load_clips(test, victim, pipeline.Quarantine()), chosen.clips)
-    generator = _generator(victim, spec, corpus, chosen)
+    generator = _generator(victim, spec, corpus, chosen) if chosen.generator_steps else None
     for epsilon in EPSILONS:
-        for attack in ("pgd", "staa", "random"):
+        for attack in ATTACKS:
+            if attack == "staa" and generator is None:
+                continue
             made = _attacked(victim, attack, epsilon, clips, generator, chosen.out)
             cell = transfer_matrix([made], [victim]).summary["cells"][0]
             yield {
@@ -116,12 +123,6 @@ def trained(spec: str, corpus: Corpus, chosen: argparse.Namespace) -> Iterator[d
                 "epsilon": epsilon, "fooled": cell["fooling_rate"], "uar": cell["uar_before"]["value"],
                 "uar_after": cell["uar_after"]["value"], "hardened": card.get("hardened"),
             }  # fmt: skip
-
-
-def _folder(spec: str) -> Path | str:
-    from staanet.victims import place_of
-
-    return place_of(spec)
 
 
 def _generator(victim: Victim, spec: str, corpus: Corpus, chosen: argparse.Namespace) -> Path:
@@ -137,7 +138,12 @@ def _generator(victim: Victim, spec: str, corpus: Corpus, chosen: argparse.Names
 
 
 def _attacked(
-    victim: Victim, attack: str, epsilon: float, clips: Sequence[Clip], generator: Path, out: Path
+    victim: Victim,
+    attack: str,
+    epsilon: float,
+    clips: Sequence[Clip],
+    generator: Path | None,
+    out: Path,
 ) -> AdversarialSet:
     key = f"{attack}-e{epsilon:g}"
     recipe = AttackRecipe(attack=attack, title=key, epsilon=epsilon, max_density=DENSITY)
@@ -155,13 +161,13 @@ def hardened(rows: Sequence[Told]) -> list[str]:
         "samples, PGD of 20 steps.",
     ]
     table = ["| victim | test UAR | " + " | ".join(
-        f"{attack}, epsilon {epsilon:g}" for attack in ("pgd", "staa", "random") for epsilon in EPSILONS
+        f"{attack}, epsilon {epsilon:g}" for attack in ATTACKS for epsilon in EPSILONS
     ) + " |", "|---|---|" + 6 * "---|"]  # fmt: skip
     names = list(dict.fromkeys(row["victim"] for row in rows))
     for name in names:
         own = {(row["attack"], row["epsilon"]): row for row in rows if row["victim"] == name}
-        cells = [share(own[attack, epsilon]["fooled"])
-                 for attack in ("pgd", "staa", "random") for epsilon in EPSILONS]  # fmt: skip
+        cells = [share(own[attack, epsilon]["fooled"]) if (attack, epsilon) in own else "not tried"
+                 for attack in ATTACKS for epsilon in EPSILONS]  # fmt: skip
         uar = next(iter(own.values()))["test_uar"]
         table.append(f"| {name} | {uar:.3f} | " + " | ".join(cells) + " |")
     lines.append("\n".join(table))
