@@ -308,7 +308,12 @@ class Bench:
         rates = [statistics.fmean(value <= density for value in own) for density in DENSITIES]
         needed = [percent(own[math.ceil(share * dense * len(own)) - 1]) for share in (0.8, 0.95)]
         rows.append(
-            [f"sigma-zero, 1000 steps, {len(few)} clips", *map(percent, rates), *needed, f"{zero.seconds:.3f}"]
+            [
+                f"sigma-zero, 1000 steps, {len(few)} clips",
+                *map(percent, rates),
+                *needed,
+                f"{zero.seconds:.3f}",
+            ]
         )
         head = ["attack on emo18", *(f"fooled at {100 * d:g} %" for d in DENSITIES),
                 "samples for 80 %", "samples for 95 %", "s a clip"]  # fmt: skip

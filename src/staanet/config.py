@@ -158,11 +158,16 @@ class HardenRecipe:
     method: str = "pgd"
     epsilon: Share = 0.03
     max_density: Share | None = None
-    """Absent: every sample; for ``sparse_pgd`` and ``staa`` 0.2."""
+    """Absent: every sample; for ``sparse_pgd``, ``sparse_trades`` and ``staa`` 0.2."""
     inner_steps: Count = 4
     """Steps of PGD for each step of training."""
     weight: Positive | None = None
-    """The adversarial share of the loss, 0.5 where absent; for ``trades`` its beta, 6 where absent."""
+    """The adversarial share of the loss, 0.5 where absent; for ``trades`` and ``sparse_trades`` their
+    beta, 6 where absent."""
+    ramp: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Epsilon grows over this share of the steps."""
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay of the running mean of the weights, which is what is kept; 0: the weights themselves."""
     sigma: Positive = 0.02
     """Of ``gaussian``: the standard deviation of its noise, of full scale 1."""
     keep: Share = 0.3
