@@ -40,6 +40,15 @@ def convolved_maxima(
     return maxima if bias is None else maxima + bias, winner  # a bias lifts all alike
 
 
+def is_long(x: Tensor, pool: int) -> bool:
+    """Whether the features of ``x [B, T]`` are too many to be written down at once: some 25 MB.
+
+    >>> is_long(torch.zeros(1, 6 * 16_000), 10), is_long(torch.zeros(1, 7 * 16_000), 10)
+    (False, True)
+    """
+    return x.numel() > 4 * FORWARDS * pool
+
+
 def through_winners(values: Tensor, winner: Tensor, weight: Tensor, pool: int) -> Tensor:
     """``conv_transpose1d`` of features that are zero but for ``values``, each in its winner's frame.
 

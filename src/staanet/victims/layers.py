@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from staanet.core import valid
-from staanet.maxima import convolved_maxima
+from staanet.maxima import convolved_maxima, is_long
 
 
 class ConvBlock(nn.Module):
@@ -41,7 +41,7 @@ class ConvBlock(nn.Module):
             pooled = self._of_samples(x, *normalising(x[:, 0, 0], self.conv, self.norm))
         elif self.training:
             pooled = F.max_pool2d(self.norm(self.conv(x)), (1, self.pool))
-        elif self.reads_samples and asked:
+        elif self.reads_samples and (asked or is_long(x, self.pool)):
             pooled = self._of_samples(x, *folded(self.conv, self.norm))
         else:
             features = F.conv2d(x, *folded(self.conv, self.norm), padding=(0, self.padding))
