@@ -116,7 +116,7 @@ class _ThroughWinners(Function):
         windows = torch.cat([_windows(gradient[:, o], ctx.pool, kernel) for o in range(out)], dim=2)
         to_values = to_weight = None
         if ctx.needs_input_grad[0]:
-            matrix = _banded(weight, ctx.pool).view(ctx.pool * channels, -1).t().contiguous()
+            matrix = banded(weight, ctx.pool).view(ctx.pool * channels, -1).t().contiguous()
             to_values = torch.empty_like(values)
             for rows, frames in _pieces(len(values), values.shape[1], values.device, BACKWARDS):
                 every = windows[rows, frames] @ matrix
@@ -135,7 +135,7 @@ def _summed(values: Tensor, winner: Tensor, weight: Tensor, pool: int) -> Tensor
     """What ``through_winners`` answers: each value takes its winner's row of the banded matrix."""
     batch, steps, channels = values.shape
     out, kernel = weight.shape[1:]
-    rows = _banded(weight, pool).view(pool * channels, -1)
+    rows = banded(weight, pool).view(pool * channels, -1)
     width = pool + kernel - 1
     own = torch.arange(channels, device=values.device)
     whole = -(-width // pool)  # frames that the answer to one frame reaches into
@@ -178,7 +178,7 @@ def _windows(x: Tensor, pool: int, kernel: int) -> Tensor:
     return x.unfold(1, pool + kernel - 1, pool)
 
 
-def _banded(weight: Tensor, pool: int) -> Tensor:
+def banded(weight: Tensor, pool: int) -> Tensor:
     """``[C, O, K] -> [pool, C, O, pool + K - 1]``: the kernel, shifted by each place in a frame."""
     channels, out, kernel = weight.shape
     matrix = weight.new_zeros(pool, channels, out, pool + kernel - 1)

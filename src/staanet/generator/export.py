@@ -22,6 +22,7 @@ from staanet.errors import InvalidInput
 from staanet.generator.mirror import Level, Mirror, Recurrent, unpooled
 from staanet.generator.proposal import Generator, Perturbation
 from staanet.generator.wave_u_net import WaveUNet
+from staanet.maxima import banded
 from staanet.runtime import FORMAT, KEY
 
 
@@ -137,6 +138,14 @@ class _Look(nn.Module):
 class _Mirror(Mirror):
     """A mirror whose way back has no branch that depends on the length, and no operator that few know."""
 
+    def maxima(self, x: Tensor, conv: nn.Conv2d, pool: int) -> tuple[Tensor, Tensor]:
+        features = conv(x)
+        whole = features[..., : features.shape[3] // pool * pool]
+        frames = whole.reshape(1, conv.out_channels, 1, -1, pool)
+        return frames.amax(dim=4), frames.argmax(
+            dim=4
+        )  # no runtime is quick at the places of maxima
+
     def back(self, direction: Tensor, levels: Sequence[Level], time: int) -> tuple[Tensor, Tensor]:
         x = direction.transpose(1, 2)[:, :, None]
         for number in reversed(range(len(levels))):
@@ -159,14 +168,18 @@ def _at_winners(values: Tensor, winner: Tensor, pool: int, weight: Tensor) -> Te
     """``staanet.maxima.through_winners`` in operators that every runtime has."""
     _, channels, _, steps = values.shape
     out, kernel = weight.shape[1], weight.shape[3]
-    matrix = weight[:, :, 0].reshape(channels, out * kernel)
-    features, place = (x[:, :, 0].transpose(1, 2) for x in (values, winner))
-    taps = torch.stack(
-        [(features * (place == j).to(features.dtype)) @ matrix for j in range(pool)], dim=2
-    )
-    taps = taps.reshape(1, steps * pool, out, kernel)
-    shifted = [F.pad(taps[..., k], (0, 0, k, kernel - 1 - k)) for k in range(kernel)]
-    return torch.stack(shifted).sum(dim=0).transpose(1, 2)[:, :, None]
+    width = pool + kernel - 1
+    features, place = (x[:, :, 0].transpose(1, 2)[:, :, None] for x in (values, winner))
+    spread = features * (place == torch.arange(pool)[:, None]).to(features.dtype)
+    rows = banded(weight[:, :, 0], pool).view(pool * channels, out * width)
+    taps = (spread.flatten(2) @ rows).view(1, steps, out, width).transpose(1, 2)
+    taps = F.pad(taps, (0, -width % pool))
+    whole = taps.shape[3] // pool  # frames that the answer to one frame reaches into
+    parts = taps.split(pool, dim=3)  # type: ignore[no-untyped-call]
+    answer = torch.zeros(())
+    for number, part in enumerate(parts):
+        answer = answer + F.pad(part, (0, 0, number, whole - 1 - number))
+    return answer.flatten(2)[..., : steps * pool + kernel - 1][:, :, None]
 
 
 class _Recurrent(Recurrent):
@@ -197,7 +210,7 @@ def _cells(news: Tensor, forget: Tensor) -> Tensor:
     cell = torch.zeros_like(news[:, 0])
     cells: list[Tensor] = []
     for step in range(news.size(1)):
-        cell = news[:, step] + forget[:, step] * cell
+        cell = news.select(1, step) + forget.select(1, step) * cell  # [:, step] would copy all
         cells.append(cell)
     return torch.stack(cells, dim=1)
 
@@ -211,10 +224,10 @@ def _gates(
     state = torch.zeros_like(wanted[:, 0])
     gates: list[Tensor] = []
     for step in range(wanted.size(1)):
-        state = back[0][:, step] + state
-        cell = carry + state * back[2][:, step]
-        gate = torch.cat([cell, cell, cell, state], dim=1) * back[3][:, step]
+        state = back[0].select(1, step) + state
+        cell = carry + state * back[2].select(1, step)
+        gate = torch.cat([cell, cell, cell, state], dim=1) * back[3].select(1, step)
         gates.append(gate)
-        carry = cell * back[1][:, step]
+        carry = cell * back[1].select(1, step)
         state = torch.matmul(gate, weight.t())
     return torch.stack(gates, dim=1).flip(1)

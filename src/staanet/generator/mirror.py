@@ -200,7 +200,7 @@ class Mirror(Generator):
         for conv, pool in zip(self.down, self.pools, strict=True):
             assert isinstance(conv, nn.Conv2d)
             time = x.shape[3]
-            pooled, winner = _maxima(_at_least(x, conv, pool), conv, pool)
+            pooled, winner = self.maxima(_at_least(x, conv, pool), conv, pool)
             x, inside = self.activate(pooled), None
             if frames is not None:  # biases write into the padding: clear it again
                 frames = (frames + 2 * int(conv.padding[1]) - conv.kernel_size[1] + 1) // pool
@@ -209,6 +209,18 @@ class Mirror(Generator):
                 x = x * inside
             levels.append(Level(time, pooled, winner, inside))
         return Heard(x[:, :, 0].transpose(1, 2), frames, levels)
+
+    def maxima(self, x: Tensor, conv: nn.Conv2d, pool: int) -> tuple[Tensor, Tensor]:
+        """What ``Level`` keeps of the features of ``x [B, C, 1, T]``: maxima and which frames won."""
+        if conv.in_channels == 1 and is_long(x, pool):
+            found = convolved_maxima(
+                x[:, 0, 0], conv.weight[:, 0, 0], conv.bias, int(conv.padding[1]), pool
+            )
+            pooled, winner = (one.transpose(1, 2)[:, :, None] for one in found)
+            return pooled, winner
+        pooled, index = F.max_pool2d(conv(x), (1, pool), return_indices=True)
+        starts = pool * torch.arange(pooled.shape[3], device=x.device)
+        return pooled, (index - starts).to(torch.uint8)
 
     def states(self, heard: Heard) -> list[Tensor]:
         """What the recurrent layers read and say: ``[B, S, C]``, then ``[B, S, H]`` of each layer."""
@@ -272,19 +284,6 @@ class Mirror(Generator):
 def _conv(channels_in: int, channels_out: int, kernel: int, bias: bool = True) -> nn.Conv2d:
     padding = (0, (kernel - 1) // 2)
     return nn.Conv2d(channels_in, channels_out, (1, kernel), padding=padding, bias=bias)
-
-
-def _maxima(x: Tensor, conv: nn.Conv2d, pool: int) -> tuple[Tensor, Tensor]:
-    """What ``Level`` keeps of the features of ``x [B, C, 1, T]``: maxima and which frames won."""
-    if conv.in_channels == 1 and is_long(x, pool):
-        found = convolved_maxima(
-            x[:, 0, 0], conv.weight[:, 0, 0], conv.bias, int(conv.padding[1]), pool
-        )
-        pooled, winner = (one.transpose(1, 2)[:, :, None] for one in found)
-        return pooled, winner
-    pooled, index = F.max_pool2d(conv(x), (1, pool), return_indices=True)
-    starts = pool * torch.arange(pooled.shape[3], device=x.device)
-    return pooled, (index - starts).to(torch.uint8)
 
 
 def _at_least(x: Tensor, conv: nn.Module, pool: int) -> Tensor:
