@@ -15,6 +15,7 @@ import os
 import platform
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -114,6 +115,8 @@ def main(arguments: Sequence[str]) -> None:
         "corpus", help="KIND:PATH of real speech with the labels " + str([*CLASSES])
     )
     parser.add_argument("--only", choices=["page", "corpus"])
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="values",
+                        help="of the recipe folder, such as victims.emo18.steps=20")  # fmt: skip
     told = parser.parse_args(arguments)
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="newcomer-") as work:
@@ -124,7 +127,7 @@ def main(arguments: Sequence[str]) -> None:
         if told.only != "corpus":
             fool_a_clip(walk, corpus)
         if told.only != "page":
-            judge_a_folder(walk, corpus)
+            judge_a_folder(walk, corpus, told.values)
         body = section(walk.steps, versions(walk), load)
     sections.write("newcomer", body)
     print(body)
@@ -320,8 +323,8 @@ def words(html: str) -> str:
 # ---------------------------------------------------------------- from a folder
 
 
-def judge_a_folder(walk: Walk, corpus: Corpus) -> None:
-    """Class folders of a person's own, one command, a report."""
+def judge_a_folder(walk: Walk, corpus: Corpus, values: Sequence[str] = ()) -> None:
+    """Class folders of a person's own, one command, a report; ``values`` replace some of the recipe's."""
     clips = copied(corpus, walk.home / RECORDINGS)
     name = f"folder:{RECORDINGS}"
 
@@ -330,20 +333,18 @@ def judge_a_folder(walk: Walk, corpus: Corpus) -> None:
         assert all(label in told for label in CLASSES.values()), told
         return None, f"{clips} clips in {len(CLASSES)} classes"
 
+    out = Path("runs") / "mine"
+    replaced = [w for value in (f"corpus={name}", *values) for w in ("--set", value)]
+    words = ["staanet", "run", "folder", *replaced, "--out", str(out)]
+
     def ran() -> tuple[None, str]:
-        out = "runs/mine"
-        told = json.loads(
-            walk.run(walk.bin / "staanet", "run", "folder", "--set", f"corpus={name}", "--out", out, "--json")
-        )  # fmt: skip
-        page = walk.home / out / "report" / "index.html"
-        assert page.stat().st_size > 100_000 and not told["quarantined"]
-        return (
-            None,
-            f"{rates(told['summary']['cells'])}; a report of {page.stat().st_size / 2**20:.1f} MiB",
-        )
+        told = json.loads(walk.run(walk.bin / words[0], *words[1:], "--json"))
+        size = (walk.home / out / "report" / "index.html").stat().st_size
+        assert size > 100_000 and not told["quarantined"]
+        return None, f"{rates(told['summary']['cells'])}; a report of {size / 2**20:.1f} MiB"
 
     walk.take(f"staanet corpus '{name}'", looked)
-    walk.take(f"staanet run folder --set 'corpus={name}' --out runs/mine", ran)
+    walk.take(shlex.join(words), ran)
 
 
 def copied(corpus: Corpus, root: Path) -> int:

@@ -17,6 +17,7 @@ import typer
 from staanet import storage
 from staanet.attacks import ATTACKS
 from staanet.cli import app
+from staanet.config import load_recipe
 from staanet.corpora import CORPORA
 from staanet.generator import build_generator, save_generator
 from staanet.victims import build_victim
@@ -97,6 +98,29 @@ def test_recipes_that_pages_name_are_shipped() -> None:
             words = shlex.split(line)
             if words[:2] == ["staanet", "run"]:
                 assert words[2] in shipped, f"{page.name}: {line}"
+
+
+def test_the_figures_that_the_readme_shows_are_those_that_the_bench_wrote() -> None:
+    measured = (
+        (ROOT / "bench" / "results.md").read_text(encoding="utf-8").partition("## quick\n")[2]
+    )
+    written = {
+        cells[1]: cells[3:]
+        for line in measured.partition("\n## ")[0].splitlines()
+        if len(cells := [cell.strip() for cell in line.split("|")]) == 11 and cells[2] == "emo18"
+    }  # title -> on emo18, on zhao19, density, l0, snr_db, queries, seconds
+    attacks = load_recipe("quick").attacks
+    shown = re.findall(
+        r"^(\w+) +emo18 +([\d.]+ %) of (\d+) +([\d.]+ %) of (\d+) +([\d.]+) +([\d.]+) +([\d.]+)$",
+        (ROOT / "README.md").read_text(encoding="utf-8"), re.M,
+    )  # fmt: skip
+    assert {row[0] for row in shown} == set(attacks)
+    for name, *rates, density, snr_db, seconds in shown:
+        found = written[attacks[name].title]
+        for rate, count, cell in zip(rates[::2], rates[1::2], found, strict=False):
+            assert cell.startswith(f"{rate} [") and f"(N {count})" in cell, (name, cell)
+        assert (density, snr_db) == (found[2], found[4]), name
+        assert abs(float(seconds) - float(found[6])) < 6e-4, name  # shown to three places
 
 
 def test_links_between_pages_lead_somewhere() -> None:

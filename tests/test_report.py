@@ -757,6 +757,33 @@ def test_a_missing_control_and_a_weak_victim_are_told(tmp_path: Path) -> None:
     assert "hardly better than chance" in warning
 
 
+def test_a_rate_whose_interval_reaches_into_the_control_s_is_doubted_until_it_is_clear_of_it(
+    built: Path,
+) -> None:
+    run = facts_module.read(built)
+    (lead,) = story.headlines(run)[:1]
+    assert lead.control is not None
+
+    def told(low: float, high: float) -> list[str]:
+        control = replace(lead.control, fooling_rate=metrics.Estimate(0.2, 0.1, 0.4, 8, 2))
+        cell = replace(lead.cell, fooling_rate=metrics.Estimate(0.7, low, high, 8, 2))
+        found = story.flags(run, [replace(lead, cell=cell, control=control)], 0)
+        return [flag for flag in found if "overlap" in flag]
+
+    (doubt,) = told(0.3, 0.9)
+    assert "30.0 to 90.0 % and 10.0 to 40.0 %" in doubt and "2 speakers" in doubt
+    assert told(0.5, 0.9) == []
+
+
+def test_a_curve_of_one_point_begins_at_step_0_and_counts_from_no_offset() -> None:
+    curve = {"step": [40.0], "density": [0.2], "dev_density": [0.19999]}
+    drawn = figures.generator_curves([facts_module.Model(name="emo18", card={}, curve=curve)])
+    assert drawn is not None
+    written = re.findall(r"<text[^>]*>([^<]*)", drawn.wide)
+    assert "0" in written and "20.0" in written
+    assert not any(text.startswith(("+", "1e")) for text in written)
+
+
 def test_a_collapsed_generator_is_told(built: Path) -> None:
     run = facts_module.read(built)
     collapsed = replace(run.generators[0], card={"flags": ["mask empty at the end of training"]})

@@ -429,4 +429,5 @@ def machine() -> str:
     except (OSError, StopIteration):
         pass
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{torch.get_num_threads()} threads, {name}{gpu}, torch {torch.__version__}"
+    threads = torch.get_num_threads()
+    return f"{threads} thread{'s' * (threads > 1)}, {name}{gpu}, torch {torch.__version__}"

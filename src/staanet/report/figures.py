@@ -40,6 +40,8 @@ STYLE: dict[RcKeyType, Any] = {
     "axes.titlelocation": "left", "axes.unicode_minus": True, "legend.frameon": False,
 }  # fmt: skip
 NARROW = 3.4  # inches of 96 CSS pixels: what a phone of 360 pixels shows without scaling
+LEAST_RANGE = 0.5
+"""Of the vertical axis of a training curve, in its unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,7 +308,7 @@ def generator_curves(models: Sequence[Model]) -> Picture | None:
             axes = figure.add_subplot(rows, columns, number)
             series = [(m.name, m.curve, key, factor) for m in drawable]
             _lines(axes, series, label, dev)
-            if number == 1:
+            if number == 1 and axes.get_legend_handles_labels()[1]:
                 axes.legend(fontsize=8, handlelength=1.4, borderaxespad=0.2)
         return figure
 
@@ -344,6 +346,12 @@ def _lines(
     axes.set_title(label)
     axes.set_xlabel("step" if any("step" in curve for _, curve, *_ in series) else "epoch")
     axes.margins(x=0.01)
+    axes.ticklabel_format(useOffset=False)
+    if axes.has_data():
+        axes.set_xlim(0, axes.dataLim.x1 * 1.02)  # from the first step, also with one point
+    low, high = axes.get_ylim()
+    if high - low < LEAST_RANGE:  # what does not move shall not look as if it did
+        axes.set_ylim((low + high - LEAST_RANGE) / 2, (low + high + LEAST_RANGE) / 2)
     axes.grid(axis="y", color=FAINT, alpha=0.3, linewidth=0.6)
 
 

@@ -242,8 +242,10 @@ def _how(run: Run) -> dict[str, Any]:
 
 
 def _generator(model: Model) -> str:
-    known = ("network", "source", "epsilon", "max_density", "parameters")
+    known = ("network", "source", "epsilon", "max_density")
     told = [f"{key.replace('_', ' ')} {model.card[key]}" for key in known if key in model.card]
+    if isinstance(size := model.card.get("parameters"), int):
+        told.append(words.count(size, "parameter"))
     return ", ".join(told) or model.name
 
 

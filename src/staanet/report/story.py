@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from staanet.metrics import Estimate
 from staanet.report import words
 from staanet.report.facts import Cell, Row, Run, speakers_of_parts
 
@@ -140,11 +141,29 @@ def _doubts(lead: Headline) -> Iterator[tuple[str, str]]:
             f"{name} fools {cell.target} no more often than the random control "
             f"({words.percent(value)} against {words.percent(control.fooling_rate.value)})",
         )
+    elif control and _overlap(cell.fooling_rate, control.fooling_rate):
+        yield (
+            "intervals overlap",
+            f"the intervals of {name} and of its random control on {cell.target} overlap "
+            f"({words.interval(cell.fooling_rate)} and {words.interval(control.fooling_rate)}): "
+            f"with {words.count(cell.fooling_rate.clusters, 'speaker')}, how far apart they are is uncertain",
+        )
     if cell.fooling_rate.clusters == 1:
         yield (
             "one speaker",
             f"{name}: all clips are by one speaker, which says nothing about others",
         )
+
+
+def _overlap(one: Estimate, other: Estimate) -> bool:
+    """Whether two 95 % intervals have a rate in common.
+
+    >>> _overlap(Estimate(0.7, 0.5, 0.9, 64, 4), Estimate(0.4, 0.3, 0.6, 64, 4))
+    True
+    """
+    if None in (one.low, one.high, other.low, other.high):
+        return False
+    return (one.low or 0) <= (other.high or 0) and (other.low or 0) <= (one.high or 0)
 
 
 def _failed_checks(run: Run) -> Iterator[str]:
