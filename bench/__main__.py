@@ -2,8 +2,8 @@
 
 Start-up time is measured on the spot; everything else is read from the runs' own files, with the
 recipe, commit and machine that their cards name. ``bench/notes.md`` is appended as it stands, and so is
-``bench/speed.md``, which ``python -m bench speed`` writes. ``python -m bench hiding``, ``newcomer``,
-``strength``, ``fuzz``, ``kill``, ``load`` and ``mutate`` write sections of their own, which the former keeps.
+``bench/speed.md``, which ``python -m bench speed`` writes. The other commands (``WORDS``, ``fuzz``, ``kill``,
+``load`` and ``mutate``) write sections of their own, which the former keeps.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from staanet.core import NO_CHANNEL
 from staanet.sweeps import MINIMISING
 
 HERE = Path(__file__).parent
+WORDS = ("ablations", "defences", "hiding", "networks", "newcomer", "speed", "strength")
+"""Commands with a module of their own."""
 
 
 def main(runs: list[Path]) -> None:
@@ -158,7 +160,7 @@ def read(path: Path) -> dict[str, Any]:
 if __name__ == "__main__":
     from bench import reliability
 
-    if sys.argv[1:2] and sys.argv[1] in ("hiding", "newcomer", "speed", "strength"):
+    if sys.argv[1:2] and sys.argv[1] in WORDS:
         importlib.import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:])
     elif not reliability.main(sys.argv[1:]):
         main([Path(argument) for argument in sys.argv[1:]])

@@ -16,6 +16,7 @@ import io
 import json
 import math
 import multiprocessing
+import os
 import random
 import shutil
 import sys
@@ -360,11 +361,11 @@ def attempt(kind: str, number: int, seed: int, folder: Path, tally: Tally) -> No
     """Make one mutant and try it."""
     draw = rng(seed, kind, number)
     data = mutate(draw.choice(originals(kind)), draw)
-    begun = time.process_time()
+    begun = time.monotonic()
     try:
         read = KINDS[kind][1](folder, data)
-        if time.process_time() - begun > 10:
-            raise Finding(f"took {time.process_time() - begun:.0f} s")
+        if time.monotonic() - begun > 30:
+            raise Finding(f"took {time.monotonic() - begun:.0f} s")
         (tally.read if read else tally.refused)[kind] += 1
     except Exception as problem:
         last = traceback.extract_tb(problem.__traceback__)[-1]
@@ -378,7 +379,9 @@ def fuzz(numbers: Iterable[int], seed: int = 0, kinds: Iterable[str] = KINDS) ->
     """Mutant number n of the kind whose turn it is, for each number."""
     names = list(kinds)
     tally = Tally()
-    folder = Path(tempfile.mkdtemp(prefix="staanet-fuzz-"))
+    memory = Path("/dev/shm")  # a file that is written anew costs a disk a millisecond
+    place = memory if os.access(memory, os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="staanet-fuzz-", dir=place))
     try:
         for number in numbers:
             name = names[number % len(names)]

@@ -4,7 +4,8 @@ Half of the kills are at a random moment, half at a named point: before, within 
 fsync or rename (``bench.forks.Fault``); a third of the resumed commands are killed once more. After
 each kill every file that stands there must be whole, and what the journal calls done must not be
 done again. In the end the folder must be the uninterrupted one, file by file, by sha256. The clock of
-measured times stands still in all of them, as seconds are the one thing that differs between two runs;
+measured times stands still in all of them, as seconds are the one thing that differs between two runs, and a
+digest stands where a picture would (it is written like one, and drawing takes nine tenths of the time);
 of ``run`` the ``journal.jsonl``, a diary of its starts, is left out as well.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import random
 import shutil
@@ -23,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +33,8 @@ from bench.forks import Commands, Fault, Outcome, tree
 from staanet import audio, storage
 
 RATE = 16_000
+QUIET: dict[str, Any] = {"still": True, "undrawn": True}
+"""No measured times, which differ between two runs, and no pictures, which take nine tenths of them."""
 PASSING = ("journal.jsonl", "unfinished.json")
 """What only unfinished work has, and may be changed by the next start."""
 
@@ -72,9 +77,7 @@ class World:
                 path = root / "corpus" / label / f"s{speaker}" / "0.wav"
                 storage.write_bytes(path, audio.encode(samples, RATE))
         (root / "tiny.toml").write_text(RECIPE.format(corpus=(root / "corpus").as_posix()))
-        done = commands.run(
-            "run", root / "tiny.toml", "--out", root / "run", still=True, timeout=900
-        )
+        done = commands.run("run", root / "tiny.toml", "--out", root / "run", **QUIET, timeout=900)
         assert done.code == 0, done.err
         return cls(root)
 
@@ -115,20 +118,24 @@ class Tally:
 
     kills: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
+    resumed: int = 0
 
 
 def kill_loop(
     world: World, command: str, n: int, commands: Commands, seed: int = 0,
-    progress: Callable[[int, Tally], None] = lambda done, tally: None,
+    progress: Callable[[int, Tally], None] = lambda done, tally: None, until: float = math.inf,
 ) -> Tally:  # fmt: skip
-    """Kill and resume a command ``n`` times."""
+    """Kill and resume a command ``n`` times, or until ``time.monotonic()`` is that."""
     draw, tally, out = random.Random(f"{seed} {command}"), Tally(), world.root / f"cut-{command}"
     arguments = world.arguments(command, out)
     world.fresh(command, out)
-    whole = commands.run(*arguments, still=True, timeout=600)
+    whole = commands.run(*arguments, **QUIET, timeout=600)
     assert whole.code == 0, whole.err
     wanted = state(out, command)
     for done in range(1, n + 1):
+        if time.monotonic() > until:
+            break
+        tally.resumed = done
         world.fresh(command, out)
         told = f"{command} {done} of seed {seed}"
         for _ in range(2 if draw.random() < 1 / 3 else 1):
@@ -136,7 +143,7 @@ def kill_loop(
             tally.kills[how] += 1
             tally.wrong += [f"{told}: {line}" for line in torn(out, wanted, command)]
         finished = finished_files(out)
-        again = commands.run(*arguments, still=True, timeout=600)
+        again = commands.run(*arguments, **QUIET, timeout=600)
         if again.code != 0:
             tally.wrong.append(f"{told}: resumed with exit code {again.code}: {again.err[-200:]}")
         elif (found := state(out, command)) != wanted:
@@ -155,10 +162,10 @@ def _killed(
         fault = Fault(draw.randint(1, max(1, whole.calls)), after=draw.random() < 0.5)
         return (
             "at a named point"
-            if commands.run(*arguments, still=True, fault=fault).code == -9
+            if commands.run(*arguments, **QUIET, fault=fault).code == -9
             else "too late"
         )
-    pid = commands.start(*arguments, still=True)
+    pid = commands.start(*arguments, **QUIET)
     time.sleep(draw.uniform(0, whole.seconds))
     os.kill(pid, signal.SIGKILL)  # not yet waited for, so the number is still its own
     return "at a random moment" if commands.wait(pid).code == -9 else "too late"
@@ -204,27 +211,30 @@ def fault_loop(
     tally, out = Tally(), world.root / f"fault-{command}"
     arguments = world.arguments(command, out)
     world.fresh(command, out)
-    whole = commands.run(*arguments, still=True, timeout=600)
+    whole = commands.run(*arguments, **QUIET, timeout=600)
     wanted = state(out, command)
     for nth in range(1 + seed % every, whole.calls + 1, every):
         code, for_ever = ERRORS[nth // every % 3], nth // every % 2 == 0
         world.fresh(command, out)
         told = f"{command}: call {nth} fails with {errno.errorcode[code]}{' for ever' * for_ever}"
-        failed = commands.run(*arguments, still=True, fault=Fault(nth, code, for_ever=for_ever))
+        failed = commands.run(*arguments, **QUIET, fault=Fault(nth, code, for_ever=for_ever))
         tally.kills[errno.errorcode[code]] += 1
         if failed.code != 5 or not failed.is_clean:
             tally.wrong.append(f"{told}: exit code {failed.code}: {failed.err[-300:]}")
         tally.wrong += [f"{told}: {line}" for line in torn(out, wanted, command)]
         tally.wrong += [f"{told}: {path.name} is left" for path in out.rglob("*.part")]
-        again = commands.run(*arguments, still=True, timeout=600)
+        again = commands.run(*arguments, **QUIET, timeout=600)
         if again.code != 0 or state(out, command) != wanted:
             tally.wrong.append(f"{told}: resumed to another folder, exit code {again.code}")
     return tally
 
 
-def main(command: str, n: int, seed: int) -> str:
-    """The kills, and every third fault of a command; the figures as Markdown."""
-    folder = Path(tempfile.mkdtemp(prefix="staanet-kill-"))
+def main(command: str, n: int, seed: int, minutes: float = math.inf) -> str:
+    """The kills, at most so many ``minutes`` of them, and every third fault of a command; the figures as
+    Markdown."""
+    memory = Path("/dev/shm")  # a SIGKILL loses nothing that was written, flushed or not
+    place = memory if os.access(memory, os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="staanet-kill-", dir=place))
     begun = time.monotonic()
 
     def progress(done: int, tally: Tally) -> None:
@@ -235,13 +245,14 @@ def main(command: str, n: int, seed: int) -> str:
     try:
         with Commands(folder) as commands:
             world = World.made(folder, commands)
-            tally = kill_loop(world, command, n, commands, seed, progress)
+            tally = kill_loop(world, command, n, commands, seed, progress, begun + 60 * minutes)
             faults = fault_loop(world, command, commands, every=3, seed=seed)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    limit = f" --minutes {minutes:g}" if tally.resumed < n else ""
     told = [f"* {line}" for line in (tally.wrong + faults.wrong)[:50]]
     return "\n".join([
-        f"`python -m bench kill --command {command} --n {n} --seed {seed}`: {n} resumed after kills "
+        f"`python -m bench kill --command {command} --n {n} --seed {seed}{limit}`: {tally.resumed} resumed after kills "
         f"({', '.join(f'{count} {how}' for how, count in sorted(tally.kills.items()))}), {len(tally.wrong)} "
         f"wrong; {sum(faults.kills.values())} failing writes ({json.dumps(dict(sorted(faults.kills.items())))[1:-1]}), "
         f"{len(faults.wrong)} wrong; {time.monotonic() - begun:.0f} s.", "", *told,

@@ -1,8 +1,9 @@
-"""``python -m bench load --rows 1000000 --clips 20000``: time and peak memory as the work grows.
+"""``python -m bench load --rows 1000000 --clips 20000 --hours 2``: time and peak memory as the work grows.
 
-Manifests of an eighth, a quarter, a half and all of the rows are read into a corpus; as many shares of the
-clips (0.3 s each) are attacked by the control on a victim that costs little. Each size runs in a process of
-its own, whose peak memory is told beside that of a process that only imports what is needed.
+Manifests of an eighth, a quarter, a half and all of the rows are read into a corpus and split; as many
+shares of the clips (0.3 s each) are attacked by the control on a victim that costs little, and evaluated;
+recordings of a quarter and all of the hours are attacked in windows. Each size runs in a process of its
+own, whose peak memory is told beside that of a process that only imports what is needed.
 """
 
 from __future__ import annotations
@@ -16,23 +17,17 @@ import time
 from pathlib import Path
 
 SHARES = (8, 4, 2, 1)
-READ = """
-import json, resource, sys, time
-from staanet.corpora.folder import read_folder
-import staanet.pipeline
-from pathlib import Path
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-begun = time.monotonic()
-corpus = read_folder(Path(sys.argv[1]))
-print(json.dumps([len(corpus), time.monotonic() - begun, before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
-"""
-ATTACK = """
+RATE = 16_000
+BEGIN = """
 import json, resource, sys, time, torch
 from pathlib import Path
 from staanet import pipeline
+from staanet.audio import AudioLimits
 from staanet.config import AttackRecipe
 from staanet.core import Victim
 from staanet.corpora import unlabelled
+from staanet.corpora.folder import read_folder
+from dataclasses import replace
 
 class Mean(Victim):
     architecture = "mean"
@@ -42,34 +37,66 @@ class Mean(Victim):
         score = waveforms.mean(dim=1)
         return torch.stack([score, -score], dim=1)
 
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-begun, victim, aside = time.monotonic(), Mean(), pipeline.Quarantine()
-clips = pipeline.load_clips(unlabelled([Path(sys.argv[1])]), victim, aside)
-made = pipeline.attack(pipeline.plan_attack("random", AttackRecipe(max_density=0.1), victim), clips, Path(sys.argv[2]), quarantine=aside)
-print(json.dumps([len(made), time.monotonic() - begun, before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+def attack(corpus, window_s):
+    clips = pipeline.ReadingClips(corpus, victim, aside, window_s)
+    plan = pipeline.plan_attack("random", AttackRecipe(max_density=0.1), victim)
+    made = pipeline.attack(plan, clips, Path(sys.argv[2]), quarantine=aside)
+    pipeline.join_recordings(clips.recordings.values(), made, Path(sys.argv[2]))
+    return len(made)
+
+victim, aside = Mean(), pipeline.Quarantine()
+before, begun = peak(), time.process_time()
+"""
+READ = """
+corpus = read_folder(Path(sys.argv[1]))
+number = sum(len(part) for part in corpus.split(0))
+"""
+ATTACK = """
+number = attack(unlabelled([Path(sys.argv[1])]), None)
+"""
+RECORDING = """
+limits = AudioLimits(max_seconds=1e6, max_bytes=2**40)
+number = attack(replace(unlabelled([Path(sys.argv[1])]), limits=limits), 10.0)
+"""
+EVALUATE = """
+number = len(pipeline.evaluate([Path(sys.argv[1])], [victim], Path(sys.argv[2])).rows)
+"""
+END = """
+print(json.dumps([number, time.process_time() - begun, before, peak()]))
 """
 
 
-def main(rows: int, clips: int) -> str:
-    """Both curves, as Markdown."""
+def main(rows: int, clips: int, hours: float) -> str:
+    """All curves, as Markdown."""
     folder = Path(tempfile.mkdtemp(prefix="staanet-load-"))
-    head = "| what | {} | seconds | MiB before | peak MiB |\n|---|---:|---:|---:|---:|"
-    lines = [f"`python -m bench load --rows {rows} --clips {clips}`:", "", head.format("number")]
+    head = "| what | number | CPU seconds | MiB before | peak MiB |\n|---|---:|---:|---:|---:|"
+    lines = [f"`python -m bench load --rows {rows} --clips {clips} --hours {hours:g}`:", "", head]
     try:
         for share in SHARES:
-            lines.append(_row("rows of a manifest", READ, _manifest(folder, rows // share)))
-        inputs = folder / "clips"
+            path = _manifest(folder, rows // share)
+            lines.append(_row("rows of a manifest, read and split", READ, path))
+        inputs, made, told = folder / "clips", folder / "made", folder / "told"
         for share in SHARES:
             _render(inputs, clips // share)
-            lines.append(_row("clips attacked", ATTACK, inputs, folder / f"out{share}"))
-            shutil.rmtree(folder / f"out{share}")
+            lines.append(_row("clips attacked", ATTACK, inputs, made))
+            lines.append(_row("clips evaluated", EVALUATE, made, told))
+            shutil.rmtree(made)
+            shutil.rmtree(told)
+        for share in (4, 1):
+            recording = _recording(folder, hours / share)
+            what = f"windows of a recording of {hours / share:g} h attacked"
+            lines.append(_row(what, RECORDING, recording, made))
+            shutil.rmtree(made)
     finally:
         shutil.rmtree(folder)
     return "\n".join(lines)
 
 
 def _row(what: str, code: str, *arguments: Path) -> str:
-    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False)  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", BEGIN + code + END, *map(str, arguments)], capture_output=True, text=True, check=False)  # fmt: skip
     if done.returncode:
         return f"| {what} | failed: {done.stderr.strip().splitlines()[-1][:200]} | | | |"
     number, seconds, before, peak = json.loads(done.stdout.splitlines()[-1])
@@ -98,4 +125,16 @@ def _render(folder: Path, clips: int) -> None:
         path = folder / f"clip{n:06d}.wav"
         if not path.exists():
             samples = audio.snap(0.1 * draw.standard_normal(4_800))
-            path.write_bytes(audio.encode(samples, 16_000))
+            path.write_bytes(audio.encode(samples, RATE))
+
+
+def _recording(folder: Path, hours: float) -> Path:
+    """Noise of so many hours, a minute at a time."""
+    import numpy as np
+    import soundfile
+
+    path, draw = folder / "recording.wav", np.random.default_rng(0)
+    with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16") as out:
+        for _ in range(max(1, round(60 * hours))):
+            out.write(0.1 * draw.standard_normal(60 * RATE))
+    return path

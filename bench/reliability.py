@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,11 +27,11 @@ def main(arguments: Sequence[str]) -> bool:
         from bench import kill
 
         name = f"kill {told.command}"
-        section = kill.main(told.command, told.n, told.seed)
+        section = kill.main(told.command, told.n, told.seed, told.minutes)
     elif name == "load":
         from bench import load
 
-        section = load.main(told.rows, told.clips)
+        section = load.main(told.rows, told.clips, told.hours)
     else:
         from bench import mutate
 
@@ -58,9 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     kill = commands.add_parser("kill", help="killed anywhere, resumed, compared")
     kill.add_argument("--command", required=True)
     kill.add_argument("--n", type=int, default=50)
-    load = commands.add_parser("load", help="a large manifest, and an attack on many clips")
+    kill.add_argument("--minutes", type=float, default=math.inf, help="of kills, at most")
+    load = commands.add_parser("load", help="a large manifest, many clips, a long recording")
     load.add_argument("--rows", type=int, default=1_000_000)
     load.add_argument("--clips", type=int, default=20_000)
+    load.add_argument("--hours", type=float, default=2, help="of a recording")
     mutate = commands.add_parser(
         "mutate", help="faults planted in the code that its tests must find"
     )
@@ -72,9 +75,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def commit() -> str:
-    """The commit of this tree, with ``-dirty`` where it was changed since."""
-    found = subprocess.run(
-        ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return found.stdout.strip() or "unknown"
+    """The commit that was measured; ``-dirty`` where anything but the results differs from it."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["git", "-C", str(HERE.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    found = git("rev-parse", "--short=12", "HEAD").stdout.strip() or "unknown"
+    changed = git(
+        "status", "--porcelain", "--", ".", f":!{sections.RESULTS.relative_to(HERE.parent)}"
+    )
+    return f"{found}-dirty" if changed.stdout.strip() else found

@@ -8,29 +8,43 @@ weights, so networks are untrained; a finished RUN adds whether quantised weight
 
 from __future__ import annotations
 
-import json
+import copy
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench import finished, scaling
+from bench.measuring import (
+    FULL,
+    LABELS,
+    QUICK,
+    RATE,
+    Size,
+    Work,
+    clips,
+    paired,
+    ratio,
+    spread,
+    table,
+    write_noise,
+)  # fmt: skip
 from staanet import audio, storage
 from staanet.attacks import ATTACKS, Staa, craft_batch
 from staanet.core import Budget, Clip, Victim
 from staanet.evaluation import machine
-from staanet.generator import Generator, build_generator, load_generator
+from staanet.generator import Generator, build_generator
 from staanet.generator.export import onnx_bytes
+from staanet.generator.wave_u_net import Unit
 from staanet.objectives import Objective, SparsityController
 from staanet.pipeline.recipe import commit
 from staanet.runtime import Runner
@@ -38,26 +52,8 @@ from staanet.training import Crops, GeneratorTask, Schedule
 from staanet.victims import build_victim
 from staanet.warm_start import mirror_of
 
-LABELS = ("anger", "boredom", "disgust", "fear", "joy", "neutral", "sadness")
 HERE = Path(__file__).parent
-RATE = 16_000
 BUDGET = Budget(epsilon=0.03, max_density=0.2)
-Work = Callable[[], object]
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much is measured."""
-
-    rounds: int
-    seconds: float
-    batch: int
-    factor: int
-    square: int
-
-
-FULL = Size(rounds=9, seconds=6.0, batch=16, factor=100, square=2048)
-QUICK = Size(rounds=2, seconds=1.0, batch=2, factor=5, square=512)
 
 
 def main(arguments: list[str]) -> None:
@@ -88,11 +84,12 @@ def section(size: Size, run: Path | None) -> str:
         HEAD,
         f"`python -m bench speed{f' {run.name}' if run else ''}`, commit `{commit()}`, {machine()}. "
         f"{size.rounds} rounds in which the alternatives take turns; median, range.",
-        clip_table(times, networks, size), cost(times),
-        training_table(networks, source, size), victim_table(size), scaling_table(size),
+        clip_table(times, networks, size), batch_table(networks, source, size), cost(times),
+        training_table(networks, source, size), victim_table(size),
+        scaling.scaling_table(size), scaling.together_table(size), scaling.loading_table(size),
     ]  # fmt: skip
     if run is not None:
-        parts += [quantised_table(run), window_table(run, size)]
+        parts += [finished.quantised_table(run), finished.window_table(run, size)]
     if torch.cuda.is_available():
         parts.append(gpu_table(networks, source, size))
     return "\n\n".join(parts)
@@ -107,52 +104,38 @@ def generators(source: Victim) -> dict[str, Generator]:
     }
 
 
-# ---------------------------------------------------------------- measuring
+PUBLISHED = "paper, one-dimensional"
 
 
-def paired(works: Mapping[str, Work], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each work in each round; the order turns, and a first round is thrown away."""
-    taken: dict[str, list[float]] = {name: [] for name in works}
-    names = list(works)
-    for turn in range(-1, rounds):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            begun = time.perf_counter()
-            works[name]()
-            if turn >= 0:
-                taken[name].append(time.perf_counter() - begun)
-    return taken
+class OneDimensional(nn.Module):
+    """A convolution of kernel height 1 as the published code has it: Conv1d or ConvTranspose1d."""
 
-
-def ratio(above: list[float], below: list[float]) -> str:
-    """Median and range of the rounds' own ratios."""
-    own = [a / b for a, b in zip(above, below, strict=True)]
-    return f"{statistics.median(own):.1f} ({min(own):.1f} to {max(own):.1f})"
-
-
-def spread(values: list[float], scale: float = 1000.0, digits: int = 1) -> str:
-    """Median and range, in milliseconds unless scaled otherwise."""
-    low, middle, high = (
-        f"{scale * v:.{digits}f}" for v in (min(values), statistics.median(values), max(values))
-    )
-    return f"{middle} ({low} to {high})"
-
-
-def clips(number: int, seconds: float) -> list[Clip]:
-    """Noise, each clip its own."""
-    rng = np.random.default_rng(0)
-    length = round(seconds * RATE)
-    return [
-        Clip(
-            f"c{i}", audio.snap(0.1 * rng.standard_normal(length)), RATE, LABELS[i % 7], f"s{i % 5}"
+    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
+        super().__init__()
+        kernel, stride, padding = conv.kernel_size[1], conv.stride[1], int(conv.padding[1])
+        shape = conv.in_channels, conv.out_channels, kernel, stride, padding
+        self.out_channels = conv.out_channels
+        self.conv: nn.Conv1d | nn.ConvTranspose1d = (
+            nn.ConvTranspose1d(*shape, output_padding=conv.output_padding[1])
+            if isinstance(conv, nn.ConvTranspose2d)
+            else nn.Conv1d(*shape)
         )
-        for i in range(number)
-    ]
+        state = {
+            name: one.squeeze(2) if one.ndim > 1 else one for name, one in conv.state_dict().items()
+        }
+        self.conv.load_state_dict(state)
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.conv(x[:, :, 0])
+        return answer[:, :, None]
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """Rows as Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def one_dimensional(network: Generator) -> Generator:
+    """The same function in the layers of the published code, which convolve in one dimension."""
+    plain = copy.deepcopy(network)
+    for unit in [module for module in plain.modules() if isinstance(module, Unit)]:
+        unit.conv = OneDimensional(unit.conv)  # type: ignore[assignment]
+    return plain.requires_grad_(False)
 
 
 def gflop(module: nn.Module, x: Tensor) -> float:
@@ -171,6 +154,8 @@ def per_clip(networks: dict[str, Generator], source: Victim, size: Size) -> dict
     attacks: dict[str, Any] = {
         name: Staa(generator=g, budget=BUDGET) for name, g in networks.items()
     }
+    plain = one_dimensional(networks["paper"])
+    attacks[PUBLISHED] = Staa(generator=plain, budget=BUDGET)
     attacks["PGD, 20 steps"] = ATTACKS["pgd"](budget=BUDGET, steps=20)
     works: dict[str, Work] = {
         name: (lambda one=one: craft_batch(one, source, [clip])) for name, one in attacks.items()
@@ -194,16 +179,36 @@ def clip_table(times: dict[str, list[float]], networks: dict[str, Generator], si
         share = work / statistics.median(times[name]) / peak
         rows.append([
             name, spread(times[name]), ratio(times["paper"], times[name]),
+            ratio(times[PUBLISHED], times[name]),
             ratio(times["PGD, 20 steps"], times[name]),
             *([f"{work:.2f}", f"{share:.0%}"] if network is not None else ["", ""]),
         ])  # fmt: skip
-    head = ["attack", "ms a clip", "paper takes times", "PGD takes times", "GFLOP", "of the peak"]
+    head = ["attack", "ms a clip", "paper takes times", f"{PUBLISHED}, takes times",
+            "PGD takes times", "GFLOP", "of the peak"]  # fmt: skip
     return (
-        f"One clip of {size.seconds:g} s, batch of one, the whole attack with its budget and rounding (a "
-        f"victim's answer for the goal, except on ONNX Runtime). Peak: {peak:.0f} GFLOP/s in a product of "
+        f"One clip of {size.seconds:g} s, batch of one, the whole attack with its budget and rounding. "
+        f"`{PUBLISHED}` is the same function in the layers of the published code. Peak: {peak:.0f} GFLOP/s in a product of "
         f"{size.square} x {size.square} matrices; torch counts convolutions and products, not an LSTM's "
         "loops, norms, maxima and the choice of samples, which is what the rest of the time goes to.\n\n"
         + table(head, rows)
+    )
+
+
+def batch_table(networks: dict[str, Generator], source: Victim, size: Size) -> str:
+    """Clips a second where many are attacked at once."""
+    many = clips(size.batch, size.seconds)
+    attacks = {name: Staa(generator=g, budget=BUDGET) for name, g in networks.items()}
+    works: dict[str, Work] = {
+        name: (lambda one=one: craft_batch(one, source, many))  # type: ignore[misc]
+        for name, one in attacks.items()
+    }
+    times = paired(works, max(2, size.rounds // 4))
+    rows = [
+        [name, f"{size.batch / statistics.median(taken):.2f}", ratio(times["paper"], taken)]
+        for name, taken in times.items()
+    ]  # fmt: skip
+    return f"A batch of {size.batch} such clips:\n\n" + table(
+        ["attack", "clips a second", "times paper"], rows
     )
 
 
@@ -251,7 +256,7 @@ def task(network: Generator, source: Victim, made: list[Clip], batch: int) -> Ge
     network.requires_grad_(True)
     schedule = Schedule(steps=1, batch_size=batch, seconds=2.0)
     return GeneratorTask(
-        module=network, source=source, crops=Crops(made, schedule), dev=made, budget=BUDGET,
+        module=network, sources=[source], crops=Crops(made, schedule), dev=made, budget=BUDGET,
         objective=Objective(), sparsity=SparsityController(target=0.2, warmup=1),
     )  # fmt: skip
 
@@ -309,16 +314,6 @@ def largest() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def write_noise(path: Path, seconds: float) -> None:
-    """A file of noise, block by block."""
-    rng, count = np.random.default_rng(len(path.name)), round(seconds * RATE)
-    with storage.FileWriter(path) as file:
-        file.write(audio.wav_header(count, RATE))
-        for start in range(0, count, RATE):
-            block = audio.snap(0.1 * rng.standard_normal(min(RATE, count - start)))
-            file.write(block.astype("<i2").tobytes())
-
-
 class Plain(nn.Module):
     """emo18 as its paper writes it: Conv1d, BatchNorm, activation, MaxPool, LSTM."""
 
@@ -366,145 +361,6 @@ def victim_table(size: Size) -> str:
         "and ours (MaxPool before the activation, two-dimensional channels-last convolutions).\n\n"
         + table(["module", "ms a step", "plain takes times"], rows)
     )
-
-
-# ---------------------------------------------------------------- scaling
-
-
-def scaling_table(size: Size) -> str:
-    """Time and memory of the whole command's work as clips become more, or longer."""
-    rows = []
-    for name in ("compact", "mirror"):
-        one = measured(f"attack {name} 1 6")
-        for what, arguments in (
-            (f"{size.factor} files", f"{size.factor} 6"),
-            (f"one file {size.factor} times as long", f"1 {6 * size.factor}"),
-        ):
-            many = measured(f"attack {name} {arguments}")
-            rows.append([
-                name, what, f"{1000 * one[0]:.0f}", f"{1000 * many[0] / size.factor:.0f}",
-                f"{one[1]:.0f}", f"{many[1]:.0f}",
-            ])  # fmt: skip
-    head = [
-        "generator",
-        "work",
-        "ms, one of 6 s",
-        "ms for each 6 s of it",
-        "MB, one",
-        "MB, all of it",
-    ]
-    return (
-        "Reading, attacking, writing, reading back and measuring, windows of 6 s, each in a process of its "
-        "own (the first clip of a process is slower than others, so the second figure may be below the "
-        "first).\n\n" + table(head, rows)
-    )
-
-
-def measured(what: str) -> tuple[float, float]:
-    """Seconds and peak MB of a child that tells both."""
-    code = f"from bench import speed; speed.child({what.split()!r})"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    seconds, megabytes = map(float, done.stdout.split()[-2:])
-    return seconds, megabytes
-
-
-# ---------------------------------------------------------------- quantised weights, GPU
-
-
-def quantised(model: bytes) -> bytes:
-    """Weights of products and LSTMs as 8-bit integers, by onnxruntime's dynamic quantisation."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with tempfile.TemporaryDirectory() as name:
-        before, after = Path(name) / "a.onnx", Path(name) / "b.onnx"
-        before.write_bytes(model)
-        quantize_dynamic(before, after, weight_type=QuantType.QInt8)
-        return after.read_bytes()
-
-
-def quantised_table(run: Path) -> str:
-    """How often the generator of a run fools its source on the run's test clips, and how fast."""
-    from staanet.results import AdversarialSet
-    from staanet.victims import load_victim
-
-    folder = sorted((run / "generators").iterdir())[0]
-    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    source = load_victim(run / "victims" / card["source"])
-    made = AdversarialSet.load(run / "adversarial" / f"staa__{folder.name}")
-    pairs = [made.clips[i] for i in range(min(len(made), 80))]
-    budget = Budget(epsilon=card["epsilon"], max_density=card["max_density"])
-    model = onnx_bytes(load_generator(folder), budget.epsilon, budget.max_density)
-    runners = {"ONNX Runtime": Runner(model), "ONNX Runtime, int8": Runner(quantised(model))}
-    rows = [["torch", rate(source, [(p.clean.samples, p.adversarial) for p in pairs]), "", ""]]
-    times: dict[str, list[float]] = {name: [] for name in runners}
-    answers: dict[str, list[Any]] = {name: [] for name in runners}
-    for pair in pairs:
-        for name, runner in runners.items():
-            begun = time.perf_counter()
-            answers[name].append(runner(pair.clean.samples))
-            times[name].append(time.perf_counter() - begun)
-    for name, samples in answers.items():
-        others = [int((a != p.adversarial).sum()) for a, p in zip(samples, pairs, strict=True)]
-        changed = sum(len(p.support) for p in pairs)
-        both = [(p.clean.samples, a) for p, a in zip(pairs, samples, strict=True)]
-        rows.append([name, rate(source, both), f"{sum(others) / changed:.2%}", spread(times[name])])
-    head = [
-        "runtime",
-        f"fools {source.name}",
-        "samples unlike torch's, of those changed",
-        "ms a clip",
-    ]
-    return f"The generator of `{run.name}` on {len(pairs)} of its test clips.\n\n" + table(
-        head, rows
-    )
-
-
-def window_table(run: Path, size: Size) -> str:
-    """How much a recording attacked in windows differs from one pass over all of it."""
-    from staanet.recordings import bounds
-    from staanet.results import AdversarialSet
-    from staanet.victims import load_victim
-
-    folder = sorted((run / "generators").iterdir())[0]
-    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    source = load_victim(run / "victims" / card["source"])
-    made = AdversarialSet.load(run / "adversarial" / f"staa__{folder.name}")
-    speech = np.concatenate([made.clips[i].clean.samples for i in range(min(len(made), 24))])
-    speech = speech[: round(10 * size.seconds * RATE)]
-    budget = Budget(epsilon=card["epsilon"], max_density=card["max_density"])
-    attack = Staa(generator=load_generator(folder), budget=budget)
-
-    def crafted(samples: Any) -> Any:
-        return craft_batch(attack, source, [Clip("c", samples, RATE)])[0].adversarial
-
-    whole, rows = crafted(speech), []
-    for seconds in (size.seconds / 2, size.seconds, 5 * size.seconds):
-        edges = bounds(len(speech), round(seconds * RATE))
-        parts = np.concatenate([crafted(speech[a:b]) for a, b in edges])
-        moved = np.count_nonzero(whole != speech)
-        both = np.count_nonzero((whole != speech) & (parts != speech))
-        rows.append([
-            f"{seconds:g}", f"{np.mean(parts == whole):.1%}", f"{both / moved:.1%}",
-            rate(source, [(speech[a:b], parts[a:b]) for a, b in edges]),
-            rate(source, [(speech[a:b], whole[a:b]) for a, b in edges]),
-        ])  # fmt: skip
-    head = ["window, s", "samples equal to those of one pass", "moved samples that one pass moves too",
-            "windows fooled", "windows fooled by one pass over all"]  # fmt: skip
-    return (
-        f"A recording of {len(speech) / RATE:.0f} s, test clips of `{run.name}` in a row, attacked in windows "
-        "and in one pass.\n\n" + table(head, rows)
-    )
-
-
-def rate(source: Victim, pairs: list[tuple[Any, Any]]) -> str:
-    """Share of pairs that the victim answers differently."""
-    fooled = 0
-    with torch.inference_mode():
-        for pair in pairs:
-            x = torch.from_numpy(np.stack([audio.to_float(one) for one in pair]))
-            before, after = source(x).argmax(dim=1).tolist()
-            fooled += before != after
-    return f"{fooled / len(pairs):.1%}"
 
 
 def gpu_table(networks: dict[str, Generator], source: Victim, size: Size) -> str:

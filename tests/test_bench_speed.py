@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("onnx", reason="the extra onnx is not installed")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import speed
+from bench import scaling, speed
 
 
 def test_alternatives_take_turns_and_the_first_round_is_thrown_away():
@@ -49,3 +49,24 @@ def test_the_plain_module_answers_as_many_classes():
     import torch
 
     assert speed.Plain()(torch.randn(2, 4000)).shape == (2, len(speed.LABELS))
+
+
+def test_the_published_layers_are_the_same_function():
+    import torch
+
+    from staanet.generator import build_generator
+
+    torch.manual_seed(0)
+    network, x = build_generator("small").eval(), torch.randn(2, 3001) * 0.1
+    with torch.inference_mode():
+        for ours, plain in zip(network(x), speed.one_dimensional(network)(x), strict=True):
+            assert torch.allclose(ours, plain, atol=1e-4)
+
+
+def test_shards_and_training_on_two_processes_give_what_one_gives():
+    text = scaling.together_table(speed.QUICK)
+    assert "every file, by sha256" in text and "| NO |" not in text
+
+
+def test_a_corpus_is_read_from_the_runs_own_copy():
+    assert "| 16 kHz |" in scaling.loading_table(speed.QUICK)

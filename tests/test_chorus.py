@@ -131,7 +131,7 @@ def test_an_ensemble_wants_one_list_of_labels_and_names_of_their_own(sources):
 def test_features_stay_those_of_each_source(sources):
     x = torch.randn(1, 5000) * 0.1
     chorus = generator_of(sources, 0.1, 0.03, 1)
-    for source, mirror in zip(sources, chorus.mirrors, strict=True):
+    for source, mirror in zip(sources, chorus.members, strict=True):
         heard = standardise(x)[:, None, None]
         for block in source.network.blocks:
             heard = block(heard)

@@ -132,6 +132,44 @@ def test_a_wrong_setting_is_told(text, said):
     assert said in str(error.value) and error.value.remedy
 
 
+@pytest.mark.parametrize("text, command", [
+    ("adversarial:runs/hard", "staanet harden"), ("detector:residual", "staanet detect"),
+])  # fmt: skip
+def test_what_is_no_transformation_names_the_command_that_makes_it(text, command):
+    with pytest.raises(InvalidInput) as error:
+        parse_defence(text)
+    assert command in error.value.remedy and "no transformation" in str(error.value)
+
+
+@pytest.mark.parametrize("chain", [
+    ["lowpass:1500"], ["bandpass:300-3400", "quantise:6"], ["resample:8000"], ["average:5"],
+])  # fmt: skip
+def test_a_victim_behind_filters_is_exported_with_them(tmp_path, chain):
+    pytest.importorskip("onnx", reason="the extra onnx is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    from staanet.victims.export import export_onnx
+
+    victim = Defended(network(), [parse_defence(text) for text in chain])
+    outer = Defended(victim, [parse_defence("lowpass:6000")])
+    for number, one in enumerate((victim, outer)):
+        path = tmp_path / f"{number}.onnx"
+        assert export_onnx(one, path) < 1e-3
+        x, again = 0.1 * torch.randn(2, 16_001, generator=drawn()), load_victim(f"onnx:{path}")
+        assert torch.allclose(again(x), one(x), atol=5e-5)
+    assert not torch.allclose(victim(x), network()(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("text, why", [
+    ("noise:20", "draws at random"), ("median:3", "no counterpart"), ("mulaw", "no counterpart"),
+])  # fmt: skip
+def test_a_defence_that_cannot_be_exported_is_named(tmp_path, text, why):
+    from staanet.victims.export import export_onnx
+
+    with pytest.raises(InvalidInput) as error:
+        export_onnx(Defended(network(), [parse_defence(text)]), tmp_path / "v.onnx")
+    assert why in str(error.value) and text in str(error.value) and not list(tmp_path.iterdir())
+
+
 def test_a_filter_that_keeps_all_is_refused_at_the_victim_s_rate():
     for text in ("lowpass:8000", "bandpass:300-8000", "resample:16000"):
         with pytest.raises(InvalidInput) as error:

@@ -14,7 +14,6 @@ from staanet.generator import (
     load_generator,
     save_generator,
 )
-from staanet.generator.mirror import transposed_at_winners, unpooled
 
 
 def test_the_paper_network_has_the_published_size():
@@ -167,10 +166,3 @@ def test_a_mistyped_network_is_named():
             build_generator("smal")
         except InvalidInput as error:
             raise InvalidInput(str(error)) from None
-
-
-def test_the_lowest_way_up_is_a_transposed_convolution_of_the_unpooled_features():
-    values, weight = torch.randn(2, 5, 1, 7), torch.randn(5, 2, 1, 4)
-    winner = torch.randint(0, 3, values.shape)
-    exact = torch.nn.functional.conv_transpose2d(unpooled(values, winner, 3), weight)
-    assert torch.allclose(transposed_at_winners(values, winner, 3, weight), exact, atol=1e-5)

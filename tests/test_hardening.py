@@ -11,6 +11,7 @@ from conftest import RATE, clip, tone
 from staanet import audio, hardening, storage, training
 from staanet.attacks import PGD
 from staanet.core import Budget, Untargeted
+from staanet.defences import Defended, parse_defence
 from staanet.errors import InvalidInput
 from staanet.hardening import METHODS, Divergence, Hardening
 from staanet.victims import CallableVictim, build_victim, load_victim
@@ -136,7 +137,7 @@ def test_twins_keep_the_budget_and_the_rest_of_training_is_as_it_was(plain, meth
     hardening.still(victim)
     twins = task.changed(x, torch.from_numpy(task.targets[chosen]), 0)
     assert twins.shape == x.shape and torch.isfinite(twins).all() and not torch.equal(twins, x)
-    if method in ("pgd", "sparse_pgd", "staa", "trades"):
+    if method not in ("gaussian", "ablation"):
         assert float((twins - x).abs().max()) <= 0.02 + 1e-6
         density = float(((twins != x).sum(dim=1) / x.shape[1]).max())
         assert density <= (0.3 if method in hardening.SPARSE else 1.0) + 1e-6
@@ -167,9 +168,59 @@ def test_weight_1_is_cross_entropy_on_the_twins_alone(plain):
     assert torch.allclose(task._against(clean, adversarial, wanted), alone)
 
 
-def test_trades_is_zero_apart_from_cross_entropy_where_twins_answer_alike(plain):
+def test_the_mean_starts_at_the_victim_and_follows_by_the_closed_form():
+    one, other = (build_victim("zhao19", LABELS) for _ in range(2))
+    before = {k: v.clone() for k, v in one.state_dict().items()}
+    hardening.follow(one, other, 0.9, 1)  # of few steps: by 9/11, not by 0.1
+    hardening.follow(one, other, 0.9, 10_000)
+    for key, value in one.state_dict().items():
+        wanted = other.state_dict()[key]
+        if value.is_floating_point():
+            wanted = before[key] + (1 - 0.9 * 2 / 11) * (wanted - before[key])
+            assert torch.allclose(value, wanted, atol=1e-6), key
+        else:
+            assert torch.equal(value, wanted), key
+
+
+def test_without_a_mean_the_weights_themselves_are_kept(plain, tmp_path):
+    victim, way = load_victim(plain), how("pgd", average=0.0)
     crops = training.Crops(tones(range(6)), schedule())
-    task = hardening.HardeningTask(load_victim(plain), crops, [], how("trades"))
+    task = hardening.HardeningTask(victim, crops, [], way)
+    assert task.kept is victim and not any("mean." in key for key in task.module.state_dict())
+    with_one = hardening.HardeningTask(victim, crops, [], how("pgd"))
+    assert with_one.kept is not victim
+    loss, _ = with_one.loss(3)
+    loss.backward()
+    assert all(w.grad is None for w in with_one.kept.parameters())
+
+
+def test_epsilon_grows_and_the_smallest_is_a_tenth():
+    way = how("pgd", epsilon=0.1, ramp=0.5)
+    found = [way.attack(done).budget.epsilon for done in (0.0, 0.25, 0.5, 1.0)]
+    assert found == pytest.approx([0.01, 0.05, 0.1, 0.1])
+    assert how("pgd", epsilon=0.1, ramp=0.0).attack(0.0).budget.epsilon == 0.1
+
+
+def test_a_victim_is_hardened_through_what_stands_before_it(plain, tmp_path):
+    """Its weights move, the chain and the folder's kind stay."""
+    behind = Defended(load_victim(plain), [parse_defence("lowpass:2000")])
+    behind.save_pretrained(tmp_path / "behind")
+    victim = load_victim(tmp_path / "behind")
+    before = {k: v.clone() for k, v in victim.state_dict().items()}
+    hardening.harden(victim, tones(range(6)), tones(range(6, 9)), schedule(), tmp_path / "hard",
+                     how=how("sparse_trades"))  # fmt: skip
+    moved = {k for k, v in victim.state_dict().items() if not torch.equal(v, before[k])}
+    assert "described" not in moved and any("conv.weight" in key for key in moved)
+    victim.save_pretrained(tmp_path / "hard")
+    again = load_victim(tmp_path / "hard")
+    x = 0.1 * torch.randn(1, 4000, generator=torch.Generator().manual_seed(0))
+    assert isinstance(again, Defended) and torch.allclose(again(x), victim(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["trades", "sparse_trades"])
+def test_trades_is_zero_apart_from_cross_entropy_where_twins_answer_alike(plain, method):
+    crops = training.Crops(tones(range(6)), schedule())
+    task = hardening.HardeningTask(load_victim(plain), crops, [], how(method))
     logits, wanted = torch.randn(4, 2), torch.tensor([0, 1, 1, 0])
     own = torch.nn.functional.cross_entropy(logits, wanted)
     assert torch.allclose(task._against(logits, logits.clone(), wanted), own)
@@ -190,6 +241,9 @@ def test_divergence_is_that_of_torch():
     ({"method": "staa"}, "staa needs a largest density"),
     ({"weight": 1.5}, "weight of pgd is 1.5"),
     ({"method": "gaussian", "sigma": 0.0}, "sigma is 0"),
+    ({"average": 1.0}, "average 1.0"),
+    ({"ramp": 1.5}, "ramp is 1.5"),
+    ({"method": "sparse_trades"}, "sparse_trades needs a largest density"),
 ])  # fmt: skip
 def test_settings_that_cannot_be_are_told(given, said):
     with pytest.raises(InvalidInput, match=said):
@@ -214,7 +268,7 @@ def world(plain, tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("method", ["sparse_pgd", "staa"])
+@pytest.mark.parametrize("method", ["sparse_trades", "staa"])
 def test_the_command_writes_a_victim_like_any_other(world, plain, tmp_path, method):
     given = ["harden", f"folder:{world / 'tones'}", "--victim", plain, "--method", method, "--steps", 4,
              "--batch-size", 4, "--seconds", 0.25, "--inner-steps", 1, "--out", "hard"]  # fmt: skip

@@ -13,7 +13,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from conftest import RATE, tone
-from staanet import audio, config, pipeline, storage, training
+from staanet import audio, config, pipeline, results, selfcheck, storage, training
 from staanet.cli import app
 from staanet.core import Corpus
 from staanet.corpora import load_corpus
@@ -154,3 +154,39 @@ def test_a_generator_learns_from_it_and_its_card_tells(extra, tiny_corpus, emo18
     assert code == 3 and "was made with unlabelled" in said
     code, _, said = staanet(*words, "--out", tmp_path / "x", "--unlabelled", tmp_path / "nowhere")
     assert code == 3 and "no such file or folder" in said
+
+
+def test_selfcheck_reads_the_list(extra, corpus, emo18, tmp_path) -> None:
+    found, _ = gathered([str(extra)], corpus, emo18, tmp_path / "out")
+    place = tmp_path / "run" / "generators" / "g"
+    storage.write_card(place, {"kind": "generator", "inputs": found.inputs, **found.card})
+    found.save(place)
+    run = selfcheck.Finished(
+        folder=tmp_path / "run", summary={"cells": []}, rows=[], sets={}, victims={"emo18": emo18},
+        corpus=corpus, seed=0,
+    )  # fmt: skip
+    check = selfcheck.unlabelled(run, place, lambda what: None)
+    assert (
+        check.verdict == "pass"
+        and check.figures["count"] == 3
+        and "3 unlabelled" in check.explanation
+    )
+    assert "generator" in selfcheck.looked_at(run, 24) and corpus.name in selfcheck.looked_at(
+        run, 24
+    )
+
+    held_out = corpus.split(0)[2].load(corpus.split(0)[2].utterances[0], 16_000)
+    more = {"id": "x", "from": "y", "seconds": "1", "sha256": audio.content_hash(held_out.samples)}
+    rows = [*results.read_table(place / "unlabelled.csv", ("id",)), more]
+    storage.write_text(place / "unlabelled.csv", results.table(list(more), rows))
+    check = selfcheck.unlabelled(run, place, lambda what: None)
+    assert check.verdict == "fail" and check.figures["wrong"] == 2
+    assert "lists 4 clips" in check.explanation and "of the test part" in check.explanation
+
+    (place / "unlabelled.csv").unlink()
+    with pytest.raises(InvalidInput, match="unlabelled.csv"):
+        selfcheck.unlabelled(run, place, lambda what: None)
+    nowhere = selfcheck.unlabelled(
+        replace(run, corpus=None, problem="gone"), place, lambda what: None
+    )
+    assert nowhere.verdict == "skipped" and "gone" in nowhere.explanation

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import subprocess
 import sys
 
@@ -9,10 +11,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from staanet import maxima
 from staanet.core import Victim
 from staanet.errors import InvalidInput
 from staanet.generator import build_generator, save_generator
 from staanet.victims import build_victim, load_victim
+from staanet.warm_start import mirror_of
 
 LABELS = ("anger", "joy", "fear")
 PAPERS = {
@@ -55,6 +59,44 @@ def test_shapes_are_those_of_the_paper(name):
         for b in build_victim(name, LABELS).network.blocks
     ]
     assert shapes == PAPERS[name][0]
+
+
+@pytest.mark.parametrize("name", sorted(PAPERS))
+@pytest.mark.parametrize("training", [False, True])
+def test_gradients_and_running_figures_are_those_of_the_layers_as_they_are(name, training):
+    ours, x = trained(name).double().requires_grad_(True).train(training), torch.randn(3, 6000)
+    plain = copy.deepcopy(ours)
+    for block in plain.network.blocks:
+        block.forward = functools.partial(convolved_normed_pooled, block)
+    found, wanted = (
+        torch.autograd.grad(
+            F.cross_entropy(victim(one), torch.tensor([0, 1, 2])), [*victim.parameters(), *asked]
+        )
+        for victim, one, asked in (
+            (victim, one, [] if training else [one])
+            for victim in (ours, plain)
+            for one in [x.double().requires_grad_(not training)]
+        )
+    )
+    assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(found, wanted, strict=True))
+    for a, b in zip(ours.buffers(), plain.buffers(), strict=True):
+        assert torch.allclose(a, b)
+
+
+@pytest.mark.parametrize("name", sorted(PAPERS))
+def test_a_long_clip_is_answered_as_its_features_written_down(name, monkeypatch):
+    victim, x = trained(name), torch.randn(2, 9000) * 0.1
+    whole, heard = victim(x), mirror_of(victim)
+    listened = heard.listen(x)
+    monkeypatch.setattr(maxima, "FORWARDS", 100)
+    assert torch.allclose(victim(x), whole, atol=1e-5)
+    for one, other in zip(heard.listen(x).levels, listened.levels, strict=True):
+        assert torch.allclose(one.pooled, other.pooled, atol=1e-5)
+        assert (one.winner == other.winner).float().mean() > 0.999  # near ties aside
+
+
+def convolved_normed_pooled(block, x):
+    return block.activation(F.max_pool2d(block.norm(block.conv(x)), (1, block.pool)))
 
 
 @pytest.mark.parametrize("name", sorted(PAPERS))

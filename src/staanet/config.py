@@ -60,7 +60,8 @@ class GeneratorRecipe:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     network: str = "mirror"
-    """``mirror`` stands for ``compact`` where a source cannot be mirrored."""
+    """``mirror`` stands for a reflection where the source is a transformer, and for ``compact`` where it is
+    neither that nor convolutional."""
     sources: Annotated[tuple[str, ...], Field(min_length=1)] = ("emo18",)
     """Victims, each with a generator of its own; ``emo18,zhao19`` is one against both."""
     epsilon: Share = 0.03
@@ -76,7 +77,8 @@ class GeneratorRecipe:
     """Weight of the share of samples in the objective ``paper`` (its 1e-5 at 6 s of speech)."""
     min_snr_db: float | None = None
     learning_rate: Positive | None = None
-    """Absent: 3e-4 for a mirror that begins as its source, 2e-3 for what begins from nothing."""
+    """Absent: 3e-4 for a mirror that begins as its source, 1e-5 for a reflection, 2e-3 for what begins
+    from nothing."""
     looks: Count = 1
     """Stages of a mirror: more are stronger and take so many times as long."""
     evaluate_every: Count = 100
@@ -156,11 +158,16 @@ class HardenRecipe:
     method: str = "pgd"
     epsilon: Share = 0.03
     max_density: Share | None = None
-    """Absent: every sample; for ``sparse_pgd`` and ``staa`` 0.2."""
+    """Absent: every sample; for ``sparse_pgd``, ``sparse_trades`` and ``staa`` 0.2."""
     inner_steps: Count = 4
     """Steps of PGD for each step of training."""
     weight: Positive | None = None
-    """The adversarial share of the loss, 0.5 where absent; for ``trades`` its beta, 6 where absent."""
+    """The adversarial share of the loss, 0.5 where absent; for ``trades`` and ``sparse_trades`` their
+    beta, 6 where absent."""
+    ramp: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Epsilon grows over this share of the steps."""
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay of the running mean of the weights, which is what is kept; 0: the weights themselves."""
     sigma: Positive = 0.02
     """Of ``gaussian``: the standard deviation of its noise, of full scale 1."""
     keep: Share = 0.3
@@ -336,7 +343,8 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 def parse_recipe(tree: Mapping[str, Any], *, where: object = "recipe") -> Recipe:
     """A recipe from a decoded TOML tree; ``InvalidInput`` says which key is wrong and why."""
     try:
-        return TypeAdapter(Recipe).validate_python(tree)
+        recipe: Recipe = _adapter(Recipe).validate_python(tree)
+        return recipe
     except ValidationError as problem:
         raise _explained(problem, where) from problem
     except InvalidInput as problem:
@@ -346,9 +354,20 @@ def parse_recipe(tree: Mapping[str, Any], *, where: object = "recipe") -> Recipe
 def checked(kind: type[T], values: Mapping[str, Any], *, where: object) -> T:
     """A dataclass of this module from plain values; ``InvalidInput`` says which is wrong and why."""
     try:
-        return TypeAdapter(kind).validate_python(dict(values))
+        found: T = _adapter(kind).validate_python(dict(values))
+        return found
     except ValidationError as problem:
         raise _explained(problem, where) from problem
+
+
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """What checks values against a dataclass: 10 ms to make, once for each."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 def to_tree(recipe: Recipe) -> dict[str, Any]:

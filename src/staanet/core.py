@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from staanet import audio, splits, storage
+from staanet import audio, columns, splits, storage
 from staanet.errors import InvalidInput, UnusableClip
 
 Samples = NDArray[np.int16]
@@ -421,12 +422,20 @@ def _raise(utterance: Utterance, problem: UnusableClip) -> None:
     raise problem
 
 
+class Store(Protocol):
+    """Clips that were decoded before; see ``staanet.decoded``."""
+
+    def samples(self, utterance: Utterance, sample_rate: int) -> Samples | None:
+        """``[T]``, or None where the clip has to be read from its source."""
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Labelled audio, or a part of it. ``notes`` say what was unusual but usable."""
 
     name: str
-    utterances: tuple[Utterance, ...]
+    utterances: Sequence[Utterance]
+    """A tuple, or what makes each when it is looked at (``columns.Made``)."""
     labels: tuple[str, ...]
     part: str = "all"
     split_hash: str = ""
@@ -436,13 +445,15 @@ class Corpus:
     """Splits that the corpus's literature uses, by name; the seed chooses where there are several."""
     classes: str = "label"
     """What the labels are: the corpus's own ``label``, or each clip's ``speaker`` or ``sex``."""
+    decoded: Store | None = field(default=None, compare=False, repr=False)
+    """Clips that need not be decoded again; None: every clip is read from its source."""
 
     def __len__(self) -> int:
         return len(self.utterances)
 
     @property
     def speakers(self) -> tuple[str, ...]:
-        return tuple(sorted({u.speaker for u in self.utterances}))
+        return tuple(sorted(set(columns.field(self.utterances, "speaker"))))
 
     @property
     def contents(self) -> tuple[str, ...]:
@@ -459,12 +470,22 @@ class Corpus:
         """The speaker or content with which ``utterance`` goes into a part."""
         return utterance.speaker if self.apart == splits.DRAWN else _content(utterance)
 
+    def units(self) -> Iterator[str]:
+        """``unit`` of each utterance."""
+        if self.apart == splits.DRAWN:
+            return columns.field(self.utterances, "speaker")
+        return map(_content, self.utterances)
+
     def load(self, utterance: Utterance, sample_rate: int) -> Clip:
         """Read one utterance as mono 16-bit audio at ``sample_rate``.
 
         Raises ``UnusableClip`` where the file is broken, silent, beyond ``limits`` or ends before
         the utterance does.
         """
+        if self.decoded is not None:
+            known = self.decoded.samples(utterance, sample_rate)
+            if known is not None:
+                return Clip(utterance.id, known, sample_rate, utterance.label, utterance.speaker)
         try:
             samples = audio.load_samples(
                 utterance.path,
@@ -490,7 +511,7 @@ class Corpus:
     @property
     def protocols(self) -> tuple[str, ...]:
         """What ``split`` can be asked for."""
-        return splits.protocols(self.fixed, (u.part for u in self.utterances), self.apart)
+        return splits.protocols(self.fixed, columns.field(self.utterances, "part"), self.apart)
 
     def split(self, seed: int = 0, protocol: str | None = None) -> tuple[Corpus, Corpus, Corpus]:
         """Train, dev and test parts with disjoint speakers, every class in each.
@@ -502,18 +523,38 @@ class Corpus:
         """
         drawn = protocol in (None, self.apart)
         parts = _drawn(self, seed) if drawn else _fixed(self, seed, str(protocol))
-        lines = [f"{u.id}\t{part}" for part, s in parts.items() for u in self._of(s)]
-        digest = hashlib.sha256(
-            "\n".join(sorted(lines)).encode("utf-8", "surrogatepass")
-        ).hexdigest()
+        digest = _split_hash(self, {unit: part for part, units in parts.items() for unit in units})
         train, dev, test = (
-            replace(self, utterances=self._of(units), part=part, split_hash=digest)
+            replace(
+                self,
+                utterances=columns.where(self.utterances, (u in units for u in self.units())),
+                part=part,
+                split_hash=digest,
+            )
             for part, units in parts.items()
         )
         return train, dev, test
 
-    def _of(self, units: set[str]) -> tuple[Utterance, ...]:
-        return tuple(u for u in self.utterances if self.unit(u) in units)
+
+def _split_hash(corpus: Corpus, part_of: Mapping[str, str]) -> str:
+    """The sha256 of the sorted lines ``id, part``, of the clips that are in one."""
+    digest, last = hashlib.sha256(), ""
+    for line in _split_lines(corpus, part_of):
+        if line < last:
+            break
+        digest.update(("\n" * bool(last) + line).encode("utf-8", "surrogatepass"))
+        last = line
+    else:  # in order, as ids are by rule: no list of them is needed
+        return digest.hexdigest()
+    text = "\n".join(sorted(_split_lines(corpus, part_of)))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _split_lines(corpus: Corpus, part_of: Mapping[str, str]) -> Iterator[str]:
+    ids = columns.field(corpus.utterances, "id")
+    for name, unit in zip(ids, corpus.units(), strict=True):
+        if unit in part_of:
+            yield f"{name}\t{part_of[unit]}"
 
 
 def _content(utterance: Utterance) -> str:
@@ -528,12 +569,14 @@ def _fixed(corpus: Corpus, seed: int, protocol: str) -> dict[str, set[str]]:
             where=corpus.name,
             remedy=f"Drop --protocol, or write {splits.CONTENTS_BY_HAND}",
         )
-    clips = [(corpus.unit(u), u.part) for u in corpus.utterances]
+    own = columns.field(corpus.utterances, "part")
+    clips = Counter(zip(corpus.units(), own, strict=True))
     parts = splits.parts_of(
         protocol, clips, corpus.fixed, seed=seed, where=corpus.name, apart=corpus.apart
     )
     for part, units in parts.items():
-        held = {u.label for u in corpus.utterances if corpus.unit(u) in units}
+        labels = columns.field(corpus.utterances, "label")
+        held = {one for one, u in zip(labels, corpus.units(), strict=True) if u in units}
         for label in corpus.labels:
             if label not in held:
                 raise InvalidInput(
@@ -547,8 +590,8 @@ def _fixed(corpus: Corpus, seed: int, protocol: str) -> dict[str, set[str]]:
 def _drawn(corpus: Corpus, seed: int) -> dict[str, set[str]]:
     """A fifth of the speakers (or contents) each for dev and test, until every class is in each part."""
     labelled: dict[str, set[str]] = {}
-    for u in corpus.utterances:
-        labelled.setdefault(corpus.unit(u), set()).add(u.label or "")
+    for unit, label in zip(corpus.units(), columns.field(corpus.utterances, "label"), strict=True):
+        labelled.setdefault(unit, set()).add(label or "")
     if len(labelled) < 3:
         raise InvalidInput(
             f"{len(labelled)} {corpus.apart} cannot be split into train, dev and test",
@@ -584,10 +627,11 @@ def _drawn(corpus: Corpus, seed: int) -> dict[str, set[str]]:
 
 
 def _by_sex(corpus: Corpus) -> list[list[str]]:
-    sex = {u.speaker: u.sex or "" for u in corpus.utterances}
-    groups = [[s for s in corpus.speakers if sex[s] == g] for g in sorted(set(sex.values()))]
+    speakers, sexes = (columns.field(corpus.utterances, name) for name in ("speaker", "sex"))
+    sex = {speaker: one or "" for speaker, one in zip(speakers, sexes, strict=True)}
+    groups = [[s for s in sorted(sex) if sex[s] == g] for g in sorted(set(sex.values()))]
     few = any(len(group) < 3 for group in groups)  # too few of one sex to be in every part
-    return [list(corpus.speakers)] if few else groups
+    return [sorted(sex)] if few else groups
 
 
 def _by_who_says_them(corpus: Corpus) -> list[list[str]]:

@@ -85,6 +85,10 @@ class FolderLocked(StaaNetError):
     exit_code = 6
 
 
+_SHOWN, _LISTED = 200, 60
+"""Characters of a mistyped name, and known names, that an error shows."""
+
+
 def printable(text: str) -> str:
     """``text`` with control, bidirectional and undecodable characters escaped.
 
@@ -104,12 +108,16 @@ def unknown_name(
 
     >>> print(unknown_name("attack", "pdg", ["pgd", "staa"]))
     unknown attack 'pdg'. Did you mean 'pgd'? Known: pgd, staa
+    >>> len(str(unknown_name("speaker", "9" * 5000, [f"s{n}" for n in range(5000)]))) < 600
+    True
     """
     choices = sorted(known)
-    close = difflib.get_close_matches(name, choices, n=1)
+    close = difflib.get_close_matches(name[:_SHOWN], choices, n=1)
     hint = f"Did you mean '{close[0]}'? " if close else ""
+    cut = "..." * (len(name) > _SHOWN)
+    more = f" and {len(choices) - _LISTED} more" if len(choices) > _LISTED else ""
     return InvalidInput(
-        f"unknown {kind} '{printable(name)}'",
+        f"unknown {kind} '{printable(name[:_SHOWN])}{cut}'",
         where=where,
-        remedy=f"{hint}Known: {', '.join(choices)}",
+        remedy=f"{hint}Known: {', '.join(choices[:_LISTED])}{more}",
     )

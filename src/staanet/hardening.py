@@ -4,11 +4,14 @@ Madry et al. 2018 (arXiv 1706.06083) train on PGD, here on every sample or on th
 allows; TRADES (Zhang et al. 2019, arXiv 1901.08573) pulls the answer to a changed clip towards the
 answer to the clip itself; ``staa`` trains a STAA-Net generator beside the victim, a step each. Two
 more methods make a victim fit for a certificate rather than hard to attack: ``gaussian`` (Cohen et
-al. 2019, arXiv 1902.02918) and ``ablation`` (Levine and Feizi 2020, arXiv 1911.09272).
+al. 2019, arXiv 1902.02918) and ``ablation`` (Levine and Feizi 2020, arXiv 1911.09272). What is kept is
+the running mean of the weights (Izmailov et al. 2018, arXiv 1803.05407; for robustness, Rebuffi et al.
+2021, arXiv 2111.05328).
 """
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,9 +31,11 @@ from staanet.evaluation import spread
 from staanet.generator import Generator
 from staanet.objectives import Objective, SparsityController
 
-METHODS = ("pgd", "sparse_pgd", "staa", "trades", "gaussian", "ablation")
-SPARSE = ("sparse_pgd", "staa")
+METHODS = ("pgd", "sparse_pgd", "sparse_trades", "staa", "trades", "gaussian", "ablation")
+SPARSE = ("sparse_pgd", "sparse_trades", "staa")
 """Methods whose budget limits the number of samples."""
+PULLING = ("trades", "sparse_trades")
+"""Methods that pull the answer to a twin towards that to the clip, whatever the label."""
 FROZEN = "feature_extractor"
 """The part of a self-supervised victim that fine-tuning leaves alone."""
 
@@ -41,14 +46,20 @@ class Hardening:
 
     ``budget`` is what it is to withstand and what dev clips are judged under; ``steps`` is T of the
     inner attack. ``weight`` is the adversarial share of the loss (1 is Madry et al.'s own), for
-    ``trades`` its beta (the paper takes 6). ``sigma`` and ``keep`` belong to ``gaussian`` and
-    ``ablation``. Raises ``InvalidInput`` where the method is unknown or does not fit the budget.
+    ``trades`` and ``sparse_trades`` its beta (the paper takes 6). ``sparse_trades`` crafts as
+    ``sparse_pgd`` does, against the label: the divergence has no gradient at the clip itself, which
+    could tell the few samples to begin with. Epsilon grows to its full size over the share ``ramp`` of
+    the steps. ``average`` is the decay of the running mean of the weights, 0 keeps the weights
+    themselves. ``sigma`` and ``keep`` belong to ``gaussian`` and ``ablation``. Raises ``InvalidInput``
+    where the method is unknown or does not fit the budget.
     """
 
     method: str = "pgd"
     budget: Budget = Budget(epsilon=0.03)
     steps: int = 4
     weight: float | None = None
+    ramp: float = 0.3
+    average: float = 0.99
     sigma: float = 0.02
     keep: float = 0.3
 
@@ -59,11 +70,16 @@ class Hardening:
             raise InvalidInput(
                 "trades changes every sample: the divergence has no gradient at the clip itself, "
                 "which could tell the few samples to begin with",
-                remedy="Leave out the largest density, or take the method sparse_pgd",
+                remedy="Leave out the largest density, or take the method sparse_trades",
             )
         if self.method in SPARSE and self.budget.max_density is None:
             raise InvalidInput(f"{self.method} needs a largest density", remedy="Give one, say 0.2")
-        largest = 100.0 if self.method == "trades" else 1.0
+        if not (0 <= self.ramp <= 1 and 0 <= self.average < 1):
+            raise InvalidInput(
+                f"ramp is {self.ramp}, average {self.average}",
+                remedy="Give a ramp in [0, 1] and an average in [0, 1)",
+            )
+        largest = 100.0 if self.method in PULLING else 1.0
         if not 0 < self.share <= largest:
             raise InvalidInput(
                 f"the weight of {self.method} is {self.weight}",
@@ -78,12 +94,19 @@ class Hardening:
         >>> Hardening(method="trades").share, Hardening(method="pgd").share
         (6.0, 0.5)
         """
-        usual = 6.0 if self.method == "trades" else 0.5
+        usual = 6.0 if self.method in PULLING else 0.5
         return usual if self.weight is None else self.weight
 
-    def attack(self) -> PGD:
-        """PGD within the budget, its step 2.5 epsilon / T as Madry et al. take it."""
-        return PGD(budget=self.budget, steps=self.steps, relative_step=min(1.0, 2.5 / self.steps))
+    def attack(self, done: float = 1.0) -> PGD:
+        """PGD within the budget, its step 2.5 epsilon / T as Madry et al. take it, once the share
+        ``done`` of training is over.
+
+        >>> Hardening(ramp=0.5).attack(0.25).budget.epsilon, Hardening(ramp=0.5).attack(0.5).budget.epsilon
+        (0.015, 0.03)
+        """
+        grown = min(1.0, max(done / self.ramp, 0.1)) if self.ramp else 1.0
+        budget = replace(self.budget, epsilon=grown * self.budget.epsilon)
+        return PGD(budget=budget, steps=self.steps, relative_step=min(1.0, 2.5 / self.steps))
 
     def noise(self) -> Noise | None:
         """What takes the place of an attack in ``gaussian`` and ``ablation``."""
@@ -112,12 +135,25 @@ def _divergence(log_answer: Tensor, expected: Tensor) -> Tensor:
     return F.kl_div(log_answer, expected, reduction="none").sum(dim=1)
 
 
-class Duel(nn.Module):
-    """Victim and generator as one module, so that one checkpoint and one optimiser hold both."""
+class Together(nn.Module):
+    """A victim, the running mean of its weights and its generator, for one checkpoint and one optimiser."""
 
-    def __init__(self, victim: Victim, generator: Generator) -> None:
+    def __init__(self, victim: Victim, mean: Victim | None, generator: Generator | None) -> None:
         super().__init__()
-        self.victim, self.generator = victim, generator
+        self.victim, self.mean, self.generator = victim, mean, generator
+
+
+def follow(mean: Victim, victim: Victim, decay: float, step: int) -> None:
+    """Move ``mean`` towards ``victim``, by more in the first steps, when the mean is of few."""
+    share = 1 - min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for own, other in zip(
+            mean.state_dict().values(), victim.state_dict().values(), strict=True
+        ):
+            if own.is_floating_point():
+                own.lerp_(other, share)
+            else:
+                own.copy_(other)
 
 
 @dataclass
@@ -131,14 +167,19 @@ class HardeningTask:
     how: Hardening
     rival: training.GeneratorTask | None = None
     """The generator's own task, of ``staa``; both take a step on the same crops."""
+    mean: Victim | None = field(init=False)
     module: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
-        self.module = Duel(self.victim, self.rival.module) if self.rival else self.victim
+        self.mean = copy.deepcopy(self.victim) if self.how.average else None
+        if self.mean is not None:
+            still(self.mean)
+        self.module = Together(self.victim, self.mean, self.rival.module if self.rival else None)
         order = {label: number for number, label in enumerate(self.victim.labels)}
         self.targets = np.array([order[clip.label or ""] for clip in self.crops.clips])
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        self._follow(step)
         x, chosen = self.crops.draw(step)
         x = x.to(self.victim.device)
         wanted = torch.from_numpy(self.targets[chosen]).to(x.device)
@@ -154,30 +195,41 @@ class HardeningTask:
         }
         return self._against(clean, adversarial, wanted) + rivalry, figures
 
+    def _follow(self, step: int) -> None:
+        """The mean takes the weights that the step before ``step`` left."""
+        if self.mean is not None and step:
+            follow(self.mean, self.victim, self.how.average, step)
+
+    @property
+    def kept(self) -> Victim:
+        """What is judged and kept: the running mean, or the victim itself where there is none."""
+        return self.victim if self.mean is None else self.mean
+
     def changed(self, x: Tensor, wanted: Tensor, step: int) -> Tensor:
         """The twins of crops ``x [B, T]`` that are labelled ``wanted [B]``."""
         noise = self.how.noise()
         if noise is not None:
             return noise(x, torch.Generator().manual_seed(self.crops.schedule.seed * 2**20 + step))
         if self.rival is not None:
-            attack = Staa(generator=self.rival.module.eval(), budget=self.how.budget)
-            return attack(self.victim, x, Untargeted(wanted)).clone()  # no longer of inference
+            staa = Staa(generator=self.rival.module.eval(), budget=self.how.budget)
+            return staa(self.victim, x, Untargeted(wanted)).clone()  # no longer of inference
+        attack = self.how.attack((step + 1) / self.crops.schedule.steps)
         if self.how.method == "trades":
             with torch.no_grad():
                 goal = Divergence(self.victim(x).softmax(dim=1))
-            return self.how.attack()(self.victim, x, goal)  # type: ignore[arg-type]
-        return self.how.attack()(self.victim, x, Untargeted(wanted))
+            return attack(self.victim, x, goal)  # type: ignore[arg-type]
+        return attack(self.victim, x, Untargeted(wanted))
 
     def _against(self, clean: Tensor, adversarial: Tensor, wanted: Tensor) -> Tensor:
         own = F.cross_entropy(clean, wanted)
-        if self.how.method == "trades":
+        if self.how.method in PULLING:
             apart = _divergence(adversarial.log_softmax(dim=1), clean.softmax(dim=1))
             return own + self.how.share * apart.mean()
         return (1 - self.how.share) * own + self.how.share * F.cross_entropy(adversarial, wanted)
 
     def evaluate(self) -> tuple[float, dict[str, float]]:
-        still(self.victim)
-        clean, attacked = judged(self.victim, self.dev, self.how.attack())
+        still(self.kept)
+        clean, attacked = judged(self.kept, self.dev, self.how.attack())
         return (clean + attacked) / 2, {"dev_uar": clean, "dev_adversarial_uar": attacked}
 
     def state(self) -> dict[str, float]:
@@ -270,6 +322,8 @@ def harden(
     history = training.fit(
         task, schedule, folder, what=f"harden {victim.name} by {how.method}", progress=progress
     )
+    if task.mean is not None:
+        victim.load_state_dict(task.mean.state_dict())
     still(victim)
     return history, cost
 

@@ -12,6 +12,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
@@ -20,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from staanet import audio, metrics, storage, tables
+from staanet.columns import Made, Table
 from staanet.core import NO_CHANNEL, Clip, Samples
 from staanet.errors import InvalidInput, UnusableClip, printable
 
@@ -29,7 +31,10 @@ COLUMNS = (
 )  # fmt: skip
 WANTED = "wanted"
 """One more column where an attack aimed: the class it aimed at."""
+UNLABELLED = "unlabelled.csv"
+"""Beside a generator's card: what trained it that is not of its corpus."""
 TIMES, TIMES_COLUMNS = "seconds.csv", ("id", "seconds")
+_ROWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +120,7 @@ class AdversarialSet:
 class _OnDisk(Sequence[AdversarialClip]):
     """Clips that stay in their files until they are asked for."""
 
-    def __init__(self, folder: Path, rows: list[dict[str, str]]) -> None:
+    def __init__(self, folder: Path, rows: Sequence[dict[str, str]]) -> None:
         self.folder, self.rows = folder, rows
 
     def __len__(self) -> int:
@@ -128,12 +133,13 @@ class _OnDisk(Sequence[AdversarialClip]):
     def __getitem__(self, index: int | slice) -> AdversarialClip | Sequence[AdversarialClip]:
         if isinstance(index, slice):
             return _OnDisk(self.folder, self.rows[index])
-        clip = read_clip(self.folder, self.rows[index])
-        written, held = self.rows[index]["l0"], str(len(clip.support))
+        row = self.rows[index]
+        clip = read_clip(self.folder, row)
+        written, held = row["l0"], str(len(clip.support))
         if written != held:
             raise InvalidInput(
                 f"{held} samples differ from its original, {printable(written)[:20]} by metadata.csv",
-                where=self.folder / self.rows[index]["file_name"],
+                where=self.folder / row["file_name"],
                 remedy="A file was changed since: make the set again with staanet attack",
             )
         return clip
@@ -189,16 +195,19 @@ def read_clip(folder: Path, row: Mapping[str, str]) -> AdversarialClip:
 
 
 def write_set(folder: Path, rows: Iterable[Mapping[str, str]], card: Mapping[str, Any]) -> None:
-    """Close a set: its tables, then the card without which it does not count as finished."""
-    ordered = sorted(rows, key=lambda row: row["id"])
-    aimed = any(WANTED in row for row in ordered)
+    """Close a set: its tables, then the card without which it does not count as finished.
+
+    Rows that are made when they are looked at come in the order of their ids.
+    """
+    ordered = rows if isinstance(rows, Made) else sorted(rows, key=lambda row: row["id"])
+    aimed = any(row.get(WANTED) for row in ordered)
     columns = [*COLUMNS, WANTED] if aimed else COLUMNS
-    storage.write_text(folder / TIMES, table(TIMES_COLUMNS, ordered))
-    storage.write_text(folder / "metadata.csv", table(columns, ordered))
+    write_table(folder / TIMES, TIMES_COLUMNS, ordered)
+    write_table(folder / "metadata.csv", columns, ordered)
     storage.write_card(folder, {"kind": "adversarial", **card, "clips": len(ordered)})
 
 
-def read_rows(folder: Path) -> list[dict[str, str]]:
+def read_rows(folder: Path) -> Sequence[dict[str, str]]:
     """The rows of ``metadata.csv``, each with its ``seconds``.
 
     Raises ``InvalidInput`` where a table cannot be read, columns are missing or a path leads out.
@@ -207,14 +216,14 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
     told = read_table(path, COLUMNS)
     if told and "seconds" not in told[0]:  # where it stood in sets of earlier versions
         taken = {row["id"]: row["seconds"] for row in read_table(folder / TIMES, TIMES_COLUMNS)}
-        unknown = [row["id"] for row in told if row["id"] not in taken]
-        if unknown:
+        unknown = next((row["id"] for row in told if row["id"] not in taken), None)
+        if unknown is not None:
             raise InvalidInput(
-                f"has no row of '{printable(unknown[0])}'", where=folder / TIMES,
+                f"has no row of '{printable(unknown)}'", where=folder / TIMES,
                 remedy="Make the set again",
             )  # fmt: skip
-        told = [row | {"seconds": taken[row["id"]]} for row in told]
-    rows = []
+        timed = (row | {"seconds": taken[row["id"]]} for row in told)
+        told = Table([*told[0], "seconds"], timed).rows()
     for number, row in enumerate(told, start=2):
         for name in (row["file_name"], row["original_file_name"]):
             if len(name) > 300 or Path(name).is_absolute() or ".." in Path(name).parts:
@@ -222,16 +231,19 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
                     f"'{printable(name)[:100]}' is outside the folder", where=f"{path}:{number}",
                     remedy="Make the set again",
                 )  # fmt: skip
-        rows.append(row)
-    return rows
+    return told
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file that has these columns, and perhaps others."""
+def read_table(path: Path, columns: Sequence[str]) -> Sequence[dict[str, str]]:
+    """The rows of a CSV file that has these columns, and perhaps others; each is made when it is
+    looked at."""
     try:
         text = storage.read_bytes(path).decode("utf-8")
         reader = csv.DictReader(io.StringIO(text, newline=""))
-        table, names = list(reader), reader.fieldnames or ()
+        names = reader.fieldnames or ()
+        rows = Table(names)
+        for row in reader:
+            rows.append({key: value or "" for key, value in row.items() if key is not None})
     except (UnicodeDecodeError, csv.Error) as problem:
         raise InvalidInput(
             f"cannot be read ({problem})", where=path, remedy="Make the set again"
@@ -241,7 +253,17 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         raise InvalidInput(
             f"lacks the columns {', '.join(missing)}", where=path, remedy="Make the set again"
         )
-    return [{key: value or "" for key, value in row.items() if key is not None} for row in table]
+    return rows.rows()
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """``table`` as a file, whole or not at all, some rows at a time."""
+    left = iter(rows)
+    with storage.FileWriter(path) as file:
+        text = table(columns, islice(left, _ROWS))
+        while text:
+            file.write(text.encode("utf-8", "backslashreplace"))
+            text = _cells(columns, islice(left, _ROWS))
 
 
 def table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
@@ -250,11 +272,16 @@ def table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
     >>> table(["a", "b"], [{"a": "=cmd", "b": "-1.5"}])
     "a,b\\n'=cmd,-1.5\\n"
     """
+    return _lines([columns]) + _cells(columns, rows)
+
+
+def _cells(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    return _lines([_harmless(row.get(column, "")) for column in columns] for row in rows)
+
+
+def _lines(cells: Iterable[Sequence[object]]) -> str:
     out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow([_harmless(row.get(column, "")) for column in columns])
+    csv.writer(out, lineterminator="\n").writerows(cells)
     return out.getvalue()
 
 

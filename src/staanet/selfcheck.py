@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, partial
 from itertools import combinations, permutations
@@ -112,9 +113,28 @@ def selfcheck(
         tell("")
         checks.append(_guarded(name, subject, partial(work, tell)))
     progress("self-check", len(jobs), len(jobs), "")
-    told = {"clips": clips, "seed": seed, "results_sha256": results_hash(Path(run))}
+    told = {
+        "clips": clips, "seed": seed, "results_sha256": results_hash(Path(run)),
+        "checked": looked_at(finished, clips),
+    }  # fmt: skip
     storage.write_json(Path(run) / FILE, {"schema": 1, **told, **as_json(checks)})
     return checks
+
+
+def looked_at(run: Finished, clips: int) -> str:
+    """What a self-check of this run looks at, in a sentence."""
+    held = f"{sum(len(one.rows) for one in run.sets.values())} clips of {_number(run.sets, 'set')}"
+    learned = Counter(kind for kind, _ in _learned(run, "generator", "vector"))
+    models = [_number(run.victims, "victim"), *(f"{n} {kind}s" for kind, n in learned.items())]
+    corpus = run.corpus.name if run.corpus else f"no corpus ({run.problem})"
+    return (
+        f"{', '.join(models)}; {held} and {len(run.rows)} rows of results, all of them; victims tried on "
+        f"up to {clips} clips; {corpus}"
+    )
+
+
+def _number(things: Sized, name: str) -> str:
+    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
 
 
 def failed(checks: Sequence[Check]) -> list[Check]:
@@ -294,6 +314,9 @@ def _jobs(run: Finished, count: int, seed: int) -> Iterator[Job]:
         yield from _set_jobs(run, one, count, seed)
     yield "clean_audio", "", lambda tell: clean_audio(run, tell)
     yield "split", "", lambda tell: split(run, tell)
+    for _, place in _learned(run, "generator"):
+        if _unlabelled_told(place):
+            yield "unlabelled", place.name, partial(unlabelled, run, place)
     yield "white_box_marks", "", lambda tell: white_box_marks(run, clips())
     yield "rates", "", lambda tell: rates(run)
 
@@ -772,6 +795,57 @@ def split(run: Finished, tell: Tell) -> Check:
         f"no {run.corpus.apart[:-1]} and no recording is in two parts, and every card names this split",
         "Take the copies out of the corpus, train and evaluate again",
     )  # fmt: skip
+
+
+def _unlabelled_told(place: Path) -> Mapping[str, Any]:
+    """What a generator's card tells of audio that trained it and is not of its corpus."""
+    inputs = storage.read_card(place, "generator").get("inputs")
+    told = inputs.get("unlabelled") if isinstance(inputs, dict) else None
+    return told if isinstance(told, dict) else {}
+
+
+def unlabelled(run: Finished, place: Path, tell: Tell) -> Check:
+    """The list of unlabelled clips that trained a generator is the one its card sums up, and none of
+    them is a clip of the dev or test part, sample by sample."""
+    if run.corpus is None:
+        return _no_corpus("unlabelled", run)
+    told, listed = _unlabelled_told(place), place / results.UNLABELLED
+    rows = results.read_table(listed, ("id", "from", "seconds", "sha256"))
+    hashes = [row["sha256"] for row in rows]
+    every = hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
+    wrong = []
+    if told.get("sha256") != every or told.get("clips") != len(rows):
+        wrong.append(
+            f"{listed.name} lists {len(rows)} clips ({every[:12]}), the card {told.get('clips')} "
+            f"({str(told.get('sha256'))[:12]})"
+        )
+    held_out = _held_out(run, tell)
+    wrong += [
+        f"{row['id']} of {row['from']} is {held_out[row['sha256']]}"
+        for row in rows
+        if row["sha256"] in held_out
+    ]
+    return _verdict(
+        "unlabelled", place.name, wrong, len(rows),
+        f"{len(rows)} unlabelled clips are those of the card, none of dev or test by its samples; who "
+        "speaks in them is not known",
+        "Train the generator again, without clips of dev and test",
+    )  # fmt: skip
+
+
+def _held_out(run: Finished, tell: Tell) -> dict[str, str]:
+    """The hash of each clip of dev and test, at each rate of the run's victims -> its name."""
+    assert run.corpus is not None, "asked for by its check"
+    _, *parts = run.corpus.split(run.seed, run.protocol)
+    rates = sorted({victim.sample_rate for victim in run.victims.values()})
+    clips = [(rate, part, u) for rate in rates for part in parts for u in part.utterances]
+    found: dict[str, str] = {}
+    for number, (rate, part, utterance) in enumerate(clips, start=1):
+        tell(f"{number}/{len(clips)}")
+        with suppress(UnusableClip):
+            samples = part.load(utterance, rate).samples
+            found[audio.content_hash(samples)] = f"{utterance.id} of the {part.part} part"
+    return found
 
 
 def _wrong_cards(run: Finished, wanted: str) -> Iterator[str]:

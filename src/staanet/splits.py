@@ -77,14 +77,15 @@ def protocols(
 
 def parts_of(
     protocol: str,
-    clips: Sequence[tuple[str, str | None]],
+    clips: Iterable[tuple[str, str | None]],
     named: Mapping[str, Sequence[Fold]],
     *,
     seed: int = 0,
     where: object = None,
     apart: str = DRAWN,
 ) -> dict[str, set[str]]:
-    """The speakers of each part by a fixed protocol; ``clips`` are pairs (speaker, own part).
+    """The speakers of each part by a fixed protocol; ``clips`` are pairs (speaker, own part), or how
+    many clips there are of each pair.
 
     A named protocol of several folds takes the one that the seed counts to. ``apart`` may be
     ``contents``: all that is said here of speakers is then meant of those. Raises ``InvalidInput``
@@ -93,16 +94,17 @@ def parts_of(
     >>> parts_of("speakers:a/b", [("a", None), ("b", None), ("c", None)], {})
     {'train': {'c'}, 'dev': {'b'}, 'test': {'a'}}
     """
-    speakers = {speaker for speaker, _ in clips}
+    counted = Counter(clips)
+    speakers = {speaker for speaker, _ in counted}
     if protocol == MANIFEST:
-        parts = _own(clips, where, apart)
+        parts = _own(counted, where, apart)
     elif protocol in named and apart == DRAWN:
         fold = named[protocol][seed % len(named[protocol])]
         parts = {part: {s for s in speakers if fold.get(s) == part} for part in PARTS}
     elif protocol.startswith(f"{apart}:"):
         parts = _by_hand(protocol, speakers, where, apart)
     else:
-        known = protocols(named, (part for _, part in clips), apart)
+        known = protocols(named, (part for _, part in counted), apart)
         raise unknown_name("protocol", protocol[:100], known, where=where)
     for part, members in parts.items():
         if not members:
@@ -143,7 +145,7 @@ def _by_hand(protocol: str, speakers: set[str], where: object, apart: str) -> di
     return {"train": speakers - test - dev, "dev": dev, "test": test}
 
 
-def _own(clips: Sequence[tuple[str, str | None]], where: object, apart: str) -> dict[str, set[str]]:
+def _own(clips: Counter[tuple[str, str | None]], where: object, apart: str) -> dict[str, set[str]]:
     if not any(part for _, part in clips):
         raise InvalidInput(
             "gives its clips no split",
@@ -152,11 +154,11 @@ def _own(clips: Sequence[tuple[str, str | None]], where: object, apart: str) -> 
         )
     parts: dict[str, set[str]] = {part: set() for part in PARTS}
     others: Counter[str] = Counter()
-    for speaker, part in clips:
+    for (speaker, part), count in clips.items():
         if part in parts:
             parts[part].add(speaker)
         else:
-            others[part or ""] += 1
+            others[part or ""] += count
     for name, count in sorted(others.items()):
         raise InvalidInput(
             f"{count} clips have the split '{printable(name[:100])}'",

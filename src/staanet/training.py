@@ -35,7 +35,7 @@ from staanet.core import (
     silent,
 )  # fmt: skip
 from staanet.errors import InvalidInput
-from staanet.generator import Chorus, Generator, Mirror
+from staanet.generator import Chorus, Generator, Mirror, Reflection
 from staanet.objectives import Objective, SparsityController, mixed_mask
 from staanet.results import table
 from staanet.victims import members_of
@@ -486,6 +486,7 @@ def train_generator(
     settled = max(1, schedule.steps * 6 // 10)
     if isinstance(generator, Mirror | Chorus):
         generator.keep_ears()
+    if isinstance(generator, Mirror | Reflection | Chorus):
         settled = 1
     task = GeneratorTask(
         generator, members_of(source), Crops(train, schedule), dev, budget, objective,

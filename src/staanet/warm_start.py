@@ -1,4 +1,4 @@
-"""A mirror generator that begins as its source: with the source's ears, and its backward pass as way back."""
+"""Generators that begin as their sources: with the source's ears, and its backward pass as way back."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from torch import nn
 
 from staanet.core import Victim
 from staanet.errors import InvalidInput
-from staanet.generator import Chorus, Generator, Mirror
+from staanet.generator import Chorus, Generator, Mirror, Reflection
 from staanet.generator.mirror import ACTIVATIONS, Recurrent
+from staanet.victims.blueprint import blueprint
 from staanet.victims.layers import ConvBlock, ConvRecurrent, folded
 
 
@@ -20,15 +21,37 @@ def network_of(source: Victim) -> ConvRecurrent | None:
     return network if isinstance(network, ConvRecurrent) else None
 
 
+def can_mirror(source: Victim) -> bool:
+    """Whether a generator can begin as ``source``."""
+    return network_of(source) is not None or blueprint(source) is not None
+
+
 def generator_of(
     sources: Sequence[Victim], density: float | None, epsilon: float, looks: int
 ) -> Generator | None:
-    """A mirror of the one source that can be mirrored, or a chorus of several; None where there is none."""
-    mirrors = [mirror_of(s, density, epsilon, looks) for s in sources if network_of(s) is not None]
-    if len(mirrors) < 2:
-        return mirrors[0] if mirrors else None
-    first = mirrors[0]
-    return Chorus.of(mirrors, density=density, sample_rate=first.sample_rate, labels=first.labels)
+    """A mirror or reflection of the one source that can be mirrored, or a chorus of several; None
+    where there is none."""
+    voices = [voice_of(s, density, epsilon, looks) for s in sources if can_mirror(s)]
+    if len(voices) < 2:
+        return voices[0] if voices else None
+    first = voices[0]
+    return Chorus.of(voices, density=density, sample_rate=first.sample_rate, labels=first.labels)
+
+
+def voice_of(
+    source: Victim, density: float | None = None, epsilon: float = 0.03, looks: int = 1
+) -> Mirror | Reflection:
+    """A mirror where ``source`` is convolutional with an LSTM, else a reflection; ``InvalidInput``
+    where it is neither that nor a transformer."""
+    plan = blueprint(source)
+    if plan is None:
+        return mirror_of(source, density, epsilon, looks)
+    reflection = Reflection(
+        inside=plan, looks=looks, epsilon=epsilon, density=density,
+        sample_rate=source.sample_rate, labels=source.labels,
+    )  # fmt: skip
+    reflection.inside.load_state_dict(source.state_dict())
+    return reflection.to(source.device)
 
 
 def mirror_of(

@@ -43,10 +43,14 @@ def craft(
 def craft_batch(
     attack: Attack, source: Victim, clips: Sequence[Clip], *, label: str | None = None
 ) -> list[AdversarialClip]:
-    """Attack a few clips as one padded batch; see ``craft``."""
+    """Attack a few clips as one padded batch; see ``craft``.
+
+    An attack with ``needs_answer`` of False never looks at what the source answers to a clean clip, so
+    the source is not asked: its goal is untargeted, of label -1, of which no margin can be taken.
+    """
     device = source.device
     x, lengths = collate(clips, source)
-    goal = _goal(source, x, lengths, label)
+    goal = _goal(attack, source, x, lengths, label)
     with _QueryCounter(source) as count:
         _synchronise(device)
         begun = time.perf_counter()
@@ -93,7 +97,9 @@ def collate(clips: Sequence[Clip], source: Victim) -> tuple[Tensor, Tensor | Non
     return x.to(source.device), None if int(lengths.min()) == longest else lengths
 
 
-def _goal(source: Victim, x: Tensor, lengths: Tensor | None, label: str | None) -> Goal:
+def _goal(
+    attack: Attack, source: Victim, x: Tensor, lengths: Tensor | None, label: str | None
+) -> Goal:
     if label is not None:
         if label not in source.labels:
             raise InvalidInput(
@@ -101,6 +107,8 @@ def _goal(source: Victim, x: Tensor, lengths: Tensor | None, label: str | None) 
                 remedy=f"Known: {', '.join(source.labels)}",
             )
         return Targeted(source.labels.index(label))
+    if not getattr(attack, "needs_answer", True):
+        return Untargeted(-1)
     with torch.inference_mode():
         answer = source(x, lengths).argmax(dim=1)
     return Untargeted(answer.clone())

@@ -32,6 +32,11 @@ class Staa:
     refine: int = 0
     hide: float = 0.0
 
+    @property
+    def needs_answer(self) -> bool:
+        """Whether the goal has to say what the source answers to the clean clip; see ``craft_batch``."""
+        return bool(self.refine)
+
     def __call__(
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:

@@ -25,7 +25,11 @@ def best_ranked(score: Tensor, budget: Budget, lengths: Tensor | None = None) ->
     for row in range(batch):
         length = time if lengths is None else int(lengths[row])
         count = budget.max_samples(length)
-        places = score[row, :length].topk(count).indices if count < length else slice(length)
+        places = (
+            score[row, :length].topk(count, sorted=False).indices
+            if count < length
+            else slice(length)
+        )
         chosen[row, places] = True
     return chosen & (score > -torch.inf)
 

@@ -44,7 +44,7 @@ def harden(
     method: Annotated[
         str,
         typer.Option(
-            help="pgd (every sample), sparse_pgd, staa (a generator learns beside it), trades; or "
+            help="pgd (every sample), sparse_pgd, sparse_trades, staa (a generator learns beside it), trades; or "
             "gaussian, ablation, which make it fit for staanet certify."
         ),
     ] = "sparse_pgd",
@@ -58,8 +58,14 @@ def harden(
     inner_steps: Annotated[int, typer.Option(min=1, help="Steps of PGD for each step.")] = 4,
     weight: Annotated[
         float | None,
-        typer.Option(help="Adversarial share of the loss [default: 0.5; beta of trades: 6]."),
+        typer.Option(
+            help="Adversarial share of the loss [default: 0.5; beta of trades and sparse_trades: 6]."
+        ),
     ] = None,
+    ramp: Annotated[float, typer.Option(help="Epsilon grows over this share of the steps.")] = 0.3,
+    average: Annotated[
+        float, typer.Option(help="Decay of the running mean of weights that is kept; 0: none.")
+    ] = 0.99,
     sigma: Annotated[float, typer.Option(help="Of gaussian: the deviation of its noise.")] = 0.02,
     keep: Annotated[float, typer.Option(help="Of ablation: the share of samples seen.")] = 0.3,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 600,
@@ -83,7 +89,8 @@ def harden(
         config.HardenRecipe,
         {
             "method": method, "epsilon": epsilon, "max_density": max_density,
-            "inner_steps": inner_steps, "weight": weight, "sigma": sigma, "keep": keep,
+            "inner_steps": inner_steps, "weight": weight, "ramp": ramp, "average": average,
+            "sigma": sigma, "keep": keep,
             "steps": steps, "batch_size": batch_size, "seconds": seconds,
             "learning_rate": learning_rate, "patience": patience,
         },

@@ -179,7 +179,9 @@ def train_generator(
     seconds: Annotated[float, typer.Option(min=0.05, help="Length of a training crop.")] = 1.5,
     learning_rate: Annotated[
         float | None,
-        typer.Option(help="Adam's [default: 3e-4 for a mirror of its source, 2e-3 otherwise]."),
+        typer.Option(
+            help="Adam's [default: 3e-4 for a mirror of its source, 1e-5 for a reflection, 2e-3 otherwise]."
+        ),
     ] = None,
     unlabelled: Annotated[
         list[str],

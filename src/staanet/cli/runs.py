@@ -135,8 +135,9 @@ def selfcheck(
             folder, clips=clips, seed=seed, corpus=corpus, device=device, progress=progress
         )
     failures = checks.failed(found)
+    checked = storage.read_json(folder / checks.FILE)["checked"]
     if json_output:
-        print(json.dumps(checks.as_json(found), allow_nan=False))
+        print(json.dumps({**checks.as_json(found), "checked": checked}, allow_nan=False))
     else:
         show(table(
             ["verdict", "check", "about", "found"],
@@ -145,6 +146,7 @@ def selfcheck(
         for check in found:
             if check.remedy and check.verdict in ("fail", "warn"):
                 show(f"\n{check.verdict}: {check.name} {check.subject}: {check.remedy}")
-        show(f"\n{len(failures)} of {len(found)} checks failed -> {folder / checks.FILE}")
+        show(f"\nlooked at: {checked}")
+        show(f"{len(failures)} of {len(found)} checks failed -> {folder / checks.FILE}")
     if failures:
         raise typer.Exit(CHECK_FAILED)

@@ -18,7 +18,8 @@ from typing import Any
 
 from staanet.core import Corpus
 from staanet.corpora.folder import from_rows
-from staanet.corpora.manifest import COLUMNS, SEXES, Row
+from staanet.corpora.manifest import COLUMNS, SEXES
+from staanet.corpora.rows import Row, Rows
 from staanet.errors import InvalidInput, StorageFault, printable, unknown_name
 
 WISH = re.compile(
@@ -199,13 +200,13 @@ def _speaker_column(header: Any, label_table: str) -> tuple[str, str]:
 # ---------------------------------------------------------------- tables to rows
 
 
-def _rows(database: Any, wish: Wish, who: str, person: str) -> tuple[list[Row], int]:
+def _rows(database: Any, wish: Wish, who: str, person: str) -> tuple[Rows, int]:
     """The labelled rows, and how many have no label."""
     labels = _cells(database, str(wish.table), str(wish.column))
     speakers = _cells(database, who, person) if who else {}
     by_file = _by_file(speakers)
     sexes = _sexes(database, who, person) if who else {}
-    rows = []
+    rows = Rows()
     for number, (key, label) in enumerate(labels.items(), start=1):
         file, start, end = key
         if label is None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from staanet.columns import Texts, digests_of, repeated
 from staanet.core import Corpus, Utterance
 from staanet.errors import InvalidInput, printable
 
@@ -97,23 +99,40 @@ def safe_ids(names: Mapping[str, str]) -> dict[str, str]:
     >>> safe_ids({"x": "fear/a.wav", "y": "joy/a.wav", "z": "joy/\u00fc.wav"})
     {'x': 'fear__a', 'y': 'joy__a', 'z': 'joy__u-594e519a'}
     """
-    ids = dict.fromkeys(names, "")
+    keys, files = list(names), list(names.values())
+    ids = distinct_ids(len(keys), keys.__getitem__, files.__getitem__)
+    return dict(zip(keys, ids, strict=True))
+
+
+def distinct_ids(count: int, key: Callable[[int], str], name: Callable[[int], str]) -> Texts:
+    """``safe_ids`` of so many keys, all different, and the names of their files."""
+    ids, settled = Texts(), np.zeros(count, bool)
     for digits in (0, 8, 64):
-        ids = {key: ids[key] or _safe_id(key, name, digits) for key, name in names.items()}
-        count = Counter(i.casefold() for i in ids.values())
-        ids = {key: i if count[i.casefold()] == 1 else "" for key, i in ids.items()}
+        ids = Texts(
+            ids[place] if is_settled else _safe_id(key(place), name(place), digits)
+            for place, is_settled in enumerate(settled.tolist())
+        )
+        settled = np.fromiter((one != "" for one in ids), bool, count)
+        for group in repeated(digests_of(one.casefold() for one in ids)):
+            settled[group] = False
+        if settled.all():
+            break
     return ids
+
+
+_SAFE = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
 
 
 def _safe_id(key: str, name: str, digits: int) -> str:
     """The id with that many digits of the hash; none (and so not yet usable) may give ``""``."""
-    stem = name[: -len(suffix)] if (suffix := Path(name).suffix) else name
-    plain = (
-        unicodedata.normalize("NFKD", stem.replace("/", "__")).encode("ascii", "ignore").decode()
-    )
+    base = name.rpartition("/")[2]
+    dot = base.rfind(".")
+    stem = name[: dot - len(base)] if 0 < dot < len(base) - 1 else name
+    joined = stem.replace("/", "__")
+    if digits == 0 and len(joined) <= 80 and _SAFE.fullmatch(joined):
+        return joined
+    plain = unicodedata.normalize("NFKD", joined).encode("ascii", "ignore").decode()
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip(".-")[:80]
-    if safe == stem.replace("/", "__") and digits == 0:
-        return safe
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{safe or 'clip'}-{digest[: digits or 8]}"
 

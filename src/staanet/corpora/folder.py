@@ -6,13 +6,34 @@ import contextlib
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from staanet.columns import (
+    Made,
+    Places,
+    Words,
+    digests_of,
+    integers,
+    repeated,
+    sorted_places,
+)
 from staanet.core import Corpus, Utterance
-from staanet.corpora.files import AUDIO_SUFFIXES, UNKNOWN, folder_of, left_out, listed, safe_ids
-from staanet.corpora.manifest import MANIFESTS, Row, impossible, read_manifest
+from staanet.corpora.files import (
+    AUDIO_SUFFIXES,
+    UNKNOWN,
+    distinct_ids,
+    folder_of,
+    left_out,
+    listed,
+    safe_ids,
+)
+from staanet.corpora.manifest import MANIFESTS, impossible, read_manifest
+from staanet.corpora.rows import Row, Rows, Spoken, speaker_of
 from staanet.errors import InvalidInput, printable
 from staanet.splits import PARTS, part_named
 
@@ -33,8 +54,8 @@ def read_folder(path: Path) -> Corpus:
     manifest = path if path.is_file() else _metadata(path)
     if manifest is not None:
         rows, notes = read_manifest(manifest)
-        if not any(row.part for row in rows) and _in_parts(row.file for row in rows):
-            rows = [replace(row, part=part_named(row.file.partition("/")[0])) for row in rows]
+        if not any(rows.parts.known) and _in_parts(rows.files):
+            rows.parts = Words(part_named(file.partition("/")[0]) for file in rows.files)
         return from_rows(manifest.parent, manifest, rows, notes, "audio files in its rows")
     root = folder_of(path, "folder")
     rows, notes = _split_rows(root) or _class_rows(root)
@@ -51,13 +72,14 @@ def _in_parts(names: Iterable[str]) -> bool:
     return "train" in tops and tops <= set(PARTS)
 
 
-def _split_rows(root: Path) -> tuple[list[Row], list[str]] | None:
+def _split_rows(root: Path) -> tuple[Rows, list[str]] | None:
     """The rows of an audiofolder whose parts have a metadata file each; None where none has."""
     folders = [p for p in listed(root) if part_named(p.name) in PARTS and p.is_dir()]
     manifests = {folder: _metadata(folder) for folder in folders}
     if not any(manifests.values()):
         return None
-    rows, notes = [], []
+    rows = Rows()
+    notes: list[str] = []
     for folder, manifest in manifests.items():
         if manifest is None:
             raise InvalidInput(
@@ -66,10 +88,9 @@ def _split_rows(root: Path) -> tuple[list[Row], list[str]] | None:
                 remedy=f"Add {' or '.join(MANIFESTS)}, or move the folder away",
             )
         part_rows, part_notes = read_manifest(manifest)
-        rows += [
-            replace(r, file=f"{folder.name}/{r.file}", part=r.part or part_named(folder.name))
-            for r in part_rows
-        ]
+        for r in part_rows:
+            part = r.part or part_named(folder.name)
+            rows.append(replace(r, file=f"{folder.name}/{r.file}", part=part))
         notes += [f"{folder.name}: {note}" for note in part_notes]
     others = [p.name for p in listed(root) if p not in manifests]
     return rows, [*notes, *left_out(others, "not in a part of the split")]
@@ -141,11 +162,12 @@ class _Walk:
         return folders
 
 
-def _class_rows(root: Path) -> tuple[list[Row], list[str]]:
+def _class_rows(root: Path) -> tuple[Rows, list[str]]:
     walk = _Walk(root)
     names = sorted(walk.files.values())
     split = _in_parts(name for name in names if "/" in name)
-    rows, loose = [], []
+    rows = Rows()
+    loose = []
     for name in names:
         above, *folders = [*name.split("/")[:-1], ""] if split else ["", *name.split("/")[:-1], ""]
         if any(folders):
@@ -173,64 +195,45 @@ def from_rows(
     Raises ``InvalidInput`` for labels that are empty, numbers or differ by case alone, and where no
     clip is left, with what was ``sought`` at ``where``.
     """
-    labels, trimmed = _labels(rows)
-    groups, leaving = _by_file(root, rows)
-    kept, repeated, conflicts, torn = [], [], [], []
-    for group in groups:
-        if len({(labels[row.label], row.speaker) for row in group}) > 1:
-            conflicts.append(group[0].name)
-        elif len({row.part for row in group}) > 1:
-            torn.append(group[0].name)
-        else:
-            kept.append(group[0])
-            repeated += [group[0].name] if len(group) > 1 else []
-    ids = safe_ids({row.key: row.name for row in kept})
-    utterances = [
-        Utterance(
-            ids[row.key],
-            root / row.file,
-            labels[row.label],
-            printable(row.speaker) or UNKNOWN,
-            row.sex,
-            row.start_s,
-            row.end_s,
-            row.part,
-            row.place,
-            printable(row.content) or None,
-        )
-        for row in kept
-    ]
+    table = rows if isinstance(rows, Rows) else Rows(rows)
+    labels, trimmed = _labels(table)
+    kept, out = _usable(root, table, labels)
     all_notes = [
         *notes,
         *trimmed,
-        *left_out(leaving, "links that leave the folder"),
-        *left_out(conflicts, "listed under two labels or speakers"),
-        *left_out(torn, "listed in two parts of the split"),
-        *_listed_twice(repeated),
-        *_unknown_speakers(utterances),
-        *_overlapping(utterances),
+        *left_out(out.leaving, "links that leave the folder"),
+        *left_out(out.conflicts, "listed under two labels or speakers"),
+        *left_out(out.torn, "listed in two parts of the split"),
+        *_listed_twice(out.repeated),
+        *_unknown_speakers(table, kept),
+        *_overlapping(table, kept),
     ]
-    if not utterances:
+    if not len(kept):
         raise InvalidInput(
             f"no clip found: looked for {sought}", where=where, remedy="; ".join(all_notes)
         )
+    ids = distinct_ids(
+        len(kept), lambda n: table.key(int(kept[n])), lambda n: table.name(int(kept[n]))
+    )
+    utterances = Made(Spoken(root, table, kept, ids, labels), sorted_places(ids))
     return Corpus(
         name="folder",
-        utterances=tuple(sorted(utterances, key=lambda u: u.id)),
-        labels=tuple(sorted({u.label for u in utterances if u.label is not None})),
+        utterances=utterances,
+        labels=tuple(sorted({labels[word] for word in _words(table.labels, kept)})),
         notes=tuple(all_notes),
     )
 
 
-def _labels(rows: Sequence[Row]) -> tuple[dict[str, str], list[str]]:
+def _labels(rows: Rows) -> tuple[dict[str | None, str], list[str]]:
     """Each label as written -> as used, and what was trimmed; no two may differ by case alone."""
-    used: dict[str, str] = {}
+    used: dict[str | None, str] = {}
     folded: dict[str, str] = {}
-    for row in rows:
-        if row.label in used:
-            continue
-        place = row.place
-        label = printable(row.label.strip())
+    codes = np.frombuffer(rows.labels.codes, np.uint32)
+    for written, first in zip(
+        rows.labels.known, np.unique(codes, return_index=True)[1].tolist(), strict=True
+    ):
+        place = rows.place(first)
+        label = printable((written or "").strip())
         if not label:
             raise InvalidInput("the label is empty", where=place, remedy="Name the class")
         if re.fullmatch(r"[-+]?[\d.,]+", label):
@@ -246,32 +249,67 @@ def _labels(rows: Sequence[Row]) -> tuple[dict[str, str], list[str]]:
                 where=place,
                 remedy=f"Write '{other}' everywhere",
             )
-        used[row.label] = label
-    changed = sorted({label for written, label in used.items() if written != written.strip()})
+        used[written] = label
+    changed = sorted({label for word, label in used.items() if word and word != word.strip()})
     return used, [f"spaces around the label trimmed: {', '.join(changed)}"] if changed else []
 
 
-def _by_file(root: Path, rows: Sequence[Row]) -> tuple[list[list[Row]], list[str]]:
-    """The rows of each file below ``root``, all links followed, and the files that lie elsewhere."""
+@dataclass
+class _Out:
+    """Names of rows that are not used as they stand."""
+
+    leaving: list[str] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
+    torn: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+
+
+def _usable(root: Path, rows: Rows, labels: Mapping[str | None, str]) -> tuple[Places, _Out]:
+    """The rows that are used, one for each part of a file, and the others."""
+    out = _Out()
+    is_kept = np.ones(len(rows), bool)
+    for group in repeated(digests_of(_real_keys(root, rows, is_kept, out))):
+        first, *others = group
+        if not is_kept[first]:  # the same file, elsewhere: told for each row
+            continue
+        is_kept[others] = False
+        if len({(labels[rows.labels[n]], rows.speakers[n]) for n in group}) > 1:
+            is_kept[first] = False
+            out.conflicts.append(rows.name(first))
+        elif len({rows.parts[n] for n in group}) > 1:
+            is_kept[first] = False
+            out.torn.append(rows.name(first))
+        else:
+            out.repeated.append(rows.name(first))
+    return np.flatnonzero(is_kept), out
+
+
+def _real_keys(root: Path, rows: Rows, is_kept: NDArray[np.bool_], out: _Out) -> Iterator[str]:
+    """What tells the parts of files of the rows apart, all links followed; rows of files that lie
+    elsewhere are not kept."""
     top = os.path.realpath(root)
     folders: dict[str, str] = {}
-    groups: dict[str, list[Row]] = {}
-    leaving = []
-    for row in rows:
-        folder, _, name = row.file.rpartition("/")
-        if impossible(row.file):
-            groups[row.key] = [row]
+    for number, file in enumerate(rows.files):
+        key = rows.key(number)
+        if impossible(file):
+            yield key
             continue
+        folder, _, name = file.rpartition("/")
         if folder not in folders:
             folders[folder] = os.path.realpath(root / folder)
         real = f"{folders[folder]}/{name}"
         with contextlib.suppress(OSError):  # too long a name: put aside when it is read
-            real = os.path.realpath(real) if Path(real).is_symlink() else real
-        if real.startswith(f"{top.rstrip('/')}/"):
-            groups.setdefault(real + row.key[len(row.file) :], []).append(row)
-        else:
-            leaving.append(row.file)
-    return list(groups.values()), leaving
+            real = os.path.realpath(real) if os.path.islink(real) else real  # noqa: PTH114
+        if not real.startswith(f"{top.rstrip('/')}/"):
+            is_kept[number] = False
+            out.leaving.append(file)
+        yield real + key[len(file) :]
+
+
+def _words(column: Words, kept: Places) -> list[str | None]:
+    """The words that rows hold, each once."""
+    codes = np.frombuffer(column.codes, np.uint32)[kept]
+    return [column.known[code] for code in np.unique(codes).tolist()]
 
 
 def _listed_twice(files: Sequence[str]) -> list[str]:
@@ -279,26 +317,29 @@ def _listed_twice(files: Sequence[str]) -> list[str]:
     return [f"listed more than once, used once: {', '.join(names[:5])}"] if names else []
 
 
-def _overlapping(utterances: Sequence[Utterance]) -> list[str]:
+def _overlapping(rows: Rows, kept: Places) -> list[str]:
     """The files in which speakers overlap: a split by speaker may put their common sound into two
     parts."""
-    parts: dict[Path, list[Utterance]] = {}
-    for utterance in utterances:
-        parts.setdefault(utterance.path, []).append(utterance)
+    starts = np.frombuffer(rows.starts)[kept]
+    if not (starts.any() or np.isfinite(np.frombuffer(rows.ends)[kept]).any()):
+        return []  # each row is all of a file
     found = []
-    for path, spoken in parts.items():
+    files = digests_of(rows.files[number] for number in integers(kept))
+    for group in repeated(files, starts):
         ends: dict[str, float] = {}
-        for u in sorted(spoken, key=lambda u: u.start_s) if len(spoken) > 1 else ():
-            if any(end > u.start_s for speaker, end in ends.items() if speaker != u.speaker):
-                found.append(printable(path.name))
+        for number in (int(kept[place]) for place in group):
+            speaker, start = speaker_of(rows.speakers[number]), rows.starts[number]
+            if any(end > start for other, end in ends.items() if other != speaker):
+                found.append(printable(rows.files[number].rpartition("/")[2]))
                 break
-            ends[u.speaker] = max(
-                ends.get(u.speaker, 0.0), math.inf if u.end_s is None else u.end_s
-            )
+            end_s = rows.end_s(number)
+            ends[speaker] = max(ends.get(speaker, 0.0), math.inf if end_s is None else end_s)
     shown = ", ".join(sorted(found)[:5])
     return [f"parts of different speakers overlap in {len(found)} files: {shown}"] if found else []
 
 
-def _unknown_speakers(utterances: Sequence[Utterance]) -> list[str]:
-    unknown = sum(u.speaker == UNKNOWN for u in utterances)
+def _unknown_speakers(rows: Rows, kept: Places) -> list[str]:
+    of_code = [speaker_of(word) == UNKNOWN for word in rows.speakers.known]
+    codes = np.frombuffer(rows.speakers.codes, np.uint32)[kept]
+    unknown = int(np.array(of_code, bool)[codes].sum()) if len(codes) else 0
     return [f"the speaker of {unknown} clips is unknown; {SPEAKERS_REMEDY}"] if unknown else []

@@ -7,17 +7,18 @@ a CSV file is row 1; the first row of a Parquet file is row 1.
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import csv
-import io
 import json
 import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn, TextIO
 
+from staanet.corpora.rows import Row, Rows
 from staanet.errors import InvalidInput, printable
 from staanet.splits import part_named
 
@@ -38,49 +39,10 @@ MAX_ROWS = 1_000_000
 MAX_BYTES = 512 * 2**20
 MAX_WORD = 200  # characters of a label or a speaker
 MAX_DIGITS = 30
+_BLOCK = 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line: ``file`` from the manifest's folder on, below it; an unknown speaker is ``""``.
-
-    ``place`` is where an error says that it stands; ``start_s`` and ``end_s`` (None: the file's end)
-    bound the part of the file; ``part`` is the part of the manifest's own split; ``content`` what is
-    said there, as a code or as words.
-    """
-
-    place: str
-    file: str
-    label: str
-    speaker: str
-    sex: str | None = None
-    start_s: float = 0.0
-    end_s: float | None = None
-    part: str | None = None
-    content: str = ""
-
-    @property
-    def key(self) -> str:
-        """The same for rows of the same part of a file: its path, if it is all of it."""
-        whole = self.start_s == 0 and self.end_s is None
-        return self.file if whole else f"{self.file}\0{self.start_s!r}\0{self.end_s!r}"
-
-    @property
-    def name(self) -> str:
-        """What its id is made of: the path, and the times in ms where it is a part of the file.
-
-        >>> Row("m.csv:2", "a/x.wav", "joy", "s", start_s=1.2, end_s=2.5).name
-        'a/x_1200-2500.wav'
-        """
-        if self.key == self.file:
-            return self.file
-        stem, dot, suffix = self.file.rpartition(".")
-        end = "end" if self.end_s is None else f"{1000 * self.end_s:.0f}"
-        times = f"_{1000 * self.start_s:.0f}-{end}"
-        return f"{stem}{times}.{suffix}" if dot and "/" not in suffix else f"{self.file}{times}"
-
-
-def read_manifest(path: Path) -> tuple[list[Row], list[str]]:
+def read_manifest(path: Path) -> tuple[Rows, list[str]]:
     """All rows, and what was unusual about the file.
 
     Raises ``InvalidInput`` with the row for text that is not UTF-8, missing columns, uneven rows,
@@ -94,11 +56,11 @@ def read_manifest(path: Path) -> tuple[list[Row], list[str]]:
             where=path,
             remedy="Give a folder, or a .csv, .jsonl or .parquet",
         )
-    rows: list[Row] = []
+    rows = Rows()
     names: list[str] | None = None
     used: dict[str, str] = {}
     notes: dict[str, None] = {}
-    for number, record in reader(_data(path), path):
+    for number, record in reader(path):
         if list(record) != names:  # only the objects of JSON lines may differ
             names = list(record)
             used, others = _columns(names, path, number)
@@ -114,60 +76,77 @@ def read_manifest(path: Path) -> tuple[list[Row], list[str]]:
 # ---------------------------------------------------------------- bytes to records
 
 
-def _data(path: Path) -> bytes:
+def _checked(path: Path) -> Path:
+    """A file that may be read as a manifest."""
     try:
         if path.stat().st_size > MAX_BYTES:
             _refuse(path, None, f"is larger than {MAX_BYTES} bytes", "Split the manifest")
-        return path.read_bytes()
+    except OSError as problem:
+        raise InvalidInput(f"cannot be read ({problem.strerror})", where=path) from problem
+    return path
+
+
+@contextlib.contextmanager
+def _text(path: Path, newline: str) -> Iterator[TextIO]:
+    """The file as text, a line at a time; ``InvalidInput`` where any of it is not UTF-8."""
+    try:
+        with open(_checked(path), "rb") as stream:
+            if b"\0" in stream.readline(_BLOCK):  # UTF-16, with or without a byte order mark
+                _refuse(path, None, "row 1 not UTF-8", "save as UTF-8")
+            stream.seek(0)
+            _check_utf8(stream, path)
+        with open(path, encoding="utf-8-sig", newline=newline) as text:
+            yield text
     except OSError as problem:
         raise InvalidInput(f"cannot be read ({problem.strerror})", where=path) from problem
 
 
-def _text(data: bytes, path: Path) -> str:
-    if b"\0" in data.partition(b"\n")[0]:  # UTF-16, with or without a byte order mark
-        _refuse(path, None, "row 1 not UTF-8", "save as UTF-8")
+def _check_utf8(stream: BinaryIO, path: Path) -> None:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    row = 1
     try:
-        return data.decode("utf-8-sig")
+        while block := stream.read(_BLOCK):
+            decoder.decode(block)
+            row += block.count(b"\n")
+        decoder.decode(b"", final=True)
     except UnicodeDecodeError as problem:
-        row = data.count(b"\n", 0, problem.start) + 1
+        row += problem.object.count(b"\n", 0, problem.start)
         _refuse(path, None, f"row {row} not UTF-8", "save as UTF-8")
 
 
-def _csv_records(data: bytes, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = csv.reader(io.StringIO(_text(data, path), newline=""), strict=True)
+def _csv_records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     header: list[str] = []
     number = 0
-    try:
-        for number, cells in enumerate(reader, start=1):
-            if not any(cell.strip() for cell in cells):
-                continue
-            if not header:
-                header = [cell.strip() for cell in cells]
-                _columns(header, path)
-            elif len(cells) != len(header):
-                _refuse(
-                    path,
-                    number,
-                    f"{len(cells)} cells, the header has {len(header)}",
-                    "Quote cells that hold commas",
-                )
-            else:
-                yield number, dict(zip(header, cells, strict=True))
-    except csv.Error as problem:
-        _refuse(path, number + 1, f"is not CSV ({problem})", "Mend its quotes")
-
-
-def _json_records(data: bytes, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(_text(data, path).split("\n"), start=1):
-        if not line.strip():
-            continue
+    with _text(path, newline="") as text:
+        reader = csv.reader(text, strict=True)
         try:
-            record = json.loads(line, object_pairs_hook=_unique, parse_int=_integer)
-        except (ValueError, RecursionError) as problem:
-            _refuse(path, number, f"is not JSON ({problem})", "Write one object per line")
-        if not isinstance(record, dict):
-            _refuse(path, number, "is not a JSON object", "Write one object per line")
-        yield number, record
+            for number, cells in enumerate(reader, start=1):
+                if not any(cell.strip() for cell in cells):
+                    continue
+                if not header:
+                    header = [cell.strip() for cell in cells]
+                    _columns(header, path)
+                elif len(cells) != len(header):
+                    said = f"{len(cells)} cells, the header has {len(header)}"
+                    _refuse(path, number, said, "Quote cells that hold commas")
+                else:
+                    yield number, dict(zip(header, cells, strict=True))
+        except csv.Error as problem:
+            _refuse(path, number + 1, f"is not CSV ({problem})", "Mend its quotes")
+
+
+def _json_records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    with _text(path, newline="\n") as text:
+        for number, line in enumerate(text, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line, object_pairs_hook=_unique, parse_int=_integer)
+            except (ValueError, RecursionError) as problem:
+                _refuse(path, number, f"is not JSON ({problem})", "Write one object per line")
+            if not isinstance(record, dict):
+                _refuse(path, number, "is not a JSON object", "Write one object per line")
+            yield number, record
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -183,11 +162,15 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _parquet_records(data: bytes, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _parquet_records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Only the columns that are used, a batch at a time; durations as seconds."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    try:
+        data = _checked(path).read_bytes()
+    except OSError as problem:
+        raise InvalidInput(f"cannot be read ({problem.strerror})", where=path) from problem
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         used, others = _columns(file.schema_arrow.names, path)

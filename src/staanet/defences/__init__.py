@@ -10,6 +10,7 @@ from staanet.defences.repair import Repair
 from staanet.defences.transforms import (
     Average,
     Bandpass,
+    Filter,
     Gain,
     Gsm,
     Lowpass,
@@ -21,9 +22,10 @@ from staanet.defences.transforms import (
     Quantise,
     Resample,
 )
+from staanet.errors import InvalidInput
 
 __all__ = [
-    "Average", "Bandpass", "DEFENCES", "Defence", "Defended", "Gain", "Gsm", "Lowpass", "Median", "Mp3",
+    "Average", "Bandpass", "DEFENCES", "Defence", "Defended", "Filter", "Gain", "Gsm", "Lowpass", "Median", "Mp3",
     "MuLaw", "Noise", "Opus", "Quantise", "Repair", "Resample", "parse_defence", "straight_through",
 ]  # fmt: skip
 
@@ -42,6 +44,11 @@ DEFENCES: dict[str, type[Any]] = {
     "repair": Repair,
     "resample": Resample,
 }
+ELSEWHERE = {
+    "adversarial": "staanet harden CORPUS --victim FOLDER --out FOLDER",
+    "detector": "staanet detect CORPUS --victim FOLDER --out FOLDER",
+}
+"""Defences that are no transformation of the input, by the command that makes a victim with one."""
 
 
 def parse_defence(text: str) -> Defence:
@@ -55,4 +62,10 @@ def parse_defence(text: str) -> Defence:
     Traceback (most recent call last):
     staanet.errors.InvalidInput: unknown defence 'medium'. Did you mean 'median'? ...
     """
+    name = text.partition(":")[0]
+    if name in ELSEWHERE:
+        raise InvalidInput(
+            f"'{name}' is no transformation of the input: it comes of training or of dev clips",
+            remedy=f"Run {ELSEWHERE[name]}; its folder is a victim, which staanet defend takes too",
+        )
     return _parse(text, DEFENCES)

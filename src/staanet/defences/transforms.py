@@ -37,12 +37,32 @@ class Quantise(Settings):
         self, x: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None, *,
         sample_rate: int = 16_000,
     ) -> Tensor:  # fmt: skip
-        steps = 2 ** (self.bits - 1)
-        return straight_through(x, (x.detach() * steps).round().clamp(-steps, steps - 1) / steps)
+        return straight_through(x, self.rounded(x.detach()))
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """The rounding itself, whose gradient is 0."""
+        steps: int = 2 ** (self.bits - 1)
+        return (x * steps).round().clamp(-steps, steps - 1) / steps
+
+
+class Filter(Settings):
+    """A symmetric finite filter without delay; beyond the clip's ends is silence."""
+
+    __slots__ = ()
+
+    def taps(self, sample_rate: int) -> Tensor:
+        """Its ``[2 reach + 1]`` weights, in double."""
+        raise NotImplementedError
+
+    def __call__(
+        self, x: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None, *,
+        sample_rate: int = 16_000,
+    ) -> Tensor:  # fmt: skip
+        return _filtered(x, lengths, self.taps(sample_rate))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Average(Settings):
+class Average(Filter):
     """The mean of ``width`` samples around each; beyond the clip's ends is silence.
 
     >>> Average(width=3)(torch.tensor([[0.3, 0.0, 0.0, 0.6]])).tolist()
@@ -55,6 +75,9 @@ class Average(Settings):
 
     def problem(self) -> str:
         return _even(self.width)
+
+    def taps(self, sample_rate: int) -> Tensor:
+        return torch.full((self.width,), 1 / self.width, dtype=torch.float64)
 
     def __call__(
         self, x: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None, *,
@@ -89,23 +112,20 @@ class Median(Settings):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lowpass(Settings):
+class Lowpass(Filter):
     """Keep what lies below ``hz``: a Blackman-windowed sinc of 16 ms, without delay."""
 
     name: ClassVar[str] = "lowpass"
     limits: ClassVar[Limits] = {"hz": (200, 96_000)}
     hz: int = 4_000
 
-    def __call__(
-        self, x: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None, *,
-        sample_rate: int = 16_000,
-    ) -> Tensor:  # fmt: skip
+    def taps(self, sample_rate: int) -> Tensor:
         _require_below(self, self.hz, sample_rate)
-        return _filtered(x, lengths, _sinc(0, self.hz, sample_rate))
+        return _sinc(0, self.hz, sample_rate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bandpass(Settings):
+class Bandpass(Filter):
     """Keep what lies between ``low_hz`` and ``high_hz``, such as a telephone does; see ``Lowpass``."""
 
     name: ClassVar[str] = "bandpass"
@@ -118,16 +138,13 @@ class Bandpass(Settings):
             return ""
         return f"a band from {self.low_hz} to {self.high_hz} Hz is empty"
 
-    def __call__(
-        self, x: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None, *,
-        sample_rate: int = 16_000,
-    ) -> Tensor:  # fmt: skip
+    def taps(self, sample_rate: int) -> Tensor:
         _require_below(self, self.high_hz, sample_rate)
-        return _filtered(x, lengths, _sinc(self.low_hz, self.high_hz, sample_rate))
+        return _sinc(self.low_hz, self.high_hz, sample_rate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Resample(Settings):
+class Resample(Filter):
     """Down to ``hz`` and back: what lies above half of it is lost.
 
     With filters that end below ``hz / 2`` nothing is folded back, and the way down and up is one
@@ -138,14 +155,11 @@ class Resample(Settings):
     limits: ClassVar[Limits] = {"hz": (1_000, 192_000)}
     hz: int = 8_000
 
-    def __call__(
-        self, x: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None, *,
-        sample_rate: int = 16_000,
-    ) -> Tensor:  # fmt: skip
+    def taps(self, sample_rate: int) -> Tensor:
         _require_below(self, self.hz / 2, sample_rate)
         edge = 0.087 * self.hz / 2  # soxr's passband ends so far below half the rate
         reach_s = 2.75 / edge  # half a Blackman window whose transition is as wide
-        return _filtered(x, lengths, _sinc(0, (self.hz - edge) / 2, sample_rate, reach_s))
+        return _sinc(0, (self.hz - edge) / 2, sample_rate, reach_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

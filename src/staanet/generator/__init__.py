@@ -11,16 +11,18 @@ from staanet.errors import unknown_name
 from staanet.generator.chorus import Chorus
 from staanet.generator.mirror import Mirror
 from staanet.generator.proposal import Generator, Perturbation
+from staanet.generator.reflection import Reflection
 from staanet.generator.wave_u_net import WaveUNet
 
 __all__ = [
-    "GENERATORS", "Chorus", "Generator", "Mirror", "Perturbation", "WaveUNet", "build_generator",
+    "GENERATORS", "Chorus", "Generator", "Mirror", "Perturbation", "Reflection", "WaveUNet", "build_generator",
     "load_generator", "save_generator",
 ]  # fmt: skip
 
 ARCHITECTURES: dict[str, type[Generator]] = {
     "chorus": Chorus,
     "mirror": Mirror,
+    "reflection": Reflection,
     "wave_u_net": WaveUNet,
 }
 
@@ -31,7 +33,8 @@ GENERATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "mirror": ("mirror", {}),
 }
 """``paper`` as published; ``small``, a quarter of its features; ``compact``, where no layer runs at the
-full rate; ``mirror``, the default: a convolutional classifier and its own way back."""
+full rate; ``mirror``, the default: a convolutional classifier and its own way back. Where the source is
+a transformer, a ``Reflection`` takes the mirror's place (``staanet.warm_start``)."""
 
 
 def build_generator(

@@ -156,7 +156,7 @@ class _Mirror(Mirror):
 
 
 def _at_winners(values: Tensor, winner: Tensor, pool: int, weight: Tensor) -> Tensor:
-    """``transposed_at_winners`` with shifted sums in place of ``fold``."""
+    """``staanet.maxima.through_winners`` in operators that every runtime has."""
     _, channels, _, steps = values.shape
     out, kernel = weight.shape[1], weight.shape[3]
     matrix = weight[:, :, 0].reshape(channels, out * kernel)

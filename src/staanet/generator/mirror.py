@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from staanet.core import standardise, valid
 from staanet.generator.proposal import Generator, Perturbation, unit_rms
+from staanet.maxima import convolved_maxima, is_long, through_winners
 
 Block = tuple[int, int, int, int]
 """Channels in, channels out, kernel, pool of one convolution block."""
@@ -43,7 +44,7 @@ class Level(NamedTuple):
     pooled: Tensor
     """``[B, C, 1, T']``, before the activation."""
     winner: Tensor
-    """``[B, C, 1, T']`` int: which of its ``pool`` frames each maximum came from."""
+    """``[B, C, 1, T']``, bytes: which of its ``pool`` frames each maximum came from."""
     inside: Tensor | None
     """``[B, 1, 1, T']`` bool: the frames that belong to the clips; None: all."""
 
@@ -66,15 +67,16 @@ class Recurrent(nn.Module):
 
         The backward pass of an LSTM through time (Hochreiter and Schmidhuber, 1997), written out.
         """
-        forget, through_cell, through_gates = self._slopes(read, said)
+        steps = [x.unbind(dim=1)[::-1] for x in (wanted, *self._slopes(read, said))]
+        to_state = self.to_state.weight.t().contiguous()  # one row times this: half the time
         gates = []
         state = carry = wanted.new_zeros(wanted.shape[0], wanted.shape[2])
-        for step in reversed(range(wanted.shape[1])):
-            state = wanted[:, step] + state
-            cell = torch.addcmul(carry, state, through_cell[:, step])
-            gates.append(torch.cat([cell, cell, cell, state], dim=1) * through_gates[:, step])
-            carry = cell * forget[:, step]
-            state = self.to_state(gates[-1])
+        for asked, forget, through_cell, through_gates in zip(*steps, strict=True):
+            state = asked + state
+            cell = torch.addcmul(carry, state, through_cell)
+            gates.append(torch.cat([cell, cell, cell, state], dim=1) * through_gates)
+            carry = cell * forget
+            state = gates[-1] @ to_state
         answer: Tensor = self.to_input(torch.stack(gates[::-1], dim=1))
         return answer
 
@@ -99,8 +101,8 @@ class Recurrent(nn.Module):
     def _cells(self, news: Tensor, forget: Tensor) -> Tensor:
         """The cell of each step, ``[B, S, H]``."""
         cells, cell = [], torch.zeros_like(news[:, 0])
-        for step in range(news.shape[1]):
-            cell = torch.addcmul(news[:, step], forget[:, step], cell)
+        for new, kept in zip(news.unbind(dim=1), forget.unbind(dim=1), strict=True):
+            cell = torch.addcmul(new, kept, cell)
             cells.append(cell)
         return torch.stack(cells, dim=1)
 
@@ -198,10 +200,7 @@ class Mirror(Generator):
         for conv, pool in zip(self.down, self.pools, strict=True):
             assert isinstance(conv, nn.Conv2d)
             time = x.shape[3]
-            pooled, index = F.max_pool2d(
-                conv(_at_least(x, conv, pool)), (1, pool), return_indices=True
-            )
-            winner = index - pool * torch.arange(pooled.shape[3], device=x.device)
+            pooled, winner = _maxima(_at_least(x, conv, pool), conv, pool)
             x, inside = self.activate(pooled), None
             if frames is not None:  # biases write into the padding: clear it again
                 frames = (frames + 2 * int(conv.padding[1]) - conv.kernel_size[1] + 1) // pool
@@ -255,14 +254,15 @@ class Mirror(Generator):
         for number in reversed(range(len(levels))):
             below, pooled, winner, inside = levels[number]
             if number < len(self.skip):
-                x = x + self.skip[number](self.activate(pooled))
+                x = x + _pointwise(self.skip[number], self.activate(pooled))
             if inside is not None:
                 x = x * inside
             x = x * self.slope(pooled)
             conv, pool = self.up[number], self.pools[number]
             assert isinstance(conv, nn.Conv2d)
             if number == 0:
-                x = transposed_at_winners(x, winner, pool, conv.weight)
+                values, won = (_channels_last(one) for one in (x, winner))
+                x = through_winners(values, won, conv.weight[:, :, 0], pool)[:, :, None]
             else:
                 x = F.conv_transpose2d(unpooled(x, winner, pool), conv.weight)
             x = _cut(x[..., int(conv.padding[1]) :], below if number else time)
@@ -274,6 +274,19 @@ def _conv(channels_in: int, channels_out: int, kernel: int, bias: bool = True) -
     return nn.Conv2d(channels_in, channels_out, (1, kernel), padding=padding, bias=bias)
 
 
+def _maxima(x: Tensor, conv: nn.Conv2d, pool: int) -> tuple[Tensor, Tensor]:
+    """What ``Level`` keeps of the features of ``x [B, C, 1, T]``: maxima and which frames won."""
+    if conv.in_channels == 1 and is_long(x, pool):
+        found = convolved_maxima(
+            x[:, 0, 0], conv.weight[:, 0, 0], conv.bias, int(conv.padding[1]), pool
+        )
+        pooled, winner = (one.transpose(1, 2)[:, :, None] for one in found)
+        return pooled, winner
+    pooled, index = F.max_pool2d(conv(x), (1, pool), return_indices=True)
+    starts = pool * torch.arange(pooled.shape[3], device=x.device)
+    return pooled, (index - starts).to(torch.uint8)
+
+
 def _at_least(x: Tensor, conv: nn.Module, pool: int) -> Tensor:
     """``x [B, C, 1, T]`` with zeros behind it where it is too short for one maximum."""
     assert isinstance(conv, nn.Conv2d)
@@ -283,6 +296,13 @@ def _at_least(x: Tensor, conv: nn.Module, pool: int) -> Tensor:
 
 def _cut(x: Tensor, time: int) -> Tensor:
     return F.pad(x, (0, time - x.shape[3])) if x.shape[3] < time else x[..., :time]
+
+
+def _pointwise(conv: nn.Module, x: Tensor) -> Tensor:
+    """A convolution of kernel 1, as one product: a CPU has no quick way for it."""
+    assert isinstance(conv, nn.Conv2d)
+    answer = F.linear(_channels_last(x), conv.weight[:, :, 0, 0], conv.bias)
+    return answer.transpose(1, 2)[:, :, None]
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -303,18 +323,3 @@ def unpooled(values: Tensor, winner: Tensor, pool: int) -> Tensor:
         1, places.reshape(batch, -1), _channels_last(values).reshape(batch, -1)
     )
     return spread.view(batch, 1, steps * pool, channels).permute(0, 3, 1, 2)
-
-
-def transposed_at_winners(values: Tensor, winner: Tensor, pool: int, weight: Tensor) -> Tensor:
-    """``conv_transpose2d(unpooled(values, winner, pool), weight)`` for few channels out.
-
-    ``weight`` is ``[C, O, 1, K]``. The unpooled features, the largest tensor of all and nine tenths
-    zeros, are never written down: each of the ``pool`` places is multiplied alone.
-    """
-    batch, channels, _, steps = values.shape
-    out, kernel = weight.shape[1], weight.shape[3]
-    matrix = weight[:, :, 0].reshape(channels, out * kernel)
-    features, place = _channels_last(values), _channels_last(winner).to(torch.int8)
-    taps = torch.stack([(features * (place == j)) @ matrix for j in range(pool)], dim=2)
-    taps = taps.view(batch, steps * pool, out * kernel).transpose(1, 2)
-    return F.fold(taps, (1, steps * pool + kernel - 1), (1, kernel))

@@ -109,5 +109,5 @@ def shifted(values: Tensor, density: float, lengths: Tensor | None) -> Tensor:
     for row, scores in enumerate(values.detach()):
         length = time if lengths is None else int(lengths[row])
         kept = max(1, int(density * length))
-        thresholds.append(scores[:length].topk(kept).values[-1])
+        thresholds.append(scores[:length].topk(kept, sorted=False).values.min())
     return values - torch.stack(thresholds)[:, None]

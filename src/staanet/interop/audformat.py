@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def write_table(folder: Path | str) -> Path:
     return folder / "db.yaml"
 
 
-def _database(card: Any, rows: list[dict[str, str]]) -> Any:
+def _database(card: Any, rows: Sequence[dict[str, str]]) -> Any:
     audformat = _library()
     told = f"{card.get('title', card.get('attack'))}, crafted on {card.get('source')}"
     made = audformat.Database(

@@ -21,6 +21,7 @@ from staanet import (
     sweeps,
 )
 from staanet.attacks import ATTACKS, Staa, craft_batch, load_uap
+from staanet.columns import Table
 from staanet.config import (
     AttackRecipe,
     SweepRecipe,
@@ -40,6 +41,7 @@ from staanet.victims import members_of
 EOT = 8
 """Draws of a randomised victim that an attack on it follows the mean of."""
 RECORDINGS = "recordings.csv"
+_CRAFTED = (*results.COLUMNS, "seconds", results.WANTED, "sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def attack(
     }  # fmt: skip
     if plan.of is not None:
         card["chosen"] = f"{len(clips)} of {plan.of} clips, spread over labels and speakers"
-    results.write_set(out, crafted.rows.values(), card)
+    results.write_set(out, crafted.in_order(), card)
     end(out)
     return AdversarialSet.load(out)
 
@@ -160,9 +162,10 @@ class _Crafted:
 
     out: Path
     journal: storage.Journal
-    kept: dict[str, dict[str, str]] = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
-    rows: dict[str, dict[str, str]] = field(default_factory=dict)
+    table: Table = field(default_factory=lambda: Table(_CRAFTED))
+    kept: dict[str, int] = field(default_factory=dict)
+    """The rows of what an earlier run left, by id."""
+    rows: dict[str, int] = field(default_factory=dict)
     """Of the clips that were read: one that is gone since an earlier run is not in the set."""
     total: int = 0
 
@@ -173,26 +176,30 @@ class _Crafted:
         for record in made.journal:
             row = {key: str(value) for key, value in record.items()}
             if {"id", "sha256"} <= row.keys():
-                made.digests[row["id"]] = row.pop("sha256")
-                made.kept[row["id"]] = row
+                made.kept[row["id"]] = made.table.append(row)
         return made
 
     def has(self, clip: Clip, digest: str) -> bool:
         """Whether this very clip is done, and its files are what was measured; it counts as read then."""
-        known = self.digests.get(clip.id) == digest
-        done = known and _still_holds(self.out, self.kept[clip.id])
-        if done:
-            self.rows[clip.id] = self.kept[clip.id]
+        number = self.kept.get(clip.id)
+        row = {} if number is None else self.table.make(number)
+        done = row.get("sha256") == digest and _still_holds(self.out, row)
+        if done and number is not None:
+            self.rows[clip.id] = number
             self.read(digest)
         return done
 
     def add(self, clip: Clip, digest: str, row: dict[str, str]) -> None:
         self.journal.append({**row, "sha256": digest})
-        self.rows[clip.id] = row
+        self.rows[clip.id] = self.table.append(row)
         self.read(digest)
 
     def read(self, digest: str) -> None:
         self.total = (self.total + int(digest, 16)) % 2**256
+
+    def in_order(self) -> Sequence[Mapping[str, str]]:
+        """The rows of the set in the order of their ids."""
+        return self.table.rows([self.rows[name] for name in sorted(self.rows)])
 
     def fingerprint(self) -> str:
         return f"sum:{self.total:064x}"

@@ -102,7 +102,7 @@ class Job:
 def joined_recordings(out: Path) -> list[dict[str, str]]:
     """The rows of ``recordings.csv``; none where no file was long."""
     path = out / RECORDINGS
-    return results.read_table(path, COLUMNS) if path.exists() else []
+    return list(results.read_table(path, COLUMNS)) if path.exists() else []
 
 
 def _run_all(job: Job, folders: dict[int, Path], progress: Progress) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -143,7 +143,7 @@ def _corpus_stage(
     if corpus is None:
         return "to do", f"{recipe.corpus}: to be fetched, not looked at"
     work = f"{len(corpus)} clips of {len(corpus.speakers)} speakers: {parts}"
-    rendered = all(one.path.exists() for one in corpus.utterances[:1] + corpus.utterances[-1:])
+    rendered = all(one.path.exists() for one in (corpus.utterances[0], corpus.utterances[-1]))
     if rendered:
         return "done", work
     begun = (out / "corpus" / "journal.jsonl").exists()
@@ -197,7 +197,7 @@ def _audio_mib(recipe: Recipe, corpus: Corpus | None) -> float | None:
     return round(made * length * 16_000 * 2 * 2 / 2**20, 1)
 
 
-def _mean_seconds(utterances: tuple[Utterance, ...]) -> float | None:
+def _mean_seconds(utterances: Sequence[Utterance]) -> float | None:
     import soundfile
 
     some = utterances[:: max(1, len(utterances) // SAMPLE)]

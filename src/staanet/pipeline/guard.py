@@ -104,7 +104,8 @@ def _hardening(recipe: HardenRecipe) -> hardening.Hardening:
         density = 0.2
     return hardening.Hardening(
         method=recipe.method, budget=Budget(epsilon=recipe.epsilon, max_density=density),
-        steps=recipe.inner_steps, weight=recipe.weight, sigma=recipe.sigma, keep=recipe.keep,
+        steps=recipe.inner_steps, weight=recipe.weight, ramp=recipe.ramp, average=recipe.average,
+        sigma=recipe.sigma, keep=recipe.keep,
     )  # fmt: skip
 
 

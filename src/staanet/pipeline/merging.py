@@ -98,7 +98,8 @@ def _merged_set(
     sums = [str(cards[place]["inputs"]["clips"]) for place in shards]
     inputs["clips"] = sum_of(one.removeprefix("sum:") for one in sums)
     for place in shards:
-        quarantine.rows += [r for r in cards[place]["quarantined"] if r not in quarantine.rows]
+        for row in cards[place]["quarantined"]:
+            quarantine.put(row)
     if is_done(out, "adversarial", inputs):
         return AdversarialSet.load(out)
     rows: list[dict[str, str]] = []

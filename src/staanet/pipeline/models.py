@@ -42,7 +42,7 @@ from staanet.victims import (
     members_of,
     place_of,
 )  # fmt: skip
-from staanet.warm_start import generator_of, network_of
+from staanet.warm_start import can_mirror, generator_of, network_of
 
 
 def train_victim(
@@ -101,11 +101,11 @@ def settled(name: str, recipe: VictimRecipe) -> VictimRecipe:
 def _settled_generator(recipe: GeneratorRecipe, sources: Sequence[Victim]) -> GeneratorRecipe:
     """With the network and learning rate that fit its sources."""
     network = recipe.network
-    if network == "mirror" and not any(map(network_of, sources)):
+    if network == "mirror" and not any(map(can_mirror, sources)):
         network = "compact"
-    usual = (
-        3e-4 if network == "mirror" else 2e-3
-    )  # a mirror begins as its source, others from nothing
+    usual = 2e-3
+    if network == "mirror":  # begins as its source, others from nothing
+        usual = 3e-4 if any(map(network_of, sources)) else 1e-5
     return replace(recipe, network=network, learning_rate=recipe.learning_rate or usual)
 
 

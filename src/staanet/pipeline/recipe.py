@@ -15,6 +15,7 @@ from staanet import (
     audio,
     config,
     corpora,
+    decoded,
     report,
     selfcheck,
     storage,
@@ -74,6 +75,7 @@ def run(
         journal = Timed(storage.Journal(out / "journal.jsonl"))
         quarantine = Quarantine(strict)
         corpus = journal("corpus", lambda: _corpus(recipe, out, progress))
+        corpus = decoded.kept(corpus, out / "decoded")
         victims = {
             name: journal(
                 f"train-victim {name}",
@@ -185,6 +187,7 @@ def run(
                 ),
             )
         journal("report", lambda: report.build(out, progress=progress))
+        decoded.discard(out / "decoded")
         return matrix, quarantine
 
 

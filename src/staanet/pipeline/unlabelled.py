@@ -19,7 +19,6 @@ from staanet.errors import InvalidInput
 from staanet.pipeline.folders import Quarantine, load_clips
 
 SYNTHETIC = "synthetic:"
-FILE = "unlabelled.csv"
 _COLUMNS = ("id", "from", "seconds", "sha256")
 
 
@@ -46,7 +45,7 @@ class Extra:
     def save(self, folder: Path) -> None:
         """Write which clips these are to ``folder/unlabelled.csv``, where there are any."""
         if self.rows:
-            storage.write_text(folder / FILE, results.table(_COLUMNS, self.rows))
+            storage.write_text(folder / results.UNLABELLED, results.table(_COLUMNS, self.rows))
 
 
 def gather(

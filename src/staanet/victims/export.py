@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from staanet import storage
 from staanet.core import Victim
+from staanet.defences import Defence, Defended, Filter, Quantise
 from staanet.errors import InvalidInput, MissingExtra, StaaNetError
 from staanet.victims.external import OnnxCard, onnx_session
 
@@ -25,13 +27,10 @@ def export_onnx(victim: Victim, path: Path | str) -> float:
 
     The file holds the whole function from waveforms ``[B, T]`` to logits ``[B, K]``, with its
     standardisation, for any batch and any length from ``minimum_samples``. Nothing is written where
-    onnxruntime differs from torch by more than ``TOLERANCE`` on clips of several lengths.
+    onnxruntime differs from torch by more than ``TOLERANCE`` on clips of several lengths. Filters and
+    rounding before a victim go into the file too.
     """
-    if victim.architecture not in EXPORTABLE:
-        raise InvalidInput(
-            f"{victim.name} is a '{victim.architecture}' and cannot be exported",
-            remedy=f"Give a victim of one of these kinds: {', '.join(EXPORTABLE)}",
-        )
+    _require_exportable(victim)
     target = Path(path)
     model = _traced(victim)
     difference = largest_difference(victim, onnx_session(model, where=target))
@@ -50,6 +49,31 @@ def export_onnx(victim: Victim, path: Path | str) -> float:
     storage.write_bytes(target, model)
     storage.write_text(target.with_name(f"{target.name}.toml"), _as_toml(card))
     return difference
+
+
+def _require_exportable(victim: Victim) -> None:
+    inner, chain = unwrapped(victim)
+    if inner.architecture not in EXPORTABLE:
+        raise InvalidInput(
+            f"{victim.name} is a '{inner.architecture}' and cannot be exported",
+            remedy=f"Give a victim of one of these kinds: {', '.join(EXPORTABLE)}",
+        )
+    for one in chain:
+        if not isinstance(one, Filter | Quantise):
+            why = "draws at random" if one.randomised else "has no counterpart in ONNX"
+            raise InvalidInput(
+                f"{victim.name} cannot be exported: its defence {one} {why}",
+                remedy=f"Export {inner.name}, which is inside, and put {one.name} before it yourself",
+            )
+
+
+def unwrapped(victim: Victim) -> tuple[Victim, list[Defence]]:
+    """The victim inside all defences, and what stands before it, the first first."""
+    chain: list[Defence] = []
+    while isinstance(victim, Defended):
+        chain += victim.chain
+        victim = victim.inner
+    return victim, chain
 
 
 def largest_difference(victim: Victim, session: Any) -> float:
@@ -73,13 +97,21 @@ def largest_difference(victim: Victim, session: Any) -> float:
 
 
 class _Whole(nn.Module):
-    """Full clips only: the exporter would make an input of ``lengths`` too."""
+    """Full clips only: the exporter would make an input of ``lengths`` too. Filters are convolutions
+    here: their product of spectra would be traced for clips of one length."""
 
     def __init__(self, victim: Victim) -> None:
         super().__init__()
-        self.victim = victim
+        self.victim, self.chain = unwrapped(victim)
 
     def forward(self, waveforms: Tensor) -> Tensor:
+        for one in self.chain:
+            if isinstance(one, Filter):
+                taps = one.taps(self.victim.sample_rate).to(waveforms)[None, None]
+                waveforms = F.conv1d(waveforms[:, None], taps, padding=taps.shape[2] // 2)[:, 0]
+                waveforms = waveforms.clamp(-1, 1)
+            elif isinstance(one, Quantise):
+                waveforms = one.rounded(waveforms)
         logits: Tensor = self.victim(waveforms)
         return logits
 

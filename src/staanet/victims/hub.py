@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,12 @@ def read_model(model: Any, name: str, *, config: Any, may_lack: tuple[str, ...] 
             remedy="Give a checkpoint of this very kind of model",
         )
     return network
+
+
+def untrained(config: Mapping[str, Any]) -> Any:
+    """An audio classifier of this configuration, with random weights."""
+    kind = library().AutoModelForAudioClassification
+    return kind.from_config(library().AutoConfig.for_model(**config), trust_remote_code=False)
 
 
 def files(network: Any, extractor: Any) -> dict[str, bytes]:

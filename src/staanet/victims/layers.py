@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from staanet.core import valid
+from staanet.maxima import convolved_maxima, is_long
 
 
 class ConvBlock(nn.Module):
@@ -34,12 +35,27 @@ class ConvBlock(nn.Module):
         self.kernel, self.pool, self.activation = kernel, pool, activation
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            x = self.norm(self.conv(x))
+        asked = x.requires_grad
+        shared = "forward" in vars(self.norm)  # its figures are those of several processes
+        if self.training and self.reads_samples and not asked and not shared:
+            pooled = self._of_samples(x, *normalising(x[:, 0, 0], self.conv, self.norm))
+        elif self.training:
+            pooled = F.max_pool2d(self.norm(self.conv(x)), (1, self.pool))
+        elif self.reads_samples and (asked or is_long(x, self.pool)):
+            pooled = self._of_samples(x, *folded(self.conv, self.norm))
         else:
-            weight, bias = folded(self.conv, self.norm)
-            x = F.conv2d(x, weight, bias, padding=(0, self.padding))
-        return self.activation(F.max_pool2d(x, (1, self.pool)))
+            features = F.conv2d(x, *folded(self.conv, self.norm), padding=(0, self.padding))
+            pooled = F.max_pool2d(features, (1, self.pool))
+        return self.activation(pooled)
+
+    @property
+    def reads_samples(self) -> bool:
+        """Whether it is a first layer, whose features need not be remembered for a gradient."""
+        return self.conv.in_channels == 1
+
+    def _of_samples(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        pooled, _ = convolved_maxima(x[:, 0, 0], weight[:, 0, 0], bias, self.padding, self.pool)
+        return pooled.transpose(1, 2)[:, :, None]
 
     def frames(self, lengths: Tensor) -> Tensor:
         """Frames that come out of clips of ``lengths [B]`` frames."""
@@ -52,6 +68,32 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     weight = (conv.weight * gain[:, None, None, None]).contiguous(memory_format=torch.channels_last)
     return weight, (conv.bias - norm.running_mean) * gain + norm.bias
+
+
+def normalising(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of one convolution of samples ``x [B, T]`` equal to ``conv`` and then ``norm`` in
+    training, whose running figures it moves.
+
+    Mean and deviation of a feature follow from those of the ``K`` samples that a kernel sees, without
+    the features themselves, and so do their gradients.
+    """
+    assert norm.running_mean is not None and norm.running_var is not None and conv.bias is not None
+    assert norm.momentum is not None
+    kernel, padding = conv.weight.shape[3], int(conv.padding[1])
+    seen = F.pad(x, (padding, padding)).unfold(1, kernel, 1).flatten(0, 1)
+    means = seen.mean(dim=0)
+    centred = seen - means
+    spread = centred.t() @ centred / len(seen)
+    rows = conv.weight[:, 0, 0]
+    mean, variance = rows @ means + conv.bias, ((rows @ spread) * rows).sum(dim=1)
+    with torch.no_grad():
+        norm.running_mean.lerp_(mean, norm.momentum)
+        unbiased = variance * len(seen) / max(1, len(seen) - 1)
+        norm.running_var.lerp_(unbiased, norm.momentum)
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked += 1
+    gain = norm.weight / torch.sqrt(variance + norm.eps)
+    return conv.weight * gain[:, None, None, None], (conv.bias - mean) * gain + norm.bias
 
 
 class ConvRecurrent(nn.Module):

@@ -1,0 +1,200 @@
+"""``python -m bench ablations RUN CORPUS``: what each ingredient of the generator is worth.
+
+One source, ``emo18`` of the run; each ingredient is taken away, or exchanged, alone; three seeds. What is
+trained and measured is kept in ``--out``, so that a stopped command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from torch import Tensor
+
+from bench import sections
+from bench.strength import DENSITY, EPSILON, Bench, made_folder, percent, titled, told, word
+from staanet import pipeline, storage, training
+from staanet.attacks import Random, Staa
+from staanet.core import Budget, Clip
+from staanet.evaluation import machine, spread
+from staanet.generator import Generator, build_generator, load_generator, save_generator
+from staanet.objectives import Objective
+from staanet.pipeline.recipe import commit
+from staanet.warm_start import mirror_of
+
+SOURCE, TARGET, SEEDS = "emo18", "zhao19", (0, 1, 2)
+BUDGET = Budget(epsilon=EPSILON, max_density=DENSITY)
+Mask = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is different from the default."""
+
+    title: str
+    network: str = "mirror"
+    warm: bool = True
+    looks: int = 1
+    steps: float = 1.0
+    """Times the default number."""
+    learning_rate: float = 3e-4
+    objective: Mapping[str, float] = field(default_factory=dict)
+    ears: bool = False
+    """Whether the encoder is trained too."""
+    augment: bool = True
+    mask: Mask | None = None
+
+
+def straight_through(position: Tensor, binary: Tensor, uniform: Tensor) -> Tensor:
+    """Bengio et al. 2013, arXiv 1308.3432: the binary mask, with the gradient of the soft one."""
+    return position + (binary.to(position.dtype) - position).detach()
+
+
+VARIANTS = (
+    Variant("as it is by default"),
+    Variant("untrained: one step along the source's gradient", steps=0),
+    Variant("the encoder learns too", ears=True),
+    Variant("a mirror that begins from nothing", warm=False, learning_rate=2e-3),
+    Variant("a Wave-U-Net (compact) from nothing", network="compact", learning_rate=2e-3),
+    Variant("the margin stops at 0, as published", objective={"kappa": 0.0}),
+    Variant("no quantisation term", objective={"quantisation": 0.0}),
+    Variant("crops as they are: no gain, colour, speed, noise", augment=False),
+    Variant("the soft mask alone", mask=lambda position, binary, uniform: position),
+    Variant("a straight-through mask", mask=straight_through),
+    Variant("two looks", looks=2),
+)
+
+
+def main(arguments: list[str]) -> None:
+    """Train what is missing, measure, and write the section."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench ablations", description=__doc__,
+        epilog="example: python -m bench ablations runs/emodb_full emodb:PATH",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("run", type=Path, help="a run with the victims emo18 and zhao19")
+    parser.add_argument("corpus", help="KIND:PATH of that run's corpus")
+    parser.add_argument("--clips", type=int, default=60, help="test clips (default: 60)")
+    parser.add_argument("--steps", type=int, default=100, help="of training (default: 100)")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
+    chosen = parser.parse_args(arguments)
+    with storage.FolderLock(made_folder(chosen.out)):
+        bench = Bench.of(chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps)
+        bench.victims = {name: bench.victims[name] for name in (SOURCE, TARGET)}
+        text = table(bench, [(v, [rates(bench, v, seed) for seed in SEEDS]) for v in VARIANTS])
+    about = (
+        f"`python -m bench ablations RUN {chosen.corpus.partition(':')[0]}:PATH --clips {chosen.clips} "
+        f"--steps {chosen.steps}`, commit `{commit()}`, {machine()}. Source {SOURCE}, epsilon {EPSILON}, "
+        f"{100 * DENSITY:g} % of the samples, {chosen.steps} steps of 8 crops of 1 s, {chosen.clips} test "
+        f"clips, seeds {', '.join(map(str, SEEDS))}. Victims: {bench.about_victims()}."
+    )
+    sections.write("ablations", "\n\n".join(["## Ablations", about, text]))
+
+
+def rates(bench: Bench, variant: Variant, seed: int) -> dict[str, float]:
+    """Share of the test clips on which each victim changed its answer."""
+    name = f"{word(variant.title)}_{seed}"
+    found = bench.measure(
+        name, lambda: Staa(generator=trained(bench, variant, seed, name), budget=BUDGET),
+        bench.victims[SOURCE],
+    )  # fmt: skip
+    return {target: found.fooled(target) for target in bench.victims}
+
+
+def trained(bench: Bench, variant: Variant, seed: int, name: str) -> Generator:
+    """The generator of a variant and seed, trained where it is not there yet."""
+    folder = bench.out / "generators" / name
+    if (folder / storage.CARD).exists():
+        return load_generator(folder)
+    source = bench.victims[SOURCE]
+    training.seeded(seed)
+    generator = untrained(bench, variant)
+    steps = round(variant.steps * bench.steps)
+    if steps:
+        train, dev = parts(bench)
+        schedule = training.Schedule(
+            steps=steps, batch_size=8, seconds=1.0, learning_rate=variant.learning_rate,
+            final_learning_rate=3e-5, evaluate_every=max(1, steps // 2), seed=seed, speed=0.1,
+        )  # fmt: skip
+        with ExitStack() as stack:
+            if variant.ears:
+                stack.enter_context(mock.patch.object(type(generator), "keep_ears", lambda _: None))
+            if variant.mask is not None:
+                stack.enter_context(mock.patch.object(training, "mixed_mask", variant.mask))
+            if not variant.augment:
+                stack.enter_context(mock.patch.object(training.Crops, "_crop", as_it_is))
+            training.train_generator(
+                generator, source, train, dev, schedule, folder, budget=BUDGET,
+                objective=replace(Objective(kappa=math.inf), **variant.objective), progress=told,
+            )  # fmt: skip
+    save_generator(generator, folder, title=variant.title, seed=seed)
+    return load_generator(folder)
+
+
+def untrained(bench: Bench, variant: Variant) -> Generator:
+    """The network of a variant as training begins."""
+    source = bench.victims[SOURCE]
+    if variant.network != "mirror":
+        return build_generator(variant.network, DENSITY, source.labels)
+    mirror = mirror_of(source, DENSITY, EPSILON, variant.looks)
+    if variant.warm:
+        return mirror
+    return type(mirror)(**mirror.settings)
+
+
+def as_it_is(self: training.Crops, samples: Any, length: int, rng: Any) -> Any:
+    """A crop without augmentation, at a place that chance names."""
+    start = int(rng.integers(0, max(1, len(samples) - length + 1)))
+    return training.audio.to_float(training.audio.fit_length(samples, length, start))
+
+
+PARTS: dict[int, tuple[list[Clip], list[Clip]]] = {}
+
+
+def parts(bench: Bench) -> tuple[list[Clip], list[Clip]]:
+    """Training clips, and a quarter of the dev clips, enough to see whether training does harm."""
+    if not PARTS:
+        train, dev, _ = bench.corpus.split(bench.seed, None)
+        loaded = [
+            pipeline.load_clips(one, bench.victims[SOURCE], pipeline.Quarantine(), told)
+            for one in (train, dev)
+        ]
+        PARTS[0] = list(loaded[0]), spread(loaded[1], max(1, len(loaded[1]) // 4))
+    return PARTS[0]
+
+
+def table(bench: Bench, found: Sequence[tuple[Variant, Sequence[Mapping[str, float]]]]) -> str:
+    """A row per variant; the control behind them."""
+    rows = [
+        [variant.title, *(cell for target in (SOURCE, TARGET) for cell in cells([s[target] for s in seeds]))]
+        for variant, seeds in found
+    ]  # fmt: skip
+    control = bench.measure("random", lambda: Random(budget=BUDGET), bench.victims[SOURCE])
+    rows.append(
+        ["random", *(x for t in (SOURCE, TARGET) for x in (percent(control.fooled(t)), ""))]
+    )
+    head = ["generator", "fools emo18 (white box)", "95 %", "fools zhao19 (transfer)", "95 %"]
+    note = (
+        "Means over the seeds, and half the width of Student's 95 % interval of that mean, in points: "
+        "it tells what another seed would give, not what other speakers would."
+    )
+    return titled("One ingredient at a time", head, rows, note)
+
+
+def cells(values: Sequence[float]) -> tuple[str, str]:
+    """The mean and its half interval from a few seeds.
+
+    >>> cells([0.8, 0.8, 0.8])
+    ('80 %', '0.0')
+    """
+    from scipy import stats
+
+    width = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return percent(statistics.fmean(values)), f"{100 * width:.1f}"

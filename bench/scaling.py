@@ -1,0 +1,214 @@
+"""The parts of ``python -m bench speed`` on many clips: memory, several processes, decoding once."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from bench.measuring import LABELS, RATE, Size, paired, ratio, spread, table, write_noise
+from staanet import corpora, decoded, storage
+from staanet.core import Corpus
+from staanet.generator import save_generator
+from staanet.results import TIMES
+from staanet.victims import build_victim
+from staanet.warm_start import mirror_of
+
+
+def scaling_table(size: Size) -> str:
+    """Time and memory of the whole command's work as clips become more, or longer."""
+    rows = []
+    for name in ("compact", "mirror"):
+        one = measured(f"attack {name} 1 6")
+        for what, arguments in (
+            (f"{size.factor} files", f"{size.factor} 6"),
+            (f"one file {size.factor} times as long", f"1 {6 * size.factor}"),
+        ):
+            many = measured(f"attack {name} {arguments}")
+            rows.append([
+                name, what, f"{1000 * one[0]:.0f}", f"{1000 * many[0] / size.factor:.0f}",
+                f"{one[1]:.0f}", f"{many[1]:.0f}",
+            ])  # fmt: skip
+    head = [
+        "generator",
+        "work",
+        "ms, one of 6 s",
+        "ms for each 6 s of it",
+        "MB, one",
+        "MB, all of it",
+    ]
+    return (
+        "Reading, attacking, writing, reading back and measuring, windows of 6 s, each in a process of its "
+        "own (the first clip of a process is slower than others, so the second figure may be below the "
+        "first).\n\n" + table(head, rows)
+    )
+
+
+def measured(what: str) -> tuple[float, float]:
+    """Seconds and peak MB of a child that tells both."""
+    code = f"from bench import speed; speed.child({what.split()!r})"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    seconds, megabytes = map(float, done.stdout.split()[-2:])
+    return seconds, megabytes
+
+
+# ---------------------------------------------------------------- several processes
+
+
+def together_table(size: Size) -> str:
+    """What two processes gain: shards of an attack, Ray, and the training of one model; all equal."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _world(folder, size)
+        rows = [*_shards(folder), _torchrun(folder, size)]
+    head = ["work", "s, one process", "s, two", "times", "the same?"]
+    return (
+        f"Commands of one thread each, start of Python included: an attack on {size.many} clips of "
+        f"{size.seconds:g} s (and the merge of its shards), and {size.steps} steps of training a mirror "
+        f"with {size.batch} crops of 2 s (its own time, without the start). Two cores.\n\n"
+        + table(head, rows)
+    )
+
+
+def _world(folder: Path, size: Size) -> None:
+    """Clips, a small labelled corpus, an untrained victim and its mirror."""
+    for number in range(size.many):
+        write_noise(folder / "in" / f"{number:03}.wav", size.seconds)
+    for number in range(12):
+        place = folder / "corpus" / ("high", "low")[number % 2] / f"s{number // 2}"
+        write_noise(place / "0.wav", 2.0)
+    torch.manual_seed(0)
+    victim = build_victim("emo18", ("high", "low")).eval()
+    victim.save_pretrained(folder / "v")
+    save_generator(
+        mirror_of(victim, 0.2), folder / "g", source="emo18", source_folder="../v",
+        source_sha256=storage.read_card(folder / "v", "victim")["sha256"], epsilon=0.03,
+        max_density=0.2,
+    )  # fmt: skip
+
+
+def _shards(folder: Path) -> list[list[str]]:
+    attack = ["attack", "in", "--generator", "g"]
+    one = _seconds(folder, [*attack, "--out", "one"])
+    begun = time.perf_counter()
+    parts = [_started(folder, [*attack, "--shard", f"{n}/2", "--out", f"s{n}"]) for n in (1, 2)]
+    for part in parts:
+        _ended(part)
+    _ended(_started(folder, ["merge", "s1", "s2", "--out", "two"]))
+    two = time.perf_counter() - begun
+    same = _hashes(folder / "one") == _hashes(folder / "two")
+    rows = [["attack, two shards at once and their merge", *_compared(one, two), _said(same)]]
+    if importlib.util.find_spec("ray") is not None:
+        ray = _seconds(folder, [*attack, "--engine", "ray", "--out", "ray"])
+        same = _hashes(folder / "one") == _hashes(folder / "ray")
+        rows.append(["attack, Ray on all cores", *_compared(one, ray), _said(same)])
+    return rows
+
+
+def _torchrun(folder: Path, size: Size) -> list[str]:
+    """Seconds of training by the curve's own clock, and how far the two curves are apart."""
+    train = ["train-generator", "folder:corpus", "--source", "v", "--steps", str(size.steps),
+             "--batch-size", str(size.batch), "--seconds", "2"]  # fmt: skip
+    curves = []
+    for number in (1, 2):
+        start = [] if number == 1 else [
+            "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={number}",
+        ]  # fmt: skip
+        _ended(_started(folder, [*train, "--out", f"t{number}"], start))
+        with (folder / f"t{number}" / "training.csv").open(newline="") as file:
+            curves.append(list(csv.DictReader(file))[-1])
+    one, two = (float(row["seconds"]) for row in curves)
+    losses = [float(row["loss"]) for row in curves]
+    apart = abs(losses[0] - losses[1]) / max(abs(losses[0]), 1e-9)
+    told = f"loss {apart:.2%} apart"
+    return ["training on two processes (torchrun, gloo)", *_compared(one, two), told]
+
+
+def _compared(one: float, two: float) -> list[str]:
+    return [f"{one:.1f}", f"{two:.1f}", f"{one / two:.2f}"]
+
+
+def _said(same: bool) -> str:
+    return "every file, by sha256" if same else "NO"
+
+
+def _seconds(folder: Path, command: Sequence[str]) -> float:
+    begun = time.perf_counter()
+    _ended(_started(folder, command))
+    return time.perf_counter() - begun
+
+
+def _started(
+    folder: Path, command: Sequence[str], start: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, *start, "-m", "staanet", *command], cwd=folder,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+    )  # fmt: skip
+
+
+def _ended(process: subprocess.Popen[bytes]) -> None:
+    said = process.communicate()[1]
+    if process.returncode:
+        raise RuntimeError(said.decode(errors="replace"))
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Of every file but those that hold times, and the pictures, which shards leave out."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in {TIMES, ".lock"} and path.parent.name != "pictures"
+    }
+
+
+# ---------------------------------------------------------------- decoding once
+
+
+def loading_table(size: Size) -> str:
+    """Reading all clips of a corpus from its files, and from what a run keeps of them."""
+    rows = []
+    for rate in (RATE, 3 * RATE):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for number in range(size.many):
+                write_noise(folder / "in" / LABELS[number % 7] / f"{number}.wav", 3.0, rate)
+            corpus = corpora.load_corpus(f"folder:{folder / 'in'}")
+            begun = time.perf_counter()
+            _read(corpus)
+            first = time.perf_counter() - begun
+            begun = time.perf_counter()
+            _read(decoded.kept(corpus, folder / "kept"))
+            written = time.perf_counter() - begun
+            works: dict[str, Callable[[], object]] = {
+                "files": lambda c=corpus: _read(c),  # type: ignore[misc]
+                "kept": lambda c=corpus, f=folder: _read(decoded.kept(c, f / "kept")),  # type: ignore[misc]
+            }
+            times = paired(works, size.rounds)
+        each = 1000 / size.many
+        rows.append([
+            f"{rate // 1000} kHz", f"{each * first:.2f}", f"{each * written:.2f}",
+            spread(times["files"], each, 2), spread(times["kept"], each, 2),
+            ratio(times["files"], times["kept"]),
+        ])  # fmt: skip
+    head = ["files of", "ms a clip, first time", "ms a clip, decoded into the run's folder",
+            "ms a clip, from files", "ms a clip, from there", "times"]  # fmt: skip
+    return (
+        f"Reading {size.many} clips of 3 s at 16 kHz, as each stage of a run does: from the files, and "
+        "from the run's own decoded copy (the sha256 of every source file and of the copy are compared "
+        "each time that it is opened).\n\n" + table(head, rows)
+    )
+
+
+def _read(corpus: Corpus) -> int:
+    return sum(int(clip.samples[-1]) for clip in corpus.clips(RATE))

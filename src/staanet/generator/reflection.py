@@ -1,0 +1,86 @@
+"""A generator that holds any classifier whole, and answers with what its gradient says.
+
+What a mirror writes out by hand for convolutions and an LSTM, automatic differentiation does here for
+any network that torch can differentiate, transformers among them. Its weights begin as its source's
+(``staanet.warm_start``) and are its own: training may move them so that one step along the gradient
+fools best, as meta-surrogates are trained (Qin et al. 2023, arXiv 2109.01983). The source is not called.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from staanet.generator.proposal import Generator, unit_rms
+from staanet.victims.blueprint import Blueprint, built
+
+
+class Reflection(Generator):
+    """``inside`` is the classifier that it holds, by its blueprint.
+
+    There are ``looks`` steps: each looks at the clip as the steps before leave it, moved by
+    ``epsilon``, and what all propose is added up. Each takes one forward and one backward pass.
+    """
+
+    architecture = "reflection"
+    ranked_by_magnitude = True
+
+    def __init__(
+        self, *, inside: Blueprint, looks: int = 1, epsilon: float = 0.03, **settings: Any
+    ) -> None:
+        super().__init__(**{"gain": 2.0, "density": None, **settings})
+        self.settings |= {"inside": dict(inside), "looks": looks, "epsilon": epsilon}
+        self.looks, self.epsilon = looks, epsilon
+        self.inside = built(inside)
+
+    def train(self, mode: bool = True) -> Self:
+        """The classifier inside answers as in use, without dropout, also while it is trained."""
+        super().train(mode)
+        self.inside.eval()
+        return self
+
+    def keep_ears(self) -> None:
+        """Train none of it, as one voice among others: what listens is what answers."""
+        self.inside.requires_grad_(False)
+
+    def heads(
+        self, waveforms: Tensor, lengths: Tensor | None, wanted: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        learning = self.training and torch.is_grad_enabled()
+        magnitude, question = torch.zeros_like(waveforms), None
+        with torch.inference_mode(False), torch.enable_grad():
+            seen, lengths = waveforms.clone(), None if lengths is None else lengths.clone()
+            wanted = None if wanted is None else wanted.clone()
+            for look in range(self.looks):
+                if look:
+                    change = self.propose(magnitude, torch.zeros_like(magnitude), lengths)
+                    moved = waveforms + self.epsilon * change.magnitude * change.mask()
+                    seen = moved.detach().clamp(-1, 1)
+                answers, x = self._answers(seen, lengths)
+                if question is None:
+                    question = asked(answers.detach(), wanted)
+                (slope,) = torch.autograd.grad((answers * question).sum(), x, create_graph=learning)
+                magnitude = magnitude + unit_rms(slope, lengths)
+        return magnitude, torch.zeros_like(magnitude)
+
+    def _answers(self, waveforms: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``[B, K]``, and the input ``[B, T]`` that they can be differentiated by, more than once."""
+        x = waveforms.clone().requires_grad_()
+        with sdpa_kernel(SDPBackend.MATH):  # attention's other kernels have one derivative only
+            return self.inside(x, lengths), x
+
+
+def asked(answers: Tensor, wanted: Tensor | None) -> Tensor:
+    """How ``answers [B, K]`` should change: the first one down and the others up as far as they are
+    likely; or the ``wanted [B]`` one up and the others down likewise. In all by nothing.
+
+    >>> asked(torch.tensor([[2.0, 1.0, 1.0]]), None)
+    tensor([[-1.0000,  0.5000,  0.5000]])
+    """
+    one = F.one_hot(answers.argmax(dim=1) if wanted is None else wanted, answers.shape[1])
+    others = torch.softmax(answers.masked_fill(one.bool(), -torch.inf), dim=1)
+    return others - one if wanted is None else one - others

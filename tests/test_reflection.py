@@ -1,0 +1,121 @@
+"""A reflection is its source's gradient, whatever the source is made of; it aims, lasts and learns."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from conftest import LinearVictim
+from staanet.attacks import Staa
+from staanet.core import Budget, Targeted, Untargeted
+from staanet.errors import InvalidInput
+from staanet.generator import Chorus, Reflection, load_generator, save_generator
+from staanet.generator.proposal import unit_rms
+from staanet.generator.reflection import asked
+from staanet.victims import build_victim
+from staanet.victims.blueprint import blueprint, built
+from staanet.warm_start import can_mirror, generator_of, voice_of
+
+pytest.importorskip("transformers")
+LABELS = ("anger", "fear", "joy")
+
+
+@pytest.fixture(scope="module", params=["wav2vec2", "wavlm", "hubert"])
+def source(request):
+    torch.manual_seed(0)
+    victim = build_victim(request.param, LABELS, config="tiny")
+    return victim.requires_grad_(False).eval()
+
+
+@pytest.fixture(scope="module")
+def waves():
+    return 0.1 * torch.randn(2, 6000, generator=torch.Generator().manual_seed(1))
+
+
+def test_it_answers_with_the_gradient_of_its_source(source, waves):
+    x = waves.clone().requires_grad_()
+    answers = source(x)
+    (slope,) = torch.autograd.grad((answers * asked(answers.detach(), None)).sum(), x)
+    magnitude, position = voice_of(source).heads(waves, None, None)
+    assert torch.allclose(magnitude, unit_rms(slope, None), atol=1e-3)
+    assert (position == 0).all()
+
+
+def test_inside_inference_mode_as_outside(source, waves):
+    reflection = voice_of(source, 0.1).eval()
+    with torch.inference_mode():
+        inside = reflection(waves)
+    assert torch.equal(inside.magnitude, reflection(waves).magnitude)
+
+
+def test_clips_in_a_batch_are_answered_as_alone(source, waves):
+    lengths, batch = torch.tensor([6000, 5000]), waves.clone()
+    batch[1, 5000:] = 0
+    reflection = voice_of(source, 0.1).eval()
+    both, alone = reflection(batch, lengths), reflection(batch[1:, :5000])
+    assert torch.allclose(both.magnitude[1, :5000], alone.magnitude[0], atol=1e-3)
+    assert (both.magnitude[1, 5000:] == 0).all()
+
+
+def test_untrained_it_moves_its_source_as_the_goal_says(source, waves):
+    attack = Staa(
+        generator=voice_of(source, 0.2).eval(), budget=Budget(epsilon=0.01, max_density=0.2)
+    )
+    own = source(waves).argmax(dim=1)
+    for goal in (Untargeted(own), Targeted((own + 1) % 3)):
+        moved = attack(source, waves, goal)
+        assert (goal.margin(source(moved)) < goal.margin(source(waves))).all()
+
+
+def test_a_second_look_sees_what_the_first_proposed(source, waves):
+    one, two = voice_of(source, 0.2, looks=1).eval(), voice_of(source, 0.2, looks=2).eval()
+    first, both = one(waves), two(waves)
+    assert not torch.equal(first.magnitude, both.magnitude)
+    moved = waves + 0.03 * first.magnitude * first.mask()
+    x = moved.clamp(-1, 1).requires_grad_()
+    question = asked(source(waves), None)
+    (slope,) = torch.autograd.grad((source(x) * question).sum(), x)
+    sum_of_both = one.heads(waves, None, None)[0] + unit_rms(slope, None)
+    assert torch.allclose(two.heads(waves, None, None)[0], sum_of_both, atol=1e-3)
+
+
+def test_it_learns_and_dropout_stays_off(source, waves):
+    reflection = voice_of(source, 0.2)
+    before = reflection.eval()(waves).magnitude
+    change = reflection.requires_grad_(True).train()(waves)
+    assert torch.allclose(before, change.magnitude.detach(), atol=1e-3)
+    change.magnitude.square().mean().backward()
+    slopes = [w.grad for w in reflection.parameters() if w.grad is not None]
+    assert any(slope.abs().max() > 0 for slope in slopes)
+    assert all(torch.isfinite(slope).all() for slope in slopes)
+
+
+def test_it_comes_back_from_disk_without_its_source(source, waves, tmp_path):
+    reflection = voice_of(source, 0.2).eval()
+    save_generator(reflection, tmp_path / "g")
+    again = load_generator(tmp_path / "g")
+    assert isinstance(again, Reflection)
+    assert torch.allclose(again(waves).magnitude, reflection(waves).magnitude, atol=1e-3)
+
+
+def test_it_sings_in_a_chorus_with_mirrors(source, waves, tmp_path):
+    emo18 = build_victim("emo18", LABELS).requires_grad_(False).eval()
+    chorus = generator_of([emo18, source], 0.2, 0.03, 1)
+    assert isinstance(chorus, Chorus)
+    save_generator(chorus.eval(), tmp_path / "g")
+    again = load_generator(tmp_path / "g")
+    assert torch.allclose(again(waves).magnitude, chorus(waves).magnitude, atol=1e-3)
+    chorus.requires_grad_(True).keep_ears()
+    learning = {name[:8] for name, w in chorus.named_parameters() if w.requires_grad}
+    assert learning == {"voices.0", "loudness"}  # the mirror learns, the reflection is held
+
+
+def test_what_cannot_be_reflected_is_said():
+    victim = LinearVictim(torch.ones(4))
+    assert blueprint(victim) is None and not can_mirror(victim)
+    with pytest.raises(InvalidInput, match="no convolutional classifier"):
+        voice_of(victim)
+    with pytest.raises(InvalidInput, match="wav2vec"):
+        built(
+            {"architecture": "wav2vec", "config": {}, "labels": ["a", "b"], "sample_rate": 16_000}
+        )
