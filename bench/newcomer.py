@@ -37,6 +37,7 @@ from bench import sections
 from bench.reliability import commit
 from staanet import audio, corpora
 from staanet.core import Budget, Corpus
+from staanet.doctor import allowed_cpus
 
 ROOT = Path(__file__).parent.parent
 VOICE_HZ = 44_100
@@ -386,7 +387,7 @@ def versions(walk: Walk) -> str:
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     return (
         f"Python {platform.python_version()}, {told}, {platform.system()} {platform.machine()}, "
-        f"{len(os.sched_getaffinity(0))} CPUs, {threads} threads"
+        f"{allowed_cpus()} CPUs, threads: {threads}"
     )
 
 
