@@ -347,8 +347,8 @@ def _lines(
     axes.set_xlabel("step" if any("step" in curve for _, curve, *_ in series) else "epoch")
     axes.margins(x=0.01)
     axes.ticklabel_format(useOffset=False)
-    if axes.has_data():
-        axes.set_xlim(0, axes.dataLim.x1 * 1.02)  # from the first step, also with one point
+    last = axes.dataLim.x1 if axes.get_lines() else 0.0
+    axes.set_xlim(0, 1.02 * last or 1.0)  # from the first step, also where there is one point
     low, high = axes.get_ylim()
     if high - low < LEAST_RANGE:  # what does not move shall not look as if it did
         axes.set_ylim((low + high - LEAST_RANGE) / 2, (low + high + LEAST_RANGE) / 2)
