@@ -37,6 +37,7 @@ from bench import sections
 from bench.reliability import commit
 from staanet import audio, corpora
 from staanet.core import Budget, Corpus
+from staanet.doctor import allowed_cpus
 
 ROOT = Path(__file__).parent.parent
 VOICE_HZ = 44_100
@@ -126,11 +127,18 @@ def main(arguments: Sequence[str]) -> None:
         install(walk)
         if told.only != "corpus":
             fool_a_clip(walk, corpus)
+            tell(walk, "page", load)
         if told.only != "page":
             judge_a_folder(walk, corpus, told.values)
-        body = section(walk.steps, versions(walk), load)
-    sections.write("newcomer", body)
-    print(body)
+            tell(walk, "corpus", load)
+
+
+def tell(walk: Walk, part: str, load: float) -> None:
+    """Write the section of ``results.md`` on the steps since the last one."""
+    body = section(part, walk.steps, versions(walk), load)
+    sections.write(f"newcomer-{part}", body)
+    print(body, flush=True)
+    walk.steps.clear()
 
 
 # ---------------------------------------------------------------- from nothing
@@ -386,31 +394,34 @@ def versions(walk: Walk) -> str:
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     return (
         f"Python {platform.python_version()}, {told}, {platform.system()} {platform.machine()}, "
-        f"{len(os.sched_getaffinity(0))} CPUs, {threads} threads"
+        f"{allowed_cpus()} CPUs, threads: {threads}"
     )
 
 
-def section(steps: Sequence[Step], machine: str, load: float) -> str:
-    """The steps as a table, and the two sums that matter."""
+TITLES = {
+    "page": "from nothing to a fooled clip\n\n`python -m bench newcomer emodb:PATH --only page`: a wheel into a fresh "
+    "environment, the page over its own HTTP with a clip of EMO-DB resampled to 44.1 kHz, two channels, and the same "
+    "on the command line.",
+    "corpus": "from a folder to a report\n\n`python -m bench newcomer emodb:PATH --only corpus`: class folders of clips "
+    "under names of their own, and one command.",
+}  # fmt: skip
+
+
+def section(part: str, steps: Sequence[Step], machine: str, load: float) -> str:
+    """The steps of a part as a table, and the sums that matter."""
     rows = "\n".join(
         f"| `{s.what}` | {s.seconds:.1f} | {f'{s.cpu_s:.1f}' if s.cpu_s > 0.05 else ''} | {s.found} |"
         for s in steps
     )
-    sums = []
-    used = [s for s in steps if not s.what.startswith(COMMANDS)]
-    if any(s.what.startswith("download") for s in steps):
-        installing = sum(s.seconds for s in used if s.what.startswith(INSTALLING))
-        after = sum(s.seconds for s in used) - installing
-        sums.append(
-            f"Installing took {installing:.0f} s; from there to the downloaded clip it was {after:.0f} s."
-        )
-    run = [s.seconds for s in steps if s.what.startswith(COMMANDS[1:])]
-    if run:
-        sums.append(f"From the folder to the report: {sum(run) / 60:.1f} minutes.")
+    installing = sum(s.seconds for s in steps if s.what.startswith(INSTALLING))
+    used = sum(s.seconds for s in steps if not s.what.startswith((*INSTALLING, *COMMANDS)))
+    told = sum(s.seconds for s in steps if s.what.startswith(COMMANDS[1:])) / 60
+    sums = {
+        "page": f"Installing took {installing:.0f} s; from there to the downloaded clip it was {used:.0f} s.",
+        "corpus": f"From the folder to the report: {told:.1f} minutes.",
+    }
     return (
-        "## A newcomer's walk\n\n`python -m bench newcomer emodb:PATH`: a wheel into a fresh environment, the page "
-        "over its own HTTP with a clip of EMO-DB resampled to 44.1 kHz, two channels, then class folders and one "
-        "command. Every step is checked: exit codes, files, that the adversarial clip differs and keeps its budget."
-        f"\n\n| step | seconds | of processors | |\n|---|---:|---:|---|\n{rows}\n\n{' '.join(sums)}\n\nCommit `{commit()}`, {machine}, "
-        f"beside a load of {load:.1f}."
-    )  # fmt: skip
+        f"## A newcomer's walk: {TITLES[part]} Every step is checked: exit codes, files, that what was made differs "
+        f"and keeps its budget.\n\n| step | seconds | of processors | |\n|---|---:|---:|---|\n{rows}\n\n{sums[part]}\n\n"
+        f"Commit `{commit()}`, {machine}, begun at a load of {load:.1f}."
+    )
