@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from conftest import RATE, tone
 from staanet import audio, storage
 from staanet.core import Corpus
-from staanet.corpora import describe, load_corpus
+from staanet.corpora import describe, load_corpus, manifest
 from staanet.corpora.manifest import seconds
 from staanet.errors import InvalidInput, UnusableClip
 
@@ -372,3 +372,52 @@ def test_folders_of_a_split_are_parts_and_no_classes(tmp_path: Path) -> None:
 def test_a_class_named_test_is_a_class(tmp_path: Path) -> None:
     put(tmp_path, "test/s/a.wav", "speech/s/b.wav")
     assert load_corpus(f"folder:{tmp_path}").labels == ("speech", "test")
+
+
+# ---------------------------------------------------------------- read in blocks
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 5, 64, 2**20])
+@pytest.mark.parametrize("tail, row", [
+    (b"b.wav,joy,\xff\n", 3), (b"b.wav,j\xc3\xb6y,s\nc.wav,joy,\xc3", 4), (b"\xed\xa0\x80", 3),
+    (b"b.wav,\xf0\x9f\x98\n", 3),
+])  # fmt: skip
+def test_the_row_that_is_not_utf8_is_told_wherever_a_block_ends(
+    block: int, tail: bytes, row: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "_BLOCK", block)
+    path = tmp_path / "list.csv"
+    path.write_bytes(b"\xef\xbb\xbffile,label,speaker\na.wav,joy,\xe2\x82\xac\n" + tail)
+    assert f"row {row} not UTF-8. save as UTF-8" in refusal(path)
+
+
+@pytest.mark.parametrize("block", [1, 3, 2**20])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_any_system_ends_them(
+    block: int, end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "_BLOCK", block)
+    rows = ["\ufefffile,label,speaker", 'a.wav,joy,"ö, the first"', "", "b.wav,fear,€"]
+    path = tmp_path / "list.csv"
+    path.write_bytes(end.join(rows).encode())
+    found = load_corpus(f"folder:{path}").utterances
+    assert [(u.id, u.speaker, u.row) for u in found] == [
+        ("a", "ö, the first", f"{path}:2"), ("b", "€", f"{path}:4")
+    ]  # fmt: skip
+
+
+def test_the_limits_of_a_manifest_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "list.csv", "file,label\na.wav,joy\nb.wav,fear\nc.wav,joy\n")
+    monkeypatch.setattr(manifest, "MAX_ROWS", 2)
+    assert f"{path}:4: more than 2 rows. Split the manifest" in refusal(path)
+    monkeypatch.setattr(manifest, "MAX_BYTES", 10)
+    for name in ("list.csv", "list.jsonl", "list.parquet"):
+        (tmp_path / name).write_bytes(b"x" * 11)
+        assert "is larger than 10 bytes" in refusal(tmp_path / name)
+
+
+def test_a_manifest_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch) -> None:
+    for name in ("list.csv", "list.jsonl", "list.parquet"):
+        path = write(tmp_path / name, "x")
+        monkeypatch.setattr(manifest, "_checked", lambda path: path.with_name("gone"))
+        assert "cannot be read (No such file or directory)" in refusal(path)

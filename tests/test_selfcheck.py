@@ -586,6 +586,7 @@ def test_the_command_names_a_failure_leaves_with_1_and_the_report_shows_it(tampe
     result = CliRunner().invoke(app, ["selfcheck", str(tampered), "--clips", "2", "--json"])
     assert result.exit_code == 1, result.output
     found = json.loads(result.stdout)
+    assert " rows of results" in found["checked"] == told(tampered)["checked"]
     assert [one["name"] for one in found["checks"] if one["verdict"] == "fail"] == [
         "white_box_marks"
     ]
@@ -604,6 +605,7 @@ def test_the_command_shows_a_table_and_leaves_with_0(tampered):
     result = CliRunner().invoke(app, ["selfcheck", str(tampered), "--clips", "2"])
     assert result.exit_code == 0, result.output
     assert "0 of" in result.stdout and "known_optimum" in result.stdout
+    assert "looked at: " in result.stdout
     assert "skipped" in result.stdout  # two clips tell nothing of attacks
 
 

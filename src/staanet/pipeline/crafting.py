@@ -13,6 +13,7 @@ from typing import Any
 
 from staanet import (
     audio,
+    columns,
     perception,
     recordings,
     report,
@@ -21,7 +22,6 @@ from staanet import (
     sweeps,
 )
 from staanet.attacks import ATTACKS, Staa, craft_batch, load_uap
-from staanet.columns import Table
 from staanet.config import (
     AttackRecipe,
     SweepRecipe,
@@ -162,7 +162,7 @@ class _Crafted:
 
     out: Path
     journal: storage.Journal
-    table: Table = field(default_factory=lambda: Table(_CRAFTED))
+    table: columns.Table = field(default_factory=lambda: columns.Table(_CRAFTED))
     kept: dict[str, int] = field(default_factory=dict)
     """The rows of what an earlier run left, by id."""
     rows: dict[str, int] = field(default_factory=dict)
@@ -320,7 +320,8 @@ def settings_of(name: str, recipe: AttackRecipe) -> dict[str, Any]:
 
 def part_of(plan: Plan, shard: Shard, corpus: Corpus, window_s: float = 0.0) -> Plan:
     """The plan of a shard: its card says which part of which list of clips it is, cut how."""
-    part = {**shard.card(u.id for u in corpus.utterances), "window_s": window_s}
+    ids = columns.field(corpus.utterances, "id")
+    part = {**shard.card(ids), "window_s": window_s}
     return replace(plan, inputs={**plan.inputs, "shard": part})
 
 

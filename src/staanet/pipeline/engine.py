@@ -75,7 +75,7 @@ class Job:
         )  # fmt: skip
         if shard is not None:
             plan = part_of(plan, shard, corpus, self.window_s)
-            corpus = replace(corpus, utterances=tuple(shard.part(corpus.utterances)))
+            corpus = replace(corpus, utterances=shard.part(corpus.utterances))
         clips = ReadingClips(corpus, victim, quarantine, self.window_s or None)
         if self.strict:  # nothing is written where any clip is unusable
             deque(clips, maxlen=0)
