@@ -69,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", type=Path, help="of staanet run emodb_defences")
     parser.add_argument("--clips", type=int, default=40, help="test clips (default: 40)")
     parser.add_argument(
+        "--epsilon", type=float, choices=EPSILONS, action="append", help="default: both; repeat"
+    )
+    parser.add_argument(
         "--generator-steps", type=int, default=300, help="default: 300; 0 leaves STAA-Net out"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
@@ -81,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 def made_by(chosen: argparse.Namespace) -> str:
     """The command, wherever its folders lay, and where it ran."""
     given = [f"--victim {_name(chosen.victim)}"] if chosen.victim else []
+    given += [f"--epsilon {one:g}" for one in chosen.epsilon or ()]
     for key in ("hardened", "detector", "certificate"):
         given += [f"--{key} {_name(one)}" for one in getattr(chosen, key)]
     given += [
@@ -112,7 +116,7 @@ def trained(spec: str, corpus: Corpus, chosen: argparse.Namespace) -> Iterator[d
     test = corpus.split(seed=chosen.seed)[2]
     clips = spread(pipeline.load_clips(test, victim, pipeline.Quarantine()), chosen.clips)
     generator = _generator(victim, spec, corpus, chosen) if chosen.generator_steps else None
-    for epsilon in EPSILONS:
+    for epsilon in chosen.epsilon or EPSILONS:
         for attack in ATTACKS:
             if attack == "staa" and generator is None:
                 continue
