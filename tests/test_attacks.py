@@ -290,3 +290,22 @@ def test_an_unknown_wanted_class_is_named(source):
 def test_the_linear_victim_is_what_it_says(linear):
     x = torch.randn(2, 1600)
     assert torch.allclose(linear(x)[:, 0], x @ linear.weight)
+
+
+@pytest.mark.parametrize(
+    "name, settings, asked",
+    [("staa", {}, False), ("random", {}, False), ("pgd", {"steps": 1}, True)],
+)
+def test_the_source_is_asked_about_a_clean_clip_only_for_who_looks_at_it(
+    source, name, settings, asked
+):
+    calls = []
+    handle = source.register_forward_pre_hook(lambda *_: calls.append(1))
+    try:
+        attack = dataclasses.replace(make(name, Budget(epsilon=0.01, max_density=0.1)), **settings)
+        craft(attack, source, [clip()])
+    finally:
+        handle.remove()
+    assert bool(calls) == asked
+    with pytest.raises(RuntimeError):  # a label that no margin can be taken of
+        Untargeted(-1).margin(torch.zeros(1, 3))

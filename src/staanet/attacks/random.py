@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ class Random:
     budget: Budget = Budget(epsilon=0.03, max_density=0.2)
     hide: float = 0.0
     seed: int = 0
+    needs_answer: ClassVar[bool] = False
 
     def __call__(
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
