@@ -36,6 +36,9 @@ EPSILON, DENSITY = 0.03, 0.2
 PAPER_WEIGHTS = (1.0, 0.01, 0.0)
 """Of its sparsity term: the published 1e-5 at six seconds of speech, a hundredth of it, and nothing."""
 WAVE_U_NET = "Wave-U-Net (compact), objective of ours"
+TABLES = (
+    "limits", "white_box", "samples", "equal_fooling", "transfer", "targeted", "elsewhere",
+)  # fmt: skip
 DENSITIES = (0.003, 0.01, 0.03, 0.1, 0.2, 0.5)
 
 
@@ -52,19 +55,17 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--clips", type=int, default=28, help="test clips (default: 28)")
     parser.add_argument("--steps", type=int, default=400, help="of the published objective")
     parser.add_argument("--out", type=Path, default=Path("runs/strength"))
+    parser.add_argument("--tables", nargs="+", choices=TABLES, help="some of them (default: all)")
     chosen = parser.parse_args(arguments)
     with storage.FolderLock(made_folder(chosen.out)):
         bench = Bench.of(chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps)
-        parts = [
-            bench.limits(), bench.white_box(), bench.samples(), bench.equal_fooling(),
-            bench.transfer(), bench.targeted(),
-        ]  # fmt: skip
-        if chosen.other:
-            parts.append(bench.elsewhere(chosen.other))
+        tables = bench.tables(chosen.other)
+        parts = [tables[name]() for name in chosen.tables or tables]
+    some = f" --tables {' '.join(chosen.tables)}" if chosen.tables else ""
     other = f" --other {chosen.other.partition(':')[0]}:PATH" if chosen.other else ""
     about = (
         f"`python -m bench strength RUN {chosen.corpus.partition(':')[0]}:PATH{other} "
-        f"--clips {chosen.clips} --steps {chosen.steps}`, commit `{commit()}`, {machine()}. "
+        f"--clips {chosen.clips} --steps {chosen.steps}{some}`, commit `{commit()}`, {machine()}. "
         f"Epsilon {EPSILON}, {chosen.clips} test clips spread over labels and speakers, one seed. "
         "Seconds a clip were taken beside other work. "
         f"Victims: {bench.about_victims()}."
@@ -197,6 +198,13 @@ class Bench:
             f"paper_emo18_{weight:g}", ["emo18"], network="compact", objective="paper",
             steps=self.steps, sparsity=weight,
         )  # fmt: skip
+
+    def tables(self, other: str | None) -> dict[str, Callable[[], str]]:
+        """What makes each table, by its name."""
+        found: dict[str, Callable[[], str]] = {
+            name: getattr(self, name) for name in TABLES if name != "elsewhere"
+        }
+        return found if other is None else {**found, "elsewhere": lambda: self.elsewhere(other)}
 
     def source(self, name: str) -> Victim:
         """A victim, or the ensemble of several with commas between."""
