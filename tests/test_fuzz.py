@@ -82,7 +82,8 @@ def test_what_a_million_mutants_found_is_mended(kind: str) -> None:
     for number in FOUND[kind]:
         assert names[number % len(names)] == kind
         tally += fuzz.fuzz([number], 0)
-    assert not tally.findings and tally.refused[kind] == len(FOUND[kind])
+    # which of them are refused depends on the recipes that they are made of, and those change
+    assert not tally.findings and (tally.refused + tally.read)[kind] == len(FOUND[kind])
 
 
 def test_the_fuzzer_finds_a_planted_fault(monkeypatch) -> None:

@@ -662,7 +662,7 @@ def test_the_surroundings_never_change_a_bit(world, tmp_path):
 def test_a_whole_run_gives_the_same_bits_twice(commands, world):
     again = world.root / "again"
     done = commands.run(
-        *world.arguments("run", again), still=True, environment={"TZ": "Asia/Tokyo"}, timeout=900
+        *world.arguments("run", again), **kill.QUIET, environment={"TZ": "Asia/Tokyo"}, timeout=900
     )
     assert done.code == 0
     first, second = (kill.state(folder, "run") for folder in (world.root / "run", again))

@@ -121,6 +121,19 @@ def test_training_mode_is_the_published_order_too(name):
 
 
 @pytest.mark.parametrize("name", sorted(PAPERS))
+def test_a_frozen_norm_keeps_its_figures_in_a_network_that_learns(name):
+    victim, x = build_victim(name, LABELS).eval(), 0.1 * torch.randn(2, 6000)
+    frozen = victim(x)
+    before = {k: v.clone() for k, v in victim.state_dict().items()}
+    victim.train()
+    for module in victim.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    assert torch.allclose(victim(x), frozen, atol=1e-5)
+    assert all(torch.equal(before[k], v) for k, v in victim.state_dict().items())
+
+
+@pytest.mark.parametrize("name", sorted(PAPERS))
 def test_a_padded_batch_gives_what_single_clips_give(name):
     victim = trained(name)
     lengths = [4000, 9001, 7777]

@@ -37,9 +37,10 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         asked = x.requires_grad
         shared = "forward" in vars(self.norm)  # its figures are those of several processes
-        if self.training and self.reads_samples and not asked and not shared:
+        learning = self.norm.training  # its own: a frozen norm may stand in a network that learns
+        if learning and self.reads_samples and not asked and not shared:
             pooled = self._of_samples(x, *normalising(x[:, 0, 0], self.conv, self.norm))
-        elif self.training:
+        elif learning:
             pooled = F.max_pool2d(self.norm(self.conv(x)), (1, self.pool))
         elif self.reads_samples and (asked or is_long(x, self.pool)):
             pooled = self._of_samples(x, *folded(self.conv, self.norm))
