@@ -18,6 +18,7 @@ import torch
 from bench.measuring import LABELS, RATE, Size, paired, ratio, spread, table, write_noise
 from staanet import corpora, decoded, storage
 from staanet.core import Corpus
+from staanet.doctor import allowed_cpus
 from staanet.generator import save_generator
 from staanet.results import TIMES
 from staanet.victims import build_victim
@@ -74,8 +75,8 @@ def together_table(size: Size) -> str:
     return (
         f"Commands of one thread each, start of Python included: an attack on {size.many} clips of "
         f"{size.seconds:g} s (and the merge of its shards), and {size.steps} steps of training a mirror "
-        f"with {size.batch} crops of 2 s (its own time, without the start). Two cores.\n\n"
-        + table(head, rows)
+        f"with {size.batch} crops of 2 s (its own time, without the start). "
+        f"Cores that the command may use: {allowed_cpus()}.\n\n" + table(head, rows)
     )
 
 
