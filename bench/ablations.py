@@ -83,15 +83,19 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("corpus", help="KIND:PATH of that run's corpus")
     parser.add_argument("--clips", type=int, default=60, help="test clips (default: 60)")
     parser.add_argument("--steps", type=int, default=100, help="of training (default: 100)")
+    parser.add_argument("--first", type=int, help="so many of the variants (default: all)")
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
     chosen = parser.parse_args(arguments)
     with storage.FolderLock(made_folder(chosen.out)):
         bench = Bench.of(chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps)
         bench.victims = {name: bench.victims[name] for name in (SOURCE, TARGET)}
-        text = table(bench, [(v, [rates(bench, v, seed) for seed in SEEDS]) for v in VARIANTS])
+        text = table(
+            bench,
+            [(v, [rates(bench, v, seed) for seed in SEEDS]) for v in VARIANTS[: chosen.first]],
+        )
     about = (
         f"`python -m bench ablations RUN {chosen.corpus.partition(':')[0]}:PATH --clips {chosen.clips} "
-        f"--steps {chosen.steps}`, commit `{commit()}`, {machine()}. Source {SOURCE}, epsilon {EPSILON}, "
+        f"--steps {chosen.steps}{f' --first {chosen.first}' if chosen.first else ''}`, commit `{commit()}`, {machine()}. Source {SOURCE}, epsilon {EPSILON}, "
         f"{100 * DENSITY:g} % of the samples, {chosen.steps} steps of 8 crops of 1 s, {chosen.clips} test "
         f"clips, seeds {', '.join(map(str, SEEDS))}. Victims: {bench.about_victims()}."
     )
