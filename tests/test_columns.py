@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from staanet import columns
@@ -54,6 +54,7 @@ def test_words_come_back_and_are_kept_once(words):
         )  # fmt: skip
     )
 )
+@example([Row("0", "", "", ""), Row("m.csv:0", "", "", ""), Row(":0", "", "", "")])
 def test_rows_come_back(rows):
     packed = Rows(rows)
     assert list(packed) == rows and packed[1:] == rows[1:]

@@ -83,8 +83,10 @@ class Rows(Sequence[Row]):
 
     def append(self, row: Row) -> None:
         """Add one."""
-        before, _, after = row.place.rpartition(":")
-        is_number = after.isascii() and after.isdigit() and str(int(after[:18])) == after
+        before, colon, after = row.place.rpartition(":")
+        is_number = (
+            bool(colon) and after.isascii() and after.isdigit() and str(int(after[:18])) == after
+        )
         self._places.append(before if is_number else row.place)
         self._numbers.append(int(after) if is_number else -1)
         self.files.append(row.file)
