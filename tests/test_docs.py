@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
 import sys
+import tempfile
+import types
 from pathlib import Path
 
 import click
@@ -150,3 +153,25 @@ def test_the_site_is_built_without_a_warning_and_asks_nothing_of_outside(tmp_pat
         )
         outside = [url for pair in loaded for url in pair if re.match(r"(https?:)?//", url)]
         assert outside == [], f"{page.name} asks {outside}"
+
+
+def test_the_notebook_runs_from_top_to_bottom(monkeypatch, tmp_path) -> None:
+    pytest.importorskip("espeakng_loader", reason="the voice of the synthetic corpus")
+    shown = []
+    display = types.ModuleType("IPython.display")
+    for kind in ("Audio", "Image", "Markdown", "display"):
+        setattr(display, kind, lambda content, kind=kind: shown.append((kind, content)))
+    library = types.ModuleType("IPython")
+    library.version_info = (9, 0)  # type: ignore[attr-defined]  # matplotlib asks for it
+    monkeypatch.setitem(sys.modules, "IPython", library)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    cells = json.loads((ROOT / "docs" / "story.ipynb").read_text(encoding="utf-8"))["cells"]
+    names: dict[str, object] = {}
+    for number, cell in enumerate(c for c in cells if c["cell_type"] == "code"):
+        source = "".join(cell["source"]).replace("steps=120", "steps=30")
+        assert cell["outputs"] or number in (0, 5), "it is stored executed; two cells show nothing"
+        exec(compile(source, f"story.ipynb, code cell {number}", "exec"), names)
+    kinds = [kind for kind, _ in shown]
+    assert kinds.count("Markdown") == 2 and kinds.count("Image") == 1 and kinds.count("Audio") == 2
+    assert all("random" in content for kind, content in shown[:1] if kind == "Markdown")
