@@ -6,24 +6,32 @@ trained and measured is kept in ``--out``, so that a stopped command goes on whe
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from torch import Tensor
 
 from bench import sections
-from bench.strength import DENSITY, EPSILON, Bench, made_folder, percent, titled, told, word
-from staanet import pipeline, storage, training
+from bench.attacking import (
+    DENSITY,
+    EPSILON,
+    Bench,
+    made_folder,
+    parser,
+    percent,
+    titled,
+    told,
+    word,
+)
+from staanet import audio, storage, training
 from staanet.attacks import Random, Staa
-from staanet.core import Budget, Clip
-from staanet.evaluation import machine, spread
+from staanet.core import Budget
+from staanet.evaluation import machine
 from staanet.generator import Generator, build_generator, load_generator, save_generator
 from staanet.objectives import Objective
 from staanet.pipeline.recipe import commit
@@ -42,8 +50,7 @@ class Variant:
     network: str = "mirror"
     warm: bool = True
     looks: int = 1
-    steps: float = 1.0
-    """Times the default number."""
+    trained: bool = True
     learning_rate: float = 3e-4
     objective: Mapping[str, float] = field(default_factory=dict)
     ears: bool = False
@@ -59,7 +66,7 @@ def straight_through(position: Tensor, binary: Tensor, uniform: Tensor) -> Tenso
 
 VARIANTS = (
     Variant("as it is by default"),
-    Variant("untrained: one step along the source's gradient", steps=0),
+    Variant("untrained: one step along the source's gradient", trained=False),
     Variant("the encoder learns too", ears=True),
     Variant("a mirror that begins from nothing", warm=False, learning_rate=2e-3),
     Variant("a Wave-U-Net (compact) from nothing", network="compact", learning_rate=2e-3),
@@ -74,21 +81,14 @@ VARIANTS = (
 
 def main(arguments: list[str]) -> None:
     """Train what is missing, measure, and write the section."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench ablations", description=__doc__,
-        epilog="example: python -m bench ablations runs/emodb_full emodb:PATH",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("run", type=Path, help="a run with the victims emo18 and zhao19")
-    parser.add_argument("corpus", help="KIND:PATH of that run's corpus")
-    parser.add_argument("--clips", type=int, default=60, help="test clips (default: 60)")
-    parser.add_argument("--steps", type=int, default=100, help="of training (default: 100)")
-    parser.add_argument("--first", type=int, help="so many of the variants (default: all)")
-    parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
-    chosen = parser.parse_args(arguments)
+    asks = parser("ablations", __doc__, clips=60)
+    asks.add_argument("--steps", type=int, default=100, help="of training (default: 100)")
+    asks.add_argument("--first", type=int, help="so many of the variants (default: all)")
+    chosen = asks.parse_args(arguments)
     with storage.FolderLock(made_folder(chosen.out)):
-        bench = Bench.of(chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps)
-        bench.victims = {name: bench.victims[name] for name in (SOURCE, TARGET)}
+        bench = Bench.of(
+            chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps, (SOURCE, TARGET)
+        )
         text = table(
             bench,
             [(v, [rates(bench, v, seed) for seed in SEEDS]) for v in VARIANTS[: chosen.first]],
@@ -120,9 +120,9 @@ def trained(bench: Bench, variant: Variant, seed: int, name: str) -> Generator:
     source = bench.victims[SOURCE]
     training.seeded(seed)
     generator = untrained(bench, variant)
-    steps = round(variant.steps * bench.steps)
-    if steps:
-        train, dev = parts(bench)
+    steps = bench.steps
+    if variant.trained:
+        train, dev = bench.training
         schedule = training.Schedule(
             steps=steps, batch_size=8, seconds=1.0, learning_rate=variant.learning_rate,
             final_learning_rate=3e-5, evaluate_every=max(1, steps // 2), seed=seed, speed=0.1,
@@ -156,22 +156,7 @@ def untrained(bench: Bench, variant: Variant) -> Generator:
 def as_it_is(self: training.Crops, samples: Any, length: int, rng: Any) -> Any:
     """A crop without augmentation, at a place that chance names."""
     start = int(rng.integers(0, max(1, len(samples) - length + 1)))
-    return training.audio.to_float(training.audio.fit_length(samples, length, start))
-
-
-PARTS: dict[int, tuple[list[Clip], list[Clip]]] = {}
-
-
-def parts(bench: Bench) -> tuple[list[Clip], list[Clip]]:
-    """Training clips, and a quarter of the dev clips, enough to see whether training does harm."""
-    if not PARTS:
-        train, dev, _ = bench.corpus.split(bench.seed, None)
-        loaded = [
-            pipeline.load_clips(one, bench.victims[SOURCE], pipeline.Quarantine(), told)
-            for one in (train, dev)
-        ]
-        PARTS[0] = list(loaded[0]), spread(loaded[1], max(1, len(loaded[1]) // 4))
-    return PARTS[0]
+    return audio.to_float(audio.fit_length(samples, length, start))
 
 
 def table(bench: Bench, found: Sequence[tuple[Variant, Sequence[Mapping[str, float]]]]) -> str:

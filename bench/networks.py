@@ -8,15 +8,13 @@ stopped command goes on where it was. Scaled down: the published network takes a
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from bench import sections
-from bench.strength import DENSITY, EPSILON, Bench, Outcome
-from staanet import load_victim, metrics, storage
+from bench.attacking import DENSITY, EPSILON, Bench, Outcome, made_folder, parser
+from staanet import metrics, storage
 from staanet.attacks import PGD, Random, Staa
 from staanet.core import Budget
 from staanet.evaluation import machine
@@ -31,24 +29,13 @@ BUDGET = Budget(epsilon=EPSILON, max_density=DENSITY)
 
 def main(arguments: list[str]) -> None:
     """Train what is missing, judge, and write the section."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench networks", description=__doc__,
-        epilog="example: python -m bench networks runs/emodb_full emodb:PATH",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("run", type=Path, help="a run with victims emo18 and zhao19")
-    parser.add_argument("corpus", help="KIND:PATH of that run's corpus")
-    parser.add_argument("--clips", type=int, default=56, help="test clips (default: 56)")
-    parser.add_argument("--steps", type=int, default=120, help="of each training (default: 120)")
-    parser.add_argument("--batch-size", type=int, default=4, help="crops of 1 s (default: 4)")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each (default: 3)")
-    parser.add_argument("--out", type=Path, default=Path("runs/networks"))
-    chosen = parser.parse_args(arguments)
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    with storage.FolderLock(chosen.out):
-        bench = Bench.of(chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps)
-        victims = {name: load_victim(chosen.run / "victims" / name) for name in TARGETS}
-        bench = dataclasses.replace(bench, victims=victims)
+    asks = parser("networks", __doc__, clips=56)
+    asks.add_argument("--steps", type=int, default=120, help="of each training (default: 120)")
+    asks.add_argument("--batch-size", type=int, default=4, help="crops of 1 s (default: 4)")
+    asks.add_argument("--seeds", type=int, default=3, help="trainings of each (default: 3)")
+    chosen = asks.parse_args(arguments)
+    with storage.FolderLock(made_folder(chosen.out)):
+        bench = Bench.of(chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps, TARGETS)
         outcomes = judged(bench, range(chosen.seeds), chosen.batch_size)
         speakers = {clip.id: clip.speaker for clip in bench.clips}
     about = (

@@ -8,31 +8,34 @@ goes on where it was.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from bench import sections
-from staanet import config, load_corpus, load_generator, load_victim, pipeline, storage
-from staanet.attacks import MIFGSM, PGD, VMIFGSM, Random, SigmaZero, Staa, collate, craft
-from staanet.config import GeneratorRecipe
-from staanet.core import Attack, Budget, Clip, Corpus, Victim
+from bench.attacking import (
+    DENSITY,
+    EPSILON,
+    Bench,
+    made_folder,
+    parser,
+    percent,
+    titled,
+    told,
+    word,
+)  # fmt: skip
+from staanet import load_corpus, pipeline, storage
+from staanet.attacks import MIFGSM, PGD, VMIFGSM, Random, SigmaZero, Staa, craft
+from staanet.core import Attack, Budget, Clip
 from staanet.evaluation import machine, spread
 from staanet.generator import Generator
 from staanet.pipeline.recipe import commit
-from staanet.victims import Ensemble, members_of
-from staanet.warm_start import network_of
+from staanet.victims import members_of
 
-EPSILON, DENSITY = 0.03, 0.2
 PAPER_WEIGHTS = (1.0, 0.01, 0.0)
 """Of its sparsity term: the published 1e-5 at six seconds of speech, a hundredth of it, and nothing."""
 WAVE_U_NET = "Wave-U-Net (compact), objective of ours"
@@ -44,21 +47,13 @@ DENSITIES = (0.003, 0.01, 0.03, 0.1, 0.2, 0.5)
 
 def main(arguments: list[str]) -> None:
     """Train what is missing, measure, and write the section."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench strength", description=__doc__,
-        epilog="example: python -m bench strength runs/emodb_full emodb:PATH --other ravdess:PATH",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("run", type=Path, help="a run of emodb_full")
-    parser.add_argument("corpus", help="KIND:PATH of that run's corpus")
-    parser.add_argument("--other", help="KIND:PATH of speakers never trained on")
-    parser.add_argument("--clips", type=int, default=28, help="test clips (default: 28)")
-    parser.add_argument("--steps", type=int, default=400, help="of the published objective")
-    parser.add_argument("--out", type=Path, default=Path("runs/strength"))
-    parser.add_argument("--tables", nargs="+", choices=TABLES, help="some of them (default: all)")
-    chosen = parser.parse_args(arguments)
+    asks = parser("strength", __doc__, clips=28)
+    asks.add_argument("--other", help="KIND:PATH of speakers never trained on")
+    asks.add_argument("--steps", type=int, default=400, help="of the published objective")
+    asks.add_argument("--tables", nargs="+", choices=TABLES, help="some of them (default: all)")
+    chosen = asks.parse_args(arguments)
     with storage.FolderLock(made_folder(chosen.out)):
-        bench = Bench.of(chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps)
+        bench = Strength.of(chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps)
         tables = bench.tables(chosen.other)
         parts = [tables[name]() for name in chosen.tables or tables]
     some = f" --tables {' '.join(chosen.tables)}" if chosen.tables else ""
@@ -73,124 +68,9 @@ def main(arguments: list[str]) -> None:
     sections.write("strength", "\n\n".join(["## Strength", about, *parts]))
 
 
-def made_folder(folder: Path) -> Path:
-    """``folder``, which now exists."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What an attack did to clips: a row per clip."""
-
-    rows: Sequence[Mapping[str, Any]]
-
-    def fooled(self, target: str) -> float:
-        """Share of clips on which ``target`` changed its answer."""
-        return statistics.fmean(row["after"][target] != row["before"][target] for row in self.rows)
-
-    def reached(self, target: str) -> float:
-        """Share that ``target`` takes for the wanted class, of those that it did not before."""
-        away = [row for row in self.rows if row["before"][target] != row["wanted"]]
-        return statistics.fmean(row["after"][target] == row["wanted"] for row in away)
-
-    def mean(self, key: str) -> float:
-        """Over the clips that have a finite value."""
-        values = [row[key] for row in self.rows if math.isfinite(row[key])]
-        return statistics.fmean(values) if values else math.nan
-
-    @property
-    def seconds(self) -> float:
-        """Median time of a clip."""
-        return statistics.median(row["seconds"] for row in self.rows)
-
-
 @dataclass
-class Bench:
-    """A run's victims and clips, and where what is measured is kept."""
-
-    run: Path
-    corpus: Corpus
-    out: Path
-    clips: list[Clip]
-    victims: dict[str, Victim]
-    steps: int
-    seed: int
-
-    @classmethod
-    def of(cls, run: Path, spec: str, out: Path, count: int, steps: int) -> Bench:
-        recipe = config.load_recipe(str(run / "recipe.toml"))
-        victims = {name: load_victim(run / "victims" / name) for name in recipe.victims}
-        corpus = load_corpus(spec)
-        held_out = corpus.split(recipe.seed, recipe.protocol)[2]
-        first = next(iter(victims.values()))
-        clips = spread(pipeline.load_clips(held_out, first, pipeline.Quarantine(), told), count)
-        return cls(run, corpus, out, clips, victims, steps, recipe.seed)
-
-    def measure(
-        self, name: str, attack: Callable[[], Attack], source: Victim, *,
-        clips: Sequence[Clip] | None = None, label: str | None = None,
-    ) -> Outcome:  # fmt: skip
-        """Attack clip by clip; rows that are there already are read, not made again."""
-        clips = self.clips if clips is None else clips
-        journal = storage.Journal(self.out / "cells" / f"{name}.jsonl")
-        (self.out / "cells").mkdir(exist_ok=True)
-        known = {str(row["id"]): row for row in journal.records()}
-        made: Attack | None = None
-        for number, clip in enumerate(clips, start=1):
-            if clip.id not in known:
-                made = made or attack()
-                wanted = pipeline.aim(label, clip, source.labels)
-                (one,) = craft(made, source, [clip], label=wanted)
-                pair, _ = collate([clip, Clip(clip.id, one.adversarial, clip.sample_rate)], source)
-                before, after = {}, {}
-                with torch.inference_mode():
-                    for target, victim in self.victims.items():
-                        said = [victim.labels[i] for i in victim(pair).argmax(dim=1)]
-                        before[target], after[target] = said
-                row = {"id": clip.id, "wanted": wanted, "before": before, "after": after}
-                known[clip.id] = row | {
-                    k: v if math.isfinite(v) else None for k, v in one.measurements().items()
-                }
-                journal.append(known[clip.id])
-            told(name, number, len(clips))
-        rows = [known[clip.id] for clip in clips]
-        return Outcome([{k: math.inf if v is None and k != "wanted" else v for k, v in row.items()}
-                        for row in rows])  # fmt: skip
-
-    def generator(self, name: str, sources: Sequence[str], **settings: Any) -> Generator:
-        """A generator of the run, or one trained here with ``settings``."""
-        if not settings and (self.run / "generators" / name / storage.CARD).exists():
-            return load_generator(self.run / "generators" / name)
-        folder = self.out / "generators" / word(name)
-        recipe = config.checked(
-            GeneratorRecipe,
-            {
-                "epsilon": EPSILON,
-                "max_density": DENSITY,
-                "batch_size": 8,
-                "seconds": 1.0,
-                **settings,
-            },
-            where=name,
-        )
-        members = [self.victims[source] for source in sources]
-        source = members[0] if len(members) == 1 else Ensemble(members)
-        pipeline.train_generator(
-            self.corpus, source, [self.run / "victims" / s for s in sources], folder, recipe=recipe,
-            seed=self.seed, progress=told,
-        )  # fmt: skip
-        return load_generator(folder)
-
-    def own(self, name: str) -> Generator:
-        """Against one victim, or the ensemble of several: the run's, or trained here. A reflection
-        begins as strong as it gets, and one of three voices is slow to train."""
-        members = name.split(",")
-        convolutional = all(network_of(self.victims[one]) is not None for one in members)
-        if (self.run / "generators" / name / storage.CARD).exists():
-            return self.generator(name, members)
-        steps = 400 if convolutional else 40 if len(members) > 1 else 60
-        return self.generator(name, members, steps=steps, evaluate_every=steps // 4)
+class Strength(Bench):
+    """The tables of the section."""
 
     def paper(self, weight: float) -> Generator:
         """The published objective, its defects mended, against emo18 on a network of the size of ours."""
@@ -205,21 +85,6 @@ class Bench:
             name: getattr(self, name) for name in TABLES if name != "elsewhere"
         }
         return found if other is None else {**found, "elsewhere": lambda: self.elsewhere(other)}
-
-    def source(self, name: str) -> Victim:
-        """A victim, or the ensemble of several with commas between."""
-        members = [self.victims[one] for one in name.split(",")]
-        return members[0] if len(members) == 1 else Ensemble(members)
-
-    def about_victims(self) -> str:
-        """Each victim's test UAR and the beginning of its weights' hash."""
-        cards = {
-            name: storage.read_card(self.run / "victims" / name, "victim") for name in self.victims
-        }
-        return ", ".join(
-            f"`{name}` (test UAR {card['test_uar']:.3f}, weights `{str(card['sha256'])[:8]}`)"
-            for name, card in cards.items()
-        )
 
     def wave_u_net(self) -> Generator:
         """A network like the published one, of the size of ours, trained as ours is, against emo18."""
@@ -492,32 +357,6 @@ def _needed(densities: Sequence[float], rates: Sequence[float], goal: float) -> 
             below, span = rates[number - 1], math.log(densities[number] / densities[number - 1])
             return densities[number - 1] * math.exp(span * (goal - below) / (rate - below))
     return math.inf
-
-
-def percent(share: float) -> str:
-    """``0.5`` as ``50 %``; what was not reached as n/a."""
-    return f"{100 * share:.3g} %" if math.isfinite(share) else "n/a"
-
-
-def word(title: str) -> str:
-    """A title as part of a file name."""
-    return "".join(letter if letter.isalnum() else "_" for letter in title.lower())
-
-
-def titled(title: str, head: Sequence[str], rows: Sequence[Sequence[object]], note: str) -> str:
-    """A table under its title."""
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows)]
-    return "\n".join([f"### {title}", "", note, "", *lines])
-
-
-def told(what: str, done: int, total: int, figures: str = "") -> None:
-    """Progress on the error stream, a line at the end of each thing."""
-    if done == total or (sys.stderr.isatty() and done % 5 == 0):
-        print(
-            json.dumps({"what": what, "done": done, "figures": figures}),
-            file=sys.stderr,
-            flush=True,
-        )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import networks, sections
-from bench.strength import Outcome
+from bench.attacking import Outcome
 
 from staanet.victims import build_victim
 

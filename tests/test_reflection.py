@@ -10,8 +10,7 @@ from staanet.attacks import Staa
 from staanet.core import Budget, Targeted, Untargeted
 from staanet.errors import InvalidInput
 from staanet.generator import Chorus, Reflection, load_generator, save_generator
-from staanet.generator.proposal import unit_rms
-from staanet.generator.reflection import asked
+from staanet.generator.proposal import asked, unit_rms
 from staanet.victims import build_victim
 from staanet.victims.blueprint import blueprint, built
 from staanet.warm_start import can_mirror, generator_of, voice_of

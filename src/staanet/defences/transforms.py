@@ -52,7 +52,7 @@ class Filter(Settings):
 
     def taps(self, sample_rate: int) -> Tensor:
         """Its ``[2 reach + 1]`` weights, in double."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement taps")
 
     def __call__(
         self, x: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None, *,

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from staanet.core import standardise, valid
-from staanet.generator.proposal import Generator, Perturbation, unit_rms
+from staanet.generator.proposal import Generator, Perturbation, asked, unit_rms
 from staanet.maxima import convolved_maxima, is_long, through_winners
 
 Block = tuple[int, int, int, int]
@@ -71,8 +71,8 @@ class Recurrent(nn.Module):
         to_state = self.to_state.weight.t().contiguous()  # one row times this: half the time
         gates = []
         state = carry = wanted.new_zeros(wanted.shape[0], wanted.shape[2])
-        for asked, forget, through_cell, through_gates in zip(*steps, strict=True):
-            state = asked + state
+        for own, forget, through_cell, through_gates in zip(*steps, strict=True):
+            state = own + state
             cell = torch.addcmul(carry, state, through_cell)
             gates.append(torch.cat([cell, cell, cell, state], dim=1) * through_gates)
             carry = cell * forget
@@ -232,18 +232,13 @@ class Mirror(Generator):
     def question(
         self, steps: Tensor, frames: Tensor | None, wanted: Tensor | None = None
     ) -> Tensor:
-        """States ``[B, S, H]`` -> how its answers should change, ``[B, K]``: the first one down, the
-        others up as far as they are likely; or the ``wanted`` one up and the others down likewise. In
-        all by nothing."""
+        """States ``[B, S, H]`` -> how its answers should change, ``[B, K]``; see ``asked``."""
         if frames is None:
             mean = steps.mean(dim=1)
         else:
             inside = valid(frames, steps.shape[1])[..., None]
             mean = (steps * inside).sum(dim=1) / frames[:, None]
-        logits = self.head(mean)
-        one = F.one_hot(logits.argmax(dim=1) if wanted is None else wanted, logits.shape[1])
-        others = torch.softmax(logits.masked_fill(one.bool(), -torch.inf), dim=1)
-        return others - one if wanted is None else one - others
+        return asked(self.head(mean), wanted)
 
     def direction(
         self, question: Tensor, states: Sequence[Tensor], frames: Tensor | None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from staanet.core import valid
@@ -111,3 +112,15 @@ def shifted(values: Tensor, density: float, lengths: Tensor | None) -> Tensor:
         kept = max(1, int(density * length))
         thresholds.append(scores[:length].topk(kept, sorted=False).values.min())
     return values - torch.stack(thresholds)[:, None]
+
+
+def asked(answers: Tensor, wanted: Tensor | None) -> Tensor:
+    """How ``answers [B, K]`` should change: the first one down and the others up as far as they are
+    likely; or the ``wanted [B]`` one up and the others down likewise. In all by nothing.
+
+    >>> asked(torch.tensor([[2.0, 1.0, 1.0]]), None)
+    tensor([[-1.0000,  0.5000,  0.5000]])
+    """
+    one = F.one_hot(answers.argmax(dim=1) if wanted is None else wanted, answers.shape[1])
+    others = torch.softmax(answers.masked_fill(one.bool(), -torch.inf), dim=1)
+    return others - one if wanted is None else one - others

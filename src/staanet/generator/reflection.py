@@ -11,11 +11,10 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from staanet.generator.proposal import Generator, unit_rms
+from staanet.generator.proposal import Generator, asked, unit_rms
 from staanet.victims.blueprint import Blueprint, built
 
 
@@ -72,15 +71,3 @@ class Reflection(Generator):
         x = waveforms.clone().requires_grad_()
         with sdpa_kernel(SDPBackend.MATH):  # attention's other kernels have one derivative only
             return self.inside(x, lengths), x
-
-
-def asked(answers: Tensor, wanted: Tensor | None) -> Tensor:
-    """How ``answers [B, K]`` should change: the first one down and the others up as far as they are
-    likely; or the ``wanted [B]`` one up and the others down likewise. In all by nothing.
-
-    >>> asked(torch.tensor([[2.0, 1.0, 1.0]]), None)
-    tensor([[-1.0000,  0.5000,  0.5000]])
-    """
-    one = F.one_hot(answers.argmax(dim=1) if wanted is None else wanted, answers.shape[1])
-    others = torch.softmax(answers.masked_fill(one.bool(), -torch.inf), dim=1)
-    return others - one if wanted is None else one - others

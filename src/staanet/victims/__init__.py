@@ -23,7 +23,7 @@ from staanet.victims.external import (
     OnnxVictim,
     hugging_face,
 )
-from staanet.victims.ssl import Hubert, SelfSupervised, Wav2Vec2, WavLM
+from staanet.victims.ssl import NETWORKS, SelfSupervised
 from staanet.victims.zhao19 import Zhao19
 
 __all__ = [
@@ -47,9 +47,7 @@ __all__ = [
 
 VICTIMS: dict[str, type[Emo18 | Zhao19 | SelfSupervised]] = {
     "emo18": Emo18,
-    "hubert": Hubert,
-    "wav2vec2": Wav2Vec2,
-    "wavlm": WavLM,
+    **NETWORKS,
     "zhao19": Zhao19,
 }
 SCHEMES = {"hf": hugging_face, "onnx": OnnxVictim}
@@ -62,8 +60,8 @@ COPIES: dict[str, Callable[[Path], External]] = {
 PACKAGES = {
     "hugging_face": ("transformers", "ssl"),
     "onnx": ("onnxruntime", "onnx"),
-    **{name: ("transformers", "ssl") for name, kind in VICTIMS.items() if issubclass(kind, SelfSupervised)},
-}  # fmt: skip
+    **dict.fromkeys(NETWORKS, ("transformers", "ssl")),
+}
 """The package that an architecture takes beyond the core's, and the extra that brings it."""
 WRAPPERS: dict[str, Callable[[Path, Callable[[Path], Victim]], Victim]] = {
     "defended": partial(Defended.from_pretrained, parse=parse_defence),

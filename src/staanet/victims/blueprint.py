@@ -10,12 +10,9 @@ from staanet.core import Victim
 from staanet.errors import unknown_name
 from staanet.victims import hub
 from staanet.victims.external import HuggingFaceVictim
-from staanet.victims.ssl import Hubert, SelfSupervised, Wav2Vec2, WavLM
+from staanet.victims.ssl import NETWORKS, SelfSupervised
 
 Blueprint = Mapping[str, Any]
-NETWORKS: dict[str, type[SelfSupervised]] = {
-    kind.architecture: kind for kind in (Wav2Vec2, WavLM, Hubert)
-}
 
 
 def blueprint(victim: Victim) -> Blueprint | None:

@@ -177,6 +177,11 @@ class Hubert(SelfSupervised):
     published = "facebook/hubert-base-ls960"
 
 
+NETWORKS: dict[str, type[SelfSupervised]] = {
+    kind.architecture: kind for kind in (Hubert, Wav2Vec2, WavLM)
+}
+
+
 def _class(prefix: str, kind: str) -> Any:
     return getattr(hub.library(), f"{prefix}{kind}")
 

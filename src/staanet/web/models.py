@@ -42,7 +42,8 @@ def read_shelf(folders: Sequence[Path]) -> Shelf:
     """What lies in ``folders`` up to three levels deep, told by each ``card.json``.
 
     A generator counts where the victims it was trained against, by the sha256 of their weights, are
-    there too; victims that take a package that is not installed are left out. Raises ``InvalidInput`` for a folder that is not there.
+    there too; victims that take a package that is not installed are left out. Raises ``InvalidInput``
+    for a folder that is not there.
     """
     victims: dict[str, Path] = {}
     weights: dict[str, str] = {}
