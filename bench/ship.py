@@ -20,6 +20,7 @@ from staanet.core import Budget, Clip
 from staanet.evaluation import transfer_matrix
 from staanet.generator import load_generator
 from staanet.victims import joint_sha256, load_victim
+from staanet.victims.ssl import SelfSupervised
 
 VICTIMS = ("emo18", "zhao19", "wav2vec2_tiny")
 GENERATORS = ("emo18,zhao19",)
@@ -43,6 +44,9 @@ def ship(run: Path, corpus_spec: str) -> None:
         card = _halved(run / "victims" / name, out, "victim", about)
         hashes[name] = str(card["sha256"])
         victim = load_victim(out)
+        if isinstance(victim, SelfSupervised):
+            for file, content in victim.library_files().items():
+                storage.write_json(out / file, content)
         answers = [victim.labels[i] for i in training.predict(victim, test).argmax(axis=1)]
         truth = [clip.label or "" for clip in test]
         right = [a == b for a, b in zip(truth, answers, strict=True)]

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from conftest import RATE, real_speech, tone
@@ -90,3 +91,12 @@ def test_the_card_tells_the_truth():
     answers = [victim.labels[i] for i in training.predict(victim, test).argmax(axis=1)]
     recall = metrics.uar([clip.label or "" for clip in test], answers)
     assert np.isclose(recall, card["test_uar"], atol=0.02)  # a clip at a boundary may tip over
+
+
+def test_the_shipped_transformer_is_a_model_of_the_library_too():
+    pytest.importorskip("transformers", reason="extra ssl")
+    folder = shipped.folder("victims", "wav2vec2_tiny")
+    ours, theirs = load_victim(folder), load_victim(f"hf:{folder}")
+    x = 0.1 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(0))
+    assert theirs.labels == ours.labels and theirs.sample_rate == ours.sample_rate
+    assert torch.allclose(theirs(x), ours(x), atol=1e-3)

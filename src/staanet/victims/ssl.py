@@ -136,20 +136,25 @@ class SelfSupervised(Victim):
             config.pop(key, None)
         return {"config": config, "origin": self.origin}
 
+    def library_files(self) -> dict[str, dict[str, Any]]:
+        """By name, the two JSON files that make a folder of its weights a model of transformers."""
+        id2label, label2id = _numbered(self.labels)
+        return {
+            "config.json": {
+                **self.settings()["config"], "id2label": id2label, "label2id": label2id,
+                "architectures": [type(self.network).__name__],
+            },
+            "preprocessor_config.json": {
+                "feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": True,
+                "feature_size": 1, "padding_value": 0.0, "return_attention_mask": False,
+                "sampling_rate": self.sample_rate,
+            },
+        }  # fmt: skip
+
     def save_pretrained(self, folder: Path | str, **card: Any) -> None:
         """As every victim, and with the two files that make it a model of transformers."""
-        id2label, label2id = _numbered(self.labels)
-        storage.write_json(
-            Path(folder) / "config.json",
-            {**self.settings()["config"], "id2label": id2label, "label2id": label2id,
-             "architectures": [type(self.network).__name__]},
-        )  # fmt: skip
-        storage.write_json(
-            Path(folder) / "preprocessor_config.json",
-            {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": True,
-             "feature_size": 1, "padding_value": 0.0, "return_attention_mask": False,
-             "sampling_rate": self.sample_rate},
-        )  # fmt: skip
+        for name, content in self.library_files().items():
+            storage.write_json(Path(folder) / name, content)
         super().save_pretrained(folder, **card)
 
 
