@@ -23,7 +23,7 @@ from staanet.victims.external import (
     OnnxVictim,
     hugging_face,
 )
-from staanet.victims.ssl import NETWORKS, SelfSupervised
+from staanet.victims.ssl import NETWORKS, Hubert, SelfSupervised, Wav2Vec2, WavLM
 from staanet.victims.zhao19 import Zhao19
 
 __all__ = [
@@ -47,9 +47,12 @@ __all__ = [
 
 VICTIMS: dict[str, type[Emo18 | Zhao19 | SelfSupervised]] = {
     "emo18": Emo18,
-    **NETWORKS,
+    "hubert": Hubert,
+    "wav2vec2": Wav2Vec2,
+    "wavlm": WavLM,
     "zhao19": Zhao19,
 }
+"""Written out, because shells complete the names from this text (``staanet/cli/names.py``)."""
 SCHEMES = {"hf": hugging_face, "onnx": OnnxVictim}
 """Models made elsewhere, by what stands before the colon of their name."""
 COPIES: dict[str, Callable[[Path], External]] = {
