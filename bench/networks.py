@@ -1,6 +1,6 @@
 """``python -m bench networks RUN CORPUS``: how strong the networks are that a generator can be.
 
-``paper``, ``compact`` and ``mirror`` are trained against emo18 of a finished run for as many steps on as
+``paper``, ``compact``, ``narrow`` and ``mirror`` are trained against emo18 of a finished run for as many steps on as
 many crops, at the same epsilon and largest density, by three seeds each, and judged on test clips: by
 emo18 (white box) and by zhao19 (transfer). Trainings and figures are kept in ``--out``, so that a
 stopped command goes on where it was. Scaled down: the published network takes a second a step here.
@@ -22,7 +22,7 @@ from staanet.metrics import Estimate
 from staanet.pipeline.recipe import commit
 from staanet.warm_start import mirror_of
 
-NETWORKS = ("paper", "compact", "mirror")
+NETWORKS = ("paper", "compact", "narrow", "mirror")
 SOURCE, TARGETS = "emo18", ("emo18", "zhao19")
 BUDGET = Budget(epsilon=EPSILON, max_density=DENSITY)
 

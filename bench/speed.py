@@ -97,7 +97,7 @@ def section(size: Size, run: Path | None) -> str:
 
 def generators(source: Victim) -> dict[str, Generator]:
     """The networks that are compared, frozen."""
-    made = {name: build_generator(name, 0.2) for name in ("paper", "compact")}
+    made = {name: build_generator(name, 0.2) for name in ("paper", "compact", "narrow")}
     return {
         n: g.eval().requires_grad_(False)
         for n, g in {**made, "mirror": mirror_of(source, 0.2)}.items()
@@ -160,7 +160,7 @@ def per_clip(networks: dict[str, Generator], source: Victim, size: Size) -> dict
     works: dict[str, Work] = {
         name: (lambda one=one: craft_batch(one, source, [clip])) for name, one in attacks.items()
     }
-    for name in ("compact", "mirror"):
+    for name in ("compact", "narrow", "mirror"):
         runner = Runner(onnx_bytes(networks[name], 0.03, 0.2), threads=torch.get_num_threads())
         works[f"{name}, ONNX Runtime"] = lambda runner=runner: runner(clip.samples)
     square = torch.randn(size.square, size.square)

@@ -387,8 +387,8 @@ class GeneratorTask:
         budget = self._budget(step)
         change = self.module.train()(x, None, wanted)
         binary = chosen(change, budget)  # as the attack will choose, under the budget of this step
-        delta = epsilon * change.magnitude
-        binary = quiet_enough(x, delta.detach(), change.position.detach(), binary, budget)
+        moves = quiet_enough(x, change.magnitude, epsilon * binary, budget)
+        delta = epsilon * moves
         x_adv = (x + delta * mixed_mask(change.position, binary, uniform.to(x.device))).clamp(-1, 1)
         said = [source(x_adv) for source in self.sources]
         margin = torch.stack([goal.margin(z) for goal, z in zip(goals, said, strict=True)])

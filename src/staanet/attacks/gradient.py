@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from staanet import audio
-from staanet.attacks.support import best_ranked, clip_noise, hiding, in_bursts
+from staanet.attacks.support import best_ranked, clip_noise, hiding, in_bursts, reach
 from staanet.core import Budget, Goal, Victim
 
 
@@ -31,7 +30,8 @@ class FGSM:
     ) -> Tensor:
         gradient = margin_gradient(source, x, goal, lengths)
         support = best_ranked(gradient.abs(), self.budget, lengths)
-        return (x - _epsilon(self.budget) * gradient.sign() * support).clamp(-1, 1)
+        epsilon = reach(x, lengths, self.budget)
+        return (x - epsilon * gradient.sign() * support).clamp(-1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,33 +57,32 @@ class PGD:
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
         weight = hiding(x, lengths, source.sample_rate, self.hide)
-        epsilon = _epsilon(self.budget) * weight
+        limit = reach(x, lengths, self.budget) * weight
         gradient = normalised(margin_gradient(source, x, goal, lengths))
         support = best_ranked(gradient.abs(), self.budget, lengths)
-        delta = epsilon * (2 * clip_noise(x, lengths, self.seed)[0] - 1)
+        delta = limit * (2 * clip_noise(x, lengths, self.seed)[0] - 1)
         length = x.shape[1] if lengths is None else lengths[:, None]
         limited = support.sum(dim=1, keepdim=True) < length  # each clip by itself, padding apart
         # there a random start is worth less than the first gradient's signs
-        delta = torch.where(limited, -epsilon * gradient.sign(), delta)
+        delta = torch.where(limited, -limit * gradient.sign(), delta)
         return descend(
-            source, x, goal, lengths, self.budget, delta, gradient, weight=weight, steps=self.steps,
+            source, x, goal, lengths, self.budget, delta, gradient, limit=limit, steps=self.steps,
             relative_step=self.relative_step, decay=self.decay, burst=self.burst,
         )  # fmt: skip
 
 
 def descend(
     source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None, budget: Budget, delta: Tensor,
-    total: Tensor, *, weight: Tensor, steps: int, relative_step: float, decay: float, burst: int = 1,
+    total: Tensor, *, limit: Tensor, steps: int, relative_step: float, decay: float, burst: int = 1,
 ) -> Tensor:  # fmt: skip
     """Steps of PGD from a change ``delta [B, T]`` of every sample and gradients ``total`` summed so
-    far, which rank them; ``weight [B, T]`` as ``hiding`` gives it. See ``PGD``."""
-    epsilon = _epsilon(budget) * weight
-    support = best_ranked(in_bursts(total.abs() * weight, burst), budget, lengths)
+    far; no sample moves by more than ``limit [B, T]``, and that times its sum ranks it. See ``PGD``."""
+    support = best_ranked(in_bursts(total.abs() * limit, burst), budget, lengths)
     for _ in range(steps):
         gradient = margin_gradient(source, (x + delta * support).clamp(-1, 1), goal, lengths)
         total = decay * total + normalised(gradient)
-        delta = (delta - relative_step * epsilon * gradient.sign()).clamp(-epsilon, epsilon)
-        support = best_ranked(in_bursts(total.abs() * weight, burst), budget, lengths)
+        delta = (delta - relative_step * limit * gradient.sign()).clamp(-limit, limit)
+        support = best_ranked(in_bursts(total.abs() * limit, burst), budget, lengths)
     return (x + delta * support).clamp(-1, 1)
 
 
@@ -99,7 +98,7 @@ class MIFGSM:
     def __call__(
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
-        epsilon = _epsilon(self.budget)
+        epsilon = reach(x, lengths, self.budget)
         delta, momentum, support = torch.zeros_like(x), torch.zeros_like(x), torch.ones_like(x)
         for _ in range(self.steps):
             now = margin_gradient(source, (x + delta * support).clamp(-1, 1), goal, lengths)
@@ -125,7 +124,7 @@ class VMIFGSM:
     def __call__(
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
-        epsilon = _epsilon(self.budget)
+        epsilon = reach(x, lengths, self.budget)
         noise = 2 * clip_noise(x, lengths, self.seed, self.steps * self.neighbours) - 1
         noise = noise.view(self.steps, self.neighbours, *x.shape) * self.spread * epsilon
         delta, momentum, support = torch.zeros_like(x), torch.zeros_like(x), torch.ones_like(x)
@@ -139,10 +138,6 @@ class VMIFGSM:
             delta = (delta - epsilon / self.steps * momentum.sign()).clamp(-epsilon, epsilon)
             support = best_ranked(momentum.abs(), self.budget, lengths).to(x.dtype)
         return (x + delta * support).clamp(-1, 1)
-
-
-def _epsilon(budget: Budget) -> float:
-    return budget.steps / audio.FULL_SCALE
 
 
 def normalised(gradient: Tensor) -> Tensor:

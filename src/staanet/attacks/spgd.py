@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from staanet import audio
-from staanet.attacks.support import best_ranked
+from staanet.attacks.support import best_ranked, reach
 from staanet.core import Budget, Goal, Victim, clip_generators
 
 
@@ -34,8 +33,8 @@ class SparsePGD:
     def __call__(
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
-        epsilon = self.budget.steps / audio.FULL_SCALE
-        low, high = (-1 - x).clamp_min(-epsilon), (1 - x).clamp_max(epsilon)
+        epsilon = reach(x, lengths, self.budget)
+        low, high = (-1 - x).clamp(min=-epsilon), (1 - x).clamp(max=epsilon)
         draws = clip_generators(x, lengths, self.seed)
         sizes = [x.shape[1]] * len(x) if lengths is None else lengths.tolist()
         p = low.lerp(high, _padded(x, [torch.rand(n, generator=d) for n, d in _zip(sizes, draws)]))

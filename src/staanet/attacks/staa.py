@@ -14,6 +14,10 @@ from staanet.core import Budget, Goal, Untargeted, Victim
 from staanet.errors import InvalidInput
 from staanet.generator import Generator, Perturbation
 
+MOST = 1 - 1e-6  # of a magnitude whose tanh can be undone
+ROUNDING = 1e-3  # of an energy: x + delta in float32 may round to the next step, 0.004 dB
+HALVINGS = 24
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staa:
@@ -47,19 +51,19 @@ class Staa:
             if ranks:
                 change = change._replace(position=change.position * weight)
             mask = chosen(change, self.budget, lengths, ranks=ranks)
-            delta = (self.budget.steps / audio.FULL_SCALE) * weight * change.magnitude
-            mask = quiet_enough(x, delta, change.position, mask, self.budget)
+            limit = (self.budget.steps / audio.FULL_SCALE) * weight
+            magnitude = quiet_enough(x, change.magnitude, mask * limit, self.budget)
             # mask 0 leaves x bit-identical: l0 is exact
-            x_adv: Tensor = (x + mask * delta).clamp(-1, 1)
+            x_adv: Tensor = (x + mask * (limit * magnitude)).clamp(-1, 1)
         if self.refine:
-            position = change.position.clone()
-            so_far = normalised(-change.magnitude.sign() * position)
+            # what had to become quieter is refined within what it became
+            lowered = (magnitude != change.magnitude).any(dim=1, keepdim=True)
+            ball = torch.where(lowered, limit * magnitude.abs(), limit)
+            so_far = normalised(-change.magnitude.sign() * change.position)
             x_adv = descend(
-                source, x, goal, lengths, self.budget, delta.clone(), so_far, weight=weight.clone(),
+                source, x, goal, lengths, self.budget, limit * magnitude, so_far, limit=ball,
                 steps=self.refine, relative_step=0.5, decay=0.8,
             )  # fmt: skip
-            mask = quiet_enough(x, x_adv - x, position, x_adv != x, self.budget)
-            x_adv = torch.where(mask, x_adv, x)
         return x_adv
 
     def _wanted(self, source: Victim, goal: Goal, x: Tensor) -> Tensor | None:
@@ -93,23 +97,34 @@ def chosen(
     return best_ranked(position, budget, lengths)
 
 
-def quiet_enough(
-    x: Tensor, delta: Tensor, position: Tensor, mask: Tensor, budget: Budget
-) -> Tensor:
-    """As many of the ``mask [B, T]``, by rank of ``position``, as ``budget.min_snr_db`` allows.
+def quiet_enough(x: Tensor, magnitude: Tensor, limit: Tensor, budget: Budget) -> Tensor:
+    """``magnitude [B, T]`` in [-1, 1], lowered, clip by clip, until ``budget.min_snr_db`` is kept.
 
-    ``x`` is zero beyond each clip, ``delta`` what a chosen sample would move by.
+    ``x`` is zero beyond each clip; a sample moves by ``limit [B, T] * magnitude``, in whole steps of
+    the 16-bit grid. Of all changes of one energy the one in proportion to how much each is wanted does
+    most (Cauchy and Schwarz), so what the magnitude's tanh was given is what is scaled: a little less
+    leaves samples near ``limit``, much less leaves that proportion. Gradients pass through.
 
-    >>> quiet_enough(
-    ...     torch.tensor([[1.0, 1.0]]), torch.tensor([[0.1, 0.1]]), torch.tensor([[0.6, 0.7]]),
-    ...     torch.tensor([[True, True]]), Budget(epsilon=0.1, min_snr_db=23),
-    ... )
-    tensor([[False,  True]])
+    >>> x, wanted = torch.tensor([[0.5, 0.5, 0.5]]), torch.tensor([[0.9, 0.9, 0.1]])
+    >>> quiet_enough(x, wanted, torch.tensor(0.1), Budget(epsilon=0.1, min_snr_db=0))
+    tensor([[0.9000, 0.9000, 0.1000]])
+    >>> quiet_enough(x, wanted, torch.tensor(0.1), Budget(epsilon=0.1, min_snr_db=40))
+    tensor([[0.0612, 0.0612, 0.0042]])
     """
     if budget.min_snr_db is None:
-        return mask
-    allowed = x.double().square().sum(dim=1, keepdim=True) / 10 ** (budget.min_snr_db / 10)
-    order = position.masked_fill(~mask, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    step = 0.5 / audio.FULL_SCALE  # rounding to 16 bit may move a sample so much further
-    energy = (mask * (delta.abs().double() + step).square()).gather(1, order).cumsum(dim=1)
-    return mask & torch.zeros_like(mask).scatter(1, order, energy <= allowed)
+        return magnitude
+    energy = x.double().square().sum(dim=1, keepdim=True) * audio.FULL_SCALE**2
+    allowed = (1 - ROUNDING) * energy / 10 ** (budget.min_snr_db / 10)
+    wanted, steps = magnitude.clamp(-MOST, MOST).atanh(), limit * audio.FULL_SCALE
+
+    def keeps(scale: Tensor) -> Tensor:
+        moved = (steps * torch.tanh(scale * wanted.detach())).round()
+        return moved.double().square().sum(dim=1, keepdim=True) <= allowed
+
+    low, high = torch.zeros_like(wanted[:, :1]), torch.ones_like(wanted[:, :1])
+    loud = ~keeps(high)
+    for _ in range(HALVINGS if bool(loud.any()) else 0):
+        middle = (low + high) / 2
+        fits = keeps(middle)
+        low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
+    return torch.where(loud, torch.tanh(low * wanted), magnitude)

@@ -146,7 +146,10 @@ def train_generator(
     ],
     out: Annotated[Path, typer.Option(help="Generator folder to write.")],
     network: Annotated[
-        str, typer.Option(help="mirror, compact, small or paper.", autocompletion=names.generators)
+        str,
+        typer.Option(
+            help="mirror, compact, narrow, small or paper.", autocompletion=names.generators
+        ),
     ] = "mirror",
     epsilon: Epsilon = 0.03,
     max_density: Annotated[float, typer.Option(help="Largest share of samples changed.")] = 0.2,

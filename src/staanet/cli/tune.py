@@ -40,7 +40,9 @@ def tune(
     trials: Annotated[
         int, typer.Option(min=1, max=10_000, help="Generators to train, all in all.")
     ] = 20,
-    network: Annotated[str, typer.Option(help="compact, small, paper or mirror.")] = "compact",
+    network: Annotated[
+        str, typer.Option(help="compact, narrow, small, paper or mirror.")
+    ] = "compact",
     epsilon: Epsilon = 0.03,
     max_density: Annotated[
         float, typer.Option(help="Largest share of samples that may be changed.")

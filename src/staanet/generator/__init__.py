@@ -30,10 +30,11 @@ GENERATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "paper": ("wave_u_net", {"features": 32}),
     "small": ("wave_u_net", {"features": 8, "gain": 2.0}),
     "compact": ("wave_u_net", {"features": 64, "levels": 3, "fold": 16, "gain": 2.0}),
+    "narrow": ("wave_u_net", {"features": 32, "levels": 3, "fold": 16, "gain": 2.0}),
     "mirror": ("mirror", {}),
 }
 """``paper`` as published; ``small``, a quarter of its features; ``compact``, where no layer runs at the
-full rate; ``mirror``, the default: a convolutional classifier and its own way back. Where the source is
+full rate; ``narrow``, half as wide; ``mirror``, the default: a convolutional classifier and its own way back. Where the source is
 a transformer, a ``Reflection`` takes the mirror's place (``staanet.warm_start``)."""
 
 
