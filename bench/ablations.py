@@ -76,7 +76,12 @@ VARIANTS = (
     Variant("the soft mask alone", mask=lambda position, binary, uniform: position),
     Variant("a straight-through mask", mask=straight_through),
     Variant("two looks", looks=2),
-)
+    Variant("the Wave-U-Net, no quantisation term", network="compact", learning_rate=2e-3,
+            objective={"quantisation": 0.0}),
+    Variant("the Wave-U-Net, crops as they are", network="compact", learning_rate=2e-3, augment=False),
+    Variant("the Wave-U-Net, the soft mask alone", network="compact", learning_rate=2e-3,
+            mask=lambda position, binary, uniform: position),
+)  # fmt: skip
 
 
 def main(arguments: list[str]) -> None:
