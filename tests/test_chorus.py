@@ -11,6 +11,7 @@ from staanet.attacks import Staa, craft
 from staanet.core import Budget, Targeted, Untargeted, standardise
 from staanet.errors import InvalidInput
 from staanet.generator import Chorus, build_generator, load_generator, save_generator
+from staanet.generator.proposal import Best, asked
 from staanet.victims import Ensemble, build_victim, load_victims, members_of
 from staanet.warm_start import generator_of, mirror_of
 
@@ -61,9 +62,36 @@ def test_untrained_it_goes_with_the_gradient_towards_the_wanted_class(sources, n
 def test_the_question_is_about_the_wanted_class_and_sums_to_nothing(sources):
     mirror = mirror_of(sources[0])
     steps = mirror.states(mirror.listen(torch.randn(2, 5000) * 0.1))[-1]
-    asked = mirror.question(steps, None, torch.tensor([0, 2]))
-    assert asked.argmax(dim=1).tolist() == [0, 2]
-    assert torch.allclose(asked.sum(dim=1), torch.zeros(2), atol=1e-6)
+    question = asked(mirror.answers(steps, None), Targeted(torch.tensor([0, 2])))
+    assert question.argmax(dim=1).tolist() == [0, 2]
+    assert torch.allclose(question.sum(dim=1), torch.zeros(2), atol=1e-6)
+
+
+def test_of_several_looks_the_one_that_the_goal_likes_best_is_kept_and_else_the_last():
+    silent = torch.zeros(3, 2)
+    best = Best.none(silent, torch.tensor([[1.0, 0.0]] * 3), None)
+    first, second, last = (torch.full((3, 2), value) for value in (1.0, 2.0, 3.0))
+    best = best.or_this(first, -first, torch.tensor([[0.0, 1.0], [0.0, 1.0], [2.0, 1.0]]))
+    best = best.or_this(second, -second, torch.tensor([[0.0, 3.0], [9.0, 0.0], [1.0, 0.0]]))
+    magnitude, position = best.or_last(last, -last)
+    assert magnitude[:, 0].tolist() == [2.0, 1.0, 3.0]
+    assert torch.equal(position, -magnitude)
+
+
+@pytest.mark.parametrize("wanted", [None, torch.tensor([2, 1, 0, 2])])
+def test_more_looks_never_lose_what_fewer_reached(sources, wanted):
+    torch.manual_seed(1)
+    waves, epsilon = torch.randn(4, 8000) * 0.05, 0.02
+    own = sources[0](waves).argmax(dim=1)
+    goal = Untargeted(own) if wanted is None else Targeted(wanted)
+    budget, kept = Budget(epsilon=epsilon, max_density=0.2), torch.zeros(4, dtype=torch.bool)
+    for looks in (1, 2, 4, 6):
+        mirror = mirror_of(sources[0], 0.2, budget.steps / 32768, looks).eval()
+        attack = Staa(generator=mirror, budget=budget)
+        reached = goal.achieved(sources[0](attack(sources[0], waves, goal)))
+        assert not (kept & ~reached).any()
+        kept |= reached
+    assert kept.any()
 
 
 def test_a_network_without_labels_cannot_aim_and_another_order_is_refused(sources):

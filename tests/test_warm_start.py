@@ -11,6 +11,7 @@ from staanet.attacks import Random, Staa
 from staanet.core import Budget, Untargeted, standardise
 from staanet.errors import InvalidInput
 from staanet.generator.mirror import SHARPNESS
+from staanet.generator.proposal import asked
 from staanet.objectives import Objective
 from staanet.victims import build_victim
 
@@ -61,7 +62,8 @@ def test_what_it_wants_is_the_gradient_of_the_answers_it_asks_about(source):
     mirror = warm_start.mirror_of(source)
     heard = mirror.listen(torch.randn(2, 12_000) * 0.1)
     states = mirror.states(heard)
-    question = mirror.question(states[-1], None)
+    answers = mirror.answers(states[-1], None)
+    question = asked(answers, Untargeted(answers.argmax(dim=1)))
     leaf = heard.features.detach().requires_grad_()
     (exact,) = torch.autograd.grad((clean_answers(source, leaf) * question.detach()).sum(), leaf)
     wanted = mirror.direction(question, states, None)
@@ -73,7 +75,8 @@ def test_it_asks_the_first_answer_down_and_likely_ones_up(source):
     mirror = warm_start.mirror_of(source)
     x = torch.randn(4, 12_000) * 0.1
     heard = mirror.listen(x)
-    question = mirror.question(mirror.states(heard)[-1], None)
+    answers = mirror.answers(mirror.states(heard)[-1], None)
+    question = asked(answers, Untargeted(answers.argmax(dim=1)))
     first = source(x).argmax(dim=1)
     assert torch.equal(question.argmin(dim=1), first)
     assert torch.equal(question.gather(1, first[:, None]), -torch.ones(4, 1))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from staanet import audio
 from staanet.errors import InvalidInput, printable
 
-FORMAT = 1
+FORMAT = 2
 """Of what ``KEY`` of the file's metadata says; another one is refused."""
 KEY = "staanet"
 REMEDY = "Write it again: staanet export GENERATOR --out FILE.onnx"
@@ -85,23 +85,21 @@ class Runner:
         if self.card["architecture"] != "mirror":
             magnitude, position = self.session.run(None, {"waveforms": x[None]})
             return self._squashed(magnitude[0], position[0])
-        asked = np.zeros((1, int(self.card["classes"])), np.float32)
+        own, lowest, best = 0, 0.0, None  # the class of the clip, and what left it furthest behind
         magnitude, position, heard = np.zeros_like(x), np.zeros_like(x), x
         for look in range(int(self.card["looks"])):
             if look:
                 change, place = self._proposed(magnitude, position)
                 step = np.float32(self.card["look_epsilon"])
                 heard = np.clip(x + step * change * (place >= 0.5), -1, 1)
-            more, place, asked = self.session.run(
-                None,
-                {
-                    "waveforms": heard[None],
-                    "question": asked,
-                    "asked": np.full(1, look, np.float32),
-                },
-            )
+            given = {"own": np.full(1, own), "known": np.full(1, look, np.float32)}
+            more, place, answers = self.session.run(None, {"waveforms": heard[None], **given})
+            if not look:
+                own = int(answers[0].argmax())
+            elif (margin := answers[0][own] - np.delete(answers[0], own).max()) < lowest:
+                lowest, best = margin, (magnitude, position)
             magnitude, position = magnitude + unit_rms(more[0]), position + place[0]
-        return self._proposed(magnitude, position)
+        return self._proposed(*(best or (magnitude, position)))
 
     def _proposed(self, magnitude: Float, position: Float) -> tuple[Float, Float]:
         """As ``Generator.propose`` of a mirror."""

@@ -18,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from staanet.core import Untargeted
 from staanet.errors import InvalidInput
 from staanet.generator.mirror import Level, Mirror, Recurrent, unpooled
-from staanet.generator.proposal import Generator, Perturbation
+from staanet.generator.proposal import Generator, Perturbation, asked
 from staanet.generator.wave_u_net import WaveUNet
 from staanet.maxima import banded
 from staanet.runtime import FORMAT, KEY
@@ -43,12 +44,11 @@ def onnx_bytes(generator: Generator, epsilon: float, max_density: float | None) 
     )
     if isinstance(generator, Mirror):
         card |= {
-            "classes": generator.head.out_features, "looks": generator.looks,
-            "look_epsilon": generator.epsilon,
+            "looks": generator.looks, "look_epsilon": generator.epsilon,
         }  # fmt: skip
-        nothing = torch.zeros(1, generator.head.out_features), torch.zeros(1)
+        nothing = torch.zeros(1, dtype=torch.int64), torch.zeros(1)
         return _traced(_Look(generator), (example, *nothing), card,
-                       ["waveforms", "question", "asked"], ["magnitude", "position", "asks"])  # fmt: skip
+                       ["waveforms", "own", "known"], ["magnitude", "position", "answers"])  # fmt: skip
     if isinstance(generator, WaveUNet):
         return _traced(
             _Heads(generator), (example,), card, ["waveforms"], ["magnitude", "position"]
@@ -116,7 +116,7 @@ def _as_they_are(magnitude: Tensor, position: Tensor, lengths: Tensor | None) ->
 
 
 class _Look(nn.Module):
-    """One look of a mirror: what it hears and, where ``asked`` is above 0, what it has to ask for."""
+    """One look of a mirror, away from the class that it hears or, where ``known`` is above 0, ``own``."""
 
     def __init__(self, generator: Mirror) -> None:
         super().__init__()
@@ -125,14 +125,15 @@ class _Look(nn.Module):
         for layer in self.network.recurrent:
             layer.__class__ = _Recurrent
 
-    def forward(self, waveforms: Tensor, question: Tensor, asked: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, waveforms: Tensor, own: Tensor, known: Tensor) -> tuple[Tensor, ...]:
         mirror = self.network
         heard = mirror.listen(waveforms)
         states = mirror.states(heard)
-        question = torch.where(asked > 0, question, mirror.question(states[-1], None))
-        direction = mirror.direction(question, states, None)
+        answers = mirror.answers(states[-1], None)
+        goal = Untargeted(torch.where(known > 0, own, answers.argmax(dim=1)))
+        direction = mirror.direction(asked(answers, goal), states, None)
         magnitude, position = mirror.back(direction, heard.levels, waveforms.shape[1])
-        return magnitude, position, question
+        return magnitude, position, answers
 
 
 class _Mirror(Mirror):

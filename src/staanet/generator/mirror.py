@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from staanet.core import standardise, valid
-from staanet.generator.proposal import Generator, Perturbation, asked, unit_rms
+from staanet.generator.proposal import Best, Generator, Perturbation, asked, unit_rms
 from staanet.maxima import convolved_maxima, is_long, through_winners
 
 Block = tuple[int, int, int, int]
@@ -122,7 +122,8 @@ class Mirror(Generator):
 
     ``classes`` is the number of answers of the classifier inside and ``hidden`` the width of its LSTM
     layers. There are ``looks`` stages with the same weights: the second looks at what the first
-    proposes, moved by ``epsilon``, and what both propose is added up. It takes as long again.
+    proposes, moved by ``epsilon``, and asks again; what both propose is added up, see ``Best``. It
+    takes as long again.
     """
 
     architecture = "mirror"
@@ -164,18 +165,22 @@ class Mirror(Generator):
     ) -> tuple[Tensor, Tensor]:
         time = waveforms.shape[1]
         magnitude = position = waveforms.new_zeros(())
-        question, heard = None, self.listen(waveforms, lengths)
+        best, heard = None, self.listen(waveforms, lengths)
         for look in range(self.looks):
             if look:
                 with torch.no_grad():
                     change = self.propose(magnitude, position, lengths)
                     heard = self.listen(self.moved(waveforms, change), lengths)
             states = self.states(heard)
-            if question is None:
-                question = self.question(states[-1], heard.frames, wanted)
+            answers = self.answers(states[-1], heard.frames)
+            if best is None:
+                best = Best.none(waveforms, answers, wanted)
+            else:
+                best = best.or_this(magnitude, position, answers)
+            question = asked(answers, best.goal)
             more = self.back(self.direction(question, states, heard.frames), heard.levels, time)
             magnitude, position = magnitude + unit_rms(more[0], lengths), position + more[1]
-        return magnitude, position
+        return (magnitude, position) if best is None else best.or_last(magnitude, position)
 
     def keep_ears(self) -> None:
         """Train the way back alone: what it reads would move with the encoder."""
@@ -229,16 +234,15 @@ class Mirror(Generator):
             states.append(layer(states[-1]))
         return states
 
-    def question(
-        self, steps: Tensor, frames: Tensor | None, wanted: Tensor | None = None
-    ) -> Tensor:
-        """States ``[B, S, H]`` -> how its answers should change, ``[B, K]``; see ``asked``."""
+    def answers(self, steps: Tensor, frames: Tensor | None) -> Tensor:
+        """States ``[B, S, H]`` -> what the classifier inside answers, ``[B, K]``."""
         if frames is None:
             mean = steps.mean(dim=1)
         else:
             inside = valid(frames, steps.shape[1])[..., None]
             mean = (steps * inside).sum(dim=1) / frames[:, None]
-        return asked(self.head(mean), wanted)
+        logits: Tensor = self.head(mean)
+        return logits
 
     def direction(
         self, question: Tensor, states: Sequence[Tensor], frames: Tensor | None

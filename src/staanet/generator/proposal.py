@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from staanet.core import valid
+from staanet.core import Goal, Targeted, Untargeted, valid
 
 
 class Perturbation(NamedTuple):
@@ -83,6 +84,47 @@ class Generator(nn.Module):
         return Perturbation(torch.tanh(magnitude), (torch.tanh(position) + 1) / 2)
 
 
+@dataclass(frozen=True, slots=True)
+class Best:
+    """Of what a generator proposes look by look, the one that the classifier inside it is fooled most by.
+
+    Clips that none has fooled take the last. ``goal`` is what ``wanted [B]`` says, or any answer but
+    the first.
+    """
+
+    goal: Goal
+    magnitude: Tensor
+    position: Tensor
+    margin: Tensor
+    """``[B]``: of the goal, below 0 where it is reached; 0 where no proposal has done so."""
+
+    @classmethod
+    def none(cls, waveforms: Tensor, answers: Tensor, wanted: Tensor | None) -> Self:
+        """Before the first proposal, from the ``answers [B, K]`` to clips ``[B, T]`` as they are."""
+        goal = Untargeted(answers.argmax(dim=1)) if wanted is None else Targeted(wanted)
+        silent = torch.zeros_like(waveforms)
+        return cls(goal, silent, silent, answers.new_zeros(len(answers)))
+
+    def or_this(self, magnitude: Tensor, position: Tensor, answers: Tensor) -> Self:
+        """A proposal ``[B, T], [B, T]`` in its place where its ``answers [B, K]`` are better."""
+        margin = self.goal.margin(answers.detach())
+        better = margin < self.margin
+        return replace(
+            self,
+            magnitude=torch.where(better[:, None], magnitude, self.magnitude),
+            position=torch.where(better[:, None], position, self.position),
+            margin=torch.where(better, margin, self.margin),
+        )
+
+    def or_last(self, magnitude: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        """What is kept of each clip, or the last proposal where nothing is."""
+        reached = self.margin[:, None] < 0
+        return (
+            torch.where(reached, self.magnitude, magnitude),
+            torch.where(reached, self.position, position),
+        )
+
+
 def unit_rms(values: Tensor, lengths: Tensor | None) -> Tensor:
     """``[B, T]`` scaled, clip by clip, to a root mean square of 1 over its own samples.
 
@@ -114,13 +156,14 @@ def shifted(values: Tensor, density: float, lengths: Tensor | None) -> Tensor:
     return values - torch.stack(thresholds)[:, None]
 
 
-def asked(answers: Tensor, wanted: Tensor | None) -> Tensor:
-    """How ``answers [B, K]`` should change: the first one down and the others up as far as they are
-    likely; or the ``wanted [B]`` one up and the others down likewise. In all by nothing.
+def asked(answers: Tensor, goal: Goal) -> Tensor:
+    """How ``answers [B, K]`` should change: the clip's own down and the others up as far as they are
+    likely; or the wanted one up and the others down likewise. In all by nothing.
 
-    >>> asked(torch.tensor([[2.0, 1.0, 1.0]]), None)
+    >>> asked(torch.tensor([[2.0, 1.0, 1.0]]), Untargeted(0))
     tensor([[-1.0000,  0.5000,  0.5000]])
     """
-    one = F.one_hot(answers.argmax(dim=1) if wanted is None else wanted, answers.shape[1])
+    label = torch.as_tensor(goal.label, device=answers.device).expand(len(answers))
+    one = F.one_hot(label, answers.shape[1])
     others = torch.softmax(answers.masked_fill(one.bool(), -torch.inf), dim=1)
-    return others - one if wanted is None else one - others
+    return one - others if isinstance(goal, Targeted) else others - one

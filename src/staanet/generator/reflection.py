@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from staanet.generator.proposal import Generator, asked, unit_rms
+from staanet.generator.proposal import Best, Generator, asked, unit_rms
 from staanet.victims.blueprint import Blueprint, built
 
 
@@ -22,7 +22,8 @@ class Reflection(Generator):
     """``inside`` is the classifier that it holds, by its blueprint.
 
     There are ``looks`` steps: each looks at the clip as the steps before leave it, moved by
-    ``epsilon``, and what all propose is added up. Each takes one forward and one backward pass.
+    ``epsilon``, and asks again; what they propose is added up, see ``Best``. Each takes one forward
+    and one backward pass.
     """
 
     architecture = "reflection"
@@ -50,7 +51,7 @@ class Reflection(Generator):
         self, waveforms: Tensor, lengths: Tensor | None, wanted: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         learning = self.training and torch.is_grad_enabled()
-        magnitude, question = torch.zeros_like(waveforms), None
+        magnitude, best = torch.zeros_like(waveforms), None
         with torch.inference_mode(False), torch.enable_grad():
             seen, lengths = waveforms.clone(), None if lengths is None else lengths.clone()
             wanted = None if wanted is None else wanted.clone()
@@ -60,11 +61,15 @@ class Reflection(Generator):
                     moved = waveforms + self.epsilon * change.magnitude * change.mask()
                     seen = moved.detach().clamp(-1, 1)
                 answers, x = self._answers(seen, lengths)
-                if question is None:
-                    question = asked(answers.detach(), wanted)
+                if best is None:
+                    best = Best.none(waveforms, answers, wanted)
+                else:
+                    best = best.or_this(magnitude, torch.zeros_like(magnitude), answers)
+                question = asked(answers.detach(), best.goal)
                 (slope,) = torch.autograd.grad((answers * question).sum(), x, create_graph=learning)
                 magnitude = magnitude + unit_rms(slope, lengths)
-        return magnitude, torch.zeros_like(magnitude)
+        silent = torch.zeros_like(magnitude)
+        return (magnitude, silent) if best is None else best.or_last(magnitude, silent)
 
     def _answers(self, waveforms: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         """``[B, K]``, and the input ``[B, T]`` that they can be differentiated by, more than once."""
