@@ -130,6 +130,8 @@ class Strength(Bench):
             generator = self.own(name)
             for title, attack in (
                 ("STAA-Net", lambda g=generator, b=budget: Staa(generator=g, budget=b)),
+                ("STAA-Net, eight looks",
+                 lambda g=generator, b=budget: Staa(generator=g, budget=b, looks=8)),
                 ("STAA-Net, 5 steps of PGD from there",
                  lambda g=generator, b=budget: Staa(generator=g, budget=b, refine=5)),
                 ("PGD, 20 steps", lambda b=budget: PGD(budget=b)),
@@ -274,16 +276,16 @@ class Strength(Bench):
         """One generator, any class; each clip towards one of the others."""
         source = self.victims["emo18"]
         generator = self.generator(
-            "targeted_emo18_4_looks",
+            "targeted_emo18_8_looks",
             ["emo18"],
             goal="targeted",
-            looks=4,
-            steps=200,
-            evaluate_every=100,
+            looks=8,
+            steps=60,
+            evaluate_every=30,
         )
         dense, sparse = Budget(epsilon=EPSILON), Budget(epsilon=EPSILON, max_density=DENSITY)
         ways: dict[str, Callable[[], Attack]] = {
-            "STAA-Net, one generator for all classes, four looks": lambda: Staa(
+            "STAA-Net, one generator for all classes, eight looks": lambda: Staa(
                 generator=generator, budget=sparse
             ),
             "STAA-Net, every sample": lambda: Staa(

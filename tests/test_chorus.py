@@ -126,6 +126,23 @@ def test_one_generator_serves_every_density_and_fewer_are_among_more(sources, de
     assert not (support(density / 2) & ~support(density)).any()
 
 
+def test_an_attack_can_look_more_often_than_its_generator_was_trained_to(sources):
+    x, goal = clip(0.5).waveform[None], Untargeted(sources[0](clip(0.5).waveform[None]).argmax(1))
+    budget = Budget(epsilon=0.01, max_density=0.2)
+
+    def attacked(generator, looks):
+        return Staa(generator=generator.eval(), budget=budget, looks=looks)(sources[0], x, goal)
+
+    one, three = (mirror_of(sources[0], 0.2, 0.01, looks) for looks in (1, 3))
+    assert torch.equal(attacked(one, 3), attacked(three, 0))
+    assert torch.equal(attacked(three, 1), attacked(one, 0)) and one.looks == 1
+    sung = Chorus.of([one], density=0.2)
+    assert torch.equal(attacked(sung, 3), attacked(Chorus.of([three], density=0.2), 0))
+    assert sung.members[0].looks == 1
+    with pytest.raises(InvalidInput, match="Leave looks out"):
+        attacked(build_generator("compact", 0.2), 2)
+
+
 def test_an_ensemble_is_the_mean_of_log_probabilities(sources, tmp_path):
     x = torch.randn(2, 4000) * 0.1
     both = Ensemble(sources)

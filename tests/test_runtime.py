@@ -82,7 +82,7 @@ def test_another_budget_is_kept(exported, epsilon, density):
     assert not budget.violations(clean, made)
     off = np.abs(made.astype(int) - exporting.attacked(generator, clean, budget))
     assert np.count_nonzero(off > 1) <= 0.01 * len(clean)  # a near tie of rank is another sample
-    assert np.count_nonzero(off == 1) <= max(0.01, 0.01 * epsilon) * len(clean)  # one of rounding
+    assert np.count_nonzero(off == 1) <= max(0.01, 0.02 * epsilon) * len(clean)  # one of rounding
     assert np.array_equal(
         made, runner(audio.to_float(clean))
     )  # floats on the grid are the integers

@@ -298,6 +298,23 @@ class Budget:
         by_density = length if self.max_density is None else math.floor(self.max_density * length)
         return min(length, by_density, length if self.max_l0 is None else self.max_l0)
 
+    def reach(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """How far each sample may move where a clip of ``x [B, T]`` changes as many as it may, ``[B, 1]``.
+
+        That is epsilon, or as much less as ``min_snr_db`` asks: a search within epsilon whose result is
+        scaled down in the end would have looked at another ball than the one it may use.
+
+        >>> Budget(epsilon=0.25, max_l0=1, min_snr_db=20).reach(torch.tensor([[0.5, 0.5, 0.5, 0.5]]))
+        tensor([[0.1000]])
+        """
+        epsilon = self.steps / audio.FULL_SCALE
+        if self.min_snr_db is None:
+            return x.new_full((len(x), 1), epsilon)
+        sizes = [x.shape[1]] * len(x) if lengths is None else lengths.tolist()
+        counts = x.new_tensor([max(1, self.max_samples(int(size))) for size in sizes])
+        allowed = x.square().sum(dim=1) / 10 ** (self.min_snr_db / 10)
+        return (allowed / counts).sqrt().clamp_max(epsilon)[:, None]
+
     def violations(self, clean: Samples, adversarial: Samples) -> list[str]:
         """Each limit that a pair of 16-bit clips ``[T]`` breaks, in words; empty when it is kept.
 

@@ -71,17 +71,19 @@ class Runner:
                 remedy="Give one mono clip, at least so long",
             )
         x = audio.to_float(clean)
-        magnitude, position = self.propose(x)
         steps = math.floor(self.epsilon * audio.FULL_SCALE)
-        delta = np.float32(steps / audio.FULL_SCALE) * magnitude
+        step = np.float32(steps / audio.FULL_SCALE)
+        magnitude, position = self.propose(x, step)
+        delta = step * magnitude
         moved = np.clip(x + delta * self._chosen(position), -1, 1).astype(np.float64)
         change = np.clip(np.rint(moved * audio.FULL_SCALE) - clean, -steps, steps)
         kept = np.clip(clean + change, -audio.FULL_SCALE, audio.FULL_SCALE - 1)
         adversarial: NDArray[np.int16] = kept.astype(np.int16)
         return adversarial
 
-    def propose(self, x: Float) -> tuple[Float, Float]:
-        """Magnitude in (-1, 1) and position in (0, 1) of each sample, ``[T] -> [T], [T]``."""
+    def propose(self, x: Float, step: np.float32) -> tuple[Float, Float]:
+        """Magnitude in (-1, 1) and position in (0, 1) of each sample, ``[T] -> [T], [T]``; later looks
+        of a mirror see the clip moved by at most ``step``."""
         if self.card["architecture"] != "mirror":
             magnitude, position = self.session.run(None, {"waveforms": x[None]})
             return self._squashed(magnitude[0], position[0])
@@ -90,8 +92,7 @@ class Runner:
         for look in range(int(self.card["looks"])):
             if look:
                 change, place = self._proposed(magnitude, position)
-                step = np.float32(self.card["look_epsilon"])
-                heard = np.clip(x + step * change * (place >= 0.5), -1, 1)
+                heard = np.clip(x + step * change * self._chosen(place), -1, 1)
             given = {"own": np.full(1, own), "known": np.full(1, look, np.float32)}
             more, place, answers = self.session.run(None, {"waveforms": heard[None], **given})
             if not look:

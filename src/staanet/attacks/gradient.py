@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from staanet.attacks.support import best_ranked, clip_noise, hiding, in_bursts, reach
+from staanet.attacks.support import best_ranked, clip_noise, hiding, in_bursts
 from staanet.core import Budget, Goal, Victim
 
 
@@ -30,7 +30,7 @@ class FGSM:
     ) -> Tensor:
         gradient = margin_gradient(source, x, goal, lengths)
         support = best_ranked(gradient.abs(), self.budget, lengths)
-        epsilon = reach(x, lengths, self.budget)
+        epsilon = self.budget.reach(x, lengths)
         return (x - epsilon * gradient.sign() * support).clamp(-1, 1)
 
 
@@ -57,7 +57,7 @@ class PGD:
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
         weight = hiding(x, lengths, source.sample_rate, self.hide)
-        limit = reach(x, lengths, self.budget) * weight
+        limit = self.budget.reach(x, lengths) * weight
         gradient = normalised(margin_gradient(source, x, goal, lengths))
         support = best_ranked(gradient.abs(), self.budget, lengths)
         delta = limit * (2 * clip_noise(x, lengths, self.seed)[0] - 1)
@@ -98,7 +98,7 @@ class MIFGSM:
     def __call__(
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
-        epsilon = reach(x, lengths, self.budget)
+        epsilon = self.budget.reach(x, lengths)
         delta, momentum, support = torch.zeros_like(x), torch.zeros_like(x), torch.ones_like(x)
         for _ in range(self.steps):
             now = margin_gradient(source, (x + delta * support).clamp(-1, 1), goal, lengths)
@@ -124,7 +124,7 @@ class VMIFGSM:
     def __call__(
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
-        epsilon = reach(x, lengths, self.budget)
+        epsilon = self.budget.reach(x, lengths)
         noise = 2 * clip_noise(x, lengths, self.seed, self.steps * self.neighbours) - 1
         noise = noise.view(self.steps, self.neighbours, *x.shape) * self.spread * epsilon
         delta, momentum, support = torch.zeros_like(x), torch.zeros_like(x), torch.ones_like(x)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from staanet.attacks.support import best_ranked, reach
+from staanet.attacks.support import best_ranked
 from staanet.core import Budget, Goal, Victim, clip_generators
 
 
@@ -33,7 +33,7 @@ class SparsePGD:
     def __call__(
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
-        epsilon = reach(x, lengths, self.budget)
+        epsilon = self.budget.reach(x, lengths)
         low, high = (-1 - x).clamp(min=-epsilon), (1 - x).clamp(max=epsilon)
         draws = clip_generators(x, lengths, self.seed)
         sizes = [x.shape[1]] * len(x) if lengths is None else lengths.tolist()

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from staanet import audio, psychoacoustics
+from staanet import psychoacoustics
 from staanet.core import Budget, clip_generators
 from staanet.errors import InvalidInput
 
@@ -32,24 +32,6 @@ def best_ranked(score: Tensor, budget: Budget, lengths: Tensor | None = None) ->
         )
         chosen[row, places] = True
     return chosen & (score > -torch.inf)
-
-
-def reach(x: Tensor, lengths: Tensor | None, budget: Budget) -> Tensor:
-    """How far each sample may move where a clip of ``x [B, T]`` changes as many as it may, ``[B, 1]``.
-
-    That is epsilon, or as much less as ``budget.min_snr_db`` asks: a search within epsilon whose
-    result is scaled down in the end would have looked at another ball than the one it may use.
-
-    >>> reach(torch.tensor([[0.5, 0.5, 0.5, 0.5]]), None, Budget(epsilon=0.25, max_l0=1, min_snr_db=20))
-    tensor([[0.1000]])
-    """
-    epsilon = budget.steps / audio.FULL_SCALE
-    if budget.min_snr_db is None:
-        return x.new_full((len(x), 1), epsilon)
-    sizes = [x.shape[1]] * len(x) if lengths is None else lengths.tolist()
-    counts = x.new_tensor([max(1, budget.max_samples(int(size))) for size in sizes])
-    allowed = x.square().sum(dim=1) / 10 ** (budget.min_snr_db / 10)
-    return (allowed / counts).sqrt().clamp_max(epsilon)[:, None]
 
 
 def in_bursts(score: Tensor, burst: int) -> Tensor:

@@ -6,12 +6,14 @@ sources is what transfers best (Liu et al. 2017, arXiv 1611.02770; Dong et al. 2
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from staanet.core import Budget
 from staanet.generator.mirror import Mirror
 from staanet.generator.proposal import Generator, unit_rms
 from staanet.generator.reflection import Reflection
@@ -53,12 +55,21 @@ class Chorus(Generator):
         for voice in self.members:
             voice.keep_ears()
 
+    def with_looks(self, looks: int) -> Self:
+        """The same voices, each with another number of looks."""
+        other = copy.copy(self)
+        other._modules = {
+            **self._modules, "voices": nn.ModuleList(one.with_looks(looks) for one in self.members)
+        }  # fmt: skip
+        return other
+
     def heads(
-        self, waveforms: Tensor, lengths: Tensor | None, wanted: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+        self, waveforms: Tensor, lengths: Tensor | None, wanted: Tensor | None,
+        budget: Budget | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         magnitude = position = waveforms.new_zeros(())
         for voice, loudness in zip(self.members, self.loudness, strict=True):
-            moves, places = voice.heads(waveforms, lengths, wanted)
+            moves, places = voice.heads(waveforms, lengths, wanted, budget)
             magnitude, position = magnitude + loudness * unit_rms(moves, lengths), position + places
         return magnitude, position
 

@@ -43,9 +43,7 @@ def onnx_bytes(generator: Generator, epsilon: float, max_density: float | None) 
         generator=torch.Generator().manual_seed(0),
     )
     if isinstance(generator, Mirror):
-        card |= {
-            "looks": generator.looks, "look_epsilon": generator.epsilon,
-        }  # fmt: skip
+        card["looks"] = generator.looks
         nothing = torch.zeros(1, dtype=torch.int64), torch.zeros(1)
         return _traced(_Look(generator), (example, *nothing), card,
                        ["waveforms", "own", "known"], ["magnitude", "position", "answers"])  # fmt: skip

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from staanet.core import standardise, valid
-from staanet.generator.proposal import Best, Generator, Perturbation, asked, unit_rms
+from staanet.core import Budget, standardise, valid
+from staanet.generator.proposal import Best, Generator, asked, moved, unit_rms
 from staanet.maxima import convolved_maxima, is_long, through_winners
 
 Block = tuple[int, int, int, int]
@@ -122,7 +122,7 @@ class Mirror(Generator):
 
     ``classes`` is the number of answers of the classifier inside and ``hidden`` the width of its LSTM
     layers. There are ``looks`` stages with the same weights: the second looks at what the first
-    proposes, moved by ``epsilon``, and asks again; what both propose is added up, see ``Best``. It
+    proposes, moved by ``epsilon`` or as the attack's budget has it, and asks again; what both propose is added up, see ``Best``. It
     takes as long again.
     """
 
@@ -140,7 +140,8 @@ class Mirror(Generator):
             "blocks": [list(block) for block in blocks], "activation": activation,
             "classes": classes, "hidden": hidden, "layers": layers, "looks": looks, "epsilon": epsilon,
         }  # fmt: skip
-        self.looks, self.epsilon = looks, epsilon
+        self.looks: int = looks
+        self.epsilon = epsilon
         self.pools = [pool for _, _, _, pool in blocks]
         self.activate, self.slope = ACTIVATIONS[activation]
         self.down = nn.ModuleList(_conv(i, o, kernel) for i, o, kernel, _ in blocks)
@@ -161,8 +162,9 @@ class Mirror(Generator):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def heads(
-        self, waveforms: Tensor, lengths: Tensor | None, wanted: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+        self, waveforms: Tensor, lengths: Tensor | None, wanted: Tensor | None,
+        budget: Budget | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         time = waveforms.shape[1]
         magnitude = position = waveforms.new_zeros(())
         best, heard = None, self.listen(waveforms, lengths)
@@ -170,7 +172,8 @@ class Mirror(Generator):
             if look:
                 with torch.no_grad():
                     change = self.propose(magnitude, position, lengths)
-                    heard = self.listen(self.moved(waveforms, change), lengths)
+                    near = moved(waveforms, change, lengths, self.epsilon, budget)
+                    heard = self.listen(near, lengths)
             states = self.states(heard)
             answers = self.answers(states[-1], heard.frames)
             if best is None:
@@ -191,10 +194,6 @@ class Mirror(Generator):
 
     def _layers(self) -> list[Recurrent]:
         return [layer for layer in self.recurrent if isinstance(layer, Recurrent)]
-
-    def moved(self, waveforms: Tensor, change: Perturbation) -> Tensor:
-        """``[B, T]`` as the proposal would leave it."""
-        return (waveforms + self.epsilon * change.magnitude * change.mask()).clamp(-1, 1)
 
     def listen(self, waveforms: Tensor, lengths: Tensor | None = None) -> Heard:
         """The way down, ``[B, T]``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self
@@ -10,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from staanet.core import Goal, Targeted, Untargeted, valid
+from staanet.core import Budget, Goal, Targeted, Untargeted, valid
+from staanet.errors import InvalidInput
 
 
 class Perturbation(NamedTuple):
@@ -44,6 +46,8 @@ class Generator(nn.Module):
     architecture: ClassVar[str]
     ranked_by_magnitude: ClassVar[bool] = False
     """Whether samples that would move most are wanted most, unless ``o_m`` objects."""
+    looks: int | None = None
+    """How often it looks, at what it proposed before; None: once, always."""
 
     def __init__(
         self, *, gain: float | None, density: float | None, sample_rate: int = 16_000,
@@ -61,15 +65,32 @@ class Generator(nn.Module):
         """Whether it can be given a ``wanted`` class."""
         return bool(self.labels)
 
+    def with_looks(self, looks: int) -> Self:
+        """The same weights with another number of ``looks``; ``InvalidInput`` where it cannot be."""
+        if self.looks is None or looks < 1:
+            raise InvalidInput(
+                f"a generator of kind '{self.architecture}' cannot look {looks} times",
+                remedy="Leave looks out, or give 1 or more to a mirror or reflection",
+            )
+        other = copy.copy(self)  # shares every weight
+        other.looks = looks
+        return other
+
     def forward(
-        self, waveforms: Tensor, lengths: Tensor | None = None, wanted: Tensor | None = None
-    ) -> Perturbation:
-        return self.propose(*self.heads(waveforms, lengths, wanted), lengths)
+        self, waveforms: Tensor, lengths: Tensor | None = None, wanted: Tensor | None = None,
+        budget: Budget | None = None,
+    ) -> Perturbation:  # fmt: skip
+        return self.propose(*self.heads(waveforms, lengths, wanted, budget), lengths)
 
     def heads(
-        self, waveforms: Tensor, lengths: Tensor | None, wanted: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """The raw answers ``o_v, o_m``, both ``[B, T]``."""
+        self, waveforms: Tensor, lengths: Tensor | None, wanted: Tensor | None,
+        budget: Budget | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """The raw answers ``o_v, o_m``, both ``[B, T]``.
+
+        ``budget`` is that of the attack, for a generator that looks at what it proposed before; None:
+        that of its training.
+        """
         raise TypeError(f"{type(self).__name__} does not implement heads")
 
     def propose(self, magnitude: Tensor, position: Tensor, lengths: Tensor | None) -> Perturbation:
@@ -123,6 +144,29 @@ class Best:
             torch.where(reached, self.magnitude, magnitude),
             torch.where(reached, self.position, position),
         )
+
+
+def moved(
+    waveforms: Tensor, change: Perturbation, lengths: Tensor | None, epsilon: float, budget: Budget | None
+) -> Tensor:  # fmt: skip
+    """``[B, T]`` as a proposal would leave it: where its position is at least 1/2, by ``epsilon``; or
+    as ``budget`` has it.
+
+    >>> change = Perturbation(torch.tensor([[1.0, -1.0, 1.0]]), torch.tensor([[0.6, 0.4, 0.9]]))
+    >>> moved(torch.zeros(1, 3), change, None, 0.5, None)
+    tensor([[0.5000, 0.0000, 0.5000]])
+    >>> moved(torch.zeros(1, 3), change, None, 0.5, Budget(epsilon=0.25, max_l0=1))
+    tensor([[0.0000, 0.0000, 0.2500]])
+    """
+    if budget is None:
+        return (waveforms + epsilon * change.magnitude * change.mask()).clamp(-1, 1)
+    time = waveforms.shape[1]
+    mask = torch.zeros_like(waveforms)
+    for row, scores in enumerate(change.position.detach()):
+        length = time if lengths is None else int(lengths[row])
+        count = budget.max_samples(length)
+        mask[row, scores[:length].topk(count, sorted=False).indices] = 1
+    return (waveforms + budget.reach(waveforms, lengths) * change.magnitude * mask).clamp(-1, 1)
 
 
 def unit_rms(values: Tensor, lengths: Tensor | None) -> Tensor:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from staanet.generator.proposal import Best, Generator, asked, unit_rms
+from staanet.core import Budget
+from staanet.generator.proposal import Best, Generator, asked, moved, unit_rms
 from staanet.victims.blueprint import Blueprint, built
 
 
@@ -34,7 +35,8 @@ class Reflection(Generator):
     ) -> None:
         super().__init__(**{"gain": 2.0, "density": None, **settings})
         self.settings |= {"inside": dict(inside), "looks": looks, "epsilon": epsilon}
-        self.looks, self.epsilon = looks, epsilon
+        self.looks: int = looks
+        self.epsilon = epsilon
         self.inside = built(inside)
 
     def train(self, mode: bool = True) -> Self:
@@ -48,8 +50,9 @@ class Reflection(Generator):
         self.inside.requires_grad_(False)
 
     def heads(
-        self, waveforms: Tensor, lengths: Tensor | None, wanted: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+        self, waveforms: Tensor, lengths: Tensor | None, wanted: Tensor | None,
+        budget: Budget | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         learning = self.training and torch.is_grad_enabled()
         magnitude, best = torch.zeros_like(waveforms), None
         with torch.inference_mode(False), torch.enable_grad():
@@ -58,8 +61,7 @@ class Reflection(Generator):
             for look in range(self.looks):
                 if look:
                     change = self.propose(magnitude, torch.zeros_like(magnitude), lengths)
-                    moved = waveforms + self.epsilon * change.magnitude * change.mask()
-                    seen = moved.detach().clamp(-1, 1)
+                    seen = moved(waveforms, change, lengths, self.epsilon, budget).detach()
                 answers, x = self._answers(seen, lengths)
                 if best is None:
                     best = Best.none(waveforms, answers, wanted)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from staanet.core import standardise, valid
+from staanet.core import Budget, standardise, valid
 from staanet.generator.proposal import Generator
 
 NORM_CHANNELS = 8  # channels per group of a GroupNorm
@@ -147,8 +147,9 @@ class WaveUNet(Generator):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def heads(
-        self, waveforms: Tensor, lengths: Tensor | None, wanted: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+        self, waveforms: Tensor, lengths: Tensor | None, wanted: Tensor | None,
+        budget: Budget | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         time = waveforms.shape[1]
         frames = (time + self.fold - 1) // self.fold
         x = F.pad(standardise(waveforms, lengths), (0, frames * self.fold - time))
