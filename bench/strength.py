@@ -249,6 +249,9 @@ class Strength(Bench):
             source, generator = self.source(name), self.own(name)
             ways: dict[str, Callable[[], Attack]] = {
                 "STAA-Net": lambda g=generator: Staa(generator=g, budget=budget),  # type: ignore[misc]
+                "STAA-Net, eight looks": lambda g=generator: Staa(  # type: ignore[misc]
+                    generator=g, budget=budget, looks=8
+                ),
                 "MI-FGSM, 10 steps": lambda: MIFGSM(budget=budget),
                 "random": lambda: Random(budget=budget),
             }
@@ -321,6 +324,10 @@ class Strength(Bench):
                 generator = self.own(name)
                 for title, attack in (
                     ("STAA-Net", lambda g=generator, b=budget: Staa(generator=g, budget=b)),
+                    (
+                        "STAA-Net, eight looks",
+                        lambda g=generator, b=budget: Staa(generator=g, budget=b, looks=8),
+                    ),
                     ("PGD, 20 steps", lambda b=budget: PGD(budget=b)),
                     ("random", lambda b=budget: Random(budget=b)),
                 ):
