@@ -135,8 +135,8 @@ def tampered(run, tmp_path) -> Path:
 def judged(folder: Path, *names: str, **options: Any) -> dict[tuple[str, str], Check]:
     """The checks of these names, wired as the command wires them."""
     found = selfcheck.read(folder, **options)
-    jobs = selfcheck._jobs(found, 12, 0)
-    return {(n, s): selfcheck._guarded(n, s, lambda w=w: w(lambda what: None))
+    jobs = selfcheck.jobs.jobs_of(found, 12, 0)
+    return {(n, s): selfcheck.verdicts.guarded(n, s, lambda w=w: w(lambda what: None))
             for n, s, w in jobs if n in names}  # fmt: skip
 
 
