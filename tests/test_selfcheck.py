@@ -633,9 +633,9 @@ def test_changes_so_large_that_noise_misleads_are_not_judged_by_their_direction(
     rng = np.random.default_rng(0)
     own, draws = -rng.random((8, 1)), -5 + rng.random((8, 4))
     margins = {"set": own, "flipped": own - 1, "resigned": draws, "shuffled": draws}
-    check = probes._judged_direction("loud", margins, "sparsefool")
+    check = probes.changes._judged_direction("loud", margins, "sparsefool")
     assert check.verdict == "skipped" and "whatever their signs" in check.explanation
     margins |= {"resigned": 5 + rng.random((8, 4))}
-    assert probes._judged_direction("loud", margins, "sparsefool").verdict == "pass"
+    assert probes.changes._judged_direction("loud", margins, "sparsefool").verdict == "pass"
     margins |= {"shuffled": 0.5 + own + rng.normal(size=(8, 4)) * 0.1, "set": own + 0.5}
-    assert probes._judged_direction("noise", margins, "sparsefool").verdict == "fail"
+    assert probes.changes._judged_direction("noise", margins, "sparsefool").verdict == "fail"
