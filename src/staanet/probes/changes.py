@@ -51,17 +51,23 @@ def direction(
         goal: Goal = answer_goal(victim, pair.clean)
         if goal_label is not None:
             goal = Targeted(victim.labels.index(goal_label))
-        delta, size = pair.delta, np.abs(pair.delta)
-        variants = {
-            "set": [delta],
-            "flipped": [-delta],
-            "resigned": [rng.choice([-1, 1], len(delta)) * size for _ in range(draws)],
-            "shuffled": [rng.permutation(delta) for _ in range(draws)],
-        }
-        for name, deltas in variants.items():
+        for name, deltas in _variants(pair.delta, rng, draws).items():
             found[name].append(_margins(victim, pair, np.stack(deltas), goal))
     margins = {name: np.stack(rows) for name, rows in found.items()}
     return _judged_direction(subject, margins, algorithm)
+
+
+def _variants(
+    delta: NDArray[np.int32], rng: np.random.Generator, draws: int
+) -> dict[str, list[NDArray[np.int32]]]:
+    """Changes ``delta [T]`` as they are, upside down, with other signs, at other places."""
+    size = np.abs(delta)
+    return {
+        "set": [delta],
+        "flipped": [-delta],
+        "resigned": [rng.choice([-1, 1], len(delta)) * size for _ in range(draws)],
+        "shuffled": [rng.permutation(delta) for _ in range(draws)],
+    }
 
 
 def p_one_more_draw(own: NDArray[np.float64], draws: NDArray[np.float64]) -> float:

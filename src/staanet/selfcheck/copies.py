@@ -38,22 +38,27 @@ def shared_recordings(parts: Sequence[Corpus], tell: Tell = lambda what: None) -
         other, twin = hashes.setdefault(audio.content_hash(samples), (part, utterance))
         if other is not part:
             wrong.append(_copy_found(other, twin.id, part, utterance.id, "equal"))
-    number_of = np.array([parts.index(part) for part, _ in usable])
-    likeness = np.array(bands) @ np.array(bands).T
-    likeness[number_of[:, None] == number_of[None]] = -np.inf
-    near = {
-        (min(i, int(j)), max(i, int(j)))
-        for i in range(len(usable))
-        for j in np.argsort(-likeness[i])[:3]
-        if likeness[i, j] > 0.9
-    }
-    for done, (i, j) in enumerate(sorted(near), start=1):
+    near = _near(np.array(bands), np.array([parts.index(part) for part, _ in usable]))
+    for done, (i, j) in enumerate(near, start=1):
         tell(f"pair {done}/{len(near)}")
         (a, one), (b, two) = usable[i], usable[j]
         found = correlation(a.load(one, rate).samples, b.load(two, rate).samples)
         if found > NEAR_COPY and not any(one.id in w and two.id in w for w in wrong):
             wrong.append(_copy_found(a, one.id, b, two.id, f"correlated by {found:.2f}"))
     return wrong
+
+
+def _near(bands: NDArray[np.float64], part: NDArray[np.intp]) -> list[tuple[int, int]]:
+    """Pairs of clips that are worth a comparison: ``bands [N, bands]``, of the parts ``part [N]``."""
+    likeness = bands @ bands.T
+    likeness[part[:, None] == part[None]] = -np.inf
+    near = {
+        (min(i, int(j)), max(i, int(j)))
+        for i in range(len(bands))
+        for j in np.argsort(-likeness[i])[:3]
+        if likeness[i, j] > 0.9
+    }
+    return sorted(near)
 
 
 def _copy_found(a: Corpus, one: str, b: Corpus, two: str, how: str) -> str:

@@ -26,8 +26,9 @@ def rates(run: Finished) -> Check:
     """
     wrong = []
     for cell in run.cells:
-        place = f"{cell['attack']} from {cell['source']} on {cell['target']}"
-        for name, (value, count) in counted(run.of(cell), run.summary["targets"]).items():
+        attack, source, target = cell["attack"], cell["source"], cell["target"]
+        rows, place = run.of(attack, source, target), f"{attack} from {source} on {target}"
+        for name, (value, count) in counted(rows, run.summary["targets"]).items():
             told = cell[name]
             if told["count"] != count or not _equal(told["value"], value):
                 wrong.append(
@@ -50,7 +51,7 @@ def counted(
         np.array([str(r[key]) for r in known])
         for key in ("label", "clean_prediction", "adversarial_prediction")
     )
-    changed = [r["clean_prediction"] != r["adversarial_prediction"] for r in rows]
+    changed = list(map(_changed, rows))
     lost = (after != truth)[before == truth]
     return {
         "fooling_rate": (_mean(changed), len(rows)),
@@ -60,6 +61,10 @@ def counted(
         "uar_before": (metrics.uar(truth, before) if known else None, len(known)),
         "uar_after": (metrics.uar(truth, after) if known else None, len(known)),
     }
+
+
+def _changed(row: Mapping[str, Any]) -> bool:
+    return bool(row["clean_prediction"] != row["adversarial_prediction"])
 
 
 def _mean(values: Any) -> float | None:
@@ -131,11 +136,7 @@ def beats_control(run: Finished, one: Made) -> Check:
 
 
 def _fooled(run: Finished, key: Key, target: str) -> dict[str, bool]:
-    return {
-        str(r["id"]): r["clean_prediction"] != r["adversarial_prediction"]
-        for r in run.rows
-        if (r["attack"], r["source"], r["target"]) == (*key, target)
-    }
+    return {str(row["id"]): _changed(row) for row in run.of(*key, target)}
 
 
 def _no_more(weaker: Made, one: Made) -> bool:
@@ -163,7 +164,7 @@ def planted_example(victim: Victim, clips: Sequence[Clip]) -> Check:
     made = AdversarialSet([planted, untouched], {"attack": "planted", "source": victim.name})
     matrix = transfer_matrix([made], [victim])
     rate = matrix.cells[0]["fooling_rate"]["value"]
-    hits = {r["id"]: r["clean_prediction"] != r["adversarial_prediction"] for r in matrix.rows}
+    hits = {row["id"]: _changed(row) for row in matrix.rows}
     bad = rate != 0.5 or hits != {"planted": True, "untouched": False}
     return Check(
         name="planted_example",

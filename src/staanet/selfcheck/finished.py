@@ -67,9 +67,9 @@ class Finished:
     def cells(self) -> list[Mapping[str, Any]]:
         return [c for c in self.summary["cells"] if c.get("channel", NO_CHANNEL) == NO_CHANNEL]
 
-    def of(self, cell: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    def of(self, attack: str, source: str, target: str) -> list[Mapping[str, Any]]:
         """The rows behind a cell."""
-        wanted = tuple(cell[key] for key in ("attack", "source", "target"))
+        wanted = (attack, source, target)
         return [r for r in self.rows if (r["attack"], r["source"], r["target"]) == wanted]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from staanet import audio, results, storage
+from staanet.core import Clip, Corpus, Utterance
 from staanet.errors import UnusableClip
 from staanet.probes import Check
 from staanet.selfcheck.copies import shared_recordings
@@ -24,7 +25,6 @@ def clean_audio(run: Finished, tell: Tell) -> Check:
     if run.corpus is None:
         return no_corpus("clean_audio", run)
     known = {utterance.id: utterance for utterance in run.corpus.utterances}
-    seconds = run.clip_seconds
     wrong: list[str] = []
     seen: set[tuple[str, str, str, str]] = set()
     for one in run.sets.values():
@@ -38,24 +38,27 @@ def clean_audio(run: Finished, tell: Tell) -> Check:
             if own is None:
                 wrong.append(f"{clip_id} of {one.name} is not in {run.corpus.name}")
                 continue
-            wanted = run.corpus.load(own, clean.sample_rate).samples
-            if seconds is not None:
-                wanted = audio.fit_length(wanted, round(seconds * clean.sample_rate))
-            found = [
-                f"{clip_id} of {one.name}: {key} is '{is_}', in the corpus '{due}'"
-                for key, is_, due in (("label", clean.label or "", own.label or ""),
-                                      ("speaker", clean.speaker, own.speaker))
-                if is_ != due
-            ]  # fmt: skip
-            if not np.array_equal(wanted, clean.samples):
-                found.append(f"{clip_id} of {one.name}: its clean file is not the corpus's clip")
-            wrong += found
+            found = list(_differing(clean, own, run.corpus, run.clip_seconds))
+            wrong += [f"{clip_id} of {one.name}: {what}" for what in found]
             if not found:
                 seen.add(about)
     return judged(
         "clean_audio", "", wrong, sum(len(one.rows) for one in run.sets.values()),
         "clean files, labels and speakers are those of the corpus", AGAIN,
     )  # fmt: skip
+
+
+def _differing(clean: Clip, own: Utterance, corpus: Corpus, seconds: float | None) -> Iterator[str]:
+    """What of a clean clip is not as in its corpus, where it was cut or tiled to ``seconds``."""
+    for key, found, due in (("label", clean.label or "", own.label or ""),
+                            ("speaker", clean.speaker, own.speaker)):  # fmt: skip
+        if found != due:
+            yield f"{key} is '{found}', in the corpus '{due}'"
+    wanted = corpus.load(own, clean.sample_rate).samples
+    if seconds is not None:
+        wanted = audio.fit_length(wanted, round(seconds * clean.sample_rate))
+    if not np.array_equal(wanted, clean.samples):
+        yield "its clean file is not the corpus's clip"
 
 
 def split(run: Finished, tell: Tell) -> Check:

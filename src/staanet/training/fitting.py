@@ -94,21 +94,7 @@ def fit(
     scribe: object = progress
     begun, spent = time.perf_counter(), history.rows[-1]["seconds"] if history.rows else 0.0
     while step < schedule.steps and (schedule.patience is None or since < schedule.patience):
-        for group in optimiser.param_groups:
-            group["lr"] = _learning_rate(schedule, step)
-        loss, figures = task.loss(step)
-        figures = parallel.mean({"loss": float(loss.detach()), **figures})
-        value = figures.pop("loss")
-        if not math.isfinite(value):
-            raise InvalidInput(
-                f"the loss became {value} at step {step}", where=folder,
-                remedy="Lower the learning rate; the last checkpoint is kept",
-            )  # fmt: skip
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        parallel.average_gradients(task.module)
-        nn.utils.clip_grad_norm_(task.module.parameters(), 5.0)
-        optimiser.step()
+        value, figures = _learn(task, optimiser, schedule, step, folder)
         step += 1
         sums.append({"loss": value, **figures})
         if step % schedule.evaluate_every == 0 or step == schedule.steps:
@@ -138,6 +124,28 @@ def fit(
     if parallel.is_first():
         history.save(folder / "training.csv")
     return history
+
+
+def _learn(
+    task: Task, optimiser: torch.optim.Adam, schedule: Schedule, step: int, folder: Path
+) -> tuple[float, dict[str, float]]:
+    """One step of the optimiser: its loss and what to log, the mean of all processes."""
+    for group in optimiser.param_groups:
+        group["lr"] = _learning_rate(schedule, step)
+    loss, figures = task.loss(step)
+    figures = parallel.mean({"loss": float(loss.detach()), **figures})
+    value = figures.pop("loss")
+    if not math.isfinite(value):
+        raise InvalidInput(
+            f"the loss became {value} at step {step}", where=folder,
+            remedy="Lower the learning rate; the last checkpoint is kept",
+        )  # fmt: skip
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    parallel.average_gradients(task.module)
+    nn.utils.clip_grad_norm_(task.module.parameters(), 5.0)
+    optimiser.step()
+    return value, figures
 
 
 def _learning_rate(schedule: Schedule, step: int) -> float:
