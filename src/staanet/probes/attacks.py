@@ -12,15 +12,7 @@ from torch import Tensor, nn
 from staanet import audio
 from staanet.attacks import PGD, Random, SparseRS
 from staanet.core import Attack, Budget, Clip, Victim
-from staanet.probes.probe import (
-    ALPHA,
-    FEWEST,
-    Check,
-    Figure,
-    Probe,
-    no_gradient,
-    p_worse,
-)
+from staanet.probes.probe import ALPHA, FEWEST, Check, Figure, Probe, no_gradient, p_worse
 
 FEW_STEPS, MANY_STEPS = 2, 10
 HUGE_EPSILON = 1.0

@@ -10,15 +10,7 @@ from numpy.typing import NDArray
 
 from staanet import audio
 from staanet.core import Goal, Targeted, Victim
-from staanet.probes.probe import (
-    ALPHA,
-    BATCH,
-    BLACK_BOX,
-    FEWEST,
-    Check,
-    Verdict,
-    answer_goal,
-)
+from staanet.probes.probe import ALPHA, BATCH, BLACK_BOX, FEWEST, Check, Verdict, answer_goal
 from staanet.results import AdversarialClip
 
 VARIANTS = ("set", "flipped", "resigned", "shuffled")

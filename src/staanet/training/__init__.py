@@ -8,12 +8,7 @@ from __future__ import annotations
 
 from staanet.training.crops import Crops, balanced, coloured
 from staanet.training.fitting import History, Schedule, Task, fit, seeded
-from staanet.training.generators import (
-    UNTOUCHED_DB,
-    GeneratorTask,
-    collapse_flags,
-    train_generator,
-)
+from staanet.training.generators import UNTOUCHED_DB, GeneratorTask, collapse_flags, train_generator
 from staanet.training.victims import VictimTask, predict, train_victim
 
 __all__ = [
