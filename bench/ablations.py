@@ -136,7 +136,9 @@ def trained(bench: Bench, variant: Variant, seed: int, name: str) -> Generator:
             if variant.ears:
                 stack.enter_context(mock.patch.object(type(generator), "keep_ears", lambda _: None))
             if variant.mask is not None:
-                stack.enter_context(mock.patch.object(training, "mixed_mask", variant.mask))
+                stack.enter_context(
+                    mock.patch.object(training.generators, "mixed_mask", variant.mask)
+                )
             if not variant.augment:
                 stack.enter_context(mock.patch.object(training.Crops, "_crop", as_it_is))
             training.train_generator(

@@ -303,7 +303,7 @@ def test_the_self_check_finds_a_sentence_in_two_parts(run, tmp_path: Path, monke
     train, dev, test = found.corpus.split(0)
     leaking = replace(test, utterances=(*test.utterances, train.utterances[0]))
     monkeypatch.setattr(Corpus, "split", lambda self, seed, protocol: (train, dev, leaking))
-    monkeypatch.setattr(selfcheck, "shared_recordings", lambda parts, tell: [])
+    monkeypatch.setattr(selfcheck.held_out, "shared_recordings", lambda parts, tell: [])
     check = selfcheck.split(found, lambda what: None)
     unit = train.unit(train.utterances[0])
     kind = "content" if classes == "speaker" else "speaker"

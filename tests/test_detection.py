@@ -13,7 +13,7 @@ from scipy import stats
 from conftest import RATE, tone
 from staanet import audio, detection, storage, training
 from staanet.attacks import PGD, Random, craft_batch
-from staanet.core import Budget, Untargeted
+from staanet.core import Budget, Untargeted, silent
 from staanet.defences.detectors import DETECTORS, Learned, build_detector, residuals
 from staanet.defences.guarded import Guarded, Undetected
 from staanet.errors import InvalidInput
@@ -152,7 +152,7 @@ def test_a_stopped_learned_detector_resumes_bit_for_bit(victim, tmp_path):
         if what.startswith("train") and done == 5:
             raise StoppedError
 
-    def train(folder, progress=training.silent):
+    def train(folder, progress=silent):
         training.seeded(0)
         made = Learned(8)
         schedule = training.Schedule(

@@ -10,7 +10,7 @@ import torch
 from conftest import RATE, clip, tone
 from staanet import audio, hardening, storage, training
 from staanet.attacks import PGD
-from staanet.core import Budget, Untargeted
+from staanet.core import Budget, Untargeted, silent
 from staanet.defences import Defended, parse_defence
 from staanet.errors import InvalidInput
 from staanet.hardening import METHODS, Divergence, Hardening
@@ -53,7 +53,7 @@ def how(method, epsilon=0.02, **changes):
     )
 
 
-def hardened(plain, folder, method, progress=training.silent, **changes):
+def hardened(plain, folder, method, progress=silent, **changes):
     victim, way = load_victim(plain), how(method)
     training.seeded(0)
     generator = mirror_of(victim, 0.3, 0.02) if method == "staa" else None

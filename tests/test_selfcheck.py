@@ -135,8 +135,8 @@ def tampered(run, tmp_path) -> Path:
 def judged(folder: Path, *names: str, **options: Any) -> dict[tuple[str, str], Check]:
     """The checks of these names, wired as the command wires them."""
     found = selfcheck.read(folder, **options)
-    jobs = selfcheck._jobs(found, 12, 0)
-    return {(n, s): selfcheck._guarded(n, s, lambda w=w: w(lambda what: None))
+    jobs = selfcheck.jobs.jobs_of(found, 12, 0)
+    return {(n, s): selfcheck.verdicts.guarded(n, s, lambda w=w: w(lambda what: None))
             for n, s, w in jobs if n in names}  # fmt: skip
 
 
@@ -633,9 +633,9 @@ def test_changes_so_large_that_noise_misleads_are_not_judged_by_their_direction(
     rng = np.random.default_rng(0)
     own, draws = -rng.random((8, 1)), -5 + rng.random((8, 4))
     margins = {"set": own, "flipped": own - 1, "resigned": draws, "shuffled": draws}
-    check = probes._judged_direction("loud", margins, "sparsefool")
+    check = probes.changes._judged_direction("loud", margins, "sparsefool")
     assert check.verdict == "skipped" and "whatever their signs" in check.explanation
     margins |= {"resigned": 5 + rng.random((8, 4))}
-    assert probes._judged_direction("loud", margins, "sparsefool").verdict == "pass"
+    assert probes.changes._judged_direction("loud", margins, "sparsefool").verdict == "pass"
     margins |= {"shuffled": 0.5 + own + rng.normal(size=(8, 4)) * 0.1, "set": own + 0.5}
-    assert probes._judged_direction("noise", margins, "sparsefool").verdict == "fail"
+    assert probes.changes._judged_direction("noise", margins, "sparsefool").verdict == "fail"

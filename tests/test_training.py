@@ -10,7 +10,7 @@ import torch
 
 from conftest import clip
 from staanet import storage, training
-from staanet.core import Budget
+from staanet.core import Budget, silent
 from staanet.errors import InvalidInput
 from staanet.generator import build_generator
 from staanet.objectives import Objective
@@ -90,7 +90,7 @@ def test_a_stopped_victim_training_resumes_bit_for_bit(tmp_path, stop):
     assert strip == [{k: v for k, v in row.items() if k != "seconds"} for row in two.rows]
 
 
-def fitted_generator(victim, folder, progress=training.silent, steps=12, density=None):
+def fitted_generator(victim, folder, progress=silent, steps=12, density=None):
     training.seeded(0)
     generator = build_generator("small", density)
     history = training.train_generator(

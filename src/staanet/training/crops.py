@@ -1,0 +1,80 @@
+"""Clips into batches: random crops, another speed, voice, room and noise each time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from staanet import audio, parallel
+from staanet.core import Clip, Samples
+from staanet.training.fitting import Schedule
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Random crops of clips, the batch of a step determined by ``(seed, step)``.
+
+    With ``weights`` (one per clip) clips are drawn in that proportion, for balanced classes.
+    """
+
+    clips: Sequence[Clip]
+    schedule: Schedule
+    weights: NDArray[np.float64] | None = None
+    colour_db: float = 6.0
+    """Colour each crop by a random smooth filter of up to this gain: another voice, room, microphone."""
+
+    def draw(self, step: int) -> tuple[Tensor, NDArray[np.intp]]:
+        """Waveforms ``[B, T]`` in [-1, 1] and the indices of their clips ``[B]``, of this process's rows."""
+        rng = np.random.default_rng([self.schedule.seed, step])
+        chosen = rng.choice(len(self.clips), self.schedule.batch_size, p=self.weights)
+        rate = self.clips[0].sample_rate
+        length = round(self.schedule.seconds * rate)
+        rows = np.stack([self._crop(self.clips[i].samples, length, rng) for i in chosen])
+        own = self.own_rows()
+        return torch.from_numpy(rows[own]), chosen[own]
+
+    def own_rows(self) -> slice:
+        """Which rows of a batch are this process's: all where it trains alone."""
+        return parallel.own_rows(self.schedule.batch_size)
+
+    def _crop(self, samples: Samples, length: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        speed = 1 + rng.uniform(-1, 1) * self.schedule.speed
+        needed = math.ceil(length * speed) + 1
+        start = int(rng.integers(0, max(1, len(samples) - needed + 1)))
+        piece = audio.to_float(audio.fit_length(samples, needed, start))
+        crop = np.interp(np.arange(length) * speed, np.arange(needed), piece)
+        crop = coloured(crop, rng.uniform(-self.colour_db, self.colour_db, 8))
+        crop *= rng.choice([-1, 1]) * 10 ** (rng.uniform(-6, 6) / 20)  # polarity is arbitrary
+        quiet = 10 ** (-rng.uniform(self.schedule.noise_db, 60.0) / 20)
+        crop += float(np.sqrt(np.mean(np.square(crop)))) * quiet * rng.standard_normal(length)
+        clipped: NDArray[np.float32] = np.clip(crop, -1, 1).astype(np.float32)
+        return clipped
+
+
+def coloured(samples: NDArray[np.float64], gains_db: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``samples [T]`` filtered by gains given at octaves downwards from half the sampling rate.
+
+    >>> coloured(np.array([1.0, 0.0, 0.0, 0.0]), np.zeros(3)).round(6)
+    array([1., 0., 0., 0.])
+    """
+    spectrum = np.fft.rfft(samples)
+    octave = np.log2(np.linspace(2.0 ** -len(gains_db), 1, len(spectrum)))
+    gain = np.interp(octave, np.arange(-len(gains_db) + 1, 1), gains_db)
+    shaped: NDArray[np.float64] = np.fft.irfft(spectrum * 10 ** (gain / 20), len(samples))
+    return shaped
+
+
+def balanced(labels: Sequence[str]) -> NDArray[np.float64]:
+    """Drawing weights that make each class as frequent as every other.
+
+    >>> balanced(["joy", "joy", "fear"])
+    array([0.25, 0.25, 0.5 ])
+    """
+    names, index, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
+    return np.asarray(1 / (counts[index] * len(names)))

@@ -1,0 +1,181 @@
+"""Training a generator: STAA-Net's loss against frozen sources, judged by the attack itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from staanet import audio, metrics, parallel
+from staanet.attacks import Staa, chosen, collate, quiet_enough
+from staanet.core import Budget, Clip, Goal, Progress, Targeted, Untargeted, Victim, silent
+from staanet.generator import Chorus, Generator, Mirror, Reflection
+from staanet.objectives import Objective, SparsityController, mixed_mask
+from staanet.training.crops import Crops
+from staanet.training.fitting import History, Schedule, fit
+from staanet.victims import members_of
+
+UNTOUCHED_DB = 999.0
+"""Logged as SNR where no clip of a batch was touched: the ratio is infinite, JSON and CSV are not."""
+
+
+@dataclass
+class GeneratorTask:
+    """STAA-Net's loss against frozen sources, judged by the success of the attack itself.
+
+    With several sources it is the mean of theirs. A ``targeted`` generator is shown, in training, each
+    other class as often.
+    """
+
+    module: Generator
+    sources: Sequence[Victim]
+    crops: Crops
+    dev: Sequence[Clip]
+    budget: Budget
+    objective: Objective
+    sparsity: SparsityController
+    settled: int = 1
+    """The step from which a built-in density stands at the budget's; it starts with every sample
+    (1: it stands there from the first step)."""
+    targeted: bool = False
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        x = self.crops.draw(step)[0].to(self.sources[0].device)
+        rng = np.random.default_rng([self.crops.schedule.seed, step, 1])
+        batch, own = self.crops.schedule.batch_size, self.crops.own_rows()
+        goals, wanted = self.goals(x, rng.random(batch)[own])
+        drawn = torch.Generator().manual_seed(step)
+        uniform = torch.rand((batch, x.shape[1]), generator=drawn)[own]
+        epsilon = self.budget.steps / audio.FULL_SCALE
+        budget = self._budget(step)
+        change = self.module.train()(x, None, wanted)
+        binary = chosen(change, budget)  # as the attack will choose, under the budget of this step
+        moves = quiet_enough(x, change.magnitude, epsilon * binary, budget)
+        delta = epsilon * moves
+        x_adv = (x + delta * mixed_mask(change.position, binary, uniform.to(x.device))).clamp(-1, 1)
+        said = [source(x_adv) for source in self.sources]
+        margin = torch.stack([goal.margin(z) for goal, z in zip(goals, said, strict=True)])
+        terms = self.objective.terms(margin.mean(dim=0), change, binary)
+        loss = self.objective.loss(terms, self.sparsity.weight)
+        share = float(change.mask().mean())
+        figures = {name: float(term.detach().mean()) for name, term in terms._asdict().items()}
+        figures |= {
+            "sparsity_weight": self.sparsity.weight,
+            "fooling_rate": float((margin < 0).float().mean()),
+            "density": share,
+            "snr_db": self._snr_db(x, delta * binary),
+        }
+        if (
+            self.module.density is None and self.objective.sparsity is None
+        ):  # else the density is what it is meant to be at this step
+            both = parallel.mean({"share": share, "fooling": figures["fooling_rate"]})
+            self.sparsity.update(step, both["share"], both["fooling"])
+        return loss, figures
+
+    def goals(self, x: Tensor, draws: NDArray[np.float64]) -> tuple[Sequence[Goal], Tensor | None]:
+        """The goal on each source for ``x [B, T]``, and what the generator is told of it: numbers
+        ``draws [B]`` in [0, 1) choose, of the classes that no source answers first, one for all."""
+        with torch.inference_mode():
+            answers = [source(x).argmax(dim=1) for source in self.sources]
+        if not self.targeted:
+            return [Untargeted(answer.clone()) for answer in answers], None
+        classes = len(self.sources[0].labels)
+        own = answers[0].cpu().numpy()
+        wanted = torch.from_numpy((own + 1 + (draws * (classes - 1)).astype(int)) % classes)
+        return [Targeted(wanted.to(x.device))] * len(self.sources), wanted.to(x.device)
+
+    def _budget(self, step: int) -> Budget:
+        """Every sample at first, then geometrically fewer until ``settled``, then the budget's own."""
+        limit = self.budget.max_density
+        if self.module.density is None or limit is None:
+            return self.budget
+        left = max(0.0, 1 - (step + 1) / self.settled)
+        self.module.density = limit ** (1 - left)
+        return replace(self.budget, max_density=self.module.density)
+
+    def evaluate(self) -> tuple[float, dict[str, float]]:
+        """Success, mean density and SNR of the attack within its budget on whole dev clips."""
+        attack = Staa(generator=self.module.eval(), budget=self.budget)
+        fooled, density, snr = [], [], []
+        with torch.inference_mode():
+            for number, clip in enumerate(self.dev):
+                x, _ = collate([clip], self.sources[0])
+                classes = len(self.sources[0].labels)
+                each = np.array([number % (classes - 1) / (classes - 1) + 1e-6])
+                goals, _ = self.goals(x, each)
+                x_adv = attack(self.sources[0], x, goals[0])
+                hits = [
+                    float(g.achieved(s(x_adv))) for g, s in zip(goals, self.sources, strict=True)
+                ]
+                fooled.append(float(np.mean(hits)))
+                density.append(float(metrics.density(x, x_adv)))
+                snr.append(float(metrics.snr_db(x, x_adv)))
+        touched = [value for value in snr if math.isfinite(value)]
+        return float(np.mean(fooled)), {
+            "dev_fooling_rate": float(np.mean(fooled)),
+            "dev_density": float(np.mean(density)),
+            "dev_snr_db": float(np.mean(touched)) if touched else UNTOUCHED_DB,
+        }
+
+    @staticmethod
+    def _snr_db(x: Tensor, delta: Tensor) -> float:
+        ratio = metrics.snr_db(x.detach(), (x + delta).detach())
+        finite = ratio[torch.isfinite(ratio)]
+        return float(finite.mean()) if len(finite) else UNTOUCHED_DB
+
+    def state(self) -> dict[str, float]:
+        now = self.sparsity
+        return {"weight": now.weight, "fooling": now.fooling, "best": now.best}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        for name, value in state.items():
+            setattr(self.sparsity, name, value)
+
+
+def train_generator(
+    generator: Generator, source: Victim, train: Sequence[Clip], dev: Sequence[Clip],
+    schedule: Schedule, folder: Path, *, budget: Budget, objective: Objective, targeted: bool = False,
+    progress: Progress = silent,
+) -> History:  # fmt: skip
+    """Train ``generator`` in place against the frozen ``source``; the best on dev is kept.
+
+    An ensemble is fooled member by member: the loss is the mean of theirs.
+
+    A mirror of its source starts at the budget's density and leaves its encoder as it is; others learn
+    everything at once and come down to the density from every sample.
+    """
+    source.requires_grad_(False).eval()
+    target = 1.0 if budget.max_density is None else budget.max_density
+    settled = max(1, schedule.steps * 6 // 10)
+    if isinstance(generator, Mirror | Chorus):
+        generator.keep_ears()
+    if isinstance(generator, Mirror | Reflection | Chorus):
+        settled = 1
+    task = GeneratorTask(
+        generator, members_of(source), Crops(train, schedule), dev, budget, objective,
+        SparsityController(target=target, warmup=schedule.steps // 10), settled=settled,
+        targeted=targeted,
+    )  # fmt: skip
+    what = f"train generator on {source.name}"
+    history = fit(task, schedule, folder, what=what, progress=progress)
+    generator.density = generator.settings["density"]  # wherever training stopped on its way there
+    generator.requires_grad_(False).eval()
+    return history
+
+
+def collapse_flags(last: Mapping[str, float]) -> list[str]:
+    """Warnings for a mask that ended empty or full, from the last row of a generator's history.
+
+    >>> collapse_flags({"density": 0.0})
+    ['mask empty at the end of training: SNR undefined']
+    """
+    share = last["density"]
+    if share < 1e-4:
+        return ["mask empty at the end of training: SNR undefined"]
+    return ["mask full at the end of training: not sparse"] if share > 0.999 else []

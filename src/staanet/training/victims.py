@@ -1,0 +1,80 @@
+"""Training a victim: cross-entropy on balanced crops, judged by UAR on whole dev clips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from staanet import metrics, parallel
+from staanet.attacks import collate
+from staanet.core import Clip, Progress, Victim, silent
+from staanet.training.crops import Crops, balanced
+from staanet.training.fitting import History, Schedule, fit
+
+
+def predict(victim: Victim, clips: Sequence[Clip]) -> NDArray[np.float64]:
+    """Logits of each clip alone, ``[N, K]``."""
+    rows = []
+    with torch.inference_mode():
+        for clip in clips:
+            x, lengths = collate([clip], victim)
+            rows.append(victim(x, lengths)[0].double().cpu().numpy())
+    return np.stack(rows)
+
+
+@dataclass
+class VictimTask:
+    """Cross-entropy on balanced random crops, judged by UAR on whole dev clips."""
+
+    module: Victim
+    crops: Crops
+    dev: Sequence[Clip]
+
+    def __post_init__(self) -> None:
+        order = {label: number for number, label in enumerate(self.module.labels)}
+        self.targets = np.array([order[clip.label or ""] for clip in self.crops.clips])
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        self.module.train()
+        device = self.module.device
+        x, chosen = self.crops.draw(step)
+        wanted = torch.from_numpy(self.targets[chosen]).to(device)
+        logits = self.module(x.to(device))
+        right = (logits.argmax(dim=1) == wanted).float().mean()
+        return F.cross_entropy(logits, wanted), {"train_accuracy": float(right)}
+
+    def evaluate(self) -> tuple[float, dict[str, float]]:
+        self.module.eval()
+        answers = [self.module.labels[i] for i in predict(self.module, self.dev).argmax(axis=1)]
+        truth = [clip.label or "" for clip in self.dev]
+        recall = metrics.uar(truth, answers)
+        return recall, {
+            "dev_uar": recall,
+            "dev_accuracy": float(np.mean(np.array(truth) == np.array(answers))),
+        }
+
+    def state(self) -> dict[str, float]:
+        return {}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        return None
+
+
+def train_victim(
+    victim: Victim, train: Sequence[Clip], dev: Sequence[Clip], schedule: Schedule, folder: Path,
+    *, progress: Progress = silent,
+) -> History:  # fmt: skip
+    """Train ``victim`` in place; the weights of best dev UAR are kept, frozen and in ``eval()``."""
+    crops = Crops(train, schedule, balanced([clip.label or "" for clip in train]))
+    task = VictimTask(victim, crops, dev)
+    parallel.share_norms(victim)
+    history = fit(task, schedule, folder, what=f"train {victim.name}", progress=progress)
+    victim.requires_grad_(False).eval()
+    return history
