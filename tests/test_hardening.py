@@ -306,6 +306,17 @@ def test_a_corpus_with_other_classes_is_refused(world, plain, tmp_path):
                    cwd=tmp_path).returncode == 3  # fmt: skip
 
 
+@pytest.mark.parametrize("given, said", [
+    (["--method", "sparse_tradse"], "Did you mean 'sparse_trades'"),
+    (["--method", "pgd", "--weight", 3], "weight of pgd is 3.0"), (["--ramp", 2], "ramp"),
+])  # fmt: skip
+def test_mistakes_are_told_before_a_folder_is_made(world, plain, tmp_path, given, said):
+    done = staanet("harden", f"folder:{world / 'tones'}", "--victim", plain, "--out", "h", *given,
+                   cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 3 and said in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "h").exists()
+
+
 def test_goals_of_training_are_the_labels(linear):
     """PGD of the inner loop lowers the margin of the label, not of the victim's own answer."""
     x = 0.2 * torch.randn(1, 1600, generator=torch.Generator().manual_seed(1))

@@ -96,6 +96,7 @@ def harden(
         },
         where="harden",
     )  # fmt: skip
+    pipeline.hardening_of(recipe)  # what cannot be is told before a folder is made
     loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
     beginning = on_device(victims.load_victim(victim), device)
     if out.resolve() == victim.resolve():
@@ -157,6 +158,7 @@ def detect(
     from staanet import corpora, pipeline, storage, victims
     from staanet.core import Budget
 
+    pipeline.detecting(detector, false_alarm, against)  # told before a folder is made
     loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
     inner = on_device(victims.load_victim(victim), device)
     budget = Budget(epsilon=epsilon, max_density=max_density)
