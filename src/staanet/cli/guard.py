@@ -75,6 +75,7 @@ def harden(
     patience: Annotated[
         int | None, typer.Option(min=1, help="Judgements without progress.")
     ] = None,
+    name: Annotated[str | None, typer.Option(help="Its name [default: VICTIM+METHOD].")] = None,
     seed: Seed = 0,
     protocol: Protocol = None,
     device: Device = "cpu",
@@ -103,7 +104,7 @@ def harden(
         raise InvalidInput("is the victim itself", where=out, remedy="Choose another --out")
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         pipeline.harden(
-            loaded, beginning, victim, out, recipe=recipe, seed=seed, protocol=protocol,
+            loaded, beginning, victim, out, recipe=recipe, name=name, seed=seed, protocol=protocol,
             quarantine=quarantine, progress=progress,
         )  # fmt: skip
         quarantine.save(out)

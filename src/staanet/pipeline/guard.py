@@ -26,12 +26,13 @@ from staanet.warm_start import mirror_of, network_of
 
 def harden(
     corpus: Corpus, victim: Victim, victim_spec: Path | str, out: Path, *, recipe: HardenRecipe,
-    seed: int = 0, protocol: str | None = None, quarantine: Quarantine | None = None,
-    progress: Progress = silent,
+    name: str | None = None, seed: int = 0, protocol: str | None = None,
+    quarantine: Quarantine | None = None, progress: Progress = silent,
 ) -> Victim:  # fmt: skip
     """Train ``victim`` on against an attack, on the corpus's train part, into the victim folder ``out``.
 
-    ``victim_spec`` is what ``load_victim`` made it from. The card tells UAR before and after, on dev
+    ``victim_spec`` is what ``load_victim`` made it from; ``name`` is by default
+    ``VICTIM+METHOD``. The card tells UAR before and after, on dev
     and test, and what a step costs beside a plain one. With ``staa`` the generator that grew up beside
     the victim is kept in ``out/generator``.
     """
@@ -53,7 +54,7 @@ def harden(
     sha256 = fingerprint(victim, victim_spec)
     inputs = {
         "corpus": corpus.name, "split": train.split_hash, "seed": seed, "victim": sha256,
-        "recipe": asdict(recipe), **named(protocol),
+        "recipe": asdict(recipe), **named(protocol), **({"name": name} if name else {}),
     }  # fmt: skip
     if is_done(out, "victim", inputs):
         return load_victim(out).to(victim.device)
@@ -69,7 +70,7 @@ def harden(
     )  # fmt: skip
     if generator is not None:  # before the card that says done; its source's sha256 follows
         _keep(generator, out, victim, how.budget)
-    plain, victim.name = victim.name, f"{victim.name}+{recipe.method}"
+    plain, victim.name = victim.name, name or f"{victim.name}+{recipe.method}"
     found = {f"{part}_{key}": value for part, own in (("dev", clips[1]), ("test", clips[2]))
              for key, value in quality_of(victim, own).items()}  # fmt: skip
     victim.save_pretrained(
