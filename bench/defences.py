@@ -14,14 +14,16 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bench import sections
 from staanet import load_corpus, load_victim, pipeline, storage
-from staanet.config import AttackRecipe, GeneratorRecipe, HardenRecipe
+from staanet.config import AttackRecipe, AuditRecipe, GeneratorRecipe, HardenRecipe
 from staanet.core import NO_CHANNEL, Corpus
 from staanet.evaluation import machine, spread, transfer_matrix
+from staanet.pipeline import normal
 from staanet.pipeline.recipe import commit
 from staanet.results import AdversarialSet
 from staanet.victims import place_of
@@ -342,10 +344,14 @@ def audited(told: Told) -> list[str]:
     seconds = told["seconds"]
     longest = sorted(seconds.items(), key=lambda one: -one[1])[:5]
     stages = ", ".join(f"{name} {took:.0f} s" for name, took in longest)
+    usual = normal(asdict(AuditRecipe()))
+    changed = [f"{key} {value}" for key, value in told["recipe"].items() if value != usual[key]]
+    sources = ", ".join(source["name"] for source in told["sources"])
     return [
         "### Audit",
-        f"`staanet audit` of `{told['victim']['name']}` without gradients, {told['corpus']['clips']} test "
-        f"clips: {sum(seconds.values()) / 60:.1f} minutes over {len(seconds)} stages, {told['machine']}. "
+        f"`staanet audit` of `{told['victim']['name']}` {'with' if told['victim']['gradients'] else 'without'} "
+        f"gradients, crafted on {sources}, {'; '.join(changed) or 'all settings as they come'}; "
+        f"{told['corpus']['clips']} test clips: {sum(seconds.values()) / 60:.1f} minutes over {len(seconds)} stages, {told['machine']}. "
         f"The longest: {stages}.",
         *(f"* {sentence}" for sentence in told["verdict"]),
     ]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from staanet.config import AuditRecipe
 from staanet.core import NO_CHANNEL
+from staanet.pipeline import normal
 
 ROOT = Path(__file__).parents[1]
 
@@ -87,3 +90,17 @@ def test_certificates_say_how_many_attacks_inside_the_radius_succeeded(bench):
     }  # fmt: skip
     told = bench.certificates([one])[-1]
     assert "| 7 of 10 | 2 | 0.03 | 0.05 L2 norm | 0 of 8 |" in told and bench.certificates([]) == []
+
+
+def test_an_audit_is_told_with_what_was_not_as_it_comes(bench):
+    usual = normal(asdict(AuditRecipe()))
+    told = {
+        "seconds": {"train": 90.0, "attack": 30.0}, "victim": {"name": "v", "gradients": False},
+        "recipe": usual | {"clips": 16}, "sources": [{"name": "emo18"}], "corpus": {"clips": 16},
+        "machine": "a machine", "verdict": ["Passed."],
+    }  # fmt: skip
+    said = "\n".join(bench.audited(told))
+    assert "without gradients, crafted on emo18, clips 16; 16 test clips: 2.0 minutes" in said
+    assert "* Passed." in said
+    said = "\n".join(bench.audited(told | {"recipe": usual}))
+    assert "all settings as they come" in said
