@@ -68,7 +68,12 @@ def spread(clips: Sequence[Clip], number: int) -> list[Clip]:
 
 
 def check_names(targets: Sequence[Victim]) -> None:
-    """``InvalidInput`` where two targets share a name, by which cells and rows are told apart."""
+    """``InvalidInput`` where two targets share a name, by which cells and rows are told apart.
+
+    >>> check_names([Victim(name="v", labels=["a", "b"])] * 2)
+    Traceback (most recent call last):
+    staanet.errors.InvalidInput: two targets are called v: ...
+    """
     twice = [name for name, times in Counter(one.name for one in targets).items() if times > 1]
     if twice:
         raise InvalidInput(

@@ -307,7 +307,11 @@ class Defended(Victim):
 
 
 def chain_of(victim: Victim) -> list[str]:
-    """All defences in front of a victim, the outermost first; none of one that is not defended."""
+    """All defences in front of a victim, the outermost first; none of one that is not defended.
+
+    >>> chain_of(Victim(name="v", labels=["a", "b"]))
+    []
+    """
     told: list[str] = []
     while isinstance(victim, Defended):
         told += map(str, victim.chain)
