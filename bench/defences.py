@@ -277,20 +277,19 @@ def certificates(found: Sequence[Told]) -> list[str]:
         return []
     rows = [
         f"| {one['victim']} | {one['method']} | {', '.join(f'{k} {v:g}' for k, v in one['noise'].items())} "
-        f"| {one['right']} of {one['clips']} | {one['abstained']} | {one['median_radius']:.4g} "
+        f"| {one['votes']['votes']} | {one['votes']['alpha']:g} | {one['right']} of {one['clips']} | {one['abstained']} | {one['median_radius']:.4g} "
         f"| {one['largest_radius']:.4g} {one['unit']} | {one['broken']} of {one['attacked']} |"
         for one in found
     ]  # fmt: skip
     head = (
-        "| victim | method | noise | right | abstained | median radius | largest radius "
+        "| victim | method | noise | votes | alpha | right | abstained | median radius | largest radius "
         "| attacks inside the radius that succeeded |"
     )
-    votes = found[0]["votes"]
     return [
         "### Certificates",
-        f"Test clips, {votes['votes']} votes, each certificate wrong with probability at most "
-        f"{votes['alpha']:g}; attacks by gradients through the mean of 16 draws.",
-        "\n".join([head, "|---|---|---|---|---|---|---|---|", *rows]),
+        "Test clips; each certificate is wrong with probability at most alpha; attacks by gradients through "
+        "the mean of 16 draws.",
+        "\n".join([head, "|---|---|---|---|---|---|---|---|---|---|", *rows]),
     ]
 
 

@@ -89,7 +89,10 @@ def test_certificates_say_how_many_attacks_inside_the_radius_succeeded(bench):
         "broken": 0, "attacked": 8, "votes": {"votes": 500, "alpha": 0.001},
     }  # fmt: skip
     told = bench.certificates([one])[-1]
-    assert "| 7 of 10 | 2 | 0.03 | 0.05 L2 norm | 0 of 8 |" in told and bench.certificates([]) == []
+    assert (
+        "| 500 | 0.001 | 7 of 10 | 2 | 0.03 | 0.05 L2 norm | 0 of 8 |" in told
+        and bench.certificates([]) == []
+    )
 
 
 def test_an_audit_is_told_with_what_was_not_as_it_comes(bench):
