@@ -2,8 +2,10 @@
 
 Attacks a plain victim and hardened ones on the same test clips, at the same budgets, each attack made
 anew on the very victim that it is judged on: PGD, STAA-Net with a generator trained through it, and the
-random control. Beside that it tells what ``staanet detect``, ``certify``, ``audit`` and ``run
-emodb_defences`` left in their folders. A stopped command goes on where it was.
+random control. Transformations meet what was made on the plain victim (static) and what was made through
+them (adaptive). Beside that it tells what ``staanet detect``, ``certify``, ``audit`` and ``run
+emodb_defences`` left in their folders. Each kind of corpus has a section of its own. A stopped command
+goes on where it was.
 """
 
 from __future__ import annotations
@@ -12,14 +14,16 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bench import sections
 from staanet import load_corpus, load_victim, pipeline, storage
-from staanet.config import AttackRecipe, GeneratorRecipe
-from staanet.core import NO_CHANNEL, Clip, Corpus, Victim
+from staanet.config import AttackRecipe, AuditRecipe, GeneratorRecipe, HardenRecipe
+from staanet.core import NO_CHANNEL, Corpus
 from staanet.evaluation import machine, spread, transfer_matrix
+from staanet.pipeline import normal
 from staanet.pipeline.recipe import commit
 from staanet.results import AdversarialSet
 from staanet.victims import place_of
@@ -33,36 +37,41 @@ Told = Mapping[str, Any]
 def main(arguments: list[str]) -> None:
     """Attack what is not attacked yet, read the rest, and write the section."""
     chosen = _parser().parse_args(arguments)
-    corpus = load_corpus(chosen.corpus)
+    corpus, kind = load_corpus(chosen.corpus), chosen.corpus.partition(":")[0]
     parts = [f"{made_by(chosen)}. Fooled: the share of test clips whose answer changed, with its 95 % "
              "interval clustered by speaker."]  # fmt: skip
+    summaries = []
     if chosen.victim:
-        rows = [
-            row
-            for spec in [chosen.victim, *chosen.hardened]
-            for row in trained(spec, corpus, chosen)
-        ]
+        plain = Bench(chosen.victim, corpus, chosen)
+        rows = list(plain.rows())
+        rows += [row for spec in chosen.hardened for row in Bench(spec, corpus, chosen).rows()]
         parts += hardened(rows)
+        summaries = [one for text in chosen.transformation for one in plain.behind(text)]
+    summaries += [read(chosen.run / "results" / "summary.json")] if chosen.run else []
+    parts += transformations(summaries)
     parts += detectors([read(folder / "detector.json") for folder in chosen.detector])
     parts += certificates([read(folder / "certificate.json") for folder in chosen.certificate])
-    if chosen.run:
-        parts += transformations(read(chosen.run / "results" / "summary.json"))
     if chosen.audit:
         parts += audited(read(chosen.audit / "audit.json"))
-    sections.write("defences", "\n\n".join(["## Defences against who knows them", *parts]))
+    title = f"## Defences against who knows them: {kind}"
+    sections.write(f"defences-{kind}", "\n\n".join([title, *parts]))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench defences", description=__doc__,
         epilog="example: python -m bench defences emodb:PATH --victim shipped:emo18 --hardened hard "
-        "--detector guarded --certificate certificates --audit audit --run runs/emodb_defences",
+        "--transformation median:3 --detector guarded --certificate certificates --audit audit",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     folder: dict[str, Any] = {"type": Path, "default": [], "action": "append", "metavar": "FOLDER"}
     parser.add_argument("corpus", help="KIND:PATH")
     parser.add_argument("--victim", help="the plain victim")
     parser.add_argument("--hardened", default=[], action="append", help="of staanet harden; repeat")
+    parser.add_argument(
+        "--transformation", default=[], action="append", metavar="NAME[:SETTING]",
+        help="before the plain victim; repeat",
+    )  # fmt: skip
     parser.add_argument("--detector", help="of staanet detect; repeat", **folder)
     parser.add_argument("--certificate", help="of staanet certify; repeat", **folder)
     parser.add_argument("--audit", type=Path, help="of staanet audit")
@@ -85,7 +94,7 @@ def made_by(chosen: argparse.Namespace) -> str:
     """The command, wherever its folders lay, and where it ran."""
     given = [f"--victim {_name(chosen.victim)}"] if chosen.victim else []
     given += [f"--epsilon {one:g}" for one in chosen.epsilon or ()]
-    for key in ("hardened", "detector", "certificate"):
+    for key in ("hardened", "transformation", "detector", "certificate"):
         given += [f"--{key} {_name(one)}" for one in getattr(chosen, key)]
     given += [
         f"--{key} {getattr(chosen, key).name}" for key in ("audit", "run") if getattr(chosen, key)
@@ -105,56 +114,75 @@ def read(path: Path) -> dict[str, Any]:
     return told
 
 
-# ---------------------------------------------------------------- trained defences
+# ---------------------------------------------------------------- attacks made here
 
 
-def trained(spec: str, corpus: Corpus, chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A row for each attack on the victim of ``spec``, made on itself."""
-    victim = load_victim(spec)
-    victim.name = Path(spec.rpartition(":")[2]).name  # two hardened ones may be called alike
-    card = storage.read_card(Path(place_of(spec)), "victim")
-    test = corpus.split(seed=chosen.seed)[2]
-    clips = spread(pipeline.load_clips(test, victim, pipeline.Quarantine()), chosen.clips)
-    generator = _generator(victim, spec, corpus, chosen) if chosen.generator_steps else None
-    for epsilon in chosen.epsilon or EPSILONS:
+class Bench:
+    """A victim under attack: its clips, its generator, and the adversarial sets made on it."""
+
+    def __init__(self, spec: str, corpus: Corpus, chosen: argparse.Namespace) -> None:
+        self.spec, self.corpus, self.chosen = spec, corpus, chosen
+        self.victim = load_victim(spec)
+        self.victim.name = Path(spec.rpartition(":")[2]).name  # two of a kind may be called alike
+        self.card = storage.read_card(Path(place_of(spec)), "victim")
+        test = corpus.split(seed=chosen.seed)[2]
+        usable = pipeline.load_clips(test, self.victim, pipeline.Quarantine())
+        self.clips = spread(usable, chosen.clips)
+        self.epsilons = chosen.epsilon or EPSILONS
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """What each attack, made on this very victim, does to it."""
+        for epsilon in self.epsilons:
+            for made in self.made(epsilon):
+                cell = transfer_matrix([made], [self.victim]).summary["cells"][0]
+                yield {
+                    "victim": self.victim.name, "test_uar": self.card["test_uar"],
+                    "attack": made.card["algorithm"], "epsilon": epsilon,
+                    "fooled": cell["fooling_rate"], "uar": cell["uar_before"]["value"],
+                    "uar_after": cell["uar_after"]["value"], "hardened": self.card.get("hardened"),
+                    "recipe": (self.card.get("inputs") or {}).get("recipe"),
+                }  # fmt: skip
+
+    def behind(self, text: str) -> Iterator[dict[str, Any]]:
+        """For each epsilon the matrix of this victim and of itself behind the transformation ``text``:
+        what was made on the one and through the other, judged on both."""
+        name = f"{self.victim.name}+{text.replace(':', '-').replace(',', '-')}"
+        folder = self.chosen.out / "defended" / name
+        pipeline.defend(
+            self.victim, self.spec, [text], folder, corpus=self.corpus, seed=self.chosen.seed,
+            progress=told,
+        )  # fmt: skip
+        through = Bench(str(folder), self.corpus, self.chosen)
+        for epsilon in self.epsilons:
+            sets = [*self.made(epsilon), *through.made(epsilon)]
+            yield transfer_matrix(sets, [self.victim, through.victim]).summary
+
+    def made(self, epsilon: float) -> Iterator[AdversarialSet]:
+        """Every attack at ``epsilon``, made on this victim; what is there already is read."""
+        generator = self._generator() if self.chosen.generator_steps else None
         for attack in ATTACKS:
             if attack == "staa" and generator is None:
                 continue
-            made = _attacked(victim, attack, epsilon, clips, generator, chosen.out)
-            cell = transfer_matrix([made], [victim]).summary["cells"][0]
-            yield {
-                "victim": victim.name, "test_uar": card["test_uar"], "attack": attack,
-                "epsilon": epsilon, "fooled": cell["fooling_rate"], "uar": cell["uar_before"]["value"],
-                "uar_after": cell["uar_after"]["value"], "hardened": card.get("hardened"),
-            }  # fmt: skip
+            key = f"{attack}-e{epsilon:g}"
+            recipe = AttackRecipe(attack=attack, title=key, epsilon=epsilon, max_density=DENSITY)
+            plan = pipeline.plan_attack(key, recipe, self.victim, generator=generator)
+            folder = self.chosen.out / "adversarial" / f"{key}__{self.victim.name}"
+            pipeline.attack(
+                plan, self.clips, folder, quarantine=pipeline.Quarantine(), progress=told
+            )
+            yield AdversarialSet.load(folder)
 
-
-def _generator(victim: Victim, spec: str, corpus: Corpus, chosen: argparse.Namespace) -> Path:
-    recipe = GeneratorRecipe(
-        epsilon=max(EPSILONS), max_density=DENSITY, steps=chosen.generator_steps, batch_size=8,
-        seconds=1.0,
-    )  # fmt: skip
-    folder: Path = chosen.out / "generators" / victim.name
-    pipeline.train_generator(
-        corpus, victim, spec, folder, recipe=recipe, seed=chosen.seed, progress=told
-    )
-    return folder
-
-
-def _attacked(
-    victim: Victim,
-    attack: str,
-    epsilon: float,
-    clips: Sequence[Clip],
-    generator: Path | None,
-    out: Path,
-) -> AdversarialSet:
-    key = f"{attack}-e{epsilon:g}"
-    recipe = AttackRecipe(attack=attack, title=key, epsilon=epsilon, max_density=DENSITY)
-    plan = pipeline.plan_attack(key, recipe, victim, generator=generator)
-    folder = out / "adversarial" / f"{key}__{victim.name}"
-    pipeline.attack(plan, clips, folder, quarantine=pipeline.Quarantine(), progress=told)
-    return AdversarialSet.load(folder)
+    def _generator(self) -> Path:
+        recipe = GeneratorRecipe(
+            epsilon=max(EPSILONS), max_density=DENSITY, steps=self.chosen.generator_steps,
+            batch_size=8, seconds=1.0,
+        )  # fmt: skip
+        folder: Path = self.chosen.out / "generators" / self.victim.name
+        pipeline.train_generator(
+            self.corpus, self.victim, self.spec, folder, recipe=recipe, seed=self.chosen.seed,
+            progress=told,
+        )  # fmt: skip
+        return folder
 
 
 def hardened(rows: Sequence[Told]) -> list[str]:
@@ -185,8 +213,20 @@ def hardened(rows: Sequence[Told]) -> list[str]:
         cost = f"; a step takes {how['cost']['times']:.1f} x a plain one" if "cost" in how else ""
         lines.append(
             f"* {name}: PGD that knows it fools {' and '.join(ratios)}; {lost:.1f} points of UAR less{cost}."
+            f"{made_so(own_rows[0])}"
         )
     return lines
+
+
+def made_so(row: Told) -> str:
+    """The settings of ``staanet harden`` that made a victim, where its card tells them."""
+    if not (row["hardened"] and row.get("recipe")):
+        return ""
+    given = " ".join(
+        f"--{key.replace('_', '-')} {value}" for key, value in row["recipe"].items()
+        if key == "method" or value != getattr(HardenRecipe(), key)
+    )  # fmt: skip
+    return f" Made from `{row['hardened']['from']}` by `staanet harden {given}`."
 
 
 def _ratio(row: Told, plain: Told) -> str:
@@ -237,47 +277,50 @@ def certificates(found: Sequence[Told]) -> list[str]:
         return []
     rows = [
         f"| {one['victim']} | {one['method']} | {', '.join(f'{k} {v:g}' for k, v in one['noise'].items())} "
-        f"| {one['right']} of {one['clips']} | {one['abstained']} | {one['median_radius']:.4g} "
+        f"| {one['votes']['votes']} | {one['votes']['alpha']:g} | {one['right']} of {one['clips']} | {one['abstained']} | {one['median_radius']:.4g} "
         f"| {one['largest_radius']:.4g} {one['unit']} | {one['broken']} of {one['attacked']} |"
         for one in found
     ]  # fmt: skip
     head = (
-        "| victim | method | noise | right | abstained | median radius | largest radius "
+        "| victim | method | noise | votes | alpha | right | abstained | median radius | largest radius "
         "| attacks inside the radius that succeeded |"
     )
-    votes = found[0]["votes"]
     return [
         "### Certificates",
-        f"Test clips, {votes['votes']} votes, each certificate wrong with probability at most "
-        f"{votes['alpha']:g}; attacks by gradients through the mean of 16 draws.",
-        "\n".join([head, "|---|---|---|---|---|---|---|---|", *rows]),
+        "Test clips; each certificate is wrong with probability at most alpha; attacks by gradients through "
+        "the mean of 16 draws.",
+        "\n".join([head, "|---|---|---|---|---|---|---|---|---|---|", *rows]),
     ]
 
 
-def transformations(summary: Told) -> list[str]:
+def transformations(summaries: Sequence[Told]) -> list[str]:
     """The strongest attack on each defended victim by one who does not know the defence, and who does."""
-    rows = []
+    rows = [row for summary in summaries for row in _behind(summary)]
+    if not rows:
+        return []
+    head = "| victim | UAR before | UAR behind | undefended | static | adaptive | gap in points |"
+    return ["### Transformations", "The attack that fools most often, each; UAR of the clips attacked.",
+            "\n".join([head, "|---|---|---|---|---|---|---|", *rows])]  # fmt: skip
+
+
+def _behind(summary: Told) -> Iterator[str]:
     for name, about in summary["targets"].items():
         if "defended" not in about:
             continue
         inner = about["defended"]["inner"]
-        own = [c for c in summary["cells"] if c["target"] == name and c["channel"] == NO_CHANNEL
-               and not c["control"]]  # fmt: skip
-        static = _strongest([c for c in own if c["source"] == inner])
-        adaptive = _strongest([c for c in own if c["source"] == name])
-        plain = _strongest([
-            c for c in summary["cells"]
-            if c["target"] == c["source"] == inner and c["channel"] == NO_CHANNEL and not c["control"]
-        ])  # fmt: skip
-        rows.append(
-            f"| {name} | {(static or adaptive)['uar_before']['value']:.3f} | {_cell(plain)} | {_cell(static)} "
-            f"| {_cell(adaptive)} | {_gap(static, adaptive)} |"
-        )
-    if not rows:
-        return []
-    head = "| victim | UAR | undefended | static | adaptive | gap in points |"
-    return ["### Transformations", "The attack that fools most often, each.",
-            "\n".join([head, "|---|---|---|---|---|---|", *rows])]  # fmt: skip
+        plain, static, adaptive = (
+            _strongest([
+                c for c in summary["cells"]
+                if c["target"] == target and c["source"] == source and c["channel"] == NO_CHANNEL
+                and not c["control"]
+            ])
+            for target, source in ((inner, inner), (name, inner), (name, name))
+        )  # fmt: skip
+        uars = [
+            f"{c['uar_before']['value']:.3f}" if c else "n/a" for c in (plain, static or adaptive)
+        ]
+        yield (f"| {name} | {' | '.join(uars)} | {_cell(plain)} | {_cell(static)} "
+               f"| {_cell(adaptive)} | {_gap(static, adaptive)} |")  # fmt: skip
 
 
 def _strongest(cells: Sequence[Told]) -> Told:
@@ -300,10 +343,14 @@ def audited(told: Told) -> list[str]:
     seconds = told["seconds"]
     longest = sorted(seconds.items(), key=lambda one: -one[1])[:5]
     stages = ", ".join(f"{name} {took:.0f} s" for name, took in longest)
+    usual = normal(asdict(AuditRecipe()))
+    changed = [f"{key} {value}" for key, value in told["recipe"].items() if value != usual[key]]
+    sources = ", ".join(source["name"] for source in told["sources"])
     return [
         "### Audit",
-        f"`staanet audit` of `{told['victim']['name']}` without gradients, {told['corpus']['clips']} test "
-        f"clips: {sum(seconds.values()) / 60:.1f} minutes over {len(seconds)} stages, {told['machine']}. "
+        f"`staanet audit` of `{told['victim']['name']}` {'with' if told['victim']['gradients'] else 'without'} "
+        f"gradients, crafted on {sources}, {'; '.join(changed) or 'all settings as they come'}; "
+        f"{told['corpus']['clips']} test clips: {sum(seconds.values()) / 60:.1f} minutes over {len(seconds)} stages, {told['machine']}. "
         f"The longest: {stages}.",
         *(f"* {sentence}" for sentence in told["verdict"]),
     ]

@@ -133,6 +133,16 @@ def test_a_recipe_names_each_value_once():
         AuditRecipe(densities=(0.1, 0.1))
 
 
+def test_a_defence_is_measured_by_the_attackers_whom_it_met():
+    """Questions fooled all, but nobody asked through the defence: it halves nothing of that."""
+    told = facts(1.0, 0.1, 0.4, 0.3)
+    told["attackers"] = {"transfer": row(0.6), "queries": row(1.0, count=2)}
+    said = " ".join(pages.verdict(told))
+    assert (
+        "none halves the 60.0 % of these attackers" in said and "was not tried behind any" in said
+    )
+
+
 def row(rate, **more):
     return {"attack": "a", "title": "t|<b>", "source": "s", "channel": "pcm16", "control": False,
             "white_box": False, "epsilon": 0.01, "max_density": 0.1, "fooling_rate": rate, "low": None,
@@ -154,7 +164,7 @@ def facts(worst, noise, adaptive, limit):
 
 @pytest.mark.parametrize("worst, noise, adaptive, limit, begins, holds, lacks", [
     (0.8, 0.1, 0.7, 0.3, "FAILED", "none halves", "Noise alone"),
-    (0.2, 0.15, 0.05, 0.3, "Passed", "it halves the worst rate", "FAILED"),
+    (0.2, 0.15, 0.05, 0.3, "Passed", "it halves the 20.0 % of these attackers", "FAILED"),
     (0.2, 0.15, 0.05, None, "Unattacked", "Noise alone does more than half", "Passed"),
 ])  # fmt: skip
 def test_words_follow_the_figures(worst, noise, adaptive, limit, begins, holds, lacks):

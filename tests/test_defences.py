@@ -18,7 +18,9 @@ from staanet.channels import parse_channel
 from staanet.core import Budget, Clip, Untargeted
 from staanet.defences import DEFENCES, Defence, Defended, Repair, parse_defence, straight_through
 from staanet.errors import InvalidInput
+from staanet.evaluation import transfer_matrix
 from staanet.report import facts, tables
+from staanet.results import AdversarialSet
 from staanet.victims import build_victim, fingerprint, load_victim
 from test_cli import staanet
 
@@ -463,6 +465,31 @@ def test_defend_attack_and_evaluate_through_the_command_line(world, tmp_path):
         "defend", "--victim", world / "emo18", "--with", "medain", "--out", "w", cwd=tmp_path
     )
     assert wrong.returncode == 3 and "median" in wrong.stderr and not (tmp_path / "w").exists()
+
+
+def test_a_namesake_behind_other_settings_knew_nothing(world, tmp_path):
+    """Names tell kinds of defences, not settings: an attack through median:5 is static on median:3."""
+    speech = f"folder:{world / 'tiny'}"
+    for width in (3, 5):
+        made = staanet("defend", "--victim", world / "emo18", "--with", f"median:{width}",
+                       "--out", f"m{width}", cwd=tmp_path)  # fmt: skip
+        assert made.returncode == 0, made.stderr
+    done = staanet("attack", speech, "--attack", "pgd", "--source", "m5", "--set", "steps=2",
+                   "--out", "a", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    two = staanet("evaluate", "a", "--target", "m3", "--target", "m5", "--out", "r", cwd=tmp_path)
+    assert two.returncode == 3 and "two targets are called emo18+median" in two.stderr
+    assert not (tmp_path / "r").exists()
+    target, held = load_victim(tmp_path / "m3"), AdversarialSet.load(tmp_path / "a")
+    (cell,) = transfer_matrix([held], [target]).summary["cells"]
+    assert cell["defence"] == "static" and cell["white_box"] is False
+    (own,) = transfer_matrix([held], [load_victim(tmp_path / "m5")]).summary["cells"]
+    assert own["defence"] == "adaptive" and own["white_box"] is True
+    found = pipeline.adapt(
+        [tmp_path / "a"], [target], tmp_path / "k", attacks=["random"],
+        quarantine=pipeline.Quarantine(),
+    )  # fmt: skip
+    assert [AdversarialSet.load(place).card["source_defences"] for place in found] == [["median:3"]]
 
 
 RECIPE = (

@@ -272,14 +272,16 @@ def world(plain, tmp_path_factory):
 def test_the_command_writes_a_victim_like_any_other(world, plain, tmp_path, method):
     given = ["harden", f"folder:{world / 'tones'}", "--victim", plain, "--method", method, "--steps", 4,
              "--batch-size", 4, "--seconds", 0.25, "--inner-steps", 1, "--out", "hard"]  # fmt: skip
+    name = "second" if method == "staa" else f"zhao19+{method}"
+    given += ["--name", name] if method == "staa" else []
     done = staanet(*given, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"zhao19+{method}" in done.stdout and "x a plain one" in done.stdout
+    assert name in done.stdout and "x a plain one" in done.stdout
     card = json.loads((tmp_path / "hard" / "card.json").read_text())
     assert card["hardened"]["cost"]["times"] > 1 and card["hardened"]["from"] == "zhao19"
     assert card["hardened"]["budget"]["max_density"] == 0.2
     victim = load_victim(tmp_path / "hard")
-    assert victim.name == f"zhao19+{method}" and not list((tmp_path / "hard").glob("checkpoint/*"))
+    assert victim.name == name and not list((tmp_path / "hard").glob("checkpoint/*"))
     x = torch.randn(1, 4000)
     assert not torch.equal(victim(x), load_victim(plain)(x))
     weights = (tmp_path / "hard" / "model.safetensors").stat().st_mtime_ns
@@ -304,6 +306,17 @@ def test_a_corpus_with_other_classes_is_refused(world, plain, tmp_path):
     assert done.returncode == 3 and "other" in done.stderr and "Traceback" not in done.stderr
     assert staanet("harden", f"folder:{world / 'tones'}", "--victim", plain, "--out", plain,
                    cwd=tmp_path).returncode == 3  # fmt: skip
+
+
+@pytest.mark.parametrize("given, said", [
+    (["--method", "sparse_tradse"], "Did you mean 'sparse_trades'"),
+    (["--method", "pgd", "--weight", 3], "weight of pgd is 3.0"), (["--ramp", 2], "ramp"),
+])  # fmt: skip
+def test_mistakes_are_told_before_a_folder_is_made(world, plain, tmp_path, given, said):
+    done = staanet("harden", f"folder:{world / 'tones'}", "--victim", plain, "--out", "h", *given,
+                   cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 3 and said in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "h").exists()
 
 
 def test_goals_of_training_are_the_labels(linear):

@@ -66,11 +66,16 @@ def threshold_at(clean: ArrayLike, false_alarm: float) -> float:
     >>> threshold_at([1.0, 2.0, 3.0, 4.0], 0.25)
     3.0
     """
-    if not 0 <= false_alarm < 1:
-        raise InvalidInput(f"false-alarm rate {false_alarm}", remedy="Give a share in [0, 1)")
+    check_rate(false_alarm)
     scores = np.sort(np.asarray(clean, float))
     allowed = int(np.floor(false_alarm * len(scores) + 1e-9))
     return float(scores[len(scores) - 1 - allowed])
+
+
+def check_rate(false_alarm: float) -> None:
+    """``InvalidInput`` where no threshold has such a rate of false alarms."""
+    if not 0 <= false_alarm < 1:
+        raise InvalidInput(f"false-alarm rate {false_alarm}", remedy="Give a share in [0, 1)")
 
 
 def suspicions(

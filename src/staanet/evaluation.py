@@ -24,7 +24,8 @@ from staanet import metrics
 from staanet.attacks import collate
 from staanet.channels import Channel, clip_seed, parse_channel
 from staanet.core import NO_CHANNEL, Clip, Progress, Victim, silent
-from staanet.defences import Defended
+from staanet.defences import Defended, chain_of
+from staanet.errors import InvalidInput
 from staanet.metrics import Estimate
 from staanet.perception import Score
 from staanet.results import WANTED, AdversarialClip, AdversarialSet, TransferMatrix
@@ -66,6 +67,21 @@ def spread(clips: Sequence[Clip], number: int) -> list[Clip]:
     return [clip for clip in clips if clip.id in chosen]
 
 
+def check_names(targets: Sequence[Victim]) -> None:
+    """``InvalidInput`` where two targets share a name, by which cells and rows are told apart.
+
+    >>> check_names([Victim(name="v", labels=["a", "b"])] * 2)
+    Traceback (most recent call last):
+    staanet.errors.InvalidInput: two targets are called v: ...
+    """
+    twice = [name for name, times in Counter(one.name for one in targets).items() if times > 1]
+    if twice:
+        raise InvalidInput(
+            f"two targets are called {twice[0]}: their figures could not be told apart",
+            remedy="Leave one out, or make it anew with --name (staanet defend, staanet harden)",
+        )
+
+
 def transfer_matrix(
     sets: Sequence[AdversarialSet],
     targets: Sequence[Victim],
@@ -82,8 +98,9 @@ def transfer_matrix(
     Each of ``channels`` (``NAME[:SETTING]``) adds the same matrix after it: the clean and the
     adversarial clip both pass, and a changed answer is one that differs from the clean clip's after
     the same channel. Distances stay those of the files. ``listen`` adds how each clip sounds, to its
-    rows and as means per set.
+    rows and as means per set. Raises ``InvalidInput`` where two targets share a name.
     """
+    check_names(targets)
     ways = {name: parse_channel(name) for name in (NO_CHANNEL, *channels)}
     rows: list[dict[str, Any]] = []
     cells = []
@@ -159,12 +176,13 @@ def _about(target: Victim) -> dict[str, Any]:
     return about
 
 
-def knowledge(source: str, target: Victim) -> str:
-    """What an attack crafted on ``source`` knew of a target's defence: ``static`` (nothing) or
-    ``adaptive`` (all); empty where there is none."""
+def knowledge(one: AdversarialSet, target: Victim) -> str:
+    """What an attack knew of a target's defence: ``static`` (nothing) or ``adaptive`` (all); empty
+    where there is none. A source of the same name behind other defences knew nothing."""
     if not isinstance(target, Defended):
         return ""
-    return "adaptive" if source == target.name else "static"
+    chain = one.card.get("source_defences", chain_of(target))
+    return "adaptive" if one.source == target.name and chain == chain_of(target) else "static"
 
 
 def _listened(one: AdversarialSet, listen: Listen, progress: Progress) -> list[Mapping[str, Score]]:
@@ -289,8 +307,9 @@ def _cell(one: AdversarialSet, target: Victim, rows: Sequence[Mapping[str, Any]]
         "title": one.card.get("title") or one.attack,
         "source": one.source,
         "target": target.name,
-        "white_box": target.name in one.card.get("sources", [one.source]),
-        "defence": knowledge(one.source, target),
+        "white_box": target.name in one.card.get("sources", [one.source])
+        and not (one.source == target.name and knowledge(one, target) == "static"),
+        "defence": knowledge(one, target),
         "algorithm": one.card.get("algorithm", one.attack),
         "control": one.card.get("algorithm", one.attack) in CONTROLS,
         "budget": one.card.get("budget", {}),

@@ -273,12 +273,13 @@ def evaluate(
     A defended target that no set was crafted on is also attacked by one who knows the defence: PGD
     and sigma-zero through it, at the budget of the first set, into OUT/adversarial.
     """
-    from staanet import channels, pipeline, storage, victims
+    from staanet import channels, evaluation, pipeline, storage, victims
 
     for name in channel:
         channels.parse_channel(name)
     one = Shard.parse(shard) if shard else None
     targets = [on_device(victims.load_victim(spec), device) for spec in target]
+    evaluation.check_names(targets)
     quarantine = pipeline.Quarantine()
     weights = {
         v.name: victims.fingerprint(v, spec) for v, spec in zip(targets, target, strict=True)

@@ -75,6 +75,7 @@ def harden(
     patience: Annotated[
         int | None, typer.Option(min=1, help="Judgements without progress.")
     ] = None,
+    name: Annotated[str | None, typer.Option(help="Its name [default: VICTIM+METHOD].")] = None,
     seed: Seed = 0,
     protocol: Protocol = None,
     device: Device = "cpu",
@@ -96,13 +97,14 @@ def harden(
         },
         where="harden",
     )  # fmt: skip
+    pipeline.hardening_of(recipe)  # what cannot be is told before a folder is made
     loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
     beginning = on_device(victims.load_victim(victim), device)
     if out.resolve() == victim.resolve():
         raise InvalidInput("is the victim itself", where=out, remedy="Choose another --out")
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         pipeline.harden(
-            loaded, beginning, victim, out, recipe=recipe, seed=seed, protocol=protocol,
+            loaded, beginning, victim, out, recipe=recipe, name=name, seed=seed, protocol=protocol,
             quarantine=quarantine, progress=progress,
         )  # fmt: skip
         quarantine.save(out)
@@ -157,6 +159,7 @@ def detect(
     from staanet import corpora, pipeline, storage, victims
     from staanet.core import Budget
 
+    pipeline.detecting(detector, false_alarm, against)  # told before a folder is made
     loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
     inner = on_device(victims.load_victim(victim), device)
     budget = Budget(epsilon=epsilon, max_density=max_density)

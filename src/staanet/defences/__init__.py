@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from staanet.defences.base import Defence, Defended, straight_through
+from staanet.defences.base import Defence, Defended, chain_of, straight_through
 from staanet.defences.base import parse as _parse
 from staanet.defences.repair import Repair
 from staanet.defences.transforms import (
@@ -26,7 +26,7 @@ from staanet.errors import InvalidInput
 
 __all__ = [
     "Average", "Bandpass", "DEFENCES", "Defence", "Defended", "Filter", "Gain", "Gsm", "Lowpass", "Median", "Mp3",
-    "MuLaw", "Noise", "Opus", "Quantise", "Repair", "Resample", "parse_defence", "straight_through",
+    "MuLaw", "Noise", "Opus", "Quantise", "Repair", "Resample", "chain_of", "parse_defence", "straight_through",
 ]  # fmt: skip
 
 DEFENCES: dict[str, type[Any]] = {

@@ -306,6 +306,19 @@ class Defended(Victim):
         return victim.requires_grad_(False).eval()
 
 
+def chain_of(victim: Victim) -> list[str]:
+    """All defences in front of a victim, the outermost first; none of one that is not defended.
+
+    >>> chain_of(Victim(name="v", labels=["a", "b"]))
+    []
+    """
+    told: list[str] = []
+    while isinstance(victim, Defended):
+        told += map(str, victim.chain)
+        victim = victim.inner
+    return told
+
+
 INNER = "inner"
 """The folder of the inner victim inside a defended one's."""
 

@@ -21,7 +21,7 @@ from staanet.pipeline.engine import Job, joined_recordings
 from staanet.pipeline.exporting import export_generator
 from staanet.pipeline.folders import Quarantine, ReadingClips, load_clips, normal
 from staanet.pipeline.foresight import Foresight, foresee
-from staanet.pipeline.guard import certified, detect, harden
+from staanet.pipeline.guard import certified, detect, detecting, harden, hardening_of
 from staanet.pipeline.merging import merge
 from staanet.pipeline.models import source_of, train_generator, train_uap, train_victim
 from staanet.pipeline.recipe import run
@@ -40,12 +40,14 @@ __all__ = [
     "audit",
     "certified",
     "detect",
+    "detecting",
     "defend",
     "distil",
     "evaluate",
     "export_generator",
     "foresee",
     "harden",
+    "hardening_of",
     "join_recordings",
     "joined_recordings",
     "load_clips",

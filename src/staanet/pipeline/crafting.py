@@ -27,7 +27,7 @@ from staanet.config import (
     SweepRecipe,
 )
 from staanet.core import Attack, Budget, Clip, Corpus, Progress, Samples, Victim, silent
-from staanet.defences import Defended
+from staanet.defences import Defended, chain_of
 from staanet.errors import InvalidInput, UnusableClip, unknown_name
 from staanet.evaluation import CONTROLS, machine, spread, transfer_matrix
 from staanet.generator import load_generator
@@ -95,6 +95,8 @@ def attack(
         "inputs": normal({**plan.inputs, "clips": crafted.fingerprint()}), "machine": machine(),
         "quarantined": quarantine.in_order(),
     }  # fmt: skip
+    if isinstance(plan.source, Defended):  # its name says which kinds, not with which settings
+        card["source_defences"] = chain_of(plan.source)
     if plan.of is not None:
         card["chosen"] = f"{len(clips)} of {plan.of} clips, spread over labels and speakers"
     results.write_set(out, crafted.in_order(), card)

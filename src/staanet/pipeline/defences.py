@@ -12,7 +12,7 @@ from staanet.config import AttackRecipe
 from staanet.core import Corpus, Progress, Victim, silent
 from staanet.defences import Defended, parse_defence
 from staanet.errors import InvalidInput
-from staanet.evaluation import CONTROLS, spread
+from staanet.evaluation import CONTROLS, check_names, knowledge, spread
 from staanet.pipeline.crafting import attack, plan_attack
 from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
 from staanet.pipeline.models import named, quality_of
@@ -76,13 +76,15 @@ def adapt(
     defence on up to ``clips`` clips, at the epsilon and density of the first set that is no control,
     into ``out/ATTACK__TARGET``. A black-box model behind a defence is attacked by queries.
     """
+    check_names(targets)
     held = [AdversarialSet.load(place) for place in sets]
-    known = {one.source for one in held if one.card.get("algorithm") not in CONTROLS}
+    attacks_held = [one for one in held if one.card.get("algorithm") not in CONTROLS]
     made = []
     for target in targets:
-        if not isinstance(target, Defended) or target.name in known:
+        known = any(knowledge(one, target) == "adaptive" for one in attacks_held)
+        if not isinstance(target, Defended) or known:
             continue
-        model = next((s for s in held if s.card.get("algorithm") not in CONTROLS), held[0])
+        model = next(iter(attacks_held), held[0])
         most = max(held, key=len)
         budget = model.card.get("budget") or {}
         for name in attacks or (ADAPTIVE if target.differentiable else BLACK_BOX):

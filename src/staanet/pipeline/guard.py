@@ -11,7 +11,7 @@ from staanet import certify, detection, hardening, report, results, storage, tra
 from staanet.attacks import Staa
 from staanet.config import HardenRecipe
 from staanet.core import Budget, Clip, Corpus, Progress, Victim, silent
-from staanet.defences.detectors import Learned, build_detector
+from staanet.defences.detectors import Detector, Learned, build_detector
 from staanet.defences.guarded import Guarded
 from staanet.errors import InvalidInput
 from staanet.evaluation import machine, spread
@@ -26,16 +26,17 @@ from staanet.warm_start import mirror_of, network_of
 
 def harden(
     corpus: Corpus, victim: Victim, victim_spec: Path | str, out: Path, *, recipe: HardenRecipe,
-    seed: int = 0, protocol: str | None = None, quarantine: Quarantine | None = None,
-    progress: Progress = silent,
+    name: str | None = None, seed: int = 0, protocol: str | None = None,
+    quarantine: Quarantine | None = None, progress: Progress = silent,
 ) -> Victim:  # fmt: skip
     """Train ``victim`` on against an attack, on the corpus's train part, into the victim folder ``out``.
 
-    ``victim_spec`` is what ``load_victim`` made it from. The card tells UAR before and after, on dev
+    ``victim_spec`` is what ``load_victim`` made it from; ``name`` is by default
+    ``VICTIM+METHOD``. The card tells UAR before and after, on dev
     and test, and what a step costs beside a plain one. With ``staa`` the generator that grew up beside
     the victim is kept in ``out/generator``.
     """
-    how = _hardening(recipe)
+    how = hardening_of(recipe)
     if isinstance(victim, External) or not victim.differentiable:
         raise InvalidInput(
             f"{victim.name} was made elsewhere: its weights cannot be trained here",
@@ -53,7 +54,7 @@ def harden(
     sha256 = fingerprint(victim, victim_spec)
     inputs = {
         "corpus": corpus.name, "split": train.split_hash, "seed": seed, "victim": sha256,
-        "recipe": asdict(recipe), **named(protocol),
+        "recipe": asdict(recipe), **named(protocol), **({"name": name} if name else {}),
     }  # fmt: skip
     if is_done(out, "victim", inputs):
         return load_victim(out).to(victim.device)
@@ -69,7 +70,7 @@ def harden(
     )  # fmt: skip
     if generator is not None:  # before the card that says done; its source's sha256 follows
         _keep(generator, out, victim, how.budget)
-    plain, victim.name = victim.name, f"{victim.name}+{recipe.method}"
+    plain, victim.name = victim.name, name or f"{victim.name}+{recipe.method}"
     found = {f"{part}_{key}": value for part, own in (("dev", clips[1]), ("test", clips[2]))
              for key, value in quality_of(victim, own).items()}  # fmt: skip
     victim.save_pretrained(
@@ -98,7 +99,8 @@ def _keep(
     )  # fmt: skip
 
 
-def _hardening(recipe: HardenRecipe) -> hardening.Hardening:
+def hardening_of(recipe: HardenRecipe) -> hardening.Hardening:
+    """What a recipe says of hardening; ``InvalidInput`` where its parts do not fit each other."""
     density = recipe.max_density
     if density is None and recipe.method in hardening.SPARSE:
         density = 0.2
@@ -216,7 +218,7 @@ def detect(
     (``roc.csv``, ``roc.png``) and rates, which go into ``detector.json`` and come back.
     ``learned`` is trained on the train part for ``steps`` steps under ``budget``.
     """
-    made = build_detector(detector)
+    made, opened = detecting(detector, false_alarm, sets)
     train, dev, test = corpus.split(seed, protocol)
     inputs = {
         "corpus": corpus.name, "split": train.split_hash, "seed": seed,
@@ -246,8 +248,7 @@ def detect(
         target.save_pretrained(out, inputs=normal(inputs), machine=machine())
         end(out)
     found = []
-    for folder in sets:
-        one = results.AdversarialSet.load(folder)
+    for one in opened:
         found.append(detection.told(f"{one.attack} from {one.source}", target, list(one), progress))
     if aware:
         chosen = spread(load_clips(test, target, put_aside, progress), aware)
@@ -275,6 +276,15 @@ def detect(
         )
         report.draw_roc(out / "roc.png", told)
     return told
+
+
+def detecting(
+    detector: str, false_alarm: float, sets: Sequence[Path]
+) -> tuple[Detector, list[results.AdversarialSet]]:
+    """The detector and the adversarial sets that ``detect`` is asked for; ``InvalidInput`` where one
+    cannot be, before anything is written."""
+    detection.check_rate(false_alarm)
+    return build_detector(detector), [results.AdversarialSet.load(folder) for folder in sets]
 
 
 def _knowing(

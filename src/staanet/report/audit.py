@@ -15,6 +15,8 @@ ATTACKERS = {
     "queries": "an attacker who may ask the model and sees its scores",
     "white_box": "an attacker who has the model itself",
 }
+CRAFTED = ("transfer", "white_box")
+"""Attackers who craft on a model: those whom defences meet."""
 
 
 def verdict(told: Row) -> list[str]:
@@ -89,10 +91,19 @@ def _of_defences(told: Row) -> list[str]:
             key=lambda d: max(d["adaptive"]["fooling_rate"], d["static"]["fooling_rate"] or 0.0),
         )
         left = max(best["adaptive"]["fooling_rate"], best["static"]["fooling_rate"] or 0.0)
-        helps = left < 0.5 * told["worst"]["fooling_rate"]
+        before = max(
+            (told["attackers"][who]["fooling_rate"] or 0.0 for who in CRAFTED if who in told["attackers"]),
+            default=told["worst"]["fooling_rate"],
+        )  # fmt: skip
         said.append(
             f"Of the defences tried, {best['defence']} leaves the least, {percent(left)}: "
-            + ("it halves the worst rate." if helps else "none halves the worst rate.")
+            f"{'it halves' if left < 0.5 * before else 'none halves'} the {percent(before)} of these attackers "
+            "without a defence."
+            + (
+                " An attacker who asks the model was not tried behind any."
+                if "queries" in told["attackers"]
+                else ""
+            )
         )
     return said
 
