@@ -474,7 +474,8 @@ def read_card(folder: Path | str, kind: str) -> dict[str, Any]:
     Raises ``InvalidInput`` where there is none, it is damaged, of another kind, or newer.
     """
     place = Path(folder)
-    remedy = f"Give the folder of a {kind} that staanet wrote; pickles (.pt, .bin) are never loaded"
+    one = f"an {kind}" if kind[:1] in "aeiou" else f"a {kind}"
+    remedy = f"Give the folder of {one} that staanet wrote; pickles (.pt, .bin) are never loaded"
     if not os.path.lexists(place):
         raise InvalidInput("no such folder", where=folder, remedy=remedy)
     if not place.is_dir():
