@@ -27,7 +27,7 @@ MODULES = {
     "storage": ("storage.py", "", ["test_storage.py"]),
     "audio": ("audio.py", "", ["test_audio.py"]),
     "metrics": ("metrics.py", "", ["test_metrics.py"]),
-    "budget": ("core.py", "Budget", ["test_core.py", "test_attacks.py"]),
+    "budget": ("core.py", "Budget", ["test_core.py"]),
 }
 """File, class (all of the file where empty) and tests of each module."""
 SWAPS: dict[type[ast.AST], list[type[ast.AST]]] = {
