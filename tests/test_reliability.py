@@ -410,6 +410,7 @@ SETS = {
     "no table": (lambda d: (d / "metadata.csv").unlink(), "metadata.csv"),
     "a pipe for a table": (lambda d: ((d / "metadata.csv").unlink(), os.mkfifo(d / "metadata.csv")), "not a regular file"),
     "a path that leaves": (lambda d: damage(d / "metadata.csv", lambda b: b.replace(b"adversarial/", b"../x/")), "outside the folder"),
+    "a row twice": (lambda d: damage(d / "metadata.csv", lambda b: b + b.splitlines(True)[-1]), "stands in two rows"),
     "half a clip": (lambda d: [damage(p, lambda b: b[:500]) for p in d.glob("adversarial/*.wav")], "frames"),
     "no clip": (lambda d: [p.unlink() for p in d.glob("adversarial/*.wav")], "cannot be read"),
     "another clip": (lambda d: [damage(p, lambda b: b[:44] + bytes(len(b) - 44)) for p in d.glob("adversarial/*.wav")], "differ from its original"),
@@ -452,6 +453,53 @@ def test_a_wrong_option_is_told(commands, world, tmp_path, name):
     refused(
         attack(commands, world, world.root / "corpus/low/s0", tmp_path / "o", *more), code, said
     )
+
+
+TRAINED = ["--steps", 1, "--seconds", 0.2, "--batch-size", 2]
+MISTAKES = {
+    "a target twice": (["evaluate", "{set}", "--target", "{victim}", "--target", "{victim}"], 3, "2 targets are called 'emo18'"),
+    "two targets of one name": (["evaluate", "{set}", "--target", "{victim}", "--target", "shipped:emo18"], 3, "2 targets are called 'emo18'"),
+    "a set twice": (["evaluate", "{set}", "{set}", "--target", "{victim}"], 3, "2 sets are of 'random from emo18'"),
+    "alarms that are no number": (["detect", "{corpus}", "--victim", "{victim}", "--false-alarm", "nan"], 2, "--false-alarm"),
+    "an endless SNR": (["train-generator", "{corpus}", "--source", "{victim}", "--min-snr-db", "inf", *TRAINED], 3, "min_snr_db"),
+    "a huge batch": (["train-victim", "{corpus}", "emo18", *TRAINED, "--batch-size", 10**8], 3, "less than or equal to 65536"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_that_would_give_wrong_figures_or_none_is_told(commands, world, tmp_path, name):
+    words, code, said = MISTAKES[name]
+    places = {
+        "set": world.root / "run/adversarial/random__emo18", "victim": world.root / "run/victims/emo18",
+        "corpus": f"folder:{world.root / 'corpus'}",
+    }  # fmt: skip
+    done = commands.run(*(str(w).format(**places) for w in words), "--out", tmp_path / "o")
+    refused(done, code, said)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("place", ["", "low", "new/folder"])
+@pytest.mark.parametrize("command", ["attack", "train-victim", "run"])
+def test_nothing_is_written_inside_a_corpus(commands, world, command, place):
+    corpus = world.root / "corpus"
+    before = tree(corpus)
+    done = commands.run(*world.arguments(command, corpus / place))
+    refused(done, 3, "lies inside the corpus", "Choose another folder with --out")
+    assert tree(corpus) == before and not (corpus / "new").exists()
+
+
+def test_a_manifest_replaces_nothing_but_a_manifest(commands, world, tmp_path):
+    corpus = f"folder:{world.root / 'corpus'}"
+    (tmp_path / "precious.csv").write_bytes(b"my,own,table\n")
+    (tmp_path / "voice.wav").write_bytes(GOOD)
+    before = tree(tmp_path)
+    for name in before:
+        done = commands.run("corpus", corpus, "--out", tmp_path / name)
+        refused(done, 3, f"{name}: exists and is no manifest of staanet")
+    assert tree(tmp_path) == before
+    for _ in range(2):
+        assert commands.run("corpus", corpus, "--out", tmp_path / "list.csv").code == 0
+    assert (tmp_path / "list.csv").read_text().startswith("file,id,label,speaker,sex")
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from staanet.attacks import collate
 from staanet.channels import Channel, clip_seed, parse_channel
 from staanet.core import NO_CHANNEL, Clip, Progress, Victim, silent
 from staanet.defences import Defended
+from staanet.errors import InvalidInput, printable
 from staanet.metrics import Estimate
 from staanet.perception import Score
 from staanet.results import WANTED, AdversarialClip, AdversarialSet, TransferMatrix
@@ -82,8 +83,9 @@ def transfer_matrix(
     Each of ``channels`` (``NAME[:SETTING]``) adds the same matrix after it: the clean and the
     adversarial clip both pass, and a changed answer is one that differs from the clean clip's after
     the same channel. Distances stay those of the files. ``listen`` adds how each clip sounds, to its
-    rows and as means per set.
+    rows and as means per set. Raises ``InvalidInput`` where two targets, or two sets, have one name.
     """
+    _require_distinct(sets, targets)
     ways = {name: parse_channel(name) for name in (NO_CHANNEL, *channels)}
     rows: list[dict[str, Any]] = []
     cells = []
@@ -111,6 +113,20 @@ def transfer_matrix(
     if listen:
         summary["sets"] = sounds
     return TransferMatrix(rows, summary)
+
+
+def _require_distinct(sets: Sequence[AdversarialSet], targets: Sequence[Victim]) -> None:
+    """Rows and cells are told apart by names alone: under one name two would be counted together."""
+    for what, found in (
+        ("targets are called", [target.name for target in targets]),
+        ("sets are of", [f"{one.attack} from {one.source}" for one in sets]),
+    ):
+        for name, count in Counter(found).items():
+            if count > 1:
+                raise InvalidInput(
+                    f"{count} {what} '{printable(name)}'",
+                    remedy="Evaluate each apart, into a folder of its own",
+                )
 
 
 def _rows(

@@ -96,7 +96,7 @@ def harden(
         },
         where="harden",
     )  # fmt: skip
-    loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
+    loaded, quarantine = corpora.load_corpus(corpus, out=out), pipeline.Quarantine(strict)
     beginning = on_device(victims.load_victim(victim), device)
     if out.resolve() == victim.resolve():
         raise InvalidInput("is the victim itself", where=out, remedy="Choose another --out")
@@ -130,7 +130,7 @@ def detect(
     out: Annotated[Path, typer.Option(help="Victim folder to write, with ROC as CSV and PNG.")],
     detector: Annotated[str, typer.Option(help="residual, disagreement or learned.")] = "residual",
     false_alarm: Annotated[
-        float, typer.Option(help="Share of clean dev clips that may get no answer.")
+        float, typer.Option(min=0, max=1, help="Share of clean dev clips that may get no answer.")
     ] = 0.05,
     against: Annotated[
         list[Path], typer.Option(metavar="ADVERSARIAL", help="Adversarial set; repeat for several.")
@@ -157,7 +157,7 @@ def detect(
     from staanet import corpora, pipeline, storage, victims
     from staanet.core import Budget
 
-    loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
+    loaded, quarantine = corpora.load_corpus(corpus, out=out), pipeline.Quarantine(strict)
     inner = on_device(victims.load_victim(victim), device)
     budget = Budget(epsilon=epsilon, max_density=max_density)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
@@ -313,7 +313,10 @@ def audit(
         },
         where="audit",
     )  # fmt: skip
-    judged, loaded = on_device(victims.load_victim(victim), device), corpora.load_corpus(corpus)
+    judged, loaded = (
+        on_device(victims.load_victim(victim), device),
+        corpora.load_corpus(corpus, out=out),
+    )
     quarantine = pipeline.Quarantine(strict)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         told = pipeline.audit(

@@ -67,7 +67,7 @@ def run(
     Raises ``InvalidInput`` where ``out`` holds another recipe's run, ``FolderLocked`` where another
     process works in it.
     """
-    require_sound(recipe)
+    require_sound(recipe, out)
     storage.make_folder(out)
     recipe = with_rates(recipe)
     with storage.FolderLock(out):
@@ -191,7 +191,7 @@ def run(
         return matrix, quarantine
 
 
-def require_sound(recipe: Recipe) -> None:
+def require_sound(recipe: Recipe, out: Path | None = None) -> None:
     """``InvalidInput`` for a mistake that would else be told after hours.
 
     A corpus that would have to be rendered or fetched is not looked at.
@@ -204,7 +204,7 @@ def require_sound(recipe: Recipe) -> None:
     if recipe.generator.network not in GENERATORS:
         raise unknown_name("network of [generator]", recipe.generator.network, GENERATORS)
     if recipe.corpus.partition(":")[0] not in ("synthetic", "audb"):
-        corpora.load_corpus(recipe.corpus, classes=recipe.classes).split(
+        corpora.load_corpus(recipe.corpus, classes=recipe.classes, out=out).split(
             recipe.seed, recipe.protocol
         )
     for name in recipe.channels:
