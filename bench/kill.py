@@ -206,19 +206,21 @@ ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
 
 def fault_loop(
     world: World, command: str, commands: Commands, at_most: int = 100, seed: int = 0,
+    until: float = math.inf,
 ) -> Tally:  # fmt: skip
-    """Each write, fsync and rename fails, once and for ever, or ``at_most`` so many of them, evenly spread:
-    exit code 5, no torn file, no part left behind, and the same command resumes."""
+    """Each write, fsync and rename fails, once and for ever, or ``at_most`` so many of them, drawn by the
+    seed: exit code 5, no torn file, no part left behind, and the same command resumes."""
     tally, out = Tally(), world.root / f"fault-{command}"
     arguments = world.arguments(command, out)
     world.fresh(command, out)
     whole = commands.run(*arguments, **QUIET, timeout=600)
     wanted = state(out, command)
     faults = list(itertools.product(range(1, whole.calls + 1), (False, True)))
-    every = math.ceil(len(faults) / at_most)
-    every += every > 1 and every % 2 == 0  # an even step would leave out the ones for ever
-    for number, (nth, for_ever) in enumerate(faults[seed % every :: every]):
-        code = ERRORS[number // 2 % 3]
+    random.Random(f"{seed} {command}").shuffle(faults)
+    for number, (nth, for_ever) in enumerate(faults[:at_most]):
+        if time.monotonic() > until:
+            break
+        code = ERRORS[number % len(ERRORS)]
         world.fresh(command, out)
         told = f"{command}: call {nth} fails with {errno.errorcode[code]}{' for ever' * for_ever}"
         failed = commands.run(*arguments, **QUIET, fault=Fault(nth, code, for_ever=for_ever))
@@ -234,7 +236,8 @@ def fault_loop(
 
 
 def main(command: str, n: int, seed: int, minutes: float = math.inf) -> str:
-    """The kills, at most so many ``minutes`` of them, and up to a hundred faults; the figures as Markdown."""
+    """The kills, at most so many ``minutes`` of them, and up to a hundred faults in half as many more; the
+    figures as Markdown."""
     memory = Path("/dev/shm")  # a SIGKILL loses nothing that was written, flushed or not
     place = memory if os.access(memory, os.W_OK) else None
     folder = Path(tempfile.mkdtemp(prefix="staanet-kill-", dir=place))
@@ -249,7 +252,8 @@ def main(command: str, n: int, seed: int, minutes: float = math.inf) -> str:
         with Commands(folder) as commands:
             world = World.made(folder, commands)
             tally = kill_loop(world, command, n, commands, seed, progress, begun + 60 * minutes)
-            faults = fault_loop(world, command, commands, seed=seed)
+            later = time.monotonic() + 30 * minutes
+            faults = fault_loop(world, command, commands, seed=seed, until=later)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     limit = f" --minutes {minutes:g}" if tally.resumed < n else ""
