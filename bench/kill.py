@@ -241,10 +241,14 @@ def main(command: str, n: int, seed: int, minutes: float = math.inf) -> str:
     memory = Path("/dev/shm")  # a SIGKILL loses nothing that was written, flushed or not
     place = memory if os.access(memory, os.W_OK) else None
     folder = Path(tempfile.mkdtemp(prefix="staanet-kill-", dir=place))
-    begun = time.monotonic()
+    begun, said = time.monotonic(), 0
 
     def progress(done: int, tally: Tally) -> None:
         left = (time.monotonic() - begun) / done * (n - done)
+        nonlocal said
+        for line in tally.wrong[said:]:
+            print(line, file=sys.stderr)
+        said = len(tally.wrong)
         print(f"{command}: {done}/{n} kills, {len(tally.wrong)} wrong, about {left:.0f} s left",
               file=sys.stderr, flush=True)  # fmt: skip
 

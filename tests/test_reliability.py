@@ -717,3 +717,5 @@ def test_a_whole_run_gives_the_same_bits_twice(commands, world):
     assert differing <= {"card.json", "report/index.html"}, (
         "the card names the command, with its folder"
     )
+    assert commands.run(*world.arguments("run", again), **kill.QUIET, timeout=900).code == 0
+    assert kill.state(again, "run") == second, "a finished run given again is left as it is"

@@ -56,6 +56,8 @@ from staanet.results import TransferMatrix
 from staanet.victims import VICTIMS, Ensemble, fingerprint, members_of
 
 T = TypeVar("T")
+LAST = ("selfcheck", "report")
+"""Stages after the card, which tells nothing of them: else it were another one when a run is given again."""
 
 
 def run(
@@ -178,7 +180,8 @@ def run(
             ),
         )
         quarantine.save(out)
-        _write_run_card(recipe, corpus, out, command, journal.seconds())
+        made = {stage: took for stage, took in journal.seconds().items() if stage not in LAST}
+        _write_run_card(recipe, corpus, out, command, made)
         if recipe.selfcheck and not selfcheck.is_current(out, recipe.seed):
             journal(
                 "selfcheck",
