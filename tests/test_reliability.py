@@ -478,6 +478,25 @@ def test_a_mistake_that_would_give_wrong_figures_or_none_is_told(commands, world
     assert not list(tmp_path.rglob("*.json"))
 
 
+def test_a_model_of_another_split_is_warned_of(commands, world, tmp_path):
+    corpus, run = f"folder:{world.root / 'corpus'}", world.root / "run"
+    said = "was trained on another split of folder: clips of this test part may be among those it learnt"
+    by_source = ["attack", corpus, "--attack", "random", "--source", run / "victims/emo18"]
+    ways = {
+        "attack": by_source, "generator": ["attack", corpus, "--generator", run / "generators/emo18"],
+        "detect": ["detect", corpus, "--victim", run / "victims/emo18"],
+        "sweep": ["sweep", corpus, "--attack", "random", "--source", run / "victims/emo18", "--epsilon", 0.01, "--density", 1],
+    }  # fmt: skip
+    for name, words in ways.items():
+        for seed in (0, 1):
+            out = tmp_path / f"{name}{seed}"
+            done = commands.run(*words, "--seed", seed, "--out", out, "--json", undrawn=True)
+            assert done.code == 0 and (said in done.err) == (seed == 1), done.err
+            assert ("flags" in json.loads(done.out)) == (seed == 1)
+    whole = commands.run(*by_source, "--seed", 1, "--part", "all", "--out", tmp_path / "whole")
+    assert whole.code == 0 and "warning" not in whole.err
+
+
 @pytest.mark.parametrize("place", ["", "low", "new/folder"])
 @pytest.mark.parametrize("command", ["attack", "train-victim", "run"])
 def test_nothing_is_written_inside_a_corpus(commands, world, command, place):

@@ -28,6 +28,7 @@ from staanet.cli.shell import (
     on_device,
     show,
     table,
+    warned,
 )
 from staanet.errors import InvalidInput, unknown_name
 
@@ -114,7 +115,8 @@ def harden(
             f"on dev {told['history']['dev_adversarial_uar']:.3f} under PGD at the last judgement; "
             f"a step takes {told['cost']['times']:.1f} x a plain one -> {out}"
         )
-    finish(card, quarantine, json_output=json_output)
+    flags = warned(pipeline.unsure([victim], loaded.split(seed, protocol)[2]))
+    finish({**card, **flags}, quarantine, json_output=json_output)
 
 
 @command(
@@ -179,7 +181,8 @@ def detect(
         if told["attacks"] and not told["adaptive"]:
             show("\nnon-adaptive: no attack here knew the detector; add --aware 20")
         show(f"\nabstains above {told['threshold']:.4g}, chosen on {told['chosen_on']} -> {out}")
-    finish(told, quarantine, json_output=json_output)
+    flags = warned(pipeline.unsure([victim], loaded.split(seed, protocol)[2]))
+    finish({**told, **flags}, quarantine, json_output=json_output)
 
 
 @command(
@@ -249,7 +252,8 @@ def certify(
             f"\n{told['abstained']} of {told['clips']} clips got no answer; attacks inside the radius: "
             f"{told['broken']} of {told['attacked']} succeeded -> {out}"
         )
-    finish(told, quarantine, json_output=json_output)
+    flags = warned(pipeline.unsure([victim], corpus))
+    finish({**told, **flags}, quarantine, json_output=json_output)
 
 
 @command(

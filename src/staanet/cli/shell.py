@@ -220,6 +220,13 @@ def show(text: str) -> None:
     sys.stdout.write(safe.decode(sys.stdout.encoding or "ascii") + "\n")
 
 
+def warned(flags: Sequence[str]) -> dict[str, list[str]]:
+    """Say each flag, and give them as a part of the result, if there are any."""
+    for flag in flags:
+        say(f"staanet: warning: {flag}")
+    return {"flags": list(flags)} if flags else {}
+
+
 def finish(result: Mapping[str, Any], quarantine: Quarantine, *, json_output: bool) -> None:
     """Print the result as JSON if asked, name what was put aside, and leave with the right code."""
     if json_output:
