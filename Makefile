@@ -56,9 +56,9 @@ audit: $(VENV)/.installed
 	then $(BIN)/pip-audit --requirement $(VENV)/frozen.txt --no-deps --disable-pip; \
 	else echo "audit skipped: pypi.org cannot be reached"; fi
 
-# Branches of the modules on which everything stands: at least 95 % of them.
+# Branches of the modules on which everything stands, in programs that they start too: at least 95 % of them.
 coverage: $(VENV)/.installed
-	$(PYTEST) --cov-branch --cov=staanet --cov-report= $(GATED)
+	$(PYTEST) --cov-branch --cov=src/staanet --cov-report= $(GATED)
 	$(BIN)/coverage report --fail-under=95 --include='*/storage.py,*/audio.py,*/config.py,*/metrics.py,*/columns.py,*/corpora/*'
 
 clean:

@@ -151,22 +151,27 @@ def serve() -> None:
 
 def _warm_up() -> None:
     """Everything that commands import, and nothing that starts threads."""
+    import importlib.readers  # noqa: F401
+
     import matplotlib.figure  # noqa: F401
     import pandas  # noqa: F401
     import pyarrow.parquet  # noqa: F401
+    import safetensors.torch  # noqa: F401
     import scipy.signal
     import scipy.stats  # noqa: F401
     import soundfile  # noqa: F401
     import soxr  # noqa: F401
     import torch
     import torch._dynamo  # an optimiser imports it: 3 s
+    import typer._adapters
     import typer.main
 
-    from staanet import channels, cli, pipeline, selfcheck  # noqa: F401
+    from staanet import channels, cli, config, pipeline, selfcheck  # noqa: F401
     from staanet.report import figures, page, spectra, story, tables, verify  # noqa: F401
 
     built = typer.main.get_command(cli.app)  # the parser, which each command would build anew
     typer.main.get_command = lambda app: built
+    config.load_recipe("quick")  # pydantic looks for plug-ins among all packages, once
     for name in ("utf-8-sig", "ascii", "latin-1", "unicode_escape", "idna"):
         "".encode(name)  # a child without privileges may not read their modules
     torch.set_num_threads(1)

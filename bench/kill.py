@@ -12,6 +12,7 @@ of ``run`` the ``journal.jsonl``, a diary of its starts, is left out as well.
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import math
 import os
@@ -104,6 +105,8 @@ class World:
             shutil.rmtree(out / "report", ignore_errors=True)
 
 
+LATE = "too late"
+"""What a kill is that came after the command's end."""
 COMMANDS = ("attack", "train-victim", "train-generator", "evaluate", "report", "run")
 
 
@@ -125,22 +128,22 @@ def kill_loop(
     world: World, command: str, n: int, commands: Commands, seed: int = 0,
     progress: Callable[[int, Tally], None] = lambda done, tally: None, until: float = math.inf,
 ) -> Tally:  # fmt: skip
-    """Kill and resume a command ``n`` times, or until ``time.monotonic()`` is that."""
+    """Resume a command after ``n`` kills that came before its end, or until ``time.monotonic()`` is that."""
     draw, tally, out = random.Random(f"{seed} {command}"), Tally(), world.root / f"cut-{command}"
     arguments = world.arguments(command, out)
     world.fresh(command, out)
     whole = commands.run(*arguments, **QUIET, timeout=600)
     assert whole.code == 0, whole.err
     wanted = state(out, command)
-    for done in range(1, n + 1):
-        if time.monotonic() > until:
+    for number in itertools.count(1):
+        if tally.resumed == n or time.monotonic() > until:
             break
-        tally.resumed = done
         world.fresh(command, out)
-        told = f"{command} {done} of seed {seed}"
+        told, landed = f"{command} {number} of seed {seed}", False
         for _ in range(2 if draw.random() < 1 / 3 else 1):
             how = _killed(commands, arguments, draw, whole)
             tally.kills[how] += 1
+            landed |= how != LATE
             tally.wrong += [f"{told}: {line}" for line in torn(out, wanted, command)]
         finished = finished_files(out)
         again = commands.run(*arguments, **QUIET, timeout=600)
@@ -151,7 +154,8 @@ def kill_loop(
             tally.wrong.append(f"{told}: {sorted({name for name, _ in differing})[:5]} differ")
         if redone := [p.name for p, moment in finished.items() if p.stat().st_mtime_ns != moment]:
             tally.wrong.append(f"{told}: done again: {redone[:5]}")
-        progress(done, tally)
+        tally.resumed += landed
+        progress(max(1, tally.resumed), tally)
     return tally
 
 
@@ -160,15 +164,12 @@ def _killed(
 ) -> str:
     if draw.random() < 0.5:
         fault = Fault(draw.randint(1, max(1, whole.calls)), after=draw.random() < 0.5)
-        return (
-            "at a named point"
-            if commands.run(*arguments, **QUIET, fault=fault).code == -9
-            else "too late"
-        )
+        code = commands.run(*arguments, **QUIET, fault=fault).code
+        return "at a named point" if code == -9 else LATE
     pid = commands.start(*arguments, **QUIET)
     time.sleep(draw.uniform(0, whole.seconds))
     os.kill(pid, signal.SIGKILL)  # not yet waited for, so the number is still its own
-    return "at a random moment" if commands.wait(pid).code == -9 else "too late"
+    return "at a random moment" if commands.wait(pid).code == -9 else LATE
 
 
 def torn(out: Path, wanted: dict[str, str], command: str) -> list[str]:
@@ -204,17 +205,22 @@ ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
 
 
 def fault_loop(
-    world: World, command: str, commands: Commands, every: int = 1, seed: int = 0,
+    world: World, command: str, commands: Commands, at_most: int = 100, seed: int = 0,
+    until: float = math.inf,
 ) -> Tally:  # fmt: skip
-    """Every n-th write, fsync and rename fails, once or for ever: exit code 5, no torn file, no part
-    left behind where the disk lets it be removed, and the same command resumes."""
+    """Each write, fsync and rename fails, once and for ever, or ``at_most`` so many of them, drawn by the
+    seed: exit code 5, no torn file, no part left behind, and the same command resumes."""
     tally, out = Tally(), world.root / f"fault-{command}"
     arguments = world.arguments(command, out)
     world.fresh(command, out)
     whole = commands.run(*arguments, **QUIET, timeout=600)
     wanted = state(out, command)
-    for nth in range(1 + seed % every, whole.calls + 1, every):
-        code, for_ever = ERRORS[nth // every % 3], nth // every % 2 == 0
+    faults = list(itertools.product(range(1, whole.calls + 1), (False, True)))
+    random.Random(f"{seed} {command}").shuffle(faults)
+    for number, (nth, for_ever) in enumerate(faults[:at_most]):
+        if time.monotonic() > until:
+            break
+        code = ERRORS[number % len(ERRORS)]
         world.fresh(command, out)
         told = f"{command}: call {nth} fails with {errno.errorcode[code]}{' for ever' * for_ever}"
         failed = commands.run(*arguments, **QUIET, fault=Fault(nth, code, for_ever=for_ever))
@@ -230,15 +236,19 @@ def fault_loop(
 
 
 def main(command: str, n: int, seed: int, minutes: float = math.inf) -> str:
-    """The kills, at most so many ``minutes`` of them, and every third fault of a command; the figures as
-    Markdown."""
+    """The kills, at most so many ``minutes`` of them, and up to a hundred faults in half as many more; the
+    figures as Markdown."""
     memory = Path("/dev/shm")  # a SIGKILL loses nothing that was written, flushed or not
     place = memory if os.access(memory, os.W_OK) else None
     folder = Path(tempfile.mkdtemp(prefix="staanet-kill-", dir=place))
-    begun = time.monotonic()
+    begun, said = time.monotonic(), 0
 
     def progress(done: int, tally: Tally) -> None:
         left = (time.monotonic() - begun) / done * (n - done)
+        nonlocal said
+        for line in tally.wrong[said:]:
+            print(line, file=sys.stderr)
+        said = len(tally.wrong)
         print(f"{command}: {done}/{n} kills, {len(tally.wrong)} wrong, about {left:.0f} s left",
               file=sys.stderr, flush=True)  # fmt: skip
 
@@ -246,7 +256,8 @@ def main(command: str, n: int, seed: int, minutes: float = math.inf) -> str:
         with Commands(folder) as commands:
             world = World.made(folder, commands)
             tally = kill_loop(world, command, n, commands, seed, progress, begun + 60 * minutes)
-            faults = fault_loop(world, command, commands, every=3, seed=seed)
+            later = time.monotonic() + 30 * minutes
+            faults = fault_loop(world, command, commands, seed=seed, until=later)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     limit = f" --minutes {minutes:g}" if tally.resumed < n else ""

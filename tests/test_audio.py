@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -553,6 +554,87 @@ def test_a_clip_too_short_to_resample_is_refused(put) -> None:
     path = put(audio.encode(np.array([5, 9, 5, 9], np.int16), 192_000))
     with pytest.raises(UnusableClip, match="0 samples"):
         audio.load_samples(path, 4_000)
+
+
+# ---------------------------------------------------------------- parts and streams
+
+
+def test_a_part_is_cut_between_two_times_and_a_millisecond_is_forgiven() -> None:
+    samples = np.arange(16_000)
+    assert audio.cut(samples, RATE).tolist() == samples.tolist()
+    assert audio.cut(samples, RATE, 0.25, 0.5).tolist() == list(range(4_000, 8_000))
+    assert audio.cut(samples, RATE, 0.5).tolist() == list(range(8_000, 16_000))
+    assert audio.cut(samples, RATE, 0.9, 1.0005).tolist() == list(range(14_400, 16_000))
+    assert len(audio.cut(samples, RATE, 1.0)) == 0
+    assert len(audio.cut(samples, RATE, 0.5, 0.25)) == 0
+    for start, end, told in (
+        (1.001, None, "the end"),
+        (0.0, 1.001, "1.001 s"),
+        (-0.5, 0.5, "0.5 s"),
+    ):
+        with pytest.raises(UnusableClip) as caught:
+            audio.cut(samples, RATE, start, end)
+        assert str(caught.value) == (
+            f"its part from {start:.9g} s to {told} is not in the file, which ends at 1 s. "
+            "Correct the times in its row, or drop the row"
+        )
+
+
+def test_a_loaded_part_is_that_of_the_whole_and_an_error_names_the_file(put) -> None:
+    path = put(coded("WAV", "PCM_16"))
+    part = audio.load_samples(path, RATE, start_s=0.25, end_s=0.5)
+    assert np.array_equal(part, SPEECH[4_000:8_000])
+    with pytest.raises(UnusableClip) as caught:
+        audio.load_samples(path, RATE, start_s=2)
+    assert str(caught.value).startswith(f"{path}: its part from 2 s to the end is not in the file")
+    assert "Correct the times in its row" in caught.value.remedy
+
+
+@pytest.mark.parametrize("rate", [16_000, 8_000, 44_100, 48_000])
+@pytest.mark.parametrize("length", [1, 4_096, 12_289])
+def test_a_stream_joined_is_the_file_loaded(put, rate, length) -> None:
+    path = put(coded("WAV", "PCM_16", samples=SPEECH[:length], rate=rate))
+    joined = np.concatenate(list(audio.stream_samples(path, RATE)))
+    sound = audio.read_audio(path)
+    assert np.array_equal(joined, audio.snap(audio.resample(sound.samples, rate, RATE)))
+    assert joined.dtype == np.int16 and abs(len(joined) - length * RATE / rate) <= 1
+
+
+def test_a_stream_is_refused_as_the_file_is(put) -> None:
+    good = coded("WAV", "PCM_16")
+    for data in (good[:-2_000], good[:100], b"", wav(b"\1\0" * 999, channels=9), flac_claiming(99)):
+        path = put(data)
+        with pytest.raises(UnusableClip) as caught:
+            list(audio.stream_samples(path, RATE))
+        assert str(caught.value) == refusal(path)
+    short = AudioLimits(max_seconds=0.5)
+    with pytest.raises(UnusableClip, match="max-seconds"):
+        list(audio.stream_samples(put(good), RATE, short))
+
+
+def test_the_length_that_a_file_declares_is_told_without_proof(put, tmp_path, monkeypatch) -> None:
+    assert audio.declared_seconds(put(coded("FLAC", "PCM_16"))) == 1
+    assert audio.declared_seconds(str(put(flac_claiming(8_000)))) == 0.5
+    assert audio.declared_seconds(put(b"nothing")) == 0
+    assert audio.declared_seconds(tmp_path / "none") == 0
+    assert audio.declared_seconds(put(coded("WAV")), AudioLimits(max_bytes=999)) == 0
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    path = put(coded("WAV"))
+    monkeypatch.setattr(os, "open", full)
+    assert audio.declared_seconds(path) == 0
+
+
+def test_a_wav_header_stops_where_its_sizes_do() -> None:
+    most = (2**32 - 1 - 36) // 2
+    head = audio.wav_header(most, 16_000)
+    assert head[4:8] == struct.pack("<I", 36 + 2 * most) and head[40:] == struct.pack(
+        "<I", 2 * most
+    )
+    with pytest.raises(InvalidInput, match=f"{most + 1} samples are more than a WAV file holds"):
+        audio.wav_header(most + 1, 16_000)
 
 
 # ---------------------------------------------------------------- the grid

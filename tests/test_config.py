@@ -35,12 +35,40 @@ def test_shipped_recipes_are_valid_and_read_back_as_written(name):
         ("name='../../evil'", "name"),
         ("seed", "is not KEY=VALUE"),
         ("name.first=1", "is a value, not a table"),
+        ("x" + ".y" * 201 + "=1", "has 201 dots"),
+        ("sweep={attacks=['pgd'],sources=['zhao20']}", "unknown source in [sweep] 'zhao20'"),
+        ("sweep.attacks=['pdg']", "unknown attack in [sweep] 'pdg'"),
+        ("generator.sources=['emo18','emo18']", "sources of [generator] name 'emo18' twice"),
+        ("generator.batch_size=100000", "less than or equal to 65536"),
+        ("generator.min_snr_db=inf", "generator.min_snr_db"),
+        ("attacks.pgd.min_snr_db=-inf", "attacks.pgd.min_snr_db"),
+        (
+            "defences.median={victims=['emo19'],chain=['median:3']}",
+            "unknown victim in [defences.median]",
+        ),
+        (
+            "defences.median={victims=['emo18'],chain=['median:3'],adaptive=['pdg']}",
+            "unknown attack in [defences.median]",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_what_would_be_right(override, said):
     with pytest.raises(InvalidInput) as error:
         config.load_recipe("quick", [override])
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["epsilons", "densities"])
+def test_an_audit_names_no_value_twice(name):
+    assert getattr(config.AuditRecipe(**{name: (0.5, 0.1)}), name) == (0.5, 0.1)
+    with pytest.raises(InvalidInput, match=f"{name} names a value twice"):
+        config.AuditRecipe(**{name: (0.1, 0.5, 0.1)})
+
+
+def test_a_line_of_too_many_dots_is_named_and_never_parsed(tmp_path):
+    (tmp_path / "r.toml").write_text("name = 'x'\n" + "a" + ".b" * 201 + " = 1\n")
+    with pytest.raises(InvalidInput, match="line 2 has more than 200 dots"):
+        config.load_recipe(str(tmp_path / "r.toml"))
 
 
 def test_channels_are_a_list_of_names_and_empty_by_default():

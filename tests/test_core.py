@@ -133,11 +133,71 @@ def test_violations_name_each_limit():
     "wrong",
     [
         {"epsilon": 0},
+        {"epsilon": 2.001},
+        {"epsilon": float("nan")},
         {"epsilon": 0.1, "max_density": 0},
+        {"epsilon": 0.1, "max_density": 1.001},
         {"epsilon": 0.1, "max_l0": -1},
         {"epsilon": 0.1, "min_snr_db": float("nan")},
+        {"epsilon": 0.1, "min_snr_db": float("inf")},
     ],
 )
 def test_a_budget_without_meaning_is_refused(wrong):
-    with pytest.raises(InvalidInput):
+    (name, value) = list(wrong.items())[-1]
+    with pytest.raises(InvalidInput, match=f"^{name} is {value}"):
         Budget(**wrong)
+
+
+def test_the_ends_of_what_a_budget_may_be_are_allowed():
+    widest = Budget(epsilon=2, max_density=1, max_l0=0, min_snr_db=-300)
+    assert widest.steps == 65536 and widest.max_samples(7) == 0
+    assert Budget(epsilon=1e-9, max_density=1e-9, max_l0=1).steps == 0
+
+
+def test_the_fewest_of_all_limits_is_how_many_samples_may_change():
+    assert Budget(epsilon=0.1).max_samples(150) == 150
+    assert Budget(epsilon=0.1, max_density=0.5).max_samples(151) == 75
+    assert Budget(epsilon=0.1, max_density=0.5, max_l0=10).max_samples(150) == 10
+    assert Budget(epsilon=0.1, max_density=0.5, max_l0=80).max_samples(150) == 75
+    assert Budget(epsilon=0.1, max_l0=1000).max_samples(150) == 150
+
+
+def test_a_limit_that_is_just_kept_is_kept_and_one_more_breaks_it():
+    clean = np.int16([1000, 1000, 0, 0])
+    kept = np.int16([1327, 1000, 0, 0])
+    assert Budget(epsilon=0.01, max_l0=1).violations(clean, kept) == []
+    assert Budget(epsilon=0.01).violations(clean, -clean) == [
+        "a sample moved by 2000 steps of 2^-15; epsilon 0.01 allows 327"
+    ]
+    assert Budget(epsilon=0.01, max_l0=0).violations(clean, kept) == [
+        "1 samples changed; 0 are allowed"
+    ]
+    ratio = 10 * np.log10(2 * 1000**2 / 327**2)
+    assert Budget(epsilon=0.01, min_snr_db=ratio - 1e-9).violations(clean, kept) == []
+    assert Budget(epsilon=0.01, min_snr_db=ratio + 1e-3).violations(clean, kept) == [
+        f"snr {ratio:.2f} dB is below {ratio + 1e-3} dB"
+    ]
+    assert Budget(epsilon=0.01, min_snr_db=90).violations(clean, clean) == []
+    assert Budget(epsilon=0.01).violations(clean[:0], clean[:0]) == []
+    silence = np.zeros(1, np.int16)
+    assert Budget(epsilon=0.01, min_snr_db=-200).violations(silence, silence + 1) == []
+    assert Budget(epsilon=0.01, min_snr_db=-100).violations(silence, silence + 1) == [
+        "snr -120.00 dB is below -100 dB"
+    ]
+    assert Budget(epsilon=0.01).violations(clean, clean[:3]) == [
+        "length changed from 4 to 3 samples"
+    ]
+    assert Budget(epsilon=2).violations(np.int16([-32768]), np.int16([32767])) == []  # no wrap
+
+
+def test_fit_rounds_to_the_grid_and_stops_at_epsilon_full_scale_and_the_least_snr():
+    clean = np.int16([100, -100, 32767, -32768, 0])
+    wished = clean / 32768 + np.array([2.4, -2.6, 900, -900, 400]) / 32768
+    assert Budget(epsilon=0.01).fit(clean, wished).tolist() == [102, -103, 32767, -32768, 327]
+    speech = np.int16([300, 400])  # of energy 500^2; at 20 dB the change may have 50^2
+    loud = Budget(epsilon=0.5, min_snr_db=20).fit(speech, (speech + [-60.0, 80.0]) / 32768)
+    assert loud.tolist() == [300 - 30, 400 + 40]
+    just = Budget(epsilon=0.5, min_snr_db=20).fit(speech, (speech + [30.0, -40.0]) / 32768)
+    assert just.tolist() == [330, 360] and just.dtype == np.int16
+    odd = Budget(epsilon=0.5, min_snr_db=20).fit(speech, (speech + [-60.0, 90.0]) / 32768)
+    assert odd.tolist() == [300 - 27, 400 + 41]  # towards zero: rounding up would break the limit

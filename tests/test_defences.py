@@ -478,7 +478,7 @@ def test_a_namesake_behind_other_settings_knew_nothing(world, tmp_path):
                    "--out", "a", cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     two = staanet("evaluate", "a", "--target", "m3", "--target", "m5", "--out", "r", cwd=tmp_path)
-    assert two.returncode == 3 and "two targets are called emo18+median" in two.stderr
+    assert two.returncode == 3 and "2 targets are called 'emo18+median'" in two.stderr
     assert not (tmp_path / "r").exists()
     target, held = load_victim(tmp_path / "m3"), AdversarialSet.load(tmp_path / "a")
     (cell,) = transfer_matrix([held], [target]).summary["cells"]

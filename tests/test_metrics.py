@@ -111,3 +111,94 @@ def test_the_jackknife_of_a_mean_is_the_classical_standard_error():
     from scipy.stats import sem, t
 
     assert estimate.high - estimate.value == pytest.approx(sem(values) * t.ppf(0.975, 9))
+
+
+def tails(estimate: metrics.Estimate, size: float) -> tuple[float, float]:
+    """What Clopper and Pearson make equal to ``(1 - level) / 2``: how likely the found share, or one more
+    extreme, is of ``size`` clips at either end of the interval."""
+    from scipy.special import betainc
+
+    hits = estimate.value * size
+    return (
+        betainc(hits, size - hits + 1, estimate.low),
+        1 - betainc(hits + 1, size - hits, estimate.high),
+    )
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_an_interval_is_that_of_korn_and_graubard(level):
+    from scipy.stats import t
+
+    def narrower(clips: int, speakers: int) -> float:
+        upper = 0.5 + level / 2
+        return (t.ppf(upper, clips - 1) / t.ppf(upper, speakers - 1)) ** 2
+
+    tail = pytest.approx(((1 - level) / 2,) * 2)
+    own = metrics.rate([1, 0, 0, 1, 0], list("abcde"), level)  # each a speaker: one clip fewer
+    assert tails(own, 4) == tail
+    alike = metrics.rate([1, 0, 1, 0, 1, 0], list("aabbcc"), level)  # speakers do not matter
+    assert tails(alike, 6 * narrower(6, 3)) == tail
+    nearly = metrics.rate([1, 0, 1, 0, 0, 1, 0, 0], list("aaaabbbb"), level)  # never more than all
+    assert tails(nearly, 8 * narrower(8, 2)) == tail
+    # four speakers with 4, 4, 2 and 2 hits of 4: variance 4 / 3 * 4 / 16^2, simple 3/4 * 1/4
+    apart = metrics.rate([1] * 10 + [0] * 2 + [1] * 2 + [0] * 2, list("aaaabbbbccccdddd"), level)
+    assert tails(apart, 3 / 16 / (1 / 48) * narrower(16, 4)) == tail
+    assert (apart.count, apart.clusters) == (16, 4) and (own.count, own.clusters) == (5, 5)
+
+
+def test_of_certain_outcomes_one_end_is_certain_and_the_other_is_not():
+    for speakers, size in ((list("abcd"), 4.0), (list("abcdefgh"), 8.0)):
+        never, always = (metrics.rate([hit] * len(speakers), speakers) for hit in (0, 1))
+        assert (
+            never.high == pytest.approx(1 - 0.025 ** (1 / size)) and never.low == never.value == 0
+        )
+        assert always.low == pytest.approx(0.025 ** (1 / size)) and always.high == always.value == 1
+
+
+def test_an_interval_never_leaves_out_its_own_figure():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        hits = rng.random(12) < rng.random()
+        estimate = metrics.rate(hits, [f"s{i // 6}" for i in range(12)], level=0.01)
+        assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+
+
+def test_figures_read_as_they_are():
+    assert str(metrics.rate([], [])) == "n/a"
+    assert str(metrics.Estimate(None, None, None, 7, 2)) == "n/a (0 of 7)"
+    assert str(metrics.rate([1, 0], ["a", "a"])) == "0.500"
+    assert str(metrics.Estimate(0.5, 0.25, 1.0, 7, 2)) == "0.500 [0.250, 1.000]"
+    assert str(metrics.Estimate(0.5, 0.25, None, 7, 2)) == "0.500"
+    assert metrics.rate([], []) == metrics.Estimate(None, None, None, 0, 0)
+    assert metrics.rate([1, 0], ["a", "a"]) == metrics.Estimate(0.5, None, None, 2, 1)
+
+
+def test_uar_counts_classes_alike_and_of_nothing_is_no_number():
+    assert metrics.uar(["a", "a", "a", "b"], ["a", "a", "c", "c"]) == pytest.approx(1 / 3)
+    assert math.isnan(metrics.uar([], []))
+    assert metrics.changed(["a", "b"], ["a", "c"]).tolist() == [0, 1]
+
+
+def test_a_jackknife_leaves_out_one_speaker_at_a_time():
+    from scipy.stats import t
+
+    values, speakers = np.array([0.2, 0.4, 0.4, 0.7, 0.5]), ["a", "b", "b", "c", "c"]
+
+    def mean(i):
+        return float(values[i].mean())
+
+    left = np.array([values[1:].mean(), values[[0, 3, 4]].mean(), values[:3].mean()])
+    error = math.sqrt(2 / 3 * np.square(left - left.mean()).sum())
+    for level in (0.5, 0.95):
+        found = metrics.jackknife(mean, speakers, level)
+        reach = error * t.ppf(0.5 + level / 2, 2)
+        assert found.value == pytest.approx(0.44) and (found.count, found.clusters) == (5, 3)
+        assert (found.low, found.high) == pytest.approx(
+            (max(0, 0.44 - reach), min(1, 0.44 + reach))
+        )
+    assert metrics.jackknife(mean, ["a"] * 5) == metrics.Estimate(
+        mean(slice(None)), None, None, 5, 1
+    )
+    assert metrics.jackknife(mean, []) == metrics.Estimate(None, None, None, 0, 0)
+    wild = metrics.jackknife(lambda i: float(i.mean() / 4), list("aabbb"))
+    assert (wild.low, wild.high) == (0, 1)

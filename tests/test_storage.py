@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import math
 import os
@@ -90,13 +91,81 @@ def test_text_that_utf8_cannot_hold_is_escaped(tmp_path) -> None:
     assert (tmp_path / "x").read_bytes() == rb"a\udcffb"
 
 
-def test_permissions_follow_the_umask(tmp_path) -> None:
-    before = os.umask(0o027)
+@pytest.mark.parametrize(("mask", "mode"), [(0o027, 0o640), (0, 0o666)])
+def test_permissions_follow_the_umask(tmp_path, mask, mode) -> None:
+    before = os.umask(mask)
     try:
         storage.write_bytes(tmp_path / "x", b"")
+        Journal(tmp_path / "journal.jsonl").append({})
+        with FolderLock(tmp_path):
+            pass
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+    for name in names(tmp_path):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode
+
+
+def test_a_copy_has_the_same_bytes_and_what_is_there_already_stays(tmp_path) -> None:
+    source, target = tmp_path / "source", tmp_path / "new" / "target"
+    for size in (0, 5, 2**20, 2**20 + 1, 3 * 2**20):
+        source.write_bytes(os.urandom(size))
+        for _ in range(2):
+            storage.copy(source, str(target))
+            assert target.read_bytes() == source.read_bytes()
+    before = target.stat()
+    storage.copy(source, target)
+    assert (target.stat().st_ino, target.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    for place in (0, 2**20, -1):  # one byte in another block, and a length of its own
+        data = bytearray(source.read_bytes())
+        data[place] ^= 1
+        target.write_bytes(data)
+        storage.copy(source, target)
+        assert target.read_bytes() == source.read_bytes()
+    target.write_bytes(source.read_bytes()[:-1])
+    storage.copy(source, target)
+    assert target.read_bytes() == source.read_bytes()
+    assert names(target.parent) == ["target"]
+    assert "No such file" in refusal(lambda: storage.copy(tmp_path / "none", target))
+    assert "not a regular file" in refusal(lambda: storage.copy(source, tmp_path / "new"))
+    assert target.read_bytes() == source.read_bytes()
+
+
+def test_blocks_are_equal_only_to_the_end() -> None:
+    def equal(one: bytes, other: bytes) -> bool:
+        streams = [io.BufferedReader(io.BytesIO(data)) for data in (one, other)]
+        return storage._blocks_equal(*streams)
+
+    assert equal(b"", b"") and equal(b"ab", b"ab")
+    assert not (equal(b"a", b"b") or equal(b"a", b"ab") or equal(b"ab", b"a"))
+
+
+def test_what_is_removed_is_gone_and_need_not_be_there(tmp_path) -> None:
+    (tmp_path / "x").write_bytes(b"")
+    for _ in range(2):
+        storage.remove(str(tmp_path / "x"))
+        assert names(tmp_path) == []
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageFault, match="cannot be written"):
+        storage.remove(tmp_path / "folder")
+
+
+def test_a_folder_is_made_with_those_above_it(tmp_path, monkeypatch) -> None:
+    for _ in range(2):
+        storage.make_folder(str(tmp_path / "a" / "b"))
+        assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_bytes(b"")
+    for place in (tmp_path / "file", tmp_path / "file" / "x"):
+        message = refusal(lambda place=place: storage.make_folder(place))
+        assert message == (
+            f"{place}: a file stands where a folder is due. Choose another folder with --out"
+        )
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(StorageFault, match="disk full"):
+        storage.make_folder(tmp_path / "new")
 
 
 @pytest.mark.parametrize("taken", ["device", "link", "folder", "pipe", "socket"])
@@ -377,6 +446,20 @@ def test_json_that_parsers_disagree_about_is_refused(tmp_path, data, reason) -> 
     assert reason in message
 
 
+def test_a_file_of_just_the_limit_is_read_and_of_one_byte_more_is_not(tmp_path) -> None:
+    (tmp_path / "x").write_bytes(b"1234")
+    assert storage.read_bytes(tmp_path / "x", 4) == b"1234"
+    message = refusal(lambda: storage.read_bytes(str(tmp_path / "x"), 3))
+    assert message == f"{tmp_path / 'x'}: 4 bytes; at most 3 are read"
+
+
+def test_a_number_of_just_the_most_digits_is_read(tmp_path) -> None:
+    (tmp_path / "x").write_text("9" * 30)
+    assert storage.read_json(tmp_path / "x") == int("9" * 30)
+    (tmp_path / "x").write_text("9" * 31)
+    assert "holds a number of 31 digits" in refusal(lambda: storage.read_json(tmp_path / "x"))
+
+
 @pytest.mark.parametrize("read", [storage.read_json, storage.sha256])
 def test_only_regular_files_are_read(tmp_path, read) -> None:
     os.mkfifo(tmp_path / "pipe")
@@ -472,6 +555,43 @@ def test_half_a_line_on_a_full_disk_is_taken_back(tmp_path, monkeypatch) -> None
     with pytest.raises(StorageFault, match="disk full"):
         journal.append({"b": "long enough"})
     assert journal.path.stat().st_size == size
+
+
+def test_a_line_beyond_every_limit_is_refused_and_the_longest_is_read(
+    tmp_path, monkeypatch
+) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append({"a": "x" * 80})
+    monkeypatch.setattr(storage, "_MAX_JSON_BYTES", journal.path.stat().st_size)
+    assert journal.records() == [{"a": "x" * 80}]
+    monkeypatch.setattr(storage, "_MAX_JSON_BYTES", 30)
+    assert f"{journal.path}:1: a line of over 30 bytes" in refusal(journal.records)
+
+
+@pytest.mark.parametrize("length", [65_530, 65_536, 65_537, 140_000])
+def test_the_end_of_a_long_line_is_found_wherever_blocks_end(tmp_path, length) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append({"a": 1})
+    whole = journal.path.read_bytes()
+    journal.path.write_bytes(whole + b"x" * length)
+    journal.append({"b": 2})
+    assert journal.path.read_bytes() == whole + b'{"b": 2}\n'
+
+
+def test_a_new_journal_is_flushed_with_its_folder_and_an_old_one_without(
+    tmp_path, monkeypatch
+) -> None:
+    flushed, fsync = [], os.fsync
+
+    def noted(descriptor: int) -> None:
+        flushed.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append({})
+    journal.append({})
+    assert flushed == [False, True, False]
 
 
 def test_a_journal_is_never_written_through_a_link(tmp_path) -> None:
@@ -606,6 +726,14 @@ def test_an_unfit_card_is_refused(tmp_path, text, reason) -> None:
     if text is not None:
         (tmp_path / "card.json").write_text(text)
     assert reason in refusal(lambda: storage.read_card(tmp_path, "victim"))
+
+
+def test_a_folder_holds_what_its_card_says(tmp_path) -> None:
+    assert not storage.holds(tmp_path, "victim")
+    storage.write_card(tmp_path, {"kind": "victim"})
+    assert storage.holds(tmp_path, "victim") and not storage.holds(tmp_path, "generator")
+    (tmp_path / "card.json").write_text("[]")
+    assert not storage.holds(tmp_path, "victim")
 
 
 def test_what_is_no_folder_has_no_card(tmp_path) -> None:

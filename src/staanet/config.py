@@ -19,6 +19,8 @@ from staanet.errors import InvalidInput, printable, unknown_name
 
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
+BatchSize = Annotated[int, Field(ge=1, le=2**16, strict=True)]
+Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Seconds = Annotated[float, Field(ge=0.01, le=3600, strict=True)]
@@ -42,7 +44,7 @@ class VictimRecipe:
     config: str | None = None
     """A small configuration of those, such as tiny, trained from scratch."""
     steps: Count = 1500
-    batch_size: Count = 16
+    batch_size: BatchSize = 16
     seconds: Seconds = 2.0
     learning_rate: Positive | None = None
     """Absent: the paper's, 1e-3 from scratch and 3e-5 for fine-tuning."""
@@ -67,7 +69,7 @@ class GeneratorRecipe:
     epsilon: Share = 0.03
     max_density: Share = 0.2
     steps: Count = 1200
-    batch_size: Count = 16
+    batch_size: BatchSize = 16
     seconds: Seconds = 1.5
     goal: Literal["untargeted", "targeted"] = "untargeted"
     """``targeted``: towards any class that it is given, each as often."""
@@ -75,7 +77,7 @@ class GeneratorRecipe:
     """``paper``: fixed weights, a margin that stops at 0, and any share of samples that comes out."""
     sparsity: NotNegative = 1.0
     """Weight of the share of samples in the objective ``paper`` (its 1e-5 at 6 s of speech)."""
-    min_snr_db: float | None = None
+    min_snr_db: Finite | None = None
     learning_rate: Positive | None = None
     """Absent: 3e-4 for a mirror that begins as its source, 1e-5 for a reflection, 2e-3 for what begins
     from nothing."""
@@ -104,7 +106,7 @@ class AttackRecipe:
     max_density: Share | None = None
     max_l0: Count | None = None
     """At most so many samples of a clip."""
-    min_snr_db: float | None = None
+    min_snr_db: Finite | None = None
     """At least so many dB of speech above what is changed."""
     label: str = ""
     """Aim at this class; ``each``: a clip at one of the others, every class as often."""
@@ -141,7 +143,7 @@ class VectorRecipe:
     epsilon: Share = 0.03
     max_density: Share | None = None
     steps: Count = 200
-    batch_size: Count = 8
+    batch_size: BatchSize = 8
     seconds: Seconds = 1.0
     """Length of the vector, and of the training crops."""
     relative_step: Positive = 0.1
@@ -173,7 +175,7 @@ class HardenRecipe:
     keep: Share = 0.3
     """Of ``ablation``: the share of samples that are seen."""
     steps: Count = 600
-    batch_size: Count = 16
+    batch_size: BatchSize = 16
     seconds: Positive = 1.5
     learning_rate: Positive = 5e-4
     evaluate_every: Count = 100
@@ -198,7 +200,7 @@ class AuditRecipe:
     """Networks that are trained as the attacker's own models, where no sources are given."""
     surrogate_steps: Count = 400
     generator_steps: Count = 300
-    batch_size: Count = 8
+    batch_size: BatchSize = 8
     seconds: Positive = 1.5
     channels: tuple[str, ...] = ("mp3:32", "mulaw", "resample:8000")
     defences: tuple[str, ...] = ("median:3", "lowpass:3000", "quantise:8")

@@ -25,7 +25,7 @@ from staanet.attacks import collate
 from staanet.channels import Channel, clip_seed, parse_channel
 from staanet.core import NO_CHANNEL, Clip, Progress, Victim, silent
 from staanet.defences import Defended, chain_of
-from staanet.errors import InvalidInput
+from staanet.errors import InvalidInput, printable
 from staanet.metrics import Estimate
 from staanet.perception import Score
 from staanet.results import WANTED, AdversarialClip, AdversarialSet, TransferMatrix
@@ -67,19 +67,26 @@ def spread(clips: Sequence[Clip], number: int) -> list[Clip]:
     return [clip for clip in clips if clip.id in chosen]
 
 
-def check_names(targets: Sequence[Victim]) -> None:
-    """``InvalidInput`` where two targets share a name, by which cells and rows are told apart.
+def check_names(targets: Sequence[Victim], sets: Sequence[AdversarialSet] = ()) -> None:
+    """``InvalidInput`` where two targets, or two sets, have one name: rows and cells are told apart by
+    it, so that they would be counted together.
 
     >>> check_names([Victim(name="v", labels=["a", "b"])] * 2)
     Traceback (most recent call last):
-    staanet.errors.InvalidInput: two targets are called v: ...
+    staanet.errors.InvalidInput: 2 targets are called 'v': ...
     """
-    twice = [name for name, times in Counter(one.name for one in targets).items() if times > 1]
-    if twice:
-        raise InvalidInput(
-            f"two targets are called {twice[0]}: their figures could not be told apart",
-            remedy="Leave one out, or make it anew with --name (staanet defend, staanet harden)",
-        )
+    for what, found, remedy in (
+        ("targets are called", [one.name for one in targets],
+         "Leave one out, or make it anew with --name (staanet defend, staanet harden)"),
+        ("sets are of", [f"{one.attack} from {one.source}" for one in sets],
+         "Evaluate each apart, into a folder of its own"),
+    ):  # fmt: skip
+        for name, count in Counter(found).items():
+            if count > 1:
+                raise InvalidInput(
+                    f"{count} {what} '{printable(name)}': their figures could not be told apart",
+                    remedy=remedy,
+                )
 
 
 def transfer_matrix(
@@ -98,9 +105,9 @@ def transfer_matrix(
     Each of ``channels`` (``NAME[:SETTING]``) adds the same matrix after it: the clean and the
     adversarial clip both pass, and a changed answer is one that differs from the clean clip's after
     the same channel. Distances stay those of the files. ``listen`` adds how each clip sounds, to its
-    rows and as means per set. Raises ``InvalidInput`` where two targets share a name.
+    rows and as means per set. Raises ``InvalidInput`` where two targets, or two sets, have one name.
     """
-    check_names(targets)
+    check_names(targets, sets)
     ways = {name: parse_channel(name) for name in (NO_CHANNEL, *channels)}
     rows: list[dict[str, Any]] = []
     cells = []

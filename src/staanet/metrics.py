@@ -129,13 +129,12 @@ def rate(outcomes: ArrayLike, clusters: Sequence[str], level: float = 0.95) -> E
     mean, number = float(hits.mean()), len(groups)
     if number < 2:
         return Estimate(mean, None, None, len(hits), number)
-    low, high = _clopper_pearson(
-        mean, _effective_size(hits, np.asarray(clusters, dtype=str)), level
-    )
+    size = _effective_size(hits, np.asarray(clusters, dtype=str), level)
+    low, high = _clopper_pearson(mean, size, level)
     return Estimate(mean, low, high, len(hits), number)
 
 
-def _effective_size(hits: NDArray[np.float64], clusters: NDArray[np.str_]) -> float:
+def _effective_size(hits: NDArray[np.float64], clusters: NDArray[np.str_], level: float) -> float:
     from scipy.stats import t
 
     n, groups = len(hits), np.unique(clusters)
@@ -144,7 +143,8 @@ def _effective_size(hits: NDArray[np.float64], clusters: NDArray[np.str_]) -> fl
     variance = number / (number - 1) * np.square(sums).sum() / n**2
     simple = mean * (1 - mean)
     size = n if variance == 0 or simple == 0 else min(float(n), simple / variance)
-    return float(size * (t.ppf(0.975, n - 1) / t.ppf(0.975, number - 1)) ** 2)
+    upper = 0.5 + level / 2
+    return float(size * (t.ppf(upper, n - 1) / t.ppf(upper, number - 1)) ** 2)
 
 
 def _clopper_pearson(mean: float, size: float, level: float) -> tuple[float, float]:

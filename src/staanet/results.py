@@ -210,7 +210,8 @@ def write_set(folder: Path, rows: Iterable[Mapping[str, str]], card: Mapping[str
 def read_rows(folder: Path) -> Sequence[dict[str, str]]:
     """The rows of ``metadata.csv``, each with its ``seconds``.
 
-    Raises ``InvalidInput`` where a table cannot be read, columns are missing or a path leads out.
+    Raises ``InvalidInput`` where a table cannot be read, columns are missing, a clip stands there
+    twice or a path leads out.
     """
     path = folder / "metadata.csv"
     told = read_table(path, COLUMNS)
@@ -224,7 +225,15 @@ def read_rows(folder: Path) -> Sequence[dict[str, str]]:
             )  # fmt: skip
         timed = (row | {"seconds": taken[row["id"]]} for row in told)
         told = Table([*told[0], "seconds"], timed).rows()
+    seen: set[str] = set()
     for number, row in enumerate(told, start=2):
+        for name in (row["id"], row["file_name"]):
+            if name in seen:  # it would count as two clips
+                raise InvalidInput(
+                    f"'{printable(name)[:100]}' stands in two rows", where=f"{path}:{number}",
+                    remedy="Make the set again",
+                )  # fmt: skip
+        seen |= {row["id"], row["file_name"]}
         for name in (row["file_name"], row["original_file_name"]):
             if len(name) > 300 or Path(name).is_absolute() or ".." in Path(name).parts:
                 raise InvalidInput(

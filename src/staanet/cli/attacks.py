@@ -36,6 +36,7 @@ from staanet.cli.shell import (
     show,
     table,
     twice,
+    warned,
 )
 from staanet.errors import InvalidInput, unknown_name
 from staanet.shards import Shard
@@ -205,7 +206,8 @@ def attack(
         show(f"-> {out}{f' and pictures in {drawn[0].parent}' if drawn else ''}")
         for row in pipeline.joined_recordings(out):
             show(f"{row['id']}: {row['windows']} windows joined -> {out / row['file_name']}")
-    finish({"out": str(out), "clips": rows}, quarantine, json_output=json_output)
+    flags = warned(pipeline.unsure([*source, *filter(None, (generator, vector))], corpus))
+    finish({"out": str(out), "clips": rows, **flags}, quarantine, json_output=json_output)
 
 
 def _present(specs: Iterable[str]) -> list[str]:
@@ -381,4 +383,5 @@ def sweep(
              for r in found],
         ))  # fmt: skip
         show(f"\n-> {out / 'sweep.png'}")
-    finish({"out": str(out), "points": found}, quarantine, json_output=json_output)
+    flags = warned(pipeline.unsure([*specs, *filter(None, (generator, vector))], corpus))
+    finish({"out": str(out), "points": found, **flags}, quarantine, json_output=json_output)

@@ -64,7 +64,7 @@ def defend(
     for text in with_:
         parse_defence(text)
     loaded = on_device(victims.load_victim(victim), device)
-    data = None if corpus is None else corpora.load_corpus(corpus)
+    data = None if corpus is None else corpora.load_corpus(corpus, out=out)
     quarantine = pipeline.Quarantine(strict)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         made = pipeline.defend(

@@ -28,6 +28,7 @@ from staanet.cli.shell import (
     on_device,
     show,
     table,
+    warned,
 )
 from staanet.errors import InvalidInput, unknown_name
 
@@ -98,7 +99,7 @@ def harden(
         where="harden",
     )  # fmt: skip
     pipeline.hardening_of(recipe)  # what cannot be is told before a folder is made
-    loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
+    loaded, quarantine = corpora.load_corpus(corpus, out=out), pipeline.Quarantine(strict)
     beginning = on_device(victims.load_victim(victim), device)
     if out.resolve() == victim.resolve():
         raise InvalidInput("is the victim itself", where=out, remedy="Choose another --out")
@@ -116,7 +117,8 @@ def harden(
             f"on dev {told['history']['dev_adversarial_uar']:.3f} under PGD at the last judgement; "
             f"a step takes {told['cost']['times']:.1f} x a plain one -> {out}"
         )
-    finish(card, quarantine, json_output=json_output)
+    flags = warned(pipeline.unsure([victim], loaded.split(seed, protocol)[2]))
+    finish({**card, **flags}, quarantine, json_output=json_output)
 
 
 @command(
@@ -132,7 +134,7 @@ def detect(
     out: Annotated[Path, typer.Option(help="Victim folder to write, with ROC as CSV and PNG.")],
     detector: Annotated[str, typer.Option(help="residual, disagreement or learned.")] = "residual",
     false_alarm: Annotated[
-        float, typer.Option(help="Share of clean dev clips that may get no answer.")
+        float, typer.Option(min=0, max=1, help="Share of clean dev clips that may get no answer.")
     ] = 0.05,
     against: Annotated[
         list[Path], typer.Option(metavar="ADVERSARIAL", help="Adversarial set; repeat for several.")
@@ -160,7 +162,7 @@ def detect(
     from staanet.core import Budget
 
     pipeline.detecting(detector, false_alarm, against)  # told before a folder is made
-    loaded, quarantine = corpora.load_corpus(corpus), pipeline.Quarantine(strict)
+    loaded, quarantine = corpora.load_corpus(corpus, out=out), pipeline.Quarantine(strict)
     inner = on_device(victims.load_victim(victim), device)
     budget = Budget(epsilon=epsilon, max_density=max_density)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
@@ -182,7 +184,8 @@ def detect(
         if told["attacks"] and not told["adaptive"]:
             show("\nnon-adaptive: no attack here knew the detector; add --aware 20")
         show(f"\nabstains above {told['threshold']:.4g}, chosen on {told['chosen_on']} -> {out}")
-    finish(told, quarantine, json_output=json_output)
+    flags = warned(pipeline.unsure([victim], loaded.split(seed, protocol)[2]))
+    finish({**told, **flags}, quarantine, json_output=json_output)
 
 
 @command(
@@ -252,7 +255,8 @@ def certify(
             f"\n{told['abstained']} of {told['clips']} clips got no answer; attacks inside the radius: "
             f"{told['broken']} of {told['attacked']} succeeded -> {out}"
         )
-    finish(told, quarantine, json_output=json_output)
+    flags = warned(pipeline.unsure([victim], corpus))
+    finish({**told, **flags}, quarantine, json_output=json_output)
 
 
 @command(
@@ -316,7 +320,10 @@ def audit(
         },
         where="audit",
     )  # fmt: skip
-    judged, loaded = on_device(victims.load_victim(victim), device), corpora.load_corpus(corpus)
+    judged, loaded = (
+        on_device(victims.load_victim(victim), device),
+        corpora.load_corpus(corpus, out=out),
+    )
     quarantine = pipeline.Quarantine(strict)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         told = pipeline.audit(

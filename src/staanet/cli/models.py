@@ -55,7 +55,12 @@ def corpus(
     with Bars.shown() as progress:
         described = corpora.describe(loaded, seed, progress=progress, protocol=protocol)
     if out is not None:
-        storage.write_text(out, results.table(*_manifest(loaded, out.parent, seed, protocol)))
+        columns, rows = _manifest(loaded, out.parent, seed, protocol)
+        if out.exists() and not storage.read_bytes(out).startswith(b"file,id,label,speaker,sex"):
+            raise InvalidInput(
+                "exists and is no manifest of staanet", where=out, remedy="Choose another --out"
+            )
+        storage.write_text(out, results.table(columns, rows))
     if json_output:
         print(json.dumps(described, allow_nan=False, default=str))
     else:
@@ -116,7 +121,10 @@ def train_victim(
         },
         where="train-victim",
     )  # fmt: skip
-    loaded, quarantine = corpora.load_corpus(corpus, classes=classes), pipeline.Quarantine(strict)
+    loaded, quarantine = (
+        corpora.load_corpus(corpus, classes=classes, out=out),
+        pipeline.Quarantine(strict),
+    )
     with parallel.joined(device) as own, speaking(out, tensorboard=tensorboard) as progress:
         pipeline.train_victim(
             loaded, name, out, recipe=recipe, seed=seed, protocol=protocol, device=own,
@@ -218,7 +226,10 @@ def train_generator(
         },
         where="train-generator",
     )  # fmt: skip
-    loaded, quarantine = corpora.load_corpus(corpus, classes=classes), pipeline.Quarantine(strict)
+    loaded, quarantine = (
+        corpora.load_corpus(corpus, classes=classes, out=out),
+        pipeline.Quarantine(strict),
+    )
     with parallel.joined(device) as own, speaking(out, tensorboard=tensorboard) as progress:
         taught = partial(
             pipeline.distil, loaded, seed=seed, protocol=protocol, device=own,
@@ -307,7 +318,10 @@ def train_uap(
         },
         where="train-uap",
     )  # fmt: skip
-    loaded, quarantine = corpora.load_corpus(corpus, classes=classes), pipeline.Quarantine(strict)
+    loaded, quarantine = (
+        corpora.load_corpus(corpus, classes=classes, out=out),
+        pipeline.Quarantine(strict),
+    )
     victim = on_device(victims.load_victim(source), device)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         pipeline.train_uap(

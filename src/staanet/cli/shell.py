@@ -138,7 +138,10 @@ def fault_of(error: Exception) -> StaaNetError | None:
     out of memory (Unable to allocate 114. PiB). Give shorter clips or a smaller batch, run again
     """
     said = printable(" ".join(str(error).split()))[:200]
-    memory = re.search(r"allocate (?:memory|.*\bGiB)|out of memory|bad_alloc|array_new", str(error))
+    memory = re.search(
+        r"allocate (?:memory|.*\bGiB)|out of memory|bad_alloc|array_new|create a primitive",
+        str(error),
+    )
     if isinstance(error, MemoryError) or memory:
         needed = re.search(r"tried to allocate ([0-9]+) bytes", str(error))
         need = f"needs about {int(needed[1]) / 2**30:.1f} GiB more" if needed else said
@@ -215,6 +218,13 @@ def show(text: str) -> None:
     """Write a result to standard output, in whatever the terminal can show."""
     safe = text.encode(sys.stdout.encoding or "ascii", "backslashreplace")
     sys.stdout.write(safe.decode(sys.stdout.encoding or "ascii") + "\n")
+
+
+def warned(flags: Sequence[str]) -> dict[str, list[str]]:
+    """Say each flag, and give them as a part of the result, if there are any."""
+    for flag in flags:
+        say(f"staanet: warning: {flag}")
+    return {"flags": list(flags)} if flags else {}
 
 
 def finish(result: Mapping[str, Any], quarantine: Quarantine, *, json_output: bool) -> None:
@@ -329,7 +339,7 @@ def inputs_of(
     from staanet.splits import PARTS
 
     if len(inputs) == 1 and inputs[0].split(":")[0] in corpora.CORPORA:
-        whole = corpora.load_corpus(inputs[0], classes=classes)
+        whole = corpora.load_corpus(inputs[0], classes=classes, out=out)
         if part == "all":
             return whole
         parts = {p.part: p for p in whole.split(seed, protocol)}

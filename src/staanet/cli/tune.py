@@ -68,7 +68,7 @@ def tune(
             "evaluate_every": max(1, steps // 3),
         }
     )  # fmt: skip
-    loaded = corpora.load_corpus(corpus, classes=classes)
+    loaded = corpora.load_corpus(corpus, classes=classes, out=out)
     quarantine = pipeline.Quarantine(strict)
     victim = on_device(victims.load_victim(source), device)
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:

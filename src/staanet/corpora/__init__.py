@@ -40,13 +40,15 @@ CORPORA: dict[str, Callable[[Path], Corpus]] = {
 }
 
 
-def load_corpus(spec: str, limits: AudioLimits | None = None, *, classes: str = "label") -> Corpus:
+def load_corpus(
+    spec: str, limits: AudioLimits | None = None, *, classes: str = "label", out: Path | None = None
+) -> Corpus:
     """The corpus named ``KIND:PATH``, such as ``emodb:data/emodb``; only names are read, no audio.
 
     ``synthetic:FOLDER`` is rendered into the folder if it is not there yet. ``limits`` bound what
     is decoded later. ``classes`` is what its labels tell: its own ``label``, the ``speaker`` or the
-    ``sex``. Raises ``InvalidInput`` for an unknown kind, a missing path, an empty corpus, or one
-    that does not tell its ``classes``.
+    ``sex``. Raises ``InvalidInput`` for an unknown kind, a missing path, an empty corpus, one
+    that does not tell its ``classes``, or one whose folder holds ``out``, where results are to go.
 
     >>> load_corpus("emo-db:data")
     Traceback (most recent call last):
@@ -68,7 +70,19 @@ def load_corpus(spec: str, limits: AudioLimits | None = None, *, classes: str = 
     if classes not in CLASSES:  # before anything is read or rendered
         raise unknown_name("classes", classes, CLASSES)
     corpus = classed(CORPORA[kind](_expanded(path)), classes)
+    if out is not None and kind not in ("synthetic", "audb"):
+        _keep_out(out, _expanded(path))
     return corpus if limits is None else replace(corpus, limits=limits)
+
+
+def _keep_out(out: Path, folder: Path) -> None:
+    """What is written into a corpus would be speech of it the next time."""
+    if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
+        raise InvalidInput(
+            f"lies inside the corpus {printable(str(folder))}, where nothing is ever written",
+            where=out,
+            remedy="Choose another folder with --out",
+        )
 
 
 def _expanded(path: str) -> Path:

@@ -19,7 +19,7 @@ from staanet.pipeline.defences import adapt, defend
 from staanet.pipeline.distil import distil
 from staanet.pipeline.engine import Job, joined_recordings
 from staanet.pipeline.exporting import export_generator
-from staanet.pipeline.folders import Quarantine, ReadingClips, load_clips, normal
+from staanet.pipeline.folders import Quarantine, ReadingClips, load_clips, normal, unsure
 from staanet.pipeline.foresight import Foresight, foresee
 from staanet.pipeline.guard import certified, detect, detecting, harden, hardening_of
 from staanet.pipeline.merging import merge
@@ -61,4 +61,5 @@ __all__ = [
     "train_generator",
     "train_uap",
     "train_victim",
+    "unsure",
 ]

@@ -8,7 +8,7 @@ run. So a killed run goes on where it stopped, and no stage quietly reuses anoth
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from staanet import audio, storage
 from staanet.core import Clip, Corpus, Progress, Utterance, Victim, silent
 from staanet.errors import InvalidInput, UnusableClip, printable
 from staanet.recordings import Recording
+from staanet.victims import place_of
 
 
 @dataclass
@@ -202,3 +203,22 @@ def normal(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Inputs as JSON reads them back, for comparison."""
     normal: dict[str, Any] = json.loads(json.dumps(inputs))
     return normal
+
+
+def unsure(specs: Iterable[Path | str], corpus: Corpus) -> list[str]:
+    """Of each model's folder that was trained on another split of a corpus of this name: that it may have
+    met the clips of this part. Nothing where the corpus is whole, as then nobody claims otherwise."""
+    if not corpus.split_hash:
+        return []
+    found = []
+    for spec in map(place_of, specs):
+        place = Path(spec) / storage.CARD
+        card = storage.read_json(place) if place.is_file() else {}
+        inputs = card.get("inputs") if isinstance(card, dict) else None
+        told = inputs if isinstance(inputs, dict) else {}
+        if told.get("corpus") == corpus.name and told.get("split") != corpus.split_hash:
+            found.append(
+                f"{printable(str(spec))} was trained on another split of {corpus.name}: clips of "
+                f"this {corpus.part} part may be among those it learnt, and figures on them flatter it"
+            )
+    return found

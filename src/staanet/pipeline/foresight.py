@@ -55,7 +55,7 @@ def foresee(recipe: Recipe, out: Path) -> Foresight:
     Raises what ``run`` would raise before its first stage: an attack, setting, channel or protocol
     that is not there, or a folder that holds another recipe's run.
     """
-    require_sound(recipe)
+    require_sound(recipe, out)
     recipe = with_rates(recipe)
     require_same_recipe(recipe, out)
     corpus = _corpus(recipe, out)

@@ -56,6 +56,8 @@ from staanet.results import TransferMatrix
 from staanet.victims import VICTIMS, Ensemble, fingerprint, members_of
 
 T = TypeVar("T")
+LAST = ("selfcheck", "report")
+"""Stages after the card, which tells nothing of them: else it were another one when a run is given again."""
 
 
 def run(
@@ -67,7 +69,7 @@ def run(
     Raises ``InvalidInput`` where ``out`` holds another recipe's run, ``FolderLocked`` where another
     process works in it.
     """
-    require_sound(recipe)
+    require_sound(recipe, out)
     storage.make_folder(out)
     recipe = with_rates(recipe)
     with storage.FolderLock(out):
@@ -178,7 +180,8 @@ def run(
             ),
         )
         quarantine.save(out)
-        _write_run_card(recipe, corpus, out, command, journal.seconds())
+        made = {stage: took for stage, took in journal.seconds().items() if stage not in LAST}
+        _write_run_card(recipe, corpus, out, command, made)
         if recipe.selfcheck and not selfcheck.is_current(out, recipe.seed):
             journal(
                 "selfcheck",
@@ -191,7 +194,7 @@ def run(
         return matrix, quarantine
 
 
-def require_sound(recipe: Recipe) -> None:
+def require_sound(recipe: Recipe, out: Path | None = None) -> None:
     """``InvalidInput`` for a mistake that would else be told after hours.
 
     A corpus that would have to be rendered or fetched is not looked at.
@@ -204,7 +207,7 @@ def require_sound(recipe: Recipe) -> None:
     if recipe.generator.network not in GENERATORS:
         raise unknown_name("network of [generator]", recipe.generator.network, GENERATORS)
     if recipe.corpus.partition(":")[0] not in ("synthetic", "audb"):
-        corpora.load_corpus(recipe.corpus, classes=recipe.classes).split(
+        corpora.load_corpus(recipe.corpus, classes=recipe.classes, out=out).split(
             recipe.seed, recipe.protocol
         )
     for name in recipe.channels:
