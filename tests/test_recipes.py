@@ -118,7 +118,7 @@ def whole(tmp_path_factory):
 def test_the_whole_comparison_goes_through_every_stage(whole):
     run, recipe, matrix = whole
     sources, attacks = recipe.generator.sources, recipe.attacks
-    assert len(sources) == 5 and len(attacks) == 14
+    assert len(sources) == 5 and len(attacks) == 15
     cells = {(c["attack"], c["source"], c["target"]) for c in matrix.cells}
     assert cells == {
         (a, s, t) for a in attacks for s in sources for t in recipe.victims
