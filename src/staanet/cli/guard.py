@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -101,7 +102,7 @@ def harden(
     pipeline.hardening_of(recipe)  # what cannot be is told before a folder is made
     loaded, quarantine = corpora.load_corpus(corpus, out=out), pipeline.Quarantine(strict)
     beginning = on_device(victims.load_victim(victim), device)
-    if out.resolve() == victim.resolve():
+    if os.path.realpath(out) == os.path.realpath(victim):
         raise InvalidInput("is the victim itself", where=out, remedy="Choose another --out")
     with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
         pipeline.harden(

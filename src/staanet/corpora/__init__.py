@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -77,7 +78,8 @@ def load_corpus(
 
 def _keep_out(out: Path, folder: Path) -> None:
     """What is written into a corpus would be speech of it the next time."""
-    if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
+    inner, outer = (Path(os.path.realpath(one)) for one in (out, folder))  # may be a link to itself
+    if folder.is_dir() and inner.is_relative_to(outer):
         raise InvalidInput(
             f"lies inside the corpus {printable(str(folder))}, where nothing is ever written",
             where=out,

@@ -6,6 +6,7 @@ Only the times differ (``seconds.csv`` of a set), since they are those of the ma
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from itertools import groupby, zip_longest
 from pathlib import Path
@@ -31,7 +32,7 @@ def merge(
     Raises ``InvalidInput`` where a shard is missing, unfinished, given twice, or of other settings
     or another list of clips than the first.
     """
-    if any(out.resolve() == shard.resolve() for shard in shards):
+    if os.path.realpath(out) in map(os.path.realpath, shards):
         raise InvalidInput("is one of the shards", where=out, remedy="Choose another --out")
     if (shards[0] / "summary.json").exists():
         return _merged_results(shards, out)
