@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from staanet import config, corpora, metrics, shipped, storage, training
-from staanet.attacks import Staa, craft
+from staanet import config, corpora, metrics, shipped, storage
+from staanet.attacks import Staa, craft, logits_of
 from staanet.cards import model_card
 from staanet.core import Budget, Clip
 from staanet.evaluation import transfer_matrix
@@ -47,7 +47,7 @@ def ship(run: Path, corpus_spec: str) -> None:
         if isinstance(victim, SelfSupervised):
             for file, content in victim.library_files().items():
                 storage.write_json(out / file, content)
-        answers = [victim.labels[i] for i in training.predict(victim, test).argmax(axis=1)]
+        answers = [victim.labels[i] for i in logits_of(victim, test).argmax(axis=1)]
         truth = [clip.label or "" for clip in test]
         right = [a == b for a, b in zip(truth, answers, strict=True)]
         quality = {"test_uar": metrics.uar(truth, answers), "test_accuracy": float(np.mean(right))}

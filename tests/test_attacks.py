@@ -12,11 +12,12 @@ import torch
 from conftest import RATE, clip
 from staanet import audio
 from staanet.attacks import ATTACKS, PGD, UAP, Random, Staa, collate, craft, craft_batch
-from staanet.attacks.support import best_ranked, clip_noise
+from staanet.attacks.support import clip_noise
 from staanet.core import Budget, Clip, Targeted, Untargeted
 from staanet.errors import BudgetExceeded, InvalidInput, StaaNetError, UnusableClip
 from staanet.generator import build_generator
 from staanet.psychoacoustics import hiding_weight
+from staanet.ranking import best_ranked
 from staanet.victims import build_victim
 
 

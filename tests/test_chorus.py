@@ -143,6 +143,12 @@ def test_an_attack_can_look_more_often_than_its_generator_was_trained_to(sources
         attacked(build_generator("compact", 0.2), 2)
 
 
+def test_a_budget_that_names_no_number_leaves_a_look_the_samples_that_the_attack_takes(sources):
+    x, budget = clip(0.5).waveform[None], Budget(epsilon=0.01)
+    mirror = mirror_of(sources[0], 0.2, budget.steps / 32768, 2).eval()
+    assert torch.equal(mirror(x, budget=budget).magnitude, mirror(x).magnitude)
+
+
 def test_an_ensemble_is_the_mean_of_log_probabilities(sources, tmp_path):
     x = torch.randn(2, 4000) * 0.1
     both = Ensemble(sources)

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import clip
 from staanet import corpora, pipeline, storage, training
+from staanet.attacks import logits_of
 from staanet.config import VictimRecipe
 from staanet.core import standardise
 from staanet.errors import InvalidInput, UnusableClip
@@ -255,5 +256,5 @@ def test_standardisation_is_the_librarys_normalisation():
 
 def test_a_clip_that_is_too_short_is_put_aside_by_name(folders):
     with pytest.raises(UnusableClip) as error:
-        training.predict(load_victim(folders / "hubert"), [clip(0.01, id="short")])
+        logits_of(load_victim(folders / "hubert"), [clip(0.01, id="short")])
     assert "short" in str(error.value) and "hubert" in str(error.value)

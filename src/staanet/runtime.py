@@ -119,7 +119,7 @@ class Runner:
         return np.tanh(magnitude), wanted
 
     def _chosen(self, position: Float) -> NDArray[np.bool_]:
-        """As ``staanet.attacks.staa.chosen``: the best-ranked samples that the budget allows; without
+        """As ``staanet.generator.proposal.chosen``: the best-ranked samples that the budget allows; without
         a budget, or of a published network, those of position at least 1/2 alone."""
         ranks = self.card["density"] is not None and self.max_density is not None
         chosen = np.full(len(position), True) if ranks else position >= 0.5

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from staanet.attacks.crafting import collate, craft, craft_batch
+from staanet.attacks.crafting import collate, craft, craft_batch, logits_of
 from staanet.attacks.gradient import FGSM, MIFGSM, PGD, VMIFGSM
 from staanet.attacks.random import Random
 from staanet.attacks.search import OnePixel, SparseRS
 from staanet.attacks.sparse import VFGA, SigmaZero, SparseFool
 from staanet.attacks.spgd import SparsePGD
-from staanet.attacks.staa import Staa, chosen, quiet_enough
+from staanet.attacks.staa import Staa, quiet_enough
 from staanet.attacks.universal import UAP, fit_uap, load_uap, save_uap
 
 __all__ = [
     "ATTACKS", "FGSM", "MIFGSM", "OnePixel", "PGD", "Random", "SigmaZero", "SparseFool", "SparsePGD",
-    "SparseRS", "Staa", "UAP", "VFGA", "VMIFGSM", "chosen", "collate", "craft", "craft_batch", "fit_uap",
-    "load_uap", "quiet_enough", "save_uap",
+    "SparseRS", "Staa", "UAP", "VFGA", "VMIFGSM", "collate", "craft", "craft_batch", "fit_uap",
+    "load_uap", "logits_of", "quiet_enough", "save_uap",
 ]  # fmt: skip
 
 ATTACKS = {

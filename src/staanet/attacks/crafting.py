@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from staanet.core import Attack, Clip, Corpus, Goal, Progress, Targeted, Untargeted, Victim, silent
@@ -95,6 +96,15 @@ def collate(clips: Sequence[Clip], source: Victim) -> tuple[Tensor, Tensor | Non
         x[row, : len(clip.samples)] = clip.waveform
     lengths = torch.tensor([len(clip.samples) for clip in clips], device=source.device)
     return x.to(source.device), None if int(lengths.min()) == longest else lengths
+
+
+def logits_of(victim: Victim, clips: Sequence[Clip]) -> NDArray[np.float64]:
+    """What a victim answers to each clip alone, ``[N, K]``."""
+    rows = []
+    with torch.inference_mode():
+        for clip in clips:
+            rows.append(victim(*collate([clip], victim))[0].double().cpu().numpy())
+    return np.stack(rows)
 
 
 def _goal(

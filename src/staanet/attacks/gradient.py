@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from staanet.attacks.support import best_ranked, clip_noise, hiding, in_bursts
+from staanet.attacks.support import clip_noise, hiding, in_bursts
 from staanet.core import Budget, Goal, Victim
+from staanet.ranking import best_ranked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

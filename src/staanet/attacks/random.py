@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from staanet import audio
-from staanet.attacks.support import best_ranked, clip_noise, hiding
+from staanet.attacks.support import clip_noise, hiding
 from staanet.core import Budget, Goal, Victim
+from staanet.ranking import best_ranked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

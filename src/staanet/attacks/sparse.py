@@ -15,9 +15,9 @@ from torch import Tensor
 
 from staanet import audio
 from staanet.attacks.gradient import margin_gradient
-from staanet.attacks.support import best_ranked
 from staanet.core import Budget, Goal, Untargeted, Victim, valid
 from staanet.errors import InvalidInput
+from staanet.ranking import best_ranked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from staanet.attacks.support import best_ranked
 from staanet.core import Budget, Goal, Victim, clip_generators
+from staanet.ranking import best_ranked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from staanet import audio
 from staanet.attacks.gradient import descend, normalised
-from staanet.attacks.support import best_ranked, hiding
+from staanet.attacks.support import hiding
 from staanet.core import Budget, Goal, Untargeted, Victim
 from staanet.errors import InvalidInput
-from staanet.generator import Generator, Perturbation
+from staanet.generator import Generator
+from staanet.generator.proposal import chosen
 
 MOST = 1 - 1e-6  # of a magnitude whose tanh can be undone
 ROUNDING = 1e-3  # of an energy: x + delta in float32 may round to the next step, 0.004 dB
@@ -27,8 +28,8 @@ class Staa:
     neither share nor number takes the positions of at least 1/2, as the paper does, and one of a
     published network never more. The source is not called: what it answers was learned in training.
 
-    With ``looks`` a mirror or reflection looks so often, at what it proposed before: eight do what
-    twenty steps of PGD do, in half their time (0: as often as in training).
+    With ``looks`` a mirror or reflection looks so often, at what it proposed before: the more, the
+    surer and the slower (0: as often as in training).
 
     Only with ``refine`` it is: that many steps of PGD go on from what the generator proposed. With
     ``hide`` a sample moves by less, and is wanted less, where the clip would not mask it; see ``PGD``.
@@ -52,10 +53,9 @@ class Staa:
             generator = self.generator.with_looks(self.looks) if self.looks else self.generator
             change = generator(x, lengths, self._wanted(source, goal, x), self.budget)
             weight = hiding(x, lengths, source.sample_rate, self.hide)
-            ranks = self.generator.density is not None
-            if ranks:
+            if generator.ranks:
                 change = change._replace(position=change.position * weight)
-            mask = chosen(change, self.budget, lengths, ranks=ranks)
+            mask = chosen(change, self.budget, lengths, ranks=generator.ranks)
             limit = (self.budget.steps / audio.FULL_SCALE) * weight
             magnitude = quiet_enough(x, change.magnitude, mask * limit, self.budget)
             # mask 0 leaves x bit-identical: l0 is exact
@@ -86,20 +86,6 @@ class Staa:
                 remedy="Aim with a generator of this source",
             )
         return torch.as_tensor(goal.label, device=x.device).expand(len(x))
-
-
-def chosen(
-    change: Perturbation, budget: Budget, lengths: Tensor | None = None, *, ranks: bool = False
-) -> Tensor:
-    """The samples of highest position that the budget allows, ``[B, T]`` bool.
-
-    Without ``ranks``, or where the budget limits nothing, those below 1/2 are left out.
-    """
-    position = change.position.detach()
-    limited = budget.max_density is not None or budget.max_l0 is not None
-    if not (ranks and limited):
-        position = position.masked_fill(position < 0.5, -torch.inf)
-    return best_ranked(position, budget, lengths)
 
 
 def quiet_enough(x: Tensor, magnitude: Tensor, limit: Tensor, budget: Budget) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which samples an attack may touch, and randomness that belongs to a clip."""
+"""Where an attack prefers to change samples, and randomness that belongs to a clip."""
 
 from __future__ import annotations
 
@@ -8,30 +8,8 @@ import torch
 from torch import Tensor
 
 from staanet import psychoacoustics
-from staanet.core import Budget, clip_generators
+from staanet.core import clip_generators
 from staanet.errors import InvalidInput
-
-
-def best_ranked(score: Tensor, budget: Budget, lengths: Tensor | None = None) -> Tensor:
-    """The samples of highest ``score [B, T]`` that the budget allows, ``[B, T]`` bool.
-
-    Samples beyond ``lengths`` and samples of score ``-inf`` are never chosen.
-
-    >>> best_ranked(torch.tensor([[0.1, 0.9, 0.5]]), Budget(epsilon=0.1, max_l0=2))
-    tensor([[False,  True,  True]])
-    """
-    batch, time = score.shape
-    chosen = torch.zeros(batch, time, dtype=torch.bool, device=score.device)
-    for row in range(batch):
-        length = time if lengths is None else int(lengths[row])
-        count = budget.max_samples(length)
-        places = (
-            score[row, :length].topk(count, sorted=False).indices
-            if count < length
-            else slice(length)
-        )
-        chosen[row, places] = True
-    return chosen & (score > -torch.inf)
 
 
 def in_bursts(score: Tensor, burst: int) -> Tensor:

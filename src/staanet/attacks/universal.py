@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from staanet import audio, storage
-from staanet.attacks.support import best_ranked
 from staanet.core import Budget, Goal, Targeted, Untargeted, Victim, valid
 from staanet.errors import InvalidInput
+from staanet.ranking import best_ranked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -172,7 +172,7 @@ class Mirror(Generator):
             if look:
                 with torch.no_grad():
                     change = self.propose(magnitude, position, lengths)
-                    near = moved(waveforms, change, lengths, self.epsilon, budget)
+                    near = moved(waveforms, change, lengths, self.epsilon, budget, ranks=self.ranks)
                     heard = self.listen(near, lengths)
             states = self.states(heard)
             answers = self.answers(states[-1], heard.frames)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from staanet.core import Budget, Goal, Targeted, Untargeted, valid
 from staanet.errors import InvalidInput
+from staanet.ranking import best_ranked
 
 
 class Perturbation(NamedTuple):
@@ -59,6 +60,11 @@ class Generator(nn.Module):
         self.settings: dict[str, Any] = {
             "gain": gain, "density": density, "sample_rate": sample_rate, "labels": list(labels),
         }  # fmt: skip
+
+    @property
+    def ranks(self) -> bool:
+        """Whether its positions rank samples for any budget; those of a published network choose."""
+        return self.density is not None
 
     @property
     def aims(self) -> bool:
@@ -146,11 +152,26 @@ class Best:
         )
 
 
+def chosen(
+    change: Perturbation, budget: Budget, lengths: Tensor | None = None, *, ranks: bool = False
+) -> Tensor:
+    """The samples of highest position that the budget allows, ``[B, T]`` bool.
+
+    Without ``ranks``, or where the budget limits nothing, those below 1/2 are left out.
+    """
+    position = change.position.detach()
+    limited = budget.max_density is not None or budget.max_l0 is not None
+    if not (ranks and limited):
+        position = position.masked_fill(position < 0.5, -torch.inf)
+    return best_ranked(position, budget, lengths)
+
+
 def moved(
-    waveforms: Tensor, change: Perturbation, lengths: Tensor | None, epsilon: float, budget: Budget | None
+    waveforms: Tensor, change: Perturbation, lengths: Tensor | None, epsilon: float,
+    budget: Budget | None, *, ranks: bool = False,
 ) -> Tensor:  # fmt: skip
     """``[B, T]`` as a proposal would leave it: where its position is at least 1/2, by ``epsilon``; or
-    as ``budget`` has it.
+    as ``budget`` has it, see ``chosen``.
 
     >>> change = Perturbation(torch.tensor([[1.0, -1.0, 1.0]]), torch.tensor([[0.6, 0.4, 0.9]]))
     >>> moved(torch.zeros(1, 3), change, None, 0.5, None)
@@ -159,14 +180,11 @@ def moved(
     tensor([[0.0000, 0.0000, 0.2500]])
     """
     if budget is None:
-        return (waveforms + epsilon * change.magnitude * change.mask()).clamp(-1, 1)
-    time = waveforms.shape[1]
-    mask = torch.zeros_like(waveforms)
-    for row, scores in enumerate(change.position.detach()):
-        length = time if lengths is None else int(lengths[row])
-        count = budget.max_samples(length)
-        mask[row, scores[:length].topk(count, sorted=False).indices] = 1
-    return (waveforms + budget.reach(waveforms, lengths) * change.magnitude * mask).clamp(-1, 1)
+        reach, mask = waveforms.new_tensor(epsilon), change.mask()
+    else:
+        reach = budget.reach(waveforms, lengths)
+        mask = chosen(change, budget, lengths, ranks=ranks).to(waveforms.dtype)
+    return (waveforms + reach * change.magnitude * mask).clamp(-1, 1)
 
 
 def unit_rms(values: Tensor, lengths: Tensor | None) -> Tensor:

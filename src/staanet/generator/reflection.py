@@ -61,7 +61,9 @@ class Reflection(Generator):
             for look in range(self.looks):
                 if look:
                     change = self.propose(magnitude, torch.zeros_like(magnitude), lengths)
-                    seen = moved(waveforms, change, lengths, self.epsilon, budget).detach()
+                    seen = moved(
+                        waveforms, change, lengths, self.epsilon, budget, ranks=self.ranks
+                    ).detach()
                 answers, x = self._answers(seen, lengths)
                 if best is None:
                     best = Best.none(waveforms, answers, wanted)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from staanet import audio
-from staanet.attacks.support import best_ranked
 from staanet.core import Budget, Goal, Targeted, Victim
 from staanet.errors import InvalidInput, MissingExtra
+from staanet.ranking import best_ranked
 
 
 def model(victim: Victim) -> Any:

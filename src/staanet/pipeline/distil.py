@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from staanet import training
+from staanet.attacks import logits_of
 from staanet.config import VictimRecipe
 from staanet.core import Clip, Corpus, Progress, Victim, silent
 from staanet.evaluation import machine
@@ -38,7 +39,7 @@ class DistilTask:
     queries: int = 0
 
     def __post_init__(self) -> None:
-        self.answers = training.predict(self.target, self.dev).argmax(axis=1)
+        self.answers = logits_of(self.target, self.dev).argmax(axis=1)
         self.queries += len(self.dev)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -55,7 +56,7 @@ class DistilTask:
 
     def evaluate(self) -> tuple[float, dict[str, float]]:
         self.module.eval()
-        same = training.predict(self.module, self.dev).argmax(axis=1) == self.answers
+        same = logits_of(self.module, self.dev).argmax(axis=1) == self.answers
         return float(np.mean(same)), {"dev_agreement": float(np.mean(same))}
 
     def state(self) -> dict[str, float]:

@@ -19,7 +19,7 @@ from staanet import (
     storage,
     training,
 )
-from staanet.attacks import craft, fit_uap, save_uap
+from staanet.attacks import craft, fit_uap, logits_of, save_uap
 from staanet.config import (
     AttackRecipe,
     GeneratorRecipe,
@@ -127,7 +127,7 @@ def quality_of(
     """Recall and accuracy of a victim on labelled clips."""
     answers = []
     for number, clip in enumerate(clips, start=1):
-        answers.append(victim.labels[int(training.predict(victim, [clip])[0].argmax())])
+        answers.append(victim.labels[int(logits_of(victim, [clip])[0].argmax())])
         progress(f"judge {victim.name}", number, len(clips), "")
     truth = [clip.label or "" for clip in clips]
     same = [a == b for a, b in zip(truth, answers, strict=True)]

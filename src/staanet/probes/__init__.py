@@ -25,7 +25,6 @@ from staanet.probes.probe import (
     Probe,
     Verdict,
     answers,
-    logits_of,
     p_worse,
 )
 from staanet.probes.victim import clean_accuracy, deterministic, eval_mode, gives_logits, gradients
@@ -33,6 +32,6 @@ from staanet.probes.victim import clean_accuracy, deterministic, eval_mode, give
 __all__ = [
     "ALPHA", "BLACK_BOX", "Check", "Figure", "Linear", "Probe", "Verdict", "answers", "clean_accuracy",
     "deterministic", "direction", "eval_mode", "finds_known_optimum", "gives_logits", "gradients",
-    "huge_epsilon", "larger_epsilon", "logits_of", "more_steps", "p_one_more_draw", "p_worse",
+    "huge_epsilon", "larger_epsilon", "more_steps", "p_one_more_draw", "p_worse",
     "white_box_wins",
 ]  # fmt: skip

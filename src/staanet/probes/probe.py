@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from staanet.attacks import collate, craft_batch
+from staanet.attacks import craft_batch, logits_of
 from staanet.core import Attack, Clip, Untargeted, Victim
 from staanet.defences import Defended
 from staanet.results import AdversarialClip
@@ -92,15 +91,6 @@ class Probe:
         )
         changed: Bools = after != self.clean
         return changed
-
-
-def logits_of(victim: Victim, clips: Sequence[Clip]) -> NDArray[np.float64]:
-    """Each clip alone, ``[N, K]``."""
-    rows = []
-    with torch.inference_mode():
-        for clip in clips:
-            rows.append(victim(*collate([clip], victim))[0].double().cpu().numpy())
-    return np.stack(rows)
 
 
 def answers(victim: Victim, clips: Sequence[Clip]) -> NDArray[np.intp]:

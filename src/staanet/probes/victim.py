@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from staanet import metrics
-from staanet.attacks import collate
+from staanet.attacks import collate, logits_of
 from staanet.attacks.gradient import margin_gradient
 from staanet.core import Clip, Victim
 from staanet.defences import Defended
-from staanet.probes.probe import BATCH, Check, Verdict, answer_goal, logits_of, no_gradient
+from staanet.probes.probe import BATCH, Check, Verdict, answer_goal, no_gradient
 
 _STAND_IN = "finite and that of a stand-in (BPDA), which slopes cannot prove"
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from staanet import probes
+from staanet.attacks import logits_of
 from staanet.core import Budget, Victim
 from staanet.probes import Check
 from staanet.report.facts import DISTANCES, Distances
@@ -86,9 +86,7 @@ def predictions(run: Finished, one: Made, ids: Sequence[str]) -> Check:
             if victim is None or row is None:
                 absent.add(target)
                 continue
-            for name, logits in zip(
-                ("clean", "adversarial"), probes.logits_of(victim, both), strict=True
-            ):
+            for name, logits in zip(("clean", "adversarial"), logits_of(victim, both), strict=True):
                 told, count = str(row[f"{name}_prediction"]), count + 1
                 if not _answers(victim, logits, told):
                     wrong.append(

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from staanet import probes, storage
+from staanet import storage
+from staanet.attacks import logits_of
 from staanet.core import Clip, Victim
 from staanet.probes import Check
 from staanet.selfcheck.finished import Finished, learned
@@ -31,7 +32,7 @@ def white_box_marks(run: Finished, clips: Sequence[Clip]) -> Check:
     They are one where their tensors are, or where their logits are equal on the clips.
     """
     hashes = {name: weights_hash(victim) for name, victim in run.victims.items()}
-    said = {name: probes.logits_of(victim, clips) for name, victim in run.victims.items()}
+    said = {name: logits_of(victim, clips) for name, victim in run.victims.items()}
 
     def same(a: str, b: str) -> bool:
         if a == b or (run.victims[a].state_dict() and hashes[a] == hashes[b]):

@@ -9,9 +9,9 @@ from __future__ import annotations
 from staanet.training.crops import Crops, balanced, coloured
 from staanet.training.fitting import History, Schedule, Task, fit, seeded
 from staanet.training.generators import UNTOUCHED_DB, GeneratorTask, collapse_flags, train_generator
-from staanet.training.victims import VictimTask, predict, train_victim
+from staanet.training.victims import VictimTask, train_victim
 
 __all__ = [
     "Crops", "GeneratorTask", "History", "Schedule", "Task", "UNTOUCHED_DB", "VictimTask", "balanced",
-    "collapse_flags", "coloured", "fit", "predict", "seeded", "train_generator", "train_victim",
+    "collapse_flags", "coloured", "fit", "seeded", "train_generator", "train_victim",
 ]  # fmt: skip

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from staanet import audio, metrics, parallel
-from staanet.attacks import Staa, chosen, collate, quiet_enough
+from staanet.attacks import Staa, collate, quiet_enough
 from staanet.core import Budget, Clip, Goal, Progress, Targeted, Untargeted, Victim, silent
 from staanet.generator import Chorus, Generator, Mirror, Reflection
+from staanet.generator.proposal import chosen
 from staanet.objectives import Objective, SparsityController, mixed_mask
 from staanet.training.crops import Crops
 from staanet.training.fitting import History, Schedule, fit
@@ -54,7 +55,7 @@ class GeneratorTask:
         uniform = torch.rand((batch, x.shape[1]), generator=drawn)[own]
         epsilon = self.budget.steps / audio.FULL_SCALE
         budget = self._budget(step)
-        change = self.module.train()(x, None, wanted)
+        change = self.module.train()(x, None, wanted, budget)
         binary = chosen(change, budget)  # as the attack will choose, under the budget of this step
         moves = quiet_enough(x, change.magnitude, epsilon * binary, budget)
         delta = epsilon * moves

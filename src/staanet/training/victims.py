@@ -9,24 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from staanet import metrics, parallel
-from staanet.attacks import collate
+from staanet.attacks import logits_of
 from staanet.core import Clip, Progress, Victim, silent
 from staanet.training.crops import Crops, balanced
 from staanet.training.fitting import History, Schedule, fit
-
-
-def predict(victim: Victim, clips: Sequence[Clip]) -> NDArray[np.float64]:
-    """Logits of each clip alone, ``[N, K]``."""
-    rows = []
-    with torch.inference_mode():
-        for clip in clips:
-            x, lengths = collate([clip], victim)
-            rows.append(victim(x, lengths)[0].double().cpu().numpy())
-    return np.stack(rows)
 
 
 @dataclass
@@ -52,7 +41,7 @@ class VictimTask:
 
     def evaluate(self) -> tuple[float, dict[str, float]]:
         self.module.eval()
-        answers = [self.module.labels[i] for i in predict(self.module, self.dev).argmax(axis=1)]
+        answers = [self.module.labels[i] for i in logits_of(self.module, self.dev).argmax(axis=1)]
         truth = [clip.label or "" for clip in self.dev]
         recall = metrics.uar(truth, answers)
         return recall, {
