@@ -6,6 +6,7 @@ A case is a row: what is wrong, the exit code, and words that its one line of er
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -27,7 +28,7 @@ from bench import kill
 from bench.forks import Commands, Fault, Outcome, tree
 
 from conftest import RATE, tone
-from staanet import audio, storage
+from staanet import audio, cli, storage
 
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -678,6 +679,17 @@ def test_two_runs_at_once_and_signals(commands, world, tmp_path):
         os.kill(pid, number)
         done = commands.wait(pid, timeout=60)
         assert done.code == code and done.is_clean and said in done.err, done.err
+
+
+def test_no_library_swallows_a_signal():
+    """torch's imports and a judge of perception are in ``except Exception``: the signal passes."""
+    before = signal.signal(signal.SIGTERM, cli._terminated)
+    try:
+        with pytest.raises(KeyboardInterrupt), contextlib.suppress(Exception):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_run_folder_may_be_moved(commands, world, tmp_path):

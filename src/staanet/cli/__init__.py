@@ -14,7 +14,7 @@ from types import FrameType
 from typing import NoReturn
 
 from staanet.cli import runs, models, attacks, tune, scale, defences, guard, web, service  # isort: skip  # in the order of --help
-from staanet.cli.shell import Interrupted, app, say
+from staanet.cli.shell import Terminated, app, say
 
 __all__ = [
     "app", "entry", "attacks", "defences", "guard", "models", "runs", "scale", "service", "tune",
@@ -51,6 +51,4 @@ def _for_a_machine() -> int:
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    raise Interrupted(
-        "stopped by SIGTERM", remedy="Finished work is kept: run the same command again"
-    )
+    raise Terminated

@@ -93,6 +93,10 @@ def main(
     """What stands before the command; ``help`` of the app is its text."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came. No ``Exception``: a library that swallows those must not swallow this one."""
+
+
 class Interrupted(StaaNetError):
     """A signal asked the command to end; finished work is valid."""
 
@@ -121,6 +125,12 @@ def command(name: str, example: str) -> Callable[[Callable[..., Any]], Callable[
                 fault = fault or bug_of(error)
                 _complain(fault, as_json=bool(kwargs.get("json_output")))
                 raise typer.Exit(fault.exit_code) from None
+            except Terminated:
+                ended = Interrupted(
+                    "stopped by SIGTERM", remedy="Finished work is kept: run the same command again"
+                )
+                _complain(ended, as_json=bool(kwargs.get("json_output")))
+                raise typer.Exit(ended.exit_code) from None
             except KeyboardInterrupt:
                 say("staanet: stopped; finished work is kept: run the same command again")
                 raise typer.Exit(STOPPED) from None
