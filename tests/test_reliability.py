@@ -441,7 +441,7 @@ def test_a_damaged_set_is_never_evaluated(commands, world, tmp_path, name):
 OPTIONS = {
     "epsilon nan": (["--epsilon", "nan"], 3, "epsilon: input should be less than or equal to 1 (got nan)"), "density 0": (["--max-density", "0"], 3, "max_density: input should be greater than 0 (got 0.0)"),
     "seed 2^64": (["--seed", 2**64], 2, "--seed"), "device": (["--device", "cud"], 3, "no device 'cud'"),
-    "no device": (["--device", ""], 3, "no device ''"), "meta": (["--device", "meta"], 3, "no device 'meta'"),
+    "no device": (["--device", " "], 3, "no device ' '"), "meta": (["--device", "meta"], 3, "no device 'meta'"),
     "class": (["--label", "nope"], 3, "unknown class 'nope'. Known: each, high, low"),
     "part": (["--part", "nope"], 3, "unknown part 'nope'"), "match": (["--match", "nowhere"], 3, "nowhere"),
     "protocol": (["--protocol", "x"], 3, "files have no split"),

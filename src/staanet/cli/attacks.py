@@ -26,7 +26,6 @@ from staanet.cli.shell import (
     findings,
     finish,
     inputs_of,
-    made_folder,
     numbers,
     of_card,
     on_device,
@@ -117,6 +116,7 @@ def attack(
         float,
         typer.Option(
             min=0,
+            max=10**6,
             help="Attack longer files in windows of so many seconds, and join them; 0: never.",
         ),
     ] = 30.0,
@@ -177,7 +177,7 @@ def attack(
         device=checked_device(device), strict=strict,
     )  # fmt: skip
     victim, quarantine = job.victim(), pipeline.Quarantine(strict)
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    with storage.FolderLock(out), Bars.shown() as progress:
         made = (
             job.run_on_ray(victim, out, quarantine=quarantine, progress=progress)
             if engine == "ray"
@@ -286,7 +286,7 @@ def evaluate(
     weights = {
         v.name: victims.fingerprint(v, spec) for v, spec in zip(targets, target, strict=True)
     }
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    with storage.FolderLock(out), Bars.shown() as progress:
         if not static_only:
             adversarial += pipeline.adapt(
                 adversarial, targets, out / "adversarial", clips=adaptive_clips, seed=seed,
@@ -368,7 +368,7 @@ def sweep(
     )  # fmt: skip
     quarantine = pipeline.Quarantine(strict)
     corpus = inputs_of(inputs, part, seed, out, protocol, classes)
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    with storage.FolderLock(out), Bars.shown() as progress:
         usable = pipeline.load_clips(corpus, loaded[0], quarantine, progress)
         found = pipeline.sweep(
             plan, usable, out, keep=keep, quarantine=quarantine, progress=progress

@@ -159,25 +159,21 @@ def is_done(folder: Path, kind: str, inputs: Mapping[str, Any]) -> bool:
     return True
 
 
-UNFINISHED = "unfinished.json"
-"""What an unfinished stage is made from, so that it never goes on with another's work."""
-
-
 def begin(folder: Path, inputs: Mapping[str, Any]) -> None:
     """Note what a stage is made from until its card says so.
 
     Raises ``InvalidInput`` where the folder holds unfinished work that was made from other inputs.
     """
-    if (folder / UNFINISHED).exists():
-        _same(storage.read_json(folder / UNFINISHED), inputs, folder, "was begun")
+    if (folder / storage.UNFINISHED).exists():
+        _same(storage.read_json(folder / storage.UNFINISHED), inputs, folder, "was begun")
     else:
-        storage.write_json(folder / UNFINISHED, normal(inputs))
+        storage.write_json(folder / storage.UNFINISHED, normal(inputs))
 
 
 def end(folder: Path) -> None:
     """Remove what only an unfinished stage needs, once its card is written."""
     storage.discard_checkpoints(folder / "checkpoint")
-    for name in ("journal.jsonl", UNFINISHED):
+    for name in ("journal.jsonl", storage.UNFINISHED):
         storage.remove(folder / name)
 
 

@@ -70,7 +70,6 @@ def run(
     process works in it.
     """
     require_sound(recipe, out)
-    storage.make_folder(out)
     recipe = with_rates(recipe)
     with storage.FolderLock(out):
         _claim(recipe, out)
