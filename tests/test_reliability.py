@@ -410,6 +410,7 @@ def damage(path: Path, change) -> None:
 SETS = {
     "no table": (lambda d: (d / "metadata.csv").unlink(), "metadata.csv"),
     "a pipe for a table": (lambda d: ((d / "metadata.csv").unlink(), os.mkfifo(d / "metadata.csv")), "not a regular file"),
+    "a table without a heading": (lambda d: damage(d / "metadata.csv", lambda b: b"\n" + b), "lacks the columns file_name"),
     "a path that leaves": (lambda d: damage(d / "metadata.csv", lambda b: b.replace(b"adversarial/", b"../x/")), "outside the folder"),
     "a row twice": (lambda d: damage(d / "metadata.csv", lambda b: b + b.splitlines(True)[-1]), "stands in two rows"),
     "half a clip": (lambda d: [damage(p, lambda b: b[:500]) for p in d.glob("adversarial/*.wav")], "frames"),
