@@ -1,7 +1,8 @@
 """``python -m bench ablations RUN CORPUS``: what each ingredient of the generator is worth.
 
-One source, ``emo18`` of the run; each ingredient is taken away, or exchanged, alone; three seeds. What is
-trained and measured is kept in ``--out``, so that a stopped command goes on where it was.
+One source, ``emo18`` of the run; each ingredient is taken away, or exchanged, alone; three seeds. With
+``--unseen KIND:PATH`` the same generators also attack clips of a corpus that nothing here has heard. What is trained
+and measured is kept in ``--out``, so that a stopped command goes on where it was.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from bench.attacking import (
 )
 from staanet import audio, storage, training
 from staanet.attacks import Random, Staa
-from staanet.core import Budget
+from staanet.core import Budget, Clip
 from staanet.evaluation import machine
 from staanet.generator import Generator, build_generator, load_generator, save_generator
 from staanet.objectives import Objective
@@ -89,30 +90,36 @@ def main(arguments: list[str]) -> None:
     asks = parser("ablations", __doc__, clips=60)
     asks.add_argument("--steps", type=int, default=100, help="of training (default: 100)")
     asks.add_argument("--first", type=int, help="so many of the variants (default: all)")
+    asks.add_argument(
+        "--unseen", help="KIND:PATH of other speakers, attacked by the same generators"
+    )
     chosen = asks.parse_args(arguments)
     with storage.FolderLock(made_folder(chosen.out)):
         bench = Bench.of(
             chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps, (SOURCE, TARGET)
         )
-        text = table(
-            bench,
-            [(v, [rates(bench, v, seed) for seed in SEEDS]) for v in VARIANTS[: chosen.first]],
+        tests = {"": bench.clips} | ({} if chosen.unseen is None else bench.unseen(chosen.unseen))
+        text = "\n\n".join(
+            table(bench, VARIANTS[: chosen.first], corpus, clips) for corpus, clips in tests.items()
         )
+    unseen = f" --unseen {chosen.unseen.partition(':')[0]}:PATH" if chosen.unseen else ""
     about = (
         f"`python -m bench ablations RUN {chosen.corpus.partition(':')[0]}:PATH --clips {chosen.clips} "
-        f"--steps {chosen.steps}{f' --first {chosen.first}' if chosen.first else ''}`, commit `{commit()}`, {machine()}. Source {SOURCE}, epsilon {EPSILON}, "
+        f"--steps {chosen.steps}{unseen}{f' --first {chosen.first}' if chosen.first else ''}`, commit `{commit()}`, {machine()}. Source {SOURCE}, epsilon {EPSILON}, "
         f"{100 * DENSITY:g} % of the samples, {chosen.steps} steps of 8 crops of 1 s, {chosen.clips} test "
         f"clips, seeds {', '.join(map(str, SEEDS))}. Victims: {bench.about_victims()}."
     )
     sections.write("ablations", "\n\n".join(["## Ablations", about, text]))
 
 
-def rates(bench: Bench, variant: Variant, seed: int) -> dict[str, float]:
-    """Share of the test clips on which each victim changed its answer."""
+def rates(
+    bench: Bench, variant: Variant, seed: int, corpus: str, clips: Sequence[Clip]
+) -> dict[str, float]:
+    """Share of the clips on which each victim changed its answer."""
     name = f"{word(variant.title)}_{seed}"
     found = bench.measure(
-        name, lambda: Staa(generator=trained(bench, variant, seed, name), budget=BUDGET),
-        bench.victims[SOURCE],
+        f"{name}{corpus}", lambda: Staa(generator=trained(bench, variant, seed, name), budget=BUDGET),
+        bench.victims[SOURCE], clips=clips,
     )  # fmt: skip
     return {target: found.fooled(target) for target in bench.victims}
 
@@ -166,13 +173,20 @@ def as_it_is(self: training.Crops, samples: Any, length: int, rng: Any) -> Any:
     return audio.to_float(audio.fit_length(samples, length, start))
 
 
-def table(bench: Bench, found: Sequence[tuple[Variant, Sequence[Mapping[str, float]]]]) -> str:
+def table(bench: Bench, variants: Sequence[Variant], corpus: str, clips: Sequence[Clip]) -> str:
     """A row per variant; the control behind them."""
-    rows = [
-        [variant.title, *(cell for target in (SOURCE, TARGET) for cell in cells([s[target] for s in seeds]))]
-        for variant, seeds in found
-    ]  # fmt: skip
-    control = bench.measure("random", lambda: Random(budget=BUDGET), bench.victims[SOURCE])
+    rows = []
+    for variant in variants:
+        seeds = [rates(bench, variant, seed, corpus, clips) for seed in SEEDS]
+        rows.append(
+            [
+                variant.title,
+                *(cell for t in (SOURCE, TARGET) for cell in cells([s[t] for s in seeds])),
+            ]
+        )
+    control = bench.measure(
+        f"random{corpus}", lambda: Random(budget=BUDGET), bench.victims[SOURCE], clips=clips
+    )
     rows.append(
         ["random", *(x for t in (SOURCE, TARGET) for x in (percent(control.fooled(t)), ""))]
     )
@@ -181,6 +195,9 @@ def table(bench: Bench, found: Sequence[tuple[Variant, Sequence[Mapping[str, flo
         "Means over the seeds, and half the width of Student's 95 % interval of that mean, in points: "
         "it tells what another seed would give, not what other speakers would."
     )
+    if corpus:
+        note = f"The same generators on {len(clips)} clips of {corpus}, of which nothing here was trained."
+        return titled("Never heard before", head, rows, note)
     return titled("One ingredient at a time", head, rows, note)
 
 
