@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -32,6 +33,7 @@ from bench.attacking import (
 from staanet import audio, storage, training
 from staanet.attacks import Random, Staa
 from staanet.core import Budget, Clip
+from staanet.defences import Defended, parse_defence
 from staanet.evaluation import machine
 from staanet.generator import Generator, build_generator, load_generator, save_generator
 from staanet.objectives import Objective
@@ -57,6 +59,8 @@ class Variant:
     ears: bool = False
     """Whether the encoder is trained too."""
     augment: bool = True
+    through: tuple[str, ...] = ()
+    """What clips meet on their way to the source in training."""
     mask: Mask | None = None
 
 
@@ -65,6 +69,9 @@ def straight_through(position: Tensor, binary: Tensor, uniform: Tensor) -> Tenso
     return position + (binary.to(position.dtype) - position).detach()
 
 
+MILD = ("mp3:64", "opus:24", "mulaw", "resample:8000", "noise:30", "gain:6")
+"""What speech meets between a mouth and a classifier, and is not hurt by."""
+PLAIN = ("as it is by default", "a Wave-U-Net (compact) from nothing")
 VARIANTS = (
     Variant("as it is by default"),
     Variant("untrained: one step along the source's gradient", trained=False),
@@ -82,6 +89,9 @@ VARIANTS = (
     Variant("the Wave-U-Net, crops as they are", network="compact", learning_rate=2e-3, augment=False),
     Variant("the Wave-U-Net, the soft mask alone", network="compact", learning_rate=2e-3,
             mask=lambda position, binary, uniform: position),
+    Variant("through mild codecs, noise, another level", through=MILD),
+    Variant("the Wave-U-Net, through mild codecs, noise, another level", network="compact",
+            learning_rate=2e-3, through=MILD),
 )  # fmt: skip
 
 
@@ -99,9 +109,9 @@ def main(arguments: list[str]) -> None:
             chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps, (SOURCE, TARGET)
         )
         tests = {"": bench.clips} | ({} if chosen.unseen is None else bench.unseen(chosen.unseen))
-        text = "\n\n".join(
-            table(bench, VARIANTS[: chosen.first], corpus, clips) for corpus, clips in tests.items()
-        )
+        variants = VARIANTS[: chosen.first]
+        parts = [table(bench, variants, corpus, clips) for corpus, clips in tests.items()]
+        parts.append(outlived(bench, variants))
     unseen = f" --unseen {chosen.unseen.partition(':')[0]}:PATH" if chosen.unseen else ""
     about = (
         f"`python -m bench ablations RUN {chosen.corpus.partition(':')[0]}:PATH --clips {chosen.clips} "
@@ -109,23 +119,28 @@ def main(arguments: list[str]) -> None:
         f"{100 * DENSITY:g} % of the samples, {chosen.steps} steps of 8 crops of 1 s, {chosen.clips} test "
         f"clips, seeds {', '.join(map(str, SEEDS))}. Victims: {bench.about_victims()}."
     )
-    sections.write("ablations", "\n\n".join(["## Ablations", about, text]))
+    sections.write("ablations", "\n\n".join(["## Ablations", about, *parts]))
 
 
 def rates(
     bench: Bench, variant: Variant, seed: int, corpus: str, clips: Sequence[Clip]
 ) -> dict[str, float]:
     """Share of the clips on which each victim changed its answer."""
-    name = f"{word(variant.title)}_{seed}"
     found = bench.measure(
-        f"{name}{corpus}", lambda: Staa(generator=trained(bench, variant, seed, name), budget=BUDGET),
+        f"{word(variant.title)}_{seed}{corpus}", partial(attack, bench, variant, seed),
         bench.victims[SOURCE], clips=clips,
     )  # fmt: skip
     return {target: found.fooled(target) for target in bench.victims}
 
 
-def trained(bench: Bench, variant: Variant, seed: int, name: str) -> Generator:
+def attack(bench: Bench, variant: Variant, seed: int) -> Staa:
+    """By the generator of a variant and seed."""
+    return Staa(generator=trained(bench, variant, seed), budget=BUDGET)
+
+
+def trained(bench: Bench, variant: Variant, seed: int) -> Generator:
     """The generator of a variant and seed, trained where it is not there yet."""
+    name = f"{word(variant.title)}_{seed}"
     folder = bench.out / "generators" / name
     if (folder / storage.CARD).exists():
         return load_generator(folder)
@@ -150,7 +165,8 @@ def trained(bench: Bench, variant: Variant, seed: int, name: str) -> Generator:
                 stack.enter_context(mock.patch.object(training.Crops, "_crop", as_it_is))
             training.train_generator(
                 generator, source, train, dev, schedule, folder, budget=BUDGET,
-                objective=replace(Objective(kappa=math.inf), **variant.objective), progress=told,
+                objective=replace(Objective(kappa=math.inf), **variant.objective),
+                through=[parse_defence(text) for text in variant.through], progress=told,
             )  # fmt: skip
     save_generator(generator, folder, title=variant.title, seed=seed)
     return load_generator(folder)
@@ -199,6 +215,32 @@ def table(bench: Bench, variants: Sequence[Variant], corpus: str, clips: Sequenc
         note = f"The same generators on {len(clips)} clips of {corpus}, of which nothing here was trained."
         return titled("Never heard before", head, rows, note)
     return titled("One ingredient at a time", head, rows, note)
+
+
+def outlived(bench: Bench, variants: Sequence[Variant]) -> str:
+    """What each channel leaves of the fooling, with and without the channels in training."""
+    source = bench.victims[SOURCE]
+    ways = {way: Defended(source, [parse_defence(way)]) for way in MILD}
+    heard = replace(bench, victims={SOURCE: source, **ways})
+    rows = []
+    for variant in variants:
+        if not variant.through and variant.title not in PLAIN:
+            continue
+        found = [
+            heard.measure(
+                f"{word(variant.title)}_{seed}_through",
+                partial(attack, bench, variant, seed),
+                source,
+            )
+            for seed in SEEDS
+        ]
+        means = [statistics.fmean(one.fooled(target) for one in found) for target in heard.victims]
+        rows.append([variant.title, *map(percent, means)])
+    note = (
+        f"Share of the same clips on which {SOURCE} changed its answer where both the clip and its adversarial twin "
+        "went through a channel; means over the seeds."
+    )
+    return titled("What a channel leaves", ["generator", "as it is", *MILD], rows, note)
 
 
 def cells(values: Sequence[float]) -> tuple[str, str]:

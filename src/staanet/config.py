@@ -92,6 +92,9 @@ class GeneratorRecipe:
     quantisation: NotNegative = 0.1
     unlabelled: tuple[str, ...] = ()
     """Folders (or ``KIND:PATH``, or ``synthetic:``) of any audio that trains it beside the corpus."""
+    through: tuple[str, ...] = ()
+    """What clips meet on their way to the sources while it trains, each as often as nothing, such as
+    ``["mp3:64", "opus:24", "noise:30", "gain:6"]``: any defence by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

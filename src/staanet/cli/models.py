@@ -202,6 +202,15 @@ def train_generator(
             "synthetic:; repeat for several.",
         ),
     ] = [],  # noqa: B006
+    through: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME[:SETTING]",
+            help="What clips meet on their way to the source while it trains, each as often as nothing: "
+            "mp3:64, opus:24, mulaw, noise:30, gain:6, resample:8000, ... as defend --with has them; repeat "
+            "for several.",
+        ),
+    ] = [],  # noqa: B006
     tensorboard: TensorBoard = False,
     seed: Seed = 0,
     protocol: Protocol = None,
@@ -222,7 +231,7 @@ def train_generator(
             "network": network, "epsilon": epsilon, "max_density": max_density, "steps": steps,
             "min_snr_db": min_snr_db, "goal": goal, "objective": objective, "sparsity": sparsity,
             "looks": looks, "batch_size": batch_size, "seconds": seconds, "patience": patience,
-            "learning_rate": learning_rate, "unlabelled": unlabelled,
+            "learning_rate": learning_rate, "unlabelled": unlabelled, "through": through,
         },
         where="train-generator",
     )  # fmt: skip

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from staanet import (
@@ -27,6 +28,7 @@ from staanet.config import (
     VictimRecipe,
 )
 from staanet.core import Budget, Clip, Corpus, Progress, Victim, silent
+from staanet.defences import parse_defence
 from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation import machine, transfer_matrix
 from staanet.generator import build_generator, save_generator
@@ -150,6 +152,10 @@ def train_generator(
     recipe = _settled_generator(recipe, sources)
     settings = _told(replace(recipe, sources=()))
     del settings["unlabelled"]  # what is there counts, not where: its hashes are among the inputs
+    through = [parse_defence(text) for text in recipe.through]
+    for way in through:  # one that the rate does not allow is told before anything is made
+        silence = torch.zeros(1, source.sample_rate)
+        way(silence, None, torch.Generator(), sample_rate=source.sample_rate)
     put_aside = quarantine if quarantine is not None else Quarantine()
     extra = unlabelled.gather(
         recipe.unlabelled, (train, dev, test), source, out, seed=seed, quarantine=put_aside,
@@ -177,7 +183,8 @@ def train_generator(
     )
     history = training.train_generator(
         generator, source, [*clips[0], *extra.clips], clips[1], schedule, out, budget=budget,
-        objective=_objective(recipe), targeted=recipe.goal == "targeted", progress=progress,
+        objective=_objective(recipe), targeted=recipe.goal == "targeted", through=through,
+        progress=progress,
     )  # fmt: skip
     if not parallel.is_first():
         return
@@ -197,6 +204,7 @@ def _told(recipe: GeneratorRecipe) -> dict[str, object]:
     """What a card says of a recipe: nothing of what most do not use."""
     unused = {
         "goal": "untargeted", "objective": "constrained", "sparsity": 1.0, "min_snr_db": None,
+        "through": (),
     }  # fmt: skip
     return {k: v for k, v in asdict(recipe).items() if k not in unused or v != unused[k]}
 
