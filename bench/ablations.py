@@ -40,7 +40,7 @@ from staanet.objectives import Objective
 from staanet.pipeline.recipe import commit
 from staanet.warm_start import mirror_of
 
-SOURCE, TARGET, SEEDS = "emo18", "zhao19", (0, 1, 2)
+SOURCE, TARGET, SEEDS, STEPS = "emo18", "zhao19", (0, 1, 2), 100
 BUDGET = Budget(epsilon=EPSILON, max_density=DENSITY)
 Mask = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -98,8 +98,14 @@ VARIANTS = (
 def main(arguments: list[str]) -> None:
     """Train what is missing, measure, and write the section."""
     asks = parser("ablations", __doc__, clips=60)
-    asks.add_argument("--steps", type=int, default=100, help="of training (default: 100)")
+    asks.add_argument(
+        "--steps",
+        type=int,
+        default=STEPS,
+        help=f"of training (default: {STEPS}); others get a section apart",
+    )
     asks.add_argument("--first", type=int, help="so many of the variants (default: all)")
+    asks.add_argument("--only", action="append", help="variants with this in their titles; repeat")
     asks.add_argument(
         "--unseen", help="KIND:PATH of other speakers, attacked by the same generators"
     )
@@ -109,17 +115,23 @@ def main(arguments: list[str]) -> None:
             chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps, (SOURCE, TARGET)
         )
         tests = {"": bench.clips} | ({} if chosen.unseen is None else bench.unseen(chosen.unseen))
-        variants = VARIANTS[: chosen.first]
+        variants = [
+            one for one in VARIANTS[: chosen.first]
+            if not chosen.only or any(part in one.title for part in chosen.only)
+        ]  # fmt: skip
         parts = [table(bench, variants, corpus, clips) for corpus, clips in tests.items()]
         parts.append(outlived(bench, variants))
+    only = "".join(f' --only "{part}"' for part in chosen.only or ())
     unseen = f" --unseen {chosen.unseen.partition(':')[0]}:PATH" if chosen.unseen else ""
     about = (
         f"`python -m bench ablations RUN {chosen.corpus.partition(':')[0]}:PATH --clips {chosen.clips} "
-        f"--steps {chosen.steps}{unseen}{f' --first {chosen.first}' if chosen.first else ''}`, commit `{commit()}`, {machine()}. Source {SOURCE}, epsilon {EPSILON}, "
+        f"--steps {chosen.steps}{unseen}{only}{f' --first {chosen.first}' if chosen.first else ''}`, commit `{commit()}`, {machine()}. Source {SOURCE}, epsilon {EPSILON}, "
         f"{100 * DENSITY:g} % of the samples, {chosen.steps} steps of 8 crops of 1 s, {chosen.clips} test "
         f"clips, seeds {', '.join(map(str, SEEDS))}. Victims: {bench.about_victims()}."
     )
-    sections.write("ablations", "\n\n".join(["## Ablations", about, *parts]))
+    longer = "" if chosen.steps == STEPS else f": {chosen.steps} steps"
+    name = f"ablations{f'-{chosen.steps}' if longer else ''}"
+    sections.write(name, "\n\n".join([f"## Ablations{longer}", about, *parts]))
 
 
 def rates(
