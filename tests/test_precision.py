@@ -7,11 +7,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 from conftest import clip
-from staanet import precision, training
+from staanet import pipeline, precision, storage, training
 from staanet.attacks import Staa, collate, craft
+from staanet.cli import app
+from staanet.config import AttackRecipe, GeneratorRecipe, VictimRecipe
 from staanet.core import Budget
+from staanet.corpora import load_corpus
 from staanet.defences import Defended, parse_defence
 from staanet.errors import InvalidInput
 from staanet.generator import Mirror, build_generator
@@ -237,3 +241,57 @@ def test_clips_for_a_gpu_are_copied_from_pinned_memory_without_waiting(monkeypat
     assert torch.equal(x[0], clips[0].waveform)
     monkeypatch.undo()
     assert torch.equal(x, collate(clips, linear)[0])
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch):
+    """A CPU that takes bfloat16 for its own, as a GPU does."""
+    own = precision.settled
+    monkeypatch.setattr(
+        precision, "settled", lambda asked, device: "bfloat16" if asked != "float32" else own(asked, "cpu")
+    )  # fmt: skip
+
+
+def test_cards_tell_bfloat16_and_say_nothing_of_float32(tiny_corpus, tmp_path, on_a_gpu):
+    corpus = load_corpus(f"folder:{tiny_corpus}")
+    few = {"steps": 2, "batch_size": 4, "seconds": 0.2, "evaluate_every": 2}
+    for asked, told in (("auto", "bfloat16"), ("float32", None)):
+        root = tmp_path / asked
+        victim = pipeline.train_victim(
+            corpus, "zhao19", root / "v", recipe=VictimRecipe(**few, precision=asked)
+        )
+        pipeline.train_generator(
+            corpus, victim, root / "v", root / "g", recipe=GeneratorRecipe(**few, precision=asked)
+        )
+        cards = [
+            storage.read_card(root / "v", "victim"),
+            storage.read_card(root / "g", "generator"),
+        ]
+        assert [card["inputs"]["recipe"].get("precision") for card in cards] == [told, told]
+        recipe = AttackRecipe(attack="staa", max_density=0.1, precision=asked)
+        plan = pipeline.plan_attack("staa", recipe, victim, generator=root / "g")
+        assert plan.inputs.get("precision") == told and "precision" not in plan.inputs["recipe"]
+        assert isinstance(plan.attack, Staa) and plan.attack.precision == (told or "float32")
+    other = VictimRecipe(**few)
+    with pytest.raises(
+        InvalidInput, match="was made with recipe"
+    ):  # bfloat16 is another experiment
+        pipeline.train_victim(corpus, "zhao19", tmp_path / "float32" / "v", recipe=other)
+
+
+def staanet(*words: object) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_bfloat16_on_a_cpu_is_refused_before_anything_is_written(tiny_corpus, tmp_path):
+    code, _, said = staanet(
+        "train-victim", f"folder:{tiny_corpus}", "zhao19", "--out", tmp_path / "v",
+        "--precision", "bfloat16",
+    )  # fmt: skip
+    assert code == 3 and "cpu computes bfloat16 only by way of float32" in said
+    assert "--device cuda" in said and not (tmp_path / "v" / "card.json").exists()
+    code, _, said = staanet(
+        "attack", f"folder:{tiny_corpus}", "--out", tmp_path / "o", "--precision", "half"
+    )
+    assert code == 3 and "precision" in said and "bfloat16" in said
