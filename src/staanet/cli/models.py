@@ -20,6 +20,7 @@ from staanet.cli.shell import (
     Device,
     Epsilon,
     Json,
+    Precision,
     Protocol,
     Seed,
     Strict,
@@ -105,6 +106,7 @@ def train_victim(
     protocol: Protocol = None,
     classes: Classes = "label",
     device: Device = "cpu",
+    precision: Precision = "auto",
     strict: Strict = False,
     json_output: Json = False,
     debug: Debug = False,
@@ -118,6 +120,7 @@ def train_victim(
         {
             "pretrained": pretrained, "config": config, "steps": steps, "batch_size": batch_size,
             "seconds": seconds, "learning_rate": learning_rate, "patience": patience,
+            "precision": precision,
         },
         where="train-victim",
     )  # fmt: skip
@@ -216,6 +219,7 @@ def train_generator(
     protocol: Protocol = None,
     classes: Classes = "label",
     device: Device = "cpu",
+    precision: Precision = "auto",
     strict: Strict = False,
     json_output: Json = False,
     debug: Debug = False,
@@ -232,6 +236,7 @@ def train_generator(
             "min_snr_db": min_snr_db, "goal": goal, "objective": objective, "sparsity": sparsity,
             "looks": looks, "batch_size": batch_size, "seconds": seconds, "patience": patience,
             "learning_rate": learning_rate, "unlabelled": unlabelled, "through": through,
+            "precision": precision,
         },
         where="train-generator",
     )  # fmt: skip

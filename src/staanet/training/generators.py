@@ -20,6 +20,8 @@ from staanet.defences import Defence, Defended
 from staanet.generator import Chorus, Generator, Mirror, Reflection
 from staanet.generator.proposal import chosen
 from staanet.objectives import Objective, SparsityController, mixed_mask
+from staanet.precision import networks_in
+from staanet.training.ahead import Ahead
 from staanet.training.crops import Crops
 from staanet.training.fitting import History, Schedule, fit
 from staanet.victims import members_of
@@ -34,7 +36,8 @@ class GeneratorTask:
 
     With several sources it is the mean of theirs. A ``targeted`` generator is shown, in training, each
     other class as often. ``through`` is what a clip may meet on its way to the sources, each as often as
-    nothing: the generator learns what outlives it.
+    nothing: the generator learns what outlives it. The networks run in ``precision``
+    (``staanet.precision``); the sources' answers to clean clips and the judgement of dev clips are exact.
     """
 
     module: Generator
@@ -49,23 +52,25 @@ class GeneratorTask:
     (1: it stands there from the first step)."""
     targeted: bool = False
     through: Sequence[Defence] = ()
+    precision: str = "float32"
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        x = self.crops.draw(step)[0].to(self.sources[0].device)
+        x, uniform = self.batches(step)
         rng = np.random.default_rng([self.crops.schedule.seed, step, 1])
         batch, own = self.crops.schedule.batch_size, self.crops.own_rows()
         goals, wanted = self.goals(x, rng.random(batch)[own])
-        drawn = torch.Generator().manual_seed(step)
-        uniform = torch.rand((batch, x.shape[1]), generator=drawn)[own]
         epsilon = self.budget.steps / audio.FULL_SCALE
         budget = self._budget(step)
-        change = self.module.train()(x, None, wanted, budget)
+        with networks_in(self.precision, x.device):
+            change = self.module.train()(x, None, wanted, budget)
         binary = chosen(change, budget)  # as the attack will choose, under the budget of this step
         moves = quiet_enough(x, change.magnitude, epsilon * binary, budget)
         delta = epsilon * moves
-        x_adv = (x + delta * mixed_mask(change.position, binary, uniform.to(x.device))).clamp(-1, 1)
+        x_adv = (x + delta * mixed_mask(change.position, binary, uniform)).clamp(-1, 1)
         way = np.random.default_rng([self.crops.schedule.seed, step, 2])
-        said = [source(x_adv) for source in self.hearings[way.integers(len(self.hearings))]]
+        hearing = self.hearings[way.integers(len(self.hearings))]
+        with networks_in(self.precision, x.device):
+            said = [source(x_adv).float() for source in hearing]
         margin = torch.stack([goal.margin(z) for goal, z in zip(goals, said, strict=True)])
         terms = self.objective.terms(margin.mean(dim=0), change, binary)
         loss = self.objective.loss(terms, self.sparsity.weight)
@@ -83,6 +88,17 @@ class GeneratorTask:
             both = parallel.mean({"share": share, "fooling": figures["fooling_rate"]})
             self.sparsity.update(step, both["share"], both["fooling"])
         return loss, figures
+
+    @cached_property
+    def batches(self) -> Ahead:
+        """Of each step the crops ``[B, T]``, and as many numbers in [0, 1)."""
+        return Ahead(self._drawn, self.sources[0].device)
+
+    def _drawn(self, step: int) -> tuple[Tensor, Tensor]:
+        x, _ = self.crops.draw(step)
+        shape = self.crops.schedule.batch_size, x.shape[1]
+        uniform = torch.rand(shape, generator=torch.Generator().manual_seed(step))
+        return x, uniform[self.crops.own_rows()]
 
     @cached_property
     def hearings(self) -> list[Sequence[Victim]]:
@@ -112,7 +128,7 @@ class GeneratorTask:
 
     def evaluate(self) -> tuple[float, dict[str, float]]:
         """Success (over all ways to the sources), mean density and SNR of the attack on whole dev clips."""
-        attack = Staa(generator=self.module.eval(), budget=self.budget)
+        attack = Staa(generator=self.module.eval(), budget=self.budget, precision=self.precision)
         fooled, density, snr = [], [], []
         with torch.inference_mode():
             for number, clip in enumerate(self.dev):
@@ -154,7 +170,7 @@ class GeneratorTask:
 def train_generator(
     generator: Generator, source: Victim, train: Sequence[Clip], dev: Sequence[Clip],
     schedule: Schedule, folder: Path, *, budget: Budget, objective: Objective, targeted: bool = False,
-    through: Sequence[Defence] = (), progress: Progress = silent,
+    through: Sequence[Defence] = (), precision: str = "float32", progress: Progress = silent,
 ) -> History:  # fmt: skip
     """Train ``generator`` in place against the frozen ``source``; the best on dev is kept.
 
@@ -175,7 +191,7 @@ def train_generator(
     task = GeneratorTask(
         generator, members_of(source), Crops(train, schedule), dev, budget, objective,
         SparsityController(target=target, warmup=schedule.steps // 10), settled=settled,
-        targeted=targeted, through=through,
+        targeted=targeted, through=through, precision=precision,
     )  # fmt: skip
     what = f"train generator on {source.name}"
     history = fit(task, schedule, folder, what=what, progress=progress)
