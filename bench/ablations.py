@@ -1,7 +1,8 @@
 """``python -m bench ablations RUN CORPUS``: what each ingredient of the generator is worth.
 
-One source, ``emo18`` of the run; each ingredient is taken away, or exchanged, alone; three seeds. What is
-trained and measured is kept in ``--out``, so that a stopped command goes on where it was.
+One source, ``emo18`` of the run; each ingredient is taken away, or exchanged, alone; three seeds. With
+``--unseen KIND:PATH`` the same generators also attack clips of a corpus that nothing here has heard. What is trained
+and measured is kept in ``--out``, so that a stopped command goes on where it was.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -30,14 +32,15 @@ from bench.attacking import (
 )
 from staanet import audio, storage, training
 from staanet.attacks import Random, Staa
-from staanet.core import Budget
+from staanet.core import Budget, Clip
+from staanet.defences import Defended, parse_defence
 from staanet.evaluation import machine
 from staanet.generator import Generator, build_generator, load_generator, save_generator
 from staanet.objectives import Objective
 from staanet.pipeline.recipe import commit
 from staanet.warm_start import mirror_of
 
-SOURCE, TARGET, SEEDS = "emo18", "zhao19", (0, 1, 2)
+SOURCE, TARGET, SEEDS, STEPS = "emo18", "zhao19", (0, 1, 2), 100
 BUDGET = Budget(epsilon=EPSILON, max_density=DENSITY)
 Mask = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -56,6 +59,8 @@ class Variant:
     ears: bool = False
     """Whether the encoder is trained too."""
     augment: bool = True
+    through: tuple[str, ...] = ()
+    """What clips meet on their way to the source in training."""
     mask: Mask | None = None
 
 
@@ -64,6 +69,9 @@ def straight_through(position: Tensor, binary: Tensor, uniform: Tensor) -> Tenso
     return position + (binary.to(position.dtype) - position).detach()
 
 
+MILD = ("mp3:64", "opus:24", "mulaw", "resample:8000", "noise:30", "gain:6")
+"""What speech meets between a mouth and a classifier, and is not hurt by."""
+PLAIN = ("as it is by default", "a Wave-U-Net (compact) from nothing")
 VARIANTS = (
     Variant("as it is by default"),
     Variant("untrained: one step along the source's gradient", trained=False),
@@ -81,44 +89,70 @@ VARIANTS = (
     Variant("the Wave-U-Net, crops as they are", network="compact", learning_rate=2e-3, augment=False),
     Variant("the Wave-U-Net, the soft mask alone", network="compact", learning_rate=2e-3,
             mask=lambda position, binary, uniform: position),
+    Variant("through mild codecs, noise, another level", through=MILD),
+    Variant("the Wave-U-Net, through mild codecs, noise, another level", network="compact",
+            learning_rate=2e-3, through=MILD),
 )  # fmt: skip
 
 
 def main(arguments: list[str]) -> None:
     """Train what is missing, measure, and write the section."""
     asks = parser("ablations", __doc__, clips=60)
-    asks.add_argument("--steps", type=int, default=100, help="of training (default: 100)")
+    asks.add_argument(
+        "--steps",
+        type=int,
+        default=STEPS,
+        help=f"of training (default: {STEPS}); others get a section apart",
+    )
     asks.add_argument("--first", type=int, help="so many of the variants (default: all)")
+    asks.add_argument("--only", action="append", help="variants with this in their titles; repeat")
+    asks.add_argument(
+        "--unseen", help="KIND:PATH of other speakers, attacked by the same generators"
+    )
     chosen = asks.parse_args(arguments)
     with storage.FolderLock(made_folder(chosen.out)):
         bench = Bench.of(
             chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps, (SOURCE, TARGET)
         )
-        text = table(
-            bench,
-            [(v, [rates(bench, v, seed) for seed in SEEDS]) for v in VARIANTS[: chosen.first]],
-        )
+        tests = {"": bench.clips} | ({} if chosen.unseen is None else bench.unseen(chosen.unseen))
+        variants = [
+            one for one in VARIANTS[: chosen.first]
+            if not chosen.only or any(part in one.title for part in chosen.only)
+        ]  # fmt: skip
+        parts = [table(bench, variants, corpus, clips) for corpus, clips in tests.items()]
+        parts.append(outlived(bench, variants))
+    only = "".join(f' --only "{part}"' for part in chosen.only or ())
+    unseen = f" --unseen {chosen.unseen.partition(':')[0]}:PATH" if chosen.unseen else ""
     about = (
         f"`python -m bench ablations RUN {chosen.corpus.partition(':')[0]}:PATH --clips {chosen.clips} "
-        f"--steps {chosen.steps}{f' --first {chosen.first}' if chosen.first else ''}`, commit `{commit()}`, {machine()}. Source {SOURCE}, epsilon {EPSILON}, "
+        f"--steps {chosen.steps}{unseen}{only}{f' --first {chosen.first}' if chosen.first else ''}`, commit `{commit()}`, {machine()}. Source {SOURCE}, epsilon {EPSILON}, "
         f"{100 * DENSITY:g} % of the samples, {chosen.steps} steps of 8 crops of 1 s, {chosen.clips} test "
         f"clips, seeds {', '.join(map(str, SEEDS))}. Victims: {bench.about_victims()}."
     )
-    sections.write("ablations", "\n\n".join(["## Ablations", about, text]))
+    longer = "" if chosen.steps == STEPS else f": {chosen.steps} steps"
+    name = f"ablations{f'-{chosen.steps}' if longer else ''}"
+    sections.write(name, "\n\n".join([f"## Ablations{longer}", about, *parts]))
 
 
-def rates(bench: Bench, variant: Variant, seed: int) -> dict[str, float]:
-    """Share of the test clips on which each victim changed its answer."""
-    name = f"{word(variant.title)}_{seed}"
+def rates(
+    bench: Bench, variant: Variant, seed: int, corpus: str, clips: Sequence[Clip]
+) -> dict[str, float]:
+    """Share of the clips on which each victim changed its answer."""
     found = bench.measure(
-        name, lambda: Staa(generator=trained(bench, variant, seed, name), budget=BUDGET),
-        bench.victims[SOURCE],
+        f"{word(variant.title)}_{seed}{corpus}", partial(attack, bench, variant, seed),
+        bench.victims[SOURCE], clips=clips,
     )  # fmt: skip
     return {target: found.fooled(target) for target in bench.victims}
 
 
-def trained(bench: Bench, variant: Variant, seed: int, name: str) -> Generator:
+def attack(bench: Bench, variant: Variant, seed: int) -> Staa:
+    """By the generator of a variant and seed."""
+    return Staa(generator=trained(bench, variant, seed), budget=BUDGET)
+
+
+def trained(bench: Bench, variant: Variant, seed: int) -> Generator:
     """The generator of a variant and seed, trained where it is not there yet."""
+    name = f"{word(variant.title)}_{seed}"
     folder = bench.out / "generators" / name
     if (folder / storage.CARD).exists():
         return load_generator(folder)
@@ -143,7 +177,8 @@ def trained(bench: Bench, variant: Variant, seed: int, name: str) -> Generator:
                 stack.enter_context(mock.patch.object(training.Crops, "_crop", as_it_is))
             training.train_generator(
                 generator, source, train, dev, schedule, folder, budget=BUDGET,
-                objective=replace(Objective(kappa=math.inf), **variant.objective), progress=told,
+                objective=replace(Objective(kappa=math.inf), **variant.objective),
+                through=[parse_defence(text) for text in variant.through], progress=told,
             )  # fmt: skip
     save_generator(generator, folder, title=variant.title, seed=seed)
     return load_generator(folder)
@@ -166,13 +201,20 @@ def as_it_is(self: training.Crops, samples: Any, length: int, rng: Any) -> Any:
     return audio.to_float(audio.fit_length(samples, length, start))
 
 
-def table(bench: Bench, found: Sequence[tuple[Variant, Sequence[Mapping[str, float]]]]) -> str:
+def table(bench: Bench, variants: Sequence[Variant], corpus: str, clips: Sequence[Clip]) -> str:
     """A row per variant; the control behind them."""
-    rows = [
-        [variant.title, *(cell for target in (SOURCE, TARGET) for cell in cells([s[target] for s in seeds]))]
-        for variant, seeds in found
-    ]  # fmt: skip
-    control = bench.measure("random", lambda: Random(budget=BUDGET), bench.victims[SOURCE])
+    rows = []
+    for variant in variants:
+        seeds = [rates(bench, variant, seed, corpus, clips) for seed in SEEDS]
+        rows.append(
+            [
+                variant.title,
+                *(cell for t in (SOURCE, TARGET) for cell in cells([s[t] for s in seeds])),
+            ]
+        )
+    control = bench.measure(
+        f"random{corpus}", lambda: Random(budget=BUDGET), bench.victims[SOURCE], clips=clips
+    )
     rows.append(
         ["random", *(x for t in (SOURCE, TARGET) for x in (percent(control.fooled(t)), ""))]
     )
@@ -181,7 +223,36 @@ def table(bench: Bench, found: Sequence[tuple[Variant, Sequence[Mapping[str, flo
         "Means over the seeds, and half the width of Student's 95 % interval of that mean, in points: "
         "it tells what another seed would give, not what other speakers would."
     )
+    if corpus:
+        note = f"The same generators on {len(clips)} clips of {corpus}, of which nothing here was trained."
+        return titled("Never heard before", head, rows, note)
     return titled("One ingredient at a time", head, rows, note)
+
+
+def outlived(bench: Bench, variants: Sequence[Variant]) -> str:
+    """What each channel leaves of the fooling, with and without the channels in training."""
+    source = bench.victims[SOURCE]
+    ways = {way: Defended(source, [parse_defence(way)]) for way in MILD}
+    heard = replace(bench, victims={SOURCE: source, **ways})
+    rows = []
+    for variant in variants:
+        if not variant.through and variant.title not in PLAIN:
+            continue
+        found = [
+            heard.measure(
+                f"{word(variant.title)}_{seed}_through",
+                partial(attack, bench, variant, seed),
+                source,
+            )
+            for seed in SEEDS
+        ]
+        means = [statistics.fmean(one.fooled(target) for one in found) for target in heard.victims]
+        rows.append([variant.title, *map(percent, means)])
+    note = (
+        f"Share of the same clips on which {SOURCE} changed its answer where both the clip and its adversarial twin "
+        "went through a channel; means over the seeds."
+    )
+    return titled("What a channel leaves", ["generator", "as it is", *MILD], rows, note)
 
 
 def cells(values: Sequence[float]) -> tuple[str, str]:

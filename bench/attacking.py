@@ -141,6 +141,13 @@ class Bench:
         return Outcome([{k: math.inf if v is None and k != "wanted" else v for k, v in row.items()}
                         for row in rows])  # fmt: skip
 
+    def unseen(self, spec: str) -> dict[str, list[Clip]]:
+        """As many clips of another corpus as there are test clips, under its name."""
+        corpus = load_corpus(spec)
+        first = next(iter(self.victims.values()))
+        loaded = pipeline.load_clips(corpus, first, pipeline.Quarantine(), told)
+        return {corpus.name: spread(loaded, len(self.clips))}
+
     def generator(self, name: str, sources: Sequence[str], **settings: Any) -> Generator:
         """A generator of the run, or one trained here with ``settings``."""
         if not settings and (self.run / "generators" / name / storage.CARD).exists():

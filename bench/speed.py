@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import finished, scaling
+from bench import compiled, finished, gpu, scaling
 from bench.measuring import (
     FULL,
     LABELS,
@@ -85,13 +85,24 @@ def section(size: Size, run: Path | None) -> str:
         f"`python -m bench speed{f' {run.name}' if run else ''}`, commit `{commit()}`, {machine()}. "
         f"{size.rounds} rounds in which the alternatives take turns; median, range.",
         clip_table(times, networks, size), batch_table(networks, source, size), cost(times),
-        training_table(networks, source, size), victim_table(size),
+        compiled.compiled_table(size),
+        training_table(networks, source, size), drawn_table(networks["narrow"], source, size),
+        victim_table(size),
         scaling.scaling_table(size), scaling.together_table(size), scaling.loading_table(size),
     ]  # fmt: skip
     if run is not None:
         parts += [finished.quantised_table(run), finished.window_table(run, size)]
     if torch.cuda.is_available():
-        parts.append(gpu_table(networks, source, size))
+        device = torch.device("cuda", 0)
+        parts.append(gpu.attack_table(networks, source, size, device))
+        made = clips(size.batch, 2.0)
+
+        def tasked(network: Generator, precision: str) -> GeneratorTask:
+            one = task(network, source.to(device), made, size.batch)
+            return replace(one, precision=precision)
+
+        parts.append(gpu.training_table(tasked, networks, size, device))
+        source.cpu()
     return "\n\n".join(parts)
 
 
@@ -232,8 +243,6 @@ def training_table(networks: dict[str, Generator], source: Victim, size: Size) -
     tasks = {name: task(network, source, made, size.batch) for name, network in networks.items()}
     works: dict[str, Work] = {name: (lambda one=one: step(one)) for name, one in tasks.items()}
     times = paired(works, max(2, size.rounds // 3))
-    drawn = tasks["mirror"].crops.draw
-    crops = statistics.median(paired({"crops": lambda: drawn(0)}, size.rounds)["crops"])
     idle = peak("nothing")
     peaks = {
         n: max(1.0, peak(f"step {n} {size.batch}") - idle) for n in networks
@@ -246,9 +255,15 @@ def training_table(networks: dict[str, Generator], source: Victim, size: Size) -
     head = ["generator", "clips a second", "times paper", "MB at its peak", "of paper's, one in"]
     return (
         f"A training step against emo18, batch of {size.batch} crops of 2 s, loss, backward pass and "
-        f"crops included (drawing them takes {1000 * crops:.1f} ms of a step); memory beyond that of a "
-        "process that has loaded all and trains nothing.\n\n" + table(head, rows)
+        "crops included; memory beyond that of a process that has loaded all and trains nothing.\n\n"
+        + table(head, rows)
     )
+
+
+def drawn_table(network: Generator, source: Victim, size: Size) -> str:
+    """What of a training step the crops take."""
+    one = task(network, source, clips(size.batch, 2.0), size.batch)
+    return gpu.drawing_table(one, lambda: step(one), size)
 
 
 def task(network: Generator, source: Victim, made: list[Clip], batch: int) -> GeneratorTask:
@@ -361,38 +376,3 @@ def victim_table(size: Size) -> str:
         "and ours (MaxPool before the activation, two-dimensional channels-last convolutions).\n\n"
         + table(["module", "ms a step", "plain takes times"], rows)
     )
-
-
-def gpu_table(networks: dict[str, Generator], source: Victim, size: Size) -> str:
-    """Time of a clip on the GPU, alone and in a batch."""
-    device = torch.device("cuda")
-    rows = []
-    for batch in (1, 256):
-        x = 0.1 * torch.randn(batch, round(size.seconds * RATE), device=device)
-        works: dict[str, Work] = {}
-        for name, network in networks.items():
-            attack = Staa(generator=network.to(device), budget=BUDGET)
-            works[name] = lambda attack=attack, x=x: synchronised(attack, source, x)
-        times = paired(works, size.rounds)
-        rows += [
-            [
-                name,
-                str(batch),
-                spread([t / batch for t in taken], 1e6),
-                ratio(times["paper"], taken),
-            ]
-            for name, taken in times.items()
-        ]
-    for network in networks.values():
-        network.cpu()
-    return f"On {torch.cuda.get_device_name()}:\n\n" + table(
-        ["attack", "batch", "microseconds a clip", "paper takes times"], rows
-    )
-
-
-def synchronised(attack: Staa, source: Victim, x: Tensor) -> None:
-    """The attack and the end of what it asked of the GPU."""
-    from staanet.core import Untargeted
-
-    attack(source, x, Untargeted(0))
-    torch.cuda.synchronize()

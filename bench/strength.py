@@ -25,10 +25,9 @@ from bench.attacking import (
     parser,
     percent,
     titled,
-    told,
     word,
 )  # fmt: skip
-from staanet import load_corpus, pipeline, storage
+from staanet import storage
 from staanet.attacks import MIFGSM, PGD, VMIFGSM, Random, SigmaZero, Staa, craft
 from staanet.core import Attack, Budget, Clip
 from staanet.evaluation import machine, spread
@@ -312,11 +311,7 @@ class Strength(Bench):
 
     def elsewhere(self, spec: str) -> str:
         """Other speakers, another language: nothing here was trained or tuned on them."""
-        corpus = load_corpus(spec)
-        first = next(iter(self.victims.values()))
-        clips = spread(
-            pipeline.load_clips(corpus, first, pipeline.Quarantine(), told), len(self.clips)
-        )
+        ((corpus, clips),) = self.unseen(spec).items()
         rows = []
         for snr in (None, 20.0):
             budget = Budget(epsilon=EPSILON, max_density=DENSITY, min_snr_db=snr)
@@ -331,7 +326,7 @@ class Strength(Bench):
                     ("PGD, 20 steps", lambda b=budget: PGD(budget=b)),
                     ("random", lambda b=budget: Random(budget=b)),
                 ):
-                    key = f"elsewhere_{corpus.name}_{name}_{word(title)}_{snr}"
+                    key = f"elsewhere_{corpus}_{name}_{word(title)}_{snr}"
                     found = self.measure(key, attack, self.victims[name], clips=clips)
                     rows.append([
                         name, title, "any" if snr is None else f"{snr:g}",
@@ -347,9 +342,7 @@ class Strength(Bench):
             "density",
             "SNR dB",
         ]
-        note = (
-            f"{len(clips)} clips of {corpus.name}, speakers that no victim or generator has heard."
-        )
+        note = f"{len(clips)} clips of {corpus}, speakers that no victim or generator has heard."
         return titled("Never heard before", head, rows, note)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,14 @@ import pytest
 pytest.importorskip("onnx", reason="the extra onnx is not installed")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import scaling, speed
+import torch
+from bench import compiled, gpu, scaling, speed
+
+from staanet.generator import build_generator
+from staanet.training import Schedule
+from staanet.victims import build_victim, load_victim
+
+SHORT = Schedule(steps=1, batch_size=2, seconds=0.1)
 
 
 def test_alternatives_take_turns_and_the_first_round_is_thrown_away():
@@ -70,3 +78,66 @@ def test_shards_and_training_on_two_processes_give_what_one_gives():
 
 def test_a_corpus_is_read_from_the_runs_own_copy():
     assert "| 16 kHz |" in scaling.loading_table(speed.QUICK)
+
+
+class Small:
+    """Sizes of the parts that need a GPU, tried on a CPU."""
+
+    size = replace(speed.QUICK, seconds=0.1, batch=2)
+
+    def networks(self):
+        made = {"paper": build_generator("small", 0.2), "narrow": build_generator("narrow", 0.2)}
+        return {name: one.eval().requires_grad_(False) for name, one in made.items()}
+
+
+def test_the_table_of_a_gpu_compares_each_way_with_the_network_as_it_is():
+    source = build_victim("zhao19", speed.LABELS).eval().requires_grad_(False)
+    small = Small()
+    text = gpu.attack_table(
+        small.networks(), source, small.size, torch.device("cpu"), batches=(1, 2)
+    )
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[4:]]
+    assert text.startswith("Clips of 0.1 s on cpu:")
+    assert [(row[0], row[1], row[2]) for row in rows] == [
+        (name, batch, way) for batch in ("1", "2") for name in ("paper", "narrow")
+        for way in gpu.WAYS if batch == "1" or "graph" not in way
+    ]  # fmt: skip
+    as_it_is = [row for row in rows if row[2] in ("as it is", "graph")]  # no graph on a CPU
+    assert all(row[6] == "100.0%" for row in as_it_is)
+    assert all(row[4] == "1.0 (1.0 to 1.0)" for row in rows if row[2] == "as it is")
+
+
+def test_the_table_of_training_on_a_gpu_has_both_precisions_and_both_ways_to_draw():
+    source = load_victim("shipped:zhao19")
+    small = Small()
+
+    def tasked(network, precision):
+        one = speed.task(network, source, speed.clips(2, 0.2), 2)
+        return replace(one, precision=precision, crops=replace(one.crops, schedule=SHORT))
+
+    text = gpu.training_table(tasked, small.networks(), small.size, torch.device("cpu"))
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[4:]]
+    assert {(row[1], row[2]) for row in rows} == {
+        (precision, drawn)
+        for precision in ("float32", "bfloat16")
+        for drawn in ("ahead", "when asked for")
+    }
+    assert len(rows) == 8 and all(float(row[4]) > 0 for row in rows)
+
+
+def test_drawing_crops_is_told_as_a_share_of_a_step():
+    source = load_victim("shipped:zhao19")
+    one = speed.task(build_generator("narrow", 0.2), source, speed.clips(2, 0.2), 2)
+    one = replace(one, crops=replace(one.crops, schedule=SHORT))
+    text = gpu.drawing_table(one, lambda: speed.step(one), speed.QUICK)
+    shares = [line.split("|")[3].strip() for line in text.splitlines()[4:]]
+    assert len(shares) == 4 and all(0 < float(share.rstrip("%")) < 1000 for share in shares)
+
+
+def test_a_compilation_that_takes_too_long_is_given_up(monkeypatch):
+    assert "above 0, given up" in compiled.compiled_table(speed.QUICK, limit=0.01)
+    told = {"compilation": 2.0, "plain": [0.002, 0.004], "compiled": [0.001, 0.002]}
+    monkeypatch.setattr(compiled, "_measured", lambda name, size, limit: told)
+    assert "| narrow | 2 | 3.0 (2.0 to 4.0) | 1.5 (1.0 to 2.0) | 2.0 (2.0 to 2.0) |" in (
+        compiled.compiled_table(speed.QUICK)
+    )

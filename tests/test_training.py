@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import clip
+from conftest import RATE, clip, tone
 from staanet import storage, training
-from staanet.core import Budget, silent
+from staanet.core import Budget, Clip, silent
+from staanet.defences import parse_defence
 from staanet.errors import InvalidInput
 from staanet.generator import build_generator
 from staanet.objectives import Objective
@@ -127,6 +128,22 @@ def test_a_built_in_density_comes_down_and_needs_no_sparsity_weight(victim, tmp_
     assert shares == sorted(shares, reverse=True) and shares[0] > 0.85
     assert shares[-1] == pytest.approx(0.5, abs=0.01)
     assert all(row["sparsity_weight"] == 0 for row in history.rows)
+
+
+def test_training_hears_what_a_channel_leaves(victim, tmp_path):
+    """Behind rounding to a half nothing of these clips is left, so nothing can fool there."""
+    quiet = [Clip(f"{hz}", tone(0.3, hz, level=0.05), RATE) for hz in (200.0, 400.0, 1500.0)]
+    plain, through = (
+        training.train_generator(
+            build_generator("small", 0.5), victim, quiet, quiet, schedule(steps=12), tmp_path / name,
+            budget=Budget(epsilon=0.05), objective=Objective(), through=ways,
+        )
+        for name, ways in (("plain", []), ("through", [parse_defence("quantise:2")]))
+    )  # fmt: skip
+    assert through.best_score <= 0.5  # of two ways to the source, one says the same to all
+    assert [row["adversarial"] for row in through.rows] != [
+        row["adversarial"] for row in plain.rows
+    ]
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_remedy(tmp_path):

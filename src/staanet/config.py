@@ -27,6 +27,8 @@ Seconds = Annotated[float, Field(ge=0.01, le=3600, strict=True)]
 Rate = Annotated[float, Field(gt=0, le=100, strict=True)]
 Share = Annotated[float, Field(gt=0, le=1, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
+Precision = Literal["auto", "bfloat16", "float32"]
+"""See ``staanet.precision``; ``auto``: bfloat16 on a GPU that has it."""
 Setting = StrictInt | StrictFloat | StrictBool
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -55,6 +57,7 @@ class VictimRecipe:
     """Crops are played at a speed drawn from 1 +- this."""
     noise_db: Annotated[float, Field(ge=-20, le=60)] = 25.0
     """Crops get white noise at an SNR drawn between this and 60 dB."""
+    precision: Precision = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +96,10 @@ class GeneratorRecipe:
     quantisation: NotNegative = 0.1
     unlabelled: tuple[str, ...] = ()
     """Folders (or ``KIND:PATH``, or ``synthetic:``) of any audio that trains it beside the corpus."""
+    precision: Precision = "auto"
+    through: tuple[str, ...] = ()
+    """What clips meet on their way to the sources while it trains, each as often as nothing, such as
+    ``["mp3:64", "opus:24", "noise:30", "gain:6"]``: any defence by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +125,8 @@ class AttackRecipe:
     """Draws that a gradient is averaged over where the source is randomised; absent: 8."""
     match: str = ""
     """Change, clip by clip, as many samples as this attack of the recipe did."""
+    precision: Precision = "auto"
+    """Of the generator, for ``staa``."""
     settings: dict[str, Setting] = field(default_factory=dict)
     """Further fields of the attack's dataclass, such as ``steps`` of ``pgd``."""
 

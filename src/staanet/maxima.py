@@ -16,12 +16,15 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from staanet.precision import in_float32
+
 FORWARDS = 2400
 """Frames of maxima that are made at once: with 10 x 64 features each, 6 MB."""
 BACKWARDS = 256
 """Frames at once where a matrix product fills what a convolution would: 0.6 MB, in a core's own cache."""
 
 
+@in_float32
 def convolved_maxima(
     x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, pool: int
 ) -> tuple[Tensor, Tensor]:
@@ -49,6 +52,7 @@ def is_long(x: Tensor, pool: int) -> bool:
     return x.numel() > 4 * FORWARDS * pool
 
 
+@in_float32
 def through_winners(values: Tensor, winner: Tensor, weight: Tensor, pool: int) -> Tensor:
     """``conv_transpose1d`` of features that are zero but for ``values``, each in its winner's frame.
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from staanet.errors import InvalidInput
+from staanet.precision import in_float32
 
 
 @contextlib.contextmanager
@@ -102,6 +103,7 @@ def share_norms(module: nn.Module) -> None:
                 layer.forward = partial(_normed, layer, layer.forward)  # type: ignore[method-assign]
 
 
+@in_float32
 def _normed(
     layer: nn.BatchNorm1d | nn.BatchNorm2d, alone: Callable[[Tensor], Tensor], x: Tensor
 ) -> Tensor:

@@ -90,12 +90,13 @@ def collate(clips: Sequence[Clip], source: Victim) -> tuple[Tensor, Tensor | Non
                 where=clip.id,
                 remedy="Give a longer clip",
             )
-    longest = max(len(clip.samples) for clip in clips)
-    x = torch.zeros(len(clips), longest)
+    sizes = [len(clip.samples) for clip in clips]
+    on_gpu = source.device.type == "cuda"  # from pinned memory nobody waits for the copy
+    x = torch.zeros(len(clips), max(sizes), pin_memory=on_gpu)
     for row, clip in enumerate(clips):
         x[row, : len(clip.samples)] = clip.waveform
-    lengths = torch.tensor([len(clip.samples) for clip in clips], device=source.device)
-    return x.to(source.device), None if int(lengths.min()) == longest else lengths
+    x = x.to(source.device, non_blocking=on_gpu)
+    return x, None if min(sizes) == max(sizes) else torch.tensor(sizes, device=source.device)
 
 
 def logits_of(victim: Victim, clips: Sequence[Clip]) -> NDArray[np.float64]:

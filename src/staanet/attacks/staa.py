@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from staanet import audio
 from staanet.attacks.gradient import descend, normalised
+from staanet.attacks.replay import Replays
 from staanet.attacks.support import hiding
 from staanet.core import Budget, Goal, Untargeted, Victim
 from staanet.errors import InvalidInput
 from staanet.generator import Generator
-from staanet.generator.proposal import chosen
+from staanet.generator.proposal import Perturbation, chosen
+from staanet.precision import networks_in
 
 MOST = 1 - 1e-6  # of a magnitude whose tanh can be undone
 ROUNDING = 1e-3  # of an energy: x + delta in float32 may round to the next step, 0.004 dB
@@ -33,6 +35,9 @@ class Staa:
 
     Only with ``refine`` it is: that many steps of PGD go on from what the generator proposed. With
     ``hide`` a sample moves by less, and is wanted less, where the clip would not mask it; see ``PGD``.
+
+    The network alone runs in ``precision`` (``staanet.precision``); limits and rounding never do. On a
+    GPU ``replays`` remembers passes (``staanet.attacks.replay``); None: none.
     """
 
     generator: Generator
@@ -40,6 +45,8 @@ class Staa:
     looks: int = 0
     refine: int = 0
     hide: float = 0.0
+    precision: str = "float32"
+    replays: Replays | None = field(default_factory=Replays, repr=False, compare=False)
 
     @property
     def needs_answer(self) -> bool:
@@ -51,7 +58,7 @@ class Staa:
     ) -> Tensor:
         with torch.inference_mode():
             generator = self.generator.with_looks(self.looks) if self.looks else self.generator
-            change = generator(x, lengths, self._wanted(source, goal, x), self.budget)
+            change = self._proposed(generator, x, lengths, self._wanted(source, goal, x))
             weight = hiding(x, lengths, source.sample_rate, self.hide)
             if generator.ranks:
                 change = change._replace(position=change.position * weight)
@@ -70,6 +77,18 @@ class Staa:
                 steps=self.refine, relative_step=0.5, decay=0.8,
             )  # fmt: skip
         return x_adv
+
+    def _proposed(
+        self, generator: Generator, x: Tensor, lengths: Tensor | None, wanted: Tensor | None
+    ) -> Perturbation:
+        def passed(x: Tensor) -> Perturbation:
+            with networks_in(self.precision, x.device):
+                answer: Perturbation = generator(x, lengths, wanted, self.budget)
+            return answer
+
+        if self.replays is None or lengths is not None or wanted is not None:
+            return passed(x)
+        return self.replays(generator, passed, x, (self.budget, self.precision, self.looks))
 
     def _wanted(self, source: Victim, goal: Goal, x: Tensor) -> Tensor | None:
         if isinstance(goal, Untargeted):

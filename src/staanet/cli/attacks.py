@@ -16,6 +16,7 @@ from staanet.cli.shell import (
     Debug,
     Device,
     Json,
+    Precision,
     Protocol,
     Seed,
     ShardOf,
@@ -133,6 +134,7 @@ def attack(
     protocol: Protocol = None,
     classes: Classes = "label",
     device: Device = "cpu",
+    precision: Precision = "auto",
     strict: Strict = False,
     json_output: Json = False,
     debug: Debug = False,
@@ -165,7 +167,8 @@ def attack(
         AttackRecipe,
         {
             "attack": attack, "epsilon": epsilon, "max_density": max_density, "max_l0": max_l0,
-            "min_snr_db": min_snr_db, "eot": eot, "settings": settings(set_),
+            "min_snr_db": min_snr_db, "eot": eot, "precision": precision,
+            "settings": settings(set_),
         },
         where="attack",
     )  # fmt: skip

@@ -20,6 +20,7 @@ from staanet.cli.shell import (
     Device,
     Epsilon,
     Json,
+    Precision,
     Protocol,
     Seed,
     Strict,
@@ -105,6 +106,7 @@ def train_victim(
     protocol: Protocol = None,
     classes: Classes = "label",
     device: Device = "cpu",
+    precision: Precision = "auto",
     strict: Strict = False,
     json_output: Json = False,
     debug: Debug = False,
@@ -118,6 +120,7 @@ def train_victim(
         {
             "pretrained": pretrained, "config": config, "steps": steps, "batch_size": batch_size,
             "seconds": seconds, "learning_rate": learning_rate, "patience": patience,
+            "precision": precision,
         },
         where="train-victim",
     )  # fmt: skip
@@ -205,11 +208,21 @@ def train_generator(
             "synthetic:; repeat for several.",
         ),
     ] = [],  # noqa: B006
+    through: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME[:SETTING]",
+            help="What clips meet on their way to the source while it trains, each as often as nothing: "
+            "mp3:64, opus:24, mulaw, noise:30, gain:6, resample:8000, ... as defend --with has them; repeat "
+            "for several.",
+        ),
+    ] = [],  # noqa: B006
     tensorboard: TensorBoard = False,
     seed: Seed = 0,
     protocol: Protocol = None,
     classes: Classes = "label",
     device: Device = "cpu",
+    precision: Precision = "auto",
     strict: Strict = False,
     json_output: Json = False,
     debug: Debug = False,
@@ -225,7 +238,8 @@ def train_generator(
             "network": network, "epsilon": epsilon, "max_density": max_density, "steps": steps,
             "min_snr_db": min_snr_db, "goal": goal, "objective": objective, "sparsity": sparsity,
             "looks": looks, "batch_size": batch_size, "seconds": seconds, "patience": patience,
-            "learning_rate": learning_rate, "unlabelled": unlabelled,
+            "learning_rate": learning_rate, "unlabelled": unlabelled, "through": through,
+            "precision": precision,
         },
         where="train-generator",
     )  # fmt: skip

@@ -52,6 +52,12 @@ Classes = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="Of the networks: float32, bfloat16, or auto: bfloat16 on a GPU that has it."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result (or the error) as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Epsilon = Annotated[float, typer.Option(help="Largest change of a sample, of full scale 1.")]

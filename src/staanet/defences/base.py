@@ -16,6 +16,7 @@ from torch import Tensor
 from staanet import storage
 from staanet.core import Victim, clip_generators
 from staanet.errors import InvalidInput, printable, unknown_name
+from staanet.precision import in_float32
 
 Limits = Mapping[str, tuple[float, float]]
 
@@ -211,6 +212,7 @@ class Defended(Victim):
         answer: Tensor = inner(self.defend(waveforms, lengths, seed=seed), lengths)
         return answer
 
+    @in_float32
     def defend(
         self, waveforms: Tensor, lengths: Tensor | None = None, *, seed: int | None = None
     ) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from staanet.core import Budget, standardise, valid
 from staanet.generator.proposal import Best, Generator, asked, moved, unit_rms
 from staanet.maxima import convolved_maxima, is_long, through_winners
+from staanet.precision import in_float32
 
 Block = tuple[int, int, int, int]
 """Channels in, channels out, kernel, pool of one convolution block."""
@@ -58,10 +59,12 @@ class Recurrent(nn.Module):
         self.to_input = nn.Linear(4 * hidden, inputs, bias=False)
         self.to_state = nn.Linear(4 * hidden, hidden, bias=False)
 
+    @in_float32
     def forward(self, x: Tensor) -> Tensor:
         steps: Tensor = self.lstm(x)[0]
         return steps
 
+    @in_float32
     def back(self, wanted: Tensor, read: Tensor, said: Tensor) -> Tensor:
         """Changes ``wanted [B, S, H]`` of what it ``said`` -> changes of what it ``read``, ``[B, S, I]``.
 
@@ -212,7 +215,7 @@ class Mirror(Generator):
                 inside = valid(frames, x.shape[3])[:, None, None]
                 x = x * inside
             levels.append(Level(time, pooled, winner, inside))
-        return Heard(x[:, :, 0].transpose(1, 2), frames, levels)
+        return Heard(x[:, :, 0].transpose(1, 2).float(), frames, levels)
 
     def maxima(self, x: Tensor, conv: nn.Conv2d, pool: int) -> tuple[Tensor, Tensor]:
         """What ``Level`` keeps of the features of ``x [B, C, 1, T]``: maxima and which frames won."""
@@ -222,7 +225,8 @@ class Mirror(Generator):
             )
             pooled, winner = (one.transpose(1, 2)[:, :, None] for one in found)
             return pooled, winner
-        pooled, index = F.max_pool2d(conv(x), (1, pool), return_indices=True)
+        convolve = in_float32(conv.forward) if conv.in_channels == 1 else conv
+        pooled, index = F.max_pool2d(convolve(x), (1, pool), return_indices=True)
         starts = pool * torch.arange(pooled.shape[3], device=x.device)
         return pooled, (index - starts).to(torch.uint8)
 
@@ -233,6 +237,7 @@ class Mirror(Generator):
             states.append(layer(states[-1]))
         return states
 
+    @in_float32
     def answers(self, steps: Tensor, frames: Tensor | None) -> Tensor:
         """States ``[B, S, H]`` -> what the classifier inside answers, ``[B, K]``."""
         if frames is None:
@@ -243,6 +248,7 @@ class Mirror(Generator):
         logits: Tensor = self.head(mean)
         return logits
 
+    @in_float32
     def direction(
         self, question: Tensor, states: Sequence[Tensor], frames: Tensor | None
     ) -> Tensor:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from staanet.core import Budget, Goal, Targeted, Untargeted, valid
@@ -100,7 +99,8 @@ class Generator(nn.Module):
         raise TypeError(f"{type(self).__name__} does not implement heads")
 
     def propose(self, magnitude: Tensor, position: Tensor, lengths: Tensor | None) -> Perturbation:
-        """The heads' raw answers ``o_v, o_m [B, T]`` as a perturbation."""
+        """The heads' raw answers ``o_v, o_m [B, T]`` as a perturbation, in float32 whatever they are in."""
+        magnitude, position = magnitude.float(), position.float()
         if self.ranked_by_magnitude:
             magnitude = unit_rms(magnitude, lengths)
             position = magnitude.abs() + position
@@ -226,6 +226,7 @@ def asked(answers: Tensor, goal: Goal) -> Tensor:
     tensor([[-1.0000,  0.5000,  0.5000]])
     """
     label = torch.as_tensor(goal.label, device=answers.device).expand(len(answers))
-    one = F.one_hot(label, answers.shape[1])
-    others = torch.softmax(answers.masked_fill(one.bool(), -torch.inf), dim=1)
+    own = label[:, None] == torch.arange(answers.shape[1], device=answers.device)
+    others = torch.softmax(answers.masked_fill(own, -torch.inf), dim=1)
+    one = own.to(answers.dtype)
     return one - others if isinstance(goal, Targeted) else others - one

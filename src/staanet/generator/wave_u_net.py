@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from staanet.core import Budget, standardise, valid
 from staanet.generator.proposal import Generator
+from staanet.precision import in_float32
 
 NORM_CHANNELS = 8  # channels per group of a GroupNorm
 
@@ -42,6 +43,7 @@ class Unit(nn.Module):
         return F.relu(masked_group_norm(x, inside, self.norm)) * inside[:, None, None]
 
 
+@in_float32
 def masked_group_norm(x: Tensor, inside: Tensor, norm: nn.GroupNorm) -> Tensor:
     """GroupNorm whose mean and variance count only the frames ``inside [B, T]``; ``[B, C, 1, T]``."""
     batch, time = x.shape[0], x.shape[3]
@@ -112,7 +114,7 @@ class Decoder(nn.Module):
         x = self.bottleneck(x, inside[-1])
         for up, skip, fine in zip(self.ups, reversed(skips), reversed(inside[:-1]), strict=True):
             x = up(x, skip, fine)
-        answer: Tensor = self.output(x)
+        answer = in_float32(self.output.forward)(x)  # rounded, samples would tie for a rank
         return answer[:, :, 0].transpose(1, 2).flatten(1)
 
 

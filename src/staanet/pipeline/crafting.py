@@ -15,6 +15,7 @@ from staanet import (
     audio,
     columns,
     perception,
+    precision,
     recordings,
     report,
     results,
@@ -267,6 +268,7 @@ def plan_attack(
         min_snr_db=recipe.min_snr_db,
     )  # fmt: skip
     told = asdict(recipe)
+    del told["precision"]
     for setting in ("clips", "max_l0", "min_snr_db", "label", "eot"):
         if told[setting] in (None, ""):  # most attacks have none, and their cards say nothing of it
             del told[setting]
@@ -275,8 +277,11 @@ def plan_attack(
         if generator is None:
             raise InvalidInput("the attack staa needs a generator", remedy="Pass --generator DIR")
         inputs["generator"] = storage.read_card(generator, "generator")["sha256"]
+        runs_in = precision.settled(recipe.precision, device)
+        if runs_in != "float32":
+            inputs["precision"] = runs_in
         made: Attack = Staa(
-            generator=load_generator(generator).to(device), budget=budget,
+            generator=load_generator(generator).to(device), budget=budget, precision=runs_in,
             **settings_of("staa", recipe),
         )  # fmt: skip
     elif name == "uap":
@@ -311,7 +316,7 @@ def settings_of(name: str, recipe: AttackRecipe) -> dict[str, Any]:
     counted from one there, such as steps, is never none."""
     usual: dict[str, Any] = {
         f.name: f.default for f in dataclasses.fields(ATTACKS[name])
-        if f.name not in ("budget", "seed", "generator")
+        if f.name not in ("budget", "seed", "generator", "precision", "replays")
     }  # fmt: skip
     for setting, value in recipe.settings.items():
         if setting not in usual:

@@ -79,9 +79,11 @@ def distil(
     target = load_victim(target_spec).to(device)
     network = recipe.network or "emo18"
     train, dev, _ = corpus.split(seed, protocol)
+    told = asdict(recipe)
+    del told["precision"]  # it learns in float32
     inputs = {
         "corpus": corpus.name, "split": train.split_hash, "seed": seed, "network": network,
-        "target": fingerprint(target, target_spec), "recipe": asdict(recipe),
+        "target": fingerprint(target, target_spec), "recipe": told,
     }  # fmt: skip
     if is_done(out, "victim", inputs):
         return load_victim(out).to(device)

@@ -10,12 +10,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from staanet import (
     config,
     metrics,
     parallel,
+    precision,
     storage,
     training,
 )
@@ -27,6 +29,7 @@ from staanet.config import (
     VictimRecipe,
 )
 from staanet.core import Budget, Clip, Corpus, Progress, Victim, silent
+from staanet.defences import parse_defence
 from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation import machine, transfer_matrix
 from staanet.generator import build_generator, save_generator
@@ -44,6 +47,8 @@ from staanet.victims import (
 )  # fmt: skip
 from staanet.warm_start import can_mirror, generator_of, network_of
 
+USUAL = {"pretrained": None, "config": None, "noise_db": 25.0, "precision": "float32"}
+
 
 def train_victim(
     corpus: Corpus, name: str, out: Path, *, recipe: VictimRecipe, seed: int = 0,
@@ -51,12 +56,12 @@ def train_victim(
     progress: Progress = silent,
 ) -> Victim:  # fmt: skip
     """Train a victim on the corpus's train part; its card tells UAR on dev and test."""
-    recipe = settled(name, recipe)
+    recipe = replace(settled(name, recipe), precision=precision.settled(recipe.precision, device))
     network = recipe.network or name
     train, dev, test = corpus.split(seed, protocol)
     settings = asdict(replace(recipe, network=network))
-    for key, usual in {"pretrained": None, "config": None, "noise_db": 25.0}.items():
-        if settings[key] == usual:  # most victims have neither, and their cards say nothing of it
+    for key, usual in USUAL.items():
+        if settings[key] == usual:  # most victims have none, and their cards say nothing of it
             del settings[key]
     inputs = {"corpus": corpus.name, "split": train.split_hash, "seed": seed, "recipe": settings,
               **named(protocol)}  # fmt: skip
@@ -73,7 +78,13 @@ def train_victim(
     parts = [load_clips(part, victim, put_aside, progress) for part in (train, dev, test)]
     schedule = _schedule(recipe, seed)
     history = training.train_victim(
-        victim.to(device), parts[0], parts[1], schedule, out, progress=progress
+        victim.to(device),
+        parts[0],
+        parts[1],
+        schedule,
+        out,
+        precision=recipe.precision,
+        progress=progress,
     )
     if not parallel.is_first():
         return victim
@@ -147,9 +158,15 @@ def train_generator(
     sources = members_of(source)
     train, dev, test = corpus.split(seed, protocol)
     source_sha256 = fingerprint(source, *specs)
-    recipe = _settled_generator(recipe, sources)
+    recipe = replace(
+        _settled_generator(recipe, sources), precision=precision.settled(recipe.precision, device)
+    )
     settings = _told(replace(recipe, sources=()))
     del settings["unlabelled"]  # what is there counts, not where: its hashes are among the inputs
+    through = [parse_defence(text) for text in recipe.through]
+    for way in through:  # one that the rate does not allow is told before anything is made
+        silence = torch.zeros(1, source.sample_rate)
+        way(silence, None, torch.Generator(), sample_rate=source.sample_rate)
     put_aside = quarantine if quarantine is not None else Quarantine()
     extra = unlabelled.gather(
         recipe.unlabelled, (train, dev, test), source, out, seed=seed, quarantine=put_aside,
@@ -177,7 +194,8 @@ def train_generator(
     )
     history = training.train_generator(
         generator, source, [*clips[0], *extra.clips], clips[1], schedule, out, budget=budget,
-        objective=_objective(recipe), targeted=recipe.goal == "targeted", progress=progress,
+        objective=_objective(recipe), targeted=recipe.goal == "targeted", through=through,
+        precision=recipe.precision, progress=progress,
     )  # fmt: skip
     if not parallel.is_first():
         return
@@ -197,6 +215,7 @@ def _told(recipe: GeneratorRecipe) -> dict[str, object]:
     """What a card says of a recipe: nothing of what most do not use."""
     unused = {
         "goal": "untargeted", "objective": "constrained", "sparsity": 1.0, "min_snr_db": None,
+        "through": (), "precision": "float32",
     }  # fmt: skip
     return {k: v for k, v in asdict(recipe).items() if k not in unused or v != unused[k]}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import subprocess
 import time
@@ -211,9 +212,9 @@ def require_sound(recipe: Recipe, out: Path | None = None) -> None:
         )
     for name in recipe.channels:
         parse_channel(name)
-    for defence in recipe.defences.values():
-        for text in defence.chain:
-            parse_defence(text)
+    chains = [defence.chain for defence in recipe.defences.values()]
+    for text in itertools.chain(recipe.generator.through, *chains):
+        parse_defence(text)
 
 
 def with_rates(recipe: Recipe) -> Recipe:

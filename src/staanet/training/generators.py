@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,12 @@ from torch import Tensor
 from staanet import audio, metrics, parallel
 from staanet.attacks import Staa, collate, quiet_enough
 from staanet.core import Budget, Clip, Goal, Progress, Targeted, Untargeted, Victim, silent
+from staanet.defences import Defence, Defended
 from staanet.generator import Chorus, Generator, Mirror, Reflection
 from staanet.generator.proposal import chosen
 from staanet.objectives import Objective, SparsityController, mixed_mask
+from staanet.precision import networks_in
+from staanet.training.ahead import Ahead
 from staanet.training.crops import Crops
 from staanet.training.fitting import History, Schedule, fit
 from staanet.victims import members_of
@@ -31,7 +35,9 @@ class GeneratorTask:
     """STAA-Net's loss against frozen sources, judged by the success of the attack itself.
 
     With several sources it is the mean of theirs. A ``targeted`` generator is shown, in training, each
-    other class as often.
+    other class as often. ``through`` is what a clip may meet on its way to the sources, each as often as
+    nothing: the generator learns what outlives it. The networks run in ``precision``
+    (``staanet.precision``); the sources' answers to clean clips and the judgement of dev clips are exact.
     """
 
     module: Generator
@@ -45,22 +51,26 @@ class GeneratorTask:
     """The step from which a built-in density stands at the budget's; it starts with every sample
     (1: it stands there from the first step)."""
     targeted: bool = False
+    through: Sequence[Defence] = ()
+    precision: str = "float32"
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        x = self.crops.draw(step)[0].to(self.sources[0].device)
+        x, uniform = self.batches(step)
         rng = np.random.default_rng([self.crops.schedule.seed, step, 1])
         batch, own = self.crops.schedule.batch_size, self.crops.own_rows()
         goals, wanted = self.goals(x, rng.random(batch)[own])
-        drawn = torch.Generator().manual_seed(step)
-        uniform = torch.rand((batch, x.shape[1]), generator=drawn)[own]
         epsilon = self.budget.steps / audio.FULL_SCALE
         budget = self._budget(step)
-        change = self.module.train()(x, None, wanted, budget)
+        with networks_in(self.precision, x.device):
+            change = self.module.train()(x, None, wanted, budget)
         binary = chosen(change, budget)  # as the attack will choose, under the budget of this step
         moves = quiet_enough(x, change.magnitude, epsilon * binary, budget)
         delta = epsilon * moves
-        x_adv = (x + delta * mixed_mask(change.position, binary, uniform.to(x.device))).clamp(-1, 1)
-        said = [source(x_adv) for source in self.sources]
+        x_adv = (x + delta * mixed_mask(change.position, binary, uniform)).clamp(-1, 1)
+        way = np.random.default_rng([self.crops.schedule.seed, step, 2])
+        hearing = self.hearings[way.integers(len(self.hearings))]
+        with networks_in(self.precision, x.device):
+            said = [source(x_adv).float() for source in hearing]
         margin = torch.stack([goal.margin(z) for goal, z in zip(goals, said, strict=True)])
         terms = self.objective.terms(margin.mean(dim=0), change, binary)
         loss = self.objective.loss(terms, self.sparsity.weight)
@@ -78,6 +88,22 @@ class GeneratorTask:
             both = parallel.mean({"share": share, "fooling": figures["fooling_rate"]})
             self.sparsity.update(step, both["share"], both["fooling"])
         return loss, figures
+
+    @cached_property
+    def batches(self) -> Ahead:
+        """Of each step the crops ``[B, T]``, and as many numbers in [0, 1)."""
+        return Ahead(self._drawn, self.sources[0].device)
+
+    def _drawn(self, step: int) -> tuple[Tensor, Tensor]:
+        x, _ = self.crops.draw(step)
+        shape = self.crops.schedule.batch_size, x.shape[1]
+        uniform = torch.rand(shape, generator=torch.Generator().manual_seed(step))
+        return x, uniform[self.crops.own_rows()]
+
+    @cached_property
+    def hearings(self) -> list[Sequence[Victim]]:
+        """The sources as they are, and behind each of ``through``."""
+        return [self.sources, *([Defended(s, [way]) for s in self.sources] for way in self.through)]
 
     def goals(self, x: Tensor, draws: NDArray[np.float64]) -> tuple[Sequence[Goal], Tensor | None]:
         """The goal on each source for ``x [B, T]``, and what the generator is told of it: numbers
@@ -101,8 +127,8 @@ class GeneratorTask:
         return replace(self.budget, max_density=self.module.density)
 
     def evaluate(self) -> tuple[float, dict[str, float]]:
-        """Success, mean density and SNR of the attack within its budget on whole dev clips."""
-        attack = Staa(generator=self.module.eval(), budget=self.budget)
+        """Success (over all ways to the sources), mean density and SNR of the attack on whole dev clips."""
+        attack = Staa(generator=self.module.eval(), budget=self.budget, precision=self.precision)
         fooled, density, snr = [], [], []
         with torch.inference_mode():
             for number, clip in enumerate(self.dev):
@@ -112,7 +138,9 @@ class GeneratorTask:
                 goals, _ = self.goals(x, each)
                 x_adv = attack(self.sources[0], x, goals[0])
                 hits = [
-                    float(g.achieved(s(x_adv))) for g, s in zip(goals, self.sources, strict=True)
+                    float(goal.achieved(source(x_adv)))
+                    for heard in self.hearings
+                    for goal, source in zip(goals, heard, strict=True)
                 ]
                 fooled.append(float(np.mean(hits)))
                 density.append(float(metrics.density(x, x_adv)))
@@ -142,11 +170,13 @@ class GeneratorTask:
 def train_generator(
     generator: Generator, source: Victim, train: Sequence[Clip], dev: Sequence[Clip],
     schedule: Schedule, folder: Path, *, budget: Budget, objective: Objective, targeted: bool = False,
-    progress: Progress = silent,
+    through: Sequence[Defence] = (), precision: str = "float32", progress: Progress = silent,
 ) -> History:  # fmt: skip
     """Train ``generator`` in place against the frozen ``source``; the best on dev is kept.
 
-    An ensemble is fooled member by member: the loss is the mean of theirs.
+    An ensemble is fooled member by member: the loss is the mean of theirs. Each step and judgement takes
+    the clips to the sources as they are, or ``through`` one of those: what a codec, another level or noise
+    leaves of the change.
 
     A mirror of its source starts at the budget's density and leaves its encoder as it is; others learn
     everything at once and come down to the density from every sample.
@@ -161,7 +191,7 @@ def train_generator(
     task = GeneratorTask(
         generator, members_of(source), Crops(train, schedule), dev, budget, objective,
         SparsityController(target=target, warmup=schedule.steps // 10), settled=settled,
-        targeted=targeted,
+        targeted=targeted, through=through, precision=precision,
     )  # fmt: skip
     what = f"train generator on {source.name}"
     history = fit(task, schedule, folder, what=what, progress=progress)

@@ -14,30 +14,40 @@ from torch import Tensor
 from staanet import metrics, parallel
 from staanet.attacks import logits_of
 from staanet.core import Clip, Progress, Victim, silent
+from staanet.precision import networks_in
+from staanet.training.ahead import Ahead
 from staanet.training.crops import Crops, balanced
 from staanet.training.fitting import History, Schedule, fit
 
 
 @dataclass
 class VictimTask:
-    """Cross-entropy on balanced random crops, judged by UAR on whole dev clips."""
+    """Cross-entropy on balanced random crops, judged by UAR on whole dev clips.
+
+    The network learns in ``precision`` (``staanet.precision``) and is judged in float32.
+    """
 
     module: Victim
     crops: Crops
     dev: Sequence[Clip]
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         order = {label: number for number, label in enumerate(self.module.labels)}
         self.targets = np.array([order[clip.label or ""] for clip in self.crops.clips])
+        self.batches = Ahead(self._drawn, self.module.device)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         self.module.train()
-        device = self.module.device
-        x, chosen = self.crops.draw(step)
-        wanted = torch.from_numpy(self.targets[chosen]).to(device)
-        logits = self.module(x.to(device))
+        x, wanted = self.batches(step)
+        with networks_in(self.precision, x.device):
+            logits = self.module(x).float()
         right = (logits.argmax(dim=1) == wanted).float().mean()
         return F.cross_entropy(logits, wanted), {"train_accuracy": float(right)}
+
+    def _drawn(self, step: int) -> tuple[Tensor, Tensor]:
+        x, chosen = self.crops.draw(step)
+        return x, torch.from_numpy(self.targets[chosen])
 
     def evaluate(self) -> tuple[float, dict[str, float]]:
         self.module.eval()
@@ -58,11 +68,11 @@ class VictimTask:
 
 def train_victim(
     victim: Victim, train: Sequence[Clip], dev: Sequence[Clip], schedule: Schedule, folder: Path,
-    *, progress: Progress = silent,
+    *, precision: str = "float32", progress: Progress = silent,
 ) -> History:  # fmt: skip
     """Train ``victim`` in place; the weights of best dev UAR are kept, frozen and in ``eval()``."""
     crops = Crops(train, schedule, balanced([clip.label or "" for clip in train]))
-    task = VictimTask(victim, crops, dev)
+    task = VictimTask(victim, crops, dev, precision)
     parallel.share_norms(victim)
     history = fit(task, schedule, folder, what=f"train {victim.name}", progress=progress)
     victim.requires_grad_(False).eval()

@@ -6,6 +6,7 @@ of height 1: the same arithmetic as Conv1d, twice as fast on a CPU.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from staanet.core import valid
 from staanet.maxima import convolved_maxima, is_long
+from staanet.precision import in_float32
 
 
 class ConvBlock(nn.Module):
@@ -45,7 +47,8 @@ class ConvBlock(nn.Module):
         elif self.reads_samples and (asked or is_long(x, self.pool)):
             pooled = self._of_samples(x, *folded(self.conv, self.norm))
         else:
-            features = F.conv2d(x, *folded(self.conv, self.norm), padding=(0, self.padding))
+            convolve = in_float32(F.conv2d) if self.reads_samples else F.conv2d
+            features = convolve(x, *folded(self.conv, self.norm), padding=(0, self.padding))
             pooled = F.max_pool2d(features, (1, self.pool))
         return self.activation(pooled)
 
@@ -71,6 +74,7 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return weight, (conv.bias - norm.running_mean) * gain + norm.bias
 
 
+@in_float32
 def normalising(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Weight and bias of one convolution of samples ``x [B, T]`` equal to ``conv`` and then ``norm`` in
     training, whose running figures it moves.
@@ -97,6 +101,18 @@ def normalising(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tenso
     return conv.weight * gain[:, None, None, None], (conv.bias - mean) * gain + norm.bias
 
 
+def recurrent(lstm: nn.LSTM, x: Tensor) -> Tensor:
+    """What ``lstm`` says at each step, ``[B, S, I] -> [B, S, H]``, so that gradients find back to ``x``.
+
+    cuDNN keeps what its way back needs only in training; torch's own layer, which answers alike, always.
+    """
+    frozen = x.is_cuda and x.requires_grad and torch.is_grad_enabled() and not lstm.training
+    alone = torch.backends.cudnn.flags(enabled=False) if frozen else contextlib.nullcontext()
+    with alone:
+        steps: Tensor = lstm(x)[0]
+    return steps
+
+
 class ConvRecurrent(nn.Module):
     """Convolution blocks, two LSTM layers, a linear answer at each step, averaged over time."""
 
@@ -116,7 +132,7 @@ class ConvRecurrent(nn.Module):
             if lengths is not None:  # biases and BatchNorm write into the padding: clear it again
                 lengths = block.frames(lengths)
                 x = x * valid(lengths, x.shape[3])[:, None, None]
-        steps, _ = self.lstm(x[:, :, 0].transpose(1, 2))
+        steps = recurrent(self.lstm, x[:, :, 0].transpose(1, 2))
         if lengths is None:
             mean = steps.mean(dim=1)
         else:

@@ -1,0 +1,188 @@
+"""Passes on a GPU are recorded where a length comes again, answer as ever, and run as they are elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from conftest import clip
+from staanet.attacks import Staa, craft
+from staanet.attacks.replay import Replays, can_record, recorded
+from staanet.core import Budget, Targeted, Untargeted
+from staanet.generator import Chorus, Mirror, Reflection, build_generator
+from staanet.generator.proposal import Perturbation
+from staanet.victims import build_victim
+from staanet.victims.blueprint import blueprint
+
+BUDGET = Budget(epsilon=0.05, max_density=0.3)
+
+
+class OnGpu(torch.Tensor):
+    """A tensor on a CPU that says otherwise."""
+
+    is_cuda = True
+
+
+def wave(time: int, batch: int = 1, seed: int = 1) -> torch.Tensor:
+    return 0.1 * torch.randn(batch, time, generator=torch.Generator().manual_seed(seed))
+
+
+def there(x: torch.Tensor) -> torch.Tensor:
+    return x.as_subclass(OnGpu)
+
+
+def mirror(**settings) -> Mirror:
+    torch.manual_seed(0)
+    blocks = ((1, 8, 8, 10), (8, 8, 6, 8))
+    made = Mirror(blocks=blocks, classes=2, hidden=8, layers=2, density=0.3, **settings)
+    return made.eval().requires_grad_(False)
+
+
+class Recorder:
+    """Stands for a GPU: it keeps what was recorded, and answers as the pass does."""
+
+    def __init__(self):
+        self.made, self.replayed = [], []
+
+    def __call__(self, passed, x):
+        self.made.append(x.shape[1])
+
+        def replay(x):
+            self.replayed.append(x.shape[1])
+            return passed(x)
+
+        return replay
+
+
+def passed(x: torch.Tensor) -> Perturbation:
+    return Perturbation(2 * x, x)
+
+
+def test_a_length_is_recorded_when_it_comes_again_and_replayed_from_then_on():
+    recorder, generator = Recorder(), mirror()
+    replays = Replays(recorder)
+    for time in (80, 90, 80, 80, 90, 100):
+        x = there(wave(time, seed=time))
+        assert torch.equal(replays(generator, passed, x, "setting").magnitude, 2 * x)
+    assert recorder.made == [80, 90] and recorder.replayed == [80, 80, 90]
+
+
+def test_another_setting_is_another_recording():
+    recorder, generator = Recorder(), mirror()
+    replays = Replays(recorder)
+    for setting in ("one", "other", "one"):
+        replays(generator, passed, there(wave(80)), setting)
+    assert recorder.made == [80] and len(replays.passes) == 2
+
+
+def test_the_length_that_was_used_longest_ago_is_forgotten():
+    recorder, generator = Recorder(), mirror()
+    replays = Replays(recorder, kept=2)
+    for time in (80, 80, 90, 80, 100, 90, 80):  # 100 sends 90 away, and 90 sends 80
+        replays(generator, passed, there(wave(time)), None)
+    assert recorder.made == [80] and recorder.replayed == [80, 80]
+    assert [key[0] for key in replays.passes] == [90, 80]
+
+
+@pytest.mark.parametrize("x", [wave(80), there(wave(80, batch=2))], ids=["cpu", "batch"])
+def test_on_a_cpu_and_in_a_batch_a_pass_runs_as_it_is(x):
+    recorder = Recorder()
+    replays = Replays(recorder)
+    for _ in range(3):
+        replays(mirror(), passed, x, None)
+    assert recorder.made == [] and not replays.passes
+
+
+def test_networks_that_differentiate_inside_are_not_recorded():
+    victim = build_victim("wav2vec2", ("high", "low"), config="tiny")
+    reflection = Reflection(inside=blueprint(victim), density=0.3)
+    x = there(wave(80))
+    assert can_record(build_generator("narrow", 0.3), x)
+    assert can_record(Chorus.of([mirror(), mirror()]), x)
+    assert not can_record(reflection, x)
+    assert not can_record(Chorus.of([mirror(), reflection]), x)
+
+
+class Watched(TorchDispatchMode):
+    """Notes every operator that would make a GPU wait for Python or Python for it."""
+
+    FORBIDDEN = ("_local_scalar_dense", "lift_fresh", "nonzero", "unique")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(name in str(func) for name in self.FORBIDDEN):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["paper", "small", "narrow", "mirror", "looks", "chorus"])
+def test_a_pass_asks_no_tensor_for_its_value(name):
+    made = {"mirror": mirror, "looks": lambda: mirror(looks=2),
+            "chorus": lambda: Chorus.of([mirror(), mirror()], density=0.3)}  # fmt: skip
+    generator = made.get(name, lambda: build_generator(name, 0.3))().eval().requires_grad_(False)
+    with torch.no_grad(), Watched() as watched:
+        generator(wave(3000), None, None, BUDGET)
+    if name == "looks":  # writing True at places makes a tensor of it, on a CPU alone
+        watched.found.remove("aten.lift_fresh.default")
+    assert watched.found == []
+
+
+def test_what_a_pass_must_not_ask_is_seen():
+    with Watched() as watched:
+        float(torch.ones(1))
+        torch.ones(2).new_tensor(0.5)
+    assert watched.found == ["aten._local_scalar_dense.default", "aten.lift_fresh.default"]
+
+
+def test_an_attack_asks_for_replays_only_where_nothing_but_samples_differs():
+    recorder = Recorder()
+    generator = mirror(labels=("high", "low"))
+    source = build_victim("zhao19", ("high", "low")).eval().requires_grad_(False)
+    attack = Staa(generator=generator, budget=BUDGET, replays=Replays(recorder))
+    x, away = there(wave(1600)), Untargeted(-1)
+    for _ in range(2):
+        attack(source, x, Targeted(1))
+        attack(source, x, away, torch.tensor([1500]))
+    assert recorder.made == []
+    plain = Staa(generator=generator, budget=BUDGET, replays=None)(source, x, away)
+    for _ in range(3):
+        assert torch.equal(attack(source, x, away), plain)
+    assert recorder.made == [1600] and recorder.replayed == [1600, 1600]
+
+
+def test_replays_are_no_setting_of_an_attack():
+    one, other = (Staa(generator=(g := mirror()), budget=BUDGET) for _ in range(2))
+    assert "replays" not in repr(one) and one.replays is not other.replays and g is not None
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", ["small", "narrow", "mirror"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_on_a_gpu_a_replay_answers_as_the_pass_does(name, precision):
+    generator = (mirror() if name == "mirror" else build_generator(name, 0.3)).eval().cuda()
+    source = build_victim("zhao19", ("high", "low")).eval().requires_grad_(False).cuda()
+    clips = [clip(0.5, 200.0 * n, n, id=f"c{n}") for n in range(1, 6)]
+    attack = Staa(generator=generator, budget=BUDGET, precision=precision)
+    plain = Staa(generator=generator, budget=BUDGET, precision=precision, replays=None)
+    pairs = zip(craft(attack, source, clips).clips, craft(plain, source, clips).clips, strict=True)
+    for one, other in pairs:
+        assert (one.adversarial == other.adversarial).mean() > 0.999
+    assert attack.replays is not None
+    assert [replay is not None for replay in attack.replays.passes.values()] == [True]
+
+
+@needs_gpu
+def test_on_a_gpu_a_pass_that_cannot_be_recorded_runs_as_it_is():
+    def asks(x: torch.Tensor) -> Perturbation:
+        return Perturbation(x * float(x.sum()), x)
+
+    with pytest.warns(UserWarning, match="no CUDA graph"):
+        assert recorded(asks, torch.ones(1, 4, device="cuda")) is asks
+    assert float(torch.ones(1, device="cuda") + 1) == 2  # the device works on
