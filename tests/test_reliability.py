@@ -495,6 +495,13 @@ def test_a_model_of_another_split_is_warned_of(commands, world, tmp_path):
             done = commands.run(*words, "--seed", seed, "--out", out, "--json", undrawn=True)
             assert done.code == 0 and (said in done.err) == (seed == 1), done.err
             assert ("flags" in json.loads(done.out)) == (seed == 1)
+    for sets in ([0], [1], [0, 1]):
+        made = [tmp_path / name for name in ("attack0", "generator1") if int(name[-1]) in sets]
+        done = commands.run("evaluate", *made, "--target", run / "victims/emo18", "--json",
+                            "--out", tmp_path / f"judged{sets}")  # fmt: skip
+        flags = json.loads(done.out)["flags"]
+        assert done.code == 0 and [said in flag for flag in flags].count(True) == (1 in sets)
+        assert done.err.count(said) == (1 in sets)
     whole = commands.run(*by_source, "--seed", 1, "--part", "all", "--out", tmp_path / "whole")
     assert whole.code == 0 and "warning" not in whole.err
 

@@ -302,7 +302,10 @@ def evaluate(
     if not json_output:
         show(findings(matrix.summary))
         show(f"\n-> {out}")
-    finish(dict(matrix.summary), quarantine, json_output=json_output)
+    cards = [storage.read_card(folder, "adversarial") for folder in adversarial]
+    drawn = [card["drawn_from"] for card in cards if isinstance(card.get("drawn_from"), dict)]
+    flags = [*matrix.summary["flags"], *warned(pipeline.unsure(target, *drawn)).get("flags", [])]
+    finish({**matrix.summary, "flags": flags}, quarantine, json_output=json_output)
 
 
 @command(

@@ -59,6 +59,8 @@ class Plan:
     """An adversarial set whose number of changed samples is the limit, clip by clip."""
     of: int | None = None
     """How many clips the attacked ones were chosen from, where not all were."""
+    drawn: Mapping[str, str] = field(default_factory=dict)
+    """Which part of which split the clips are; see ``drawn_from``."""
     inputs: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -98,6 +100,8 @@ def attack(
     }  # fmt: skip
     if isinstance(plan.source, Defended):  # its name says which kinds, not with which settings
         card["source_defences"] = chain_of(plan.source)
+    if plan.drawn:
+        card["drawn_from"] = dict(plan.drawn)
     if plan.of is not None:
         card["chosen"] = f"{len(clips)} of {plan.of} clips, spread over labels and speakers"
     results.write_set(out, crafted.in_order(), card)
