@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import NoReturn
 
 from staanet.cli import runs, models, attacks, tune, scale, defences, guard, web, service  # isort: skip  # in the order of --help
@@ -28,11 +29,14 @@ __all__ = [
 def entry() -> NoReturn:
     """The console script."""
     _fill_gaps()
+    os.environ["MPLBACKEND"] = "agg"  # pictures are files; a notebook's or a wrong one is not asked
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve an LSTM's own
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, leave_at_once)
     try:
+        if _is_nowhere():
+            sys.exit(_misused("the working folder was removed: change to another", 2))
         if empty := _empty(sys.argv[1:]):
             sys.exit(_misused(f"{empty} is given nothing: is a variable of the shell not set?", 2))
         if "--json" in sys.argv[1:]:
@@ -45,6 +49,15 @@ def entry() -> NoReturn:
         say(f"staanet: error: {fault_of(error)}")
         os._exit(StorageFault.exit_code)  # what is left in the stream cannot be written either
     sys.exit(0)
+
+
+def _is_nowhere() -> bool:
+    """Whether the working folder is gone, where torch's own libraries are not found either."""
+    try:
+        Path.cwd()
+    except OSError:
+        return True
+    return False
 
 
 def _fill_gaps() -> None:

@@ -189,7 +189,7 @@ def fault_of(error: Exception) -> StaaNetError | None:
     """
     said = printable(" ".join(str(error).split()))[:200]
     memory = re.search(
-        r"allocate (?:memory|.*\bGiB)|out of memory|bad_alloc|array_new|create a primitive",
+        r"allocate (?:memory|.*\bGiB)|out of memory|bad_alloc|failed to map segment|array_new|create a primitive",
         str(error),
     )
     if isinstance(error, MemoryError) or memory:
