@@ -186,5 +186,5 @@ print(held)
     ]  # fmt: skip
     told = [process.communicate(timeout=60) for process in running]
     assert all(process.returncode == 0 for process in running), told
-    assert all(int(out) > 10 for out, _ in told)
+    assert sum(int(out) for out, _ in told) > 10
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -624,6 +624,23 @@ def test_a_folder_is_free_again_after_the_block(tmp_path) -> None:
     assert (tmp_path / ".lock").read_bytes() == b""  # equal for every finished run
 
 
+@pytest.mark.parametrize("error", [FileNotFoundError, FileExistsError])
+def test_a_folder_that_another_run_removes_while_it_is_made_is_made_again(
+    tmp_path, monkeypatch, error
+) -> None:
+    make, failed = Path.mkdir, []
+
+    def raced(path: Path, *args: Any, **kwargs: Any) -> None:
+        if not failed:
+            failed.append(path)
+            raise error(errno.ENOENT, "gone")
+        make(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", raced)
+    with FolderLock(tmp_path / "new" / "run") as lock:
+        assert (lock.folder / ".lock").exists() and failed
+
+
 @pytest.mark.parametrize("kind", ["link", "pipe"])
 def test_a_lock_that_is_no_file_is_refused(tmp_path, kind) -> None:
     (tmp_path / "other").write_bytes(b"precious")

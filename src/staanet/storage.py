@@ -445,7 +445,14 @@ class FolderLock:
 
     def _taken(self, path: Path) -> bool:
         """Whether the lock is ours and still the file of that name, which whoever held it may have removed."""
-        make_folder(self.folder)
+        try:
+            make_folder(self.folder)
+        except (InvalidInput, StorageFault) as problem:
+            if isinstance(problem.__cause__, FileNotFoundError | FileExistsError) and not (
+                os.path.lexists(self.folder)
+            ):
+                return False  # removed while it was made
+            raise
         with _faults(path):
             _refuse_to_replace(path)
             try:
