@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -42,7 +42,6 @@ from staanet.warm_start import mirror_of
 
 SOURCE, TARGET, SEEDS, STEPS = "emo18", "zhao19", (0, 1, 2), 100
 BUDGET = Budget(epsilon=EPSILON, max_density=DENSITY)
-Mask = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -55,16 +54,16 @@ class Variant:
     looks: int = 1
     trained: bool = True
     learning_rate: float = 3e-4
-    objective: Mapping[str, float] = field(default_factory=dict)
+    objective: Mapping[str, Any] = field(default_factory=dict)
     ears: bool = False
     """Whether the encoder is trained too."""
     augment: bool = True
     through: tuple[str, ...] = ()
     """What clips meet on their way to the source in training."""
-    mask: Mask | None = None
+    straight_through: bool = False
 
 
-def straight_through(position: Tensor, binary: Tensor, uniform: Tensor) -> Tensor:
+def straight_through(_: Objective, position: Tensor, binary: Tensor, uniform: Tensor) -> Tensor:
     """Bengio et al. 2013, arXiv 1308.3432: the binary mask, with the gradient of the soft one."""
     return position + (binary.to(position.dtype) - position).detach()
 
@@ -79,16 +78,14 @@ VARIANTS = (
     Variant("a mirror that begins from nothing", warm=False, learning_rate=2e-3),
     Variant("a Wave-U-Net (compact) from nothing", network="compact", learning_rate=2e-3),
     Variant("the margin stops at 0, as published", objective={"kappa": 0.0}),
-    Variant("no quantisation term", objective={"quantisation": 0.0}),
+    Variant("with the paper's quantisation term", objective={"quantisation": 0.1}),
+    Variant("with the paper's mixture of soft and binary masks", objective={"mixing": True}),
     Variant("crops as they are: no gain, colour, speed, noise", augment=False),
-    Variant("the soft mask alone", mask=lambda position, binary, uniform: position),
-    Variant("a straight-through mask", mask=straight_through),
+    Variant("a straight-through mask", straight_through=True),
     Variant("two looks", looks=2),
-    Variant("the Wave-U-Net, no quantisation term", network="compact", learning_rate=2e-3,
-            objective={"quantisation": 0.0}),
+    Variant("the Wave-U-Net, with quantisation and mixture", network="compact", learning_rate=2e-3,
+            objective={"quantisation": 0.1, "mixing": True}),
     Variant("the Wave-U-Net, crops as they are", network="compact", learning_rate=2e-3, augment=False),
-    Variant("the Wave-U-Net, the soft mask alone", network="compact", learning_rate=2e-3,
-            mask=lambda position, binary, uniform: position),
     Variant("through mild codecs, noise, another level", through=MILD),
     Variant("the Wave-U-Net, through mild codecs, noise, another level", network="compact",
             learning_rate=2e-3, through=MILD),
@@ -169,10 +166,8 @@ def trained(bench: Bench, variant: Variant, seed: int) -> Generator:
         with ExitStack() as stack:
             if variant.ears:
                 stack.enter_context(mock.patch.object(type(generator), "keep_ears", lambda _: None))
-            if variant.mask is not None:
-                stack.enter_context(
-                    mock.patch.object(training.generators, "mixed_mask", variant.mask)
-                )
+            if variant.straight_through:
+                stack.enter_context(mock.patch.object(Objective, "mask", straight_through))
             if not variant.augment:
                 stack.enter_context(mock.patch.object(training.Crops, "_crop", as_it_is))
             training.train_generator(
