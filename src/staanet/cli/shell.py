@@ -262,7 +262,8 @@ def finish(result: Mapping[str, Any], quarantine: Quarantine, *, json_output: bo
 class Bars:
     """Progress on standard error: a bar with remaining time on a terminal, else a line at times."""
 
-    begun: dict[str, float] = field(default_factory=dict)
+    begun: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """When each work was first heard of, and how far it was then: what a killed command left is not timed."""
     said: float = 0.0
 
     @classmethod
@@ -289,19 +290,21 @@ class Bars:
 
             def bar(what: str, done: int, total: int, figures: str = "") -> None:
                 if what not in tasks:
-                    tasks[what] = bars.add_task(printable(what), total=total, figures="")
+                    tasks[what] = bars.add_task(
+                        printable(what), total=total, completed=done, figures=""
+                    )
                 bars.update(tasks[what], completed=done, total=total, figures=figures)
 
             yield bar
 
     def line(self, what: str, done: int, total: int, figures: str = "") -> None:
         now = time.monotonic()
-        begun = self.begun.setdefault(what, now)
+        begun, before = self.begun.setdefault(what, (now, done))
         if now - self.said < 10 and (done < total or now - begun < 2):
             return
         self.said = now
-        left = (now - begun) / max(done, 1) * (total - done)
-        when = f", about {left:.0f} s left" if now - begun >= 1 and done < total else ""
+        left = (now - begun) / max(done - before, 1) * (total - done)
+        when = f", about {left:.0f} s left" if now - begun >= 1 and before < done < total else ""
         tail = f", {figures}" if figures else ""
         say(f"{what}: {done}/{total}{when}{tail}")
 
