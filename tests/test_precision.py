@@ -10,7 +10,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from conftest import clip
-from staanet import pipeline, precision, storage, training
+from staanet import parallel, pipeline, precision, storage, training
 from staanet.attacks import Staa, collate, craft
 from staanet.cli import app
 from staanet.config import AttackRecipe, GeneratorRecipe, VictimRecipe
@@ -114,6 +114,16 @@ def test_what_must_not_be_rounded_is_not():
             assert torch.equal(plain, work()), name
     with rounded():  # and what comes rounded is computed as if it had not been
         assert masked_group_norm(features.bfloat16(), inside, norm).dtype == torch.float32
+
+
+def test_statistics_of_several_processes_are_taken_of_whole_numbers(monkeypatch):
+    functional = pytest.importorskip("torch.distributed.nn").functional
+    monkeypatch.setattr(functional, "all_reduce", lambda sums: sums)
+    layer, x = nn.BatchNorm1d(4).train(), (3 + torch.randn(8, 4, 500)).bfloat16()
+    with rounded():
+        normed = parallel._normed(layer, layer.forward, x)
+    assert normed.dtype == torch.float32
+    assert torch.allclose(normed, layer(x.float()), atol=1e-4)
 
 
 def lowpass() -> Defended:
