@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -40,9 +40,8 @@ from staanet.objectives import Objective
 from staanet.pipeline.recipe import commit
 from staanet.warm_start import mirror_of
 
-SOURCE, TARGET, SEEDS = "emo18", "zhao19", (0, 1, 2)
+SOURCE, TARGET, SEEDS, STEPS = "emo18", "zhao19", (0, 1, 2), 100
 BUDGET = Budget(epsilon=EPSILON, max_density=DENSITY)
-Mask = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -55,16 +54,16 @@ class Variant:
     looks: int = 1
     trained: bool = True
     learning_rate: float = 3e-4
-    objective: Mapping[str, float] = field(default_factory=dict)
+    objective: Mapping[str, Any] = field(default_factory=dict)
     ears: bool = False
     """Whether the encoder is trained too."""
     augment: bool = True
     through: tuple[str, ...] = ()
     """What clips meet on their way to the source in training."""
-    mask: Mask | None = None
+    straight_through: bool = False
 
 
-def straight_through(position: Tensor, binary: Tensor, uniform: Tensor) -> Tensor:
+def straight_through(_: Objective, position: Tensor, binary: Tensor, uniform: Tensor) -> Tensor:
     """Bengio et al. 2013, arXiv 1308.3432: the binary mask, with the gradient of the soft one."""
     return position + (binary.to(position.dtype) - position).detach()
 
@@ -79,16 +78,14 @@ VARIANTS = (
     Variant("a mirror that begins from nothing", warm=False, learning_rate=2e-3),
     Variant("a Wave-U-Net (compact) from nothing", network="compact", learning_rate=2e-3),
     Variant("the margin stops at 0, as published", objective={"kappa": 0.0}),
-    Variant("no quantisation term", objective={"quantisation": 0.0}),
+    Variant("with the paper's quantisation term", objective={"quantisation": 0.1}),
+    Variant("with the paper's mixture of soft and binary masks", objective={"mixing": True}),
     Variant("crops as they are: no gain, colour, speed, noise", augment=False),
-    Variant("the soft mask alone", mask=lambda position, binary, uniform: position),
-    Variant("a straight-through mask", mask=straight_through),
+    Variant("a straight-through mask", straight_through=True),
     Variant("two looks", looks=2),
-    Variant("the Wave-U-Net, no quantisation term", network="compact", learning_rate=2e-3,
-            objective={"quantisation": 0.0}),
+    Variant("the Wave-U-Net, with quantisation and mixture", network="compact", learning_rate=2e-3,
+            objective={"quantisation": 0.1, "mixing": True}),
     Variant("the Wave-U-Net, crops as they are", network="compact", learning_rate=2e-3, augment=False),
-    Variant("the Wave-U-Net, the soft mask alone", network="compact", learning_rate=2e-3,
-            mask=lambda position, binary, uniform: position),
     Variant("through mild codecs, noise, another level", through=MILD),
     Variant("the Wave-U-Net, through mild codecs, noise, another level", network="compact",
             learning_rate=2e-3, through=MILD),
@@ -98,8 +95,14 @@ VARIANTS = (
 def main(arguments: list[str]) -> None:
     """Train what is missing, measure, and write the section."""
     asks = parser("ablations", __doc__, clips=60)
-    asks.add_argument("--steps", type=int, default=100, help="of training (default: 100)")
+    asks.add_argument(
+        "--steps",
+        type=int,
+        default=STEPS,
+        help=f"of training (default: {STEPS}); others get a section apart",
+    )
     asks.add_argument("--first", type=int, help="so many of the variants (default: all)")
+    asks.add_argument("--only", action="append", help="variants with this in their titles; repeat")
     asks.add_argument(
         "--unseen", help="KIND:PATH of other speakers, attacked by the same generators"
     )
@@ -109,17 +112,23 @@ def main(arguments: list[str]) -> None:
             chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps, (SOURCE, TARGET)
         )
         tests = {"": bench.clips} | ({} if chosen.unseen is None else bench.unseen(chosen.unseen))
-        variants = VARIANTS[: chosen.first]
+        variants = [
+            one for one in VARIANTS[: chosen.first]
+            if not chosen.only or any(part in one.title for part in chosen.only)
+        ]  # fmt: skip
         parts = [table(bench, variants, corpus, clips) for corpus, clips in tests.items()]
         parts.append(outlived(bench, variants))
+    only = "".join(f' --only "{part}"' for part in chosen.only or ())
     unseen = f" --unseen {chosen.unseen.partition(':')[0]}:PATH" if chosen.unseen else ""
     about = (
         f"`python -m bench ablations RUN {chosen.corpus.partition(':')[0]}:PATH --clips {chosen.clips} "
-        f"--steps {chosen.steps}{unseen}{f' --first {chosen.first}' if chosen.first else ''}`, commit `{commit()}`, {machine()}. Source {SOURCE}, epsilon {EPSILON}, "
+        f"--steps {chosen.steps}{unseen}{only}{f' --first {chosen.first}' if chosen.first else ''}`, commit `{commit()}`, {machine()}. Source {SOURCE}, epsilon {EPSILON}, "
         f"{100 * DENSITY:g} % of the samples, {chosen.steps} steps of 8 crops of 1 s, {chosen.clips} test "
         f"clips, seeds {', '.join(map(str, SEEDS))}. Victims: {bench.about_victims()}."
     )
-    sections.write("ablations", "\n\n".join(["## Ablations", about, *parts]))
+    longer = "" if chosen.steps == STEPS else f": {chosen.steps} steps"
+    name = f"ablations{f'-{chosen.steps}' if longer else ''}"
+    sections.write(name, "\n\n".join([f"## Ablations{longer}", about, *parts]))
 
 
 def rates(
@@ -157,10 +166,8 @@ def trained(bench: Bench, variant: Variant, seed: int) -> Generator:
         with ExitStack() as stack:
             if variant.ears:
                 stack.enter_context(mock.patch.object(type(generator), "keep_ears", lambda _: None))
-            if variant.mask is not None:
-                stack.enter_context(
-                    mock.patch.object(training.generators, "mixed_mask", variant.mask)
-                )
+            if variant.straight_through:
+                stack.enter_context(mock.patch.object(Objective, "mask", straight_through))
             if not variant.augment:
                 stack.enter_context(mock.patch.object(training.Crops, "_crop", as_it_is))
             training.train_generator(

@@ -40,21 +40,35 @@ def main(arguments: list[str]) -> None:
     corpus, kind = load_corpus(chosen.corpus), chosen.corpus.partition(":")[0]
     parts = [f"{made_by(chosen)}. Fooled: the share of test clips whose answer changed, with its 95 % "
              "interval clustered by speaker."]  # fmt: skip
-    summaries = []
-    if chosen.victim:
-        plain = Bench(chosen.victim, corpus, chosen)
-        rows = list(plain.rows())
-        rows += [row for spec in chosen.hardened for row in Bench(spec, corpus, chosen).rows()]
-        parts += hardened(rows)
-        summaries = [one for text in chosen.transformation for one in plain.behind(text)]
-    summaries += [read(chosen.run / "results" / "summary.json")] if chosen.run else []
-    parts += transformations(summaries)
+    parts += attacked(corpus, chosen)
+    for spec in chosen.unseen:
+        parts += attacked(corpus, chosen, load_corpus(spec))
     parts += detectors([read(folder / "detector.json") for folder in chosen.detector])
     parts += certificates([read(folder / "certificate.json") for folder in chosen.certificate])
     if chosen.audit:
         parts += audited(read(chosen.audit / "audit.json"))
     title = f"## Defences against who knows them: {kind}"
     sections.write(f"defences-{kind}", "\n\n".join([title, *parts]))
+
+
+def attacked(corpus: Corpus, chosen: argparse.Namespace, unseen: Corpus | None = None) -> list[str]:
+    """Trained defences and transformations, on the test part or on clips of an ``unseen`` corpus."""
+    specs = [chosen.victim, *chosen.hardened] if chosen.victim else []
+    victims = [Bench(spec, corpus, chosen, unseen) for spec in specs]
+    rows = [row for one in victims for row in one.rows()]
+    summaries = [one for text in chosen.transformation for one in victims[0].behind(text)]
+    summaries += (
+        [read(chosen.run / "results" / "summary.json")] if chosen.run and unseen is None else []
+    )
+    parts = [*(hardened(rows) if rows else []), *transformations(summaries)]
+    if unseen is None:
+        return parts
+    about = (
+        f"{len(victims[0].clips)} clips of {unseen.name}, which no victim and no generator has heard; "
+        f"the victims' classes are those of {corpus.name}."
+    )
+    below = (f"#{part}" if part.startswith("###") else part for part in parts)
+    return [f"### On {unseen.name}", about, *below]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,6 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--transformation", default=[], action="append", metavar="NAME[:SETTING]",
         help="before the plain victim; repeat",
+    )  # fmt: skip
+    parser.add_argument(
+        "--unseen", default=[], action="append", metavar="KIND:PATH",
+        help="attack the same victims on clips of this corpus too; repeat",
     )  # fmt: skip
     parser.add_argument("--detector", help="of staanet detect; repeat", **folder)
     parser.add_argument("--certificate", help="of staanet certify; repeat", **folder)
@@ -99,6 +117,7 @@ def made_by(chosen: argparse.Namespace) -> str:
     given += [
         f"--{key} {getattr(chosen, key).name}" for key in ("audit", "run") if getattr(chosen, key)
     ]
+    given += [f"--unseen {one.partition(':')[0]}:PATH" for one in chosen.unseen]
     command = " ".join([f"{chosen.corpus.partition(':')[0]}:PATH", *given,
                         f"--clips {chosen.clips} --generator-steps {chosen.generator_steps}"])  # fmt: skip
     return f"`python -m bench defences {command}`, commit `{commit()}`, {machine()}"
@@ -120,12 +139,14 @@ def read(path: Path) -> dict[str, Any]:
 class Bench:
     """A victim under attack: its clips, its generator, and the adversarial sets made on it."""
 
-    def __init__(self, spec: str, corpus: Corpus, chosen: argparse.Namespace) -> None:
-        self.spec, self.corpus, self.chosen = spec, corpus, chosen
+    def __init__(
+        self, spec: str, corpus: Corpus, chosen: argparse.Namespace, unseen: Corpus | None = None
+    ) -> None:
+        self.spec, self.corpus, self.chosen, self.unseen = spec, corpus, chosen, unseen
         self.victim = load_victim(spec)
         self.victim.name = Path(spec.rpartition(":")[2]).name  # two of a kind may be called alike
         self.card = storage.read_card(Path(place_of(spec)), "victim")
-        test = corpus.split(seed=chosen.seed)[2]
+        test = corpus.split(seed=chosen.seed)[2] if unseen is None else unseen
         usable = pipeline.load_clips(test, self.victim, pipeline.Quarantine())
         self.clips = spread(usable, chosen.clips)
         self.epsilons = chosen.epsilon or EPSILONS
@@ -152,7 +173,7 @@ class Bench:
             self.victim, self.spec, [text], folder, corpus=self.corpus, seed=self.chosen.seed,
             progress=told,
         )  # fmt: skip
-        through = Bench(str(folder), self.corpus, self.chosen)
+        through = Bench(str(folder), self.corpus, self.chosen, self.unseen)
         for epsilon in self.epsilons:
             sets = [*self.made(epsilon), *through.made(epsilon)]
             yield transfer_matrix(sets, [self.victim, through.victim]).summary
@@ -166,7 +187,8 @@ class Bench:
             key = f"{attack}-e{epsilon:g}"
             recipe = AttackRecipe(attack=attack, title=key, epsilon=epsilon, max_density=DENSITY)
             plan = pipeline.plan_attack(key, recipe, self.victim, generator=generator)
-            folder = self.chosen.out / "adversarial" / f"{key}__{self.victim.name}"
+            where = "adversarial" if self.unseen is None else f"adversarial-{self.unseen.name}"
+            folder = self.chosen.out / where / f"{key}__{self.victim.name}"
             pipeline.attack(
                 plan, self.clips, folder, quarantine=pipeline.Quarantine(), progress=told
             )
