@@ -293,6 +293,18 @@ def detectors(found: Sequence[Told]) -> list[str]:
     ]
 
 
+def _radius(one: Told) -> str:
+    """The largest radius with its unit, a plural only where there are several.
+
+    >>> _radius({"largest_radius": 1.0, "unit": "samples that may take any value"})
+    '1 sample that may take any value'
+    """
+    unit = str(one["unit"])
+    if one["largest_radius"] == 1:
+        unit = unit.replace("samples", "sample", 1)
+    return f"{one['largest_radius']:.4g} {unit}"
+
+
 def certificates(found: Sequence[Told]) -> list[str]:
     """What was certified, and how many attacks inside the radius succeeded: none should."""
     if not found:
@@ -300,7 +312,7 @@ def certificates(found: Sequence[Told]) -> list[str]:
     rows = [
         f"| {one['victim']} | {one['method']} | {', '.join(f'{k} {v:g}' for k, v in one['noise'].items())} "
         f"| {one['votes']['votes']} | {one['votes']['alpha']:g} | {one['right']} of {one['clips']} | {one['abstained']} | {one['median_radius']:.4g} "
-        f"| {one['largest_radius']:.4g} {one['unit']} | {one['broken']} of {one['attacked']} |"
+        f"| {_radius(one)} | {one['broken']} of {one['attacked']} |"
         for one in found
     ]  # fmt: skip
     head = (

@@ -410,6 +410,7 @@ def damage(path: Path, change) -> None:
 SETS = {
     "no table": (lambda d: (d / "metadata.csv").unlink(), "metadata.csv"),
     "a pipe for a table": (lambda d: ((d / "metadata.csv").unlink(), os.mkfifo(d / "metadata.csv")), "not a regular file"),
+    "a table without a heading": (lambda d: damage(d / "metadata.csv", lambda b: b"\n" + b), "lacks the columns file_name"),
     "a path that leaves": (lambda d: damage(d / "metadata.csv", lambda b: b.replace(b"adversarial/", b"../x/")), "outside the folder"),
     "a row twice": (lambda d: damage(d / "metadata.csv", lambda b: b + b.splitlines(True)[-1]), "stands in two rows"),
     "half a clip": (lambda d: [damage(p, lambda b: b[:500]) for p in d.glob("adversarial/*.wav")], "frames"),
@@ -441,7 +442,7 @@ def test_a_damaged_set_is_never_evaluated(commands, world, tmp_path, name):
 OPTIONS = {
     "epsilon nan": (["--epsilon", "nan"], 3, "epsilon: input should be less than or equal to 1 (got nan)"), "density 0": (["--max-density", "0"], 3, "max_density: input should be greater than 0 (got 0.0)"),
     "seed 2^64": (["--seed", 2**64], 2, "--seed"), "device": (["--device", "cud"], 3, "no device 'cud'"),
-    "no device": (["--device", ""], 3, "no device ''"), "meta": (["--device", "meta"], 3, "no device 'meta'"),
+    "no device": (["--device", " "], 3, "no device ' '"), "meta": (["--device", "meta"], 3, "no device 'meta'"),
     "class": (["--label", "nope"], 3, "unknown class 'nope'. Known: each, high, low"),
     "part": (["--part", "nope"], 3, "unknown part 'nope'"), "match": (["--match", "nowhere"], 3, "nowhere"),
     "protocol": (["--protocol", "x"], 3, "files have no split"),
@@ -494,6 +495,13 @@ def test_a_model_of_another_split_is_warned_of(commands, world, tmp_path):
             done = commands.run(*words, "--seed", seed, "--out", out, "--json", undrawn=True)
             assert done.code == 0 and (said in done.err) == (seed == 1), done.err
             assert ("flags" in json.loads(done.out)) == (seed == 1)
+    for sets in ([0], [1], [0, 1]):
+        made = [tmp_path / name for name in ("attack0", "generator1") if int(name[-1]) in sets]
+        done = commands.run("evaluate", *made, "--target", run / "victims/emo18", "--json",
+                            "--out", tmp_path / f"judged{sets}")  # fmt: skip
+        flags = json.loads(done.out)["flags"]
+        assert done.code == 0 and [said in flag for flag in flags].count(True) == (1 in sets)
+        assert done.err.count(said) == (1 in sets)
     whole = commands.run(*by_source, "--seed", 1, "--part", "all", "--out", tmp_path / "whole")
     assert whole.code == 0 and "warning" not in whole.err
 

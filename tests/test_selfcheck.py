@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -587,6 +588,7 @@ def test_the_command_names_a_failure_leaves_with_1_and_the_report_shows_it(tampe
     assert result.exit_code == 1, result.output
     found = json.loads(result.stdout)
     assert " rows of results" in found["checked"] == told(tampered)["checked"]
+    assert not re.search(r"\b1 [a-z]+s\b", found["checked"]), "one is no plural"
     assert [one["name"] for one in found["checks"] if one["verdict"] == "fail"] == [
         "white_box_marks"
     ]

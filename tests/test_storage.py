@@ -10,6 +10,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import socket
 import stat
@@ -616,10 +617,53 @@ def test_a_held_folder_names_its_holder(tmp_path) -> None:
 
 
 def test_a_folder_is_free_again_after_the_block(tmp_path) -> None:
+    (tmp_path / "work").write_bytes(b"done")
     for _ in range(2):
         with pytest.raises(RuntimeError), FolderLock(tmp_path):
             raise RuntimeError
     assert (tmp_path / ".lock").read_bytes() == b""  # equal for every finished run
+
+
+def test_a_folder_without_work_is_left_as_it_was(tmp_path) -> None:
+    out = tmp_path / "new" / "run"
+    for note in ("", storage.UNFINISHED):
+        with pytest.raises(RuntimeError), FolderLock(out):
+            assert json.loads((out / ".lock").read_text())["pid"] == os.getpid()
+            if note:
+                (out / note).write_bytes(b"{}")
+            raise RuntimeError
+        assert not list(tmp_path.iterdir())
+    with FolderLock(out):
+        (out / "work").write_bytes(b"done")
+    assert (out / "work").exists()
+
+
+def test_what_was_there_before_is_never_removed(tmp_path) -> None:
+    with FolderLock(tmp_path):
+        pass
+    assert tmp_path.is_dir() and not list(tmp_path.iterdir())
+    (tmp_path / storage.UNFINISHED).write_bytes(b"{}")  # of a run that was killed
+    with FolderLock(tmp_path):
+        pass
+    assert (tmp_path / storage.UNFINISHED).read_bytes() == b"{}"
+
+
+def test_a_lock_that_was_removed_meanwhile_is_none(tmp_path, monkeypatch) -> None:
+    """Another run may end, and remove file and folder, between the opening and the locking."""
+    out, lock, again = tmp_path / "run", fcntl.flock, []
+
+    def late(descriptor: int, how: int) -> None:
+        if not again:
+            again.append(True)
+            shutil.rmtree(out)
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with FolderLock(out), pytest.raises(FolderLocked):
+        FolderLock(out).__enter__()
+    monkeypatch.setattr(fcntl, "flock", lambda descriptor, how: shutil.rmtree(out))
+    with pytest.raises(StorageFault, match="vanishes while it is locked"):
+        FolderLock(out).__enter__()
 
 
 def test_the_kernel_frees_the_lock_of_a_killed_run(tmp_path) -> None:

@@ -82,7 +82,7 @@ class Ablation:
         >>> Ablation(keep=0.3).seen(10)
         3
         """
-        return min(length, math.ceil(round(self.keep * length, 9)))
+        return min(length, max(1, math.ceil(round(self.keep * length, 9))))
 
     def __call__(self, x: Tensor, draws: torch.Generator) -> Tensor:
         batch, time = x.shape

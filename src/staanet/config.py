@@ -20,10 +20,11 @@ from staanet.errors import InvalidInput, printable, unknown_name
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 BatchSize = Annotated[int, Field(ge=1, le=2**16, strict=True)]
-Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+Decibels = Annotated[float, Field(ge=-300, le=300, strict=True)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Seconds = Annotated[float, Field(ge=0.01, le=3600, strict=True)]
+Rate = Annotated[float, Field(gt=0, le=100, strict=True)]
 Share = Annotated[float, Field(gt=0, le=1, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Precision = Literal["auto", "bfloat16", "float32"]
@@ -48,7 +49,7 @@ class VictimRecipe:
     steps: Count = 1500
     batch_size: BatchSize = 16
     seconds: Seconds = 2.0
-    learning_rate: Positive | None = None
+    learning_rate: Rate | None = None
     """Absent: the paper's, 1e-3 from scratch and 3e-5 for fine-tuning."""
     evaluate_every: Count = 50
     patience: Count | None = None
@@ -80,11 +81,11 @@ class GeneratorRecipe:
     """``paper``: fixed weights, a margin that stops at 0, and any share of samples that comes out."""
     sparsity: NotNegative = 1.0
     """Weight of the share of samples in the objective ``paper`` (its 1e-5 at 6 s of speech)."""
-    min_snr_db: Finite | None = None
-    learning_rate: Positive | None = None
+    min_snr_db: Decibels | None = None
+    learning_rate: Rate | None = None
     """Absent: 3e-4 for a mirror that begins as its source, 1e-5 for a reflection, 2e-3 for what begins
     from nothing."""
-    looks: Count = 1
+    looks: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
     """Stages of a mirror: more are stronger and take so many times as long."""
     evaluate_every: Count = 100
     patience: Count | None = None
@@ -114,7 +115,7 @@ class AttackRecipe:
     max_density: Share | None = None
     max_l0: Count | None = None
     """At most so many samples of a clip."""
-    min_snr_db: Finite | None = None
+    min_snr_db: Decibels | None = None
     """At least so many dB of speech above what is changed."""
     label: str = ""
     """Aim at this class; ``each``: a clip at one of the others, every class as often."""
@@ -186,8 +187,8 @@ class HardenRecipe:
     """Of ``ablation``: the share of samples that are seen."""
     steps: Count = 600
     batch_size: BatchSize = 16
-    seconds: Positive = 1.5
-    learning_rate: Positive = 5e-4
+    seconds: Seconds = 1.5
+    learning_rate: Rate = 5e-4
     evaluate_every: Count = 100
     patience: Count | None = None
     speed: Annotated[float, Field(ge=0, lt=0.9)] = 0.2
@@ -211,14 +212,14 @@ class AuditRecipe:
     surrogate_steps: Count = 400
     generator_steps: Count = 300
     batch_size: BatchSize = 8
-    seconds: Positive = 1.5
+    seconds: Seconds = 1.5
     channels: tuple[str, ...] = ("mp3:32", "mulaw", "resample:8000")
     defences: tuple[str, ...] = ("median:3", "lowpass:3000", "quantise:8")
     defended_clips: Count = 24
     """Clips on which each defence meets an attacker who knows it."""
 
     def __post_init__(self) -> None:
-        for name in ("epsilons", "densities"):
+        for name in ("epsilons", "densities", "surrogates", "channels", "defences"):
             values = getattr(self, name)
             if len({*values}) < len(values):
                 raise InvalidInput(f"{name} names a value twice", remedy="Name each once")

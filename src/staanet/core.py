@@ -257,6 +257,10 @@ def _own_and_best_other(logits: Tensor, label: Tensor | int) -> tuple[Tensor, Te
     return own, logits.scatter(1, rows, -math.inf).amax(dim=1)
 
 
+LOUDEST_DB = 300
+"""No SNR of 16-bit audio is beyond this, and no power of ten below it is beyond a float."""
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """What an attack may change: how much, how many samples, how loud. ``None`` is no limit."""
@@ -275,9 +279,10 @@ class Budget:
             )
         if self.max_l0 is not None and self.max_l0 < 0:
             raise InvalidInput(f"max_l0 is {self.max_l0}", remedy="Give 0 or more samples")
-        if self.min_snr_db is not None and not math.isfinite(self.min_snr_db):
+        if self.min_snr_db is not None and not abs(self.min_snr_db) <= LOUDEST_DB:
             raise InvalidInput(
-                f"min_snr_db is {self.min_snr_db}", remedy="Give a finite number of dB"
+                f"min_snr_db is {self.min_snr_db}",
+                remedy=f"Give -{LOUDEST_DB} to {LOUDEST_DB} dB",
             )
 
     @property

@@ -250,6 +250,11 @@ def read_table(path: Path, columns: Sequence[str]) -> Sequence[dict[str, str]]:
         text = storage.read_bytes(path).decode("utf-8")
         reader = csv.DictReader(io.StringIO(text, newline=""))
         names = reader.fieldnames or ()
+        missing = [column for column in columns if column not in names]
+        if missing:
+            raise InvalidInput(
+                f"lacks the columns {', '.join(missing)}", where=path, remedy="Make the set again"
+            )
         rows = Table(names)
         for row in reader:
             rows.append({key: value or "" for key, value in row.items() if key is not None})
@@ -257,11 +262,6 @@ def read_table(path: Path, columns: Sequence[str]) -> Sequence[dict[str, str]]:
         raise InvalidInput(
             f"cannot be read ({problem})", where=path, remedy="Make the set again"
         ) from problem
-    missing = [column for column in columns if column not in names]
-    if missing:
-        raise InvalidInput(
-            f"lacks the columns {', '.join(missing)}", where=path, remedy="Make the set again"
-        )
     return rows.rows()
 
 

@@ -35,10 +35,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SCHEMA = 1
 WEIGHTS, CARD = "model.safetensors", "card.json"
+LOCK, UNFINISHED = ".lock", "unfinished.json"
+"""What holds a folder, and what unfinished work in it is made from, so that it never goes on with another's."""
 _MAX_JSON_BYTES = 256 * 2**20
 _MAX_HEADER_BYTES = 100 * 10**6
 _MAX_DIGITS = 30
 _COPY_BYTES = 2**20
+_ATTEMPTS = 100
 
 
 # ---------------------------------------------------------------- whole files
@@ -397,21 +400,26 @@ def _end_of_lines(descriptor: int) -> int:
 class FolderLock:
     """Holds a folder for one process, ``with FolderLock(run):``; the kernel frees it on any death.
 
-    Raises ``FolderLocked`` with pid, host and time of the holder.
+    The folder is made where it is missing. Where no work was put into it, as after a mistake in the
+    command line, it is left as it was before: empty, or not there. Raises ``FolderLocked`` with pid,
+    host and time of the holder, and as ``make_folder``.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self._descriptor = -1
+        self._made: list[Path] = []
+        self._was_empty = False
 
     def __enter__(self) -> Self:
-        path = self.folder / ".lock"
+        path = self.folder / LOCK
+        self._made = [p for p in (self.folder, *self.folder.parents) if not os.path.lexists(p)]
+        if not any(self._taken(path) for _ in range(_ATTEMPTS)):
+            raise StorageFault("vanishes while it is locked", where=self.folder,
+                               remedy="Choose another folder with --out")  # fmt: skip
         with _faults(path):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _refuse_to_replace(path)
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                self._lock()
+                self._was_empty = [one.name for one in self.folder.iterdir()] == [LOCK]
                 holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
                 os.ftruncate(self._descriptor, 0)
                 os.pwrite(self._descriptor, json.dumps(holder).encode("ascii"), 0)
@@ -422,12 +430,38 @@ class FolderLock:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
-            os.ftruncate(self._descriptor, 0)  # the file stays: removing it would race
+            os.ftruncate(self._descriptor, 0)
+            left = {one.name for one in self.folder.iterdir()}
+            if self._was_empty and left <= {LOCK, UNFINISHED}:
+                for name in sorted(left, reverse=True):  # the lock is ours until the last
+                    (self.folder / name).unlink()
+                for folder in self._made:
+                    folder.rmdir()
         self._close()
 
     def _close(self) -> None:
         os.close(self._descriptor)
         self._descriptor = -1
+
+    def _taken(self, path: Path) -> bool:
+        """Whether the lock is ours and still the file of that name, which whoever held it may have removed."""
+        make_folder(self.folder)
+        with _faults(path):
+            _refuse_to_replace(path)
+            try:
+                self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            except FileNotFoundError:
+                return False
+            try:
+                self._lock()
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(self._descriptor), path.stat()):
+                        return True
+            except BaseException:
+                self._close()
+                raise
+            self._close()
+            return False
 
     def _lock(self) -> None:
         try:
@@ -474,8 +508,9 @@ def read_card(folder: Path | str, kind: str) -> dict[str, Any]:
     Raises ``InvalidInput`` where there is none, it is damaged, of another kind, or newer.
     """
     place = Path(folder)
-    one = f"an {kind}" if kind[:1] in "aeiou" else f"a {kind}"
-    remedy = f"Give the folder of {one} that staanet wrote; pickles (.pt, .bin) are never loaded"
+    remedy = (
+        f"Give the folder of {_a(kind)} that staanet wrote; pickles (.pt, .bin) are never loaded"
+    )
     if not os.path.lexists(place):
         raise InvalidInput("no such folder", where=folder, remedy=remedy)
     if not place.is_dir():
@@ -493,13 +528,18 @@ def read_card(folder: Path | str, kind: str) -> dict[str, Any]:
     found = printable(str(card.get("kind")))[:40]
     if schema > SCHEMA:
         raise InvalidInput(
-            f"a {found} of schema {schema}; this staanet knows schema {SCHEMA}",
+            f"{_a(found)} of schema {schema}; this staanet knows schema {SCHEMA}",
             where=place / CARD,
             remedy="Install a newer staanet",
         )
     if card.get("kind") != kind:
-        raise InvalidInput(f"holds a {found}, not a {kind}", where=folder, remedy=remedy)
+        raise InvalidInput(f"holds {_a(found)}, not {_a(kind)}", where=folder, remedy=remedy)
     return card
+
+
+def _a(kind: str) -> str:
+    thing = "adversarial set" if kind == "adversarial" else kind
+    return f"an {thing}" if thing[:1] in "aeiou" else f"a {thing}"
 
 
 def holds(folder: Path | str, kind: str) -> bool:

@@ -23,8 +23,9 @@ from typing import Any
 from staanet import pipeline, results, storage
 from staanet.config import GeneratorRecipe, checked
 from staanet.core import Corpus, Progress, Victim, silent
-from staanet.errors import InvalidInput
+from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation import machine
+from staanet.generator import GENERATORS
 from staanet.victims import fingerprint
 
 STUDY, TRIALS, FRONT = "study.db", "trials.csv", "pareto.png"
@@ -105,6 +106,8 @@ def tune(
     """
     if not 1 <= trials <= MOST_TRIALS:
         raise InvalidInput(f"trials is {trials}", remedy=f"Give 1 to {MOST_TRIALS}")
+    if recipe.network not in GENERATORS:
+        raise unknown_name("network", recipe.network, GENERATORS)
     searched = space(recipe)
     study = _study(
         out, _about(corpus, fingerprint(source, source_spec), recipe, searched, seed, protocol)

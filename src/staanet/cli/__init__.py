@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from types import FrameType
 from typing import NoReturn
 
@@ -27,6 +30,8 @@ def entry() -> NoReturn:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve an LSTM's own
     signal.signal(signal.SIGTERM, _terminated)
     try:
+        if empty := _empty(sys.argv[1:]):
+            sys.exit(_misused(f"{empty} is given nothing: is a variable of the shell not set?", 2))
         if "--json" in sys.argv[1:]:
             sys.exit(_for_a_machine())
         app()
@@ -43,11 +48,30 @@ def _for_a_machine() -> int:
     try:
         return int(app(standalone_mode=False) or 0)
     except TyperException as error:
-        told = {"error": "UsageError", "where": None, "what": error.format_message(),
-                "remedy": "See --help", "exit_code": error.exit_code}  # fmt: skip
+        return _misused(error.format_message(), error.exit_code)
+
+
+def _misused(what: str, code: int) -> int:
+    told = {"error": "UsageError", "where": None, "what": what, "remedy": "See --help",
+            "exit_code": code}  # fmt: skip
+    if "--json" in sys.argv[1:]:
         print(json.dumps(told))
-        say(f"staanet: error: {error.format_message()}")
-        return error.exit_code
+    say(f"staanet: error: {what}")
+    return code
+
+
+def _empty(words: Sequence[str]) -> str | None:
+    """What is given nothing: an empty folder would be the one where we are, an empty shard all of them.
+
+    >>> _empty(["attack", "x.wav", "--out", ""])
+    '--out'
+    """
+    for before, word in pairwise(["", *words]):
+        if word == "":
+            return before if before.startswith("--") else "an argument"
+        if re.fullmatch(r"--[a-z0-9-]+=", word):
+            return word[:-1]
+    return None
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:

@@ -27,7 +27,6 @@ from staanet.cli.shell import (
     findings,
     finish,
     inputs_of,
-    made_folder,
     numbers,
     of_card,
     on_device,
@@ -118,6 +117,7 @@ def attack(
         float,
         typer.Option(
             min=0,
+            max=10**6,
             help="Attack longer files in windows of so many seconds, and join them; 0: never.",
         ),
     ] = 30.0,
@@ -180,7 +180,7 @@ def attack(
         device=checked_device(device), strict=strict,
     )  # fmt: skip
     victim, quarantine = job.victim(), pipeline.Quarantine(strict)
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    with storage.FolderLock(out), Bars.shown() as progress:
         made = (
             job.run_on_ray(victim, out, quarantine=quarantine, progress=progress)
             if engine == "ray"
@@ -289,7 +289,7 @@ def evaluate(
     weights = {
         v.name: victims.fingerprint(v, spec) for v, spec in zip(targets, target, strict=True)
     }
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    with storage.FolderLock(out), Bars.shown() as progress:
         if not static_only:
             adversarial += pipeline.adapt(
                 adversarial, targets, out / "adversarial", clips=adaptive_clips, seed=seed,
@@ -302,7 +302,10 @@ def evaluate(
     if not json_output:
         show(findings(matrix.summary))
         show(f"\n-> {out}")
-    finish(dict(matrix.summary), quarantine, json_output=json_output)
+    cards = [storage.read_card(folder, "adversarial") for folder in adversarial]
+    drawn = [card["drawn_from"] for card in cards if isinstance(card.get("drawn_from"), dict)]
+    flags = [*matrix.summary["flags"], *warned(pipeline.unsure(target, *drawn)).get("flags", [])]
+    finish({**matrix.summary, "flags": flags}, quarantine, json_output=json_output)
 
 
 @command(
@@ -371,7 +374,7 @@ def sweep(
     )  # fmt: skip
     quarantine = pipeline.Quarantine(strict)
     corpus = inputs_of(inputs, part, seed, out, protocol, classes)
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    with storage.FolderLock(out), Bars.shown() as progress:
         usable = pipeline.load_clips(corpus, loaded[0], quarantine, progress)
         found = pipeline.sweep(
             plan, usable, out, keep=keep, quarantine=quarantine, progress=progress

@@ -17,7 +17,6 @@ from staanet.cli.shell import (
     Strict,
     command,
     finish,
-    made_folder,
     on_device,
     show,
     table,
@@ -66,7 +65,7 @@ def defend(
     loaded = on_device(victims.load_victim(victim), device)
     data = None if corpus is None else corpora.load_corpus(corpus, out=out)
     quarantine = pipeline.Quarantine(strict)
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    with storage.FolderLock(out), Bars.shown() as progress:
         made = pipeline.defend(
             loaded, victim, with_, out, name=name, corpus=data, seed=seed, protocol=protocol,
             device=device, quarantine=quarantine, progress=progress,

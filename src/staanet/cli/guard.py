@@ -24,7 +24,6 @@ from staanet.cli.shell import (
     command,
     finish,
     inputs_of,
-    made_folder,
     numbers,
     on_device,
     show,
@@ -104,7 +103,7 @@ def harden(
     beginning = on_device(victims.load_victim(victim), device)
     if os.path.realpath(out) == os.path.realpath(victim):
         raise InvalidInput("is the victim itself", where=out, remedy="Choose another --out")
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    with storage.FolderLock(out), Bars.shown() as progress:
         pipeline.harden(
             loaded, beginning, victim, out, recipe=recipe, name=name, seed=seed, protocol=protocol,
             quarantine=quarantine, progress=progress,
@@ -144,7 +143,10 @@ def detect(
         int, typer.Option(min=0, help="Also attack so many test clips knowing the detector.")
     ] = 0,
     generator_steps: Annotated[
-        int, typer.Option(min=0, help="Also train a STAA-Net through the detector, so many steps.")
+        int,
+        typer.Option(
+            min=0, max=10**9, help="Also train a STAA-Net through the detector, so many steps."
+        ),
     ] = 0,
     epsilon: Annotated[
         float, typer.Option(help="Largest change of a sample, for learned and --aware.")
@@ -166,7 +168,7 @@ def detect(
     loaded, quarantine = corpora.load_corpus(corpus, out=out), pipeline.Quarantine(strict)
     inner = on_device(victims.load_victim(victim), device)
     budget = Budget(epsilon=epsilon, max_density=max_density)
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    with storage.FolderLock(out), Bars.shown() as progress:
         told = pipeline.detect(
             loaded, inner, victim, out, detector=detector, false_alarm=false_alarm, sets=against,
             budget=budget, aware=aware, generator_steps=generator_steps, steps=steps, seed=seed, protocol=protocol,
@@ -205,8 +207,10 @@ def certify(
     ] = "smoothing",
     sigma: Annotated[float, typer.Option(help="Of smoothing: the deviation of its noise.")] = 0.02,
     keep: Annotated[float, typer.Option(help="Of ablation: the share of samples seen.")] = 0.3,
-    votes: Annotated[int, typer.Option(min=1, help="Votes that prove an answer.")] = 500,
-    guesses: Annotated[int, typer.Option(min=1, help="Votes that choose it before.")] = 64,
+    votes: Annotated[int, typer.Option(min=1, max=10**7, help="Votes that prove an answer.")] = 500,
+    guesses: Annotated[
+        int, typer.Option(min=1, max=10**7, help="Votes that choose it before.")
+    ] = 64,
     alpha: Annotated[
         float, typer.Option(help="How probably a certificate may be wrong, each.")
     ] = 0.001,
@@ -237,7 +241,7 @@ def certify(
     )
     judged, quarantine = on_device(victims.load_victim(victim), device), pipeline.Quarantine(strict)
     corpus = inputs_of(inputs, part, seed, out, protocol)
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    with storage.FolderLock(out), Bars.shown() as progress:
         loaded = pipeline.load_clips(corpus, judged, quarantine, progress)
         told = pipeline.certified(
             judged, victim, loaded, out, noise=noise, how=how, attack_steps=attack_steps, limit=clips,
@@ -326,7 +330,7 @@ def audit(
         corpora.load_corpus(corpus, out=out),
     )
     quarantine = pipeline.Quarantine(strict)
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    with storage.FolderLock(out), Bars.shown() as progress:
         told = pipeline.audit(
             judged, victim, loaded, out, recipe=recipe, sources=source, fail_above=fail_above,
             command=shlex.join(["staanet", *sys.argv[1:]]), seed=seed, protocol=protocol,

@@ -25,9 +25,9 @@ from staanet.cli.shell import (
     Seed,
     Strict,
     TensorBoard,
+    checked_device,
     command,
     finish,
-    made_folder,
     on_device,
     say,
     show,
@@ -128,7 +128,10 @@ def train_victim(
         corpora.load_corpus(corpus, classes=classes, out=out),
         pipeline.Quarantine(strict),
     )
-    with parallel.joined(device) as own, speaking(out, tensorboard=tensorboard) as progress:
+    with (
+        parallel.joined(checked_device(device)) as own,
+        speaking(out, tensorboard=tensorboard) as progress,
+    ):
         pipeline.train_victim(
             loaded, name, out, recipe=recipe, seed=seed, protocol=protocol, device=own,
             quarantine=quarantine, progress=progress,
@@ -244,7 +247,10 @@ def train_generator(
         corpora.load_corpus(corpus, classes=classes, out=out),
         pipeline.Quarantine(strict),
     )
-    with parallel.joined(device) as own, speaking(out, tensorboard=tensorboard) as progress:
+    with (
+        parallel.joined(checked_device(device)) as own,
+        speaking(out, tensorboard=tensorboard) as progress,
+    ):
         taught = partial(
             pipeline.distil, loaded, seed=seed, protocol=protocol, device=own,
             quarantine=quarantine, progress=progress,
@@ -337,7 +343,7 @@ def train_uap(
         pipeline.Quarantine(strict),
     )
     victim = on_device(victims.load_victim(source), device)
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    with storage.FolderLock(out), Bars.shown() as progress:
         pipeline.train_uap(
             loaded, victim, source, out, recipe=recipe, label=label, seed=seed, protocol=protocol,
             quarantine=quarantine, progress=progress,

@@ -19,6 +19,7 @@ from staanet.cli.shell import (
     Seed,
     Strict,
     TensorBoard,
+    checked_device,
     command,
     findings,
     finish,
@@ -64,6 +65,7 @@ def run(
     if dry_run:
         _foretell(pipeline.foresee(loaded, folder), folder, json_output=json_output)
         return
+    checked_device(device)
     words = ["staanet", "run", recipe, *(w for o in overrides for w in ("--set", o))]
     with logging(tensorboard, folder / "tensorboard") as progress:
         matrix, quarantine = pipeline.run(

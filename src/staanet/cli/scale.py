@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from staanet.cli.shell import Bars, Debug, Json, command, findings, finish, made_folder, show
+from staanet.cli.shell import Bars, Debug, Json, command, findings, finish, show
 
 
 @command("merge", "staanet merge shards/* --out fooled")
@@ -29,7 +29,7 @@ def merge(
     from staanet import pipeline, results, storage
 
     quarantine = pipeline.Quarantine()
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    with storage.FolderLock(out), Bars.shown() as progress:
         whole = pipeline.merge(shards, out, quarantine=quarantine, progress=progress)
     if isinstance(whole, results.TransferMatrix):
         if not json_output:

@@ -334,19 +334,11 @@ def speaking(
         yield silent
         return
     boards = logging(tensorboard, out / "tensorboard")
-    with storage.FolderLock(made_folder(out)), boards as progress:
+    with storage.FolderLock(out), boards as progress:
         yield progress
 
 
 # ---------------------------------------------------------------- inputs and tables
-
-
-def made_folder(folder: Path) -> Path:
-    """The output folder, made if it is not there."""
-    from staanet import storage
-
-    storage.make_folder(folder)
-    return folder
 
 
 def inputs_of(

@@ -20,7 +20,6 @@ from staanet.cli.shell import (
     Strict,
     command,
     finish,
-    made_folder,
     on_device,
     show,
     table,
@@ -71,7 +70,7 @@ def tune(
     loaded = corpora.load_corpus(corpus, classes=classes, out=out)
     quarantine = pipeline.Quarantine(strict)
     victim = on_device(victims.load_victim(source), device)
-    with storage.FolderLock(made_folder(out)), Bars.shown() as progress:
+    with storage.FolderLock(out), Bars.shown() as progress:
         found = tuning.tune(
             loaded, victim, source, out, recipe=recipe, trials=trials, seed=seed,
             protocol=protocol, device=device, quarantine=quarantine, progress=progress,

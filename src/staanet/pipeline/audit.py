@@ -20,13 +20,13 @@ from staanet.channels import parse_channel
 from staanet.config import AttackRecipe, AuditRecipe, GeneratorRecipe, VictimRecipe
 from staanet.core import NO_CHANNEL, Clip, Corpus, Progress, Victim, silent
 from staanet.defences import Defence, Defended, parse_defence
-from staanet.errors import InvalidInput
+from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation import machine, spread
 from staanet.pipeline.crafting import attack, evaluate, plan_attack
 from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
 from staanet.pipeline.models import named, train_generator, train_victim
 from staanet.pipeline.recipe import Timed
-from staanet.victims import fingerprint, load_victim
+from staanet.victims import VICTIMS, fingerprint, load_victim
 
 TRANSFERRED = {"staa": "staa", "pgd-sparse": "pgd", "mi-fgsm": "mi_fgsm", "random": "random"}
 """What is crafted on each source, by the name that folders get; ``random`` is the control."""
@@ -112,6 +112,9 @@ def _checked(recipe: AuditRecipe, fail_above: float | None) -> dict[str, Defence
     """What each defence's text means; ``InvalidInput`` where anything is mistyped."""
     for name in recipe.channels:
         parse_channel(name)
+    for name in recipe.surrogates:
+        if name not in VICTIMS:
+            raise unknown_name("surrogate", name, VICTIMS)
     if fail_above is not None and not 0 <= fail_above <= 1:
         raise InvalidInput(f"--fail-above is {fail_above}", remedy="Give a share in [0, 1]")
     return {text: parse_defence(text) for text in recipe.defences}

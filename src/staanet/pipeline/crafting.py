@@ -59,6 +59,8 @@ class Plan:
     """An adversarial set whose number of changed samples is the limit, clip by clip."""
     of: int | None = None
     """How many clips the attacked ones were chosen from, where not all were."""
+    drawn: Mapping[str, str] = field(default_factory=dict)
+    """Which part of which split the clips are; see ``drawn_from``."""
     inputs: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -98,6 +100,8 @@ def attack(
     }  # fmt: skip
     if isinstance(plan.source, Defended):  # its name says which kinds, not with which settings
         card["source_defences"] = chain_of(plan.source)
+    if plan.drawn:
+        card["drawn_from"] = dict(plan.drawn)
     if plan.of is not None:
         card["chosen"] = f"{len(clips)} of {plan.of} clips, spread over labels and speakers"
     results.write_set(out, crafted.in_order(), card)
@@ -312,16 +316,23 @@ def with_settings(name: str, recipe: AttackRecipe, budget: Budget, seed: int) ->
 
 
 def settings_of(name: str, recipe: AttackRecipe) -> dict[str, Any]:
-    """The recipe's settings of an attack, each a field of its dataclass."""
-    not_numbers = {"budget", "seed", "generator", "precision", "replays"}
-    known = {f.name for f in dataclasses.fields(ATTACKS[name])} - not_numbers
-    for setting in recipe.settings:
-        if setting not in known:
-            raise unknown_name(f"setting of {name}", setting, known)
+    """The recipe's settings of an attack, each a field of its dataclass and of its field's kind; what is
+    counted from one there, such as steps, is never none."""
+    usual: dict[str, Any] = {
+        f.name: f.default for f in dataclasses.fields(ATTACKS[name])
+        if f.name not in ("budget", "seed", "generator", "precision", "replays")
+    }  # fmt: skip
     for setting, value in recipe.settings.items():
-        if not 0 <= value <= 10**9:  # also false for NaN
+        if setting not in usual:
+            raise unknown_name(f"setting of {name}", setting, usual)
+        kind = type(usual[setting])
+        least, most = min(1, usual[setting]) if kind is int else 0, 10**9
+        right = isinstance(value, (int, float) if kind is float else kind)
+        if isinstance(value, bool) != (kind is bool) or not right or not least <= value <= most:
+            what = {bool: "true or false", int: f"a whole number from {least} to {most}"}
             raise InvalidInput(
-                f"{setting} of {name} is {value}", remedy="Give a number from 0 to 1000000000"
+                f"{setting} of {name} is {value}",
+                remedy=f"Give {what.get(kind, f'a number from {least} to {most}')}",
             )
     return dict(recipe.settings)
 

@@ -19,7 +19,7 @@ from staanet.config import AttackRecipe
 from staanet.core import Corpus, Progress, Victim, silent
 from staanet.errors import InvalidInput, StaaNetError, StorageFault
 from staanet.pipeline.crafting import RECORDINGS, attack, join_recordings, part_of, plan_attack
-from staanet.pipeline.folders import Quarantine, ReadingClips
+from staanet.pipeline.folders import Quarantine, ReadingClips, drawn_from
 from staanet.pipeline.merging import merge
 from staanet.pipeline.models import source_of
 from staanet.recordings import COLUMNS
@@ -73,6 +73,7 @@ class Job:
             ),
             self.corpus,
         )  # fmt: skip
+        plan = replace(plan, drawn=drawn_from(corpus))
         if shard is not None:
             plan = part_of(plan, shard, corpus, self.window_s)
             corpus = replace(corpus, utterances=shard.part(corpus.utterances))

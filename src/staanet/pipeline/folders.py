@@ -8,7 +8,7 @@ run. So a killed run goes on where it stopped, and no stage quietly reuses anoth
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -159,25 +159,21 @@ def is_done(folder: Path, kind: str, inputs: Mapping[str, Any]) -> bool:
     return True
 
 
-UNFINISHED = "unfinished.json"
-"""What an unfinished stage is made from, so that it never goes on with another's work."""
-
-
 def begin(folder: Path, inputs: Mapping[str, Any]) -> None:
     """Note what a stage is made from until its card says so.
 
     Raises ``InvalidInput`` where the folder holds unfinished work that was made from other inputs.
     """
-    if (folder / UNFINISHED).exists():
-        _same(storage.read_json(folder / UNFINISHED), inputs, folder, "was begun")
+    if (folder / storage.UNFINISHED).exists():
+        _same(storage.read_json(folder / storage.UNFINISHED), inputs, folder, "was begun")
     else:
-        storage.write_json(folder / UNFINISHED, normal(inputs))
+        storage.write_json(folder / storage.UNFINISHED, normal(inputs))
 
 
 def end(folder: Path) -> None:
     """Remove what only an unfinished stage needs, once its card is written."""
     storage.discard_checkpoints(folder / "checkpoint")
-    for name in ("journal.jsonl", UNFINISHED):
+    for name in ("journal.jsonl", storage.UNFINISHED):
         storage.remove(folder / name)
 
 
@@ -205,20 +201,29 @@ def normal(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return normal
 
 
-def unsure(specs: Iterable[Path | str], corpus: Corpus) -> list[str]:
-    """Of each model's folder that was trained on another split of a corpus of this name: that it may have
-    met the clips of this part. Nothing where the corpus is whole, as then nobody claims otherwise."""
+def drawn_from(corpus: Corpus) -> dict[str, str]:
+    """Which part of which split of a corpus clips are; empty where it is whole, as then nobody claims
+    that they were held out."""
     if not corpus.split_hash:
-        return []
-    found = []
+        return {}
+    return {"corpus": corpus.name, "part": corpus.part, "split": corpus.split_hash}
+
+
+def unsure(specs: Sequence[Path | str], *drawn: Corpus | Mapping[str, str]) -> list[str]:
+    """Of each model's folder that was trained on another split of the corpus that clips are from (or of the
+    ``drawn_from`` of a set's card): that it may have met them."""
+    parts = [drawn_from(one) if isinstance(one, Corpus) else one for one in drawn]
+    return list(dict.fromkeys(said for part in parts if part for said in _unsure(specs, part)))
+
+
+def _unsure(specs: Sequence[Path | str], part: Mapping[str, str]) -> Iterator[str]:
     for spec in map(place_of, specs):
         place = Path(spec) / storage.CARD
         card = storage.read_json(place) if place.is_file() else {}
         inputs = card.get("inputs") if isinstance(card, dict) else None
         told = inputs if isinstance(inputs, dict) else {}
-        if told.get("corpus") == corpus.name and told.get("split") != corpus.split_hash:
-            found.append(
-                f"{printable(str(spec))} was trained on another split of {corpus.name}: clips of "
-                f"this {corpus.part} part may be among those it learnt, and figures on them flatter it"
+        if told.get("corpus") == part["corpus"] and told.get("split") != part["split"]:
+            yield (
+                f"{printable(str(spec))} was trained on another split of {part['corpus']}: clips of "
+                f"this {part['part']} part may be among those it learnt, and figures on them flatter it"
             )
-    return found

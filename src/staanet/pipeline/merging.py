@@ -70,7 +70,7 @@ def _in_order(parts: Mapping[Path, Any], command: str) -> list[Path]:
     if missing:
         some = ", ".join(missing[:20]) + (" ..." if len(missing) > 20 else "")
         raise InvalidInput(
-            f"of {one['of']} shards {len(missing)} are missing: {some}",
+            f"of {one['of']} shards {len(missing)} {'is' if len(missing) == 1 else 'are'} missing: {some}",
             remedy=f"Make them: {command} ... --shard {missing[0]}/{one['of']}",
         )
     return [found[number] for number in sorted(found)]

@@ -44,7 +44,7 @@ from staanet.pipeline.crafting import (
     with_settings,
 )  # fmt: skip
 from staanet.pipeline.defences import defend
-from staanet.pipeline.folders import Quarantine, load_clips
+from staanet.pipeline.folders import Quarantine, drawn_from, load_clips
 from staanet.pipeline.models import (
     named,
     settled,
@@ -71,7 +71,6 @@ def run(
     process works in it.
     """
     require_sound(recipe, out)
-    storage.make_folder(out)
     recipe = with_rates(recipe)
     with storage.FolderLock(out):
         _claim(recipe, out)
@@ -144,6 +143,7 @@ def run(
                     seed=recipe.seed, device=device,
                 )  # fmt: skip
                 limit = clip_limit(key, recipe.attacks)
+                plan = replace(plan, drawn=drawn_from(held_out))
                 clips = test if limit is None else spread(test, limit)
                 if len(clips) < len(test):
                     plan = replace(plan, of=len(test))

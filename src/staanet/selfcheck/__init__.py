@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -68,18 +68,22 @@ def selfcheck(
 
 def looked_at(run: Finished, clips: int) -> str:
     """What a self-check of this run looks at, in a sentence."""
-    held = f"{sum(len(one.rows) for one in run.sets.values())} clips of {_number(run.sets, 'set')}"
+    clips_held = sum(len(one.rows) for one in run.sets.values())
+    held = f"{_number(clips_held, 'clip')} of {_number(len(run.sets), 'set')}"
     trained = Counter(kind for kind, _ in learned(run, "generator", "vector"))
-    models = [_number(run.victims, "victim"), *(f"{n} {kind}s" for kind, n in trained.items())]
+    models = [
+        _number(len(run.victims), "victim"),
+        *(_number(n, kind) for kind, n in trained.items()),
+    ]
     corpus = run.corpus.name if run.corpus else f"no corpus ({run.problem})"
     return (
-        f"{', '.join(models)}; {held} and {len(run.rows)} rows of results, all of them; victims tried on "
-        f"up to {clips} clips; {corpus}"
+        f"{', '.join(models)}; {held} and {_number(len(run.rows), 'row')} of results, all of them; "
+        f"victims tried on up to {_number(clips, 'clip')}; {corpus}"
     )
 
 
-def _number(things: Sized, name: str) -> str:
-    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
+def _number(count: int, name: str) -> str:
+    return f"{count} {name}{'s' * (count != 1)}"
 
 
 def failed(checks: Sequence[Check]) -> list[Check]:
