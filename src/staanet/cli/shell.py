@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -197,6 +198,8 @@ def checked_device(device: str) -> str:
     """The device's name; ``InvalidInput`` where this machine has no such one."""
     import torch
 
+    if device.startswith("cuda"):
+        _repeatable()
     try:
         torch.zeros(1, device=device).item()
         return device
@@ -205,6 +208,16 @@ def checked_device(device: str) -> str:
             f"no device '{printable(device)}' here ({printable(str(error).splitlines()[0])[:100]})",
             remedy="Write --device cpu, cuda or cuda:N",
         ) from error
+
+
+def _repeatable() -> None:
+    """The same kernels and sums on a GPU each time, wherever there are such; before CUDA begins."""
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation")
 
 
 def of_card(card: Mapping[str, Any], key: str, folder: Path | None) -> float | None:
