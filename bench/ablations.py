@@ -128,9 +128,10 @@ def main(arguments: list[str]) -> None:
         f"{100 * DENSITY:g} % of the samples, {chosen.steps} steps of 8 crops of 1 s, {chosen.clips} test "
         f"clips, seeds {', '.join(map(str, SEEDS))}. Victims: {bench.about_victims()}."
     )
-    longer = "" if chosen.steps == STEPS else f": {chosen.steps} steps"
-    name = f"ablations{f'-{chosen.steps}' if longer else ''}"
-    sections.write(name, "\n\n".join([f"## Ablations{longer}", about, *parts]))
+    apart = [f"{chosen.steps} steps"] if chosen.steps != STEPS else []
+    apart += chosen.only or []
+    title = f"## Ablations: {', '.join(apart)}" if apart else "## Ablations"
+    sections.write("-".join(["ablations", *map(word, apart)]), "\n\n".join([title, about, *parts]))
 
 
 def rates(

@@ -310,3 +310,19 @@ def test_the_source_is_asked_about_a_clean_clip_only_for_who_looks_at_it(
     assert bool(calls) == asked
     with pytest.raises(RuntimeError):  # a label that no margin can be taken of
         Untargeted(-1).margin(torch.zeros(1, 3))
+
+
+def test_answers_that_are_no_numbers_are_refused():
+    """The largest of NaN is the first class: a model that answers so would seem to be fooled by nothing."""
+    from staanet.attacks import logits_of
+    from staanet.core import Victim
+
+    class Broken(Victim):
+        architecture = "broken"
+
+        def forward(self, waveforms, lengths=None):
+            return torch.full((len(waveforms), 2), torch.nan)
+
+    clip = Clip("a", np.arange(100, dtype=np.int16), 16_000)
+    with pytest.raises(InvalidInput, match=r"a: broken answers with numbers that are none \(NaN\)"):
+        logits_of(Broken(name="broken", labels=["a", "b"]), [clip])

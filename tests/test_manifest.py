@@ -195,7 +195,7 @@ def test_equal_parts_count_once_and_conflicts_not_at_all(tmp_path: Path) -> None
 def test_overlapping_speakers_are_said(rows: list[str], overlaps: bool, tmp_path: Path) -> None:
     text = "file,start,end,speaker,label\n" + "".join(f"a.wav,{row},joy\n" for row in rows)
     notes = " ".join(load_corpus(f"folder:{write(tmp_path / 'm.csv', text)}").notes)
-    assert ("different speakers overlap in 1 files: a.wav" in notes) is overlaps
+    assert ("different speakers overlap in 1 file: a.wav" in notes) is overlaps
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -217,6 +217,8 @@ MANIFESTS = {
     "a number": (HEAD + b"a0.wav,3,s\n", 3, "is a number"),
     "an empty label": (HEAD + b"a0.wav,,s\n", 3, "the label is empty"),
     "a case": (HEAD + ROWS + b"b.wav,Joy,s\n", 3, "by upper and lower case alone"),
+    "accents put together": (HEAD + ROWS + "a0.wav,f\u00e9ar,s\na1.wav,fe\u0301ar,s\n".encode(), 3, "by signs that are not seen"),
+    "a space of no width": (HEAD + ROWS + "b.wav,joy\u200b,s\n".encode(), 3, "by signs that are not seen ('joy"),
     "a negative start": (b"file,label,start,end\na0.wav,joy,-1,2\n", 3, "no time"),
     "an endless end": (b"file,label,start,end\na0.wav,joy,0,inf\n", 3, "no time"),
     "NUL in a name": (HEAD + ROWS + b"a\0.wav,joy,s\n", 4, ""),
@@ -253,6 +255,20 @@ def test_a_manifest_is_read_or_refused_by_its_row(commands, tmp_path, name):
         assert done.code == code and done.is_clean and not UNSAFE.search(done.out + done.err), (
             done.err
         )
+
+
+def test_speakers_that_look_alike_or_are_of_two_sexes_are_flagged(commands, tmp_path):
+    """They may be one in two parts of a split; a class that is told two ways is none."""
+    rows = b"".join(b"a%d.wav,%s,%s,%s\n" % (n, (b"joy", b"fear")[n % 2], who, sex)
+                    for n, (who, sex) in enumerate([(b"eva", b"f"), (b"Eva", b"f"), (b"max", b"m"),
+                                                    (b"max", b"f"), (b"ida", b"f"), (b"ida", b"")]))  # fmt: skip
+    path = corpus_folder(tmp_path / "m", "list.csv", b"file,label,speaker,sex\n" + rows)
+    done = commands.run("corpus", f"folder:{path}", "--json")
+    notes = json.loads(done.out)["notes"]
+    assert "speakers that look alike are taken for different ones: 'Eva', 'eva'" in notes
+    assert "speakers of two sexes, by their rows: max" in notes
+    refused(commands.run("corpus", f"folder:{path}", "--classes", "sex"), 3,
+            "the speaker max is male in one row and female in another", "column 'sex'")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LINES)
@@ -297,6 +313,15 @@ RECIPES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["fifo", "folder", "loop", "device"])
+def test_a_recipe_that_is_no_file_is_refused_at_once(commands, tmp_path, kind):
+    path = tmp_path / "r.toml"
+    {"fifo": lambda: os.mkfifo(path), "folder": path.mkdir, "loop": lambda: path.symlink_to("r.toml"),
+     "device": lambda: path.symlink_to("/dev/zero")}[kind]()  # fmt: skip
+    done = commands.run("run", path, "--out", tmp_path / "o", timeout=20)
+    refused(done, 3, "cannot be read" if kind == "loop" else "not a regular file", "r.toml")
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_wrong_recipe_is_refused_and_nothing_is_written(commands, world, tmp_path, name):
     text, said = RECIPES[name]
@@ -333,6 +358,8 @@ CARDS = {
     "0 Hz": ({"sample_rate": 0}, "its sample rate is 0"),
     "a rate in words": ({"sample_rate": "16000"}, "its sample rate is '16000'"),
     "a broken rate": ({"sample_rate": 16000.5}, "its sample rate is 16000.5"),
+    "a name that leads out": ({"name": "../../x"}, "its name"), "a hidden name": ({"name": ".x"}, "its name"),
+    "a name that is a path": ({"name": "a\\b"}, "its name"), "a name turned round": ({"name": "\u202e"}, "its name"),
     "a name of 5000": ({"name": "x" * 5000}, "its name"), "a number for a name": ({"name": 3}, "its name"),
     "another kind": ({"kind": "generator"}, "holds a generator, not a victim"),
     "a kind that is obeyed": ({"kind": "\x1b[31m"}, "\\x1b[31m"),
@@ -369,6 +396,33 @@ def test_a_false_card_is_refused(commands, world, tmp_path, name):
         tmp_path / "o",
     )
     refused(made, 3, said, str(folder))
+
+
+@pytest.mark.parametrize("command", ["attack", "evaluate", "audit"])
+def test_weights_that_are_no_numbers_never_give_figures(commands, world, tmp_path, command):
+    """All answers of a NaN are the first class: such a model would pass for one that nothing fools."""
+    import hashlib
+
+    import torch
+    from safetensors.torch import load_file, save
+
+    folder = victim_with(world, tmp_path / "v")
+    tensors = load_file(folder / "model.safetensors")
+    next(t for t in tensors.values() if t.is_floating_point()).view(-1)[0] = torch.nan
+    data = save(tensors)
+    (folder / "model.safetensors").write_bytes(data)
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(
+        json.dumps({**card, "sha256": hashlib.sha256(data).hexdigest()})
+    )
+    corpus = f"folder:{world.root / 'corpus'}"
+    words = {
+        "attack": [corpus, "--attack", "random", "--source", folder],
+        "evaluate": [world.root / "run/adversarial/random__emo18", "--target", folder],
+        "audit": ["--victim", folder, "--corpus", corpus],
+    }[command]  # fmt: skip
+    refused(commands.run(command, *words, "--out", tmp_path / "o"), 3, "no finite number")
+    assert not (tmp_path / "o").exists()
 
 
 class _Payload:

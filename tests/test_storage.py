@@ -898,8 +898,10 @@ GOOD = save({"a": torch.arange(6.0)})
         (struct.pack("<Q", 2**63) + GOOD[8:], "its header claims 9223372036854775808 bytes"),
         (struct.pack("<Q", 200 * 10**6) + GOOD[8:], "its header claims 200000000 bytes"),
         (GOOD[:20], "cut or damaged"),
-        (GOOD[:-3], "damaged safetensors file"),
-        (GOOD + b"more", "damaged safetensors file"),
+        (GOOD[:-3], "its header describes 88 bytes, the file holds 85: cut or damaged"),
+        (framed({"a": 3}), "damaged safetensors file"),
+        (framed({"a": {"data_offsets": "x"}}), "damaged safetensors file"),
+        (GOOD + b"more", "its header describes 88 bytes, the file holds 92: cut or damaged"),
         (framed({"a": entry(), "b": entry()}, bytes(8)), "damaged safetensors file"),
         (framed({"a": entry(shape=[3])}, bytes(8)), "damaged safetensors file"),
         (framed({"a": entry(shape=[2**40, 2**40])}, bytes(8)), "damaged safetensors file"),
@@ -918,6 +920,37 @@ def test_a_false_safetensors_file_is_refused_even_if_its_card_vouches_for_it(
     message = refusal(lambda: storage.load_model(saved(tmp_path, weights), kind="victim"))
     assert message.startswith(str(tmp_path / "model.safetensors"))
     assert reason in message
+
+
+def test_a_huge_file_that_is_none_is_refused_before_it_is_read(tmp_path) -> None:
+    saved(tmp_path, GOOD)
+    for start in (b"", GOOD):
+        with open(tmp_path / "model.safetensors", "wb") as out:
+            out.write(start)
+            out.truncate(2**43)  # of zeros that take no room
+        begun = time.monotonic()
+        message = refusal(lambda: storage.load_model(tmp_path, kind="victim"))
+        assert "not a safetensors file" in message or "the file holds 8796093022208" in message
+        assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda w: w.fill_(math.nan), "weight holds 6 values that are no finite number"),
+        (lambda w: w[0].fill_(-math.inf), "weight holds 2 values that are no finite number"),
+        (lambda w: w.to(torch.complex64), "weight holds complex64, not float32"),
+        (lambda w: w.to(torch.int32), "weight holds int32, not float32"),
+    ],
+)
+def test_weights_that_are_no_numbers_of_the_networks_kind_are_refused(change, reason) -> None:
+    module = nn.Linear(2, 3)
+    given = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    changed = change(given["weight"])
+    given["weight"] = given["weight"] if changed.dtype == torch.float32 else changed
+    assert reason in refusal(lambda: storage.fill_module(module, given, "a"))
+    half = {name: tensor.half() for name, tensor in module.state_dict().items()}
+    storage.fill_module(module, half, "a")  # fewer bits of the same kind are numbers, too
 
 
 def test_nothing_is_ever_unpickled(tmp_path) -> None:

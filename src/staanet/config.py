@@ -7,6 +7,7 @@ one value by its path. Recipes that come with the package are found by their nam
 from __future__ import annotations
 
 import dataclasses
+import stat
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -320,12 +321,15 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = find_recipe(name_or_path)
     try:
-        raw = path.read_bytes()
-        if len(raw) > LARGEST_RECIPE:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise InvalidInput("not a regular file", where=path, remedy="Pass a TOML recipe")
+        if about.st_size > LARGEST_RECIPE:
             raise InvalidInput(
-                f"is {len(raw)} bytes; a recipe has at most {LARGEST_RECIPE}", where=path,
+                f"is {about.st_size} bytes; a recipe has at most {LARGEST_RECIPE}", where=path,
                 remedy="Pass a TOML recipe",
             )  # fmt: skip
+        raw = path.read_bytes()
         text = raw.decode("utf-8-sig").replace("\r\n", "\n")
         deep = next(
             (n for n, line in enumerate(text.split("\n"), 1) if line.count(".") > MOST_DOTS), 0
@@ -343,7 +347,11 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
             where=path,
             remedy="Save as UTF-8",
         ) from problem
-    except (OSError, ValueError, RecursionError) as problem:  # ValueError: a number too long
+    except OSError as problem:
+        raise InvalidInput(
+            f"cannot be read ({problem.strerror})", where=path, remedy="Pass a TOML recipe"
+        ) from problem
+    except (ValueError, RecursionError) as problem:  # ValueError: a number too long
         raise InvalidInput(
             f"is not a readable TOML file ({printable(str(problem))})", where=path,
             remedy="Correct it, or start from a shipped recipe",

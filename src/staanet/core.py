@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from staanet import audio, columns, splits, storage
-from staanet.errors import InvalidInput, UnusableClip
+from staanet.errors import InvalidInput, UnusableClip, printable
 
 Samples = NDArray[np.int16]
 NO_CHANNEL = "pcm16"
@@ -142,8 +142,8 @@ def _check_card(card: Mapping[str, Any], folder: Path) -> None:
     """What a victim's card says of itself; ``InvalidInput`` where a victim cannot be like that."""
     name, labels, rate = card.get("name"), card.get("labels"), card.get("sample_rate")
     wrong = ""
-    if not isinstance(name, str) or not 0 < len(name) <= 200:
-        wrong = "its name is no word"
+    if not isinstance(name, str) or not 0 < len(name) <= 200 or not _is_word(name):
+        wrong = "its name is no word"  # folders are called by it
     elif not isinstance(rate, int) or isinstance(rate, bool) or not 1000 <= rate <= 192_000:
         wrong = f"its sample rate is {rate!r:.40}, not a whole number from 1000 to 192000"
     elif not isinstance(labels, list) or not all(isinstance(x, str) and x for x in labels):
@@ -154,6 +154,10 @@ def _check_card(card: Mapping[str, Any], folder: Path) -> None:
         raise InvalidInput(
             wrong, where=folder / storage.CARD, remedy="Copy the folder again, or train again"
         )
+
+
+def _is_word(name: str) -> bool:
+    return name == printable(name) and name[0] != "." and not {*name} & {"/", "\\"}
 
 
 def standardise(waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:

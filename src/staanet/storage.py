@@ -583,8 +583,7 @@ def load_model(folder: Path | str, *, kind: str) -> tuple[dict[str, Tensor], dic
     """
     card = read_card(folder, kind)
     path = Path(folder) / WEIGHTS
-    data = _read_regular(path, sys.maxsize)
-    _safetensors_header(data, path)
+    data, _ = _read_safetensors(path)
     if hashlib.sha256(data).hexdigest() != card.get("sha256"):
         raise InvalidInput(
             f"sha256 differs from {CARD}: the weights were changed or the folder is half written",
@@ -612,7 +611,11 @@ def build_from_card(build: Callable[[], T], folder: Path | str) -> T:
 
 
 def fill_module(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path | str) -> None:
-    """Load ``tensors`` into ``module``, every key and in its shape, or raise ``InvalidInput``."""
+    """Load ``tensors`` into ``module``, every key in its shape and kind of number, or raise ``InvalidInput``.
+
+    A weight that is no finite number is none either: of answers that are NaN the first class is the
+    largest, whatever is asked, so that nothing would ever seem to fool such a network.
+    """
     own = module.state_dict()
     wrong = [f"{name} is missing" for name in sorted(own.keys() - tensors.keys())]
     wrong += [f"{printable(name)} is unexpected" for name in sorted(tensors.keys() - own.keys())]
@@ -620,6 +623,11 @@ def fill_module(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path |
         f"{name} is {list(tensors[name].shape)}, not {list(own[name].shape)}"
         for name in sorted(own.keys() & tensors.keys())
         if tensors[name].shape != own[name].shape
+    ] + [
+        f"{name} holds {str(tensors[name].dtype)[6:]}, not {str(own[name].dtype)[6:]}"
+        for name in sorted(own.keys() & tensors.keys())
+        if tensors[name].is_floating_point() != own[name].is_floating_point()
+        or tensors[name].is_complex() != own[name].is_complex()
     ]
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
@@ -628,6 +636,12 @@ def fill_module(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path |
             where=Path(folder) / WEIGHTS,
             remedy="Load them with the class and settings that wrote them",
         )
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise InvalidInput(
+                f"{printable(name)} holds {int((~tensor.isfinite()).sum())} values that are no finite number",
+                where=Path(folder) / WEIGHTS, remedy="Train again",
+            )  # fmt: skip
     module.load_state_dict(dict(tensors), strict=True)
 
 
@@ -657,8 +671,8 @@ def latest_checkpoint(folder: Path | str) -> tuple[dict[str, Tensor], dict[str, 
     """Tensors and state of the newest checkpoint that is whole; None where there is none."""
     for _, path in reversed(_checkpoints(folder)):
         try:
-            data = _read_regular(path, sys.maxsize)
-            sealed = _safetensors_header(data, path)["__metadata__"]["checkpoint"]
+            data, header = _read_safetensors(path)
+            sealed = header["__metadata__"]["checkpoint"]
             seal = json.loads(sealed)
             tensors = _deserialise(data, path)
             if seal["sha256"] == _seal(seal["state"], tensors):
@@ -707,25 +721,43 @@ def _serialise(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = 
     return save(whole, metadata)
 
 
-def _safetensors_header(data: bytes, path: Path) -> dict[str, Any]:
-    """The header of a safetensors file; ``InvalidInput`` where it is not one at first sight."""
-    remedy = "Copy the file again; only safetensors are read, pickles never"
-    if not data:
-        raise InvalidInput("empty (0 bytes)", where=path, remedy=remedy)
-    if data[8:9] != b"{":
-        start = printable(data[:12].decode("ascii", "backslashreplace"))
-        raise InvalidInput(
-            f"not a safetensors file (starts with '{start}')", where=path, remedy=remedy
-        )
-    length = int.from_bytes(data[:8], "little")
-    if length > min(len(data) - 8, _MAX_HEADER_BYTES):
-        raise InvalidInput(
-            f"its header claims {length} bytes, the file holds {len(data)}: cut or damaged",
-            where=path,
-            remedy=remedy,
-        )
-    header: dict[str, Any] = _parse_json(data[8 : 8 + length], path)
+def _read_safetensors(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """A safetensors file and its header; ``InvalidInput`` where it is not one at first sight, before
+    more of it is read."""
+    with _regular(path) as (stream, size):
+        header = _safetensors_header(stream, size, path)
+        stream.seek(0)
+        return stream.read(size), header
+
+
+def _safetensors_header(stream: BufferedReader, size: int, path: Path) -> dict[str, Any]:
+    def refuse(what: str) -> NoReturn:
+        remedy = "Copy the file again; only safetensors are read, pickles never"
+        raise InvalidInput(what, where=path, remedy=remedy)
+
+    start = stream.read(12)
+    if not start:
+        refuse("empty (0 bytes)")
+    if start[8:9] != b"{":
+        said = printable(start.decode("ascii", "backslashreplace"))
+        refuse(f"not a safetensors file (starts with '{said}')")
+    length = int.from_bytes(start[:8], "little")
+    if length > min(size - 8, _MAX_HEADER_BYTES):
+        refuse(f"its header claims {length} bytes, the file holds {size}: cut or damaged")
+    stream.seek(8)
+    header: dict[str, Any] = _parse_json(stream.read(length), path)
+    ends = [_end_of(place) for name, place in header.items() if name != "__metadata__"]
+    if (due := 8 + length + max(ends, default=0)) != size:
+        refuse(f"its header describes {due} bytes, the file holds {size}: cut or damaged")
     return header
+
+
+def _end_of(place: object) -> int:
+    """Where a tensor ends that a header places there; 0 for what places none, which safetensors refuses."""
+    match place:
+        case {"data_offsets": [int(), int() as end]}:
+            return end
+    return 0
 
 
 def _deserialise(data: bytes, path: Path) -> dict[str, Tensor]:

@@ -100,11 +100,19 @@ def collate(clips: Sequence[Clip], source: Victim) -> tuple[Tensor, Tensor | Non
 
 
 def logits_of(victim: Victim, clips: Sequence[Clip]) -> NDArray[np.float64]:
-    """What a victim answers to each clip alone, ``[N, K]``."""
+    """What a victim answers to each clip alone, ``[N, K]``.
+
+    ``InvalidInput`` where that is NaN: whatever is done to the clip, the same class would seem to be meant.
+    """
     rows = []
     with torch.inference_mode():
         for clip in clips:
             rows.append(victim(*collate([clip], victim))[0].double().cpu().numpy())
+            if np.isnan(rows[-1]).any():
+                raise InvalidInput(
+                    f"{victim.name} answers with numbers that are none (NaN)", where=clip.id,
+                    remedy="Give another model, or train it again",
+                )  # fmt: skip
     return np.stack(rows)
 
 

@@ -34,6 +34,8 @@ def classed(corpus: Corpus, classes: str) -> Corpus:
         return corpus
     speakers = classes == "speaker"
     kept, unknown = _known(corpus.utterances, speakers)
+    if classes == "sex":
+        _require_one_sex_each(kept, corpus.name)
     notes = [*corpus.notes, *left_out(unknown, f"of unknown {classes}")]
     if speakers:
         kept, few = _with_enough_to_say(kept)
@@ -61,6 +63,16 @@ def _known(utterances: Sequence[Utterance], speakers: bool) -> tuple[list[Uttera
         else:
             unknown.append(u.path.name)
     return kept, unknown
+
+
+def _require_one_sex_each(utterances: Sequence[Utterance], where: str) -> None:
+    sexes: dict[str, str | None] = {}
+    for u in utterances:
+        if u.speaker != UNKNOWN and sexes.setdefault(u.speaker, u.sex) != u.sex:
+            raise InvalidInput(
+                f"the speaker {u.speaker} is {sexes[u.speaker]} in one row and {u.sex} in another",
+                where=where, remedy="Correct the column 'sex'",
+            )  # fmt: skip
 
 
 def _word(speaker: str) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -192,7 +193,7 @@ def from_rows(
 ) -> Corpus:
     """The corpus that rows describe, their files below ``root``.
 
-    Raises ``InvalidInput`` for labels that are empty, numbers or differ by case alone, and where no
+    Raises ``InvalidInput`` for labels that are empty, numbers or look alike, and where no
     clip is left, with what was ``sought`` at ``where``.
     """
     table = rows if isinstance(rows, Rows) else Rows(rows)
@@ -206,6 +207,8 @@ def from_rows(
         *left_out(out.torn, "listed in two parts of the split"),
         *_listed_twice(out.repeated),
         *_unknown_speakers(table, kept),
+        *_like_speakers(table, kept),
+        *_of_two_sexes(table, kept),
         *_overlapping(table, kept),
     ]
     if not len(kept):
@@ -225,7 +228,7 @@ def from_rows(
 
 
 def _labels(rows: Rows) -> tuple[dict[str | None, str], list[str]]:
-    """Each label as written -> as used, and what was trimmed; no two may differ by case alone."""
+    """Each label as written -> as used, and what was trimmed; no two may look alike."""
     used: dict[str | None, str] = {}
     folded: dict[str, str] = {}
     codes = np.frombuffer(rows.labels.codes, np.uint32)
@@ -242,16 +245,31 @@ def _labels(rows: Rows) -> tuple[dict[str | None, str], list[str]]:
                 where=place,
                 remedy="Name each class by a word, such as 'anger'",
             )
-        other = folded.setdefault(label.casefold(), label)
+        other = folded.setdefault(_looks(written or ""), label)
         if other != label:
+            how = "upper and lower case"
+            if other.casefold() != label.casefold():
+                how = f"signs that are not seen ({label!a})"
             raise InvalidInput(
-                f"the label '{label}' differs from '{other}' by upper and lower case alone",
+                f"the label '{label}' differs from '{other}' by {how} alone",
                 where=place,
                 remedy=f"Write '{other}' everywhere",
             )
         used[written] = label
     changed = sorted({label for word, label in used.items() if word and word != word.strip()})
     return used, [f"spaces around the label trimmed: {', '.join(changed)}"] if changed else []
+
+
+def _looks(word: str) -> str:
+    """What words share that a reader takes for one: but for case, accents that are put together
+    otherwise, and signs without width.
+
+    >>> _looks("J\u00f6y") == _looks("jo\u0308y\u200b ")
+    True
+    """
+    plain = unicodedata.normalize("NFKC", word)
+    seen = "".join(sign for sign in plain if unicodedata.category(sign) != "Cf")
+    return unicodedata.normalize("NFKC", seen.casefold()).strip()
 
 
 @dataclass
@@ -335,7 +353,34 @@ def _overlapping(rows: Rows, kept: Places) -> list[str]:
             end_s = rows.end_s(number)
             ends[speaker] = max(ends.get(speaker, 0.0), math.inf if end_s is None else end_s)
     shown = ", ".join(sorted(found)[:5])
-    return [f"parts of different speakers overlap in {len(found)} files: {shown}"] if found else []
+    files_of = f"{len(found)} file{'s' * (len(found) != 1)}"
+    return [f"parts of different speakers overlap in {files_of}: {shown}"] if found else []
+
+
+def _like_speakers(rows: Rows, kept: Places) -> list[str]:
+    """Speakers that a reader takes for one: they may stand in two parts of a split."""
+    alike: dict[str, set[str]] = {}
+    for word in _words(rows.speakers, kept):
+        alike.setdefault(_looks(word or ""), set()).add(speaker_of(word))
+    found = [", ".join(map(ascii, sorted(names))) for names in alike.values() if len(names) > 1]
+    return (
+        [f"speakers that look alike are taken for different ones: {'; '.join(sorted(found)[:5])}"]
+        if found
+        else []
+    )
+
+
+def _of_two_sexes(rows: Rows, kept: Places) -> list[str]:
+    """Speakers whose rows do not agree."""
+    codes = np.stack(
+        [np.frombuffer(one.codes, np.uint32)[kept] for one in (rows.speakers, rows.sexes)]
+    )
+    sexes: dict[str, set[str]] = {}
+    for speaker, sex in np.unique(codes, axis=1).T.tolist():
+        if told := rows.sexes.known[sex]:
+            sexes.setdefault(speaker_of(rows.speakers.known[speaker]), set()).add(told)
+    found = sorted(name for name, told in sexes.items() if len(told) > 1 and name != UNKNOWN)
+    return [f"speakers of two sexes, by their rows: {', '.join(found[:5])}"] if found else []
 
 
 def _unknown_speakers(rows: Rows, kept: Places) -> list[str]:
