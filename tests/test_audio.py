@@ -436,6 +436,29 @@ def test_a_rate_outside_the_limits_names_the_flag(put, rate, flag) -> None:
     assert flag in message
 
 
+@pytest.mark.parametrize("rate", [4_000, 192_000])
+def test_a_rate_at_the_limits_is_read(put, rate) -> None:
+    assert audio.load_samples(put(wav(SPEECH.astype("<i2").tobytes(), rate=rate)), 16_000).any()
+
+
+@pytest.mark.parametrize(
+    ("head", "rate"),
+    [
+        (b"\xff\xf8\xc4\x00\x00", 8_000),  # code 4; block sizes 6 and 7 take one and two bytes more
+        (b"\xff\xf8\xcb\x00\x00", 96_000),
+        (b"\xff\xf8\xc0\x00\x00", None),
+        (b"\xff\xf8\xcf\x00\x00", None),
+        (b"\xff\xf8\xcc\x00\x00\x16", 22_000),
+        (b"\xff\xf8\xcd\x00\x00\x3e\x81", 16_001),
+        (b"\xff\xf8\xce\x00\x00\x06\x41", 16_010),
+        (b"\xff\xf8\x6c\x00\x00\xee\x16", 22_000),
+        (b"\xff\xf8\x7d\x00\x00\xee\xee\x3e\x81", 16_001),
+    ],
+)
+def test_the_rate_in_a_flac_frame_is_read_as_the_format_has_it(head, rate) -> None:
+    assert audio._flac_frame_rate(head.ljust(16, b"\0")) == rate
+
+
 @pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG", "MP3"])
 def test_a_clip_beyond_the_seconds_names_the_flag(put, form) -> None:
     path = put(coded(form))
@@ -541,7 +564,9 @@ def test_silence_that_appears_by_resampling_is_refused(put) -> None:
     assert audio.degenerate(tone) is None
 
 
-@pytest.mark.parametrize("samples", [[1, 2, 1, 2], [0, 0, 5, 5], [0, 5, 6, 0], [0, 5, 0, 5, 0, 0]])
+@pytest.mark.parametrize(
+    "samples", [[1, 2, 1, 2], [0, 0, 5, 5], [0, 5, 6, 0], [0, 0, 5, 6, 6], [0, 5, 0, 5, 0, 0]]
+)
 def test_other_clips_count_as_sound(samples) -> None:
     assert audio.degenerate(np.array(samples, np.int16)) is None
 

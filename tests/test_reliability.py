@@ -28,7 +28,8 @@ from bench import kill
 from bench.forks import Commands, Fault, Outcome, tree
 
 from conftest import RATE, tone
-from staanet import audio, cli, storage
+from staanet import audio, storage
+from staanet.cli import shell
 
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -745,13 +746,12 @@ def test_two_runs_at_once_and_signals(commands, world, tmp_path):
 
 def test_no_library_swallows_a_signal():
     """torch's imports and a judge of perception are in ``except Exception``: the signal passes."""
-    before = signal.signal(signal.SIGTERM, cli._terminated)
-    try:
-        with pytest.raises(KeyboardInterrupt), contextlib.suppress(Exception):
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(5)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    before = signal.getsignal(signal.SIGTERM)
+    stopped = pytest.raises(KeyboardInterrupt, match="SIGTERM")
+    with stopped, shell.stoppable(), contextlib.suppress(Exception):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_run_folder_may_be_moved(commands, world, tmp_path):

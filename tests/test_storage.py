@@ -624,6 +624,39 @@ def test_a_folder_is_free_again_after_the_block(tmp_path) -> None:
     assert (tmp_path / ".lock").read_bytes() == b""  # equal for every finished run
 
 
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_lock_that_is_no_file_is_refused(tmp_path, kind) -> None:
+    (tmp_path / "other").write_bytes(b"precious")
+    if kind == "link":
+        (tmp_path / ".lock").symlink_to("other")
+    else:
+        os.mkfifo(tmp_path / ".lock")
+    assert "not a regular file" in refusal(lambda: FolderLock(tmp_path).__enter__())
+    assert (tmp_path / "other").read_bytes() == b"precious"
+
+
+def test_no_descriptor_is_left_open(tmp_path) -> None:
+    def opened() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = opened()
+    for number in range(20):
+        storage.write_bytes(tmp_path / "a", b"1")
+        Journal(tmp_path / "journal.jsonl").append({"number": number})
+        storage.copy(tmp_path / "a", tmp_path / f"b{number % 2}")
+        with FolderLock(tmp_path), pytest.raises(FolderLocked):
+            FolderLock(tmp_path).__enter__()
+    assert opened() == before
+
+
+def test_what_is_no_number_is_written_into_no_checkpoint_or_journal(tmp_path) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        storage.save_checkpoint(tmp_path, 1, {"w": torch.ones(1)}, {"loss": math.nan})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        Journal(tmp_path / "journal.jsonl").append({"loss": math.inf})
+    assert storage.latest_checkpoint(tmp_path) is None and not list(tmp_path.iterdir())
+
+
 def test_a_folder_without_work_is_left_as_it_was(tmp_path) -> None:
     out = tmp_path / "new" / "run"
     for note in ("", storage.UNFINISHED):

@@ -12,22 +12,36 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import torch
 from torch import Tensor, distributed, nn
 
-from staanet.errors import InvalidInput
+from staanet.errors import InvalidInput, printable
 from staanet.precision import in_float32
+
+TORCHRUN = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun tells each of its processes beside ``WORLD_SIZE``."""
 
 
 @contextlib.contextmanager
 def joined(device: str = "cpu") -> Iterator[str]:
     """Join the processes that ``torchrun`` started, and give this one's device; nothing where it is alone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    many = os.environ.get("WORLD_SIZE", "1")
+    if many == "1":
         yield device
         return
+    lacking = [name for name in TORCHRUN if not os.environ.get(name)]
+    if lacking or not re.fullmatch("[1-9][0-9]*", many):
+        what = f"WORLD_SIZE is '{printable(many)}'"
+        raise InvalidInput(
+            f"{what} but {', '.join(lacking)} is not set"
+            if lacking
+            else f"{what}, no number of processes",
+            remedy="Start the processes with torchrun, or unset WORLD_SIZE",
+        )
     on_gpu = device.startswith("cuda")
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     try:

@@ -13,11 +13,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
-from types import FrameType
+from pathlib import Path
 from typing import NoReturn
 
 from staanet.cli import runs, models, attacks, tune, scale, defences, guard, web, service  # isort: skip  # in the order of --help
-from staanet.cli.shell import Terminated, app, say
+from staanet.cli.shell import SIGNALS, app, fault_of, leave_at_once, say
+from staanet.errors import StorageFault
 
 __all__ = [
     "app", "entry", "attacks", "defences", "guard", "models", "runs", "scale", "service", "tune",
@@ -27,9 +28,15 @@ __all__ = [
 
 def entry() -> NoReturn:
     """The console script."""
+    _fill_gaps()
+    os.environ["MPLBACKEND"] = "agg"  # pictures are files; a notebook's or a wrong one is not asked
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve an LSTM's own
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, leave_at_once)
     try:
+        if _is_nowhere():
+            sys.exit(_misused("the working folder was removed: change to another", 2))
         if empty := _empty(sys.argv[1:]):
             sys.exit(_misused(f"{empty} is given nothing: is a variable of the shell not set?", 2))
         if "--json" in sys.argv[1:]:
@@ -38,7 +45,31 @@ def entry() -> NoReturn:
     except BrokenPipeError:  # the reader of a pipe has gone: nothing left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:  # of --help and --version; commands tell their own
+        say(f"staanet: error: {fault_of(error)}")
+        os._exit(StorageFault.exit_code)  # what is left in the stream cannot be written either
     sys.exit(0)
+
+
+def _is_nowhere() -> bool:
+    """Whether the working folder is gone, where torch's own libraries are not found either."""
+    try:
+        Path.cwd()
+    except OSError:
+        return True
+    return False
+
+
+def _fill_gaps() -> None:
+    """Standard streams that are closed lead nowhere: else the next file that is opened got their number,
+    and what libraries say to standard error were written into it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115
 
 
 def _for_a_machine() -> int:
@@ -72,7 +103,3 @@ def _empty(words: Sequence[str]) -> str | None:
         if re.fullmatch(r"--[a-z0-9-]+=", word):
             return word[:-1]
     return None
-
-
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated

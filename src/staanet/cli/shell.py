@@ -6,14 +6,17 @@ import functools
 import json
 import os
 import re
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -101,7 +104,7 @@ def main(
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came. No ``Exception``: a library that swallows those must not swallow this one."""
+    """SIGTERM or SIGHUP came. No ``Exception``: a library that swallows those must not swallow it."""
 
 
 class Interrupted(StaaNetError):
@@ -117,7 +120,8 @@ def command(name: str, example: str) -> Callable[[Callable[..., Any]], Callable[
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:
             try:
-                return function(*args, **kwargs)
+                with stoppable():
+                    return function(*args, **kwargs)
             except StaaNetError as error:
                 if kwargs.get("debug"):
                     raise
@@ -132,9 +136,9 @@ def command(name: str, example: str) -> Callable[[Callable[..., Any]], Callable[
                 fault = fault or bug_of(error)
                 _complain(fault, as_json=bool(kwargs.get("json_output")))
                 raise typer.Exit(fault.exit_code) from None
-            except Terminated:
+            except Terminated as stop:
                 ended = Interrupted(
-                    "stopped by SIGTERM", remedy="Finished work is kept: run the same command again"
+                    f"stopped by {stop}", remedy="Finished work is kept: run the same command again"
                 )
                 _complain(ended, as_json=bool(kwargs.get("json_output")))
                 raise typer.Exit(ended.exit_code) from None
@@ -148,6 +152,36 @@ def command(name: str, example: str) -> Callable[[Callable[..., Any]], Callable[
     return register
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """While a command works, signals are exceptions, and it leaves at a safe point; before and after
+    they end the process at once. What is ignored stays so: nohup is for work that outlives its terminal."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, _stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated(signal.Signals(number).name)
+
+
+def leave_at_once(number: int, frame: FrameType | None) -> NoReturn:
+    """What a signal does where no command works: nothing is lost, so that nothing is waited for."""
+    with suppress(OSError):
+        os.write(2, b"staanet: stopped\n")
+    os._exit(STOPPED if number == signal.SIGINT else Interrupted.exit_code)
+
+
 def fault_of(error: Exception) -> StaaNetError | None:
     """What a fault of the machine, not of the input, is to the reader; None for a bug of ours.
 
@@ -156,7 +190,7 @@ def fault_of(error: Exception) -> StaaNetError | None:
     """
     said = printable(" ".join(str(error).split()))[:200]
     memory = re.search(
-        r"allocate (?:memory|.*\bGiB)|out of memory|bad_alloc|array_new|create a primitive",
+        r"allocate (?:memory|.*\bGiB)|out of memory|bad_alloc|failed to map segment|array_new|create a primitive",
         str(error),
     )
     if isinstance(error, MemoryError) or memory:
@@ -233,14 +267,16 @@ def of_card(card: Mapping[str, Any], key: str, folder: Path | None) -> float | N
 
 def _complain(error: StaaNetError, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(error.to_dict()))
+        with suppress(OSError):  # what cannot be written there is said here
+            print(json.dumps(error.to_dict()), flush=True)
     say(f"staanet: error: {error}")
 
 
 def say(text: str) -> None:
-    """Write a line to standard error, in whatever the terminal can show."""
+    """Write a line to standard error, in whatever the terminal can show; work goes on where nobody listens."""
     safe = text.encode(sys.stderr.encoding or "ascii", "backslashreplace")
-    sys.stderr.write(safe.decode(sys.stderr.encoding or "ascii") + "\n")
+    with suppress(OSError):
+        sys.stderr.write(safe.decode(sys.stderr.encoding or "ascii") + "\n")
 
 
 def show(text: str) -> None:
