@@ -16,7 +16,7 @@ from staanet.generator import build_generator
 from staanet.victims import build_victim
 from staanet.warm_start import mirror_of
 
-LIMIT = 240.0
+LIMIT = 400.0
 """Seconds after which a compilation is given up."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 
 import pytest
@@ -82,6 +83,19 @@ def test_what_goes_wrong_in_a_thread_is_told_where_the_batch_is_asked_for():
     batches(0)
     with pytest.raises(ValueError, match="no clip"):
         batches(1)
+
+
+def test_threads_end_with_the_task_that_they_drew_for():
+    before = threading.active_count()
+    batches = Ahead(drawn, CPU, threads=2)
+    batches(0)
+    threads = [one for one in threading.enumerate() if one.name.startswith("draws")]
+    assert threads and threading.active_count() > before
+    del batches
+    gc.collect()
+    for one in threads:
+        one.join(20)
+    assert not any(one.is_alive() for one in threads)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -66,6 +66,8 @@ def test_the_mixed_mask_is_soft_for_half_and_binary_without_gradient_for_the_res
     mask.sum().backward()
     assert torch.equal(position.grad == 1, uniform < 0.5)
     assert torch.equal(mask[uniform >= 0.5], binary[uniform >= 0.5].float())
+    assert torch.equal(Objective(mixing=True).mask(position, binary, uniform), mask)
+    assert torch.equal(Objective().mask(position, binary, uniform), position)
 
 
 def test_the_controller_waits_then_brings_a_responding_mask_to_its_target():

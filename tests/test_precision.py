@@ -10,7 +10,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from conftest import clip
-from staanet import pipeline, precision, storage, training
+from staanet import parallel, pipeline, precision, storage, training
 from staanet.attacks import Staa, collate, craft
 from staanet.cli import app
 from staanet.config import AttackRecipe, GeneratorRecipe, VictimRecipe
@@ -54,12 +54,12 @@ def test_auto_is_float32_on_a_cpu_and_bfloat16_where_a_gpu_has_units(monkeypatch
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, a=able: a)
         assert precision.settled("auto", "cuda:1") == expected
         assert precision.settled("float32", "cuda") == "float32"
-    with pytest.raises(InvalidInput, match=r"cuda computes bfloat16 only .* float32"):
+    with pytest.raises(InvalidInput, match="cuda has no units for bfloat16"):
         precision.settled("bfloat16", "cuda")
 
 
 def test_what_a_cpu_is_slow_at_is_refused_with_a_remedy():
-    with pytest.raises(InvalidInput, match="many times slower") as told:
+    with pytest.raises(InvalidInput, match="slower with it, not faster") as told:
         precision.settled("bfloat16", "cpu")
     assert "--device cuda" in told.value.remedy
     with pytest.raises(InvalidInput, match="float16"):
@@ -114,6 +114,16 @@ def test_what_must_not_be_rounded_is_not():
             assert torch.equal(plain, work()), name
     with rounded():  # and what comes rounded is computed as if it had not been
         assert masked_group_norm(features.bfloat16(), inside, norm).dtype == torch.float32
+
+
+def test_statistics_of_several_processes_are_taken_of_whole_numbers(monkeypatch):
+    functional = pytest.importorskip("torch.distributed.nn").functional
+    monkeypatch.setattr(functional, "all_reduce", lambda sums: sums)
+    layer, x = nn.BatchNorm1d(4).train(), (3 + torch.randn(8, 4, 500)).bfloat16()
+    with rounded():
+        normed = parallel._normed(layer, layer.forward, x)
+    assert normed.dtype == torch.float32
+    assert torch.allclose(normed, layer(x.float()), atol=1e-4)
 
 
 def lowpass() -> Defended:
@@ -289,7 +299,7 @@ def test_bfloat16_on_a_cpu_is_refused_before_anything_is_written(tiny_corpus, tm
         "train-victim", f"folder:{tiny_corpus}", "zhao19", "--out", tmp_path / "v",
         "--precision", "bfloat16",
     )  # fmt: skip
-    assert code == 3 and "cpu computes bfloat16 only by way of float32" in said
+    assert code == 3 and "cpu has no units for bfloat16" in said
     assert "--device cuda" in said and not (tmp_path / "v" / "card.json").exists()
     code, _, said = staanet(
         "attack", f"folder:{tiny_corpus}", "--out", tmp_path / "o", "--precision", "half"

@@ -11,6 +11,7 @@ from staanet.attacks import Staa, craft
 from staanet.attacks.replay import Replays, can_record, recorded
 from staanet.core import Budget, Targeted, Untargeted
 from staanet.generator import Chorus, Mirror, Reflection, build_generator
+from staanet.generator.mirror import unpooled
 from staanet.generator.proposal import Perturbation
 from staanet.victims import build_victim
 from staanet.victims.blueprint import blueprint
@@ -138,6 +139,17 @@ def test_what_a_pass_must_not_ask_is_seen():
     assert watched.found == ["aten._local_scalar_dense.default", "aten.lift_fresh.default"]
 
 
+def test_a_gpu_unpools_as_a_cpu_does():
+    values = torch.randn(2, 5, 1, 30, generator=torch.Generator().manual_seed(0))
+    winner = torch.randint(0, 8, values.shape, generator=torch.Generator().manual_seed(1)).byte()
+    here, beyond = values.clone().requires_grad_(), there(values.clone()).requires_grad_()
+    one, other = unpooled(here, winner, 8), unpooled(beyond, winner, 8)
+    assert torch.equal(one, other) and one.stride() == other.stride()
+    for spread in (one, other):
+        spread.square().sum().backward()
+    assert torch.equal(here.grad, beyond.grad)
+
+
 def test_an_attack_asks_for_replays_only_where_nothing_but_samples_differs():
     recorder = Recorder()
     generator = mirror(labels=("high", "low"))
@@ -176,6 +188,20 @@ def test_on_a_gpu_a_replay_answers_as_the_pass_does(name, precision):
         assert (one.adversarial == other.adversarial).mean() > 0.999
     assert attack.replays is not None
     assert [replay is not None for replay in attack.replays.passes.values()] == [True]
+
+
+@needs_gpu
+def test_on_a_gpu_a_mirror_is_recorded_with_repeatable_kernels_too():
+    generator, x = mirror().cuda(), wave(3000).cuda()
+    attack = Staa(generator=generator, budget=BUDGET)
+    source = build_victim("zhao19", ("high", "low")).eval().requires_grad_(False).cuda()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        found = [attack(source, x, Untargeted(-1)) for _ in range(3)]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(found[1], found[2]) and attack.replays is not None
+    assert list(attack.replays.passes.values()) != [None]
 
 
 @needs_gpu

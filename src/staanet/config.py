@@ -94,7 +94,8 @@ class GeneratorRecipe:
     kappa: NotNegative | None = None
     """A clip fooled by this margin pushes no further; absent: it always does. The paper: 0."""
     magnitude: NotNegative = 0.0
-    quantisation: NotNegative = 0.1
+    quantisation: NotNegative | None = None
+    """Absent: 0.1 for the published objective or network, 0 for all others."""
     unlabelled: tuple[str, ...] = ()
     """Folders (or ``KIND:PATH``, or ``synthetic:``) of any audio that trains it beside the corpus."""
     precision: Precision = "auto"

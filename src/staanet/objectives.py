@@ -28,12 +28,18 @@ class Terms(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """Weights of the terms (the paper's lambda_mag, lambda_qua, kappa); sparsity has a controller."""
+    """Weights of the terms (the paper's lambda_mag, lambda_qua, kappa); sparsity has a controller.
+
+    ``quantisation`` and ``mixing`` are the paper's means against a mask between 0 and 1. Where the mask is
+    shifted to its share of samples neither changed anything that was measured, so neither is on by default.
+    """
 
     kappa: float = math.inf
     """A clip fooled by this margin pushes no further; the paper's 0 stops at the boundary."""
     magnitude: float = 0.0
-    quantisation: float = 0.1
+    quantisation: float = 0.0
+    mixing: bool = False
+    """Train on ``mixed_mask`` rather than on the soft mask."""
     sparsity: float | None = None
     """A fixed weight, as in the paper; None: a controller's."""
 
@@ -52,6 +58,10 @@ class Objective:
             quantisation=_rms(binary.to(change.position.dtype) - change.position),
         )
 
+    def mask(self, position: Tensor, binary: Tensor, uniform: Tensor) -> Tensor:
+        """What training multiplies the magnitudes by, ``[B, T]``; ``uniform [B, T]`` draws the mixture."""
+        return mixed_mask(position, binary, uniform) if self.mixing else position
+
     def loss(self, terms: Terms, sparsity_weight: float) -> Tensor:
         """The weighted sum, averaged over clips."""
         fixed = self.sparsity
@@ -69,7 +79,7 @@ def _rms(values: Tensor) -> Tensor:
 
 
 def mixed_mask(position: Tensor, binary: Tensor, uniform: Tensor) -> Tensor:
-    """Training's mask: the soft p where ``uniform < 1/2``, else the binary choice without gradient.
+    """The paper's mask in training: the soft p where ``uniform < 1/2``, else the binary choice without gradient.
 
     >>> mixed_mask(torch.tensor([[0.3, 0.9]]), torch.tensor([[0, 1]]), torch.tensor([[0.1, 0.7]]))
     tensor([[0.3000, 1.0000]])

@@ -39,7 +39,7 @@ def settled(precision: str, device: str | torch.device) -> Settled:
         return "bfloat16" if able else "float32"
     if precision == "bfloat16" and not able:
         raise InvalidInput(
-            f"{device} computes bfloat16 only by way of float32, many times slower",
+            f"{device} has no units for bfloat16: it would be slower with it, not faster",
             remedy="Leave --precision out, or give --device cuda on a GPU from 2020 or later",
         )
     return "bfloat16" if precision == "bfloat16" else "float32"

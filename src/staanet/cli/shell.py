@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -231,6 +232,8 @@ def checked_device(device: str) -> str:
     """The device's name; ``InvalidInput`` where this machine has no such one."""
     import torch
 
+    if device.startswith("cuda"):
+        _repeatable()
     try:
         torch.zeros(1, device=device).item()
         return device
@@ -239,6 +242,16 @@ def checked_device(device: str) -> str:
             f"no device '{printable(device)}' here ({printable(str(error).splitlines()[0])[:100]})",
             remedy="Write --device cpu, cuda or cuda:N",
         ) from error
+
+
+def _repeatable() -> None:
+    """The same kernels and sums on a GPU each time, wherever there are such; before CUDA begins."""
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation")
 
 
 def of_card(card: Mapping[str, Any], key: str, folder: Path | None) -> float | None:
@@ -298,7 +311,8 @@ def finish(result: Mapping[str, Any], quarantine: Quarantine, *, json_output: bo
 class Bars:
     """Progress on standard error: a bar with remaining time on a terminal, else a line at times."""
 
-    begun: dict[str, float] = field(default_factory=dict)
+    begun: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """When each work was first heard of, and how far it was then: what a killed command left is not timed."""
     said: float = 0.0
 
     @classmethod
@@ -325,19 +339,21 @@ class Bars:
 
             def bar(what: str, done: int, total: int, figures: str = "") -> None:
                 if what not in tasks:
-                    tasks[what] = bars.add_task(printable(what), total=total, figures="")
+                    tasks[what] = bars.add_task(
+                        printable(what), total=total, completed=done, figures=""
+                    )
                 bars.update(tasks[what], completed=done, total=total, figures=figures)
 
             yield bar
 
     def line(self, what: str, done: int, total: int, figures: str = "") -> None:
         now = time.monotonic()
-        begun = self.begun.setdefault(what, now)
+        begun, before = self.begun.setdefault(what, (now, done))
         if now - self.said < 10 and (done < total or now - begun < 2):
             return
         self.said = now
-        left = (now - begun) / max(done, 1) * (total - done)
-        when = f", about {left:.0f} s left" if now - begun >= 1 and done < total else ""
+        left = (now - begun) / max(done - before, 1) * (total - done)
+        when = f", about {left:.0f} s left" if now - begun >= 1 and before < done < total else ""
         tail = f", {figures}" if figures else ""
         say(f"{what}: {done}/{total}{when}{tail}")
 

@@ -320,6 +320,14 @@ def unpooled(values: Tensor, winner: Tensor, pool: int) -> Tensor:
     tensor([[[[0., 5., 7., 0.]]]])
     """
     batch, channels, _, steps = values.shape
+    if (
+        values.is_cuda
+    ):  # a scatter that has to be repeatable waits for the CPU, and no graph can hold it
+        here = (
+            _channels_last(winner)[:, :, None] == torch.arange(pool, device=values.device)[:, None]
+        )
+        answer = torch.where(here, _channels_last(values)[:, :, None], 0)
+        return answer.reshape(batch, 1, steps * pool, channels).permute(0, 3, 1, 2)
     frames = _channels_last(winner) + pool * torch.arange(steps, device=values.device)[:, None]
     places = frames * channels + torch.arange(channels, device=values.device)
     spread = values.new_zeros(batch, steps * pool * channels).scatter(

@@ -215,16 +215,19 @@ def _told(recipe: GeneratorRecipe) -> dict[str, object]:
     """What a card says of a recipe: nothing of what most do not use."""
     unused = {
         "goal": "untargeted", "objective": "constrained", "sparsity": 1.0, "min_snr_db": None,
-        "through": (), "precision": "float32",
+        "through": (), "precision": "float32", "quantisation": None,
     }  # fmt: skip
     return {k: v for k, v in asdict(recipe).items() if k not in unused or v != unused[k]}
 
 
 def _objective(recipe: GeneratorRecipe) -> Objective:
+    """The loss; the published one also mixes masks, and so does any loss of the published network."""
     published = recipe.objective == "paper"
+    mixing = published or recipe.network == "paper"
     kappa = recipe.kappa if recipe.kappa is not None else (0.0 if published else math.inf)
+    quantisation = recipe.quantisation if recipe.quantisation is not None else 0.1 * mixing
     return Objective(
-        kappa=kappa, magnitude=recipe.magnitude, quantisation=recipe.quantisation,
+        kappa=kappa, magnitude=recipe.magnitude, quantisation=quantisation, mixing=mixing,
         sparsity=recipe.sparsity if published else None,
     )  # fmt: skip
 

@@ -35,7 +35,7 @@ class Ahead:
         if not self.threads:
             return self._sent(self._drawn(step))
         if self.pool is None:
-            self.pool = ThreadPoolExecutor(self.threads, "draws", self._begin)
+            self.pool = ThreadPoolExecutor(self.threads, "draws", _begin, (self.device,))
         for number in range(step, step + self.threads + 1):
             if number not in self.waiting:
                 self.waiting[number] = self.pool.submit(self._drawn, number)
@@ -44,13 +44,14 @@ class Ahead:
             self.waiting.pop(number).cancel()
         return self._sent(batch)
 
-    def _begin(self) -> None:
-        if self.device.index is not None:  # else pinning would wake the first GPU for every process
-            torch.cuda.set_device(self.device)
-
     def _drawn(self, step: int) -> Batch:
         batch = self.draw(step)
         return tuple(one.pin_memory() for one in batch) if self.on_gpu else batch
 
     def _sent(self, batch: Batch) -> Batch:
         return tuple(one.to(self.device, non_blocking=self.on_gpu) for one in batch)
+
+
+def _begin(device: torch.device) -> None:
+    if device.index is not None:  # else pinning would wake the first GPU for every process
+        torch.cuda.set_device(device)

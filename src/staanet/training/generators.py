@@ -19,7 +19,7 @@ from staanet.core import Budget, Clip, Goal, Progress, Targeted, Untargeted, Vic
 from staanet.defences import Defence, Defended
 from staanet.generator import Chorus, Generator, Mirror, Reflection
 from staanet.generator.proposal import chosen
-from staanet.objectives import Objective, SparsityController, mixed_mask
+from staanet.objectives import Objective, SparsityController
 from staanet.precision import networks_in
 from staanet.training.ahead import Ahead
 from staanet.training.crops import Crops
@@ -66,7 +66,7 @@ class GeneratorTask:
         binary = chosen(change, budget)  # as the attack will choose, under the budget of this step
         moves = quiet_enough(x, change.magnitude, epsilon * binary, budget)
         delta = epsilon * moves
-        x_adv = (x + delta * mixed_mask(change.position, binary, uniform)).clamp(-1, 1)
+        x_adv = (x + delta * self.objective.mask(change.position, binary, uniform)).clamp(-1, 1)
         way = np.random.default_rng([self.crops.schedule.seed, step, 2])
         hearing = self.hearings[way.integers(len(self.hearings))]
         with networks_in(self.precision, x.device):
