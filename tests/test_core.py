@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -201,3 +203,22 @@ def test_fit_rounds_to_the_grid_and_stops_at_epsilon_full_scale_and_the_least_sn
     assert just.tolist() == [330, 360] and just.dtype == np.int16
     odd = Budget(epsilon=0.5, min_snr_db=20).fit(speech, (speech + [-60.0, 90.0]) / 32768)
     assert odd.tolist() == [300 - 27, 400 + 41]  # towards zero: rounding up would break the limit
+
+
+def test_reach_spends_what_the_snr_leaves_on_as_many_samples_as_may_change():
+    x = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.3, 0.3, 0.0, 0.0]])  # energies 1 and 0.18
+    assert Budget(epsilon=0.25).reach(x).tolist() == [[0.25], [0.25]]
+    budget = Budget(epsilon=0.25, max_density=0.5, min_snr_db=20)
+    alone = budget.reach(x, torch.tensor([4, 2]))  # two samples and one, a hundredth of the energy
+    assert alone.flatten().tolist() == pytest.approx([math.sqrt(0.01 / 2), math.sqrt(0.0018)])
+    together = budget.reach(x)
+    assert together.flatten().tolist() == pytest.approx([math.sqrt(0.01 / 2), 0.03])
+    assert replace(budget, min_snr_db=0).reach(x)[0].item() == 0.25  # never beyond epsilon
+    none = replace(budget, max_density=None, max_l0=0).reach(x)
+    assert none.flatten().tolist() == pytest.approx([0.1, math.sqrt(0.0018)])
+
+
+def test_a_limit_that_is_just_met_is_kept():
+    clean = np.int16([100, 0])
+    assert Budget(epsilon=1, min_snr_db=20).violations(clean, np.int16([100, 10])) == []
+    assert Budget(epsilon=1e-5).violations(clean, clean) == []
