@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bench import guard
+from bench import guard, kill
+from bench.forks import Commands
 from torch import Tensor
 
 from staanet import audio, storage
@@ -20,6 +21,19 @@ RATE = 16_000
 def pytest_configure(config: pytest.Config) -> None:
     """No pickle, no socket, no write outside of folders for temporary files, in the whole test run."""
     guard.install()
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory):
+    """The real command line in forked children: hundreds of commands cost one import of torch."""
+    with Commands(tmp_path_factory.mktemp("cwd")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, commands):
+    """A corpus, a trained run and an attacked set, small enough to work on again and again."""
+    return kill.World.made(tmp_path_factory.mktemp("world"), commands)
 
 
 class LinearVictim(Victim):

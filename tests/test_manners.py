@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from conftest import RATE, TINY_RECIPE, tone
 from staanet import audio, storage
-from staanet.cli import app, names, shell
+from staanet.cli import app, names, progress
 from test_cli import staanet
 
 COMMANDS = sorted(typer.main.get_command(app).commands.items())
@@ -223,8 +223,8 @@ def test_each_command_that_may_be_long_shows_progress():
 
 def test_the_time_that_is_left_is_not_flattered_by_what_a_killed_command_did(monkeypatch, capsys):
     clock = iter([0.0, 20.0])
-    monkeypatch.setattr(shell.time, "monotonic", lambda: next(clock))
-    bars = shell.Bars()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    bars = progress.Bars()
     bars.line("train", 200, 600)  # 200 steps were there already
     bars.line("train", 210, 600)
     assert "train: 210/600, about 780 s left" in capsys.readouterr().err

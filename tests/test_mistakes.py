@@ -13,8 +13,6 @@ import sys
 
 import pytest
 import typer
-from bench import kill
-from bench.forks import Commands
 
 from staanet.cli import app
 
@@ -69,17 +67,6 @@ FOUND = {
     "a loud limit": ("attack", [*SOUND["attack"], "--min-snr-db", "1e300"], "min_snr_db"),
     "an endless crop": ("harden", [*SOUND["harden"], "--seconds", "1e300"], "less than or equal to 3600"),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory):
-    with Commands(tmp_path_factory.mktemp("cwd")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory, commands):
-    return kill.World.made(tmp_path_factory.mktemp("world"), commands)
 
 
 def filled(words, world):

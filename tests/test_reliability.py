@@ -29,20 +29,9 @@ from bench.forks import Commands, Fault, Outcome, tree
 
 from conftest import RATE, tone
 from staanet import audio, storage
-from staanet.cli import shell
+from staanet.cli import signals
 
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory):
-    with Commands(tmp_path_factory.mktemp("cwd")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory, commands):
-    return kill.World.made(tmp_path_factory.mktemp("world"), commands)
 
 
 def refused(done: Outcome, code: int, *said: str) -> None:
@@ -748,7 +737,7 @@ def test_no_library_swallows_a_signal():
     """torch's imports and a judge of perception are in ``except Exception``: the signal passes."""
     before = signal.getsignal(signal.SIGTERM)
     stopped = pytest.raises(KeyboardInterrupt, match="SIGTERM")
-    with stopped, shell.stoppable(), contextlib.suppress(Exception):
+    with stopped, signals.stoppable(), contextlib.suppress(Exception):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
     assert signal.getsignal(signal.SIGTERM) is before

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from staanet.cli import runs, models, attacks, tune, scale, defences, guard, web, service  # isort: skip  # in the order of --help
-from staanet.cli.shell import SIGNALS, app, fault_of, leave_at_once, say
+from staanet.cli.shell import app, fault_of, say
+from staanet.cli.signals import SIGNALS, leave_at_once
 from staanet.errors import StorageFault
 
 __all__ = [

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from staanet.cli import names
+from staanet.cli.progress import Bars
 from staanet.cli.shell import (
-    Bars,
     Classes,
     Debug,
     Device,

@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
+from staanet.cli.progress import Bars
 from staanet.cli.shell import (
     CHECK_FAILED,
-    Bars,
     CorpusName,
     Debug,
     Device,

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from staanet.cli import names
+from staanet.cli.progress import Bars, speaking
 from staanet.cli.shell import (
     QUARANTINED,
-    Bars,
     Classes,
     CorpusName,
     Debug,
@@ -31,7 +31,6 @@ from staanet.cli.shell import (
     on_device,
     say,
     show,
-    speaking,
 )
 from staanet.errors import InvalidInput
 

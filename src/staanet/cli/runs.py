@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from staanet.cli import names
+from staanet.cli.progress import Bars, logging
 from staanet.cli.shell import (
     CHECK_FAILED,
-    Bars,
     Debug,
     Device,
     Json,
@@ -23,7 +23,6 @@ from staanet.cli.shell import (
     command,
     findings,
     finish,
-    logging,
     number,
     show,
     table,

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from staanet.cli.shell import Bars, Debug, Json, command, findings, finish, show
+from staanet.cli.progress import Bars
+from staanet.cli.shell import Debug, Json, command, findings, finish, show
 
 
 @command("merge", "staanet merge shards/* --out fooled")

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from staanet.cli.shell import CHECK_FAILED, Bars, Debug, Json, command, finish, show, table
+from staanet.cli.progress import Bars
+from staanet.cli.shell import CHECK_FAILED, Debug, Json, command, finish, show, table
 
 
 @command("doctor", "staanet doctor --folder runs")

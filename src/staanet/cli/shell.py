@@ -6,21 +6,17 @@ import functools
 import json
 import os
 import re
-import signal
 import sys
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from staanet.cli import names
+from staanet.cli.signals import STOPPED, Interrupted, Terminated, stoppable
 from staanet.errors import InvalidInput, StaaNetError, StorageFault, printable, unknown_name
 
 if TYPE_CHECKING:
@@ -82,7 +78,7 @@ CorpusName = Annotated[
     ),
 ]
 
-STOPPED, QUARANTINED, CHECK_FAILED = 130, 4, 1
+QUARANTINED, CHECK_FAILED = 4, 1
 
 
 def _version(wanted: bool) -> None:
@@ -101,16 +97,6 @@ def main(
     ] = False,
 ) -> None:
     """What stands before the command; ``help`` of the app is its text."""
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP came. No ``Exception``: a library that swallows those must not swallow it."""
-
-
-class Interrupted(StaaNetError):
-    """A signal asked the command to end; finished work is valid."""
-
-    exit_code = 5
 
 
 def command(name: str, example: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -150,36 +136,6 @@ def command(name: str, example: str) -> Callable[[Callable[..., Any]], Callable[
         return app.command(name)(guarded)
 
     return register
-
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """While a command works, signals are exceptions, and it leaves at a safe point; before and after
-    they end the process at once. What is ignored stays so: nohup is for work that outlives its terminal."""
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, _stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt if number == signal.SIGINT else Terminated(signal.Signals(number).name)
-
-
-def leave_at_once(number: int, frame: FrameType | None) -> NoReturn:
-    """What a signal does where no command works: nothing is lost, so that nothing is waited for."""
-    with suppress(OSError):
-        os.write(2, b"staanet: stopped\n")
-    os._exit(STOPPED if number == signal.SIGINT else Interrupted.exit_code)
 
 
 def fault_of(error: Exception) -> StaaNetError | None:
@@ -302,89 +258,6 @@ def finish(result: Mapping[str, Any], quarantine: Quarantine, *, json_output: bo
         say(f"staanet: and {len(quarantine.rows) - 20} more")
     if quarantine.rows:
         raise typer.Exit(QUARANTINED)
-
-
-# ---------------------------------------------------------------- progress
-
-
-@dataclass
-class Bars:
-    """Progress on standard error: a bar with remaining time on a terminal, else a line at times."""
-
-    begun: dict[str, tuple[float, int]] = field(default_factory=dict)
-    """When each work was first heard of, and how far it was then: what a killed command left is not timed."""
-    said: float = 0.0
-
-    @classmethod
-    @contextmanager
-    def shown(cls) -> Iterator[Callable[[str, int, int, str], None]]:
-        if not sys.stderr.isatty():
-            yield cls().line
-            return
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        with Progress(
-            TextColumn("{task.description:<28.28}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-            TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
-            console=Console(stderr=True),
-        ) as bars:  # fmt: skip
-            tasks: dict[str, Any] = {}
-
-            def bar(what: str, done: int, total: int, figures: str = "") -> None:
-                if what not in tasks:
-                    tasks[what] = bars.add_task(
-                        printable(what), total=total, completed=done, figures=""
-                    )
-                bars.update(tasks[what], completed=done, total=total, figures=figures)
-
-            yield bar
-
-    def line(self, what: str, done: int, total: int, figures: str = "") -> None:
-        now = time.monotonic()
-        begun, before = self.begun.setdefault(what, (now, done))
-        if now - self.said < 10 and (done < total or now - begun < 2):
-            return
-        self.said = now
-        left = (now - begun) / max(done - before, 1) * (total - done)
-        when = f", about {left:.0f} s left" if now - begun >= 1 and before < done < total else ""
-        tail = f", {figures}" if figures else ""
-        say(f"{what}: {done}/{total}{when}{tail}")
-
-
-@contextmanager
-def logging(wanted: bool, folder: Path) -> Iterator[Callable[[str, int, int, str], None]]:
-    """The bars and, where wanted, also training curves for TensorBoard in ``folder``."""
-    with Bars.shown() as progress:
-        if not wanted:
-            yield progress
-            return
-        from staanet.interop.tensorboard import logged
-
-        with logged(folder, progress) as scribe:
-            yield scribe
-
-
-@contextmanager
-def speaking(
-    out: Path, *, tensorboard: bool = False
-) -> Iterator[Callable[[str, int, int, str], None]]:
-    """The output folder locked and progress shown, by the first of the processes that train together."""
-    from staanet import parallel, storage
-    from staanet.core import silent
-
-    if not parallel.is_first():
-        yield silent
-        return
-    boards = logging(tensorboard, out / "tensorboard")
-    with storage.FolderLock(out), boards as progress:
-        yield progress
 
 
 # ---------------------------------------------------------------- inputs and tables

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from staanet.cli.progress import Bars
 from staanet.cli.shell import (
-    Bars,
     Classes,
     CorpusName,
     Debug,

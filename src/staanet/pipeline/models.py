@@ -78,14 +78,9 @@ def train_victim(
     parts = [load_clips(part, victim, put_aside, progress) for part in (train, dev, test)]
     schedule = _schedule(recipe, seed)
     history = training.train_victim(
-        victim.to(device),
-        parts[0],
-        parts[1],
-        schedule,
-        out,
-        precision=recipe.precision,
+        victim.to(device), parts[0], parts[1], schedule, out, precision=recipe.precision,
         progress=progress,
-    )
+    )  # fmt: skip
     if not parallel.is_first():
         return victim
     quality = {f"{p}_{k}": v for p, clips in (("dev", parts[1]), ("test", parts[2]))
@@ -225,7 +220,9 @@ def _objective(recipe: GeneratorRecipe) -> Objective:
     published = recipe.objective == "paper"
     mixing = published or recipe.network == "paper"
     kappa = recipe.kappa if recipe.kappa is not None else (0.0 if published else math.inf)
-    quantisation = recipe.quantisation if recipe.quantisation is not None else 0.1 * mixing
+    quantisation = (
+        recipe.quantisation if recipe.quantisation is not None else (0.1 if mixing else 0.0)
+    )
     return Objective(
         kappa=kappa, magnitude=recipe.magnitude, quantisation=quantisation, mixing=mixing,
         sparsity=recipe.sparsity if published else None,

@@ -1,0 +1,54 @@
+"""What a signal does to a command: it leaves at a safe point while it works, at once before and after."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import NoReturn
+
+from staanet.errors import StaaNetError
+
+STOPPED = 130
+"""The exit code after Ctrl-C."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP came. No ``Exception``: a library that swallows those must not swallow it."""
+
+
+class Interrupted(StaaNetError):
+    """A signal asked the command to end; finished work is valid."""
+
+    exit_code = 5
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """While a command works, signals are exceptions, and it leaves at a safe point; before and after
+    they end the process at once. What is ignored stays so: nohup is for work that outlives its terminal."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, _stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated(signal.Signals(number).name)
+
+
+def leave_at_once(number: int, frame: FrameType | None) -> NoReturn:
+    """What a signal does where no command works: nothing is lost, so that nothing is waited for."""
+    with suppress(OSError):
+        os.write(2, b"staanet: stopped\n")
+    os._exit(STOPPED if number == signal.SIGINT else Interrupted.exit_code)
