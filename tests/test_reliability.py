@@ -751,6 +751,20 @@ def test_a_run_folder_may_be_moved(commands, world, tmp_path):
     assert moved.code == 0, moved.err
 
 
+@pytest.mark.parametrize("year", [1970, 2100])
+def test_no_clock_is_believed(commands, world, tmp_path, year):
+    """What was written before the clock was set back, or long ago, is as finished as what is new."""
+    run, moment = tmp_path / "run", (year - 1970) * 365.25 * 86400
+    shutil.copytree(world.root / "run", run)
+    (run / "report" / "index.html").unlink(missing_ok=True)
+    assert commands.run("report", run).code == 0
+    told = tree(run)
+    for path in (run, *run.rglob("*")):
+        os.utime(path, (moment, moment))
+    assert commands.run("report", run).code == 0
+    assert tree(run) == told
+
+
 # ---------------------------------------------------------------- the same bits everywhere
 
 
