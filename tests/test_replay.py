@@ -127,8 +127,6 @@ def test_a_pass_asks_no_tensor_for_its_value(name):
     generator = made.get(name, lambda: build_generator(name, 0.3))().eval().requires_grad_(False)
     with torch.no_grad(), Watched() as watched:
         generator(wave(3000), None, None, BUDGET)
-    if name == "looks":  # writing True at places makes a tensor of it, on a CPU alone
-        watched.found.remove("aten.lift_fresh.default")
     assert watched.found == []
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from staanet.core import Budget
+from staanet.core import Budget, valid
 
 
 def best_ranked(score: Tensor, budget: Budget, lengths: Tensor | None = None) -> Tensor:
@@ -16,15 +18,42 @@ def best_ranked(score: Tensor, budget: Budget, lengths: Tensor | None = None) ->
     >>> best_ranked(torch.tensor([[0.1, 0.9, 0.5]]), Budget(epsilon=0.1, max_l0=2))
     tensor([[False,  True,  True]])
     """
-    batch, time = score.shape
-    chosen = torch.zeros(batch, time, dtype=torch.bool, device=score.device)
-    for row in range(batch):
-        length = time if lengths is None else int(lengths[row])
-        count = budget.max_samples(length)
-        places = (
-            score[row, :length].topk(count, sorted=False).indices
-            if count < length
-            else slice(length)
-        )
-        chosen[row, places] = True
-    return chosen & (score > -torch.inf)
+    time = score.shape[1]
+    sizes = [time] * len(score) if lengths is None else lengths.tolist()
+    counts = [budget.max_samples(size) for size in sizes]
+    able = score > -torch.inf
+    if lengths is not None:
+        able = able & valid(lengths, time)
+        score = score.masked_fill(~able, -torch.inf)
+    if counts == sizes:
+        return able
+    places, nowhere = highest(score, counts).indices, torch.zeros_like(able)
+    if alike(counts):
+        return able & nowhere.scatter(1, places, value=True)
+    kept = torch.arange(max(counts), device=score.device) < column(counts, score.device)
+    return able & nowhere.scatter(1, places, kept)
+
+
+def highest(score: Tensor, counts: Sequence[int]) -> torch.return_types.topk:
+    """The highest values of ``score [B, T]`` and their indices, ``[B, max(counts)]``: of row ``b`` the first
+    ``counts[b]``, in descending order; in no order where all ``counts`` are alike.
+
+    >>> highest(torch.tensor([[0.1, 0.9, 0.5], [7.0, 6.0, 8.0]]), [2, 1]).indices
+    tensor([[1, 2],
+            [2, 0]])
+    """
+    return score.topk(max(counts), dim=1, sorted=not alike(counts))
+
+
+def alike(counts: Sequence[int]) -> bool:
+    """Whether every row has as many.
+
+    >>> alike([2, 2]), alike([2, 1])
+    (True, False)
+    """
+    return min(counts) == max(counts)
+
+
+def column(counts: Sequence[int], device: torch.device) -> Tensor:
+    """``[B, 1]``."""
+    return torch.tensor(counts, device=device)[:, None]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from staanet.core import Budget, Goal, Targeted, Untargeted, valid
 from staanet.errors import InvalidInput
-from staanet.ranking import best_ranked
+from staanet.ranking import alike, best_ranked, column, highest
 
 
 class Perturbation(NamedTuple):
@@ -210,12 +210,15 @@ def shifted(values: Tensor, density: float, lengths: Tensor | None) -> Tensor:
     tensor([[ 1., -2.,  0., -1.]])
     """
     time = values.shape[1]
-    thresholds = []
-    for row, scores in enumerate(values.detach()):
-        length = time if lengths is None else int(lengths[row])
-        kept = max(1, int(density * length))
-        thresholds.append(scores[:length].topk(kept, sorted=False).values.min())
-    return values - torch.stack(thresholds)[:, None]
+    sizes = [time] * len(values) if lengths is None else lengths.tolist()
+    counts = [max(1, int(density * size)) for size in sizes]
+    scores = values.detach()
+    if lengths is not None:
+        scores = scores.masked_fill(~valid(lengths, time), -torch.inf)
+    best = highest(scores, counts).values
+    if alike(counts):
+        return values - best.amin(dim=1, keepdim=True)
+    return values - best.gather(1, column(counts, values.device) - 1)
 
 
 def asked(answers: Tensor, goal: Goal) -> Tensor:
