@@ -188,26 +188,29 @@ def test_a_victim_learns_in_bfloat16(tmp_path):
     assert {w.dtype for w in victim.state_dict().values()} <= {torch.float32, torch.int64}
 
 
-def test_only_a_frozen_lstm_on_a_gpu_does_without_cudnn():
+def test_a_frozen_lstm_on_a_gpu_runs_as_in_training_where_gradients_are_wanted():
     used = []
 
     class Recorder(nn.LSTM):
         def forward(self, x):  # type: ignore[override]
-            used.append(torch.backends.cudnn.enabled)
+            used.append(self.training)
             return super().forward(x.as_subclass(torch.Tensor))
 
     class OnGpu(torch.Tensor):
         is_cuda = True
 
-    lstm, x = Recorder(3, 4, batch_first=True), torch.randn(2, 5, 3)
+    lstm, x = Recorder(3, 4, batch_first=True).eval(), torch.randn(2, 5, 3)
     here, there = x.clone().requires_grad_(), x.as_subclass(OnGpu).requires_grad_()
-    for frozen in (True, False):
-        for given in (here, there, x.as_subclass(OnGpu)):
-            recurrent(lstm.train(not frozen), given)
+    answers = [recurrent(lstm, given) for given in (here, there, x.as_subclass(OnGpu))]
     with torch.no_grad():
-        recurrent(lstm.eval(), there)
-    assert used == [True, False, True, True, True, True, True]
-    assert torch.backends.cudnn.enabled  # for all else it stays
+        answers.append(recurrent(lstm, there))
+    assert used == [False, True, False, False] and not lstm.training
+    assert all(torch.equal(answer, answers[0]) for answer in answers)
+    recurrent(lstm.train(), there)
+    assert used[-1] and lstm.training
+    with pytest.raises(RuntimeError):
+        recurrent(lstm.eval(), there[..., :2])
+    assert not lstm.training
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -218,10 +221,14 @@ def test_on_a_gpu_a_frozen_victim_has_the_gradient_that_it_has_on_a_cpu(name):
     victim = build_victim(name, LABELS).eval().requires_grad_(False)
     for device in ("cpu", "cuda"):
         x = wave(2, 16_000).to(device).requires_grad_()
-        victim.to(device)(x).square().sum().backward()
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            victim.to(device)(x).square().sum().backward()
         slopes.append(x.grad.cpu())
-    assert torch.backends.cudnn.enabled
-    assert torch.allclose(*slopes, atol=1e-3 * float(slopes[0].abs().max()))
+    one, other = slopes
+    assert not victim.training and not any(m.training for m in victim.modules())
+    # where two samples are nearly alike, either may win its maximum
+    near = (one - other).abs() <= 1e-3 * one.abs().max()
+    assert near.float().mean() > 0.99
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

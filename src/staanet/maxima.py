@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from staanet import kernels
 from staanet.precision import in_float32
 
 FORWARDS = 2400
@@ -44,12 +45,12 @@ def convolved_maxima(
 
 
 def is_long(x: Tensor, pool: int) -> bool:
-    """Whether the features of ``x [B, T]`` are too many to be written down at once: some 25 MB.
+    """Whether the features of ``x [B, T]`` are too many to be written down at once: some 25 MB; on a GPU any.
 
     >>> is_long(torch.zeros(1, 6 * 16_000), 10), is_long(torch.zeros(1, 7 * 16_000), 10)
     (False, True)
     """
-    return x.numel() > 4 * FORWARDS * pool
+    return x.numel() > 4 * FORWARDS * pool or kernels.serve(x)
 
 
 @in_float32
@@ -72,19 +73,12 @@ class _ConvolvedMaxima(Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, padding: int, pool: int
     ) -> tuple[Tensor, Tensor]:
-        channels, kernel = weight.shape
         padded = F.pad(x, (padding, padding))
-        batch, steps = len(x), (padded.shape[1] - kernel + 1) // pool
-        kernels = _channels_last(weight[:, None, None])
-        maxima = x.new_empty(batch, steps, channels)
-        winner = torch.empty(batch, steps, channels, dtype=torch.uint8, device=x.device)
-        for rows, frames in _pieces(batch, steps, x.device, FORWARDS):
-            read = padded[rows, None, None, frames.start * pool : frames.stop * pool + kernel - 1]
-            features = F.conv2d(read, kernels)
-            best, index = F.max_pool2d(features, (1, pool), return_indices=True)
-            starts = pool * torch.arange(best.shape[3], device=x.device)
-            maxima[rows, frames] = best[:, :, 0].transpose(1, 2)
-            winner[rows, frames] = (index - starts)[:, :, 0].transpose(1, 2).to(torch.uint8)
+        steps = (padded.shape[1] - weight.shape[1] + 1) // pool
+        on_gpu = kernels.serve(x)
+        maxima, winner = (kernels.convolved_maxima if on_gpu else _in_pieces)(
+            padded, weight, pool, steps
+        )
         ctx.save_for_backward(padded, weight, winner)
         ctx.mark_non_differentiable(winner)
         ctx.padding, ctx.pool, ctx.time = padding, pool, x.shape[1]
@@ -103,6 +97,21 @@ class _ConvolvedMaxima(Function):
             windows = _windows(padded, ctx.pool, weight.shape[1])
             to_weight = _to_weight(gradient, winner, windows, ctx.pool)
         return to_x, to_weight, None, None
+
+
+def _in_pieces(padded: Tensor, weight: Tensor, pool: int, steps: int) -> tuple[Tensor, Tensor]:
+    """Maxima ``[B, steps, C]`` of convolved ``padded [B, T]``, and which frames won."""
+    batch, (channels, kernel) = len(padded), weight.shape
+    rows = _channels_last(weight[:, None, None])
+    maxima = padded.new_empty(batch, steps, channels)
+    winner = torch.empty(batch, steps, channels, dtype=torch.uint8, device=padded.device)
+    for clips, frames in _pieces(batch, steps, padded.device, FORWARDS):
+        read = padded[clips, None, None, frames.start * pool : frames.stop * pool + kernel - 1]
+        best, index = F.max_pool2d(F.conv2d(read, rows), (1, pool), return_indices=True)
+        starts = pool * torch.arange(best.shape[3], device=padded.device)
+        maxima[clips, frames] = best[:, :, 0].transpose(1, 2)
+        winner[clips, frames] = (index - starts)[:, :, 0].transpose(1, 2).to(torch.uint8)
+    return maxima, winner
 
 
 class _ThroughWinners(Function):
@@ -137,24 +146,33 @@ class _ThroughWinners(Function):
 
 def _summed(values: Tensor, winner: Tensor, weight: Tensor, pool: int) -> Tensor:
     """What ``through_winners`` answers: each value takes its winner's row of the banded matrix."""
+    batch, steps, _ = values.shape
+    out, kernel = weight.shape[1:]
+    width = pool + kernel - 1
+    whole = -(-width // pool)  # frames that the answer to one frame reaches into
+    answer = values.new_zeros(batch, out, steps + whole - 1, pool)
+    on_gpu = kernels.serve(values)
+    spread = (kernels.sums_of_rows if on_gpu else _looked_up)(values, winner, weight, pool)
+    spread = spread.transpose(1, 2)
+    for number in range(whole):
+        part = spread[..., number * pool : (number + 1) * pool]
+        answer[:, :, number : number + steps, : part.shape[3]] += part
+    return answer.flatten(2)[..., : steps * pool + kernel - 1]
+
+
+def _looked_up(values: Tensor, winner: Tensor, weight: Tensor, pool: int) -> Tensor:
+    """What each frame of ``values [B, S, C]`` adds to the samples that it reaches, ``[B, S, O, pool + K - 1]``."""
     batch, steps, channels = values.shape
     out, kernel = weight.shape[1:]
     rows = banded(weight, pool).view(pool * channels, -1)
-    width = pool + kernel - 1
     own = torch.arange(channels, device=values.device)
-    whole = -(-width // pool)  # frames that the answer to one frame reaches into
-    answer = values.new_zeros(batch, out, steps + whole - 1, pool)
-    taps = values.new_empty(batch, steps, out * width)
+    taps = values.new_empty(batch, steps, rows.shape[1])
     for clips, frames in _pieces(batch, steps, values.device, FORWARDS):
         places = winner[clips, frames].long() * channels + own
         loud = values[clips, frames].reshape(-1, channels)
         found = F.embedding_bag(places.view(loud.shape), rows, mode="sum", per_sample_weights=loud)
         taps[clips, frames] = found.view(*places.shape[:2], -1)
-    spread = taps.view(batch, steps, out, width).transpose(1, 2)
-    for number in range(whole):
-        part = spread[..., number * pool : (number + 1) * pool]
-        answer[:, :, number : number + steps, : part.shape[3]] += part
-    return answer.flatten(2)[..., : steps * pool + kernel - 1]
+    return taps.view(batch, steps, out, pool + kernel - 1)
 
 
 def _to_weight(values: Tensor, winner: Tensor, windows: Tensor, pool: int) -> Tensor:

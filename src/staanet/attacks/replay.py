@@ -1,4 +1,4 @@
-"""A generator's pass over one clip on a GPU, recorded as a CUDA graph and replayed.
+"""An attack on one clip on a GPU, recorded as a CUDA graph and replayed.
 
 Alone in a batch a clip keeps a GPU busy for less time than Python needs to ask for each of the many small kernels;
 a graph asks for all of them at once (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs). It
@@ -16,14 +16,16 @@ import torch
 from torch import Tensor
 
 from staanet.generator import Chorus, Generator, Mirror, WaveUNet
-from staanet.generator.proposal import Perturbation
 
-Pass = Callable[[Tensor], Perturbation]
+Answer = tuple[Tensor, ...]
+Pass = Callable[[Tensor], Answer]
 KEPT = 8
 WARM_UP = 3
 """Passes before a recording, in which libraries choose their kernels and allocate what they need."""
 SAME = 1e-3
 """What a replay may differ by from the pass itself: sums in another order."""
+NEARLY_ALL = 0.999
+"""Of its values: where two samples are wanted alike, either may be chosen."""
 
 
 def can_record(generator: Generator, x: Tensor) -> bool:
@@ -45,9 +47,7 @@ class Replays:
         self.passes: OrderedDict[Hashable, Pass | None] = OrderedDict()
         """By length and settings; None: met once, not recorded."""
 
-    def __call__(
-        self, generator: Generator, passed: Pass, x: Tensor, settings: Hashable
-    ) -> Perturbation:
+    def __call__(self, generator: Generator, passed: Pass, x: Tensor, settings: Hashable) -> Answer:
         """What ``passed`` answers to ``x [B, T]``; ``settings`` is all that it depends on besides ``x``."""
         if not can_record(generator, x):
             return passed(x)
@@ -78,11 +78,16 @@ def recorded(passed: Pass, x: Tensor) -> Pass:
             warnings.warn(f"no CUDA graph of this generator: {problem}", stacklevel=2)
             return passed
 
-    def replay(x: Tensor) -> Perturbation:
+    def replay(x: Tensor) -> Answer:
         with torch.cuda.device(x.device):
             read.copy_(x)
             graph.replay()
-            return Perturbation(*(one.clone() for one in written))  # the next replay overwrites
+            return tuple(one.clone() for one in written)  # the next replay overwrites
 
-    same = all(torch.allclose(a, b, atol=SAME) for a, b in zip(replay(x), plain, strict=True))
+    same = all(_same(a, b) for a, b in zip(replay(x), plain, strict=True))
     return replay if same else passed
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    near = (one - other).abs() <= SAME
+    return float(near.float().mean()) >= NEARLY_ALL

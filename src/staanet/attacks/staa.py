@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 import torch
@@ -58,37 +59,57 @@ class Staa:
     ) -> Tensor:
         with torch.inference_mode():
             generator = self.generator.with_looks(self.looks) if self.looks else self.generator
-            change = self._proposed(generator, x, lengths, self._wanted(source, goal, x))
-            weight = hiding(x, lengths, source.sample_rate, self.hide)
-            if generator.ranks:
-                change = change._replace(position=change.position * weight)
-            mask = chosen(change, self.budget, lengths, ranks=generator.ranks)
-            limit = (self.budget.steps / audio.FULL_SCALE) * weight
-            magnitude = quiet_enough(x, change.magnitude, mask * limit, self.budget)
-            # mask 0 leaves x bit-identical: l0 is exact
-            x_adv: Tensor = (x + mask * (limit * magnitude)).clamp(-1, 1)
-        if self.refine:
-            # what had to become quieter is refined within what it became
-            lowered = (magnitude != change.magnitude).any(dim=1, keepdim=True)
-            ball = torch.where(lowered, limit * magnitude.abs(), limit)
-            so_far = normalised(-change.magnitude.sign() * change.position)
-            x_adv = descend(
-                source, x, goal, lengths, self.budget, limit * magnitude, so_far, limit=ball,
-                steps=self.refine, relative_step=0.5, decay=0.8,
-            )  # fmt: skip
-        return x_adv
+            wanted = self._wanted(source, goal, x)
+            rate = source.sample_rate
 
-    def _proposed(
-        self, generator: Generator, x: Tensor, lengths: Tensor | None, wanted: Tensor | None
-    ) -> Perturbation:
-        def passed(x: Tensor) -> Perturbation:
-            with networks_in(self.precision, x.device):
-                answer: Perturbation = generator(x, lengths, wanted, self.budget)
-            return answer
+            def proposed(x: Tensor) -> Perturbation:
+                with networks_in(self.precision, x.device):
+                    answer: Perturbation = generator(x, lengths, wanted, self.budget)
+                return answer
 
-        if self.replays is None or lengths is not None or wanted is not None:
-            return passed(x)
-        return self.replays(generator, passed, x, (self.budget, self.precision, self.looks))
+            def attacked(x: Tensor) -> tuple[Tensor, ...]:
+                return self._moved(x, lengths, proposed(x), rate)
+
+            if self.replays is None or lengths is not None or wanted is not None:
+                moved = attacked(x)
+            elif self.hide or self.budget.min_snr_db is not None:  # the rest depends on the samples
+                change = self.replays(generator, proposed, x, self._settings)
+                moved = self._moved(x, lengths, Perturbation(*change), rate)
+            else:
+                moved = self.replays(generator, attacked, x, self._settings)
+        x_adv, *start = moved
+        if not start:
+            return x_adv
+        by, ball, so_far = start
+        return descend(
+            source, x, goal, lengths, self.budget, by, so_far, limit=ball,
+            steps=self.refine, relative_step=0.5, decay=0.8,
+        )  # fmt: skip
+
+    @property
+    def _settings(self) -> Hashable:
+        return self.budget, self.precision, self.looks
+
+    def _moved(
+        self, x: Tensor, lengths: Tensor | None, change: Perturbation, sample_rate: int
+    ) -> tuple[Tensor, ...]:
+        """The clips as ``change`` moves them; and what a refinement begins with: by how much each sample
+        would move, how far it may, and what stands for the gradients of steps before."""
+        ranks = self.generator.ranks
+        weight = hiding(x, lengths, sample_rate, self.hide)
+        if ranks:
+            change = change._replace(position=change.position * weight)
+        mask = chosen(change, self.budget, lengths, ranks=ranks)
+        limit = (self.budget.steps / audio.FULL_SCALE) * weight
+        magnitude = quiet_enough(x, change.magnitude, mask * limit, self.budget)
+        by = limit * magnitude
+        x_adv = (x + mask * by).clamp(-1, 1)  # mask 0 leaves x bit-identical: l0 is exact
+        if not self.refine:
+            return (x_adv,)
+        # what had to become quieter is refined within what it became
+        lowered = (magnitude != change.magnitude).any(dim=1, keepdim=True)
+        ball = torch.where(lowered, limit * magnitude.abs(), limit)
+        return x_adv, by, ball, normalised(-change.magnitude.sign() * change.position)
 
     def _wanted(self, source: Victim, goal: Goal, x: Tensor) -> Tensor | None:
         if isinstance(goal, Untargeted):

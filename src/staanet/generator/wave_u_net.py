@@ -6,12 +6,13 @@ Unlike the published code, nothing is shifted: output sample ``t`` belongs to in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from staanet import kernels
 from staanet.core import Budget, standardise, valid
 from staanet.generator.proposal import Generator
 from staanet.precision import in_float32
@@ -30,6 +31,7 @@ class Unit(nn.Module):
         super().__init__()
         self.conv = conv
         self.norm = nn.GroupNorm(conv.out_channels // NORM_CHANNELS, conv.out_channels)
+        self.rounded: tuple[object, Tensor] | None = None
 
     def forward(self, x: Tensor, inside: Tensor | None, time: int | None = None) -> Tensor:
         """``[B, C, 1, T] -> [B, C', 1, T']``, cut to ``time``; ``inside [B, T']`` marks the clip.
@@ -37,10 +39,35 @@ class Unit(nn.Module):
         Frames outside are kept out of the statistics and set to zero, so that a clip gives the same
         output alone and in a batch of longer ones.
         """
+        if inside is None and kernels.can_normalise(x, self.norm):
+            return kernels.relu_of_norm(self._without_bias(x)[..., :time], self._bias, self.norm)
         x = self.conv(x)[..., :time]
         if inside is None:
             return F.relu(self.norm(x))
         return F.relu(masked_group_norm(x, inside, self.norm)) * inside[:, None, None]
+
+    @property
+    def _bias(self) -> Tensor:
+        assert self.conv.bias is not None
+        return self.conv.bias
+
+    def _without_bias(self, x: Tensor) -> Tensor:
+        conv, weight = self.conv, self._weight(x.device)
+        stride, padding = conv.stride, conv.padding
+        assert not isinstance(padding, str)
+        if isinstance(conv, nn.ConvTranspose2d):
+            return F.conv_transpose2d(x, weight, None, stride, padding, conv.output_padding)
+        return F.conv2d(x, weight, None, stride, padding)
+
+    def _weight(self, device: torch.device) -> Tensor:
+        """The frozen weight, rounded once where autocast would round it in every pass."""
+        weight = self.conv.weight
+        if not torch.is_autocast_enabled(device.type):
+            return weight
+        own = weight.data_ptr(), weight._version, torch.get_autocast_dtype(device.type)
+        if self.rounded is None or self.rounded[0] != own:
+            self.rounded = own, weight.to(own[2])
+        return self.rounded[1]
 
 
 @in_float32
@@ -55,6 +82,21 @@ def masked_group_norm(x: Tensor, inside: Tensor, norm: nn.GroupNorm) -> Tensor:
     variance = centred.square().sum(dim=(2, 3), keepdim=True) / count
     normed = (centred / torch.sqrt(variance + norm.eps)).reshape(x.shape)
     return normed * norm.weight[:, None, None] + norm.bias[:, None, None]
+
+
+def _both(
+    one: Callable[[], Tensor], other: Callable[[], Tensor], x: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The answers of both; at the same time where a graph of a GPU's kernels is recorded."""
+    if not (x.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return one(), other()
+    here, beside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    beside.wait_stream(here)
+    with torch.cuda.stream(beside):
+        second = other()
+    first = one()
+    here.wait_stream(beside)
+    return first, second
 
 
 def _conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> Unit:
@@ -163,8 +205,10 @@ class WaveUNet(Generator):
             skips.append(skip)
         if wanted is not None and self.wish is not None:
             x = x + self.wish(wanted)[:, :, None, None]
-        magnitude = self.magnitude(x, skips, inside)[:, :time]
-        return magnitude, self.position(x, skips, inside)[:, :time]
+        magnitude, position = _both(
+            lambda: self.magnitude(x, skips, inside), lambda: self.position(x, skips, inside), x
+        )
+        return magnitude[:, :time], position[:, :time]
 
     def _inside(self, lengths: Tensor | None, frames: int) -> list[Tensor | None]:
         """For each level, which frames are centred on a frame of the clip."""

@@ -6,7 +6,6 @@ of height 1: the same arithmetic as Conv1d, twice as fast on a CPU.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 import torch
@@ -104,12 +103,15 @@ def normalising(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tenso
 def recurrent(lstm: nn.LSTM, x: Tensor) -> Tensor:
     """What ``lstm`` says at each step, ``[B, S, I] -> [B, S, H]``, so that gradients find back to ``x``.
 
-    cuDNN keeps what its way back needs only in training; torch's own layer, which answers alike, always.
+    cuDNN keeps what its way back needs in training alone, which without dropout answers as any other time.
     """
     frozen = x.is_cuda and x.requires_grad and torch.is_grad_enabled() and not lstm.training
-    alone = torch.backends.cudnn.flags(enabled=False) if frozen else contextlib.nullcontext()
-    with alone:
+    assert not (frozen and lstm.dropout)
+    lstm.training |= frozen
+    try:
         steps: Tensor = lstm(x)[0]
+    finally:
+        lstm.training &= not frozen
     return steps
 
 
