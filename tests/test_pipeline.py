@@ -211,3 +211,46 @@ def test_a_generator_finds_its_source_and_notices_another(done, tmp_path):
     with pytest.raises(InvalidInput) as error:
         pipeline.source_of(tmp_path / "g")
     assert "--source" in str(error.value)
+
+
+@pytest.mark.parametrize("label", [None, "each"])
+def test_clips_attacked_in_groups_are_what_they_are_alone(done, tmp_path, label):
+    from staanet.core import Clip
+
+    root, _, _ = done
+    source = load_victim(root / "run" / "victims" / "emo18")
+    rng = np.random.default_rng(0)
+    clips = [
+        Clip(f"c{n}", audio.snap(0.1 * rng.standard_normal(1600 + 40 * n)), 16_000, "low", "s")
+        for n in range(6)
+    ]
+    clips.insert(2, Clip("short", clips[0].samples[:50], 16_000, "low", "s"))
+    made = {}
+    for size in (1, 4):
+        recipe = config.AttackRecipe(attack="pgd", batch_size=size, settings={"steps": 2})
+        plan = pipeline.plan_attack("pgd", recipe, source, label=label)
+        assert plan.inputs["recipe"].get("batch_size", 1) == size
+        told = []
+
+        def progress(what, number, total, figures, told=told):
+            told.append(number)
+            if len(told) == 1:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.attack(
+                plan,
+                clips,
+                tmp_path / str(size),
+                quarantine=pipeline.Quarantine(),
+                progress=progress,
+            )
+        quarantine = pipeline.Quarantine()  # and goes on where it was
+        made[size] = pipeline.attack(
+            plan, clips, tmp_path / str(size), quarantine=quarantine, progress=progress
+        )
+        assert [row["file"] for row in quarantine.rows] == ["short"]
+        assert told[1:] == (list(range(1, 8)) if size == 1 or label else [4, 7])
+    for one, other in zip(made[1].clips, made[4].clips, strict=True):
+        assert one.clean.id == other.clean.id
+        assert (one.adversarial == other.adversarial).mean() > 0.95

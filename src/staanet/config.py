@@ -129,6 +129,9 @@ class AttackRecipe:
     """Change, clip by clip, as many samples as this attack of the recipe did."""
     precision: Precision = "auto"
     """Of the generator, for ``staa``."""
+    batch_size: BatchSize = 1
+    """Clips in one pass, padded: quicker on a GPU. Of two samples that are wanted alike, another may be chosen
+    then than for the clip alone. Clips with a limit or a class of their own are attacked alone."""
     settings: dict[str, Setting] = field(default_factory=dict)
     """Further fields of the attack's dataclass, such as ``steps`` of ``pgd``."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,21 @@ from staanet.generator import load_generator
 from staanet.perception import Score
 from staanet.pipeline.folders import ClipSource, Quarantine, begin, end, is_done, normal
 from staanet.recordings import Recording
-from staanet.results import AdversarialSet, TransferMatrix
+from staanet.results import AdversarialClip, AdversarialSet, TransferMatrix
 from staanet.shards import Shard
 from staanet.victims import members_of
 
 EOT = 8
 """Draws of a randomised victim that an attack on it follows the mean of."""
+UNSAID = {
+    "clips": None,
+    "max_l0": None,
+    "min_snr_db": None,
+    "label": "",
+    "eot": None,
+    "batch_size": 1,
+}
+"""What most attacks have, and their cards say nothing of."""
 RECORDINGS = "recordings.csv"
 _CRAFTED = (*results.COLUMNS, "seconds", results.WANTED, "sha256")
 
@@ -57,6 +67,8 @@ class Plan:
     """The class to aim at; ``EACH``: see ``aim``."""
     matched: Path | None = None
     """An adversarial set whose number of changed samples is the limit, clip by clip."""
+    batch_size: int = 1
+    """Clips in one pass."""
     of: int | None = None
     """How many clips the attacked ones were chosen from, where not all were."""
     drawn: Mapping[str, str] = field(default_factory=dict)
@@ -73,22 +85,19 @@ def attack(
         return AdversarialSet.load(out)
     limits = _matched_counts(plan.matched)
     begin(out, plan.inputs)
-    crafted = _Crafted.of(out)
-    for number, clip in enumerate(clips, start=1):
-        digest = _sha256(clip)
-        if not crafted.has(clip, digest):
-            try:
-                one = craft_batch(
-                    _within(plan.attack, limits, clip),
-                    plan.source,
-                    [clip],
-                    label=aim(plan.label, clip, plan.source.labels),
-                )[0]
-                crafted.add(clip, digest, results.write_clip(out, one))
-            except UnusableClip as problem:
-                quarantine.add(clip.id, problem)
-                crafted.read(digest)
-        progress(f"attack with {plan.key} from {plan.source.name}", number, len(clips), "")
+    crafted, done = _Crafted.of(out), 0
+    alone = limits is not None or plan.label == EACH
+    for some in _in_groups(clips, 1 if alone else plan.batch_size):
+        digests = {clip.id: _sha256(clip) for clip in some}
+        missing = [clip for clip in some if not crafted.has(clip, digests[clip.id])]
+        for made in _crafted(plan, limits, missing, quarantine):
+            digest = digests[made.clean.id]
+            crafted.add(made.clean, digest, results.write_clip(out, made))
+        for clip in missing:
+            if clip.id not in crafted.rows:  # put aside
+                crafted.read(digests[clip.id])
+        done += len(some)
+        progress(f"attack with {plan.key} from {plan.source.name}", done, len(clips), "")
     card = {
         "attack": plan.key, "title": plan.title, "source": plan.source.name,
         "sources": [one.name for one in members_of(plan.source)],
@@ -107,6 +116,29 @@ def attack(
     results.write_set(out, crafted.in_order(), card)
     end(out)
     return AdversarialSet.load(out)
+
+
+def _in_groups(clips: Iterable[Clip], size: int) -> Iterator[list[Clip]]:
+    waiting = iter(clips)
+    while some := list(itertools.islice(waiting, size)):
+        yield some
+
+
+def _crafted(
+    plan: Plan, limits: Mapping[str, int] | None, clips: Sequence[Clip], quarantine: Quarantine
+) -> list[AdversarialClip]:
+    """Clips attacked at once; one by one where one of them cannot be, which is put aside."""
+    if not clips:
+        return []
+    try:
+        made = _within(plan.attack, limits, clips[0])
+        wanted = aim(plan.label, clips[0], plan.source.labels)
+        return craft_batch(made, plan.source, clips, label=wanted)
+    except UnusableClip as problem:
+        if len(clips) == 1:
+            quarantine.add(clips[0].id, problem)
+            return []
+    return [made for clip in clips for made in _crafted(plan, limits, [clip], quarantine)]
 
 
 EACH = "each"
@@ -271,11 +303,8 @@ def plan_attack(
         epsilon=recipe.epsilon, max_density=recipe.max_density, max_l0=recipe.max_l0,
         min_snr_db=recipe.min_snr_db,
     )  # fmt: skip
-    told = asdict(recipe)
+    told = {key: value for key, value in asdict(recipe).items() if value != UNSAID.get(key, ...)}
     del told["precision"]
-    for setting in ("clips", "max_l0", "min_snr_db", "label", "eot"):
-        if told[setting] in (None, ""):  # most attacks have none, and their cards say nothing of it
-            del told[setting]
     inputs: dict[str, Any] = {"recipe": told, "source": source.name, "seed": seed}
     if name == "staa":
         if generator is None:
@@ -306,7 +335,10 @@ def plan_attack(
     if isinstance(source, Defended) and source.randomised and name not in ("staa", *CONTROLS):
         draws = recipe.eot or EOT
         source, inputs = source.expected(draws, seed=seed + 1), {**inputs, "eot": draws}
-    return Plan(key, title, made, source, label=label, matched=matched, inputs=inputs)
+    return Plan(
+        key, title, made, source, label=label, matched=matched, batch_size=recipe.batch_size,
+        inputs=inputs,
+    )  # fmt: skip
 
 
 def with_settings(name: str, recipe: AttackRecipe, budget: Budget, seed: int) -> Attack:
