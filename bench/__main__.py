@@ -28,7 +28,7 @@ from staanet.core import NO_CHANNEL
 from staanet.sweeps import MINIMISING
 
 HERE = Path(__file__).parent
-WORDS = ("ablations", "defences", "hiding", "networks", "newcomer", "speed", "strength")
+WORDS = ("ablations", "defences", "gpu", "hiding", "networks", "newcomer", "speed", "strength")
 """Commands with a module of their own."""
 
 

@@ -24,6 +24,7 @@ from bench.attacking import (
     EPSILON,
     Bench,
     made_folder,
+    on,
     parser,
     percent,
     titled,
@@ -38,6 +39,7 @@ from staanet.evaluation import machine
 from staanet.generator import Generator, build_generator, load_generator, save_generator
 from staanet.objectives import Objective
 from staanet.pipeline.recipe import commit
+from staanet.precision import settled
 from staanet.warm_start import mirror_of
 
 SOURCE, TARGET, SEEDS, STEPS = "emo18", "zhao19", (0, 1, 2), 100
@@ -111,8 +113,9 @@ def main(arguments: list[str]) -> None:
     chosen = asks.parse_args(arguments)
     with storage.FolderLock(made_folder(chosen.out)):
         bench = Bench.of(
-            chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps, (SOURCE, TARGET)
-        )
+            chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps, (SOURCE, TARGET),
+            chosen.device,
+        )  # fmt: skip
         tests = {"": bench.clips} | ({} if chosen.unseen is None else bench.unseen(chosen.unseen))
         variants = [
             one for one in VARIANTS[: chosen.first]
@@ -124,7 +127,7 @@ def main(arguments: list[str]) -> None:
     unseen = f" --unseen {chosen.unseen.partition(':')[0]}:PATH" if chosen.unseen else ""
     about = (
         f"`python -m bench ablations RUN {chosen.corpus.partition(':')[0]}:PATH --clips {chosen.clips} "
-        f"--steps {chosen.steps}{unseen}{only}{f' --first {chosen.first}' if chosen.first else ''}`, commit `{commit()}`, {machine()}. Source {SOURCE}, epsilon {EPSILON}, "
+        f"--steps {chosen.steps}{unseen}{only}{f' --first {chosen.first}' if chosen.first else ''}{on(chosen.device)}`, commit `{commit()}`, {machine()}. Source {SOURCE}, epsilon {EPSILON}, "
         f"{100 * DENSITY:g} % of the samples, {chosen.steps} steps of 8 crops of 1 s, {chosen.clips} test "
         f"clips, seeds {', '.join(map(str, SEEDS))}. Victims: {bench.about_victims()}."
     )
@@ -160,10 +163,10 @@ def trained(bench: Bench, variant: Variant, seed: int) -> Generator:
     name = f"{word(variant.title)}_{seed}"
     folder = bench.out / "generators" / name
     if (folder / storage.CARD).exists():
-        return load_generator(folder)
+        return load_generator(folder).to(bench.device)
     source = bench.victims[SOURCE]
     training.seeded(seed)
-    generator = untrained(bench, variant)
+    generator = untrained(bench, variant).to(bench.device)
     steps = bench.steps
     if variant.trained:
         train, dev = bench.training
@@ -181,10 +184,11 @@ def trained(bench: Bench, variant: Variant, seed: int) -> Generator:
             training.train_generator(
                 generator, source, train, dev, schedule, folder, budget=BUDGET,
                 objective=replace(Objective(kappa=math.inf), **variant.objective),
-                through=[parse_defence(text) for text in variant.through], progress=told,
+                through=[parse_defence(text) for text in variant.through],
+                precision=settled("auto", bench.device), progress=told,
             )  # fmt: skip
     save_generator(generator, folder, title=variant.title, seed=seed)
-    return load_generator(folder)
+    return load_generator(folder).to(bench.device)
 
 
 def untrained(bench: Bench, variant: Variant) -> Generator:

@@ -19,6 +19,7 @@ import torch
 
 from staanet import config, load_corpus, load_generator, load_victim, pipeline, storage
 from staanet.attacks import collate, craft
+from staanet.cli.shell import checked_device
 from staanet.config import GeneratorRecipe
 from staanet.core import Attack, Clip, Corpus, Victim
 from staanet.evaluation import spread
@@ -40,7 +41,19 @@ def parser(name: str, description: str | None, clips: int) -> argparse.ArgumentP
     made.add_argument("corpus", help="KIND:PATH of that run's corpus")
     made.add_argument("--clips", type=int, default=clips, help=f"test clips (default: {clips})")
     made.add_argument("--out", type=Path, default=Path(f"runs/{name}"))
+    made.add_argument(
+        "--device", type=checked_device, default="cpu", help="cpu, cuda or cuda:N (default: cpu)"
+    )
     return made
+
+
+def on(device: str) -> str:
+    """The option that names a device, where it is not the usual one.
+
+    >>> on("cuda"), on("cpu")
+    (' --device cuda', '')
+    """
+    return "" if device == "cpu" else f" --device {device}"
 
 
 def made_folder(folder: Path) -> Path:
@@ -86,11 +99,13 @@ class Bench:
     victims: dict[str, Victim]
     steps: int
     seed: int
+    protocol: str | None = None
+    device: str = "cpu"
 
     @cached_property
     def training(self) -> tuple[Sequence[Clip], Sequence[Clip]]:
         """Training clips, and a quarter of the dev clips, enough to see whether training does harm."""
-        train, dev, _ = self.corpus.split(self.seed)
+        train, dev, _ = self.corpus.split(self.seed, self.protocol)
         first = next(iter(self.victims.values()))
         loaded = [
             pipeline.load_clips(part, first, pipeline.Quarantine(), told) for part in (train, dev)
@@ -99,16 +114,21 @@ class Bench:
 
     @classmethod
     def of(
-        cls, run: Path, spec: str, out: Path, count: int, steps: int, names: Sequence[str] = ()
-    ) -> Self:
+        cls, run: Path, spec: str, out: Path, count: int, steps: int, names: Sequence[str] = (),
+        device: str = "cpu",
+    ) -> Self:  # fmt: skip
         """``count`` test clips, and the victims of those ``names``; all of the run's where none is named."""
         recipe = config.load_recipe(str(run / "recipe.toml"))
-        victims = {name: load_victim(run / "victims" / name) for name in names or recipe.victims}
+        victims = {
+            name: load_victim(run / "victims" / name).to(device) for name in names or recipe.victims
+        }
         corpus = load_corpus(spec)
         held_out = corpus.split(recipe.seed, recipe.protocol)[2]
         first = next(iter(victims.values()))
         clips = spread(pipeline.load_clips(held_out, first, pipeline.Quarantine(), told), count)
-        return cls(run, corpus, out, clips, victims, steps, recipe.seed)
+        return cls(
+            run, corpus, out, clips, victims, steps, recipe.seed, recipe.protocol, device
+        )  # fmt: skip
 
     def measure(
         self, name: str, attack: Callable[[], Attack], source: Victim, *,
@@ -151,7 +171,7 @@ class Bench:
     def generator(self, name: str, sources: Sequence[str], **settings: Any) -> Generator:
         """A generator of the run, or one trained here with ``settings``."""
         if not settings and (self.run / "generators" / name / storage.CARD).exists():
-            return load_generator(self.run / "generators" / name)
+            return load_generator(self.run / "generators" / name).to(self.device)
         folder = self.out / "generators" / word(name)
         recipe = config.checked(
             GeneratorRecipe,
@@ -166,9 +186,9 @@ class Bench:
         )
         pipeline.train_generator(
             self.corpus, self.source(",".join(sources)), [self.run / "victims" / s for s in sources], folder, recipe=recipe,
-            seed=self.seed, progress=told,
+            seed=self.seed, protocol=self.protocol, device=self.device, progress=told,
         )  # fmt: skip
-        return load_generator(folder)
+        return load_generator(folder).to(self.device)
 
     def own(self, name: str) -> Generator:
         """Against one victim, or the ensemble of several: the run's, or trained here. A reflection

@@ -1,22 +1,50 @@
-"""The parts of ``python -m bench speed`` on drawing crops, and on a GPU: precisions, replays, training."""
+"""``python -m bench gpu [--quick] [--device cuda]``: what a GPU makes of attacks and of training.
+
+Ceilings are measured on the spot; networks attack in each precision, as they are and replayed, alone and in
+a batch, beside PGD; clips go from numpy to int16; generators are trained. ``python -m bench speed`` adds
+the same tables where there is a GPU. ``--quick`` tries everything with little and prints; without it the
+section *On a GPU* of results.md is written. Each part is told on the error stream as soon as it is there.
+"""
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import statistics
-from collections.abc import Callable, Sequence
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from bench.measuring import RATE, Size, Work, paired, ratio, spread, table
-from staanet.attacks import Staa
+from bench import sections
+from bench.measuring import (
+    FULL,
+    LABELS,
+    QUICK,
+    RATE,
+    Size,
+    Work,
+    clips,
+    paired,
+    ratio,
+    spread,
+    table,
+)
+from bench.subjects import BUDGET, generators, gflop, task
+from staanet.attacks import ATTACKS, Staa, craft_batch
 from staanet.attacks.replay import Replays
-from staanet.core import Budget, Untargeted, Victim
+from staanet.cli.shell import checked_device
+from staanet.core import Attack, Goal, Untargeted, Victim
+from staanet.evaluation import machine
 from staanet.generator import Generator
+from staanet.pipeline.recipe import commit
+from staanet.precision import settled
 from staanet.training import Ahead, GeneratorTask
+from staanet.victims import build_victim
 
-BUDGET = Budget(epsilon=0.03, max_density=0.2)
 WAYS = {
     "as it is": ("float32", False),
     "bfloat16": ("bfloat16", False),
@@ -24,7 +52,341 @@ WAYS = {
     "graph, bfloat16": ("bfloat16", True),
 }
 """How a generator can run: in which precision, and whether its pass is replayed."""
+PGD = "PGD, 20 steps"
 STEPS = 8  # of drawing, one after another
+IN_A_ROW = 5  # products or copies, which together take longer than asking for them
+FEW = 3  # rounds of what takes seconds
+Ceilings = Mapping[str, Sequence[float]]
+"""Of ``float32`` and ``bfloat16`` in TFLOP/s, of ``copy`` in TB/s: a value from each round."""
+
+
+def main(arguments: list[str]) -> None:
+    """Measure; print, or write the section into results.md."""
+    asks = argparse.ArgumentParser(
+        prog="python -m bench gpu", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    asks.add_argument("--quick", action="store_true", help="try everything with little, and print")
+    asks.add_argument("--device", default="cuda", help="cpu, cuda or cuda:N (default: cuda)")
+    chosen = asks.parse_args(arguments)
+    checked_device(chosen.device)  # before anything is made
+    size = QUICK if chosen.quick else FULL
+    torch.manual_seed(0)
+    source = build_victim("emo18", LABELS).eval().requires_grad_(False)
+    asked = "" if chosen.device == "cuda" else f" --device {chosen.device}"
+    about = (
+        f"`python -m bench gpu{asked}`, commit `{commit()}`, {machine()}. {size.rounds} rounds in which "
+        f"the alternatives take turns ({_halved(size)} where a batch is attacked or crafted, {FEW} for PGD and for steps "
+        "in a row); median, range. Times do not depend on weights, so networks are untrained."
+    )
+    made = parts(generators(source), source, size, chosen.device)
+    text = "\n\n".join(["## On a GPU", about, *made])
+    if chosen.quick:
+        print(text)
+    else:
+        sections.write("gpu", text)
+
+
+def parts(networks: dict[str, Generator], source: Victim, size: Size, device: str) -> list[str]:
+    """All tables of a GPU; the kernels are those that the commands ask for."""
+    where = torch.device(checked_device(device))
+    source.to(where)
+    ceilings: dict[str, list[float]] = {}
+    many, few = max(2, size.large // 4), {n: networks[n] for n in ("narrow", "mirror", "paper")}
+    fast = settled("auto", where)
+    both = tuple(dict.fromkeys(("float32", fast)))  # a CPU has no units for bfloat16
+    long = replace(size, batch=many, rounds=min(FEW, size.rounds))
+
+    def measured() -> str:
+        ceilings.update(measured_ceilings(size, where))
+        return ceiling_table(ceilings, size, where)
+
+    made = [_told(what, part) for what, part in (
+        ("ceilings", measured),
+        ("attacks", lambda: attack_table(networks, source, size, where, ceilings)),
+        ("from numpy to int16", lambda: crafting_table(networks, source, size, where, (1, many))),
+        ("training", lambda: training_table(
+            tasks(source, size.batch), networks, size, where, precisions=both)),
+        ("training, large batch", lambda: training_table(
+            tasks(source, many), few, long, where, precisions=(fast,), threads=(None,),
+            in_a_row=size.steps)),
+    )]  # fmt: skip
+    source.cpu()
+    return made
+
+
+def _told(what: str, part: Callable[[], str]) -> str:
+    """The part, said on the error stream with its seconds: what stops later loses nothing of it."""
+    begun = time.perf_counter()
+    text = part()
+    print(f"{what}: {time.perf_counter() - begun:.1f} s\n\n{text}\n", file=sys.stderr, flush=True)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return text
+
+
+# ---------------------------------------------------------------- ceilings
+
+
+def measured_ceilings(size: Size, device: torch.device) -> dict[str, list[float]]:
+    """What ``device`` reaches in products of large matrices and in copying its memory."""
+    side, count = _large(size, device)
+    a = torch.randn(side, side, device=device)
+    b, read = a.bfloat16(), torch.zeros(count, device=device)
+    written = torch.zeros_like(read)
+    works = {
+        "float32": lambda: a @ a,
+        "bfloat16": lambda: b @ b,
+        "copy": lambda: written.copy_(read),
+    }
+    times = paired(
+        {name: _in_a_row(work, IN_A_ROW, device) for name, work in works.items()}, size.rounds
+    )
+    each = {"float32": 2 * side**3, "bfloat16": 2 * side**3, "copy": 2 * 4 * count}
+    return {
+        name: [IN_A_ROW * each[name] / t / 1e12 for t in taken] for name, taken in times.items()
+    }
+
+
+def _large(size: Size, device: torch.device) -> tuple[int, int]:
+    """Rows of the matrices, and numbers that are copied; little where a CPU only tries."""
+    return (8192, 2**30) if device.type == "cuda" else (size.square, 2**20)
+
+
+def ceiling_table(ceilings: Ceilings, size: Size, device: torch.device) -> str:
+    """The ceilings as a table."""
+    side, count = _large(size, device)
+    rows = [
+        *([f"product of {side} x {side} matrices in {name}", spread([*ceilings[name]], 1, 2), "TFLOP/s"]
+          for name in ("bfloat16", "float32")),
+        [f"copy of {4 * count / 2**30:.3g} GiB, read and written", spread([*ceilings["copy"]], 1, 2), "TB/s"],
+    ]  # fmt: skip
+    return (
+        f"Ceilings of {_called(device)}, {IN_A_ROW} in a row. Kernels are asked to be the same each time, as "
+        "the commands ask for them. In float32 torch lets convolutions, not products, "
+        "round to TF32, so that a share of the product's ceiling is no share of theirs.\n\n"
+        + table(["ceiling", "measured", ""], rows)
+    )
+
+
+def _in_a_row(work: Work, times: int, device: torch.device) -> Work:
+    def repeated() -> None:
+        for _ in range(times):
+            work()
+        _synchronise(device)
+
+    return repeated
+
+
+# ---------------------------------------------------------------- attacks
+
+
+def attack_table(
+    networks: dict[str, Generator], source: Victim, size: Size, device: torch.device,
+    ceilings: Ceilings, batches: Sequence[int] = (),
+) -> str:  # fmt: skip
+    """Time of a clip on ``device``, alone and in a batch: what bfloat16 and replays gain, beside PGD."""
+    for network in networks.values():
+        network.to(device)
+    length = round(size.seconds * RATE)
+    pgd = ATTACKS["pgd"](budget=BUDGET, steps=20)
+    clip = 0.1 * torch.randn(1, length, device=device)
+    work = {name: gflop(network, clip) for name, network in networks.items()}
+    work[PGD] = 21 * gflop(
+        lambda x: _gradient(source, x), clip
+    )  # a step each, and one to begin with
+    rows = []
+    for batch in batches or (1, size.large):
+        x = 0.1 * torch.randn(batch, length, device=device)
+        for name, way, taken, paper, plain, same in (
+            *_by_network(networks, source, x, size.rounds if batch == 1 else _halved(size)),
+            _by_gradient(pgd, networks["paper"], source, x, min(FEW, size.rounds)),
+        ):
+            precision = WAYS[way][0]
+            reached = work[name] * batch / statistics.median(taken) / 1e3
+            rows.append([
+                name, str(batch), way, spread([t / batch for t in taken], 1e6), plain, paper, same,
+                f"{work[name]:.2f}", f"{reached / statistics.median(ceilings[precision]):.1%}",
+            ])  # fmt: skip
+        _emptied()
+    for network in networks.values():
+        network.cpu()
+    head = ["attack", "batch", "way", "microseconds a clip", "as it is takes times",
+            "paper as it is takes times", "samples as there", "GFLOP a clip", "of the ceiling"]  # fmt: skip
+    return (
+        f"Clips of {size.seconds:g} s on {_called(device)}; the ceiling is that of a product in the same "
+        "precision, and torch counts convolutions and products, no LSTM inside cuDNN:\n\n"
+        + table(head, rows)
+    )
+
+
+Row = tuple[str, str, list[float], str, str, str]
+"""Attack, way, seconds of each round, how often ``paper`` takes them and how often the attack as it is
+does, and the share of samples that are as there."""
+
+
+def _by_network(
+    networks: dict[str, Generator], source: Victim, x: Tensor, rounds: int
+) -> list[Row]:
+    works: dict[tuple[str, str], Callable[[], Tensor]] = {}
+    made = {}
+    for name, network in networks.items():
+        for way, (precision, replayed) in WAYS.items():
+            if replayed and len(x) > 1:
+                continue
+            attack = Staa(
+                generator=network, budget=BUDGET, precision=precision,
+                replays=Replays() if replayed else None,
+            )  # fmt: skip
+            works[name, way] = _finished(attack, source, x, Untargeted(-1))
+            made[name, way] = [works[name, way]() for _ in range(2)][-1]  # and recorded
+        _emptied()
+    times = paired({" ".join(key): work for key, work in works.items()}, rounds)
+    plain, paper = {n: times[f"{n} as it is"] for n in networks}, times["paper as it is"]
+    return [
+        (name, way, taken, ratio(paper, taken), ratio(plain[name], taken),
+         f"{float((made[name, way] == made[name, 'as it is']).float().mean()):.1%}")
+        for name, way in works for taken in [times[f"{name} {way}"]]
+    ]  # fmt: skip
+
+
+def _by_gradient(
+    pgd: Attack, paper: Generator, source: Victim, x: Tensor, rounds: int
+) -> Row:  # fmt: skip
+    """PGD takes seconds, so it takes turns with ``paper`` alone, in few rounds."""
+    beside = _finished(
+        Staa(generator=paper, budget=BUDGET, replays=None), source, x, Untargeted(-1)
+    )
+    times = paired({PGD: _finished(pgd, source, x, _goal(source, x)), "paper": beside}, rounds)
+    return PGD, "as it is", times[PGD], ratio(times["paper"], times[PGD]), "", ""
+
+
+def _gradient(source: Victim, x: Tensor) -> None:
+    with torch.enable_grad():
+        source(x.clone().requires_grad_()).sum().backward()
+
+
+def _goal(source: Victim, x: Tensor) -> Goal:
+    with torch.inference_mode():
+        answer = source(x).argmax(dim=1)
+    return Untargeted(answer.clone())
+
+
+def _finished(attack: Attack, source: Victim, x: Tensor, goal: Goal) -> Callable[[], Tensor]:
+    """The attack, and the end of what it asked of the device."""
+
+    def work() -> Tensor:
+        x_adv = attack(source, x, goal)
+        _synchronise(x.device)
+        return x_adv
+
+    return work
+
+
+def crafting_table(
+    networks: dict[str, Generator], source: Victim, size: Size, device: torch.device,
+    batches: Sequence[int],
+) -> str:  # fmt: skip
+    """Clips a second from samples in numpy to adversarial ones in int16, every limit proven."""
+    precision = settled("auto", device)
+    rows = []
+    for batch in batches:
+        many = clips(batch, size.seconds)
+        works: dict[str, Work] = {}
+        for name in ("narrow", "mirror"):
+            attack = Staa(generator=networks[name].to(device), budget=BUDGET, precision=precision)
+            works[name] = lambda attack=attack, many=many: craft_batch(attack, source, many)  # type: ignore[misc]
+            for _ in range(2):  # and recorded
+                works[name]()
+        for name, taken in paired(works, _halved(size)).items():
+            rows.append([name, str(batch), spread([batch / t for t in taken], 1, 1)])
+    for network in networks.values():
+        network.cpu()
+    return (
+        f"From numpy to int16: clips of {size.seconds:g} s to {_called(device)}, attacked there (networks in "
+        f"{precision}), rounded, and their limits proven on the CPU, one batch after another:\n\n"
+        + table(["attack", "batch", "clips a second"], rows)
+    )
+
+
+# ---------------------------------------------------------------- training
+
+
+def tasks(source: Victim, batch: int) -> Callable[[Generator, str], GeneratorTask]:
+    """What trains a network in a precision, on ``batch`` crops."""
+    made = clips(batch, 2.0)
+    return lambda network, precision: replace(
+        task(network, source, made, batch), precision=precision
+    )
+
+
+def training_table(
+    task: Callable[[Generator, str], GeneratorTask], networks: dict[str, Generator], size: Size,
+    device: torch.device, *, precisions: Sequence[str] = ("float32", "bfloat16"),
+    threads: Sequence[int | None] = (None, 0), in_a_row: int = 1,
+) -> str:  # fmt: skip
+    """Steps of training on ``device`` in each precision, the crops drawn ahead and when asked for."""
+    works: dict[str, Work] = {}
+    memory: dict[str, str] = {}
+    for name, network in networks.items():
+        network.to(device)
+        for precision in precisions:
+            for drawing in threads:
+                one = task(network, precision)
+                one.batches = Ahead(one._drawn, device, drawing)
+                key = f"{name} | {precision} | {'ahead' if drawing is None else 'when asked for'}"
+                step = _stepping(one)
+                memory[key] = _memory(step, device)
+                works[key] = _in_a_row(step, in_a_row, device)
+            network.zero_grad(set_to_none=True)
+        network.cpu()  # the memory of the next is its own
+        _emptied()
+    for network in networks.values():
+        network.to(device)
+    times = paired(works, size.rounds)
+    rows = [
+        [*key.split(" | "), spread(taken, 1000 / in_a_row),
+         f"{size.batch * in_a_row / statistics.median(taken):.0f}", memory[key]]
+        for key, taken in times.items()
+    ]  # fmt: skip
+    for network in networks.values():
+        network.zero_grad(set_to_none=True)
+        network.cpu()
+    several = f", {in_a_row} steps in a row" if in_a_row > 1 else ""
+    head = [
+        "generator",
+        "precision",
+        "crops drawn",
+        "ms a step",
+        "clips a second",
+        "MB at its peak",
+    ]
+    return (
+        f"Training against emo18 on {_called(device)}, batch of {size.batch} crops of 2 s{several}; crops "
+        "drawn ahead are drawn while others take their turns, too:\n\n" + table(head, rows)
+    )
+
+
+def _stepping(one: GeneratorTask) -> Work:
+    """One step after another, each to its end."""
+    fresh = itertools.count()
+
+    def step() -> None:
+        one.module.zero_grad(set_to_none=True)
+        one.loss(next(fresh))[0].backward()  # type: ignore[no-untyped-call]
+        _synchronise(next(one.module.parameters()).device)
+
+    return step
+
+
+def _memory(step: Work, device: torch.device) -> str:
+    """Largest memory of ``device`` in a step, in MB; nothing on a CPU."""
+    if device.type != "cuda":
+        return ""
+    step()  # libraries take what they keep
+    torch.cuda.reset_peak_memory_stats(device)
+    step()
+    return f"{torch.cuda.max_memory_allocated(device) / 2**20:.0f}"
 
 
 def drawing_table(one: GeneratorTask, step: Work, size: Size) -> str:
@@ -54,85 +416,19 @@ def drawing_table(one: GeneratorTask, step: Work, size: Size) -> str:
     )
 
 
-def attack_table(
-    networks: dict[str, Generator], source: Victim, size: Size, device: torch.device,
-    batches: Sequence[int] = (1, 256),
-) -> str:  # fmt: skip
-    """Time of a clip on ``device``, alone and in a batch: what bfloat16 and replays gain."""
-    rows = []
-    for batch in batches:
-        x = 0.1 * torch.randn(batch, round(size.seconds * RATE), device=device)
-        works: dict[tuple[str, str], Callable[[], Tensor]] = {}
-        for name, network in networks.items():
-            for way, (precision, replayed) in WAYS.items():
-                if replayed and batch > 1:
-                    continue
-                attack = Staa(
-                    generator=network.to(device), budget=BUDGET, precision=precision,
-                    replays=Replays() if replayed else None,
-                )  # fmt: skip
-                works[name, way] = lambda attack=attack, x=x: _finished(attack, source, x)
-        made = {key: [work() for _ in range(2)][-1] for key, work in works.items()}  # and recorded
-        times = paired({" ".join(key): work for key, work in works.items()}, size.rounds)
-        for (name, way), work in made.items():
-            taken = times[f"{name} {way}"]
-            same = (work == made[name, "as it is"]).float().mean()
-            rows.append([
-                name, str(batch), way, spread([t / batch for t in taken], 1e6),
-                ratio(times[f"{name} as it is"], taken), ratio(times["paper as it is"], taken),
-                f"{float(same):.1%}",
-            ])  # fmt: skip
-    for network in networks.values():
-        network.cpu()
-    head = ["attack", "batch", "way", "microseconds a clip", "as it is takes times",
-            "paper as it is takes times", "samples as there"]  # fmt: skip
-    return f"Clips of {size.seconds:g} s on {_called(device)}:\n\n" + table(head, rows)
+def _halved(size: Size) -> int:
+    return max(2, (size.rounds + 1) // 2)
 
 
-def _finished(attack: Staa, source: Victim, x: Tensor) -> Tensor:
-    """The attack, and the end of what it asked of the device."""
-    x_adv = attack(source, x, Untargeted(-1))
-    if x.is_cuda:
-        torch.cuda.synchronize()
-    return x_adv
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
-def training_table(
-    task: Callable[[Generator, str], GeneratorTask], networks: dict[str, Generator], size: Size,
-    device: torch.device,
-) -> str:  # fmt: skip
-    """Steps of training on ``device`` in both precisions, the crops drawn ahead and when asked for."""
-    works: dict[str, Work] = {}
-    for name, network in networks.items():
-        for precision in ("float32", "bfloat16"):
-            for threads in (None, 0):
-                one = task(network.to(device), precision)
-                one.batches = Ahead(one._drawn, device, threads)
-                key = f"{name} | {precision} | {'ahead' if threads is None else 'when asked for'}"
-                works[key] = _stepping(one)
-    times = paired(works, size.rounds)
-    rows = [
-        [*key.split(" | "), spread(taken), f"{size.batch / statistics.median(taken):.0f}"]
-        for key, taken in times.items()
-    ]
-    for network in networks.values():
-        network.cpu()
-    return (
-        f"Training against emo18 on {_called(device)}, batch of {size.batch} crops of 2 s:\n\n"
-        + table(["generator", "precision", "crops drawn", "ms a step", "clips a second"], rows)
-    )
-
-
-def _stepping(one: GeneratorTask) -> Work:
-    fresh = itertools.count()
-
-    def step() -> None:
-        one.module.zero_grad(set_to_none=True)
-        one.loss(next(fresh))[0].backward()  # type: ignore[no-untyped-call]
-        if next(one.module.parameters()).is_cuda:
-            torch.cuda.synchronize()
-
-    return step
+def _emptied() -> None:
+    """Give back what torch keeps of a GPU's memory for later."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _called(device: torch.device) -> str:

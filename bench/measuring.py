@@ -29,10 +29,12 @@ class Size:
     square: int
     many: int
     steps: int
+    large: int = 256
+    """A batch that fills a GPU."""
 
 
 FULL = Size(rounds=9, seconds=6.0, batch=16, factor=100, square=2048, many=100, steps=10)
-QUICK = Size(rounds=2, seconds=1.0, batch=2, factor=5, square=512, many=4, steps=2)
+QUICK = Size(rounds=2, seconds=1.0, batch=2, factor=5, square=512, many=4, steps=2, large=8)
 
 
 # ---------------------------------------------------------------- measuring

@@ -14,14 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from bench import compiled, finished, gpu, scaling
 from bench.measuring import (
@@ -38,22 +37,21 @@ from bench.measuring import (
     table,
     write_noise,
 )  # fmt: skip
+from bench.subjects import BUDGET, generators, gflop, task
 from staanet import audio, storage
 from staanet.attacks import ATTACKS, Staa, craft_batch
-from staanet.core import Budget, Clip, Victim
+from staanet.core import Victim
 from staanet.evaluation import machine
 from staanet.generator import Generator, build_generator
 from staanet.generator.export import onnx_bytes
 from staanet.generator.wave_u_net import Unit
-from staanet.objectives import Objective, SparsityController
 from staanet.pipeline.recipe import commit
 from staanet.runtime import Runner
-from staanet.training import Crops, GeneratorTask, Schedule
+from staanet.training import GeneratorTask
 from staanet.victims import build_victim
 from staanet.warm_start import mirror_of
 
 HERE = Path(__file__).parent
-BUDGET = Budget(epsilon=0.03, max_density=0.2)
 
 
 def main(arguments: list[str]) -> None:
@@ -93,26 +91,8 @@ def section(size: Size, run: Path | None) -> str:
     if run is not None:
         parts += [finished.quantised_table(run), finished.window_table(run, size)]
     if torch.cuda.is_available():
-        device = torch.device("cuda", 0)
-        parts.append(gpu.attack_table(networks, source, size, device))
-        made = clips(size.batch, 2.0)
-
-        def tasked(network: Generator, precision: str) -> GeneratorTask:
-            one = task(network, source.to(device), made, size.batch)
-            return replace(one, precision=precision)
-
-        parts.append(gpu.training_table(tasked, networks, size, device))
-        source.cpu()
+        parts += gpu.parts(networks, source, size, "cuda")
     return "\n\n".join(parts)
-
-
-def generators(source: Victim) -> dict[str, Generator]:
-    """The networks that are compared, frozen."""
-    made = {name: build_generator(name, 0.2) for name in ("paper", "compact", "narrow")}
-    return {
-        n: g.eval().requires_grad_(False)
-        for n, g in {**made, "mirror": mirror_of(source, 0.2)}.items()
-    }
 
 
 PUBLISHED = "paper, one-dimensional"
@@ -147,13 +127,6 @@ def one_dimensional(network: Generator) -> Generator:
     for unit in [module for module in plain.modules() if isinstance(module, Unit)]:
         unit.conv = OneDimensional(unit.conv)  # type: ignore[assignment]
     return plain.requires_grad_(False)
-
-
-def gflop(module: nn.Module, x: Tensor) -> float:
-    """Products and sums of convolutions and matrix products, in 10^9, as torch counts them."""
-    with FlopCounterMode(display=False) as count, torch.no_grad():
-        module(x)
-    return count.get_total_flops() / 1e9
 
 
 # ---------------------------------------------------------------- a clip
@@ -264,16 +237,6 @@ def drawn_table(network: Generator, source: Victim, size: Size) -> str:
     """What of a training step the crops take."""
     one = task(network, source, clips(size.batch, 2.0), size.batch)
     return gpu.drawing_table(one, lambda: step(one), size)
-
-
-def task(network: Generator, source: Victim, made: list[Clip], batch: int) -> GeneratorTask:
-    """What ``train-generator`` optimises."""
-    network.requires_grad_(True)
-    schedule = Schedule(steps=1, batch_size=batch, seconds=2.0)
-    return GeneratorTask(
-        module=network, sources=[source], crops=Crops(made, schedule), dev=made, budget=BUDGET,
-        objective=Objective(), sparsity=SparsityController(target=0.2, warmup=1),
-    )  # fmt: skip
 
 
 def step(one: GeneratorTask | VictimStep) -> None:

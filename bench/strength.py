@@ -22,6 +22,7 @@ from bench.attacking import (
     EPSILON,
     Bench,
     made_folder,
+    on,
     parser,
     percent,
     titled,
@@ -52,14 +53,16 @@ def main(arguments: list[str]) -> None:
     asks.add_argument("--tables", nargs="+", choices=TABLES, help="some of them (default: all)")
     chosen = asks.parse_args(arguments)
     with storage.FolderLock(made_folder(chosen.out)):
-        bench = Strength.of(chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps)
+        bench = Strength.of(
+            chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps, device=chosen.device
+        )
         tables = bench.tables(chosen.other)
         parts = [tables[name]() for name in chosen.tables or tables]
     some = f" --tables {' '.join(chosen.tables)}" if chosen.tables else ""
     other = f" --other {chosen.other.partition(':')[0]}:PATH" if chosen.other else ""
     about = (
         f"`python -m bench strength RUN {chosen.corpus.partition(':')[0]}:PATH{other} "
-        f"--clips {chosen.clips} --steps {chosen.steps}{some}`, commit `{commit()}`, {machine()}. "
+        f"--clips {chosen.clips} --steps {chosen.steps}{some}{on(chosen.device)}`, commit `{commit()}`, {machine()}. "
         f"Epsilon {EPSILON}, {chosen.clips} test clips spread over labels and speakers, one seed. "
         "Seconds a clip were taken beside other work. "
         f"Victims: {bench.about_victims()}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,9 +12,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import networks, sections
+from bench import attacking, networks, sections
 from bench.attacking import Outcome
 
+from staanet import load_corpus, storage, training
+from staanet.errors import InvalidInput
 from staanet.victims import build_victim
 
 
@@ -40,9 +44,9 @@ def test_each_network_has_a_row_with_every_seed():
     assert row.startswith("| paper | 0.250 [") and "| 0.500, 0.000 | 0.000, 0.000 | 0.200 |" in row
 
 
-def test_the_command_trains_judges_resumes_and_writes_its_section(
-    tiny_corpus, tmp_path, monkeypatch
-):
+@pytest.fixture
+def command(tiny_corpus, tmp_path, monkeypatch):
+    """The command on two small networks and two seeds; what it is given comes behind."""
     torch.manual_seed(0)
     for name in networks.TARGETS:
         build_victim(name, ("high", "low")).eval().save_pretrained(
@@ -52,16 +56,67 @@ def test_the_command_trains_judges_resumes_and_writes_its_section(
         f'name = "tiny"\ncorpus = "folder:{tiny_corpus}"\n[victims.emo18]\n[generator]\n[attacks.staa]\n'
     )
     monkeypatch.setattr(sections, "RESULTS", tmp_path / "results.md")
-    monkeypatch.setattr(networks, "NETWORKS", ("small", "mirror"))
-    command = [
-        str(tmp_path / "run"), f"folder:{tiny_corpus}", "--clips", "2", "--steps", "2",
-        "--batch-size", "2", "--seeds", "2", "--out", str(tmp_path / "out"),
-    ]  # fmt: skip
-    networks.main(command)
+    published = networks.NETWORKS["paper, published objective"] | {"network": "small"}
+    monkeypatch.setattr(
+        networks, "NETWORKS", {"small, published": published, "mirror": {"network": "mirror"}}
+    )
+
+    def given(*more):
+        networks.main([
+            str(tmp_path / "run"), f"folder:{tiny_corpus}", "--clips", "2", "--steps", "2",
+            "--batch-size", "2", "--seconds", "0.2", "--seeds", "2", *more,
+        ])  # fmt: skip
+
+    return given
+
+
+def test_the_command_trains_judges_resumes_and_writes_its_section(command, tmp_path):
+    out = ["--out", str(tmp_path / "out")]
+    command(*out)
     first = (tmp_path / "results.md").read_text()
     assert first.count("\n| ") == 1 + 1 + 2 + 3 and "| mirror, untrained |" in first
+    assert "--seconds 0.2 --seeds 2`" in first
+    assert "Scaled down: 2 steps of 2 crops of 0.2 s; more" in first
     trained = (tmp_path / "out" / "generators" / "mirror_1" / "model.safetensors").stat()
-    networks.main(command)  # everything is there already
+    command(*out)  # everything is there already
     assert (tmp_path / "results.md").read_text() == first
     again = (tmp_path / "out" / "generators" / "mirror_1" / "model.safetensors").stat()
     assert again.st_mtime_ns == trained.st_mtime_ns
+
+
+def test_every_seed_trains_on_the_runs_own_train_part(command, tmp_path):
+    command("--only", "1", "--out", str(tmp_path / "out"))
+    card = storage.read_card(tmp_path / "out" / "generators" / "mirror_1", "generator")
+    corpus = load_corpus(f"folder:{tmp_path / 'tiny'}")
+    assert corpus.split(0)[0].speakers != corpus.split(1)[0].speakers
+    assert card["inputs"]["seed"] == 1
+    assert card["inputs"]["split"] == corpus.split(0)[0].split_hash
+
+
+def test_seeds_of_several_processes_are_read_from_one_folder(
+    command, tmp_path, monkeypatch, capsys
+):
+    merged = tmp_path / "merged"
+    for part, rows in (("0", 2), ("1", 2), ("untrained", 3)):
+        command("--only", part, "--out", str(tmp_path / part))
+        assert capsys.readouterr().out.count("\n| ") == 1 + rows
+        for kind in ("generators", "cells"):
+            if (tmp_path / part / kind).exists():
+                shutil.copytree(tmp_path / part / kind, merged / kind, dirs_exist_ok=True)
+    assert not (tmp_path / "results.md").exists()
+
+    def never(*given, **settings):
+        raise AssertionError("everything is there already")
+
+    monkeypatch.setattr(training, "train_generator", never)
+    monkeypatch.setattr(attacking, "craft", never)
+    command("--out", str(merged))
+    text = (tmp_path / "results.md").read_text()
+    assert text.count("\n| ") == 1 + 1 + 2 + 3
+    assert re.search(r"\| mirror \| .* \| \d\.\d+, \d\.\d+ \|", text)  # two seeds
+
+
+def test_a_device_that_is_not_there_is_told_before_anything_is_made(command, tmp_path):
+    with pytest.raises(InvalidInput, match="no device 'nowhere' here"):
+        command("--device", "nowhere", "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

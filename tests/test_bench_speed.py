@@ -12,8 +12,9 @@ pytest.importorskip("onnx", reason="the extra onnx is not installed")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from bench import compiled, gpu, scaling, speed
+from bench import compiled, gpu, scaling, sections, speed
 
+from staanet.errors import InvalidInput
 from staanet.generator import build_generator
 from staanet.training import Schedule
 from staanet.victims import build_victim, load_victim
@@ -90,21 +91,89 @@ class Small:
         return {name: one.eval().requires_grad_(False) for name, one in made.items()}
 
 
+def cells(text):
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+
+
 def test_the_table_of_a_gpu_compares_each_way_with_the_network_as_it_is():
     source = build_victim("zhao19", speed.LABELS).eval().requires_grad_(False)
-    small = Small()
-    text = gpu.attack_table(
-        small.networks(), source, small.size, torch.device("cpu"), batches=(1, 2)
-    )
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[4:]]
-    assert text.startswith("Clips of 0.1 s on cpu:")
+    small, cpu = Small(), torch.device("cpu")
+    ceilings = {"float32": [2.0, 1.0, 3.0], "bfloat16": [4.0]}
+    text = gpu.attack_table(small.networks(), source, small.size, cpu, ceilings, batches=(1, 2))
+    rows = cells(text)
+    assert text.startswith("Clips of 0.1 s on cpu;")
     assert [(row[0], row[1], row[2]) for row in rows] == [
-        (name, batch, way) for batch in ("1", "2") for name in ("paper", "narrow")
-        for way in gpu.WAYS if batch == "1" or "graph" not in way
+        one for batch in ("1", "2") for one in [
+            *((name, batch, way) for name in ("paper", "narrow")
+              for way in gpu.WAYS if batch == "1" or "graph" not in way),
+            (gpu.PGD, batch, "as it is"),
+        ]
     ]  # fmt: skip
-    as_it_is = [row for row in rows if row[2] in ("as it is", "graph")]  # no graph on a CPU
+    networks = [row for row in rows if row[0] != gpu.PGD]
+    as_it_is = [row for row in networks if row[2] in ("as it is", "graph")]  # no graph on a CPU
     assert all(row[6] == "100.0%" for row in as_it_is)
-    assert all(row[4] == "1.0 (1.0 to 1.0)" for row in rows if row[2] == "as it is")
+    assert all(row[4] == "1.0 (1.0 to 1.0)" for row in networks if row[2] == "as it is")
+    assert all(row[4] == row[6] == "" and row[5] for row in rows if row[0] == gpu.PGD)
+    for row in rows:  # GFLOP over microseconds is PFLOP/s
+        middle = 1000 * float(row[7]) / float(row[3].split()[0])
+        share = middle / (2.0 if gpu.WAYS[row[2]][0] == "float32" else 4.0)
+        assert float(row[8].rstrip("%")) / 100 == pytest.approx(share, rel=0.1, abs=1e-3)
+
+
+def test_ceilings_are_rates_of_products_and_of_a_copy():
+    size, cpu = replace(speed.QUICK, square=64), torch.device("cpu")
+    found = gpu.measured_ceilings(size, cpu)
+    assert set(found) == {"float32", "bfloat16", "copy"}
+    assert all(len(rates) == size.rounds and min(rates) > 0 for rates in found.values())
+    ceilings = {"float32": [2.0, 1.0, 4.0], "bfloat16": [9.0], "copy": [3.0]}
+    assert [row[1] for row in cells(gpu.ceiling_table(ceilings, size, cpu))] == [
+        "9.00 (9.00 to 9.00)", "2.00 (1.00 to 4.00)", "3.00 (3.00 to 3.00)",
+    ]  # fmt: skip
+
+
+def test_clips_go_from_numpy_to_int16_alone_and_in_a_batch():
+    source = load_victim("shipped:zhao19")
+    small = Small()
+    networks = {**small.networks(), "mirror": small.networks()["narrow"]}
+    text = gpu.crafting_table(networks, source, small.size, torch.device("cpu"), (1, 2))
+    assert [row[:2] for row in cells(text)] == [
+        ["narrow", "1"], ["mirror", "1"], ["narrow", "2"], ["mirror", "2"],
+    ]  # fmt: skip
+    assert "networks in float32" in text
+
+
+@pytest.fixture
+def parts_told(monkeypatch):
+    """The command with every part but the ceilings left out; where it writes."""
+    for name in ("attack_table", "crafting_table", "training_table"):
+        monkeypatch.setattr(gpu, name, lambda *given, name=name, **settings: name)
+    monkeypatch.setattr(
+        gpu, "generators", lambda source: dict.fromkeys(("narrow", "mirror", "paper"))
+    )
+    monkeypatch.setattr(gpu, "FULL", replace(speed.QUICK, square=64))
+    monkeypatch.setattr(gpu, "QUICK", replace(speed.QUICK, square=64))
+
+
+@pytest.mark.usefixtures("parts_told")
+def test_the_command_of_a_gpu_writes_a_section_of_its_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sections, "RESULTS", tmp_path / "results.md")
+    sections.write("one", "## One")
+    gpu.main(["--quick", "--device", "cpu"])  # prints and leaves the record alone
+    told = capsys.readouterr()
+    assert told.out.startswith("## On a GPU\n\n`python -m bench gpu --device cpu`, commit ")
+    assert "ceilings: " in told.err and "training, large batch: " in told.err
+    assert "On a GPU" not in (tmp_path / "results.md").read_text()
+    gpu.main(["--device", "cpu"])
+    written = (tmp_path / "results.md").read_text()
+    assert written.count("<!-- gpu -->") == 1 and "## One" in written
+    names = [line for line in written.splitlines() if line.endswith("_table")]
+    assert names == ["attack_table", "crafting_table", "training_table", "training_table"]
+
+
+def test_the_command_of_a_gpu_asks_for_a_device_that_is_there():
+    with pytest.raises(InvalidInput, match="no device 'nowhere' here"):
+        gpu.main(["--device", "nowhere"])
 
 
 def test_the_table_of_training_on_a_gpu_has_both_precisions_and_both_ways_to_draw():
@@ -115,14 +184,22 @@ def test_the_table_of_training_on_a_gpu_has_both_precisions_and_both_ways_to_dra
         one = speed.task(network, source, speed.clips(2, 0.2), 2)
         return replace(one, precision=precision, crops=replace(one.crops, schedule=SHORT))
 
-    text = gpu.training_table(tasked, small.networks(), small.size, torch.device("cpu"))
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[4:]]
+    networks, cpu = small.networks(), torch.device("cpu")
+    rows = cells(gpu.training_table(tasked, networks, small.size, cpu))
     assert {(row[1], row[2]) for row in rows} == {
         (precision, drawn)
         for precision in ("float32", "bfloat16")
         for drawn in ("ahead", "when asked for")
     }
-    assert len(rows) == 8 and all(float(row[4]) > 0 for row in rows)
+    assert len(rows) == 8 and all(float(row[4]) > 0 and row[5] == "" for row in rows)
+    text = gpu.training_table(
+        tasked, networks, small.size, cpu, precisions=("bfloat16",), threads=(None,), in_a_row=2
+    )
+    assert "2 steps in a row" in text
+    assert [row[:3] for row in cells(text)] == [
+        [name, "bfloat16", "ahead"] for name in ("paper", "narrow")
+    ]
+    assert all(weight.grad is None for one in networks.values() for weight in one.parameters())
 
 
 def test_drawing_crops_is_told_as_a_share_of_a_step():

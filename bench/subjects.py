@@ -1,0 +1,43 @@
+"""What is measured: the frozen networks, a task that trains one, and how much arithmetic a pass is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from staanet.core import Budget, Clip, Victim
+from staanet.generator import Generator, build_generator
+from staanet.objectives import Objective, SparsityController
+from staanet.training import Crops, GeneratorTask, Schedule
+from staanet.warm_start import mirror_of
+
+BUDGET = Budget(epsilon=0.03, max_density=0.2)
+
+
+def generators(source: Victim) -> dict[str, Generator]:
+    """The networks that are compared, frozen."""
+    made = {name: build_generator(name, 0.2) for name in ("paper", "compact", "narrow")}
+    return {
+        n: g.eval().requires_grad_(False)
+        for n, g in {**made, "mirror": mirror_of(source, 0.2)}.items()
+    }
+
+
+def task(network: Generator, source: Victim, made: list[Clip], batch: int) -> GeneratorTask:
+    """What ``train-generator`` optimises."""
+    network.requires_grad_(True)
+    schedule = Schedule(steps=1, batch_size=batch, seconds=2.0)
+    return GeneratorTask(
+        module=network, sources=[source], crops=Crops(made, schedule), dev=made, budget=BUDGET,
+        objective=Objective(), sparsity=SparsityController(target=0.2, warmup=1),
+    )  # fmt: skip
+
+
+def gflop(work: Callable[[Tensor], object], x: Tensor) -> float:
+    """Products and sums of convolutions and matrix products, in 10^9, as torch counts them."""
+    with FlopCounterMode(display=False) as count, torch.no_grad():
+        work(x)
+    return count.get_total_flops() / 1e9
