@@ -24,7 +24,7 @@ ASKED_FOR = ("victims/hub.py", "victims/external.py", "victims/ssl.py", "corpora
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
-LIBRARIES = re.compile(r"/(\.cache|matplotlib|__pycache__)(/|$)")
+LIBRARIES = re.compile(r"/(\.cache|\.triton|matplotlib|__pycache__)(/|$)")
 """What libraries remember of fonts and code."""
 
 

@@ -6,7 +6,7 @@ density, by three seeds each, and judged on test clips: by emo18 (white box) and
 Trainings and figures are kept in ``--out``, so that a stopped command goes on where it was. Scaled down
 on a CPU, where the published network takes a second a step.
 
-Several processes can share the work: each has one seed with ``--only SEED``, or what needs no training with
+Several processes can share the work: each has one seed with ``--only SEED`` (and some networks with ``--titles``), or what needs no training with
 ``--only untrained``, and an ``--out`` of its own. Their ``generators`` and ``cells``, copied into one folder,
 are what the command without ``--only`` reads.
 """
@@ -54,6 +54,14 @@ def main(arguments: list[str]) -> None:
         metavar="SEED",
         help=f"this seed, or {UNTRAINED}: print, write no section",
     )
+    asks.add_argument(
+        "--titles",
+        nargs="+",
+        choices=NETWORKS,
+        default=list(NETWORKS),
+        metavar="TITLE",
+        help=f"with --only, some of: {', '.join(NETWORKS)}",
+    )
     chosen = asks.parse_args(arguments)
     crops = {"batch_size": chosen.batch_size, "seconds": chosen.seconds}
     with storage.FolderLock(made_folder(chosen.out)):
@@ -69,7 +77,8 @@ def main(arguments: list[str]) -> None:
         outcomes: dict[str, list[Outcome]] = {}
         if chosen.only != UNTRAINED:
             seeds = range(chosen.seeds) if chosen.only is None else [chosen.only]
-            outcomes |= judged(bench, seeds, crops)
+            titles = list(NETWORKS) if chosen.only is None else chosen.titles
+            outcomes |= judged(bench, seeds, crops, titles)
         if chosen.only in (None, UNTRAINED):
             outcomes |= untrained(bench)
         speakers = {clip.id: clip.speaker for clip in bench.clips}
@@ -101,14 +110,17 @@ def part(text: str) -> int | str:
 
 
 def judged(
-    bench: Bench, seeds: Sequence[int], crops: Mapping[str, Any]
+    bench: Bench,
+    seeds: Sequence[int],
+    crops: Mapping[str, Any],
+    titles: Sequence[str] = tuple(NETWORKS),
 ) -> dict[str, list[Outcome]]:
     """What each network did to the clips, by seed."""
-    outcomes: dict[str, list[Outcome]] = {title: [] for title in NETWORKS}
+    outcomes: dict[str, list[Outcome]] = {title: [] for title in titles}
     for seed in seeds:
         seeded = dataclasses.replace(bench, seed=seed, protocol=split_of(bench))
-        for title, settings in NETWORKS.items():
-            name = f"{word(title)}_{seed}"
+        for title in titles:
+            name, settings = f"{word(title)}_{seed}", NETWORKS[title]
             generator = seeded.generator(
                 name, [SOURCE], steps=bench.steps, evaluate_every=max(1, bench.steps // 2), **crops,
                 **settings,

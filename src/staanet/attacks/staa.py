@@ -61,10 +61,14 @@ class Staa:
             generator = self.generator.with_looks(self.looks) if self.looks else self.generator
             wanted = self._wanted(source, goal, x)
             rate = source.sample_rate
+            limited = self.budget.max_density is not None or self.budget.max_l0 is not None
+            order_only = generator.ranks and limited and not (self.hide or self.refine)
 
             def proposed(x: Tensor) -> Perturbation:
                 with networks_in(self.precision, x.device):
-                    answer: Perturbation = generator(x, lengths, wanted, self.budget)
+                    answer: Perturbation = generator(
+                        x, lengths, wanted, self.budget, order_only=order_only
+                    )
                 return answer
 
             def attacked(x: Tensor) -> tuple[Tensor, ...]:
@@ -97,7 +101,7 @@ class Staa:
         would move, how far it may, and what stands for the gradients of steps before."""
         ranks = self.generator.ranks
         weight = hiding(x, lengths, sample_rate, self.hide)
-        if ranks:
+        if ranks and self.hide:
             change = change._replace(position=change.position * weight)
         mask = chosen(change, self.budget, lengths, ranks=ranks)
         limit = (self.budget.steps / audio.FULL_SCALE) * weight

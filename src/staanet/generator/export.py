@@ -109,7 +109,9 @@ class _Heads(nn.Module):
         return magnitude, position
 
 
-def _as_they_are(magnitude: Tensor, position: Tensor, lengths: Tensor | None) -> Perturbation:
+def _as_they_are(
+    magnitude: Tensor, position: Tensor, lengths: Tensor | None, *, order_only: bool = False
+) -> Perturbation:
     return Perturbation(magnitude, position)
 
 

@@ -83,9 +83,11 @@ class Generator(nn.Module):
 
     def forward(
         self, waveforms: Tensor, lengths: Tensor | None = None, wanted: Tensor | None = None,
-        budget: Budget | None = None,
+        budget: Budget | None = None, *, order_only: bool = False,
     ) -> Perturbation:  # fmt: skip
-        return self.propose(*self.heads(waveforms, lengths, wanted, budget), lengths)
+        """``order_only``: positions only rank the samples of a clip, of any size; quicker to make."""
+        heads = self.heads(waveforms, lengths, wanted, budget)
+        return self.propose(*heads, lengths, order_only=order_only)
 
     def heads(
         self, waveforms: Tensor, lengths: Tensor | None, wanted: Tensor | None,
@@ -98,7 +100,10 @@ class Generator(nn.Module):
         """
         raise TypeError(f"{type(self).__name__} does not implement heads")
 
-    def propose(self, magnitude: Tensor, position: Tensor, lengths: Tensor | None) -> Perturbation:
+    def propose(
+        self, magnitude: Tensor, position: Tensor, lengths: Tensor | None, *,
+        order_only: bool = False,
+    ) -> Perturbation:  # fmt: skip
         """The heads' raw answers ``o_v, o_m [B, T]`` as a perturbation, in float32 whatever they are in."""
         magnitude, position = magnitude.float(), position.float()
         if self.ranked_by_magnitude:
@@ -106,6 +111,8 @@ class Generator(nn.Module):
             position = magnitude.abs() + position
         if self.gain is not None:
             magnitude = self.gain * unit_rms(magnitude, lengths)
+        if order_only:
+            return Perturbation(torch.tanh(magnitude), position)
         if self.density is not None:
             position = 2 * shifted(unit_rms(position, lengths), self.density, lengths)
         return Perturbation(torch.tanh(magnitude), (torch.tanh(position) + 1) / 2)
