@@ -156,6 +156,15 @@ def follow(mean: Victim, victim: Victim, decay: float, step: int) -> None:
                 own.copy_(other)
 
 
+def _copied(victim: Victim) -> Victim:
+    """Weights of its own; those of an LSTM lie together, as cuDNN wants them."""
+    copied = copy.deepcopy(victim)
+    for module in copied.modules():
+        if isinstance(module, nn.RNNBase):
+            module.flatten_parameters()
+    return copied
+
+
 @dataclass
 class HardeningTask:
     """Cross-entropy on clips and their changed twins; judged by the mean of UAR on dev as it is and
@@ -171,18 +180,21 @@ class HardeningTask:
     module: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
-        self.mean = copy.deepcopy(self.victim) if self.how.average else None
+        self.mean = _copied(self.victim) if self.how.average else None
         if self.mean is not None:
             still(self.mean)
         self.module = Together(self.victim, self.mean, self.rival.module if self.rival else None)
         order = {label: number for number, label in enumerate(self.victim.labels)}
         self.targets = np.array([order[clip.label or ""] for clip in self.crops.clips])
+        self.batches = training.Ahead(self._drawn, self.victim.device)
+
+    def _drawn(self, step: int) -> tuple[Tensor, Tensor]:
+        x, chosen = self.crops.draw(step)
+        return x, torch.from_numpy(self.targets[chosen])
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         self._follow(step)
-        x, chosen = self.crops.draw(step)
-        x = x.to(self.victim.device)
-        wanted = torch.from_numpy(self.targets[chosen]).to(x.device)
+        x, wanted = self.batches(step)
         still(self.victim)
         rivalry, figures = self.rival.loss(step) if self.rival else (x.new_zeros(()), {})
         x_adv = self.changed(x, wanted, step)

@@ -41,15 +41,16 @@ class DistilTask:
     def __post_init__(self) -> None:
         self.answers = logits_of(self.target, self.dev).argmax(axis=1)
         self.queries += len(self.dev)
+        self.batches = training.Ahead(lambda step: self.crops.draw(step)[:1], self.module.device)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         self.module.train()
-        x = self.crops.draw(step)[0]
+        (x,) = self.batches(step)
         with torch.inference_mode():
             wanted = torch.softmax(self.target(x.to(self.target.device)), dim=1)
         wanted = wanted.clone().to(self.module.device)
         self.queries += len(x)
-        logits = self.module(x.to(self.module.device))
+        logits = self.module(x)
         same = (logits.argmax(dim=1) == wanted.argmax(dim=1)).float().mean()
         loss = F.kl_div(torch.log_softmax(logits, dim=1), wanted, reduction="batchmean")
         return loss, {"train_agreement": float(same)}
