@@ -3,18 +3,7 @@
 from __future__ import annotations
 
 from staanet.pipeline.audit import audit
-from staanet.pipeline.crafting import (
-    Plan,
-    SweepPlan,
-    aim,
-    answers,
-    attack,
-    evaluate,
-    join_recordings,
-    part_of,
-    plan_attack,
-    sweep,
-)
+from staanet.pipeline.crafting import attack, join_recordings
 from staanet.pipeline.defences import adapt, defend
 from staanet.pipeline.distil import distil
 from staanet.pipeline.engine import Job, joined_recordings
@@ -22,9 +11,12 @@ from staanet.pipeline.exporting import export_generator
 from staanet.pipeline.folders import Quarantine, ReadingClips, load_clips, normal, unsure
 from staanet.pipeline.foresight import Foresight, foresee
 from staanet.pipeline.guard import certified, detect, detecting, harden, hardening_of
+from staanet.pipeline.judging import answers, evaluate
 from staanet.pipeline.merging import merge
 from staanet.pipeline.models import source_of, train_generator, train_uap, train_victim
+from staanet.pipeline.plans import Plan, aim, part_of, plan_attack
 from staanet.pipeline.recipe import run
+from staanet.pipeline.sweeping import SweepPlan, sweep
 
 __all__ = [
     "Foresight",

@@ -22,9 +22,11 @@ from staanet.core import NO_CHANNEL, Clip, Corpus, Progress, Victim, silent
 from staanet.defences import Defence, Defended, parse_defence
 from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation import machine, spread
-from staanet.pipeline.crafting import attack, evaluate, plan_attack
+from staanet.pipeline.crafting import attack
 from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
+from staanet.pipeline.judging import evaluate
 from staanet.pipeline.models import named, train_generator, train_victim
+from staanet.pipeline.plans import plan_attack
 from staanet.pipeline.recipe import Timed
 from staanet.victims import VICTIMS, fingerprint, load_victim
 

@@ -13,9 +13,10 @@ from staanet.core import Corpus, Progress, Victim, silent
 from staanet.defences import Defended, parse_defence
 from staanet.errors import InvalidInput
 from staanet.evaluation import CONTROLS, check_names, knowledge, spread
-from staanet.pipeline.crafting import attack, plan_attack
+from staanet.pipeline.crafting import attack
 from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
 from staanet.pipeline.models import named, quality_of
+from staanet.pipeline.plans import plan_attack
 from staanet.results import AdversarialSet
 from staanet.victims import fingerprint, load_victim
 

@@ -18,10 +18,11 @@ from staanet import results, storage, victims
 from staanet.config import AttackRecipe
 from staanet.core import Corpus, Progress, Victim, silent
 from staanet.errors import InvalidInput, StaaNetError, StorageFault
-from staanet.pipeline.crafting import RECORDINGS, attack, join_recordings, part_of, plan_attack
+from staanet.pipeline.crafting import RECORDINGS, attack, join_recordings
 from staanet.pipeline.folders import Quarantine, ReadingClips, drawn_from
 from staanet.pipeline.merging import merge
 from staanet.pipeline.models import source_of
+from staanet.pipeline.plans import part_of, plan_attack
 from staanet.recordings import COLUMNS
 from staanet.results import AdversarialSet
 from staanet.shards import Shard

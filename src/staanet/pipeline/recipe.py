@@ -34,17 +34,10 @@ from staanet.defences import parse_defence
 from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation import machine, spread
 from staanet.generator import GENERATORS
-from staanet.pipeline.crafting import (
-    SweepPlan,
-    attack,
-    evaluate,
-    plan_attack,
-    settings_of,
-    sweep,
-    with_settings,
-)  # fmt: skip
+from staanet.pipeline.crafting import attack
 from staanet.pipeline.defences import defend
 from staanet.pipeline.folders import Quarantine, drawn_from, load_clips
+from staanet.pipeline.judging import evaluate
 from staanet.pipeline.models import (
     named,
     settled,
@@ -53,6 +46,8 @@ from staanet.pipeline.models import (
     train_victim,
     vector_recipe,
 )
+from staanet.pipeline.plans import plan_attack, settings_of, with_settings
+from staanet.pipeline.sweeping import SweepPlan, sweep
 from staanet.results import TransferMatrix
 from staanet.victims import VICTIMS, Ensemble, fingerprint, members_of
 
