@@ -78,6 +78,10 @@ def test_the_way_back_through_winners_is_that_of_a_cpu(out):
     assert found.shape == expected.shape and torch.allclose(found, expected, atol=1e-5)
 
 
+def test_a_program_that_is_tried_first_answers():
+    assert kernels._works.__wrapped__(torch.device(DEVICE))
+
+
 def test_they_are_asked_on_a_gpu_alone_and_where_no_gradient_is_wanted():
     norm, x = nn.GroupNorm(2, 16).to(DEVICE), drawn(1, 16, 1, 9)
     with torch.no_grad():

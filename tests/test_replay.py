@@ -7,6 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import clip
+from staanet import kernels
 from staanet.attacks import Staa, craft
 from staanet.attacks.replay import Replays, can_record, recorded
 from staanet.core import Budget, Targeted, Untargeted
@@ -146,6 +147,23 @@ def test_a_gpu_unpools_as_a_cpu_does():
     for spread in (one, other):
         spread.square().sum().backward()
     assert torch.equal(here.grad, beyond.grad)
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_where_nothing_can_be_compiled_torch_serves(monkeypatch, broken):
+    def tried(values, winner, weight, pool):
+        if broken:
+            raise RuntimeError(
+                "Failed to find C compiler. Please specify via CC environment variable."
+            )
+        return torch.zeros(1, 1, 1, 2)  # a wrong answer
+
+    monkeypatch.setattr(kernels, "sums_of_rows", tried)
+    if broken:
+        with pytest.warns(UserWarning, match="Triton compiles nothing here.*C compiler"):
+            assert not kernels._works.__wrapped__(torch.device("cpu"))
+    else:
+        assert not kernels._works.__wrapped__(torch.device("cpu"))
 
 
 def test_an_attack_asks_for_replays_only_where_nothing_but_samples_differs():

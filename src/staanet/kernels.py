@@ -6,14 +6,17 @@
   the precision that they came in.
 * The two passes of ``staanet.maxima`` between samples and the first features: one channel is too few for cuDNN.
 
-Triton comes with a torch for GPUs; without it torch's own operators serve, as they do on a CPU.
+Triton comes with a torch for GPUs; without it, and where it finds no C compiler, torch's own operators serve, as they do on a CPU.
 With ``TRITON_INTERPRET=1`` the programs run on a CPU, slowly, which is how they are tested without a GPU.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +27,8 @@ try:
 except ImportError:
     triton = tl = None
 
+P = ParamSpec("P")
+R = TypeVar("R")
 BLOCK = 16_384
 """Values that one program holds in its registers at most."""
 UNITS = 264
@@ -34,7 +39,30 @@ LONGEST = 2**31
 
 def serve(x: Tensor) -> bool:
     """Whether the programs of this module can be asked about ``x``."""
-    return triton is not None and x.device.type == "cuda"
+    return triton is not None and x.device.type == "cuda" and _works(x.device)
+
+
+@functools.cache
+def _works(device: torch.device) -> bool:
+    """Whether a program can be compiled for ``device``: Triton needs a C compiler and a folder for its files."""
+    one = torch.ones(1, 1, 1, device=device)
+    try:
+        return bool(sums_of_rows(one, one.byte(), one, 2)[0, 0, 0, 1] == 1)
+    except Exception as problem:  # whatever it is, torch's own operators serve
+        said = " ".join(str(problem).split())[:200]
+        warnings.warn(f"Triton compiles nothing here, so {device} is slower: {said}", stacklevel=2)
+        return False
+
+
+def _there(function: Callable[Concatenate[Tensor, P], R]) -> Callable[Concatenate[Tensor, P], R]:
+    """The function, its programs started on the GPU of its first argument."""
+
+    @functools.wraps(function)
+    def started(x: Tensor, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext():
+            return function(x, *args, **kwargs)
+
+    return started
 
 
 def can_normalise(x: Tensor, norm: nn.GroupNorm) -> bool:
@@ -46,6 +74,7 @@ def can_normalise(x: Tensor, norm: nn.GroupNorm) -> bool:
     )  # fmt: skip
 
 
+@_there
 def relu_of_norm(x: Tensor, bias: Tensor, norm: nn.GroupNorm) -> Tensor:
     """``relu(norm(x + bias))`` of features ``x [B, C, 1, T]`` with ``bias [C]``, in channels-last memory."""
     batch, channels, _, time = x.shape
@@ -91,6 +120,7 @@ def _program(function: Callable[..., Any]) -> Any:
     return function if triton is None else triton.jit(function)
 
 
+@_there
 def convolved_maxima(
     padded: Tensor, weight: Tensor, pool: int, steps: int
 ) -> tuple[Tensor, Tensor]:
@@ -108,6 +138,7 @@ def convolved_maxima(
     return maxima, winner
 
 
+@_there
 def sums_of_rows(values: Tensor, winner: Tensor, weight: Tensor, pool: int) -> Tensor:
     """Of each frame of ``values [B, S, C]`` what it adds to the ``pool + K - 1`` samples that it reaches, through
     ``weight [C, O, K]`` shifted to its winners: ``[B, S, O, pool + K - 1]``."""
