@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,8 @@ import torch
 
 from conftest import RATE, tone
 from staanet import audio, storage
+from staanet.errors import InvalidInput
+from staanet.pipeline import engine
 from staanet.victims import build_victim
 from test_cli import staanet
 from test_shards import hashes
@@ -42,6 +45,24 @@ def world(tmp_path_factory):
 def test_an_engine_that_is_none_is_told(world, tmp_path, options, said):
     done = staanet(*ATTACK, "--out", tmp_path / "o", *options, cwd=world)
     assert done.returncode == 3 and said in done.stderr and not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
+def test_a_cluster_that_does_not_answer_is_told_at_once(address):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    with pytest.raises(InvalidInput, match="no Ray cluster answers at RAY_ADDRESS=.*127.0.0.1"):
+        engine._reach(address.format(port))
+    with pytest.raises(InvalidInput):
+        engine._reach("127.0.0.1:99999999")
+
+
+def test_a_cluster_that_answers_or_needs_no_address_is_left_to_ray():
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        engine._reach(f"127.0.0.1:{there.getsockname()[1]}")
+    for named in ("auto", "local", ""):
+        engine._reach(named)
 
 
 def holder(folder):

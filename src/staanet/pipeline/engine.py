@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 from staanet import results, storage, victims
 from staanet.config import AttackRecipe
 from staanet.core import Corpus, Progress, Victim, silent
-from staanet.errors import InvalidInput, StaaNetError, StorageFault
+from staanet.errors import InvalidInput, StaaNetError, StorageFault, printable
 from staanet.pipeline.crafting import RECORDINGS, attack, join_recordings
 from staanet.pipeline.folders import Quarantine, ReadingClips, drawn_from
 from staanet.pipeline.merging import merge
@@ -30,6 +31,8 @@ from staanet.shards import Shard
 SHARDS = 32
 """As many on any number of workers, so that an interrupted job finds its shards again."""
 RETRIES = 5
+REACHED_S = 10.0
+"""Seconds in which a cluster has to answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +120,7 @@ def _run_all(job: Job, folders: dict[int, Path], progress: Progress) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     begun = not ray.is_initialized()
     if begun and "RAY_ADDRESS" in os.environ:
+        _reach(os.environ["RAY_ADDRESS"])
         ray.init(log_to_driver=False)
     elif begun:
         ray.init(include_dashboard=False, log_to_driver=False, num_cpus=os.cpu_count())
@@ -142,6 +146,20 @@ def _run_all(job: Job, folders: dict[int, Path], progress: Progress) -> None:
     finally:
         if begun:
             ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """``InvalidInput`` where nothing answers at ``HOST:PORT``, for which Ray itself would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):  # auto, local: Ray knows where
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_S).close()
+    except (OSError, OverflowError) as problem:
+        raise InvalidInput(
+            f"no Ray cluster answers at RAY_ADDRESS={printable(address)} ({printable(str(problem))})",
+            remedy="Start one there (ray start --head), or unset RAY_ADDRESS to use the cores here",
+        ) from problem
 
 
 def _shard(job: Job, number: int, of: int, folder: Path) -> dict[str, Any] | None:
