@@ -65,6 +65,12 @@ def test_a_cluster_that_answers_or_needs_no_address_is_left_to_ray():
         engine._reach(named)
 
 
+def told(folder):
+    """Every file's hash, and the card without how many threads a worker has."""
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    return {**hashes(folder), "card.json": {**card, "machine": None}}
+
+
 def holder(folder):
     """The process that works on a shard which has begun, or None."""
     for journal in sorted(folder.glob(".shards/*/journal.jsonl")):
@@ -101,4 +107,4 @@ def test_ray_gives_the_same_files_though_a_worker_is_killed(world, tmp_path):
     said, complained = running.communicate(timeout=600)
     assert running.returncode == 4, complained
     assert "answers changed" in said and "3 windows joined" in said
-    assert hashes(out) == hashes(world / "here") and not (out / ".shards").exists()
+    assert told(out) == told(world / "here") and not (out / ".shards").exists()
