@@ -27,11 +27,17 @@ __all__ = [
 ]  # fmt: skip
 
 
+SPINS = "2000"
+"""How often a thread of OpenMP looks for work before it sleeps. Spinning for good starves an LSTM's own threads
+where others work too; sleeping at once costs more than the work itself where a virtual core is slow to wake."""
+
+
 def entry() -> NoReturn:
     """The console script."""
     _fill_gaps()
     os.environ["MPLBACKEND"] = "agg"  # pictures are files; a notebook's or a wrong one is not asked
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve an LSTM's own
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, leave_at_once)
