@@ -158,16 +158,9 @@ def sums_of_rows(values: Tensor, winner: Tensor, weight: Tensor, pool: int) -> T
 
 @_program
 def _read(
-    x,
-    bias,
-    start,
-    stride,
-    time,
-    channels,
-    frames: tl.constexpr,
-    side: tl.constexpr,
+    x, bias, start, stride, time, channels, frames: tl.constexpr, side: tl.constexpr,
     width: tl.constexpr,
-):
+):  # fmt: skip
     t = start + tl.arange(0, frames)[:, None, None]
     group = tl.program_id(1) * side + tl.arange(0, side)[None, :, None]
     c = group * width + tl.arange(0, width)[None, None, :]
@@ -195,19 +188,9 @@ def _write(written, value, inside, t, c, mean, variance, weight, shift, time, ch
 
 @_program
 def _whole(
-    x,
-    bias,
-    weight,
-    shift,
-    written,
-    stride,
-    time,
-    channels,
-    eps,
-    frames: tl.constexpr,
-    side: tl.constexpr,
-    width: tl.constexpr,
-):
+    x, bias, weight, shift, written, stride, time, channels, eps, frames: tl.constexpr,
+    side: tl.constexpr, width: tl.constexpr,
+):  # fmt: skip
     """Groups whose frames one program can hold."""
     value, inside, t, c = _read(x, bias, 0, stride, time, channels, frames, side, width)
     mean, squares = _spread(value, inside, time * width)
@@ -217,17 +200,9 @@ def _whole(
 
 @_program
 def _moments(
-    x,
-    bias,
-    means,
-    squares,
-    stride,
-    time,
-    channels,
-    frames: tl.constexpr,
-    side: tl.constexpr,
+    x, bias, means, squares, stride, time, channels, frames: tl.constexpr, side: tl.constexpr,
     width: tl.constexpr,
-):
+):  # fmt: skip
     """Of a piece of a clip: each group's mean, and the sum of squares about it."""
     start = tl.program_id(2) * frames
     value, inside, _, _ = _read(x, bias, start, stride, time, channels, frames, side, width)
@@ -241,23 +216,9 @@ def _moments(
 
 @_program
 def _normalised(
-    x,
-    bias,
-    weight,
-    shift,
-    written,
-    means,
-    squares,
-    stride,
-    time,
-    channels,
-    pieces,
-    eps,
-    most: tl.constexpr,
-    frames: tl.constexpr,
-    side: tl.constexpr,
-    width: tl.constexpr,
-):
+    x, bias, weight, shift, written, means, squares, stride, time, channels, pieces, eps,
+    most: tl.constexpr, frames: tl.constexpr, side: tl.constexpr, width: tl.constexpr,
+):  # fmt: skip
     """A piece of a clip, by what ``_moments`` says of all of its pieces."""
     start = tl.program_id(2) * frames
     value, inside, t, c = _read(x, bias, start, stride, time, channels, frames, side, width)

@@ -36,8 +36,9 @@ def entry() -> NoReturn:
     """The console script."""
     _fill_gaps()
     os.environ["MPLBACKEND"] = "agg"  # pictures are files; a notebook's or a wrong one is not asked
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve an LSTM's own
-    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    if "OMP_WAIT_POLICY" not in os.environ:  # else the user has said how threads wait
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, leave_at_once)
