@@ -124,9 +124,10 @@ def comparisons(run: Path, summary: dict[str, Any]) -> list[str]:
 def on_itself(summary: dict[str, Any]) -> list[dict[str, Any]]:
     """The cells of attacks on the very victim that they were crafted on, without a channel."""
     return [
-        c for c in summary["cells"]
+        c
+        for c in summary["cells"]
         if c["source"] == c["target"] and c.get("channel", NO_CHANNEL) == NO_CHANNEL
-    ]  # fmt: skip
+    ]
 
 
 def fewest(run: Path, summary: dict[str, Any]) -> list[str]:
@@ -138,8 +139,9 @@ def fewest(run: Path, summary: dict[str, Any]) -> list[str]:
     return [
         f"* {c['title']} on {c['source']}: fooled {100 * c['fooling_rate']['value']:.1f} % of "
         f"{c['count']}, median density {100 * medians[c['attack'], c['source']]:.3f} %."
-        for c in on_itself(summary) if c["algorithm"] in looking
-    ]  # fmt: skip
+        for c in on_itself(summary)
+        if c["algorithm"] in looking
+    ]
 
 
 def checked(run: Path) -> list[str]:

@@ -88,12 +88,18 @@ VARIANTS = (
     Variant("crops as they are: no gain, colour, speed, noise", augment=False),
     Variant("a straight-through mask", straight_through=True),
     Variant("two looks", looks=2),
-    Variant("the Wave-U-Net, with quantisation and mixture", network="compact", learning_rate=2e-3,
-            objective={"quantisation": 0.1, "mixing": True}),
-    Variant("the Wave-U-Net, crops as they are", network="compact", learning_rate=2e-3, augment=False),
+    Variant(
+        "the Wave-U-Net, with quantisation and mixture",
+        network="compact",
+        learning_rate=2e-3,
+        objective={"quantisation": 0.1, "mixing": True},
+    ),
+    Variant(
+        "the Wave-U-Net, crops as they are", network="compact", learning_rate=2e-3, augment=False
+    ),
     Variant("through mild codecs, noise, another level", through=MILD),
     Variant("through a telephone, poor codecs, loud noise", through=HARSH),
-)  # fmt: skip
+)
 
 
 def main(arguments: list[str]) -> None:
@@ -113,14 +119,20 @@ def main(arguments: list[str]) -> None:
     chosen = asks.parse_args(arguments)
     with storage.FolderLock(made_folder(chosen.out)):
         bench = Bench.of(
-            chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps, (SOURCE, TARGET),
+            chosen.run,
+            chosen.corpus,
+            chosen.out,
+            chosen.clips,
+            chosen.steps,
+            (SOURCE, TARGET),
             chosen.device,
-        )  # fmt: skip
+        )
         tests = {"": bench.clips} | ({} if chosen.unseen is None else bench.unseen(chosen.unseen))
         variants = [
-            one for one in VARIANTS[: chosen.first]
+            one
+            for one in VARIANTS[: chosen.first]
             if not chosen.only or any(part in one.title for part in chosen.only)
-        ]  # fmt: skip
+        ]
         parts = [table(bench, variants, corpus, clips) for corpus, clips in tests.items()]
         parts.append(outlived(bench, variants))
     only = "".join(f' --only "{part}"' for part in chosen.only or ())
@@ -142,9 +154,11 @@ def rates(
 ) -> dict[str, float]:
     """Share of the clips on which each victim changed its answer."""
     found = bench.measure(
-        f"{word(variant.title)}_{seed}{corpus}", partial(attack, bench, variant, seed, budget_on(corpus)),
-        bench.victims[SOURCE], clips=clips,
-    )  # fmt: skip
+        f"{word(variant.title)}_{seed}{corpus}",
+        partial(attack, bench, variant, seed, budget_on(corpus)),
+        bench.victims[SOURCE],
+        clips=clips,
+    )
     return {target: found.fooled(target) for target in bench.victims}
 
 
@@ -171,9 +185,15 @@ def trained(bench: Bench, variant: Variant, seed: int) -> Generator:
     if variant.trained:
         train, dev = bench.training
         schedule = training.Schedule(
-            steps=steps, batch_size=8, seconds=1.0, learning_rate=variant.learning_rate,
-            final_learning_rate=3e-5, evaluate_every=max(1, steps // 2), seed=seed, speed=0.1,
-        )  # fmt: skip
+            steps=steps,
+            batch_size=8,
+            seconds=1.0,
+            learning_rate=variant.learning_rate,
+            final_learning_rate=3e-5,
+            evaluate_every=max(1, steps // 2),
+            seed=seed,
+            speed=0.1,
+        )
         with ExitStack() as stack:
             if variant.ears:
                 stack.enter_context(mock.patch.object(type(generator), "keep_ears", lambda _: None))
@@ -182,11 +202,18 @@ def trained(bench: Bench, variant: Variant, seed: int) -> Generator:
             if not variant.augment:
                 stack.enter_context(mock.patch.object(training.Crops, "_crop", as_it_is))
             training.train_generator(
-                generator, source, train, dev, schedule, folder, budget=BUDGET,
+                generator,
+                source,
+                train,
+                dev,
+                schedule,
+                folder,
+                budget=BUDGET,
                 objective=replace(Objective(kappa=math.inf), **variant.objective),
                 through=[parse_defence(text) for text in variant.through],
-                precision=settled("auto", bench.device), progress=told,
-            )  # fmt: skip
+                precision=settled("auto", bench.device),
+                progress=told,
+            )
     save_generator(generator, folder, title=variant.title, seed=seed)
     return load_generator(folder).to(bench.device)
 

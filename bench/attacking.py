@@ -33,10 +33,11 @@ EPSILON, DENSITY = 0.03, 0.2
 def parser(name: str, description: str | None, clips: int) -> argparse.ArgumentParser:
     """What every such command asks for: a run, its corpus, how many test clips, and where to keep it."""
     made = argparse.ArgumentParser(
-        prog=f"python -m bench {name}", description=description,
+        prog=f"python -m bench {name}",
+        description=description,
         epilog=f"example: python -m bench {name} runs/emodb_full emodb:PATH",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     made.add_argument("run", type=Path, help="a run of emodb_full, or one with the same victims")
     made.add_argument("corpus", help="KIND:PATH of that run's corpus")
     made.add_argument("--clips", type=int, default=clips, help=f"test clips (default: {clips})")
@@ -114,9 +115,15 @@ class Bench:
 
     @classmethod
     def of(
-        cls, run: Path, spec: str, out: Path, count: int, steps: int, names: Sequence[str] = (),
+        cls,
+        run: Path,
+        spec: str,
+        out: Path,
+        count: int,
+        steps: int,
+        names: Sequence[str] = (),
         device: str = "cpu",
-    ) -> Self:  # fmt: skip
+    ) -> Self:
         """``count`` test clips, and the victims of those ``names``; all of the run's where none is named."""
         recipe = config.load_recipe(str(run / "recipe.toml"))
         victims = {
@@ -126,14 +133,17 @@ class Bench:
         held_out = corpus.split(recipe.seed, recipe.protocol)[2]
         first = next(iter(victims.values()))
         clips = spread(pipeline.load_clips(held_out, first, pipeline.Quarantine(), told), count)
-        return cls(
-            run, corpus, out, clips, victims, steps, recipe.seed, recipe.protocol, device
-        )  # fmt: skip
+        return cls(run, corpus, out, clips, victims, steps, recipe.seed, recipe.protocol, device)
 
     def measure(
-        self, name: str, attack: Callable[[], Attack], source: Victim, *,
-        clips: Sequence[Clip] | None = None, label: str | None = None,
-    ) -> Outcome:  # fmt: skip
+        self,
+        name: str,
+        attack: Callable[[], Attack],
+        source: Victim,
+        *,
+        clips: Sequence[Clip] | None = None,
+        label: str | None = None,
+    ) -> Outcome:
         """Attack clip by clip; rows that are there already are read, not made again."""
         clips = self.clips if clips is None else clips
         journal = storage.Journal(self.out / "cells" / f"{name}.jsonl")
@@ -158,8 +168,12 @@ class Bench:
                 journal.append(known[clip.id])
             told(name, number, len(clips))
         rows = [known[clip.id] for clip in clips]
-        return Outcome([{k: math.inf if v is None and k != "wanted" else v for k, v in row.items()}
-                        for row in rows])  # fmt: skip
+        return Outcome(
+            [
+                {k: math.inf if v is None and k != "wanted" else v for k, v in row.items()}
+                for row in rows
+            ]
+        )
 
     def unseen(self, spec: str) -> dict[str, list[Clip]]:
         """As many clips of another corpus as there are test clips, under its name."""
@@ -185,9 +199,16 @@ class Bench:
             where=name,
         )
         pipeline.train_generator(
-            self.corpus, self.source(",".join(sources)), [self.run / "victims" / s for s in sources], folder, recipe=recipe,
-            seed=self.seed, protocol=self.protocol, device=self.device, progress=told,
-        )  # fmt: skip
+            self.corpus,
+            self.source(",".join(sources)),
+            [self.run / "victims" / s for s in sources],
+            folder,
+            recipe=recipe,
+            seed=self.seed,
+            protocol=self.protocol,
+            device=self.device,
+            progress=told,
+        )
         return load_generator(folder).to(self.device)
 
     def own(self, name: str) -> Generator:

@@ -29,10 +29,15 @@ def compiled_table(size: Size, limit: float = LIMIT) -> str:
             rows.append([name, f"above {limit:.0f}, given up", "", "", ""])
             continue
         plain, compiled = found["plain"], found["compiled"]
-        rows.append([
-            name, f"{found['compilation']:.0f}", spread(plain), spread(compiled),
-            ratio(plain, compiled),
-        ])  # fmt: skip
+        rows.append(
+            [
+                name,
+                f"{found['compilation']:.0f}",
+                spread(plain),
+                spread(compiled),
+                ratio(plain, compiled),
+            ]
+        )
     head = ["generator", "s to compile", "ms as it is", "ms compiled", "times"]
     return (
         f"One pass over a clip of {size.seconds:g} s through `torch.compile` (fixed shapes, so once for each "
@@ -46,9 +51,12 @@ def _measured(name: str, size: Size, limit: float) -> dict[str, float | list[flo
         start = f"import os; os.environ['TORCHINDUCTOR_CACHE_DIR'] = {cache!r}; {code}"
         try:
             done = subprocess.run(
-                [sys.executable, "-c", start], check=True, capture_output=True, text=True,
+                [sys.executable, "-c", start],
+                check=True,
+                capture_output=True,
+                text=True,
                 timeout=limit,
-            )  # fmt: skip
+            )
         except subprocess.TimeoutExpired:
             return None
     told: dict[str, float | list[float]] = json.loads(done.stdout.splitlines()[-1])

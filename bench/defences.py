@@ -38,8 +38,10 @@ def main(arguments: list[str]) -> None:
     """Attack what is not attacked yet, read the rest, and write the section."""
     chosen = _parser().parse_args(arguments)
     corpus, kind = load_corpus(chosen.corpus), chosen.corpus.partition(":")[0]
-    parts = [f"{made_by(chosen)}. Fooled: the share of test clips whose answer changed, with its 95 % "
-             "interval clustered by speaker."]  # fmt: skip
+    parts = [
+        f"{made_by(chosen)}. Fooled: the share of test clips whose answer changed, with its 95 % "
+        "interval clustered by speaker."
+    ]
     parts += attacked(corpus, chosen)
     for spec in chosen.unseen:
         parts += attacked(corpus, chosen, load_corpus(spec))
@@ -73,23 +75,30 @@ def attacked(corpus: Corpus, chosen: argparse.Namespace, unseen: Corpus | None =
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m bench defences", description=__doc__,
+        prog="python -m bench defences",
+        description=__doc__,
         epilog="example: python -m bench defences emodb:PATH --victim shipped:emo18 --hardened hard "
         "--transformation median:3 --detector guarded --certificate certificates --audit audit",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     folder: dict[str, Any] = {"type": Path, "default": [], "action": "append", "metavar": "FOLDER"}
     parser.add_argument("corpus", help="KIND:PATH")
     parser.add_argument("--victim", help="the plain victim")
     parser.add_argument("--hardened", default=[], action="append", help="of staanet harden; repeat")
     parser.add_argument(
-        "--transformation", default=[], action="append", metavar="NAME[:SETTING]",
+        "--transformation",
+        default=[],
+        action="append",
+        metavar="NAME[:SETTING]",
         help="before the plain victim; repeat",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--unseen", default=[], action="append", metavar="KIND:PATH",
+        "--unseen",
+        default=[],
+        action="append",
+        metavar="KIND:PATH",
         help="attack the same victims on clips of this corpus too; repeat",
-    )  # fmt: skip
+    )
     parser.add_argument("--detector", help="of staanet detect; repeat", **folder)
     parser.add_argument("--certificate", help="of staanet certify; repeat", **folder)
     parser.add_argument("--audit", type=Path, help="of staanet audit")
@@ -118,8 +127,13 @@ def made_by(chosen: argparse.Namespace) -> str:
         f"--{key} {getattr(chosen, key).name}" for key in ("audit", "run") if getattr(chosen, key)
     ]
     given += [f"--unseen {one.partition(':')[0]}:PATH" for one in chosen.unseen]
-    command = " ".join([f"{chosen.corpus.partition(':')[0]}:PATH", *given,
-                        f"--clips {chosen.clips} --generator-steps {chosen.generator_steps}"])  # fmt: skip
+    command = " ".join(
+        [
+            f"{chosen.corpus.partition(':')[0]}:PATH",
+            *given,
+            f"--clips {chosen.clips} --generator-steps {chosen.generator_steps}",
+        ]
+    )
     return f"`python -m bench defences {command}`, commit `{commit()}`, {machine()}"
 
 
@@ -157,12 +171,16 @@ class Bench:
             for made in self.made(epsilon):
                 cell = transfer_matrix([made], [self.victim]).summary["cells"][0]
                 yield {
-                    "victim": self.victim.name, "test_uar": self.card["test_uar"],
-                    "attack": made.card["algorithm"], "epsilon": epsilon,
-                    "fooled": cell["fooling_rate"], "uar": cell["uar_before"]["value"],
-                    "uar_after": cell["uar_after"]["value"], "hardened": self.card.get("hardened"),
+                    "victim": self.victim.name,
+                    "test_uar": self.card["test_uar"],
+                    "attack": made.card["algorithm"],
+                    "epsilon": epsilon,
+                    "fooled": cell["fooling_rate"],
+                    "uar": cell["uar_before"]["value"],
+                    "uar_after": cell["uar_after"]["value"],
+                    "hardened": self.card.get("hardened"),
                     "recipe": (self.card.get("inputs") or {}).get("recipe"),
-                }  # fmt: skip
+                }
 
     def behind(self, text: str) -> Iterator[dict[str, Any]]:
         """For each epsilon the matrix of this victim and of itself behind the transformation ``text``:
@@ -170,9 +188,14 @@ class Bench:
         name = f"{self.victim.name}+{text.replace(':', '-').replace(',', '-')}"
         folder = self.chosen.out / "defended" / name
         pipeline.defend(
-            self.victim, self.spec, [text], folder, corpus=self.corpus, seed=self.chosen.seed,
+            self.victim,
+            self.spec,
+            [text],
+            folder,
+            corpus=self.corpus,
+            seed=self.chosen.seed,
             progress=told,
-        )  # fmt: skip
+        )
         through = Bench(str(folder), self.corpus, self.chosen, self.unseen)
         for epsilon in self.epsilons:
             sets = [*self.made(epsilon), *through.made(epsilon)]
@@ -196,14 +219,22 @@ class Bench:
 
     def _generator(self) -> Path:
         recipe = GeneratorRecipe(
-            epsilon=max(EPSILONS), max_density=DENSITY, steps=self.chosen.generator_steps,
-            batch_size=8, seconds=1.0,
-        )  # fmt: skip
+            epsilon=max(EPSILONS),
+            max_density=DENSITY,
+            steps=self.chosen.generator_steps,
+            batch_size=8,
+            seconds=1.0,
+        )
         folder: Path = self.chosen.out / "generators" / self.victim.name
         pipeline.train_generator(
-            self.corpus, self.victim, self.spec, folder, recipe=recipe, seed=self.chosen.seed,
+            self.corpus,
+            self.victim,
+            self.spec,
+            folder,
+            recipe=recipe,
+            seed=self.chosen.seed,
             progress=told,
-        )  # fmt: skip
+        )
         return folder
 
 
@@ -214,22 +245,30 @@ def hardened(rows: Sequence[Told]) -> list[str]:
         f"Every attack made on the victim that it is judged on, at most {100 * DENSITY:g} % of the "
         "samples, PGD of 20 steps.",
     ]
-    table = ["| victim | test UAR | " + " | ".join(
-        f"{attack}, epsilon {epsilon:g}" for attack in ATTACKS for epsilon in EPSILONS
-    ) + " |", "|---|---|" + 6 * "---|"]  # fmt: skip
+    table = [
+        "| victim | test UAR | "
+        + " | ".join(f"{attack}, epsilon {epsilon:g}" for attack in ATTACKS for epsilon in EPSILONS)
+        + " |",
+        "|---|---|" + 6 * "---|",
+    ]
     names = list(dict.fromkeys(row["victim"] for row in rows))
     for name in names:
         own = {(row["attack"], row["epsilon"]): row for row in rows if row["victim"] == name}
-        cells = [share(own[attack, epsilon]["fooled"]) if (attack, epsilon) in own else "not tried"
-                 for attack in ATTACKS for epsilon in EPSILONS]  # fmt: skip
+        cells = [
+            share(own[attack, epsilon]["fooled"]) if (attack, epsilon) in own else "not tried"
+            for attack in ATTACKS
+            for epsilon in EPSILONS
+        ]
         uar = next(iter(own.values()))["test_uar"]
         table.append(f"| {name} | {uar:.3f} | " + " | ".join(cells) + " |")
     lines.append("\n".join(table))
     plain = [row for row in rows if row["victim"] == names[0] and row["attack"] == "pgd"]
     for name in names[1:]:
         own_rows = [row for row in rows if row["victim"] == name and row["attack"] == "pgd"]
-        ratios = [f"{_ratio(b, a)} of the plain victim's at epsilon {a['epsilon']:g}"
-                  for a, b in zip(plain, own_rows, strict=True)]  # fmt: skip
+        ratios = [
+            f"{_ratio(b, a)} of the plain victim's at epsilon {a['epsilon']:g}"
+            for a, b in zip(plain, own_rows, strict=True)
+        ]
         lost = 100 * (plain[0]["test_uar"] - own_rows[0]["test_uar"])
         how = own_rows[0]["hardened"] or {}
         cost = f"; a step takes {how['cost']['times']:.1f} x a plain one" if "cost" in how else ""
@@ -245,9 +284,10 @@ def made_so(row: Told) -> str:
     if not (row["hardened"] and row.get("recipe")):
         return ""
     given = " ".join(
-        f"--{key.replace('_', '-')} {value}" for key, value in row["recipe"].items()
+        f"--{key.replace('_', '-')} {value}"
+        for key, value in row["recipe"].items()
         if key == "method" or value != getattr(HardenRecipe(), key)
-    )  # fmt: skip
+    )
     return f" Made from `{row['hardened']['from']}` by `staanet harden {given}`."
 
 
@@ -281,8 +321,9 @@ def detectors(found: Sequence[Told]) -> list[str]:
         f"| {one['detector']} before {one['victim']} | {a['attack']} | {a['auroc']:.3f} "
         f"| {share(a['false_alarms'])} | {share(a['detected'])} | {share(a['fooled'])} "
         f"| {share(a['fooled_undetected'])} |"
-        for one in found for a in one["attacks"]
-    ]  # fmt: skip
+        for one in found
+        for a in one["attacks"]
+    ]
     head = (
         "| detector | attack | AUROC | false alarms | detected | fooled | fooled and undetected |"
     )
@@ -314,7 +355,7 @@ def certificates(found: Sequence[Told]) -> list[str]:
         f"| {one['votes']['votes']} | {one['votes']['alpha']:g} | {one['right']} of {one['clips']} | {one['abstained']} | {one['median_radius']:.4g} "
         f"| {_radius(one)} | {one['broken']} of {one['attacked']} |"
         for one in found
-    ]  # fmt: skip
+    ]
     head = (
         "| victim | method | noise | votes | alpha | right | abstained | median radius | largest radius "
         "| attacks inside the radius that succeeded |"
@@ -333,8 +374,11 @@ def transformations(summaries: Sequence[Told]) -> list[str]:
     if not rows:
         return []
     head = "| victim | UAR before | UAR behind | undefended | static | adaptive | gap in points |"
-    return ["### Transformations", "The attack that fools most often, each; UAR of the clips attacked.",
-            "\n".join([head, "|---|---|---|---|---|---|---|", *rows])]  # fmt: skip
+    return [
+        "### Transformations",
+        "The attack that fools most often, each; UAR of the clips attacked.",
+        "\n".join([head, "|---|---|---|---|---|---|---|", *rows]),
+    ]
 
 
 def _behind(summary: Told) -> Iterator[str]:
@@ -343,18 +387,25 @@ def _behind(summary: Told) -> Iterator[str]:
             continue
         inner = about["defended"]["inner"]
         plain, static, adaptive = (
-            _strongest([
-                c for c in summary["cells"]
-                if c["target"] == target and c["source"] == source and c["channel"] == NO_CHANNEL
-                and not c["control"]
-            ])
+            _strongest(
+                [
+                    c
+                    for c in summary["cells"]
+                    if c["target"] == target
+                    and c["source"] == source
+                    and c["channel"] == NO_CHANNEL
+                    and not c["control"]
+                ]
+            )
             for target, source in ((inner, inner), (name, inner), (name, name))
-        )  # fmt: skip
+        )
         uars = [
             f"{c['uar_before']['value']:.3f}" if c else "n/a" for c in (plain, static or adaptive)
         ]
-        yield (f"| {name} | {' | '.join(uars)} | {_cell(plain)} | {_cell(static)} "
-               f"| {_cell(adaptive)} | {_gap(static, adaptive)} |")  # fmt: skip
+        yield (
+            f"| {name} | {' | '.join(uars)} | {_cell(plain)} | {_cell(static)} "
+            f"| {_cell(adaptive)} | {_gap(static, adaptive)} |"
+        )
 
 
 def _strongest(cells: Sequence[Told]) -> Told:

@@ -103,13 +103,22 @@ def window_table(run: Path, size: Size) -> str:
         parts = np.concatenate([crafted(speech[a:b]) for a, b in edges])
         moved = np.count_nonzero(whole != speech)
         both = np.count_nonzero((whole != speech) & (parts != speech))
-        rows.append([
-            f"{seconds:g}", f"{np.mean(parts == whole):.1%}", f"{both / moved:.1%}",
-            rate(source, [(speech[a:b], parts[a:b]) for a, b in edges]),
-            rate(source, [(speech[a:b], whole[a:b]) for a, b in edges]),
-        ])  # fmt: skip
-    head = ["window, s", "samples equal to those of one pass", "moved samples that one pass moves too",
-            "windows fooled", "windows fooled by one pass over all"]  # fmt: skip
+        rows.append(
+            [
+                f"{seconds:g}",
+                f"{np.mean(parts == whole):.1%}",
+                f"{both / moved:.1%}",
+                rate(source, [(speech[a:b], parts[a:b]) for a, b in edges]),
+                rate(source, [(speech[a:b], whole[a:b]) for a, b in edges]),
+            ]
+        )
+    head = [
+        "window, s",
+        "samples equal to those of one pass",
+        "moved samples that one pass moves too",
+        "windows fooled",
+        "windows fooled by one pass over all",
+    ]
     return (
         f"A recording of {len(speech) / RATE:.0f} s, test clips of `{run.name}` in a row, attacked in windows "
         "and in one pass.\n\n" + table(head, rows)

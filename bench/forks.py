@@ -78,10 +78,18 @@ class Commands:
     def __enter__(self) -> Self:
         path = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "bench.forks"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True, cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
-        )  # fmt: skip
+            [sys.executable, "-m", "bench.forks"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "PYTHONPATH": path,
+                "OMP_NUM_THREADS": "1",
+                "OMP_WAIT_POLICY": "PASSIVE",
+            },
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -90,19 +98,32 @@ class Commands:
         self._server.wait()
 
     def start(
-        self, *arguments: object, cwd: Path | str | None = None, fault: Fault | None = None,
-        still: bool = False, limits: Mapping[str, int] | None = None, user: int | None = None,
-        environment: Mapping[str, str] | None = None, stdout: str | None = None, undrawn: bool = False,
-    ) -> int:  # fmt: skip
+        self,
+        *arguments: object,
+        cwd: Path | str | None = None,
+        fault: Fault | None = None,
+        still: bool = False,
+        limits: Mapping[str, int] | None = None,
+        user: int | None = None,
+        environment: Mapping[str, str] | None = None,
+        stdout: str | None = None,
+        undrawn: bool = False,
+    ) -> int:
         """Begin a command; returns its process id. ``still`` stops the clock of measured times,
         ``undrawn`` puts a digest of what they show in the place of pictures, ``limits`` are names of
         ``resource.RLIMIT_*``, ``user`` a user id without privileges."""
         told = self._ask(
-            do="start", arguments=[os.fsencode(str(a)).hex() for a in arguments],
-            cwd=str(cwd or self.cwd), fault=fault and asdict(fault), still=still,
-            limits=dict(limits or {}), user=user, environment=dict(environment or {}), stdout=stdout,
+            do="start",
+            arguments=[os.fsencode(str(a)).hex() for a in arguments],
+            cwd=str(cwd or self.cwd),
+            fault=fault and asdict(fault),
+            still=still,
+            limits=dict(limits or {}),
+            user=user,
+            environment=dict(environment or {}),
+            stdout=stdout,
             undrawn=undrawn,
-        )  # fmt: skip
+        )
         return int(told["pid"])
 
     def wait(self, pid: int, timeout: float = 120) -> Outcome:
@@ -190,9 +211,10 @@ def _waited(folder: Path, pid: int, timeout: float, begun: dict[int, float]) -> 
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.002)
     told = {
-        "code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - begun.pop(pid),
+        "code": os.waitstatus_to_exitcode(status),
+        "seconds": time.monotonic() - begun.pop(pid),
         "peak_mib": usage.ru_maxrss / 1024,
-    }  # fmt: skip
+    }
     for name in ("out", "err", "calls"):
         path = folder / f"{pid}.{name}"
         text = path.read_text("utf-8", "backslashreplace") if path.exists() else ""

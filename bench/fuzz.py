@@ -37,11 +37,49 @@ from staanet.errors import InvalidInput, StaaNetError, UnusableClip
 
 RATE, LENGTH = 16_000, 3_000
 TOKENS = (
-    b"", b"\0", b"\xff" * 4, b"\x7f\xff\xff\xff", b"\x80", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"nan", b"inf",
-    b"-1", b"1e999", b"9" * 5000, b"[" * 2000, b"{" * 50, b'"', b"'", b",", b";", b"\t", b"\r", b"\n", b"\\",
-    b"../", b"/etc/passwd", b"~", b"C:\\", b"=cmd", b"\xe2\x80\xae", b"\x1b[31m", b"null", b"true", b"RIFF",
-    b"data", b"fmt ", b"fLaC", b"OggS", b"ID3", b"TAG", b"a.b.c.", b'"\\ud800"', b"<script>", b"{{7*7}}",
-)  # fmt: skip
+    b"",
+    b"\0",
+    b"\xff" * 4,
+    b"\x7f\xff\xff\xff",
+    b"\x80",
+    b"\xed\xa0\x80",
+    b"\xef\xbb\xbf",
+    b"nan",
+    b"inf",
+    b"-1",
+    b"1e999",
+    b"9" * 5000,
+    b"[" * 2000,
+    b"{" * 50,
+    b'"',
+    b"'",
+    b",",
+    b";",
+    b"\t",
+    b"\r",
+    b"\n",
+    b"\\",
+    b"../",
+    b"/etc/passwd",
+    b"~",
+    b"C:\\",
+    b"=cmd",
+    b"\xe2\x80\xae",
+    b"\x1b[31m",
+    b"null",
+    b"true",
+    b"RIFF",
+    b"data",
+    b"fmt ",
+    b"fLaC",
+    b"OggS",
+    b"ID3",
+    b"TAG",
+    b"a.b.c.",
+    b'"\\ud800"',
+    b"<script>",
+    b"{{7*7}}",
+)
 
 
 class Finding(AssertionError):
@@ -114,11 +152,20 @@ def _audio() -> list[bytes]:
 
     made = []
     for form, subtype, channels in (
-        ("WAV", "PCM_16", 1), ("WAV", "PCM_U8", 1), ("WAV", "PCM_24", 2), ("WAV", "FLOAT", 1),
-        ("WAV", "DOUBLE", 1), ("WAVEX", "PCM_16", 2), ("RF64", "PCM_16", 1), ("WAV", "ULAW", 1),
-        ("FLAC", "PCM_16", 1), ("FLAC", "PCM_24", 2), ("OGG", "VORBIS", 1), ("OGG", "OPUS", 2),
+        ("WAV", "PCM_16", 1),
+        ("WAV", "PCM_U8", 1),
+        ("WAV", "PCM_24", 2),
+        ("WAV", "FLOAT", 1),
+        ("WAV", "DOUBLE", 1),
+        ("WAVEX", "PCM_16", 2),
+        ("RF64", "PCM_16", 1),
+        ("WAV", "ULAW", 1),
+        ("FLAC", "PCM_16", 1),
+        ("FLAC", "PCM_24", 2),
+        ("OGG", "VORBIS", 1),
+        ("OGG", "OPUS", 2),
         ("MP3", "MPEG_LAYER_III", 1),
-    ):  # fmt: skip
+    ):
         out = io.BytesIO()
         samples = np.repeat(_speech()[:, None], channels, axis=1)
         soundfile.write(out, samples, RATE, format=form, subtype=subtype)
@@ -142,9 +189,16 @@ def _try_audio(folder: Path, data: bytes) -> bool:
 
 
 _CARD = {
-    "kind": "victim", "schema": 1, "name": "tiny", "labels": ["joy", "fear"], "sample_rate": RATE,
-    "architecture": "tiny", "settings": {}, "inputs": {"seed": 0, "split": "a" * 64}, "uar": 0.5,
-}  # fmt: skip
+    "kind": "victim",
+    "schema": 1,
+    "name": "tiny",
+    "labels": ["joy", "fear"],
+    "sample_rate": RATE,
+    "architecture": "tiny",
+    "settings": {},
+    "inputs": {"seed": 0, "split": "a" * 64},
+    "uar": 0.5,
+}
 
 
 def _json() -> list[bytes]:
@@ -203,10 +257,17 @@ def _try_recipe(folder: Path, data: bytes) -> bool:
 
 def _manifests(form: str) -> Callable[[], list[bytes]]:
     rows = [
-        {"file": f"{part}/a{n}.wav", "label": ("joy", "fear")[n % 2], "speaker": f"s{n // 2}",
-         "start": 0.5, "end": 1.5 + n, "split": part}
-        for n in range(8) for part in ("train", "test")
-    ]  # fmt: skip
+        {
+            "file": f"{part}/a{n}.wav",
+            "label": ("joy", "fear")[n % 2],
+            "speaker": f"s{n // 2}",
+            "start": 0.5,
+            "end": 1.5 + n,
+            "split": part,
+        }
+        for n in range(8)
+        for part in ("train", "test")
+    ]
 
     def made() -> list[bytes]:
         if form == "csv":
@@ -307,10 +368,19 @@ def _try_checkpoint(folder: Path, data: bytes) -> bool:
 
 def _sets() -> list[bytes]:
     row = {
-        "file_name": "adversarial/a.wav", "original_file_name": "clean/a.wav", "id": "a", "label": "joy",
-        "speaker": "s", "l0": "0", "density": "0.1", "linf": "0.1", "snr_db": "9.5",
-        "peak_ratio_db": "1.5", "seconds": "0.25", "queries": "3",
-    }  # fmt: skip
+        "file_name": "adversarial/a.wav",
+        "original_file_name": "clean/a.wav",
+        "id": "a",
+        "label": "joy",
+        "speaker": "s",
+        "l0": "0",
+        "density": "0.1",
+        "linf": "0.1",
+        "snr_db": "9.5",
+        "peak_ratio_db": "1.5",
+        "seconds": "0.25",
+        "queries": "3",
+    }
     return [results.table(results.COLUMNS, [row, {**row, "id": "b", "label": ""}]).encode()]
 
 
@@ -416,15 +486,25 @@ def main(n: int, seed: int, kinds: list[str], workers: int) -> str:
             print(line, file=sys.stderr)
         tried = sum(tally.read.values()) + sum(tally.refused.values()) + len(tally.findings)
         left = (time.monotonic() - begun) / tried * (n - tried)
-        print(f"{tried}/{n} mutants, {len(tally.findings)} findings, about {left:.0f} s left",
-              file=sys.stderr, flush=True)  # fmt: skip
+        print(
+            f"{tried}/{n} mutants, {len(tally.findings)} findings, about {left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
     rows = [
         f"| {k} | {tally.read[k] + tally.refused[k]} | {tally.refused[k]} | {tally.read[k]} |"
         for k in kinds
     ]
     found = [f"* {line}" for line in tally.findings[:50]]
-    return "\n".join([
-        f"`python -m bench fuzz --n {n} --seed {seed}`: {n} mutants, {len(tally.findings)} that were neither "
-        f"refused in words nor read as what they are, {time.monotonic() - begun:.0f} s.", "",
-        "| kind | mutants | refused | read |", "|---|---:|---:|---:|", *rows, "", *found,
-    ]).strip()  # fmt: skip
+    return "\n".join(
+        [
+            f"`python -m bench fuzz --n {n} --seed {seed}`: {n} mutants, {len(tally.findings)} that were neither "
+            f"refused in words nor read as what they are, {time.monotonic() - begun:.0f} s.",
+            "",
+            "| kind | mutants | refused | read |",
+            "|---|---:|---:|---:|",
+            *rows,
+            "",
+            *found,
+        ]
+    ).strip()

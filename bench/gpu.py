@@ -63,9 +63,10 @@ Ceilings = Mapping[str, Sequence[float]]
 def main(arguments: list[str]) -> None:
     """Measure; print, or write the section into results.md."""
     asks = argparse.ArgumentParser(
-        prog="python -m bench gpu", description=__doc__,
+        prog="python -m bench gpu",
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     asks.add_argument("--quick", action="store_true", help="try everything with little, and print")
     asks.add_argument("--device", default="cuda", help="cpu, cuda or cuda:N (default: cuda)")
     chosen = asks.parse_args(arguments)
@@ -101,16 +102,35 @@ def parts(networks: dict[str, Generator], source: Victim, size: Size, device: st
         ceilings.update(measured_ceilings(size, where))
         return ceiling_table(ceilings, size, where)
 
-    made = [_told(what, part) for what, part in (
-        ("ceilings", measured),
-        ("attacks", lambda: attack_table(networks, source, size, where, ceilings)),
-        ("from numpy to int16", lambda: crafting_table(networks, source, size, where, (1, many))),
-        ("training", lambda: training_table(
-            tasks(source, size.batch), networks, size, where, precisions=both)),
-        ("training, large batch", lambda: training_table(
-            tasks(source, many), few, long, where, precisions=(fast,), threads=(None,),
-            in_a_row=size.steps)),
-    )]  # fmt: skip
+    made = [
+        _told(what, part)
+        for what, part in (
+            ("ceilings", measured),
+            ("attacks", lambda: attack_table(networks, source, size, where, ceilings)),
+            (
+                "from numpy to int16",
+                lambda: crafting_table(networks, source, size, where, (1, many)),
+            ),
+            (
+                "training",
+                lambda: training_table(
+                    tasks(source, size.batch), networks, size, where, precisions=both
+                ),
+            ),
+            (
+                "training, large batch",
+                lambda: training_table(
+                    tasks(source, many),
+                    few,
+                    long,
+                    where,
+                    precisions=(fast,),
+                    threads=(None,),
+                    in_a_row=size.steps,
+                ),
+            ),
+        )
+    ]
     source.cpu()
     return made
 
@@ -157,10 +177,20 @@ def ceiling_table(ceilings: Ceilings, size: Size, device: torch.device) -> str:
     """The ceilings as a table."""
     side, count = _large(size, device)
     rows = [
-        *([f"product of {side} x {side} matrices in {name}", spread([*ceilings[name]], 1, 2), "TFLOP/s"]
-          for name in ("bfloat16", "float32")),
-        [f"copy of {4 * count / 2**30:.3g} GiB, read and written", spread([*ceilings["copy"]], 1, 2), "TB/s"],
-    ]  # fmt: skip
+        *(
+            [
+                f"product of {side} x {side} matrices in {name}",
+                spread([*ceilings[name]], 1, 2),
+                "TFLOP/s",
+            ]
+            for name in ("bfloat16", "float32")
+        ),
+        [
+            f"copy of {4 * count / 2**30:.3g} GiB, read and written",
+            spread([*ceilings["copy"]], 1, 2),
+            "TB/s",
+        ],
+    ]
     return (
         f"Ceilings of {_called(device)}, {IN_A_ROW} in a row. Kernels are asked to be the same each time, as "
         "the commands ask for them. In float32 torch lets convolutions, not products, "
@@ -182,9 +212,13 @@ def _in_a_row(work: Work, times: int, device: torch.device) -> Work:
 
 
 def attack_table(
-    networks: dict[str, Generator], source: Victim, size: Size, device: torch.device,
-    ceilings: Ceilings, batches: Sequence[int] = (),
-) -> str:  # fmt: skip
+    networks: dict[str, Generator],
+    source: Victim,
+    size: Size,
+    device: torch.device,
+    ceilings: Ceilings,
+    batches: Sequence[int] = (),
+) -> str:
     """Time of a clip on ``device``, alone and in a batch: what bfloat16 and replays gain, beside PGD."""
     for network in networks.values():
         network.to(device)
@@ -204,15 +238,33 @@ def attack_table(
         ):
             precision = WAYS[way][0]
             reached = work[name] * batch / statistics.median(taken) / 1e3
-            rows.append([
-                name, str(batch), way, spread([t / batch for t in taken], 1e6), plain, paper, same,
-                f"{work[name]:.2f}", f"{reached / statistics.median(ceilings[precision]):.1%}",
-            ])  # fmt: skip
+            rows.append(
+                [
+                    name,
+                    str(batch),
+                    way,
+                    spread([t / batch for t in taken], 1e6),
+                    plain,
+                    paper,
+                    same,
+                    f"{work[name]:.2f}",
+                    f"{reached / statistics.median(ceilings[precision]):.1%}",
+                ]
+            )
         _emptied()
     for network in networks.values():
         network.cpu()
-    head = ["attack", "batch", "way", "microseconds a clip", "as it is takes times",
-            "paper as it is takes times", "samples as there", "GFLOP a clip", "of the ceiling"]  # fmt: skip
+    head = [
+        "attack",
+        "batch",
+        "way",
+        "microseconds a clip",
+        "as it is takes times",
+        "paper as it is takes times",
+        "samples as there",
+        "GFLOP a clip",
+        "of the ceiling",
+    ]
     return (
         f"Clips of {size.seconds:g} s on {_called(device)}; the ceiling is that of a product in the same "
         "precision, and torch counts convolutions and products, no LSTM inside cuDNN:\n\n"
@@ -235,24 +287,31 @@ def _by_network(
             if replayed and len(x) > 1:
                 continue
             attack = Staa(
-                generator=network, budget=BUDGET, precision=precision,
+                generator=network,
+                budget=BUDGET,
+                precision=precision,
                 replays=Replays() if replayed else None,
-            )  # fmt: skip
+            )
             works[name, way] = _finished(attack, source, x, Untargeted(-1))
             made[name, way] = [works[name, way]() for _ in range(2)][-1]  # and recorded
         _emptied()
     times = paired({" ".join(key): work for key, work in works.items()}, rounds)
     plain, paper = {n: times[f"{n} as it is"] for n in networks}, times["paper as it is"]
     return [
-        (name, way, taken, ratio(paper, taken), ratio(plain[name], taken),
-         f"{float((made[name, way] == made[name, 'as it is']).float().mean()):.1%}")
-        for name, way in works for taken in [times[f"{name} {way}"]]
-    ]  # fmt: skip
+        (
+            name,
+            way,
+            taken,
+            ratio(paper, taken),
+            ratio(plain[name], taken),
+            f"{float((made[name, way] == made[name, 'as it is']).float().mean()):.1%}",
+        )
+        for name, way in works
+        for taken in [times[f"{name} {way}"]]
+    ]
 
 
-def _by_gradient(
-    pgd: Attack, paper: Generator, source: Victim, x: Tensor, rounds: int
-) -> Row:  # fmt: skip
+def _by_gradient(pgd: Attack, paper: Generator, source: Victim, x: Tensor, rounds: int) -> Row:
     """PGD takes seconds, so it takes turns with ``paper`` alone, in few rounds."""
     beside = _finished(
         Staa(generator=paper, budget=BUDGET, replays=None), source, x, Untargeted(-1)
@@ -284,9 +343,12 @@ def _finished(attack: Attack, source: Victim, x: Tensor, goal: Goal) -> Callable
 
 
 def crafting_table(
-    networks: dict[str, Generator], source: Victim, size: Size, device: torch.device,
+    networks: dict[str, Generator],
+    source: Victim,
+    size: Size,
+    device: torch.device,
     batches: Sequence[int],
-) -> str:  # fmt: skip
+) -> str:
     """Clips a second from samples in numpy to adversarial ones in int16, every limit proven."""
     precision = settled("auto", device)
     rows = []
@@ -321,10 +383,15 @@ def tasks(source: Victim, batch: int) -> Callable[[Generator, str], GeneratorTas
 
 
 def training_table(
-    task: Callable[[Generator, str], GeneratorTask], networks: dict[str, Generator], size: Size,
-    device: torch.device, *, precisions: Sequence[str] = ("float32", "bfloat16"),
-    threads: Sequence[int | None] = (None, 0), in_a_row: int = 1,
-) -> str:  # fmt: skip
+    task: Callable[[Generator, str], GeneratorTask],
+    networks: dict[str, Generator],
+    size: Size,
+    device: torch.device,
+    *,
+    precisions: Sequence[str] = ("float32", "bfloat16"),
+    threads: Sequence[int | None] = (None, 0),
+    in_a_row: int = 1,
+) -> str:
     """Steps of training on ``device`` in each precision, the crops drawn ahead and when asked for."""
     works: dict[str, Work] = {}
     memory: dict[str, str] = {}
@@ -345,10 +412,14 @@ def training_table(
         network.to(device)
     times = paired(works, size.rounds)
     rows = [
-        [*key.split(" | "), spread(taken, 1000 / in_a_row),
-         f"{size.batch * in_a_row / statistics.median(taken):.0f}", memory[key]]
+        [
+            *key.split(" | "),
+            spread(taken, 1000 / in_a_row),
+            f"{size.batch * in_a_row / statistics.median(taken):.0f}",
+            memory[key],
+        ]
         for key, taken in times.items()
-    ]  # fmt: skip
+    ]
     for network in networks.values():
         network.zero_grad(set_to_none=True)
         network.cpu()

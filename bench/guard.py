@@ -110,7 +110,14 @@ def _outside(path: object, roots: tuple[str, ...]) -> str:
 
 
 _EVENTS = {
-    "pickle.find_class": _pickle, "socket.connect": _socket, "socket.getaddrinfo": _socket,
-    "socket.bind": _socket, "open": _open, "os.rename": _change, "os.remove": _change,
-    "os.mkdir": _change, "os.link": _change, "os.symlink": _change,
-}  # fmt: skip
+    "pickle.find_class": _pickle,
+    "socket.connect": _socket,
+    "socket.getaddrinfo": _socket,
+    "socket.bind": _socket,
+    "open": _open,
+    "os.rename": _change,
+    "os.remove": _change,
+    "os.mkdir": _change,
+    "os.link": _change,
+    "os.symlink": _change,
+}

@@ -34,21 +34,26 @@ ATTACKS: Mapping[str, tuple[str, float, Mapping[str, int | float | bool]]] = {
     "pgd, a third of epsilon": ("pgd", EPSILON / 3, {}),
     "pgd, hide 1, three times epsilon": ("pgd", 3 * EPSILON, {"hide": 1.0}),
     "pgd, bursts of 16, hide 1, three times epsilon": (
-        "pgd", 3 * EPSILON, {"burst": 16, "hide": 1.0},
+        "pgd",
+        3 * EPSILON,
+        {"burst": 16, "hide": 1.0},
     ),
     "pgd, bursts of 128, hide 1, three times epsilon": (
-        "pgd", 3 * EPSILON, {"burst": 128, "hide": 1.0},
+        "pgd",
+        3 * EPSILON,
+        {"burst": 128, "hide": 1.0},
     ),
-}  # fmt: skip
+}
 
 
 def main(arguments: list[str]) -> None:
     """Attack, measure and write the section."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench hiding", description=__doc__,
+        prog="python -m bench hiding",
+        description=__doc__,
         epilog="example: python -m bench hiding emodb:PATH --victim runs/emodb/victims/emo18",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("corpus", help="KIND:PATH")
     parser.add_argument("--victim", required=True, help="a victim folder, crafted on and attacked")
     parser.add_argument("--clips", type=int, default=12, help="test clips (default: 12)")

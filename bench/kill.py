@@ -88,14 +88,33 @@ class World:
         victim = run / "victims" / "emo18"
         tiny = ["--batch-size", 2, "--seconds", 0.2, "--out", out]
         return {
-            "attack": ["attack", corpus, "--part", "all", "--attack", "random", "--max-density", 0.1,
-                       "--source", victim, "--out", out],
+            "attack": [
+                "attack",
+                corpus,
+                "--part",
+                "all",
+                "--attack",
+                "random",
+                "--max-density",
+                0.1,
+                "--source",
+                victim,
+                "--out",
+                out,
+            ],
             "train-victim": ["train-victim", corpus, "emo18", "--steps", 4, *tiny],
             "train-generator": ["train-generator", corpus, "--source", victim, "--steps", 2, *tiny],
-            "evaluate": ["evaluate", run / "adversarial" / "random__emo18", "--target", victim, "--out", out],
+            "evaluate": [
+                "evaluate",
+                run / "adversarial" / "random__emo18",
+                "--target",
+                victim,
+                "--out",
+                out,
+            ],
             "report": ["report", out],
             "run": ["run", self.root / "tiny.toml", "--out", out],
-        }[command]  # fmt: skip
+        }[command]
 
     def fresh(self, command: str, out: Path) -> None:
         """What must stand in ``out`` before the command."""
@@ -125,9 +144,14 @@ class Tally:
 
 
 def kill_loop(
-    world: World, command: str, n: int, commands: Commands, seed: int = 0,
-    progress: Callable[[int, Tally], None] = lambda done, tally: None, until: float = math.inf,
-) -> Tally:  # fmt: skip
+    world: World,
+    command: str,
+    n: int,
+    commands: Commands,
+    seed: int = 0,
+    progress: Callable[[int, Tally], None] = lambda done, tally: None,
+    until: float = math.inf,
+) -> Tally:
     """Resume a command after ``n`` kills that came before its end, or until ``time.monotonic()`` is that."""
     draw, tally, out = random.Random(f"{seed} {command}"), Tally(), world.root / f"cut-{command}"
     arguments = world.arguments(command, out)
@@ -205,9 +229,13 @@ ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
 
 
 def fault_loop(
-    world: World, command: str, commands: Commands, at_most: int = 100, seed: int = 0,
+    world: World,
+    command: str,
+    commands: Commands,
+    at_most: int = 100,
+    seed: int = 0,
     until: float = math.inf,
-) -> Tally:  # fmt: skip
+) -> Tally:
     """Each write, fsync and rename fails, once and for ever, or ``at_most`` so many of them, drawn by the
     seed: exit code 5, no torn file, no part left behind, and the same command resumes. Where what could not be
     written is but a copy that saves time, such as a decoded corpus, the command ends well, all files the same."""
@@ -251,8 +279,11 @@ def main(command: str, n: int, seed: int, minutes: float = math.inf) -> str:
         for line in tally.wrong[said:]:
             print(line, file=sys.stderr)
         said = len(tally.wrong)
-        print(f"{command}: {done}/{n} kills, {len(tally.wrong)} wrong, about {left:.0f} s left",
-              file=sys.stderr, flush=True)  # fmt: skip
+        print(
+            f"{command}: {done}/{n} kills, {len(tally.wrong)} wrong, about {left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
 
     try:
         with Commands(folder) as commands:
@@ -264,9 +295,13 @@ def main(command: str, n: int, seed: int, minutes: float = math.inf) -> str:
         shutil.rmtree(folder, ignore_errors=True)
     limit = f" --minutes {minutes:g}" if tally.resumed < n else ""
     told = [f"* {line}" for line in (tally.wrong + faults.wrong)[:50]]
-    return "\n".join([
-        f"`python -m bench kill --command {command} --n {n} --seed {seed}{limit}`: {tally.resumed} resumed after kills "
-        f"({', '.join(f'{count} {how}' for how, count in sorted(tally.kills.items()))}), {len(tally.wrong)} "
-        f"wrong; {sum(faults.kills.values())} failing writes ({json.dumps(dict(sorted(faults.kills.items())))[1:-1]}), "
-        f"{len(faults.wrong)} wrong; {time.monotonic() - begun:.0f} s.", "", *told,
-    ]).strip()  # fmt: skip
+    return "\n".join(
+        [
+            f"`python -m bench kill --command {command} --n {n} --seed {seed}{limit}`: {tally.resumed} resumed after kills "
+            f"({', '.join(f'{count} {how}' for how, count in sorted(tally.kills.items()))}), {len(tally.wrong)} "
+            f"wrong; {sum(faults.kills.values())} failing writes ({json.dumps(dict(sorted(faults.kills.items())))[1:-1]}), "
+            f"{len(faults.wrong)} wrong; {time.monotonic() - begun:.0f} s.",
+            "",
+            *told,
+        ]
+    ).strip()

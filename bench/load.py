@@ -96,7 +96,12 @@ def main(rows: int, clips: int, hours: float) -> str:
 
 
 def _row(what: str, code: str, *arguments: Path) -> str:
-    done = subprocess.run([sys.executable, "-c", BEGIN + code + END, *map(str, arguments)], capture_output=True, text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN + code + END, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         return f"| {what} | failed: {done.stderr.strip().splitlines()[-1][:200]} | | | |"
     number, seconds, before, peak = json.loads(done.stdout.splitlines()[-1])

@@ -31,12 +31,27 @@ MODULES = {
 }
 """File, class (all of the file where empty) and tests of each module."""
 SWAPS: dict[type[ast.AST], list[type[ast.AST]]] = {
-    ast.Lt: [ast.LtE, ast.GtE], ast.LtE: [ast.Lt, ast.Gt], ast.Gt: [ast.GtE, ast.LtE], ast.GtE: [ast.Gt, ast.Lt],
-    ast.Eq: [ast.NotEq], ast.NotEq: [ast.Eq], ast.Is: [ast.IsNot], ast.IsNot: [ast.Is], ast.In: [ast.NotIn],
-    ast.NotIn: [ast.In], ast.Add: [ast.Sub], ast.Sub: [ast.Add], ast.Mult: [ast.Div], ast.Div: [ast.Mult],
-    ast.FloorDiv: [ast.Mult], ast.Mod: [ast.Mult], ast.And: [ast.Or], ast.Or: [ast.And], ast.BitAnd: [ast.BitOr],
+    ast.Lt: [ast.LtE, ast.GtE],
+    ast.LtE: [ast.Lt, ast.Gt],
+    ast.Gt: [ast.GtE, ast.LtE],
+    ast.GtE: [ast.Gt, ast.Lt],
+    ast.Eq: [ast.NotEq],
+    ast.NotEq: [ast.Eq],
+    ast.Is: [ast.IsNot],
+    ast.IsNot: [ast.Is],
+    ast.In: [ast.NotIn],
+    ast.NotIn: [ast.In],
+    ast.Add: [ast.Sub],
+    ast.Sub: [ast.Add],
+    ast.Mult: [ast.Div],
+    ast.Div: [ast.Mult],
+    ast.FloorDiv: [ast.Mult],
+    ast.Mod: [ast.Mult],
+    ast.And: [ast.Or],
+    ast.Or: [ast.And],
+    ast.BitAnd: [ast.BitOr],
     ast.BitOr: [ast.BitAnd],
-}  # fmt: skip
+}
 
 
 def planted(source: str, within: str = "") -> list[tuple[int, str, str]]:
@@ -140,16 +155,22 @@ def main(module: str, n: int, seed: int) -> str:
                 missed.append(f"{file}:{line}: {what}")
                 print(missed[-1], file=sys.stderr)
             left = (time.monotonic() - begun) / done * (len(chosen) - done)
-            print(f"{done}/{len(chosen)} mutants of {module}, {len(missed)} missed, about {left:.0f} s left",
-                  file=sys.stderr, flush=True)  # fmt: skip
+            print(
+                f"{done}/{len(chosen)} mutants of {module}, {len(missed)} missed, about {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
     finally:
         shutil.rmtree(folder)
     killed = len(chosen) - len(missed)
-    return "\n".join([
-        f"`python -m bench mutate --module {module} --n {n} --seed {seed}`: {killed} of {len(chosen)} mutants "
-        f"({100 * killed / len(chosen):.0f} %) are noticed by {', '.join(tests)}; {len(mutants)} can be made.",
-        "", *(f"* not noticed: {one}" for one in missed),
-    ]).strip()  # fmt: skip
+    return "\n".join(
+        [
+            f"`python -m bench mutate --module {module} --n {n} --seed {seed}`: {killed} of {len(chosen)} mutants "
+            f"({100 * killed / len(chosen):.0f} %) are noticed by {', '.join(tests)}; {len(mutants)} can be made.",
+            "",
+            *(f"* not noticed: {one}" for one in missed),
+        ]
+    ).strip()
 
 
 def _warm_up() -> None:

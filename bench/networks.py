@@ -122,9 +122,13 @@ def judged(
         for title in titles:
             name, settings = f"{word(title)}_{seed}", NETWORKS[title]
             generator = seeded.generator(
-                name, [SOURCE], steps=bench.steps, evaluate_every=max(1, bench.steps // 2), **crops,
+                name,
+                [SOURCE],
+                steps=bench.steps,
+                evaluate_every=max(1, bench.steps // 2),
+                **crops,
                 **settings,
-            )  # fmt: skip
+            )
             attack = Staa(generator=generator, budget=BUDGET)
             found = bench.measure(name, lambda a=attack: a, bench.victims[SOURCE])  # type: ignore[misc]
             outcomes[title].append(found)
@@ -144,8 +148,9 @@ def untrained(bench: Bench) -> dict[str, list[Outcome]]:
     mirror = mirror_of(source, DENSITY).requires_grad_(False).eval()
     attacks = {
         "mirror, untrained": Staa(generator=mirror, budget=BUDGET),
-        "PGD, 20 steps": PGD(budget=BUDGET), "random": Random(budget=BUDGET),
-    }  # fmt: skip
+        "PGD, 20 steps": PGD(budget=BUDGET),
+        "random": Random(budget=BUDGET),
+    }
     return {
         title: [bench.measure(f"beside_{number}", lambda a=attack: a, source)]  # type: ignore[misc]
         for number, (title, attack) in enumerate(attacks.items())
@@ -154,16 +159,24 @@ def untrained(bench: Bench) -> dict[str, list[Outcome]]:
 
 def table(outcomes: Mapping[str, Sequence[Outcome]], speakers: Mapping[str, str]) -> str:
     """A row for each network, Markdown."""
-    head = ["attack", *(f"fools {name}" for name in TARGETS), *(f"{name}, by seed" for name in TARGETS),
-            "density", "s a clip"]  # fmt: skip
+    head = [
+        "attack",
+        *(f"fools {name}" for name in TARGETS),
+        *(f"{name}, by seed" for name in TARGETS),
+        "density",
+        "s a clip",
+    ]
     rows = [head, ["---"] * len(head)]
     for title, seeds in outcomes.items():
-        rows.append([
-            title, *(str(rate(seeds, target, speakers)) for target in TARGETS),
-            *(", ".join(f"{one.fooled(target):.3f}" for one in seeds) for target in TARGETS),
-            f"{statistics.fmean(one.mean('density') for one in seeds):.3f}",
-            f"{statistics.median(one.seconds for one in seeds):.3f}",
-        ])  # fmt: skip
+        rows.append(
+            [
+                title,
+                *(str(rate(seeds, target, speakers)) for target in TARGETS),
+                *(", ".join(f"{one.fooled(target):.3f}" for one in seeds) for target in TARGETS),
+                f"{statistics.fmean(one.mean('density') for one in seeds):.3f}",
+                f"{statistics.median(one.seconds for one in seeds):.3f}",
+            ]
+        )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

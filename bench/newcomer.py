@@ -90,9 +90,13 @@ class Walk:
     def run(self, *words: str | Path) -> str:
         """A command in ``home`` as a person's shell would run it; its output, or an error with it."""
         done = subprocess.run(
-            list(map(str, words)), cwd=self.home, env=environment(), capture_output=True, text=True,
+            list(map(str, words)),
+            cwd=self.home,
+            env=environment(),
+            capture_output=True,
+            text=True,
             check=False,
-        )  # fmt: skip
+        )
         if done.returncode:
             raise RuntimeError(f"{words}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
@@ -116,8 +120,14 @@ def main(arguments: Sequence[str]) -> None:
         "corpus", help="KIND:PATH of real speech with the labels " + str([*CLASSES])
     )
     parser.add_argument("--only", choices=["page", "corpus"])
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="values",
-                        help="of the recipe folder, such as victims.emo18.steps=20")  # fmt: skip
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="values",
+        help="of the recipe folder, such as victims.emo18.steps=20",
+    )
     told = parser.parse_args(arguments)
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="newcomer-") as work:
@@ -148,8 +158,9 @@ def install(walk: Walk) -> None:
     """A wheel of this tree, a fresh environment, the wheel with its page in it."""
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--outdir", str(walk.work / "dist"), str(ROOT)],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+    )
     (wheel,) = (walk.work / "dist").glob("*.whl")
 
     def made() -> tuple[None, str]:
@@ -157,8 +168,17 @@ def install(walk: Walk) -> None:
         return None, "an empty environment"
 
     def filled() -> tuple[None, str]:
-        walk.run(walk.bin / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-                 "--constraint", ROOT / "constraints.txt", f"{wheel}[web]")  # fmt: skip
+        walk.run(
+            walk.bin / "python",
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--constraint",
+            ROOT / "constraints.txt",
+            f"{wheel}[web]",
+        )
         listed = walk.run(walk.bin / "python", "-m", "pip", "list", "--format", "json")
         return None, f"{len(json.loads(listed))} packages"
 
@@ -247,10 +267,13 @@ class Page:
         temporary = walk.work / "tmp"
         temporary.mkdir()
         process = subprocess.Popen(
-            [str(walk.bin / "staanet"), "serve", "--port", "0", "--json"], cwd=walk.home, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            [str(walk.bin / "staanet"), "serve", "--port", "0", "--json"],
+            cwd=walk.home,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             env={**environment(), "TMPDIR": str(temporary)},
-        )  # fmt: skip
+        )
 
         def opened() -> tuple[Page, str]:
             assert process.stdout is not None
@@ -377,8 +400,9 @@ def rates(cells: Sequence[dict[str, Any]]) -> str:
     """
     told = (
         f"{c['attack']} fooled {c['target']} on {100 * c['fooling_rate']['value']:.1f} % of {c['fooling_rate']['count']}"
-        for c in cells if c["source"] == c["target"]
-    )  # fmt: skip
+        for c in cells
+        if c["source"] == c["target"]
+    )
     return ", ".join(told)
 
 
@@ -404,7 +428,7 @@ TITLES = {
     "on the command line.",
     "corpus": "from a folder to a report\n\n`python -m bench newcomer emodb:PATH --only corpus`: class folders of clips "
     "under names of their own, and one command.",
-}  # fmt: skip
+}
 
 
 def section(part: str, steps: Sequence[Step], machine: str, load: float) -> str:

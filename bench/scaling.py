@@ -35,10 +35,16 @@ def scaling_table(size: Size) -> str:
             (f"one file {size.factor} times as long", f"1 {6 * size.factor}"),
         ):
             many = measured(f"attack {name} {arguments}")
-            rows.append([
-                name, what, f"{1000 * one[0]:.0f}", f"{1000 * many[0] / size.factor:.0f}",
-                f"{one[1]:.0f}", f"{many[1]:.0f}",
-            ])  # fmt: skip
+            rows.append(
+                [
+                    name,
+                    what,
+                    f"{1000 * one[0]:.0f}",
+                    f"{1000 * many[0] / size.factor:.0f}",
+                    f"{one[1]:.0f}",
+                    f"{many[1]:.0f}",
+                ]
+            )
     head = [
         "generator",
         "work",
@@ -91,10 +97,14 @@ def _world(folder: Path, size: Size) -> None:
     victim = build_victim("emo18", ("high", "low")).eval()
     victim.save_pretrained(folder / "v")
     save_generator(
-        mirror_of(victim, 0.2), folder / "g", source="emo18", source_folder="../v",
-        source_sha256=storage.read_card(folder / "v", "victim")["sha256"], epsilon=0.03,
+        mirror_of(victim, 0.2),
+        folder / "g",
+        source="emo18",
+        source_folder="../v",
+        source_sha256=storage.read_card(folder / "v", "victim")["sha256"],
+        epsilon=0.03,
         max_density=0.2,
-    )  # fmt: skip
+    )
 
 
 def _shards(folder: Path) -> list[list[str]]:
@@ -117,13 +127,25 @@ def _shards(folder: Path) -> list[list[str]]:
 
 def _torchrun(folder: Path, size: Size) -> list[str]:
     """Seconds of training by the curve's own clock, and how far the two curves are apart."""
-    train = ["train-generator", "folder:corpus", "--source", "v", "--steps", str(size.steps),
-             "--batch-size", str(size.batch), "--seconds", "2"]  # fmt: skip
+    train = [
+        "train-generator",
+        "folder:corpus",
+        "--source",
+        "v",
+        "--steps",
+        str(size.steps),
+        "--batch-size",
+        str(size.batch),
+        "--seconds",
+        "2",
+    ]
     curves = []
     for number in (1, 2):
-        start = [] if number == 1 else [
-            "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={number}",
-        ]  # fmt: skip
+        start = (
+            []
+            if number == 1
+            else ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={number}"]
+        )
         _ended(_started(folder, [*train, "--out", f"t{number}"], start))
         with (folder / f"t{number}" / "training.csv").open(newline="") as file:
             curves.append(list(csv.DictReader(file))[-1])
@@ -152,10 +174,12 @@ def _started(
     folder: Path, command: Sequence[str], start: Sequence[str] = ()
 ) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, *start, "-m", "staanet", *command], cwd=folder,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        [sys.executable, *start, "-m", "staanet", *command],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
-    )  # fmt: skip
+    )
 
 
 def _ended(process: subprocess.Popen[bytes]) -> None:
@@ -197,13 +221,24 @@ def loading_table(size: Size) -> str:
             }
             times = paired(works, size.rounds)
         each = 1000 / size.many
-        rows.append([
-            f"{rate // 1000} kHz", f"{each * first:.2f}", f"{each * written:.2f}",
-            spread(times["files"], each, 2), spread(times["kept"], each, 2),
-            ratio(times["files"], times["kept"]),
-        ])  # fmt: skip
-    head = ["files of", "ms a clip, first time", "ms a clip, decoded into the run's folder",
-            "ms a clip, from files", "ms a clip, from there", "times"]  # fmt: skip
+        rows.append(
+            [
+                f"{rate // 1000} kHz",
+                f"{each * first:.2f}",
+                f"{each * written:.2f}",
+                spread(times["files"], each, 2),
+                spread(times["kept"], each, 2),
+                ratio(times["files"], times["kept"]),
+            ]
+        )
+    head = [
+        "files of",
+        "ms a clip, first time",
+        "ms a clip, decoded into the run's folder",
+        "ms a clip, from files",
+        "ms a clip, from there",
+        "times",
+    ]
     return (
         f"Reading {size.many} clips of 3 s at 16 kHz, as each stage of a run does: from the files, and "
         "from the run's own decoded copy (the sha256 of every source file and of the copy are compared "

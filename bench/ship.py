@@ -34,9 +34,10 @@ def ship(run: Path, corpus_spec: str) -> None:
     test = list(corpus.split(recipe.seed, recipe.protocol)[2].clips(16_000))
     made = storage.read_card(run, "run")
     about = {
-        "recipe": recipe.name, "commit": made.get("commit"),
+        "recipe": recipe.name,
+        "commit": made.get("commit"),
         "licence": "MIT for the weights; EMO-DB (Burkhardt et al. 2005) is freely available for research",
-    }  # fmt: skip
+    }
     shutil.rmtree(shipped.ROOT, ignore_errors=True)
     hashes: dict[str, str] = {}
     for name in VICTIMS:

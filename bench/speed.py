@@ -36,7 +36,7 @@ from bench.measuring import (
     spread,
     table,
     write_noise,
-)  # fmt: skip
+)
 from bench.subjects import BUDGET, generators, gflop, task
 from staanet import audio, storage
 from staanet.attacks import ATTACKS, Staa, craft_batch
@@ -82,12 +82,17 @@ def section(size: Size, run: Path | None) -> str:
         HEAD,
         f"`python -m bench speed{f' {run.name}' if run else ''}`, commit `{commit()}`, {machine()}. "
         f"{size.rounds} rounds in which the alternatives take turns; median, range.",
-        clip_table(times, networks, size), batch_table(networks, source, size), cost(times),
+        clip_table(times, networks, size),
+        batch_table(networks, source, size),
+        cost(times),
         compiled.compiled_table(size),
-        training_table(networks, source, size), drawn_table(networks["narrow"], source, size),
+        training_table(networks, source, size),
+        drawn_table(networks["narrow"], source, size),
         victim_table(size),
-        scaling.scaling_table(size), scaling.together_table(size), scaling.loading_table(size),
-    ]  # fmt: skip
+        scaling.scaling_table(size),
+        scaling.together_table(size),
+        scaling.loading_table(size),
+    ]
     if run is not None:
         parts += [finished.quantised_table(run), finished.window_table(run, size)]
     if torch.cuda.is_available():
@@ -161,14 +166,25 @@ def clip_table(times: dict[str, list[float]], networks: dict[str, Generator], si
         network = networks.get(name)
         work = gflop(network, x) if network is not None else 0.0
         share = work / statistics.median(times[name]) / peak
-        rows.append([
-            name, spread(times[name]), ratio(times["paper"], times[name]),
-            ratio(times[PUBLISHED], times[name]),
-            ratio(times["PGD, 20 steps"], times[name]),
-            *([f"{work:.2f}", f"{share:.0%}"] if network is not None else ["", ""]),
-        ])  # fmt: skip
-    head = ["attack", "ms a clip", "paper takes times", f"{PUBLISHED}, takes times",
-            "PGD takes times", "GFLOP", "of the peak"]  # fmt: skip
+        rows.append(
+            [
+                name,
+                spread(times[name]),
+                ratio(times["paper"], times[name]),
+                ratio(times[PUBLISHED], times[name]),
+                ratio(times["PGD, 20 steps"], times[name]),
+                *([f"{work:.2f}", f"{share:.0%}"] if network is not None else ["", ""]),
+            ]
+        )
+    head = [
+        "attack",
+        "ms a clip",
+        "paper takes times",
+        f"{PUBLISHED}, takes times",
+        "PGD takes times",
+        "GFLOP",
+        "of the peak",
+    ]
     return (
         f"One clip of {size.seconds:g} s, batch of one, the whole attack with its budget and rounding. "
         f"`{PUBLISHED}` is the same function in the layers of the published code. Peak: {peak:.0f} GFLOP/s in a product of "
@@ -190,7 +206,7 @@ def batch_table(networks: dict[str, Generator], source: Victim, size: Size) -> s
     rows = [
         [name, f"{size.batch / statistics.median(taken):.2f}", ratio(times["paper"], taken)]
         for name, taken in times.items()
-    ]  # fmt: skip
+    ]
     return f"A batch of {size.batch} such clips:\n\n" + table(
         ["attack", "clips a second", "times paper"], rows
     )
@@ -200,8 +216,9 @@ def cost(times: dict[str, list[float]]) -> str:
     """What a million clips take, from the median of one."""
     rows = [
         [name, f"{statistics.median(taken) * 1e6 / 3600:.1f}"]
-        for name, taken in times.items() if name != "product"
-    ]  # fmt: skip
+        for name, taken in times.items()
+        if name != "product"
+    ]
     return "A million such clips, at the median time of one:\n\n" + table(
         ["attack", "hours of this machine"], rows
     )
@@ -221,10 +238,15 @@ def training_table(networks: dict[str, Generator], source: Victim, size: Size) -
         n: max(1.0, peak(f"step {n} {size.batch}") - idle) for n in networks
     }  # 1: not above it
     rows = [
-        [name, f"{size.batch / statistics.median(times[name]):.2f}", ratio(times["paper"], times[name]),
-         f"{peaks[name]:.0f}", f"{peaks['paper'] / peaks[name]:.1f}"]
+        [
+            name,
+            f"{size.batch / statistics.median(times[name]):.2f}",
+            ratio(times["paper"], times[name]),
+            f"{peaks[name]:.0f}",
+            f"{peaks['paper'] / peaks[name]:.1f}",
+        ]
         for name in networks
-    ]  # fmt: skip
+    ]
     head = ["generator", "clips a second", "times paper", "MB at its peak", "of paper's, one in"]
     return (
         f"A training step against emo18, batch of {size.batch} crops of 2 s, loss, backward pass and "
@@ -298,11 +320,18 @@ class Plain(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         shapes = [(1, 64, 8, 10), (64, 128, 6, 8), (128, 256, 6, 8)]
-        self.blocks = nn.Sequential(*(
-            layer for i, o, kernel, pool in shapes
-            for layer in (nn.Conv1d(i, o, kernel, padding=(kernel - 1) // 2), nn.BatchNorm1d(o),
-                          nn.LeakyReLU(), nn.MaxPool1d(pool))
-        ))  # fmt: skip
+        self.blocks = nn.Sequential(
+            *(
+                layer
+                for i, o, kernel, pool in shapes
+                for layer in (
+                    nn.Conv1d(i, o, kernel, padding=(kernel - 1) // 2),
+                    nn.BatchNorm1d(o),
+                    nn.LeakyReLU(),
+                    nn.MaxPool1d(pool),
+                )
+            )
+        )
         self.lstm = nn.LSTM(256, 256, 2, batch_first=True)
         self.head = nn.Linear(256, len(LABELS))
 
@@ -329,8 +358,10 @@ def victim_table(size: Size) -> str:
     """A training step of emo18, as published and as it is here."""
     x = 0.1 * torch.randn(size.batch, 2 * RATE)
     labels = torch.arange(size.batch) % len(LABELS)
-    steps = {"plain": VictimStep(Plain(), x, labels),
-             "ours": VictimStep(build_victim("emo18", LABELS), x, labels)}  # fmt: skip
+    steps = {
+        "plain": VictimStep(Plain(), x, labels),
+        "ours": VictimStep(build_victim("emo18", LABELS), x, labels),
+    }
     works: dict[str, Work] = {name: (lambda one=one: step(one)) for name, one in steps.items()}
     times = paired(works, size.rounds)
     rows = [[name, spread(taken), ratio(times["plain"], taken)] for name, taken in times.items()]

@@ -17,17 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench import sections
-from bench.attacking import (
-    DENSITY,
-    EPSILON,
-    Bench,
-    made_folder,
-    on,
-    parser,
-    percent,
-    titled,
-    word,
-)  # fmt: skip
+from bench.attacking import DENSITY, EPSILON, Bench, made_folder, on, parser, percent, titled, word
 from staanet import storage
 from staanet.attacks import MIFGSM, PGD, VMIFGSM, Random, SigmaZero, Staa, craft
 from staanet.core import Attack, Budget, Clip
@@ -39,9 +29,7 @@ from staanet.victims import members_of
 PAPER_WEIGHTS = (1.0, 0.01, 0.0)
 """Of its sparsity term: the published 1e-5 at six seconds of speech, a hundredth of it, and nothing."""
 WAVE_U_NET = "Wave-U-Net (compact), objective of ours"
-TABLES = (
-    "limits", "white_box", "samples", "equal_fooling", "transfer", "targeted", "elsewhere",
-)  # fmt: skip
+TABLES = ("limits", "white_box", "samples", "equal_fooling", "transfer", "targeted", "elsewhere")
 DENSITIES = (0.003, 0.01, 0.03, 0.1, 0.2, 0.5)
 
 
@@ -77,9 +65,13 @@ class Strength(Bench):
     def paper(self, weight: float) -> Generator:
         """The published objective, its defects mended, against emo18 on a network of the size of ours."""
         return self.generator(
-            f"paper_emo18_{weight:g}", ["emo18"], network="compact", objective="paper",
-            steps=self.steps, sparsity=weight,
-        )  # fmt: skip
+            f"paper_emo18_{weight:g}",
+            ["emo18"],
+            network="compact",
+            objective="paper",
+            steps=self.steps,
+            sparsity=weight,
+        )
 
     def tables(self, other: str | None) -> dict[str, Callable[[], str]]:
         """What makes each table, by its name."""
@@ -132,16 +124,28 @@ class Strength(Bench):
             generator = self.own(name)
             for title, attack in (
                 ("STAA-Net", lambda g=generator, b=budget: Staa(generator=g, budget=b)),
-                ("STAA-Net, eight looks",
-                 lambda g=generator, b=budget: Staa(generator=g, budget=b, looks=8)),
-                ("STAA-Net, 5 steps of PGD from there",
-                 lambda g=generator, b=budget: Staa(generator=g, budget=b, refine=5)),
+                (
+                    "STAA-Net, eight looks",
+                    lambda g=generator, b=budget: Staa(generator=g, budget=b, looks=8),
+                ),
+                (
+                    "STAA-Net, 5 steps of PGD from there",
+                    lambda g=generator, b=budget: Staa(generator=g, budget=b, refine=5),
+                ),
                 ("PGD, 20 steps", lambda b=budget: PGD(budget=b)),
                 ("random", lambda b=budget: Random(budget=b)),
-            ):  # fmt: skip
+            ):
                 found = self.measure(f"white_{name}_{word(title)}", attack, source)
-                rows.append([name, title, percent(found.fooled(name)), f"{found.mean('density'):.3f}",
-                             f"{found.mean('snr_db'):.1f}", f"{found.seconds:.3f}"])  # fmt: skip
+                rows.append(
+                    [
+                        name,
+                        title,
+                        percent(found.fooled(name)),
+                        f"{found.mean('density'):.3f}",
+                        f"{found.mean('snr_db'):.1f}",
+                        f"{found.seconds:.3f}",
+                    ]
+                )
         head = ["source", "attack", "fooled", "density", "SNR dB", "s a clip"]
         note = f"At most {100 * DENSITY:g} % of the samples."
         return titled("White box", head, rows, note)
@@ -181,9 +185,11 @@ class Strength(Bench):
             rows.append([title, *map(percent, rates), *needed, f"{seconds:.3f}"])
         few = spread(self.clips, 10)
         zero = self.measure(
-            "sigma_zero_1000", lambda: SigmaZero(budget=Budget(epsilon=EPSILON), steps=1000), source,
+            "sigma_zero_1000",
+            lambda: SigmaZero(budget=Budget(epsilon=EPSILON), steps=1000),
+            source,
             clips=few,
-        )  # fmt: skip
+        )
         own = sorted(
             row["density"] if row["before"]["emo18"] != row["after"]["emo18"] else math.inf
             for row in zero.rows
@@ -198,8 +204,13 @@ class Strength(Bench):
                 f"{zero.seconds:.3f}",
             ]
         )
-        head = ["attack on emo18", *(f"fooled at {100 * d:g} %" for d in DENSITIES),
-                "samples for 80 %", "samples for 95 %", "s a clip"]  # fmt: skip
+        head = [
+            "attack on emo18",
+            *(f"fooled at {100 * d:g} %" for d in DENSITIES),
+            "samples for 80 %",
+            "samples for 95 %",
+            "s a clip",
+        ]
         note = (
             f"The last shares are of what PGD of 100 steps on every sample fools, {percent(dense)}; "
             "samples in between are interpolated over their logarithm; n/a: not reached."
@@ -224,16 +235,29 @@ class Strength(Bench):
                 source,
             )
             ours = next(
-                found for density in (*DENSITIES, 1.0)
-                if (found := self.measure(
-                    f"samples_staa_net_{density}",
-                    lambda b=Budget(epsilon=EPSILON, max_density=density): Staa(generator=generator, budget=b),  # type: ignore[misc]
-                    source,
-                )).fooled("emo18") >= theirs.fooled("emo18") or density == 1.0
-            )  # fmt: skip
+                found
+                for density in (*DENSITIES, 1.0)
+                if (
+                    found := self.measure(
+                        f"samples_staa_net_{density}",
+                        lambda b=Budget(epsilon=EPSILON, max_density=density): Staa(
+                            generator=generator, budget=b
+                        ),  # type: ignore[misc]
+                        source,
+                    )
+                ).fooled("emo18")
+                >= theirs.fooled("emo18")
+                or density == 1.0
+            )
             for name, one in ((title, theirs), ("STAA-Net", ours)):
-                rows.append([name, percent(one.fooled("emo18")), percent(one.mean("density")),
-                             f"{one.mean('snr_db'):.1f}"])  # fmt: skip
+                rows.append(
+                    [
+                        name,
+                        percent(one.fooled("emo18")),
+                        percent(one.mean("density")),
+                        f"{one.mean('snr_db'):.1f}",
+                    ]
+                )
         head = ["attack on emo18", "fooled", "samples changed", "SNR dB"]
         note = (
             f"STAA-Net at the least of the shares above that fools as many as the other does with up to "
@@ -269,10 +293,17 @@ class Strength(Bench):
             for title, attack in ways.items():
                 found = self.measure(f"transfer_{word(name)}_{word(title)}", attack, source)
                 own = {member.name for member in members_of(source)}
-                rows.append([name, title, *(
-                    "white box" if target in own else percent(found.fooled(target))
-                    for target in self.victims
-                ), f"{found.seconds:.3f}"])  # fmt: skip
+                rows.append(
+                    [
+                        name,
+                        title,
+                        *(
+                            "white box" if target in own else percent(found.fooled(target))
+                            for target in self.victims
+                        ),
+                        f"{found.seconds:.3f}",
+                    ]
+                )
         head = ["sources", "attack", *self.victims, "s a clip"]
         note = f"At most {100 * DENSITY:g} % of the samples; the small transformers are the hard direction."
         return titled("Transfer", head, rows, note)
@@ -305,8 +336,14 @@ class Strength(Bench):
         rows = []
         for title, attack in ways.items():
             found = self.measure(f"targeted_{word(title)}", attack, source, label="each")
-            rows.append([title, percent(found.reached("emo18")), f"{found.mean('density'):.3f}",
-                         f"{found.seconds:.3f}"])  # fmt: skip
+            rows.append(
+                [
+                    title,
+                    percent(found.reached("emo18")),
+                    f"{found.mean('density'):.3f}",
+                    f"{found.seconds:.3f}",
+                ]
+            )
         head = ["attack on emo18", "takes it for the wanted class", "density", "s a clip"]
         return titled(
             "Targeted", head, rows, "Each clip aims at one of the classes that it is not."
@@ -331,11 +368,16 @@ class Strength(Bench):
                 ):
                     key = f"elsewhere_{corpus}_{name}_{word(title)}_{snr}"
                     found = self.measure(key, attack, self.victims[name], clips=clips)
-                    rows.append([
-                        name, title, "any" if snr is None else f"{snr:g}",
-                        *(percent(found.fooled(target)) for target in ("emo18", "zhao19")),
-                        f"{found.mean('density'):.3f}", f"{found.mean('snr_db'):.1f}",
-                    ])  # fmt: skip
+                    rows.append(
+                        [
+                            name,
+                            title,
+                            "any" if snr is None else f"{snr:g}",
+                            *(percent(found.fooled(target)) for target in ("emo18", "zhao19")),
+                            f"{found.mean('density'):.3f}",
+                            f"{found.mean('snr_db'):.1f}",
+                        ]
+                    )
         head = [
             "source",
             "attack",

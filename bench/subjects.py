@@ -31,9 +31,14 @@ def task(network: Generator, source: Victim, made: list[Clip], batch: int) -> Ge
     network.requires_grad_(True)
     schedule = Schedule(steps=1, batch_size=batch, seconds=2.0)
     return GeneratorTask(
-        module=network, sources=[source], crops=Crops(made, schedule), dev=made, budget=BUDGET,
-        objective=Objective(), sparsity=SparsityController(target=0.2, warmup=1),
-    )  # fmt: skip
+        module=network,
+        sources=[source],
+        crops=Crops(made, schedule),
+        dev=made,
+        budget=BUDGET,
+        objective=Objective(),
+        sparsity=SparsityController(target=0.2, warmup=1),
+    )
 
 
 def gflop(work: Callable[[Tensor], object], x: Tensor) -> float:

@@ -19,11 +19,21 @@ from typing import Any
 import pytest
 
 FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-    "--remote-debugging-pipe", "--mute-audio", "--autoplay-policy=no-user-gesture-required",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "about:blank",
-)  # fmt: skip
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--remote-debugging-pipe",
+    "--mute-audio",
+    "--autoplay-policy=no-user-gesture-required",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    "about:blank",
+)
 
 
 def chromium() -> str:
@@ -49,8 +59,13 @@ class Page:
         return self.browser.call(method, params, self)
 
     def size(self, width: int, height: int) -> None:
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
-                  deviceScaleFactor=1, mobile=width < 500)  # fmt: skip
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 500,
+        )
 
     def dark(self) -> None:
         self.call(
@@ -64,8 +79,13 @@ class Page:
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression, promises awaited."""
-        told = self.call("Runtime.evaluate", expression=script, awaitPromise=True,
-                         returnByValue=True, userGesture=True)  # fmt: skip
+        told = self.call(
+            "Runtime.evaluate",
+            expression=script,
+            awaitPromise=True,
+            returnByValue=True,
+            userGesture=True,
+        )
         if "exceptionDetails" in told:
             raise AssertionError(json.dumps(told["exceptionDetails"])[:2000])
         return told["result"].get("value")
@@ -111,10 +131,13 @@ class Browser:
             os.dup2(high[1], 4)
 
         self.process = subprocess.Popen(
-            [chromium(), f"--user-data-dir={profile}", *FLAGS], preexec_fn=take_three_and_four,
-            close_fds=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            [chromium(), f"--user-data-dir={profile}", *FLAGS],
+            preexec_fn=take_three_and_four,
+            close_fds=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
         for fd in (theirs_in, theirs_out, *high):
             os.close(fd)
         self.reads, self.writes, self.left, self.number = ours_in, ours_out, b"", 0

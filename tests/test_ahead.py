@@ -62,9 +62,10 @@ def test_a_gpu_gets_threads_that_pin_and_copies_that_nobody_waits_for(monkeypatc
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: done.append(("on", device)))
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: done.append("pinned") or x)
     monkeypatch.setattr(
-        torch.Tensor, "to",
+        torch.Tensor,
+        "to",
         lambda x, device, non_blocking: done.append((device.type, non_blocking)) or x,
-    )  # fmt: skip
+    )
     device = torch.device("cuda", 1)
     batches = Ahead(lambda step: (torch.full((), step),), device)
     assert int(batches(0)[0]) == 0 and 1 <= batches.threads <= 4

@@ -187,10 +187,12 @@ def test_the_more_an_attack_hides_the_fewer_changes_lie_in_the_quiet(kind, sourc
     there = [
         np.count_nonzero(
             craft(kind(budget=Budget(epsilon=0.03, max_density=0.3), hide=hide), source, [one])
-            .clips[0].support >= quiet
+            .clips[0]
+            .support
+            >= quiet
         )
         for hide in (0, 0.5, 2)
-    ]  # fmt: skip
+    ]
     assert there == sorted(there, reverse=True) and there[2] < 0.2 * there[0]
 
 

@@ -51,9 +51,10 @@ def database(root: Path, take: int = 0):
     db["emotion"]["emotion.confidence"] = audformat.Column(scheme_id="number")
     db["emotion"]["emotion.confidence"].set([0.5] * len(FILES))
     parts = audformat.segmented_index(
-        [FILES[0], FILES[0], FILES[1]], pd.to_timedelta([0, 0.2, 0.1], unit="s"),
+        [FILES[0], FILES[0], FILES[1]],
+        pd.to_timedelta([0, 0.2, 0.1], unit="s"),
         pd.to_timedelta([0.2, 0.5, None], unit="s"),
-    )  # fmt: skip
+    )
     db["turns"] = audformat.Table(parts)
     db["turns"]["emotion"] = audformat.Column(scheme_id="emotion")
     db["turns"]["emotion"].set(["joy", "anger", "joy"])

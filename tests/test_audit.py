@@ -17,10 +17,27 @@ from staanet.victims.export import export_onnx
 from test_cli import staanet
 
 QUICK = [
-    "--surrogate", "zhao19", "--surrogate-steps", 4, "--generator-steps", 2, "--clips", 4,
-    "--query-clips", 1, "--queries", 5, "--epsilon", "0.02,0.05", "--density", "0.3",
-    "--channel", "mulaw", "--defence", "median:3",
-]  # fmt: skip
+    "--surrogate",
+    "zhao19",
+    "--surrogate-steps",
+    4,
+    "--generator-steps",
+    2,
+    "--clips",
+    4,
+    "--query-clips",
+    1,
+    "--queries",
+    5,
+    "--epsilon",
+    "0.02,0.05",
+    "--density",
+    "0.3",
+    "--channel",
+    "mulaw",
+    "--defence",
+    "median:3",
+]
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +63,17 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def audited(world):
-    done = staanet("audit", "--victim", f"onnx:{world / 'zhao19.onnx'}", "--corpus",
-                   f"folder:{world / 'tones'}", "--out", "audit", *QUICK, cwd=world)  # fmt: skip
+    done = staanet(
+        "audit",
+        "--victim",
+        f"onnx:{world / 'zhao19.onnx'}",
+        "--corpus",
+        f"folder:{world / 'tones'}",
+        "--out",
+        "audit",
+        *QUICK,
+        cwd=world,
+    )
     assert done.returncode == 0, done.stderr
     world.joinpath("said.txt").write_text(done.stdout)
     return world / "audit"
@@ -89,8 +115,16 @@ def test_the_verdict_is_on_the_screen_in_markdown_and_on_the_page(audited, world
 def test_a_finished_audit_is_told_again_without_work_and_its_code_is_the_limit(audited, world):
     before = {p: p.stat().st_mtime_ns for p in audited.rglob("model.safetensors")}
     worst = json.loads((audited / "audit.json").read_text())["worst"]["fooling_rate"]
-    given = ["audit", "--victim", f"onnx:{world / 'zhao19.onnx'}", "--corpus",
-             f"folder:{world / 'tones'}", "--out", "audit", *QUICK]  # fmt: skip
+    given = [
+        "audit",
+        "--victim",
+        f"onnx:{world / 'zhao19.onnx'}",
+        "--corpus",
+        f"folder:{world / 'tones'}",
+        "--out",
+        "audit",
+        *QUICK,
+    ]
     done = staanet(*given, "--fail-above", 1.0, "--json", cwd=world)
     assert done.returncode == 0 and json.loads(done.stdout)["passed"] is True
     strict = staanet(*given, "--fail-above", 0.0, cwd=world)
@@ -102,28 +136,62 @@ def test_a_finished_audit_is_told_again_without_work_and_its_code_is_the_limit(a
 
 
 def test_a_model_with_gradients_is_attacked_through_them_too(world):
-    done = staanet("audit", "--victim", "victim", "--corpus", f"folder:{world / 'tones'}", "--source",
-                   "victim", "--out", "white", *QUICK, "--epsilon", "0.05", "--query-clips", 0,
-                   "--json", cwd=world)  # fmt: skip
+    done = staanet(
+        "audit",
+        "--victim",
+        "victim",
+        "--corpus",
+        f"folder:{world / 'tones'}",
+        "--source",
+        "victim",
+        "--out",
+        "white",
+        *QUICK,
+        "--epsilon",
+        "0.05",
+        "--query-clips",
+        0,
+        "--json",
+        cwd=world,
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert set(told["attackers"]) == {"noise", "transfer", "white_box"}
     assert {s["name"]: s["white_box"] for s in told["sources"]} == {
-        "source-zhao19": False, "zhao19": True,
-    }  # fmt: skip
+        "source-zhao19": False,
+        "zhao19": True,
+    }
     assert any("may have heard the test speakers" in flag for flag in told["flags"])
     # the source is the victim under another name: transfer is white box here
-    assert told["attackers"]["transfer"]["fooling_rate"] == told["attackers"]["white_box"]["fooling_rate"]  # fmt: skip
+    assert (
+        told["attackers"]["transfer"]["fooling_rate"]
+        == told["attackers"]["white_box"]["fooling_rate"]
+    )
 
 
-@pytest.mark.parametrize("given, said", [
-    (["--fail-above", 30], "--fail-above is 30"), (["--channel", "mp4"], "mp4"),
-    (["--defence", "medium:3"], "Did you mean 'median'"), (["--epsilon", "0.1,x"], "--epsilon"),
-    (["--epsilon", "0.1,0.1"], "twice"), (["--source", "onnx:zhao19.onnx"], "no gradients"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (["--fail-above", 30], "--fail-above is 30"),
+        (["--channel", "mp4"], "mp4"),
+        (["--defence", "medium:3"], "Did you mean 'median'"),
+        (["--epsilon", "0.1,x"], "--epsilon"),
+        (["--epsilon", "0.1,0.1"], "twice"),
+        (["--source", "onnx:zhao19.onnx"], "no gradients"),
+    ],
+)
 def test_mistakes_are_told_before_anything_is_trained(world, given, said):
-    done = staanet("audit", "--victim", "victim", "--corpus", f"folder:{world / 'tones'}", "--out", "no",
-                   *given, cwd=world)  # fmt: skip
+    done = staanet(
+        "audit",
+        "--victim",
+        "victim",
+        "--corpus",
+        f"folder:{world / 'tones'}",
+        "--out",
+        "no",
+        *given,
+        cwd=world,
+    )
     assert done.returncode == 3 and said in done.stderr and "Traceback" not in done.stderr
     assert not (world / "no" / "surrogates").exists()
 
@@ -144,29 +212,62 @@ def test_a_defence_is_measured_by_the_attackers_whom_it_met():
 
 
 def row(rate, **more):
-    return {"attack": "a", "title": "t|<b>", "source": "s", "channel": "pcm16", "control": False,
-            "white_box": False, "epsilon": 0.01, "max_density": 0.1, "fooling_rate": rate, "low": None,
-            "high": None, "count": 9, "snr_db": None, "queries": 0.0, **more}  # fmt: skip
+    return {
+        "attack": "a",
+        "title": "t|<b>",
+        "source": "s",
+        "channel": "pcm16",
+        "control": False,
+        "white_box": False,
+        "epsilon": 0.01,
+        "max_density": 0.1,
+        "fooling_rate": rate,
+        "low": None,
+        "high": None,
+        "count": 9,
+        "snr_db": None,
+        "queries": 0.0,
+        **more,
+    }
 
 
 def facts(worst, noise, adaptive, limit):
     return {
-        "worst": row(worst), "fail_above": limit, "uar": {"value": 0.7},
-        "victim": {"name": "<img onerror=x>"}, "corpus": {"name": "c", "clips": 9, "of": 20, "speakers": 2},
+        "worst": row(worst),
+        "fail_above": limit,
+        "uar": {"value": 0.7},
+        "victim": {"name": "<img onerror=x>"},
+        "corpus": {"name": "c", "clips": 9, "of": 20, "speakers": 2},
         "attackers": {"noise": row(noise, control=True), "transfer": row(worst)},
-        "budgets": [{"epsilon": 0.01, "max_density": 0.1, "noise": row(noise), "worst": row(worst)}],
-        "channels": [row(0.1, channel="mp3")], "cells": [row(worst)], "flags": [], "machine": "m",
+        "budgets": [
+            {"epsilon": 0.01, "max_density": 0.1, "noise": row(noise), "worst": row(worst)}
+        ],
+        "channels": [row(0.1, channel="mp3")],
+        "cells": [row(worst)],
+        "flags": [],
+        "machine": "m",
         "commands": ["staanet audit"],
-        "defences": [{"defence": "median:3", "static": row(0.05), "adaptive": row(adaptive), "uar": 0.6,
-                      "crafted_on": "s", "exact_gradient": True}],
-    }  # fmt: skip
+        "defences": [
+            {
+                "defence": "median:3",
+                "static": row(0.05),
+                "adaptive": row(adaptive),
+                "uar": 0.6,
+                "crafted_on": "s",
+                "exact_gradient": True,
+            }
+        ],
+    }
 
 
-@pytest.mark.parametrize("worst, noise, adaptive, limit, begins, holds, lacks", [
-    (0.8, 0.1, 0.7, 0.3, "FAILED", "none halves", "Noise alone"),
-    (0.2, 0.15, 0.05, 0.3, "Passed", "it halves the 20.0 % of these attackers", "FAILED"),
-    (0.2, 0.15, 0.05, None, "Unattacked", "Noise alone does more than half", "Passed"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "worst, noise, adaptive, limit, begins, holds, lacks",
+    [
+        (0.8, 0.1, 0.7, 0.3, "FAILED", "none halves", "Noise alone"),
+        (0.2, 0.15, 0.05, 0.3, "Passed", "it halves the 20.0 % of these attackers", "FAILED"),
+        (0.2, 0.15, 0.05, None, "Unattacked", "Noise alone does more than half", "Passed"),
+    ],
+)
 def test_words_follow_the_figures(worst, noise, adaptive, limit, begins, holds, lacks):
     told = facts(worst, noise, adaptive, limit)
     said = pages.verdict(told)

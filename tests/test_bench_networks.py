@@ -22,10 +22,15 @@ from staanet.victims import build_victim
 
 def outcome(*fooled):
     rows = [
-        {"id": str(i), "before": {"emo18": 0, "zhao19": 0}, "after": {"emo18": int(f), "zhao19": 0},
-         "density": 0.2, "seconds": 0.1}
+        {
+            "id": str(i),
+            "before": {"emo18": 0, "zhao19": 0},
+            "after": {"emo18": int(f), "zhao19": 0},
+            "density": 0.2,
+            "seconds": 0.1,
+        }
         for i, f in enumerate(fooled)
-    ]  # fmt: skip
+    ]
     return Outcome(rows)
 
 
@@ -62,10 +67,23 @@ def command(tiny_corpus, tmp_path, monkeypatch):
     )
 
     def given(*more):
-        networks.main([
-            str(tmp_path / "run"), f"folder:{tiny_corpus}", "--clips", "2", "--steps", "2",
-            "--batch-size", "2", "--seconds", "0.2", "--seeds", "2", *more,
-        ])  # fmt: skip
+        networks.main(
+            [
+                str(tmp_path / "run"),
+                f"folder:{tiny_corpus}",
+                "--clips",
+                "2",
+                "--steps",
+                "2",
+                "--batch-size",
+                "2",
+                "--seconds",
+                "0.2",
+                "--seeds",
+                "2",
+                *more,
+            ]
+        )
 
     return given
 

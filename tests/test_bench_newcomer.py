@@ -21,10 +21,15 @@ def stored(path, samples):
 
 def test_class_folders_under_names_of_their_own_are_a_corpus_with_the_same_speakers(tmp_path):
     spoken = tuple(
-        Utterance(f"{label}{speaker}", stored(tmp_path / "from" / f"{label}{speaker}.wav", tone(0.3, hz)), label, speaker)
+        Utterance(
+            f"{label}{speaker}",
+            stored(tmp_path / "from" / f"{label}{speaker}.wav", tone(0.3, hz)),
+            label,
+            speaker,
+        )
         for label, hz in (("anger", 300.0), ("boredom", 400.0), ("neutral", 500.0))
         for speaker in ("03", "08")
-    )  # fmt: skip
+    )
     corpus = Corpus("some", spoken, ("anger", "boredom", "neutral"))
     assert newcomer.copied(corpus, tmp_path / "meine Aufnahmen") == 4
     read = corpora.load_corpus(f"folder:{tmp_path / 'meine Aufnahmen'}")

@@ -104,12 +104,18 @@ def test_the_table_of_a_gpu_compares_each_way_with_the_network_as_it_is():
     rows = cells(text)
     assert text.startswith("Clips of 0.1 s on cpu;")
     assert [(row[0], row[1], row[2]) for row in rows] == [
-        one for batch in ("1", "2") for one in [
-            *((name, batch, way) for name in ("paper", "narrow")
-              for way in gpu.WAYS if batch == "1" or "graph" not in way),
+        one
+        for batch in ("1", "2")
+        for one in [
+            *(
+                (name, batch, way)
+                for name in ("paper", "narrow")
+                for way in gpu.WAYS
+                if batch == "1" or "graph" not in way
+            ),
             (gpu.PGD, batch, "as it is"),
         ]
-    ]  # fmt: skip
+    ]
     networks = [row for row in rows if row[0] != gpu.PGD]
     as_it_is = [row for row in networks if row[2] in ("as it is", "graph")]  # no graph on a CPU
     assert all(row[6] == "100.0%" for row in as_it_is)
@@ -128,8 +134,10 @@ def test_ceilings_are_rates_of_products_and_of_a_copy():
     assert all(len(rates) == size.rounds and min(rates) > 0 for rates in found.values())
     ceilings = {"float32": [2.0, 1.0, 4.0], "bfloat16": [9.0], "copy": [3.0]}
     assert [row[1] for row in cells(gpu.ceiling_table(ceilings, size, cpu))] == [
-        "9.00 (9.00 to 9.00)", "2.00 (1.00 to 4.00)", "3.00 (3.00 to 3.00)",
-    ]  # fmt: skip
+        "9.00 (9.00 to 9.00)",
+        "2.00 (1.00 to 4.00)",
+        "3.00 (3.00 to 3.00)",
+    ]
 
 
 def test_clips_go_from_numpy_to_int16_alone_and_in_a_batch():
@@ -138,8 +146,11 @@ def test_clips_go_from_numpy_to_int16_alone_and_in_a_batch():
     networks = {**small.networks(), "mirror": small.networks()["narrow"]}
     text = gpu.crafting_table(networks, source, small.size, torch.device("cpu"), (1, 2))
     assert [row[:2] for row in cells(text)] == [
-        ["narrow", "1"], ["mirror", "1"], ["narrow", "2"], ["mirror", "2"],
-    ]  # fmt: skip
+        ["narrow", "1"],
+        ["mirror", "1"],
+        ["narrow", "2"],
+        ["mirror", "2"],
+    ]
     assert "networks in float32" in text
 
 

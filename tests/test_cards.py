@@ -10,15 +10,31 @@ from staanet import cards
 from staanet.errors import InvalidInput
 
 VICTIM = {
-    "kind": "victim", "name": "emo18", "architecture": "emo18", "labels": ["anger", "joy"],
-    "sample_rate": 16000, "sha256": "ab" * 32, "test_uar": 0.9375, "dev_uar": 0.95, "best_step": 250,
-    "inputs": {"corpus": "synthetic", "seed": 3, "split": "cd" * 32,
-               "recipe": {"steps": 250, "patience": None, "noise_db": 8.0}},
-}  # fmt: skip
+    "kind": "victim",
+    "name": "emo18",
+    "architecture": "emo18",
+    "labels": ["anger", "joy"],
+    "sample_rate": 16000,
+    "sha256": "ab" * 32,
+    "test_uar": 0.9375,
+    "dev_uar": 0.95,
+    "best_step": 250,
+    "inputs": {
+        "corpus": "synthetic",
+        "seed": 3,
+        "split": "cd" * 32,
+        "recipe": {"steps": 250, "patience": None, "noise_db": 8.0},
+    },
+}
 GENERATOR = {
-    "kind": "generator", "source": "emo18", "network": "mirror", "epsilon": 0.03, "parameters": 7,
-    "dev_fooling_rate": 0.5, "flags": ["mask empty"],
-}  # fmt: skip
+    "kind": "generator",
+    "source": "emo18",
+    "network": "mirror",
+    "epsilon": 0.03,
+    "parameters": 7,
+    "dev_fooling_rate": 0.5,
+    "flags": ["mask empty"],
+}
 
 
 def test_every_figure_of_the_card_is_told_and_nothing_else() -> None:

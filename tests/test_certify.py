@@ -19,7 +19,9 @@ from staanet.errors import InvalidInput
 from test_cli import staanet
 
 
-@pytest.mark.parametrize("length, seen, changed", [(10, 3, 2), (500, 100, 7), (48_000, 9_600, 12), (9, 9, 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    "length, seen, changed", [(10, 3, 2), (500, 100, 7), (48_000, 9_600, 12), (9, 9, 1)]
+)
 def test_delta_is_the_hypergeometric_one(length, seen, changed):
     none_seen = stats.hypergeom(length, changed, seen).pmf(0)
     assert certify.touched(length, seen, changed) == pytest.approx(1 - none_seen, rel=1e-9)
@@ -36,7 +38,12 @@ def test_the_radius_of_ablation_is_the_last_that_the_theorem_allows(length, keep
 
 def test_lines_between_samples_are_those_of_numpy():
     x = torch.randn(3, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    places = torch.stack([torch.randperm(50, generator=torch.Generator().manual_seed(s))[:7].sort().values for s in range(3)])  # fmt: skip
+    places = torch.stack(
+        [
+            torch.randperm(50, generator=torch.Generator().manual_seed(s))[:7].sort().values
+            for s in range(3)
+        ]
+    )
     wanted = [np.interp(np.arange(50), p, row[p]) for p, row in zip(places.numpy(), x.numpy())]
     assert np.allclose(certify.between(x, places), wanted)
 
@@ -75,9 +82,12 @@ def test_certificates_are_wrong_no_more_often_than_alpha():
     """With alpha far from 0 on a victim whose boundary is known, the share beyond it is alpha's."""
     victim, x = on_a_line(0.04, length=40)
     beyond = sum(
-        certify.certify(victim, Gaussian(sigma=0.05), x, Votes(votes=200, alpha=0.1, seed=seed)).radius > 0.04
+        certify.certify(
+            victim, Gaussian(sigma=0.05), x, Votes(votes=200, alpha=0.1, seed=seed)
+        ).radius
+        > 0.04
         for seed in range(300)
-    )  # fmt: skip
+    )
     assert beyond <= stats.binom(300, 0.1).ppf(0.999)
     assert beyond > 0  # else the bound is not tight, or the test sees nothing
 
@@ -105,7 +115,10 @@ def test_attacks_inside_the_radius_never_succeed(noise):
             assert (victim.weight @ x_adv) * (
                 victim.weight @ x
             ) > 0  # exactly: the smoothed is linear
-        broken += certify.certify(victim, noise, x_adv, Votes(votes=300, seed=seed)).answer not in (found.answer, -1)  # fmt: skip
+        broken += certify.certify(victim, noise, x_adv, Votes(votes=300, seed=seed)).answer not in (
+            found.answer,
+            -1,
+        )
     assert broken == 0
 
 
@@ -154,7 +167,10 @@ def test_the_smoothed_view_is_the_mean_and_passes_gradients(linear):
 
 def test_the_curve_never_rises_and_starts_at_the_accuracy():
     rng = np.random.default_rng(0)
-    rows = [{"right": bool(rng.random() < 0.7), "radius": float(rng.random()), "speaker": f"s{i % 5}"} for i in range(90)]  # fmt: skip
+    rows = [
+        {"right": bool(rng.random() < 0.7), "radius": float(rng.random()), "speaker": f"s{i % 5}"}
+        for i in range(90)
+    ]
     points = certify.curve(rows)
     shares = [p["certified_accuracy"] for p in points]
     assert shares[0] == np.mean([r["right"] for r in rows])
@@ -162,9 +178,15 @@ def test_the_curve_never_rises_and_starts_at_the_accuracy():
     assert all(p["low"] <= p["certified_accuracy"] <= p["high"] for p in points)
 
 
-@pytest.mark.parametrize("make", [
-    lambda: Gaussian(sigma=0), lambda: Ablation(keep=1.5), lambda: Votes(alpha=0.6), lambda: Votes(votes=0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Gaussian(sigma=0),
+        lambda: Ablation(keep=1.5),
+        lambda: Votes(alpha=0.6),
+        lambda: Votes(votes=0),
+    ],
+)
 def test_what_cannot_be_is_told(make):
     with pytest.raises(InvalidInput):
         make()
@@ -199,9 +221,30 @@ def trained(tmp_path_factory):
 
 @pytest.mark.parametrize("method", ["smoothing", "ablation"])
 def test_the_command_writes_curve_picture_and_json_and_is_done_when_done(trained, tmp_path, method):
-    given = ["certify", f"folder:{trained / 'tones'}", "--part", "all", "--victim", trained / "victim",
-             "--method", method, "--sigma", 0.01, "--keep", 0.5, "--votes", 60, "--guesses", 10,
-             "--clips", 4, "--attack-steps", 3, "--out", "c"]  # fmt: skip
+    given = [
+        "certify",
+        f"folder:{trained / 'tones'}",
+        "--part",
+        "all",
+        "--victim",
+        trained / "victim",
+        "--method",
+        method,
+        "--sigma",
+        0.01,
+        "--keep",
+        0.5,
+        "--votes",
+        60,
+        "--guesses",
+        10,
+        "--clips",
+        4,
+        "--attack-steps",
+        3,
+        "--out",
+        "c",
+    ]
     done = staanet(*given, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "certified accuracy" in done.stdout and "0 of" in done.stdout
@@ -232,9 +275,15 @@ def test_a_stopped_certification_goes_on_with_the_next_clip(trained, tmp_path):
 
     def run(out, progress=lambda *a: None):
         return pipeline.certified(
-            victim, trained / "victim", clips, out, noise=Gaussian(sigma=0.01),
-            how=Votes(votes=40, guesses=10), quarantine=pipeline.Quarantine(), progress=progress,
-        )  # fmt: skip
+            victim,
+            trained / "victim",
+            clips,
+            out,
+            noise=Gaussian(sigma=0.01),
+            how=Votes(votes=40, guesses=10),
+            quarantine=pipeline.Quarantine(),
+            progress=progress,
+        )
 
     with pytest.raises(StoppedError):
         run(tmp_path / "half", stop)
@@ -242,13 +291,25 @@ def test_a_stopped_certification_goes_on_with_the_next_clip(trained, tmp_path):
     assert run(tmp_path / "half") == run(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("given, said", [
-    (["--method", "smoothign"], "Did you mean 'smoothing'"), (["--sigma", 0], "sigma is 0"),
-    (["--alpha", 0.7], "alpha 0.7"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (["--method", "smoothign"], "Did you mean 'smoothing'"),
+        (["--sigma", 0], "sigma is 0"),
+        (["--alpha", 0.7], "alpha 0.7"),
+    ],
+)
 def test_mistakes_are_told_in_a_line(trained, tmp_path, given, said):
-    done = staanet("certify", f"folder:{trained / 'tones'}", "--victim", trained / "victim",
-                   "--out", "c", *given, cwd=tmp_path)  # fmt: skip
+    done = staanet(
+        "certify",
+        f"folder:{trained / 'tones'}",
+        "--victim",
+        trained / "victim",
+        "--out",
+        "c",
+        *given,
+        cwd=tmp_path,
+    )
     assert done.returncode == 3 and said in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "c").exists()
 

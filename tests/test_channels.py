@@ -12,9 +12,23 @@ from staanet.channels import CHANNELS, Gain, Mp3, Noise, Resample, Room, clip_se
 from staanet.errors import InvalidInput, StaaNetError
 
 SPOKEN = [
-    "pcm16", "gain:-6", "gsm", "mp3", "mp3:16", "mp3:32", "mp3:160", "mulaw", "noise:20", "opus",
-    "opus:6", "opus:64", "resample:8000", "resample:11025", "rir:0.3", "vorbis",
-]  # fmt: skip
+    "pcm16",
+    "gain:-6",
+    "gsm",
+    "mp3",
+    "mp3:16",
+    "mp3:32",
+    "mp3:160",
+    "mulaw",
+    "noise:20",
+    "opus",
+    "opus:6",
+    "opus:64",
+    "resample:8000",
+    "resample:11025",
+    "rir:0.3",
+    "vorbis",
+]
 
 
 def chirp(seconds: float = 1.0, rate: int = RATE, top: float = 3000.0) -> np.ndarray:
@@ -68,7 +82,23 @@ def test_an_impulse_stays_where_it_was(name):
 @pytest.mark.parametrize("name", SPOKEN)
 def test_a_clip_keeps_its_length(name):
     channel = parse_channel(name)
-    for length in [0, *range(1, 12), 79, 160, 161, 575, 577, 1151, 1153, 2047, 3333, 4095, 4097, 4999, 5000]:  # fmt: skip
+    for length in [
+        0,
+        *range(1, 12),
+        79,
+        160,
+        161,
+        575,
+        577,
+        1151,
+        1153,
+        2047,
+        3333,
+        4095,
+        4097,
+        4999,
+        5000,
+    ]:
         heard = channel(tone(0.4, 300)[:length], RATE, seed=1)
         assert heard.shape == (length,) and heard.dtype == np.int16
 
@@ -148,7 +178,10 @@ def test_resampling_takes_away_what_lies_above_half_the_rate():
 def test_a_higher_bit_rate_is_nearer_to_the_clip():
     clean = tone(1.0, 300)
     for low, high in (("mp3:16", "mp3:160"), ("opus:6", "opus:128")):
-        far, near = (np.square(parse_channel(n)(clean, RATE).astype(float) - clean).mean() for n in (low, high))  # fmt: skip
+        far, near = (
+            np.square(parse_channel(n)(clean, RATE).astype(float) - clean).mean()
+            for n in (low, high)
+        )
         assert near < far / 2
 
 

@@ -52,10 +52,12 @@ def emodb(tmp_path_factory) -> Path:
 def made_of(said: dict[str, list[str]], *, known: bool = True) -> Corpus:
     """A corpus in which each speaker says these contents, once each."""
     clips = tuple(
-        Utterance(f"{who}-{what}", Path(f"{who}-{what}.wav"), "joy", who, content=what if known else None)
+        Utterance(
+            f"{who}-{what}", Path(f"{who}-{what}.wav"), "joy", who, content=what if known else None
+        )
         for who, contents in sorted(said.items())
         for what in contents
-    )  # fmt: skip
+    )
     return Corpus("made", clips, ("joy",))
 
 
@@ -315,25 +317,48 @@ def test_the_self_check_finds_a_sentence_in_two_parts(run, tmp_path: Path, monke
 def test_a_folder_made_for_other_classes_stops(run, emodb: Path) -> None:
     classes, folder = run
     code, _, said = staanet(
-        "train-victim", f"emodb:{emodb}", "emo18", "--out", folder / "victims" / "emo18",
-        "--steps", 2,
-    )  # fmt: skip
+        "train-victim",
+        f"emodb:{emodb}",
+        "emo18",
+        "--out",
+        folder / "victims" / "emo18",
+        "--steps",
+        2,
+    )
     assert code == 3 and f"was made with corpus = 'emodb by {classes}', now it is 'emodb'" in said
 
 
 def test_attack_takes_the_test_part_of_these_classes(run, emodb: Path, tmp_path: Path) -> None:
     classes, folder = run
     code, _, said = staanet(
-        "attack", f"emodb:{emodb}", "--classes", classes, "--attack", "random", "--max-density", 0.1,
-        "--source", folder / "victims" / "emo18", "--out", tmp_path / "out",
-    )  # fmt: skip
+        "attack",
+        f"emodb:{emodb}",
+        "--classes",
+        classes,
+        "--attack",
+        "random",
+        "--max-density",
+        0.1,
+        "--source",
+        folder / "victims" / "emo18",
+        "--out",
+        tmp_path / "out",
+    )
     assert code == 0, said
     with (tmp_path / "out" / "metadata.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     test = load_corpus(f"emodb:{emodb}", classes=classes).split(0)[2]
     assert {(r["id"], r["label"]) for r in rows} == {(u.id, u.label) for u in test.utterances}
     code, _, said = staanet(
-        "attack", emodb / "wav", "--classes", classes, "--source", folder / "victims" / "emo18",
-        "--attack", "random", "--out", tmp_path / "other",
-    )  # fmt: skip
+        "attack",
+        emodb / "wav",
+        "--classes",
+        classes,
+        "--source",
+        folder / "victims" / "emo18",
+        "--attack",
+        "random",
+        "--out",
+        tmp_path / "other",
+    )
     assert code == 3 and "files have no classes" in said

@@ -43,9 +43,15 @@ def staanet(*arguments: object, cwd: Path, timeout: float = 300, **environment: 
     env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **environment}
     return subprocess.run(
         [sys.executable, "-m", "staanet", *map(str, arguments)],
-        cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False,
-        stdin=subprocess.DEVNULL, errors="replace",
-    )  # fmt: skip
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        errors="replace",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -82,17 +88,52 @@ def test_help_has_an_example(command, tmp_path):
 
 def test_a_universal_vector_is_learned_and_swept_beside_other_attacks(world, tmp_path):
     corpus, victims = f"folder:{world / 'tiny'}", world / "run" / "victims"
-    done = staanet("train-uap", corpus, "--source", victims / "emo18", "--out", "v", "--steps", 2,
-                   "--batch-size", 2, "--seconds", 0.1, cwd=tmp_path)  # fmt: skip
+    done = staanet(
+        "train-uap",
+        corpus,
+        "--source",
+        victims / "emo18",
+        "--out",
+        "v",
+        "--steps",
+        2,
+        "--batch-size",
+        2,
+        "--seconds",
+        0.1,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0 and "fooling rate on dev" in done.stdout, done.stderr
     done = staanet("attack", corpus, "--attack", "uap", "--vector", "v", "--out", "a", cwd=tmp_path)
     assert done.returncode == 0 and "answers changed" in done.stdout, done.stderr
     done = staanet(
-        "sweep", corpus, "--source", victims / "emo18", "--target", victims / "zhao19", "--attack",
-        "uap", "--attack", "random", "--attack", "staa", "--vector", "v", "--generator",
-        world / "run" / "generators" / "emo18", "--epsilon", "0.01,0.03", "--density", "0.1,1",
-        "--clips", 1, "--out", "s", "--json", cwd=tmp_path,
-    )  # fmt: skip
+        "sweep",
+        corpus,
+        "--source",
+        victims / "emo18",
+        "--target",
+        victims / "zhao19",
+        "--attack",
+        "uap",
+        "--attack",
+        "random",
+        "--attack",
+        "staa",
+        "--vector",
+        "v",
+        "--generator",
+        world / "run" / "generators" / "emo18",
+        "--epsilon",
+        "0.01,0.03",
+        "--density",
+        "0.1,1",
+        "--clips",
+        1,
+        "--out",
+        "s",
+        "--json",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert len(told["points"]) == 3 * 3 * 2 and (tmp_path / "s" / "sweep.pdf").is_file()
@@ -109,8 +150,19 @@ def test_a_universal_vector_is_learned_and_swept_beside_other_attacks(world, tmp
     ],
 )
 def test_a_mistake_in_a_sweep_is_told(world, tmp_path, option, value, said):
-    done = staanet("sweep", f"folder:{world / 'tiny'}", "--source", world / "run/victims/emo18",
-                   "--attack", "random", option, value, "--out", "s", cwd=tmp_path)  # fmt: skip
+    done = staanet(
+        "sweep",
+        f"folder:{world / 'tiny'}",
+        "--source",
+        world / "run/victims/emo18",
+        "--attack",
+        "random",
+        option,
+        value,
+        "--out",
+        "s",
+        cwd=tmp_path,
+    )
     assert done.returncode == 3 and said in done.stderr and "Traceback" not in done.stderr
 
 
@@ -125,8 +177,11 @@ def test_help_and_import_are_quick(tmp_path):
 
     loaded = subprocess.run(
         [sys.executable, "-c", "import sys, staanet, staanet.cli; print('torch' in sys.modules)"],
-        cwd=tmp_path, check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     assert loaded.stdout.strip() == "False"
     assert best("-m", "staanet", "--help") < best("-c", "pass") + 2  # bench/ measures the figure
 
@@ -145,9 +200,15 @@ def generator(world):
     return world / "run" / "generators" / "emo18"
 
 
-@pytest.mark.parametrize("rate, channels, seconds, format_", [
-    (16000, 1, 0.3, "WAV"), (48000, 2, 0.5, "WAV"), (22050, 1, 1.3, "FLAC"), (8000, 1, 0.2, "OGG"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "rate, channels, seconds, format_",
+    [
+        (16000, 1, 0.3, "WAV"),
+        (48000, 2, 0.5, "WAV"),
+        (22050, 1, 1.3, "FLAC"),
+        (8000, 1, 0.2, "OGG"),
+    ],
+)
 def test_one_file_of_any_rate_length_and_channels_can_be_attacked(
     world, tmp_path, rate, channels, seconds, format_
 ):
@@ -165,14 +226,45 @@ def test_one_file_of_any_rate_length_and_channels_can_be_attacked(
 
 
 def test_a_folder_and_a_corpus_split_can_be_attacked(world, tmp_path):
-    done = staanet("attack", world / "tiny" / "high", "--attack", "random", "--max-density", "0.1",
-                   "--source", world / "run" / "victims" / "zhao19", "--out", "a", cwd=tmp_path)  # fmt: skip
+    done = staanet(
+        "attack",
+        world / "tiny" / "high",
+        "--attack",
+        "random",
+        "--max-density",
+        "0.1",
+        "--source",
+        world / "run" / "victims" / "zhao19",
+        "--out",
+        "a",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0 and "of 6 answers changed" in done.stdout, done.stderr
-    done = staanet("attack", f"folder:{world / 'tiny'}", "--part", "dev", "--attack", "pgd",
-                   "--source", world / "run" / "victims" / "zhao19", "--out", "b", cwd=tmp_path)  # fmt: skip
+    done = staanet(
+        "attack",
+        f"folder:{world / 'tiny'}",
+        "--part",
+        "dev",
+        "--attack",
+        "pgd",
+        "--source",
+        world / "run" / "victims" / "zhao19",
+        "--out",
+        "b",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
-    done = staanet("evaluate", "a", "b", "--target", world / "run" / "victims" / "emo18",
-                   "--out", "c", "--json", cwd=tmp_path)  # fmt: skip
+    done = staanet(
+        "evaluate",
+        "a",
+        "b",
+        "--target",
+        world / "run" / "victims" / "emo18",
+        "--out",
+        "c",
+        "--json",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert {cell["attack"] for cell in json.loads(done.stdout)["cells"]} == {"random", "pgd"}
     assert (tmp_path / "c" / "results.parquet").is_file()
@@ -180,8 +272,22 @@ def test_a_folder_and_a_corpus_split_can_be_attacked(world, tmp_path):
 
 def test_a_targeted_attack_aims_at_a_class(world, tmp_path):
     victim = world / "run" / "victims" / "zhao19"
-    done = staanet("attack", world / "tiny" / "low", "--attack", "pgd", "--epsilon", "0.2", "--label",
-                   "high", "--source", victim, "--out", "a", "--json", cwd=tmp_path)  # fmt: skip
+    done = staanet(
+        "attack",
+        world / "tiny" / "low",
+        "--attack",
+        "pgd",
+        "--epsilon",
+        "0.2",
+        "--label",
+        "high",
+        "--source",
+        victim,
+        "--out",
+        "a",
+        "--json",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     card = json.loads((tmp_path / "a" / "card.json").read_text())
     assert card["goal"] == "targeted: high"
@@ -189,11 +295,36 @@ def test_a_targeted_attack_aims_at_a_class(world, tmp_path):
 
 def test_every_stage_can_be_run_by_itself(world, tmp_path):
     corpus = f"folder:{world / 'tiny'}"
-    done = staanet("train-victim", corpus, "zhao19", "--out", "v", "--steps", "3", "--seconds", "0.2",
-                   "--batch-size", "4", cwd=tmp_path)  # fmt: skip
+    done = staanet(
+        "train-victim",
+        corpus,
+        "zhao19",
+        "--out",
+        "v",
+        "--steps",
+        "3",
+        "--seconds",
+        "0.2",
+        "--batch-size",
+        "4",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0 and "UAR" in done.stdout, done.stderr
-    done = staanet("train-generator", corpus, "--source", "v", "--out", "g", "--steps", "2",
-                   "--seconds", "0.2", "--batch-size", "2", cwd=tmp_path)  # fmt: skip
+    done = staanet(
+        "train-generator",
+        corpus,
+        "--source",
+        "v",
+        "--out",
+        "g",
+        "--steps",
+        "2",
+        "--seconds",
+        "0.2",
+        "--batch-size",
+        "2",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0 and "fooling rate" in done.stdout, done.stderr
     done = staanet("report", world / "run", cwd=tmp_path)
     assert done.returncode == 0 and "index.html" in done.stdout, done.stderr
@@ -202,16 +333,29 @@ def test_every_stage_can_be_run_by_itself(world, tmp_path):
 def test_a_set_is_evaluated_after_channels_and_by_ear(world, tmp_path):
     made = world / "run" / "adversarial" / "random__emo18"
     victim = world / "run" / "victims" / "emo18"
-    done = staanet("evaluate", made, "--target", victim, "--channel", "mp3", "--channel",
-                   "resample:8000", "--perceptual", "--out", "r", cwd=tmp_path)  # fmt: skip
+    done = staanet(
+        "evaluate",
+        made,
+        "--target",
+        victim,
+        "--channel",
+        "mp3",
+        "--channel",
+        "resample:8000",
+        "--perceptual",
+        "--out",
+        "r",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     for said in ("after channel", "resample:8000", "sounds like", "pesq_wb", "masked_excess_db"):
         assert said in done.stdout
     summary = json.loads((tmp_path / "r" / "summary.json").read_text())
     assert [c["channel"] for c in summary["cells"]] == ["pcm16", "mp3", "resample:8000"]
     assert (tmp_path / "r" / "perception.jsonl").exists()
-    done = staanet("evaluate", made, "--target", victim, "--channel", "mp4", "--out", "q",
-                   cwd=tmp_path)  # fmt: skip
+    done = staanet(
+        "evaluate", made, "--target", victim, "--channel", "mp4", "--out", "q", cwd=tmp_path
+    )
     assert done.returncode == 3 and "Did you mean 'mp3'" in done.stderr
     assert not (tmp_path / "q").exists(), "nothing is written"
 
@@ -260,11 +404,14 @@ BAD = {
     "A11 nine channels": (many_channels(9), "channels"),
     "A12 one Hz": (wav(rate=1), "1 Hz"),
     "A12 768 kHz": (wav(rate=768_000), "768000 Hz"),
-    "A13 not a number": (float_wav([0.1] * 10 + [np.nan, np.inf, np.nan] + [0.1] * 5000), "3 non-finite samples, first at 10"),
+    "A13 not a number": (
+        float_wav([0.1] * 10 + [np.nan, np.inf, np.nan] + [0.1] * 5000),
+        "3 non-finite samples, first at 10",
+    ),
     "A15 silence": (wav(np.zeros(5000, np.int16)), "silence"),
     "A15 constant": (wav(np.full(5000, 100, np.int16)), "constant"),
     "A15 one click": (wav(np.eye(1, 5000, 99, dtype=np.int16)[0] * 9000), "click"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -275,8 +422,16 @@ def judged(world, tmp_path_factory):
         (root / f"{name.replace(' ', '_')}.wav").write_bytes(content)
     (root / "good.wav").write_bytes(wav())
     os.mkfifo(root / "pipe.wav")
-    done = staanet("attack", root, "--generator", generator(world), "--out", root.parent / "out",
-                   cwd=root.parent, timeout=120)  # fmt: skip
+    done = staanet(
+        "attack",
+        root,
+        "--generator",
+        generator(world),
+        "--out",
+        root.parent / "out",
+        cwd=root.parent,
+        timeout=120,
+    )
     return done, root.parent / "out"
 
 
@@ -305,17 +460,20 @@ def test_a_strict_attack_stops_at_the_first_bad_file(world, tmp_path):
     assert not list(tmp_path.glob("o/adversarial/*"))
 
 
-@pytest.mark.parametrize("arguments, code, said", [
-    (["corpus", "emo:x"], 3, "Did you mean 'emodb'"),
-    (["corpus", "emodb:nowhere"], 3, "nowhere"),
-    (["run", "quik"], 3, "Did you mean 'quick'"),
-    (["run", "quick", "--set", "victims.emo18.stepz=3"], 3, "victims.emo18.steps"),
-    (["attack", "x.wav", "--out", "o"], 3, "x.wav: no such file or folder"),
-    (["attack", "x.wav"], 2, "--out"),
-    (["evaluate", "nowhere", "--target", "nowhere", "--out", "o"], 3, "nowhere"),
-    (["report", "nowhere"], 3, "nowhere"),
-    (["atack"], 2, "attack"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, code, said",
+    [
+        (["corpus", "emo:x"], 3, "Did you mean 'emodb'"),
+        (["corpus", "emodb:nowhere"], 3, "nowhere"),
+        (["run", "quik"], 3, "Did you mean 'quick'"),
+        (["run", "quick", "--set", "victims.emo18.stepz=3"], 3, "victims.emo18.steps"),
+        (["attack", "x.wav", "--out", "o"], 3, "x.wav: no such file or folder"),
+        (["attack", "x.wav"], 2, "--out"),
+        (["evaluate", "nowhere", "--target", "nowhere", "--out", "o"], 3, "nowhere"),
+        (["report", "nowhere"], 3, "nowhere"),
+        (["atack"], 2, "attack"),
+    ],
+)
 def test_a_mistake_gets_one_line_an_exit_code_and_no_traceback(arguments, code, said, tmp_path):
     done = staanet(*arguments, cwd=tmp_path)
     assert done.returncode == code, done.stderr
@@ -355,8 +513,17 @@ def test_a_folder_in_use_is_locked(world, tmp_path):
     folder = tmp_path / "o"
     folder.mkdir()
     with storage.FolderLock(folder):
-        done = staanet("attack", world / "tiny" / "low", "--attack", "random", "--out", folder,
-                       "--source", world / "run" / "victims" / "emo18", cwd=tmp_path)  # fmt: skip
+        done = staanet(
+            "attack",
+            world / "tiny" / "low",
+            "--attack",
+            "random",
+            "--out",
+            folder,
+            "--source",
+            world / "run" / "victims" / "emo18",
+            cwd=tmp_path,
+        )
     assert done.returncode == 6 and str(os.getpid()) in done.stderr
 
 
@@ -365,8 +532,17 @@ def test_names_that_a_terminal_cannot_show_are_escaped(world, tmp_path):
     hostile.mkdir()
     (hostile / "a\u202egnp\x1b[31m.wav").write_bytes(b"")
     (hostile / "good.wav").write_bytes(wav())
-    done = staanet("attack", hostile, "--generator", generator(world), "--out", "o", cwd=tmp_path,
-                   LC_ALL="C", PYTHONIOENCODING="ascii")  # fmt: skip
+    done = staanet(
+        "attack",
+        hostile,
+        "--generator",
+        generator(world),
+        "--out",
+        "o",
+        cwd=tmp_path,
+        LC_ALL="C",
+        PYTHONIOENCODING="ascii",
+    )
     assert done.returncode == 4, done.stderr
     assert "\x1b" not in done.stderr and "\u202e" not in done.stderr and "\\x1b" in done.stderr
 
@@ -379,8 +555,12 @@ def test_a_killed_attack_resumes_and_leaves_no_torn_file(world, tmp_path):
     command = ["attack", inputs, "--generator", generator(world), "--out"]
     whole = staanet(*command, "whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
-    running = subprocess.Popen([sys.executable, "-m", "staanet", *map(str, command), "cut"], cwd=tmp_path,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    running = subprocess.Popen(
+        [sys.executable, "-m", "staanet", *map(str, command), "cut"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     journal = tmp_path / "cut" / "journal.jsonl"
     for _ in range(3000):
         if journal.exists() and journal.read_bytes().count(b"\n") >= 5:

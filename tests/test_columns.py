@@ -51,7 +51,7 @@ def test_words_come_back_and_are_kept_once(words):
             end_s=st.none() | TIMES,
             part=st.none() | ANY_TEXT,
             content=ANY_TEXT,
-        )  # fmt: skip
+        )
     )
 )
 @example([Row("0", "", "", ""), Row("m.csv:0", "", "", ""), Row(":0", "", "", "")])
@@ -90,10 +90,17 @@ def test_ids_are_distinct_safe_and_the_same_in_any_order(names):
 def corpora(folder: Path) -> tuple[Corpus, Corpus]:
     """The same corpus, with rows to be made and with a tuple of objects."""
     rows = [
-        Row(f"m.csv:{n + 2}", f"s{n % 7}/{n:03d}.wav", ("joy", "fear")[n % 2], f"s{n % 7}", "female" if n % 7 < 3 else "male",
-            part=("train", "dev", "test")[min(n % 7, 2)], content=f"c{n % 5}")
+        Row(
+            f"m.csv:{n + 2}",
+            f"s{n % 7}/{n:03d}.wav",
+            ("joy", "fear")[n % 2],
+            f"s{n % 7}",
+            "female" if n % 7 < 3 else "male",
+            part=("train", "dev", "test")[min(n % 7, 2)],
+            content=f"c{n % 5}",
+        )
         for n in range(140)
-    ]  # fmt: skip
+    ]
     packed = from_rows(folder, folder, rows, [], "audio")
     return packed, replace(packed, utterances=tuple(packed.utterances))
 

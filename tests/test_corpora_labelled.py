@@ -74,8 +74,10 @@ def test_crema_d_takes_the_sex_from_the_table_of_actors(tmp_path: Path) -> None:
     corpus = load_corpus(f"crema_d:{tmp_path}")
     found = {u.speaker: (u.label, u.sex) for u in corpus.utterances}
     assert found == {
-        "1001": ("anger", "male"), "1002": ("happiness", "female"), "1040": ("sadness", None),
-    }  # fmt: skip
+        "1001": ("anger", "male"),
+        "1002": ("happiness", "female"),
+        "1040": ("sadness", None),
+    }
     assert "readme.wav" in corpus.notes[0]
 
 
@@ -94,8 +96,9 @@ def test_urdu_reads_label_from_folder_and_speaker_from_name(tmp_path: Path) -> N
     put(tmp_path, "Angry/SM1_F1_A01.wav", "Sad/SF21_F2_S003.wav", "Angry/clip.wav")
     corpus = load_corpus(f"urdu:{tmp_path}")
     assert [(u.label, u.speaker, u.sex) for u in corpus.utterances] == [
-        ("sadness", "SF21", "female"), ("anger", "SM1", "male"),
-    ]  # fmt: skip
+        ("sadness", "SF21", "female"),
+        ("anger", "SM1", "male"),
+    ]
     assert "clip.wav" in corpus.notes[0]
 
 

@@ -122,30 +122,38 @@ def test_what_is_written_is_read_back(name):
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("medain:3", "Did you mean 'median'"), ("median:4", "even"), ("median:x", "whole number"),
-        ("median:3,5", "1 settings"), ("median:widht=3", "Did you mean 'width'"),
-        ("quantise:1", "from 2 to 16"), ("bandpass:3400-300", "empty"), ("noise:nan", "not a number"),
-        ("gsm:3", "0 settings"), ("median:", "whole number"),
+        ("medain:3", "Did you mean 'median'"),
+        ("median:4", "even"),
+        ("median:x", "whole number"),
+        ("median:3,5", "1 settings"),
+        ("median:widht=3", "Did you mean 'width'"),
+        ("quantise:1", "from 2 to 16"),
+        ("bandpass:3400-300", "empty"),
+        ("noise:nan", "not a number"),
+        ("gsm:3", "0 settings"),
+        ("median:", "whole number"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_setting_is_told(text, said):
     with pytest.raises(InvalidInput) as error:
         parse_defence(text)
     assert said in str(error.value) and error.value.remedy
 
 
-@pytest.mark.parametrize("text, command", [
-    ("adversarial:runs/hard", "staanet harden"), ("detector:residual", "staanet detect"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, command",
+    [("adversarial:runs/hard", "staanet harden"), ("detector:residual", "staanet detect")],
+)
 def test_what_is_no_transformation_names_the_command_that_makes_it(text, command):
     with pytest.raises(InvalidInput) as error:
         parse_defence(text)
     assert command in error.value.remedy and "no transformation" in str(error.value)
 
 
-@pytest.mark.parametrize("chain", [
-    ["lowpass:1500"], ["bandpass:300-3400", "quantise:6"], ["resample:8000"], ["average:5"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "chain",
+    [["lowpass:1500"], ["bandpass:300-3400", "quantise:6"], ["resample:8000"], ["average:5"]],
+)
 def test_a_victim_behind_filters_is_exported_with_them(tmp_path, chain):
     pytest.importorskip("onnx", reason="the extra onnx is not installed")
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
@@ -161,9 +169,10 @@ def test_a_victim_behind_filters_is_exported_with_them(tmp_path, chain):
     assert not torch.allclose(victim(x), network()(x), atol=1e-4)
 
 
-@pytest.mark.parametrize("text, why", [
-    ("noise:20", "draws at random"), ("median:3", "no counterpart"), ("mulaw", "no counterpart"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, why",
+    [("noise:20", "draws at random"), ("median:3", "no counterpart"), ("mulaw", "no counterpart")],
+)
 def test_a_defence_that_cannot_be_exported_is_named(tmp_path, text, why):
     from staanet.victims.export import export_onnx
 
@@ -359,9 +368,11 @@ def test_the_probes_pass_on_an_honest_defence(text):
     victim = Defended(network(), [parse_defence(text)])
     clips = [clip(0.3, 200 + 60 * n, n) for n in range(3)]
     checks = [
-        probes.eval_mode(victim, clips), probes.deterministic(victim, clips),
-        probes.gives_logits(victim, clips), probes.gradients(victim, clips),
-    ]  # fmt: skip
+        probes.eval_mode(victim, clips),
+        probes.deterministic(victim, clips),
+        probes.gives_logits(victim, clips),
+        probes.gradients(victim, clips),
+    ]
     assert [c.verdict for c in checks] == ["pass"] * 4, checks
 
 
@@ -431,29 +442,71 @@ def world(tmp_path_factory):
 
 def test_defend_attack_and_evaluate_through_the_command_line(world, tmp_path):
     corpus = f"folder:{world / 'tiny'}"
-    done = staanet("defend", "--victim", world / "emo18", "--with", "median:3", "--with", "quantise:8",
-                   "--corpus", corpus, "--out", "d", cwd=tmp_path)  # fmt: skip
+    done = staanet(
+        "defend",
+        "--victim",
+        world / "emo18",
+        "--with",
+        "median:3",
+        "--with",
+        "quantise:8",
+        "--corpus",
+        corpus,
+        "--out",
+        "d",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert "UAR on dev" in done.stdout and "median:3 + quantise:8 before emo18" in done.stdout
     card = json.loads((tmp_path / "d" / "card.json").read_text())
     assert card["name"] == "emo18+median+quantise" and 0 <= card["test_uar"] <= 1
-    again = staanet("defend", "--victim", world / "emo18", "--with", "median:3", "--with",
-                    "quantise:8", "--corpus", corpus, "--out", "d", "--json", cwd=tmp_path)  # fmt: skip
+    again = staanet(
+        "defend",
+        "--victim",
+        world / "emo18",
+        "--with",
+        "median:3",
+        "--with",
+        "quantise:8",
+        "--corpus",
+        corpus,
+        "--out",
+        "d",
+        "--json",
+        cwd=tmp_path,
+    )
     assert json.loads(again.stdout)["sha256"] == card["sha256"]
     for name, source in (("static", world / "emo18"), ("known", "d")):
-        done = staanet("attack", corpus, "--attack", "fgsm", "--source", source, "--out", name,
-                       cwd=tmp_path)  # fmt: skip
+        done = staanet(
+            "attack", corpus, "--attack", "fgsm", "--source", source, "--out", name, cwd=tmp_path
+        )
         assert done.returncode == 0, done.stderr
-    done = staanet("evaluate", "static", "--target", world / "emo18", "--target", "d", "--out", "r",
-                   "--adaptive-clips", 2, "--json", cwd=tmp_path)  # fmt: skip
+    done = staanet(
+        "evaluate",
+        "static",
+        "--target",
+        world / "emo18",
+        "--target",
+        "d",
+        "--out",
+        "r",
+        "--adaptive-clips",
+        2,
+        "--json",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
-    told = {(c["attack"], c["source"]): c["defence"] for c in summary["cells"]
-            if c["target"] == "emo18+median+quantise"}  # fmt: skip
+    told = {
+        (c["attack"], c["source"]): c["defence"]
+        for c in summary["cells"]
+        if c["target"] == "emo18+median+quantise"
+    }
     assert told == {
-        ("fgsm", "emo18"): "static", ("pgd", "emo18+median+quantise"): "adaptive",
+        ("fgsm", "emo18"): "static",
+        ("pgd", "emo18+median+quantise"): "adaptive",
         ("sigma_zero", "emo18+median+quantise"): "adaptive",
-    }  # fmt: skip
+    }
     assert not any("non-adaptive" in flag for flag in summary["flags"])
     assert summary["targets"]["emo18+median+quantise"]["defended"]["exact_gradient"] is False
     done = staanet(
@@ -471,11 +524,30 @@ def test_a_namesake_behind_other_settings_knew_nothing(world, tmp_path):
     """Names tell kinds of defences, not settings: an attack through median:5 is static on median:3."""
     speech = f"folder:{world / 'tiny'}"
     for width in (3, 5):
-        made = staanet("defend", "--victim", world / "emo18", "--with", f"median:{width}",
-                       "--out", f"m{width}", cwd=tmp_path)  # fmt: skip
+        made = staanet(
+            "defend",
+            "--victim",
+            world / "emo18",
+            "--with",
+            f"median:{width}",
+            "--out",
+            f"m{width}",
+            cwd=tmp_path,
+        )
         assert made.returncode == 0, made.stderr
-    done = staanet("attack", speech, "--attack", "pgd", "--source", "m5", "--set", "steps=2",
-                   "--out", "a", cwd=tmp_path)  # fmt: skip
+    done = staanet(
+        "attack",
+        speech,
+        "--attack",
+        "pgd",
+        "--source",
+        "m5",
+        "--set",
+        "steps=2",
+        "--out",
+        "a",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     two = staanet("evaluate", "a", "--target", "m3", "--target", "m5", "--out", "r", cwd=tmp_path)
     assert two.returncode == 3 and "2 targets are called 'emo18+median'" in two.stderr
@@ -486,9 +558,12 @@ def test_a_namesake_behind_other_settings_knew_nothing(world, tmp_path):
     (own,) = transfer_matrix([held], [load_victim(tmp_path / "m5")]).summary["cells"]
     assert own["defence"] == "adaptive" and own["white_box"] is True
     found = pipeline.adapt(
-        [tmp_path / "a"], [target], tmp_path / "k", attacks=["random"],
+        [tmp_path / "a"],
+        [target],
+        tmp_path / "k",
+        attacks=["random"],
         quarantine=pipeline.Quarantine(),
-    )  # fmt: skip
+    )
     assert [AdversarialSet.load(place).card["source_defences"] for place in found] == [["median:3"]]
 
 
@@ -508,8 +583,11 @@ def run(world):
 def test_a_recipe_yields_clean_static_and_adaptive_beside_each_other(run):
     folder, _, matrix = run
     assert {p.name for p in (folder / "victims").iterdir()} == {
-        "emo18", "zhao19", "emo18+median", "emo18+noisy",
-    }  # fmt: skip
+        "emo18",
+        "zhao19",
+        "emo18+median",
+        "emo18+noisy",
+    }
     assert {p.name for p in (folder / "generators").iterdir()} == {"emo18", "emo18+median"}
     card = storage.read_card(folder / "generators" / "emo18+median", "generator")
     assert card["network"] == "mirror" and card["source"] == "emo18+median"

@@ -43,7 +43,9 @@ def speech(seed: int, seconds: float = 0.4):
 def clips(number: int, start: int = 0) -> list:
     from staanet.core import Clip
 
-    return [Clip(f"c{s}", speech(s), RATE, LABELS[s % 2], f"s{s}") for s in range(start, start + number)]  # fmt: skip
+    return [
+        Clip(f"c{s}", speech(s), RATE, LABELS[s % 2], f"s{s}") for s in range(start, start + number)
+    ]
 
 
 # ---------------------------------------------------------------- roc
@@ -118,7 +120,9 @@ def test_a_clip_is_scored_alike_in_any_batch_and_the_score_has_a_gradient(victim
 
 
 @pytest.mark.parametrize("name", sorted(DETECTORS))
-@pytest.mark.parametrize("samples", [np.zeros(4000), np.full(4000, 0.1), np.eye(1, 4000, 2000)[0], np.ones(300)])  # fmt: skip
+@pytest.mark.parametrize(
+    "samples", [np.zeros(4000), np.full(4000, 0.1), np.eye(1, 4000, 2000)[0], np.ones(300)]
+)
 def test_silence_a_click_and_the_shortest_clip_have_a_finite_score(victim, name, samples):
     x = torch.from_numpy(samples.astype(np.float32))[None].requires_grad_()
     score = build_detector(name).eval()(victim, x)
@@ -159,9 +163,15 @@ def test_a_stopped_learned_detector_resumes_bit_for_bit(victim, tmp_path):
             steps=8, batch_size=2, seconds=0.3, learning_rate=5e-3, evaluate_every=4, noise_db=60.0
         )
         history = detection.train_detector(
-            made, victim, clips(4), clips(3, 10), schedule, folder,
-            budget=Budget(epsilon=0.05, max_density=0.3), progress=progress,
-        )  # fmt: skip
+            made,
+            victim,
+            clips(4),
+            clips(3, 10),
+            schedule,
+            folder,
+            budget=Budget(epsilon=0.05, max_density=0.3),
+            progress=progress,
+        )
         return made, history
 
     whole, _ = train(tmp_path / "whole")
@@ -186,9 +196,14 @@ def test_a_learned_detector_learns(victim, tmp_path):
         speed=0.0,
     )
     history = detection.train_detector(
-        Learned(8), victim, clips(6), clips(6, 10), schedule, tmp_path,
+        Learned(8),
+        victim,
+        clips(6),
+        clips(6, 10),
+        schedule,
+        tmp_path,
         budget=Budget(epsilon=0.05, max_density=0.3),
-    )  # fmt: skip
+    )
     assert history.best_score > 0.9
 
 
@@ -265,7 +280,10 @@ def test_a_guarded_victim_comes_back_from_its_folder(victim, tmp_path, name):
 
 def test_a_matrix_counts_abstentions_apart(victim):
     some = clips(6)
-    made = AdversarialSet(attacked(victim, Budget(epsilon=0.05, max_density=0.3), some), {"attack": "random", "source": "zhao19"})  # fmt: skip
+    made = AdversarialSet(
+        attacked(victim, Budget(epsilon=0.05, max_density=0.3), some),
+        {"attack": "random", "source": "zhao19"},
+    )
     scores = detection.suspicions(build_detector("residual"), victim, some)
     never = Guarded(victim, build_detector("residual"), threshold=99.0, name="never")
     always = Guarded(victim, build_detector("residual"), threshold=-99.0, name="always")
@@ -285,7 +303,10 @@ def test_a_matrix_counts_abstentions_apart(victim):
         matrix.cell("random", "zhao19", "always")["abstention"]["fooling_rate_answered"]["value"]
         == 0
     )
-    assert matrix.cell("random", "zhao19", "never")["abstention"]["fooling_rate_answered"] == plain["fooling_rate"]  # fmt: skip
+    assert (
+        matrix.cell("random", "zhao19", "never")["abstention"]["fooling_rate_answered"]
+        == plain["fooling_rate"]
+    )
     flagged = [f.split(":")[0] for f in matrix.summary["flags"] if "knew its detector" in f]
     assert sorted(flagged) == ["always", "half", "never"]
     json.dumps(matrix.summary, allow_nan=False)
@@ -307,8 +328,21 @@ def world(victim, tmp_path_factory):
 
 def test_the_command_guards_judges_and_says_what_is_not_adaptive(world, tmp_path):
     corpus = f"folder:{world / 'speech'}"
-    made = staanet("attack", corpus, "--attack", "random", "--source", world / "victim",
-                   "--epsilon", 0.03, "--max-density", 0.2, "--out", "a", cwd=tmp_path)  # fmt: skip
+    made = staanet(
+        "attack",
+        corpus,
+        "--attack",
+        "random",
+        "--source",
+        world / "victim",
+        "--epsilon",
+        0.03,
+        "--max-density",
+        0.2,
+        "--out",
+        "a",
+        cwd=tmp_path,
+    )
     assert made.returncode == 0, made.stderr
     given = ["detect", corpus, "--victim", world / "victim", "--against", "a", "--out", "g"]
     done = staanet(*given, cwd=tmp_path)
@@ -321,19 +355,32 @@ def test_the_command_guards_judges_and_says_what_is_not_adaptive(world, tmp_path
     rows = list(csv.DictReader((tmp_path / "g" / "roc.csv").open()))
     assert {row["attack"] for row in rows} == {a["attack"] for a in told["attacks"]}
     assert (tmp_path / "g" / "roc.png").read_bytes().startswith(b"\x89PNG")
-    judged = staanet("evaluate", "a", "--target", "g", "--target", world / "victim", "--out", "r",
-                     cwd=tmp_path)  # fmt: skip
+    judged = staanet(
+        "evaluate", "a", "--target", "g", "--target", world / "victim", "--out", "r", cwd=tmp_path
+    )
     assert judged.returncode == 0, judged.stderr
     cells = json.loads((tmp_path / "r" / "summary.json").read_text())["cells"]
     assert ["abstention" in c for c in cells] == [True, False]
 
 
-@pytest.mark.parametrize("given, code, said", [
-    (["--detector", "residul"], 3, "Did you mean 'residual'"), (["--false-alarm", 1.5], 2, "--false-alarm"),
-    (["--against", "nosuch"], 3, "nosuch: no such folder"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "given, code, said",
+    [
+        (["--detector", "residul"], 3, "Did you mean 'residual'"),
+        (["--false-alarm", 1.5], 2, "--false-alarm"),
+        (["--against", "nosuch"], 3, "nosuch: no such folder"),
+    ],
+)
 def test_mistakes_are_told_in_a_line(world, tmp_path, given, code, said):
-    done = staanet("detect", f"folder:{world / 'speech'}", "--victim", world / "victim", "--out", "g",
-                   *given, cwd=tmp_path)  # fmt: skip
+    done = staanet(
+        "detect",
+        f"folder:{world / 'speech'}",
+        "--victim",
+        world / "victim",
+        "--out",
+        "g",
+        *given,
+        cwd=tmp_path,
+    )
     assert done.returncode == code and said in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "g").exists()

@@ -62,9 +62,23 @@ def test_it_comes_to_agree_with_its_target(tiny_corpus, target):
 
 
 def test_a_generator_is_trained_on_a_surrogate_from_the_command_line(tiny_corpus, target, tmp_path):
-    words = ["train-generator", f"folder:{tiny_corpus}", "--source", f"distill:{target}", "--out",
-             str(tmp_path / "g"), "--steps", "2", "--batch-size", "2", "--seconds", "0.2",
-             "--surrogate-steps", "2", "--json"]  # fmt: skip
+    words = [
+        "train-generator",
+        f"folder:{tiny_corpus}",
+        "--source",
+        f"distill:{target}",
+        "--out",
+        str(tmp_path / "g"),
+        "--steps",
+        "2",
+        "--batch-size",
+        "2",
+        "--seconds",
+        "0.2",
+        "--surrogate-steps",
+        "2",
+        "--json",
+    ]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     card = json.loads(done.stdout)

@@ -45,9 +45,14 @@ def place(tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         build_victim(name, ("high", "low")).save_pretrained(run / "victims" / name)
     sha256 = storage.read_card(run / "victims" / "emo18", "victim")["sha256"]
     save_generator(
-        build_generator("small", density=0.2), run / "generators" / "emo18", source="emo18",
-        source_folder="../../victims/emo18", source_sha256=sha256, epsilon=0.03, max_density=0.2,
-    )  # fmt: skip
+        build_generator("small", density=0.2),
+        run / "generators" / "emo18",
+        source="emo18",
+        source_folder="../../victims/emo18",
+        source_sha256=sha256,
+        epsilon=0.03,
+        max_density=0.2,
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -115,8 +120,9 @@ def test_the_figures_that_the_readme_shows_are_those_that_the_bench_wrote() -> N
     attacks = load_recipe("quick").attacks
     shown = re.findall(
         r"^(\w+) +emo18 +([\d.]+ %) of (\d+) +([\d.]+ %) of (\d+) +([\d.]+) +([\d.]+) +([\d.]+)$",
-        (ROOT / "README.md").read_text(encoding="utf-8"), re.M,
-    )  # fmt: skip
+        (ROOT / "README.md").read_text(encoding="utf-8"),
+        re.M,
+    )
     assert {row[0] for row in shown} == set(attacks)
     for name, *rates, density, snr_db, seconds in shown:
         found = written[attacks[name].title]
@@ -139,9 +145,21 @@ def test_the_site_is_built_without_a_warning_and_asks_nothing_of_outside(tmp_pat
         if importlib.util.find_spec(module) is None:
             pytest.skip("extra docs: pip install 'staanet[docs]'")
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"],
-        cwd=ROOT, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "mkdocs",
+            "build",
+            "--strict",
+            "--quiet",
+            "--site-dir",
+            tmp_path / "site",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     pages = list((tmp_path / "site").rglob("*.html"))
     assert {page.stem for page in PAGES} <= {page.stem for page in pages}

@@ -39,9 +39,13 @@ def world(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("options, said", [
-    (("--engine", "dask"), "unknown engine 'dask'"), (("--engine", "ray", "--shard", "1/2"), "local"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (("--engine", "dask"), "unknown engine 'dask'"),
+        (("--engine", "ray", "--shard", "1/2"), "local"),
+    ],
+)
 def test_an_engine_that_is_none_is_told(world, tmp_path, options, said):
     done = staanet(*ATTACK, "--out", tmp_path / "o", *options, cwd=world)
     assert done.returncode == 3 and said in done.stderr and not (tmp_path / "o").exists()
@@ -89,9 +93,13 @@ def test_ray_gives_the_same_files_though_a_worker_is_killed(world, tmp_path):
         "ray",
     ]
     running = subprocess.Popen(
-        command, cwd=world, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command,
+        cwd=world,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "RAY_TMPDIR": "/tmp"},
-    )  # fmt: skip
+    )
     killed, end = None, time.monotonic() + 300
     while killed is None and running.poll() is None and time.monotonic() < end:
         killed = holder(out)

@@ -115,7 +115,11 @@ def test_after_a_channel_the_clean_clip_passes_too():
     assert plain["fooling_rate"]["value"] == pytest.approx(1 / 3)
     assert after["fooling_rate"]["value"] == pytest.approx(2 / 3)
     assert plain["mean"] == after["mean"], "distances are those of the files"
-    answers = [(r["clean_prediction"], r["adversarial_prediction"]) for r in matrix.rows if r["channel"] != "pcm16"]  # fmt: skip
+    answers = [
+        (r["clean_prediction"], r["adversarial_prediction"])
+        for r in matrix.rows
+        if r["channel"] != "pcm16"
+    ]
     assert answers == [("down", "down"), ("up", "down"), ("up", "down")]
 
 

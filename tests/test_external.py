@@ -217,9 +217,12 @@ def test_other_shapes_of_input_and_a_standardising_card_are_served(tmp_path, sha
         helper.make_node("Concat", ["top", "low"], ["y"], axis=1),
     ]
     graph = helper.make_graph(
-        steps, "range", [helper.make_tensor_value_info("x", kinds.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", kinds.FLOAT, [shape[0], 2])], [axes],
-    )  # fmt: skip
+        steps,
+        "range",
+        [helper.make_tensor_value_info("x", kinds.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", kinds.FLOAT, [shape[0], 2])],
+        [axes],
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     path = tmp_path / "range.onnx"
     path.write_bytes(model.SerializeToString())
@@ -245,9 +248,16 @@ def test_the_command_exports_and_evaluates_what_it_exported(exported, tmp_path):
     made.save(tmp_path / "set")
     done = CliRunner().invoke(
         app,
-        ["evaluate", str(tmp_path / "set"), "--target", f"onnx:{out}", "--out",
-         str(tmp_path / "r"), "--json"],
-    )  # fmt: skip
+        [
+            "evaluate",
+            str(tmp_path / "set"),
+            "--target",
+            f"onnx:{out}",
+            "--out",
+            str(tmp_path / "r"),
+            "--json",
+        ],
+    )
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["cells"][0]["target"] == "z"
 
@@ -266,19 +276,33 @@ def published(tmp_path_factory):
     lib = pytest.importorskip("transformers", reason="the extra ssl is not installed")
     root = tmp_path_factory.mktemp("hf")
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-             "intermediate_size": 32, "num_labels": 3}  # fmt: skip
-    speech = {**sizes, "conv_dim": (16,) * 7, "num_conv_pos_embeddings": 16,
-              "num_conv_pos_embedding_groups": 4, "id2label": dict(enumerate(LABELS))}  # fmt: skip
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "num_labels": 3,
+    }
+    speech = {
+        **sizes,
+        "conv_dim": (16,) * 7,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4,
+        "id2label": dict(enumerate(LABELS)),
+    }
     config = lib.Wav2Vec2Config(**speech)
     lib.Wav2Vec2ForSequenceClassification(config).save_pretrained(root / "normalised")
     lib.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(root / "normalised")
     lib.Wav2Vec2Model(config).save_pretrained(root / "headless")
     lib.Wav2Vec2FeatureExtractor().save_pretrained(root / "headless")
     lib.SEWForSequenceClassification(
-        lib.SEWConfig(**speech, squeeze_factor=1, conv_kernel=config.conv_kernel,
-                      conv_stride=config.conv_stride)
-    ).save_pretrained(root / "raw")  # fmt: skip
+        lib.SEWConfig(
+            **speech,
+            squeeze_factor=1,
+            conv_kernel=config.conv_kernel,
+            conv_stride=config.conv_stride,
+        )
+    ).save_pretrained(root / "raw")
     lib.Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(root / "raw")
     lib.ASTForAudioClassification(
         lib.ASTConfig(**sizes, max_length=64, num_mel_bins=32)
@@ -345,9 +369,12 @@ def test_a_model_without_a_trained_head_and_a_short_clip_are_refused(published):
 def test_a_generator_finds_its_published_source_again(published, tiny_corpus, tmp_path):
     spec = f"hf:{published / 'normalised'}"
     pipeline.train_generator(
-        corpora.load_corpus(f"folder:{tiny_corpus}"), load_victim(spec), spec, tmp_path / "g",
+        corpora.load_corpus(f"folder:{tiny_corpus}"),
+        load_victim(spec),
+        spec,
+        tmp_path / "g",
         recipe=GeneratorRecipe(network="compact", steps=1, batch_size=1, seconds=0.1),
-    )  # fmt: skip
+    )
     assert pipeline.source_of(tmp_path / "g").name == "normalised"
     card = storage.read_json(tmp_path / "g" / "card.json")
     storage.write_json(tmp_path / "g" / "card.json", {**card, "source_sha256": "0"})

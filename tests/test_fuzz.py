@@ -89,9 +89,11 @@ def test_what_a_million_mutants_found_is_mended(kind: str) -> None:
 def test_the_fuzzer_finds_a_planted_fault(monkeypatch) -> None:
     monkeypatch.setattr(audio, "_wav", lambda *_: audio._Declared())
     monkeypatch.setitem(audio._CONTAINERS, "WAV", audio._wav)
-    monkeypatch.setattr(audio._Decoder, "_mono", lambda self, blocks, *_: (
-        block[:, 0].clip(-1, 1) for block in blocks
-    ))  # fmt: skip
+    monkeypatch.setattr(
+        audio._Decoder,
+        "_mono",
+        lambda self, blocks, *_: (block[:, 0].clip(-1, 1) for block in blocks),
+    )
     assert any("without a word" in line for line in fuzz.fuzz(range(300), 0, ["audio"]).findings)
 
 
@@ -99,19 +101,27 @@ def test_the_fuzzer_finds_a_planted_fault(monkeypatch) -> None:
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=5,
-)  # fmt: skip
-LIGHT = settings(max_examples=150, deadline=None, derandomize=True,
-                 suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])  # fmt: skip
+)
+LIGHT = settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 words = st.sampled_from(
     ["joy", "fear", " joy ", "Joy", "3", "", "=1", "\x1b[31m", "\u202e", "x" * 300]
 ) | st.text(max_size=8)
 
 
 @LIGHT
-@given(header=st.lists(st.sampled_from([a for n in COLUMNS.values() for a in n]) | words, max_size=6),
-       rows=st.lists(st.lists(words, max_size=6), max_size=6))  # fmt: skip
+@given(
+    header=st.lists(st.sampled_from([a for n in COLUMNS.values() for a in n]) | words, max_size=6),
+    rows=st.lists(st.lists(words, max_size=6), max_size=6),
+)
 def test_any_manifest_is_a_corpus_or_refused(tmp_path: Path, header, rows) -> None:
     from staanet.results import table
 
@@ -160,11 +170,22 @@ def test_any_value_anywhere_in_a_recipe_is_right_or_refused_by_its_key(where, va
         assert config.parse_recipe(config.to_tree(recipe)) == recipe
 
 
-@pytest.mark.parametrize("key, value", [
-    ("seed", True), ("seed", "1"), ("seed", 1e3), ("victims.emo18.steps", 10**20), ("victims.emo18.steps", "12"),
-    ("victims.emo18.seconds", 1e300), ("victims.emo18.seconds", 1e-300), ("clip_seconds", 1e12),
-    ("perceptual", "yes"), ("generator.sources", []), ("generator.sources", ["emo18", "emo18"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("seed", True),
+        ("seed", "1"),
+        ("seed", 1e3),
+        ("victims.emo18.steps", 10**20),
+        ("victims.emo18.steps", "12"),
+        ("victims.emo18.seconds", 1e300),
+        ("victims.emo18.seconds", 1e-300),
+        ("clip_seconds", 1e12),
+        ("perceptual", "yes"),
+        ("generator.sources", []),
+        ("generator.sources", ["emo18", "emo18"]),
+    ],
+)
 def test_a_recipe_never_guesses_what_a_value_means(key: str, value: object) -> None:
     tree = json.loads(json.dumps(RECIPE))
     *tables, last = key.split(".")

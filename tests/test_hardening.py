@@ -58,9 +58,15 @@ def hardened(plain, folder, method, progress=silent, **changes):
     training.seeded(0)
     generator = mirror_of(victim, 0.3, 0.02) if method == "staa" else None
     history, cost = hardening.harden(
-        victim, tones(range(6)), tones(range(6, 9)), schedule(**changes), folder, how=way,
-        generator=generator, progress=progress,
-    )  # fmt: skip
+        victim,
+        tones(range(6)),
+        tones(range(6, 9)),
+        schedule(**changes),
+        folder,
+        how=way,
+        generator=generator,
+        progress=progress,
+    )
     return victim, generator, history, cost
 
 
@@ -104,9 +110,13 @@ def test_a_hardened_victim_withstands_what_fools_the_plain_one(plain, tmp_path):
     before = hardening.judged(load_victim(plain), clips, attack)
     victim = load_victim(plain)
     hardening.harden(
-        victim, tones(range(6)), tones(range(6, 9)),
-        schedule(steps=60, batch_size=8, evaluate_every=20), tmp_path, how=how("pgd", epsilon=0.1),
-    )  # fmt: skip
+        victim,
+        tones(range(6)),
+        tones(range(6, 9)),
+        schedule(steps=60, batch_size=8, evaluate_every=20),
+        tmp_path,
+        how=how("pgd", epsilon=0.1),
+    )
     after = hardening.judged(victim, clips, attack)
     assert before[0] == 1 and after[0] == 1  # both know the clean tones
     assert after[1] > before[1] + 0.3
@@ -131,8 +141,12 @@ def test_twins_keep_the_budget_and_the_rest_of_training_is_as_it_was(plain, meth
     task = hardening.HardeningTask(victim, crops, [], way)
     if method == "staa":
         task = hardening.HardeningTask(
-            victim, crops, [], way, hardening._rival(mirror_of(victim, 0.3, 0.02), victim, crops, way.budget)
-        )  # fmt: skip
+            victim,
+            crops,
+            [],
+            way,
+            hardening._rival(mirror_of(victim, 0.3, 0.02), victim, crops, way.budget),
+        )
     x, chosen = crops.draw(0)
     hardening.still(victim)
     twins = task.changed(x, torch.from_numpy(task.targets[chosen]), 0)
@@ -207,8 +221,14 @@ def test_a_victim_is_hardened_through_what_stands_before_it(plain, tmp_path):
     behind.save_pretrained(tmp_path / "behind")
     victim = load_victim(tmp_path / "behind")
     before = {k: v.clone() for k, v in victim.state_dict().items()}
-    hardening.harden(victim, tones(range(6)), tones(range(6, 9)), schedule(), tmp_path / "hard",
-                     how=how("sparse_trades"))  # fmt: skip
+    hardening.harden(
+        victim,
+        tones(range(6)),
+        tones(range(6, 9)),
+        schedule(),
+        tmp_path / "hard",
+        how=how("sparse_trades"),
+    )
     moved = {k for k, v in victim.state_dict().items() if not torch.equal(v, before[k])}
     assert "described" not in moved and any("conv.weight" in key for key in moved)
     victim.save_pretrained(tmp_path / "hard")
@@ -235,16 +255,22 @@ def test_divergence_is_that_of_torch():
     assert torch.allclose(-Divergence(p).margin(q), wanted, atol=1e-6)
 
 
-@pytest.mark.parametrize("given, said", [
-    ({"method": "pdg"}, "Did you mean 'pgd'"),
-    ({"method": "trades", "budget": Budget(epsilon=0.1, max_density=0.2)}, "trades changes every sample"),
-    ({"method": "staa"}, "staa needs a largest density"),
-    ({"weight": 1.5}, "weight of pgd is 1.5"),
-    ({"method": "gaussian", "sigma": 0.0}, "sigma is 0"),
-    ({"average": 1.0}, "average 1.0"),
-    ({"ramp": 1.5}, "ramp is 1.5"),
-    ({"method": "sparse_trades"}, "sparse_trades needs a largest density"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"method": "pdg"}, "Did you mean 'pgd'"),
+        (
+            {"method": "trades", "budget": Budget(epsilon=0.1, max_density=0.2)},
+            "trades changes every sample",
+        ),
+        ({"method": "staa"}, "staa needs a largest density"),
+        ({"weight": 1.5}, "weight of pgd is 1.5"),
+        ({"method": "gaussian", "sigma": 0.0}, "sigma is 0"),
+        ({"average": 1.0}, "average 1.0"),
+        ({"ramp": 1.5}, "ramp is 1.5"),
+        ({"method": "sparse_trades"}, "sparse_trades needs a largest density"),
+    ],
+)
 def test_settings_that_cannot_be_are_told(given, said):
     with pytest.raises(InvalidInput, match=said):
         Hardening(**given)
@@ -270,8 +296,24 @@ def world(plain, tmp_path_factory):
 
 @pytest.mark.parametrize("method", ["sparse_trades", "staa"])
 def test_the_command_writes_a_victim_like_any_other(world, plain, tmp_path, method):
-    given = ["harden", f"folder:{world / 'tones'}", "--victim", plain, "--method", method, "--steps", 4,
-             "--batch-size", 4, "--seconds", 0.25, "--inner-steps", 1, "--out", "hard"]  # fmt: skip
+    given = [
+        "harden",
+        f"folder:{world / 'tones'}",
+        "--victim",
+        plain,
+        "--method",
+        method,
+        "--steps",
+        4,
+        "--batch-size",
+        4,
+        "--seconds",
+        0.25,
+        "--inner-steps",
+        1,
+        "--out",
+        "hard",
+    ]
     name = "second" if method == "staa" else f"zhao19+{method}"
     given += ["--name", name] if method == "staa" else []
     done = staanet(*given, cwd=tmp_path)
@@ -288,8 +330,15 @@ def test_the_command_writes_a_victim_like_any_other(world, plain, tmp_path, meth
     assert staanet(*given, cwd=tmp_path).returncode == 0  # done: nothing is trained again
     assert (tmp_path / "hard" / "model.safetensors").stat().st_mtime_ns == weights
     if method == "staa":
-        made = staanet("attack", f"folder:{world / 'tones'}", "--generator", "hard/generator",
-                       "--out", "a", cwd=tmp_path)  # fmt: skip
+        made = staanet(
+            "attack",
+            f"folder:{world / 'tones'}",
+            "--generator",
+            "hard/generator",
+            "--out",
+            "a",
+            cwd=tmp_path,
+        )
         assert made.returncode == 0, made.stderr
     else:
         other = staanet(*given, "--epsilon", 0.01, cwd=tmp_path)
@@ -300,21 +349,32 @@ def test_a_corpus_with_other_classes_is_refused(world, plain, tmp_path):
     (tmp_path / "tones").mkdir()
     for label in ("high", "other"):
         for s in range(3):
-            storage.write_bytes(tmp_path / "tones" / label / f"s{s}" / "0.wav",
-                                audio.encode(tone(0.3, 300, s), RATE))  # fmt: skip
+            storage.write_bytes(
+                tmp_path / "tones" / label / f"s{s}" / "0.wav",
+                audio.encode(tone(0.3, 300, s), RATE),
+            )
     done = staanet("harden", "folder:tones", "--victim", plain, "--out", "h", cwd=tmp_path)
     assert done.returncode == 3 and "other" in done.stderr and "Traceback" not in done.stderr
-    assert staanet("harden", f"folder:{world / 'tones'}", "--victim", plain, "--out", plain,
-                   cwd=tmp_path).returncode == 3  # fmt: skip
+    assert (
+        staanet(
+            "harden", f"folder:{world / 'tones'}", "--victim", plain, "--out", plain, cwd=tmp_path
+        ).returncode
+        == 3
+    )
 
 
-@pytest.mark.parametrize("given, said", [
-    (["--method", "sparse_tradse"], "Did you mean 'sparse_trades'"),
-    (["--method", "pgd", "--weight", 3], "weight of pgd is 3.0"), (["--ramp", 2], "ramp"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (["--method", "sparse_tradse"], "Did you mean 'sparse_trades'"),
+        (["--method", "pgd", "--weight", 3], "weight of pgd is 3.0"),
+        (["--ramp", 2], "ramp"),
+    ],
+)
 def test_mistakes_are_told_before_a_folder_is_made(world, plain, tmp_path, given, said):
-    done = staanet("harden", f"folder:{world / 'tones'}", "--victim", plain, "--out", "h", *given,
-                   cwd=tmp_path)  # fmt: skip
+    done = staanet(
+        "harden", f"folder:{world / 'tones'}", "--victim", plain, "--out", "h", *given, cwd=tmp_path
+    )
     assert done.returncode == 3 and said in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "h").exists()
 

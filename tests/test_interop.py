@@ -92,10 +92,12 @@ def attacks():
     torch.manual_seed(1)
     generator = build_generator("small").requires_grad_(False).eval()
     return {
-        "pgd": PGD(budget=budget, steps=3), "random": Random(budget=budget),
-        "sigma_zero": SigmaZero(budget=budget, steps=5), "sparse_rs": SparseRS(budget=budget, steps=5),
+        "pgd": PGD(budget=budget, steps=3),
+        "random": Random(budget=budget),
+        "sigma_zero": SigmaZero(budget=budget, steps=5),
+        "sparse_rs": SparseRS(budget=budget, steps=5),
         "staa": Staa(generator=generator, budget=budget),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("name", ["pgd", "random", "sigma_zero", "sparse_rs", "staa"])

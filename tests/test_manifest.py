@@ -148,10 +148,13 @@ def test_times_that_are_none_are_refused_by_row(
     assert said in message and "Write" in message
 
 
-@pytest.mark.parametrize("value, said", [
-    *((value, "the start is") for value in ("true", "[1]", "NaN", "-Infinity", '{"s": 1}')),
-    ("9" * 400, "a number of 400 digits"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value, said",
+    [
+        *((value, "the start is") for value in ("true", "[1]", "NaN", "-Infinity", '{"s": 1}')),
+        ("9" * 400, "a number of 400 digits"),
+    ],
+)
 def test_wrong_types_for_a_time_are_refused(value: str, said: str, tmp_path: Path) -> None:
     line = f'{{"file": "a.wav", "label": "joy", "start": {value}}}'
     told = refusal(write(tmp_path / "m.jsonl", line))
@@ -202,9 +205,11 @@ def test_overlapping_speakers_are_said(rows: list[str], overlaps: bool, tmp_path
 @given(
     bounds=st.lists(
         st.tuples(st.floats(0, 1e8), st.floats(0, 1e8)).filter(lambda b: b[0] < b[1]),
-        min_size=1, max_size=20, unique=True,
+        min_size=1,
+        max_size=20,
+        unique=True,
     )
-)  # fmt: skip
+)
 def test_ids_of_parts_are_unique_and_safe(bounds: list[tuple[float, float]], tmp_path: Path):
     rows = "".join(f"a/ü.wav,{start!r},{end!r},joy\n" for start, end in bounds)
     corpus = load_corpus(
@@ -292,8 +297,10 @@ def test_a_column_twice_in_parquet_is_refused(tmp_path: Path) -> None:
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=4)), max_size=4),
-       keep=st.floats(0, 1))  # fmt: skip
+@given(
+    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=4)), max_size=4),
+    keep=st.floats(0, 1),
+)
 def test_a_damaged_parquet_file_is_refused_or_read(
     flips: list, keep: float, tmp_path: Path
 ) -> None:
@@ -327,8 +334,9 @@ def test_an_audiofolder_is_read_by_its_metadata(form: str, tmp_path: Path) -> No
         frame.to_parquet(path)
     corpus = load_corpus(f"folder:{tmp_path}")
     assert [(u.id, u.label, u.speaker) for u in corpus.utterances] == [
-        ("b", "rage", "t"), ("x__a", "joy", "s"),
-    ]  # fmt: skip
+        ("b", "rage", "t"),
+        ("x__a", "joy", "s"),
+    ]
 
 
 def test_each_part_of_an_audiofolder_may_have_its_own_metadata(tmp_path: Path) -> None:
@@ -338,8 +346,10 @@ def test_each_part_of_an_audiofolder_may_have_its_own_metadata(tmp_path: Path) -
     write(tmp_path / "README.md", "words")
     corpus = load_corpus(f"folder:{tmp_path}")
     assert {u.id: (u.speaker, u.part) for u in corpus.utterances} == {
-        "train__a": ("s", "train"), "validation__a": ("t", "dev"), "test__a": ("u", "test"),
-    }  # fmt: skip
+        "train__a": ("s", "train"),
+        "validation__a": ("t", "dev"),
+        "test__a": ("u", "test"),
+    }
     assert not [p for p in describe(corpus)["problems"] if "same audio" not in p[1]]
     assert "README.md" in " ".join(corpus.notes)
     write(tmp_path / "test" / "metadata.csv", "file_name,label\na.wav,joy\n../train/a.wav,joy\n")
@@ -378,10 +388,15 @@ def test_a_class_named_test_is_a_class(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 5, 64, 2**20])
-@pytest.mark.parametrize("tail, row", [
-    (b"b.wav,joy,\xff\n", 3), (b"b.wav,j\xc3\xb6y,s\nc.wav,joy,\xc3", 4), (b"\xed\xa0\x80", 3),
-    (b"b.wav,\xf0\x9f\x98\n", 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "tail, row",
+    [
+        (b"b.wav,joy,\xff\n", 3),
+        (b"b.wav,j\xc3\xb6y,s\nc.wav,joy,\xc3", 4),
+        (b"\xed\xa0\x80", 3),
+        (b"b.wav,\xf0\x9f\x98\n", 3),
+    ],
+)
 def test_the_row_that_is_not_utf8_is_told_wherever_a_block_ends(
     block: int, tail: bytes, row: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -402,8 +417,9 @@ def test_lines_end_as_any_system_ends_them(
     path.write_bytes(end.join(rows).encode())
     found = load_corpus(f"folder:{path}").utterances
     assert [(u.id, u.speaker, u.row) for u in found] == [
-        ("a", "ö, the first", f"{path}:2"), ("b", "€", f"{path}:4")
-    ]  # fmt: skip
+        ("a", "ö, the first", f"{path}:2"),
+        ("b", "€", f"{path}:4"),
+    ]
 
 
 def test_the_limits_of_a_manifest_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

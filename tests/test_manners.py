@@ -62,11 +62,14 @@ def test_the_version_is_that_of_the_package(tmp_path):
 # ---------------------------------------------------------------- mistyped
 
 
-@pytest.mark.parametrize("arguments, said", [
-    (["swep"], "'sweep'"),
-    (["run", "quick", "--dryrun"], "--dry-run"),
-    (["attack", "x", "--epsilom", "1"], "--epsilon"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["swep"], "'sweep'"),
+        (["run", "quick", "--dryrun"], "--dry-run"),
+        (["attack", "x", "--epsilom", "1"], "--epsilon"),
+    ],
+)
 def test_a_mistyped_command_or_option_gets_the_near_one_also_as_json(arguments, said, tmp_path):
     done = staanet(*arguments, cwd=tmp_path)
     assert done.returncode == 2 and said in done.stderr
@@ -75,17 +78,37 @@ def test_a_mistyped_command_or_option_gets_the_near_one_also_as_json(arguments, 
     assert done.returncode == 2 == told["exit_code"] and said in told["what"]
 
 
-@pytest.mark.parametrize("arguments, near", [
-    (["run", "quik"], "quick"),
-    (["corpus", "emdb:x"], "emodb"),
-    (["train-victim", "folder:{tiny}", "emo81", "--out", "o"], "emo18"),
-    (["train-victim", "folder:{tiny}", "wavlm", "--config", "tinny", "--out", "o"], "tiny"),
-    (["run", "{root}/tiny.toml", "--set", "attacks.pdg.epsilon=0.1", "--out", "o"], "pgd"),
-    (["run", "{root}/tiny.toml", "--set", "attacks.pgd.settings.stepz=1", "--out", "o"], "steps"),
-    (["run", "{root}/tiny.toml", "--set", "channels=['mp4']", "--out", "o"], "mp3"),
-    (["run", "{root}/tiny.toml", "--set", "victims.emo81.steps=2", "--out", "o", "--dry-run"], "emo18"),
-    (["run", "{root}/tiny.toml", "--set", "generator.network='compat'", "--out", "o"], "compact"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, near",
+    [
+        (["run", "quik"], "quick"),
+        (["corpus", "emdb:x"], "emodb"),
+        (["train-victim", "folder:{tiny}", "emo81", "--out", "o"], "emo18"),
+        (["train-victim", "folder:{tiny}", "wavlm", "--config", "tinny", "--out", "o"], "tiny"),
+        (["run", "{root}/tiny.toml", "--set", "attacks.pdg.epsilon=0.1", "--out", "o"], "pgd"),
+        (
+            ["run", "{root}/tiny.toml", "--set", "attacks.pgd.settings.stepz=1", "--out", "o"],
+            "steps",
+        ),
+        (["run", "{root}/tiny.toml", "--set", "channels=['mp4']", "--out", "o"], "mp3"),
+        (
+            [
+                "run",
+                "{root}/tiny.toml",
+                "--set",
+                "victims.emo81.steps=2",
+                "--out",
+                "o",
+                "--dry-run",
+            ],
+            "emo18",
+        ),
+        (
+            ["run", "{root}/tiny.toml", "--set", "generator.network='compat'", "--out", "o"],
+            "compact",
+        ),
+    ],
+)
 def test_a_mistyped_name_gets_the_near_one(world, arguments, near, tmp_path, monkeypatch):
     filled = [word.format(tiny=world / "tiny", root=world) for word in arguments]
     monkeypatch.chdir(tmp_path)
@@ -122,8 +145,10 @@ def test_a_dry_run_tells_what_is_to_do_then_what_is_done_and_writes_nothing(worl
     assert again.returncode == 0 and "1 of" in again.stdout
     events = list((tmp_path / "run" / "tensorboard").glob("*/events*"))
     assert {one.parent.name for one in events} == {
-        "train_emo18", "train_zhao19", "train_generator_on_emo18",
-    }  # fmt: skip
+        "train_emo18",
+        "train_zhao19",
+        "train_generator_on_emo18",
+    }
 
 
 def test_a_dry_run_of_speech_that_is_not_there_yet_speaks_nothing(tmp_path):
@@ -135,24 +160,38 @@ def test_a_dry_run_of_speech_that_is_not_there_yet_speaks_nothing(tmp_path):
 # ---------------------------------------------------------------- completion
 
 
-@pytest.mark.parametrize("words, wanted", [
-    ("staanet sel", "selfcheck"),
-    ("staanet run qu", "quick"),
-    ("staanet run quick --dr", "--dry-run"),
-    ("staanet corpus emo", "emodb:"),
-    ("staanet corpus folder:ti", "folder:tiny"),
-    ("staanet attack x --attack sparse_", "sparse_rs"),
-    ("staanet train-victim emodb:x zh", "zhao19"),
-    ("staanet evaluate x --channel op", "opus"),
-    ("staanet sweep x --part de", "dev"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words, wanted",
+    [
+        ("staanet sel", "selfcheck"),
+        ("staanet run qu", "quick"),
+        ("staanet run quick --dr", "--dry-run"),
+        ("staanet corpus emo", "emodb:"),
+        ("staanet corpus folder:ti", "folder:tiny"),
+        ("staanet attack x --attack sparse_", "sparse_rs"),
+        ("staanet train-victim emodb:x zh", "zhao19"),
+        ("staanet evaluate x --channel op", "opus"),
+        ("staanet sweep x --part de", "dev"),
+    ],
+)
 def test_bash_completes(world, words, wanted):
     done = subprocess.run(
-        [sys.executable, "-c", "import sys; sys.argv = ['staanet']; import staanet.cli as c; c.entry()"],
-        cwd=world, capture_output=True, text=True, check=False,
-        env={**os.environ, "_STAANET_COMPLETE": "complete_bash", "COMP_WORDS": words,
-             "COMP_CWORD": str(len(words.split()) - 1)},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "import sys; sys.argv = ['staanet']; import staanet.cli as c; c.entry()",
+        ],
+        cwd=world,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **os.environ,
+            "_STAANET_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        },
+    )
     assert wanted in done.stdout.split("\n"), done.stdout + done.stderr
 
 
@@ -178,9 +217,13 @@ def on_a_terminal(arguments, cwd, **environment):
     env = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
     env |= {"TERM": "xterm-256color", **environment}
     with subprocess.Popen(
-        [sys.executable, "-m", "staanet", *map(str, arguments)], cwd=cwd, env=env,
-        stdout=subprocess.DEVNULL, stderr=theirs, stdin=subprocess.DEVNULL,
-    ):  # fmt: skip
+        [sys.executable, "-m", "staanet", *map(str, arguments)],
+        cwd=cwd,
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+        stdin=subprocess.DEVNULL,
+    ):
         os.close(theirs)
         seen = b""
         try:

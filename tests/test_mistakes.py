@@ -31,50 +31,121 @@ SOUND = {
     "export": ["{run}/generators/emo18"],
     "attack": ["{corpus}", "--attack", "random", "--source", "{victim}", "--pictures", 0],
     "evaluate": ["{set}", "--target", "{victim}"],
-    "sweep": ["{corpus}", "--source", "{victim}", "--attack", "random", "--epsilon", 0.01, "--density", 1, "--clips", 1],
+    "sweep": [
+        "{corpus}",
+        "--source",
+        "{victim}",
+        "--attack",
+        "random",
+        "--epsilon",
+        0.01,
+        "--density",
+        1,
+        "--clips",
+        1,
+    ],
     "tune": ["{corpus}", "--source", "{victim}", *TINY, "--trials", 1],
     "merge": ["{set}"],
     "defend": ["--victim", "{victim}", "--with", "median:3"],
     "harden": ["{corpus}", "--victim", "{victim}", *TINY, "--inner-steps", 1],
     "detect": ["{corpus}", "--victim", "{victim}"],
     "certify": ["{corpus}", "--victim", "{victim}", "--votes", 4, "--guesses", 2, "--clips", 1],
-    "audit": ["--victim", "{victim}", "--corpus", "{corpus}", "--clips", 1, "--query-clips", 0, "--surrogate", "emo18",
-              "--surrogate-steps", 1, "--generator-steps", 1, "--channel", "mulaw", "--defence", "quantise:8",
-              "--epsilon", 0.01, "--density", 1],
-}  # fmt: skip
+    "audit": [
+        "--victim",
+        "{victim}",
+        "--corpus",
+        "{corpus}",
+        "--clips",
+        1,
+        "--query-clips",
+        0,
+        "--surrogate",
+        "emo18",
+        "--surrogate-steps",
+        1,
+        "--generator-steps",
+        1,
+        "--channel",
+        "mulaw",
+        "--defence",
+        "quantise:8",
+        "--epsilon",
+        0.01,
+        "--density",
+        1,
+    ],
+}
 """What each command would do, but for one wrong option behind it."""
 WRONG = {int: ["-1", "1" + 30 * "0"], float: ["nan", "1e300"]}
 WORD = ["nope"]
 RIGHT = {
-    ("audit", "--query-clips"), ("attack", "--eot"), ("attack", "--max-l0"), ("attack", "--max-bytes"),
-    ("attack", "--pictures"), ("attack", "--max-seconds"), ("defend", "--name"), ("harden", "--name"),
-}  # fmt: skip
+    ("audit", "--query-clips"),
+    ("attack", "--eot"),
+    ("attack", "--max-l0"),
+    ("attack", "--max-bytes"),
+    ("attack", "--pictures"),
+    ("attack", "--max-seconds"),
+    ("defend", "--name"),
+    ("harden", "--name"),
+}
 """Of these the largest number, or any word, is one that can be."""
 FOUND = {
     "an unknown network": ("train-victim", ["{corpus}", "emo81", *TINY], "unknown victim 'emo81'"),
     "shards that are none": ("merge", ["nowhere"], "no such folder"),
     "a set of no kind": ("merge", ["{victim}"], "holds a victim, not an adversarial set"),
-    "alarms in a verdict": ("audit", [*SOUND["audit"], "--fail-above", "nan"], "--fail-above is nan"),
-    "a surrogate twice": ("audit", [*SOUND["audit"], "--surrogate", "emo18"], "surrogates names a value twice"),
-    "half a step": ("attack", ["{corpus}", "--attack", "pgd", "--source", "{victim}", "--set", "steps=2.5"],
-                    "steps of pgd is 2.5. Give a whole number from 1"),
-    "a step that is true": ("attack", ["{corpus}", "--attack", "pgd", "--source", "{victim}", "--set", "steps=true"],
-                            "steps of pgd is True"),
-    "no step": ("attack", ["{corpus}", "--attack", "pgd", "--source", "{victim}", "--set", "steps=0"], "steps of pgd is 0"),
-    "nobody": ("attack", ["{corpus}", "--attack", "one_pixel", "--source", "{victim}", "--set", "population=0"],
-               "population of one_pixel is 0"),
-    "a million looks": ("train-generator", [*SOUND["train-generator"], "--looks", 10**6], "less than or equal to 64"),
+    "alarms in a verdict": (
+        "audit",
+        [*SOUND["audit"], "--fail-above", "nan"],
+        "--fail-above is nan",
+    ),
+    "a surrogate twice": (
+        "audit",
+        [*SOUND["audit"], "--surrogate", "emo18"],
+        "surrogates names a value twice",
+    ),
+    "half a step": (
+        "attack",
+        ["{corpus}", "--attack", "pgd", "--source", "{victim}", "--set", "steps=2.5"],
+        "steps of pgd is 2.5. Give a whole number from 1",
+    ),
+    "a step that is true": (
+        "attack",
+        ["{corpus}", "--attack", "pgd", "--source", "{victim}", "--set", "steps=true"],
+        "steps of pgd is True",
+    ),
+    "no step": (
+        "attack",
+        ["{corpus}", "--attack", "pgd", "--source", "{victim}", "--set", "steps=0"],
+        "steps of pgd is 0",
+    ),
+    "nobody": (
+        "attack",
+        ["{corpus}", "--attack", "one_pixel", "--source", "{victim}", "--set", "population=0"],
+        "population of one_pixel is 0",
+    ),
+    "a million looks": (
+        "train-generator",
+        [*SOUND["train-generator"], "--looks", 10**6],
+        "less than or equal to 64",
+    ),
     "a loud limit": ("attack", [*SOUND["attack"], "--min-snr-db", "1e300"], "min_snr_db"),
-    "an endless crop": ("harden", [*SOUND["harden"], "--seconds", "1e300"], "less than or equal to 3600"),
-}  # fmt: skip
+    "an endless crop": (
+        "harden",
+        [*SOUND["harden"], "--seconds", "1e300"],
+        "less than or equal to 3600",
+    ),
+}
 
 
 def filled(words, world):
     run = world.root / "run"
     places = {
-        "root": world.root, "run": run, "corpus": f"folder:{world.root / 'corpus'}",
-        "victim": run / "victims/emo18", "set": run / "adversarial/random__emo18",
-    }  # fmt: skip
+        "root": world.root,
+        "run": run,
+        "corpus": f"folder:{world.root / 'corpus'}",
+        "victim": run / "victims/emo18",
+        "set": run / "adversarial/random__emo18",
+    }
     return [str(word).format(**places) for word in words]
 
 
@@ -115,12 +186,18 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(commands, world, tmp_path,
     assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
 
 
-@pytest.mark.parametrize("words, said", [
-    (["attack", "", "--out", "o"], "an argument is given nothing"),
-    (["attack", "x.wav", "--shard", "", "--out", "o"], "--shard is given nothing"),
-    (["attack", "x.wav", "--out="], "--out is given nothing"),
-    (["train-generator", "synthetic:", "--unlabelled", "", "--out", "o"], "--unlabelled is given nothing"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["attack", "", "--out", "o"], "an argument is given nothing"),
+        (["attack", "x.wav", "--shard", "", "--out", "o"], "--shard is given nothing"),
+        (["attack", "x.wav", "--out="], "--out is given nothing"),
+        (
+            ["train-generator", "synthetic:", "--unlabelled", "", "--out", "o"],
+            "--unlabelled is given nothing",
+        ),
+    ],
+)
 def test_a_variable_that_is_not_set_is_no_value(commands, tmp_path, words, said):
     """Else all of a folder would be attacked, or one be trained on all that lies below the working one."""
     done = commands.run(*words, cwd=tmp_path)
@@ -167,10 +244,12 @@ print(held)
     running = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(tmp_path / "new" / "out"), str(tmp_path / "inside")],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for _ in range(3)
-    ]  # fmt: skip
+    ]
     told = [process.communicate(timeout=60) for process in running]
     assert all(process.returncode == 0 for process in running), told
     assert sum(int(out) for out, _ in told) > 10

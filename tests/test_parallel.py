@@ -37,12 +37,24 @@ def test_a_batch_that_cannot_be_shared_equally_is_told(monkeypatch):
 def trained(processes, *arguments, cwd):
     start = [sys.executable, "-m", "staanet"]
     if processes > 1:
-        start = [sys.executable, "-m", "torch.distributed.run", "--standalone",
-                 f"--nproc_per_node={processes}", "-m", "staanet"]  # fmt: skip
+        start = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc_per_node={processes}",
+            "-m",
+            "staanet",
+        ]
     done = subprocess.run(
-        [*start, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}, timeout=600,
-    )  # fmt: skip
+        [*start, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr
     return done
 

@@ -93,8 +93,11 @@ def test_foolbox_agrees_in_the_linf_ball(toy, clips, answers, name):
     theirs, ours = {
         "fgsm": (foolbox.attacks.LinfFastGradientAttack(), FGSM),
         "pgd": (foolbox.attacks.LinfPGD(rel_stepsize=0.25, steps=20), PGD),
-        "mi_fgsm": (foolbox.attacks.mi_fgsm.LinfMomentumIterativeFastGradientMethod(steps=10), MIFGSM),
-    }[name]  # fmt: skip
+        "mi_fgsm": (
+            foolbox.attacks.mi_fgsm.LinfMomentumIterativeFastGradientMethod(steps=10),
+            MIFGSM,
+        ),
+    }[name]
     model = foolbox.PyTorchModel(toy, bounds=(-1, 1), device="cpu")
     for epsilon in (*EPSILONS, 0.2):
         _, x_adv, _ = theirs(model, clips, answers, epsilons=epsilon)
@@ -127,9 +130,13 @@ def test_art_agrees_on_pgd(toy, clips, answers):
     evasion = pytest.importorskip("art.attacks.evasion")
     estimators = pytest.importorskip("art.estimators.classification")
     model = estimators.PyTorchClassifier(
-        toy, loss=nn.CrossEntropyLoss(), input_shape=(16_000,), nb_classes=4, clip_values=(-1, 1),
+        toy,
+        loss=nn.CrossEntropyLoss(),
+        input_shape=(16_000,),
+        nb_classes=4,
+        clip_values=(-1, 1),
         device_type="cpu",
-    )  # fmt: skip
+    )
     made = evasion.ProjectedGradientDescentPyTorch(
         model, eps=EPSILONS[0], eps_step=EPSILONS[0] / 4, max_iter=20, verbose=False
     ).generate(clips.numpy(), y=np.eye(4, dtype=np.float32)[answers.numpy()])

@@ -14,8 +14,12 @@ from staanet import audio, perception
 from staanet.perception import METRICS, Score, panel, versions
 
 BEST = {
-    "pesq_wb": 4.64, "stoi": 1.0, "zimtohrli_mos": 5.0, "dnsmos_change": 0.0, "masked_excess": 0.0,
-}  # fmt: skip
+    "pesq_wb": 4.64,
+    "stoi": 1.0,
+    "zimtohrli_mos": 5.0,
+    "dnsmos_change": 0.0,
+    "masked_excess": 0.0,
+}
 OWN = (
     "masked_excess",
     "masked_excess_db",

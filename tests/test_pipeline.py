@@ -18,9 +18,19 @@ from staanet.victims import load_victim
 
 def tree(folder):
     """Contents of every file that does not hold times."""
-    timed = {"journal.jsonl", "training.csv", "seconds.csv", "results.parquet", "summary.json",
-             "index.html", "matrix.md", "card.json", ".lock", "cells.csv",
-             "cells.parquet"}  # fmt: skip
+    timed = {
+        "journal.jsonl",
+        "training.csv",
+        "seconds.csv",
+        "results.parquet",
+        "summary.json",
+        "index.html",
+        "matrix.md",
+        "card.json",
+        ".lock",
+        "cells.csv",
+        "cells.parquet",
+    }
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -53,9 +63,17 @@ def done(tmp_path_factory):
 def test_every_stage_left_its_folder(done):
     root, _, matrix = done
     run = root / "run"
-    for path in ("recipe.toml", "journal.jsonl", "card.json", "results/results.parquet",
-                 "results/summary.json", "report/index.html", "victims/emo18/model.safetensors",
-                 "generators/emo18/training.csv", "adversarial/staa__emo18/metadata.csv"):  # fmt: skip
+    for path in (
+        "recipe.toml",
+        "journal.jsonl",
+        "card.json",
+        "results/results.parquet",
+        "results/summary.json",
+        "report/index.html",
+        "victims/emo18/model.safetensors",
+        "generators/emo18/training.csv",
+        "adversarial/staa__emo18/metadata.csv",
+    ):
         assert (run / path).is_file(), path
     assert {(c["attack"], c["target"]) for c in matrix.cells} == {
         (a, t) for a in ("staa", "pgd", "random") for t in ("emo18", "zhao19")

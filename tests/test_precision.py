@@ -161,9 +161,15 @@ def test_a_step_of_training_in_bfloat16_follows_that_in_float32(name):
         network = mirror_of(source, 0.3) if name == "mirror" else build_generator(name, 0.3)
         schedule = training.Schedule(steps=1, batch_size=2, seconds=0.1)
         task = training.GeneratorTask(
-            network, [source], training.Crops(clips, schedule), clips, BUDGET, Objective(),
-            SparsityController(target=0.3, warmup=1), precision=kind,
-        )  # fmt: skip
+            network,
+            [source],
+            training.Crops(clips, schedule),
+            clips,
+            BUDGET,
+            Objective(),
+            SparsityController(target=0.3, warmup=1),
+            precision=kind,
+        )
         loss, figures = task.loss(0)
         loss.backward()
         grads = [w.grad.flatten() for w in network.parameters() if w.grad is not None]
@@ -178,8 +184,9 @@ def test_a_step_of_training_in_bfloat16_follows_that_in_float32(name):
 def test_a_victim_learns_in_bfloat16(tmp_path):
     clips = [
         clip(0.3, hz * (1 + 0.02 * s), s, id=f"{label}{s}", label=label, speaker=f"s{s}")
-        for s in range(6) for label, hz in (("high", 1500.0), ("low", 200.0))
-    ]  # fmt: skip
+        for s in range(6)
+        for label, hz in (("high", 1500.0), ("low", 200.0))
+    ]
     training.seeded(0)
     victim = build_victim("zhao19", LABELS)
     schedule = training.Schedule(steps=30, batch_size=4, seconds=0.1, evaluate_every=30)
@@ -265,8 +272,10 @@ def on_a_gpu(monkeypatch):
     """A CPU that takes bfloat16 for its own, as a GPU does."""
     own = precision.settled
     monkeypatch.setattr(
-        precision, "settled", lambda asked, device: "bfloat16" if asked != "float32" else own(asked, "cpu")
-    )  # fmt: skip
+        precision,
+        "settled",
+        lambda asked, device: "bfloat16" if asked != "float32" else own(asked, "cpu"),
+    )
 
 
 def test_cards_tell_bfloat16_and_say_nothing_of_float32(tiny_corpus, tmp_path, on_a_gpu):
@@ -303,9 +312,14 @@ def staanet(*words: object) -> tuple[int, str, str]:
 
 def test_bfloat16_on_a_cpu_is_refused_before_anything_is_written(tiny_corpus, tmp_path):
     code, _, said = staanet(
-        "train-victim", f"folder:{tiny_corpus}", "zhao19", "--out", tmp_path / "v",
-        "--precision", "bfloat16",
-    )  # fmt: skip
+        "train-victim",
+        f"folder:{tiny_corpus}",
+        "zhao19",
+        "--out",
+        tmp_path / "v",
+        "--precision",
+        "bfloat16",
+    )
     assert code == 3 and "cpu has no units for bfloat16" in said
     assert "--device cuda" in said and not (tmp_path / "v" / "card.json").exists()
     code, _, said = staanet(

@@ -45,8 +45,10 @@ def test_the_paper_s_table_is_whole(corpus):
         }
         assert limits - {None} == {1, 6500, 26000, 35000}
     assert recipe.attacks["sparsefool"].settings == {
-        "steps": 20, "control": 10.0, "overshoot": 0.02,
-    }  # fmt: skip
+        "steps": 20,
+        "control": 10.0,
+        "overshoot": 0.02,
+    }
     assert recipe.attacks["one_pixel_1"].settings["population"] == 300
     assert recipe.attacks["pgd"].epsilon == 0.01
 
@@ -80,16 +82,28 @@ def test_limits_of_an_attack_reach_its_budget_and_its_clips(linear):
 
 def tiny_emodb_full(corpus):
     """The recipe with the same stages, victims and attacks, and next to no steps."""
-    changes = [f"corpus=folder:{corpus.as_posix()}", "generator.steps=2", "generator.seconds=0.1",
-               "generator.batch_size=2", "generator.evaluate_every=2",
-               "attacks.uap.settings={steps = 2, batch_size = 2, seconds = 0.05}",
-               "attacks.pgd.settings={steps = 1}", "attacks.pgd_sparse.settings={steps = 1}",
-               "attacks.mi_fgsm.settings={steps = 1}", "attacks.vfga.settings={steps = 2}",
-               "attacks.vmi_fgsm.settings={steps = 1, neighbours = 1}",
-               "attacks.sigma_zero.settings={steps = 2}", "attacks.pgd.clips=2",
-               "attacks.sparsefool.settings={steps = 1, deepfool_steps = 1}", "attacks.vfga.clips=2",
-               "sweep.clips=1", "sweep.sources=['emo18']", "sweep.epsilons=[0.01, 0.03]",
-               "sweep.densities=[0.2, 1.0]", "clip_seconds=0.2"]  # fmt: skip
+    changes = [
+        f"corpus=folder:{corpus.as_posix()}",
+        "generator.steps=2",
+        "generator.seconds=0.1",
+        "generator.batch_size=2",
+        "generator.evaluate_every=2",
+        "attacks.uap.settings={steps = 2, batch_size = 2, seconds = 0.05}",
+        "attacks.pgd.settings={steps = 1}",
+        "attacks.pgd_sparse.settings={steps = 1}",
+        "attacks.mi_fgsm.settings={steps = 1}",
+        "attacks.vfga.settings={steps = 2}",
+        "attacks.vmi_fgsm.settings={steps = 1, neighbours = 1}",
+        "attacks.sigma_zero.settings={steps = 2}",
+        "attacks.pgd.clips=2",
+        "attacks.sparsefool.settings={steps = 1, deepfool_steps = 1}",
+        "attacks.vfga.clips=2",
+        "sweep.clips=1",
+        "sweep.sources=['emo18']",
+        "sweep.epsilons=[0.01, 0.03]",
+        "sweep.densities=[0.2, 1.0]",
+        "clip_seconds=0.2",
+    ]
     for name in config.load_recipe("emodb_full").victims:
         for setting in ("steps=2", "batch_size=4", "seconds=0.15", "evaluate_every=2"):
             changes.append(f"victims.{name}.{setting}")
@@ -121,19 +135,29 @@ def test_the_whole_comparison_goes_through_every_stage(whole):
     assert len(sources) == 5 and len(attacks) == 15
     cells = {(c["attack"], c["source"], c["target"]) for c in matrix.cells}
     assert cells == {
-        (a, s, t) for a in attacks for s in sources for t in recipe.victims
+        (a, s, t)
+        for a in attacks
+        for s in sources
+        for t in recipe.victims
         if a != "uap" or "," not in s  # a universal vector is learned against one victim
-    }  # fmt: skip
+    }
     assert {(c["source"], c["target"]) for c in matrix.cells if c["white_box"]} == {
         *((name, name) for name in recipe.victims),
-        ("emo18,zhao19", "emo18"), ("emo18,zhao19", "zhao19"),
-    }  # fmt: skip
+        ("emo18,zhao19", "emo18"),
+        ("emo18,zhao19", "zhao19"),
+    }
     controls = {c["attack"] for c in matrix.cells if c["control"]}
     assert controls == {"random", "uap"}
     counts = {c["attack"]: c["count"] for c in matrix.cells}
     assert counts["staa"] == 4 and counts["pgd"] == counts["vfga"] == 2
-    for path in ("results/matrix.md", "results/matrix.tex", "results/cells.parquet",
-                 "report/matrix.tex", "sweeps/emo18/sweep.png", "vectors/uap__emo18/card.json"):  # fmt: skip
+    for path in (
+        "results/matrix.md",
+        "results/matrix.tex",
+        "results/cells.parquet",
+        "report/matrix.tex",
+        "sweeps/emo18/sweep.png",
+        "vectors/uap__emo18/card.json",
+    ):
         assert (run / path).is_file(), path
     stages = [row["stage"] for row in storage.Journal(run / "journal.jsonl").records()]
     assert {"train-uap uap on wavlm_tiny", "sweep from emo18", "report"} <= set(stages)

@@ -37,10 +37,15 @@ def test_windows_cover_a_recording_and_none_is_short(samples, window):
     assert len(edges) == 1 or window / 2 <= last < 1.5 * window
 
 
-@pytest.mark.parametrize("form, subtype, rate, channels", [
-    ("WAV", "PCM_16", 16_000, 1), ("FLAC", "PCM_24", 44_100, 2), ("WAV", "FLOAT", 8_000, 1),
-    ("OGG", "VORBIS", 48_000, 2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "form, subtype, rate, channels",
+    [
+        ("WAV", "PCM_16", 16_000, 1),
+        ("FLAC", "PCM_24", 44_100, 2),
+        ("WAV", "FLOAT", 8_000, 1),
+        ("OGG", "VORBIS", 48_000, 2),
+    ],
+)
 def test_a_stream_is_what_is_read_at_once(tmp_path, form, subtype, rate, channels):
     x = 0.4 * np.random.default_rng(0).standard_normal((30_011, channels)).clip(-2, 2)
     soundfile.write(tmp_path / "a", x, rate, format=form, subtype=subtype)
@@ -87,10 +92,14 @@ def world(tmp_path_factory):
     victim = build_victim("emo18", ("high", "low", "none")).eval()
     victim.save_pretrained(root / "emo18")
     save_generator(
-        mirror_of(victim, 0.1), root / "g", source="emo18", source_folder="../emo18",
-        source_sha256=storage.read_card(root / "emo18", "victim")["sha256"], epsilon=0.05,
+        mirror_of(victim, 0.1),
+        root / "g",
+        source="emo18",
+        source_folder="../emo18",
+        source_sha256=storage.read_card(root / "emo18", "victim")["sha256"],
+        epsilon=0.05,
         max_density=0.1,
-    )  # fmt: skip
+    )
     samples = tone(2.2, 300)
     samples[RATE : RATE * 3 // 2] = 0
     (root / "in").mkdir()
@@ -173,8 +182,10 @@ def test_memory_does_not_grow_with_the_length(world, tmp_path):
         storage.write_bytes(path, audio.encode(tone(seconds, 300), RATE))
         done = subprocess.run(
             [sys.executable, "-c", MEASURE, str(world), str(path), str(tmp_path / str(seconds))],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         kilobytes, windows = json.loads(done.stdout)
         assert windows == seconds // 2
         peaks.append(kilobytes / 1024)

@@ -87,13 +87,20 @@ def coded(form: str, subtype: str, **how) -> bytes:
 
 DATA = chunk(b"data", WAVE.astype("<i2").tobytes())
 SOUND = {
-    "rifx": coded("WAV", "PCM_16", endian="BIG"), "rf64": coded("RF64", "PCM_16"),
-    "extensible": coded("WAVEX", "PCM_16"), "24 bit": coded("WAV", "PCM_24"), "8 bit": coded("WAV", "PCM_U8"),
-    "float64": coded("WAV", "DOUBLE"), "mulaw": coded("WAV", "ULAW"), "gsm": coded("WAV", "GSM610"),
-    "adpcm": coded("WAV", "IMA_ADPCM"), "mp3 named wav": coded("MP3", "MPEG_LAYER_III"),
-    "opus": coded("OGG", "OPUS"), "junk first": riff(chunk(b"JUNK", bytes(999)), form(), DATA),
+    "rifx": coded("WAV", "PCM_16", endian="BIG"),
+    "rf64": coded("RF64", "PCM_16"),
+    "extensible": coded("WAVEX", "PCM_16"),
+    "24 bit": coded("WAV", "PCM_24"),
+    "8 bit": coded("WAV", "PCM_U8"),
+    "float64": coded("WAV", "DOUBLE"),
+    "mulaw": coded("WAV", "ULAW"),
+    "gsm": coded("WAV", "GSM610"),
+    "adpcm": coded("WAV", "IMA_ADPCM"),
+    "mp3 named wav": coded("MP3", "MPEG_LAYER_III"),
+    "opus": coded("OGG", "OPUS"),
+    "junk first": riff(chunk(b"JUNK", bytes(999)), form(), DATA),
     "id3 first": b"ID3\4\0\0\0\0\0\x0a" + bytes(10) + coded("MP3", "MPEG_LAYER_III"),
-}  # fmt: skip
+}
 BROKEN = {
     "data of 0 bytes": (GOOD[:40] + bytes(4) + GOOD[44:], "declares 0 frames"),
     "data of 4 GiB": (GOOD[:40] + b"\xff" * 4 + GOOD[44:], "holds 4800 of 2147483647"),
@@ -105,13 +112,19 @@ BROKEN = {
     "coding 0": (riff(form(0), DATA), "cannot be decoded"),
     "extensible cut": (riff(form(0xFFFE), DATA), "cannot be decoded"),
     "0 channels": (riff(form(channels=0), DATA), "0 channels"),
-    "65535 channels": (riff(form(channels=65535, block=0xFFFE), DATA), "65535 channels, the limit is 8"),
+    "65535 channels": (
+        riff(form(channels=65535, block=0xFFFE), DATA),
+        "65535 channels, the limit is 8",
+    ),
     "0 bits": (riff(form(bits=0, block=2), DATA), "contradicts itself"),
     "0 Hz": (riff(form(rate=0), DATA), "0 Hz"),
     "2^31-1 Hz": (riff(form(rate=2**31 - 1), DATA), "the limit is 192000 Hz"),
     "an odd byte less": (GOOD[:-1], "holds 4799 of 4800"),
     "20000 chunks": (riff(*[chunk(b"JUNK", b"")] * 20_000, form(), DATA), "1000 chunks"),
-    "rf64 that lies": (coded("RF64", "PCM_16")[:20] + b"\xff" * 16 + coded("RF64", "PCM_16")[36:], "holds 4800 of"),
+    "rf64 that lies": (
+        coded("RF64", "PCM_16")[:20] + b"\xff" * 16 + coded("RF64", "PCM_16")[36:],
+        "holds 4800 of",
+    ),
     "id3 of 256 MiB": (b"ID3\4\0\0\x7f\x7f\x7f\x7f" + bytes(99), "not audio"),
     "50000 id3 tags": (b"ID3\4\0\0\0\0\0\0" * 50_000 + GOOD[:40], "no audio data found"),
     "chained ogg": (coded("OGG", "VORBIS") * 2, "OGG page"),
@@ -124,11 +137,15 @@ BROKEN = {
     "html": (b"<html><script>alert(1)</script>", "not audio (starts with '<html>"),
     "an infinity": (coded("WAV", "DOUBLE")[:-8] + struct.pack("<d", np.inf), "1 non-finite sample"),
     "1e300": (coded("WAV", "DOUBLE")[:-8] + struct.pack("<d", 1e300), "1 non-finite sample"),
-}  # fmt: skip
+}
 SPECIAL = {
-    "fifo": "not a regular file", "socket": "not a regular file", "device": "not a regular file",
-    "loop": "not a regular file", "dangling": "cannot be read", "passwd": "not audio",
-}  # fmt: skip
+    "fifo": "not a regular file",
+    "socket": "not a regular file",
+    "device": "not a regular file",
+    "loop": "not a regular file",
+    "dangling": "cannot be read",
+    "passwd": "not audio",
+}
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +198,8 @@ def test_each_broken_file_is_named_with_its_reason(heard, name):
 HEAD = b"file,label,speaker\n"
 ROWS = b"".join(b"a%d.wav,%s,s%d\n" % (n, (b"joy", b"fear")[n % 2], n // 2) for n in range(6))
 MANIFESTS = {
-    "good": (HEAD + ROWS, 0, ""), "bom": (b"\xef\xbb\xbf" + HEAD + ROWS, 0, ""),
+    "good": (HEAD + ROWS, 0, ""),
+    "bom": (b"\xef\xbb\xbf" + HEAD + ROWS, 0, ""),
     "cr only": ((HEAD + ROWS).replace(b"\n", b"\r"), 0, ""),
     "upper case": (HEAD.upper() + ROWS, 0, ""),
     "utf-16": ((HEAD + ROWS).decode().encode("utf-16"), 3, "row 1 not UTF-8"),
@@ -192,10 +210,15 @@ MANIFESTS = {
     "tabs": ((HEAD + ROWS).replace(b",", b"\t"), 3, "separated by '\\t'"),
     "an open quote": (HEAD + ROWS + b'"b.wav,joy,s\n', 3, "Mend its quotes"),
     "a huge field": (HEAD + ROWS + b"b.wav," + b"x" * 200_000 + b",s\n", 3, "list.csv:8"),
-    "a long label": (HEAD + ROWS + b"b.wav," + b"x" * 300 + b",s\n", 3, "the label has 300 characters"),
+    "a long label": (
+        HEAD + ROWS + b"b.wav," + b"x" * 300 + b",s\n",
+        3,
+        "the label has 300 characters",
+    ),
     "a long speaker": (HEAD + ROWS + b"b.wav,joy," + b"s" * 300 + b"\n", 3, "the speaker has 300"),
     "a column twice": (b"file,label,speaker,Label\n" + ROWS, 3, "twice"),
-    "nothing": (b"", 3, "holds no rows"), "a header": (HEAD, 3, "holds no rows"),
+    "nothing": (b"", 3, "holds no rows"),
+    "a header": (HEAD, 3, "holds no rows"),
     "only NUL": (bytes(999), 3, "not UTF-8"),
     "20000 columns": (b",".join(b"c%d" % n for n in range(20_000)) + b"\n", 3, "no column 'file'"),
     "a long column": (b"x" * 9_000 + b"\n1\n", 3, "no column 'file'"),
@@ -207,23 +230,34 @@ MANIFESTS = {
     "a number": (HEAD + b"a0.wav,3,s\n", 3, "is a number"),
     "an empty label": (HEAD + b"a0.wav,,s\n", 3, "the label is empty"),
     "a case": (HEAD + ROWS + b"b.wav,Joy,s\n", 3, "by upper and lower case alone"),
-    "accents put together": (HEAD + ROWS + "a0.wav,f\u00e9ar,s\na1.wav,fe\u0301ar,s\n".encode(), 3, "by signs that are not seen"),
-    "a space of no width": (HEAD + ROWS + "b.wav,joy\u200b,s\n".encode(), 3, "by signs that are not seen ('joy"),
+    "accents put together": (
+        HEAD + ROWS + "a0.wav,f\u00e9ar,s\na1.wav,fe\u0301ar,s\n".encode(),
+        3,
+        "by signs that are not seen",
+    ),
+    "a space of no width": (
+        HEAD + ROWS + "b.wav,joy\u200b,s\n".encode(),
+        3,
+        "by signs that are not seen ('joy",
+    ),
     "a negative start": (b"file,label,start,end\na0.wav,joy,-1,2\n", 3, "no time"),
     "an endless end": (b"file,label,start,end\na0.wav,joy,0,inf\n", 3, "no time"),
     "NUL in a name": (HEAD + ROWS + b"a\0.wav,joy,s\n", 4, ""),
     "a newline in a name": (HEAD + ROWS + b'"b\nc.wav",joy,s\n', 4, ""),
     "a long name": (HEAD + ROWS + b"x" * 300 + b".wav,joy,s\n", 4, ""),
     "controls": (HEAD + ROWS + "b.wav,jo\x1b[31my\u202e,s\x07\n".encode(), 4, ""),
-}  # fmt: skip
+}
 LINES = {
     "a key twice": (b'{"file":"a0.wav","file":"a1.wav","label":"joy"}\n', "a key stands twice"),
     "too deep": (b"[" * 200_000, "is not JSON"),
     "NaN": (b'{"file":"a0.wav","label":NaN}\n', "A word is due"),
-    "5000 digits": (b'{"file":"a0.wav","label":"joy","start":' + b"9" * 5000 + b"}\n", "a number of 5000 digits"),
+    "5000 digits": (
+        b'{"file":"a0.wav","label":"joy","start":' + b"9" * 5000 + b"}\n",
+        "a number of 5000 digits",
+    ),
     "an array": (b"[1]\n", "is not a JSON object"),
     "a list": (b'{"file":["a"],"label":"joy"}\n', "A word is due"),
-}  # fmt: skip
+}
 
 
 def corpus_folder(folder: Path, name: str, data: bytes) -> Path:
@@ -249,16 +283,30 @@ def test_a_manifest_is_read_or_refused_by_its_row(commands, tmp_path, name):
 
 def test_speakers_that_look_alike_or_are_of_two_sexes_are_flagged(commands, tmp_path):
     """They may be one in two parts of a split; a class that is told two ways is none."""
-    rows = b"".join(b"a%d.wav,%s,%s,%s\n" % (n, (b"joy", b"fear")[n % 2], who, sex)
-                    for n, (who, sex) in enumerate([(b"eva", b"f"), (b"Eva", b"f"), (b"max", b"m"),
-                                                    (b"max", b"f"), (b"ida", b"f"), (b"ida", b"")]))  # fmt: skip
+    rows = b"".join(
+        b"a%d.wav,%s,%s,%s\n" % (n, (b"joy", b"fear")[n % 2], who, sex)
+        for n, (who, sex) in enumerate(
+            [
+                (b"eva", b"f"),
+                (b"Eva", b"f"),
+                (b"max", b"m"),
+                (b"max", b"f"),
+                (b"ida", b"f"),
+                (b"ida", b""),
+            ]
+        )
+    )
     path = corpus_folder(tmp_path / "m", "list.csv", b"file,label,speaker,sex\n" + rows)
     done = commands.run("corpus", f"folder:{path}", "--json")
     notes = json.loads(done.out)["notes"]
     assert "speakers that look alike are taken for different ones: 'Eva', 'eva'" in notes
     assert "speakers of two sexes, by their rows: max" in notes
-    refused(commands.run("corpus", f"folder:{path}", "--classes", "sex"), 3,
-            "the speaker max is male in one row and female in another", "column 'sex'")  # fmt: skip
+    refused(
+        commands.run("corpus", f"folder:{path}", "--classes", "sex"),
+        3,
+        "the speaker max is male in one row and female in another",
+        "column 'sex'",
+    )
 
 
 @pytest.mark.parametrize("name", LINES)
@@ -272,9 +320,12 @@ def test_json_lines_are_refused_by_their_row(commands, tmp_path, name):
 
 RECIPE = kill.RECIPE.format(corpus="CORPUS")
 RECIPES = {
-    "nothing": ("", "name: field required"), "NUL": (b'name = "a\0b"', "TOML"),
-    "bytes": (bytes(range(256)), "not UTF-8"), "utf-16": (RECIPE.encode("utf-16"), "not UTF-8"),
-    "too deep": ("a = " + "[" * 100_000, "TOML"), "a key of 50000 parts": (".".join("a" * 50_000) + " = 1", "dots"),
+    "nothing": ("", "name: field required"),
+    "NUL": (b'name = "a\0b"', "TOML"),
+    "bytes": (bytes(range(256)), "not UTF-8"),
+    "utf-16": (RECIPE.encode("utf-16"), "not UTF-8"),
+    "too deep": ("a = " + "[" * 100_000, "TOML"),
+    "a key of 50000 parts": (".".join("a" * 50_000) + " = 1", "dots"),
     "5000 digits": (RECIPE.replace("steps = 4", "steps = " + "9" * 5000), "TOML"),
     "20 digits": (RECIPE.replace("steps = 4", "steps = " + "9" * 20), "victims.emo18.steps"),
     "negative": (RECIPE.replace("steps = 4", "steps = -1"), "greater than or equal to 1"),
@@ -287,27 +338,43 @@ RECIPES = {
     "a key of a victim": (RECIPE.replace("steps = 4", "stepz = 4"), "victims.emo18.steps"),
     "a key of an attack": (RECIPE.replace("max_density", "max_dens"), "attacks.staa.max_density"),
     "a setting": (RECIPE + "[attacks.pgd]\nsettings = { stepz = 2 }", "unknown setting of pgd"),
-    "a negative setting": (RECIPE + "[attacks.pgd]\nsettings = { steps = -3 }", "steps of pgd is -3"),
-    "a huge setting": (RECIPE + "[attacks.pgd]\nsettings = { steps = 99999999999 }", "steps of pgd"),
-    "a circle": (RECIPE.replace("[attacks.staa]", '[attacks.staa]\nmatch = "random"'), "in a circle"),
+    "a negative setting": (
+        RECIPE + "[attacks.pgd]\nsettings = { steps = -3 }",
+        "steps of pgd is -3",
+    ),
+    "a huge setting": (
+        RECIPE + "[attacks.pgd]\nsettings = { steps = 99999999999 }",
+        "steps of pgd",
+    ),
+    "a circle": (
+        RECIPE.replace("[attacks.staa]", '[attacks.staa]\nmatch = "random"'),
+        "in a circle",
+    ),
     "no source": (RECIPE.replace('sources = ["emo18"]', "sources = []"), "generator.sources"),
     "a source twice": (RECIPE.replace('["emo18"]', '["emo18", "emo18"]'), "twice"),
     "a name that is a path": (RECIPE.replace('"tiny"', '"../x"'), "a name has 1 to 64 letters"),
-    "a victim that is a path": (RECIPE.replace("victims.emo18", 'victims."../x"'), "a name has 1 to 64"),
+    "a victim that is a path": (
+        RECIPE.replace("victims.emo18", 'victims."../x"'),
+        "a name has 1 to 64",
+    ),
     "a hidden direction": (RECIPE.replace('"tiny"', '"t\u202eny"'), "a name has 1 to 64 letters"),
     "an unknown corpus": (RECIPE.replace("folder:", "foldr:"), "Did you mean 'folder'"),
     "no corpus": (RECIPE.replace("CORPUS", "/nowhere"), "no such folder"),
     "an unknown channel": ('channels = ["mp9"]\n' + RECIPE, "Did you mean 'mp3'"),
     "a huge rate": ('channels = ["resample:99999999"]\n' + RECIPE, "resample"),
     "an unknown protocol": ('protocol = "x"\n' + RECIPE, "unknown protocol"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "loop", "device"])
 def test_a_recipe_that_is_no_file_is_refused_at_once(commands, tmp_path, kind):
     path = tmp_path / "r.toml"
-    {"fifo": lambda: os.mkfifo(path), "folder": path.mkdir, "loop": lambda: path.symlink_to("r.toml"),
-     "device": lambda: path.symlink_to("/dev/zero")}[kind]()  # fmt: skip
+    {
+        "fifo": lambda: os.mkfifo(path),
+        "folder": path.mkdir,
+        "loop": lambda: path.symlink_to("r.toml"),
+        "device": lambda: path.symlink_to("/dev/zero"),
+    }[kind]()
     done = commands.run("run", path, "--out", tmp_path / "o", timeout=20)
     refused(done, 3, "cannot be read" if kind == "loop" else "not a regular file", "r.toml")
 
@@ -348,15 +415,18 @@ CARDS = {
     "0 Hz": ({"sample_rate": 0}, "its sample rate is 0"),
     "a rate in words": ({"sample_rate": "16000"}, "its sample rate is '16000'"),
     "a broken rate": ({"sample_rate": 16000.5}, "its sample rate is 16000.5"),
-    "a name that leads out": ({"name": "../../x"}, "its name"), "a hidden name": ({"name": ".x"}, "its name"),
-    "a name that is a path": ({"name": "a\\b"}, "its name"), "a name turned round": ({"name": "\u202e"}, "its name"),
-    "a name of 5000": ({"name": "x" * 5000}, "its name"), "a number for a name": ({"name": 3}, "its name"),
+    "a name that leads out": ({"name": "../../x"}, "its name"),
+    "a hidden name": ({"name": ".x"}, "its name"),
+    "a name that is a path": ({"name": "a\\b"}, "its name"),
+    "a name turned round": ({"name": "\u202e"}, "its name"),
+    "a name of 5000": ({"name": "x" * 5000}, "its name"),
+    "a number for a name": ({"name": 3}, "its name"),
     "another kind": ({"kind": "generator"}, "holds a generator, not a victim"),
     "a kind that is obeyed": ({"kind": "\x1b[31m"}, "\\x1b[31m"),
     "a newer schema": ({"schema": 99}, "Install a newer staanet"),
     "another network": ({"architecture": [1]}, "unknown victim"),
     "no hash": ({"sha256": None}, "sha256 differs"),
-}  # fmt: skip
+}
 
 
 def victim_with(
@@ -410,7 +480,7 @@ def test_weights_that_are_no_numbers_never_give_figures(commands, world, tmp_pat
         "attack": [corpus, "--attack", "random", "--source", folder],
         "evaluate": [world.root / "run/adversarial/random__emo18", "--target", folder],
         "audit": ["--victim", folder, "--corpus", corpus],
-    }[command]  # fmt: skip
+    }[command]
     refused(commands.run(command, *words, "--out", tmp_path / "o"), 3, "no finite number")
     assert not (tmp_path / "o").exists()
 
@@ -429,9 +499,13 @@ def test_weights_that_are_none_are_refused_and_never_run(commands, world, tmp_pa
 
     good = (world.root / "run/victims/emo18/model.safetensors").read_bytes()
     data = {
-        "pickle": pickle.dumps(_Payload(tmp_path / "ran")), "zip": b"PK\3\4" + good, "html": b"<html>", "empty": b"",
-        "header of 2^63": struct.pack("<Q", 2**63) + good[8:], "flipped": good[:-1] + bytes([good[-1] ^ 1]),
-    }[kind]  # fmt: skip
+        "pickle": pickle.dumps(_Payload(tmp_path / "ran")),
+        "zip": b"PK\3\4" + good,
+        "html": b"<html>",
+        "empty": b"",
+        "header of 2^63": struct.pack("<Q", 2**63) + good[8:],
+        "flipped": good[:-1] + bytes([good[-1] ^ 1]),
+    }[kind]
     folder = victim_with(world, tmp_path / "v", weights=data)
     done = commands.run(
         "attack",
@@ -453,15 +527,40 @@ def damage(path: Path, change) -> None:
 
 SETS = {
     "no table": (lambda d: (d / "metadata.csv").unlink(), "metadata.csv"),
-    "a pipe for a table": (lambda d: ((d / "metadata.csv").unlink(), os.mkfifo(d / "metadata.csv")), "not a regular file"),
-    "a table without a heading": (lambda d: damage(d / "metadata.csv", lambda b: b"\n" + b), "lacks the columns file_name"),
-    "a path that leaves": (lambda d: damage(d / "metadata.csv", lambda b: b.replace(b"adversarial/", b"../x/")), "outside the folder"),
-    "a row twice": (lambda d: damage(d / "metadata.csv", lambda b: b + b.splitlines(True)[-1]), "stands in two rows"),
-    "half a clip": (lambda d: [damage(p, lambda b: b[:500]) for p in d.glob("adversarial/*.wav")], "frames"),
+    "a pipe for a table": (
+        lambda d: ((d / "metadata.csv").unlink(), os.mkfifo(d / "metadata.csv")),
+        "not a regular file",
+    ),
+    "a table without a heading": (
+        lambda d: damage(d / "metadata.csv", lambda b: b"\n" + b),
+        "lacks the columns file_name",
+    ),
+    "a path that leaves": (
+        lambda d: damage(d / "metadata.csv", lambda b: b.replace(b"adversarial/", b"../x/")),
+        "outside the folder",
+    ),
+    "a row twice": (
+        lambda d: damage(d / "metadata.csv", lambda b: b + b.splitlines(True)[-1]),
+        "stands in two rows",
+    ),
+    "half a clip": (
+        lambda d: [damage(p, lambda b: b[:500]) for p in d.glob("adversarial/*.wav")],
+        "frames",
+    ),
     "no clip": (lambda d: [p.unlink() for p in d.glob("adversarial/*.wav")], "cannot be read"),
-    "another clip": (lambda d: [damage(p, lambda b: b[:44] + bytes(len(b) - 44)) for p in d.glob("adversarial/*.wav")], "differ from its original"),
-    "a budget that is none": (lambda d: damage(d / "card.json", lambda b: b.replace(b'"budget": {', b'"budget": 3, "b": {')), "its budget is 3"),
-}  # fmt: skip
+    "another clip": (
+        lambda d: [
+            damage(p, lambda b: b[:44] + bytes(len(b) - 44)) for p in d.glob("adversarial/*.wav")
+        ],
+        "differ from its original",
+    ),
+    "a budget that is none": (
+        lambda d: damage(
+            d / "card.json", lambda b: b.replace(b'"budget": {', b'"budget": 3, "b": {')
+        ),
+        "its budget is 3",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -484,13 +583,25 @@ def test_a_damaged_set_is_never_evaluated(commands, world, tmp_path, name):
 # ---------------------------------------------------------------- options, folders, limits of the system
 
 OPTIONS = {
-    "epsilon nan": (["--epsilon", "nan"], 3, "epsilon: input should be less than or equal to 1 (got nan)"), "density 0": (["--max-density", "0"], 3, "max_density: input should be greater than 0 (got 0.0)"),
-    "seed 2^64": (["--seed", 2**64], 2, "--seed"), "device": (["--device", "cud"], 3, "no device 'cud'"),
-    "no device": (["--device", " "], 3, "no device ' '"), "meta": (["--device", "meta"], 3, "no device 'meta'"),
+    "epsilon nan": (
+        ["--epsilon", "nan"],
+        3,
+        "epsilon: input should be less than or equal to 1 (got nan)",
+    ),
+    "density 0": (
+        ["--max-density", "0"],
+        3,
+        "max_density: input should be greater than 0 (got 0.0)",
+    ),
+    "seed 2^64": (["--seed", 2**64], 2, "--seed"),
+    "device": (["--device", "cud"], 3, "no device 'cud'"),
+    "no device": (["--device", " "], 3, "no device ' '"),
+    "meta": (["--device", "meta"], 3, "no device 'meta'"),
     "class": (["--label", "nope"], 3, "unknown class 'nope'. Known: each, high, low"),
-    "part": (["--part", "nope"], 3, "unknown part 'nope'"), "match": (["--match", "nowhere"], 3, "nowhere"),
+    "part": (["--part", "nope"], 3, "unknown part 'nope'"),
+    "match": (["--match", "nowhere"], 3, "nowhere"),
     "protocol": (["--protocol", "x"], 3, "files have no split"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -503,22 +614,47 @@ def test_a_wrong_option_is_told(commands, world, tmp_path, name):
 
 TRAINED = ["--steps", 1, "--seconds", 0.2, "--batch-size", 2]
 MISTAKES = {
-    "a target twice": (["evaluate", "{set}", "--target", "{victim}", "--target", "{victim}"], 3, "2 targets are called 'emo18'"),
-    "two targets of one name": (["evaluate", "{set}", "--target", "{victim}", "--target", "shipped:emo18"], 3, "2 targets are called 'emo18'"),
-    "a set twice": (["evaluate", "{set}", "{set}", "--target", "{victim}"], 3, "2 sets are of 'random from emo18'"),
-    "alarms that are no number": (["detect", "{corpus}", "--victim", "{victim}", "--false-alarm", "nan"], 2, "--false-alarm"),
-    "an endless SNR": (["train-generator", "{corpus}", "--source", "{victim}", "--min-snr-db", "inf", *TRAINED], 3, "min_snr_db"),
-    "a huge batch": (["train-victim", "{corpus}", "emo18", *TRAINED, "--batch-size", 10**8], 3, "less than or equal to 65536"),
-}  # fmt: skip
+    "a target twice": (
+        ["evaluate", "{set}", "--target", "{victim}", "--target", "{victim}"],
+        3,
+        "2 targets are called 'emo18'",
+    ),
+    "two targets of one name": (
+        ["evaluate", "{set}", "--target", "{victim}", "--target", "shipped:emo18"],
+        3,
+        "2 targets are called 'emo18'",
+    ),
+    "a set twice": (
+        ["evaluate", "{set}", "{set}", "--target", "{victim}"],
+        3,
+        "2 sets are of 'random from emo18'",
+    ),
+    "alarms that are no number": (
+        ["detect", "{corpus}", "--victim", "{victim}", "--false-alarm", "nan"],
+        2,
+        "--false-alarm",
+    ),
+    "an endless SNR": (
+        ["train-generator", "{corpus}", "--source", "{victim}", "--min-snr-db", "inf", *TRAINED],
+        3,
+        "min_snr_db",
+    ),
+    "a huge batch": (
+        ["train-victim", "{corpus}", "emo18", *TRAINED, "--batch-size", 10**8],
+        3,
+        "less than or equal to 65536",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_that_would_give_wrong_figures_or_none_is_told(commands, world, tmp_path, name):
     words, code, said = MISTAKES[name]
     places = {
-        "set": world.root / "run/adversarial/random__emo18", "victim": world.root / "run/victims/emo18",
+        "set": world.root / "run/adversarial/random__emo18",
+        "victim": world.root / "run/victims/emo18",
         "corpus": f"folder:{world.root / 'corpus'}",
-    }  # fmt: skip
+    }
     done = commands.run(*(str(w).format(**places) for w in words), "--out", tmp_path / "o")
     refused(done, code, said)
     assert not list(tmp_path.rglob("*.json"))
@@ -529,10 +665,22 @@ def test_a_model_of_another_split_is_warned_of(commands, world, tmp_path):
     said = "was trained on another split of folder: clips of this test part may be among those it learnt"
     by_source = ["attack", corpus, "--attack", "random", "--source", run / "victims/emo18"]
     ways = {
-        "attack": by_source, "generator": ["attack", corpus, "--generator", run / "generators/emo18"],
+        "attack": by_source,
+        "generator": ["attack", corpus, "--generator", run / "generators/emo18"],
         "detect": ["detect", corpus, "--victim", run / "victims/emo18"],
-        "sweep": ["sweep", corpus, "--attack", "random", "--source", run / "victims/emo18", "--epsilon", 0.01, "--density", 1],
-    }  # fmt: skip
+        "sweep": [
+            "sweep",
+            corpus,
+            "--attack",
+            "random",
+            "--source",
+            run / "victims/emo18",
+            "--epsilon",
+            0.01,
+            "--density",
+            1,
+        ],
+    }
     for name, words in ways.items():
         for seed in (0, 1):
             out = tmp_path / f"{name}{seed}"
@@ -541,8 +689,15 @@ def test_a_model_of_another_split_is_warned_of(commands, world, tmp_path):
             assert ("flags" in json.loads(done.out)) == (seed == 1)
     for sets in ([0], [1], [0, 1]):
         made = [tmp_path / name for name in ("attack0", "generator1") if int(name[-1]) in sets]
-        done = commands.run("evaluate", *made, "--target", run / "victims/emo18", "--json",
-                            "--out", tmp_path / f"judged{sets}")  # fmt: skip
+        done = commands.run(
+            "evaluate",
+            *made,
+            "--target",
+            run / "victims/emo18",
+            "--json",
+            "--out",
+            tmp_path / f"judged{sets}",
+        )
         flags = json.loads(done.out)["flags"]
         assert done.code == 0 and [said in flag for flag in flags].count(True) == (1 in sets)
         assert done.err.count(said) == (1 in sets)
@@ -619,9 +774,17 @@ def test_a_folder_that_nobody_may_write_is_told(commands, world, tmp_path):
     (place / "in.wav").write_bytes(GOOD)
     (place / "closed").mkdir(mode=0o555)
     done = commands.run(
-        "attack", place / "in.wav", "--attack", "random", "--source", place / "v", "--out", place / "closed/o",
-        user=65534 if os.getuid() == 0 else None, cwd=place,
-    )  # fmt: skip
+        "attack",
+        place / "in.wav",
+        "--attack",
+        "random",
+        "--source",
+        place / "v",
+        "--out",
+        place / "closed/o",
+        user=65534 if os.getuid() == 0 else None,
+        cwd=place,
+    )
     shutil.rmtree(place)
     refused(done, 5, "no permission to write", "--out")
 
@@ -636,7 +799,11 @@ def test_a_limit_on_the_size_of_files_is_a_fault_and_the_command_resumes(command
 
 
 def test_a_full_disk_is_a_fault_and_the_command_resumes(commands, world, tmp_path):
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], capture_output=True, check=False)  # fmt: skip
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)],
+        capture_output=True,
+        check=False,
+    )
     if mounted.returncode:
         pytest.skip("mounting a small tmpfs needs privileges")
     try:
@@ -747,7 +914,14 @@ def test_a_run_folder_may_be_moved(commands, world, tmp_path):
     shutil.copytree(world.root / "run", tmp_path / "old")
     (tmp_path / "old").rename(tmp_path / "new")
     assert commands.run("report", tmp_path / "new").code == 0
-    moved = attack(commands, world, world.root / "corpus/low/s0", tmp_path / "o", "--generator", tmp_path / "new/generators/emo18")  # fmt: skip
+    moved = attack(
+        commands,
+        world,
+        world.root / "corpus/low/s0",
+        tmp_path / "o",
+        "--generator",
+        tmp_path / "new/generators/emo18",
+    )
     assert moved.code == 0, moved.err
 
 
@@ -790,11 +964,29 @@ def test_the_surroundings_never_change_a_bit(world, tmp_path):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
         done = subprocess.run(
-            [sys.executable, "-c", code, "attack", "folder:x", "--part", "all", "--attack", "random", "--max-density", "0.1",
-             "--source", str(world.root / "run/victims/emo18"), "--out", str(tmp_path / f"out{number}")],
-            cwd=tmp_path / f"in{number}", env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-c",
+                code,
+                "attack",
+                "folder:x",
+                "--part",
+                "all",
+                "--attack",
+                "random",
+                "--max-density",
+                "0.1",
+                "--source",
+                str(world.root / "run/victims/emo18"),
+                "--out",
+                str(tmp_path / f"out{number}"),
+            ],
+            cwd=tmp_path / f"in{number}",
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         found.append(tree(tmp_path / f"out{number}"))
     assert found[0] == found[1]

@@ -123,8 +123,11 @@ class Watched(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", ["paper", "small", "narrow", "mirror", "looks", "chorus"])
 def test_a_pass_asks_no_tensor_for_its_value(name):
-    made = {"mirror": mirror, "looks": lambda: mirror(looks=2),
-            "chorus": lambda: Chorus.of([mirror(), mirror()], density=0.3)}  # fmt: skip
+    made = {
+        "mirror": mirror,
+        "looks": lambda: mirror(looks=2),
+        "chorus": lambda: Chorus.of([mirror(), mirror()], density=0.3),
+    }
     generator = made.get(name, lambda: build_generator(name, 0.3))().eval().requires_grad_(False)
     with torch.no_grad(), Watched() as watched:
         generator(wave(3000), None, None, BUDGET)

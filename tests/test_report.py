@@ -51,14 +51,36 @@ class Made:
 
 
 ATTACKS = (
-    Made(attack="staa", title="STAA-Net", density=0.18, white_box=0.85, transfer=0.35, seconds=0.031),
-    Made(attack="pgd", title="PGD, 20 steps, every sample", density=1.0, white_box=0.99, transfer=0.3,
-         seconds=1.9),
-    Made(attack="pgd_sparse", title="PGD, 20 steps, as many samples as STAA-Net", density=0.18, white_box=0.9, transfer=0.2,
-         seconds=2.1, matched=True),
-    Made(attack="random", title="random places and signs, as many samples as STAA-Net", density=0.18, white_box=0.06, transfer=0.05,
-         seconds=0.0004, matched=True),
-)  # fmt: skip
+    Made(
+        attack="staa", title="STAA-Net", density=0.18, white_box=0.85, transfer=0.35, seconds=0.031
+    ),
+    Made(
+        attack="pgd",
+        title="PGD, 20 steps, every sample",
+        density=1.0,
+        white_box=0.99,
+        transfer=0.3,
+        seconds=1.9,
+    ),
+    Made(
+        attack="pgd_sparse",
+        title="PGD, 20 steps, as many samples as STAA-Net",
+        density=0.18,
+        white_box=0.9,
+        transfer=0.2,
+        seconds=2.1,
+        matched=True,
+    ),
+    Made(
+        attack="random",
+        title="random places and signs, as many samples as STAA-Net",
+        density=0.18,
+        white_box=0.06,
+        transfer=0.05,
+        seconds=0.0004,
+        matched=True,
+    ),
+)
 
 
 def voice(seed: int, seconds: float = 0.6) -> Samples:
@@ -94,10 +116,17 @@ def attacked(clip: Clip, made: Made, rng: np.random.Generator, epsilon: float) -
 
 
 def make_run(
-    folder: Path, clips: Sequence[Clip], *, targets: Sequence[str] = ("emo18", "zhao19"),
-    sources: Sequence[str] = ("emo18",), attacks: Sequence[Made] = ATTACKS, parts: bool = True,
-    labels: Sequence[str] = LABELS, flags: Sequence[str] = (), epsilon: float = 0.03,
-) -> Path:  # fmt: skip
+    folder: Path,
+    clips: Sequence[Clip],
+    *,
+    targets: Sequence[str] = ("emo18", "zhao19"),
+    sources: Sequence[str] = ("emo18",),
+    attacks: Sequence[Made] = ATTACKS,
+    parts: bool = True,
+    labels: Sequence[str] = LABELS,
+    flags: Sequence[str] = (),
+    epsilon: float = 0.03,
+) -> Path:
     """Write ``adversarial/`` and ``results/`` and, with ``parts``, all that a whole run leaves."""
     rng, rows, cells = np.random.default_rng(0), [], []
     for source in sources:
@@ -109,12 +138,20 @@ def make_run(
             sparse = None if made.density == 1 else 0.2
             budget = {"epsilon": epsilon, "max_density": sparse, "max_l0": None, "min_snr_db": None}
             card = {
-                "attack": made.attack, "algorithm": made.attack.removesuffix("_sparse"),
-                "title": made.title, "source": source, "goal": "untargeted", "budget": budget,
-                "inputs": {"recipe": {"settings": {"steps": 20} if "pgd" in made.attack else {}}, "seed": 0},
-                "matched": f"staa__{source}" if made.matched else None, "machine": "2 threads",
+                "attack": made.attack,
+                "algorithm": made.attack.removesuffix("_sparse"),
+                "title": made.title,
+                "source": source,
+                "goal": "untargeted",
+                "budget": budget,
+                "inputs": {
+                    "recipe": {"settings": {"steps": 20} if "pgd" in made.attack else {}},
+                    "seed": 0,
+                },
+                "matched": f"staa__{source}" if made.matched else None,
+                "machine": "2 threads",
                 "quarantined": [],
-            }  # fmt: skip
+            }
             AdversarialSet(pairs, card).save(folder / "adversarial" / f"{made.attack}__{source}")
             for target in targets:
                 chance = made.white_box if target == source else made.transfer
@@ -122,10 +159,13 @@ def make_run(
                 rows += own
                 cells.append(cell(own, made, source, target, budget))
     summary = {
-        "schema": 1, "targets": {name: {"labels": list(labels)} for name in targets}, "cells": cells,
-        "machine": "2 threads, Intel Xeon", "quarantined": [{"id": "hum", "reason": "digital silence"}],
+        "schema": 1,
+        "targets": {name: {"labels": list(labels)} for name in targets},
+        "cells": cells,
+        "machine": "2 threads, Intel Xeon",
+        "quarantined": [{"id": "hum", "reason": "digital silence"}],
         "flags": list(flags),
-    }  # fmt: skip
+    }
     TransferMatrix(rows, summary).save(folder / "results")
     if parts:
         rest_of_run(folder, targets, sources, labels, clips, epsilon)
@@ -133,9 +173,14 @@ def make_run(
 
 
 def answers(
-    pair: AdversarialClip, made: Made, source: str, target: str, labels: Sequence[str], chance: float,
+    pair: AdversarialClip,
+    made: Made,
+    source: str,
+    target: str,
+    labels: Sequence[str],
+    chance: float,
     rng: np.random.Generator,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     own = np.random.default_rng([len(pair.adversarial), *target.encode(), *pair.clean.id.encode()])
     truth = labels.index(pair.clean.label or labels[0])
     before = own.dirichlet([0.4] * len(labels))
@@ -147,14 +192,20 @@ def answers(
     )
     after[[wanted, int(after.argmax())]] = after[[int(after.argmax()), wanted]]
     return {
-        "attack": made.attack, "source": source, "target": target, "id": pair.clean.id,
-        "label": pair.clean.label, "speaker": pair.clean.speaker,
+        "attack": made.attack,
+        "source": source,
+        "target": target,
+        "id": pair.clean.id,
+        "label": pair.clean.label,
+        "speaker": pair.clean.speaker,
         "clean_prediction": labels[int(before.argmax())],
         "adversarial_prediction": labels[int(after.argmax())],
-        "clean_probabilities": before.tolist(), "adversarial_probabilities": (after / after.sum()).tolist(),
+        "clean_probabilities": before.tolist(),
+        "adversarial_probabilities": (after / after.sum()).tolist(),
         **pair.measurements(),
-        "seconds_audio": len(pair.adversarial) / RATE, "sample_rate": RATE,
-    }  # fmt: skip
+        "seconds_audio": len(pair.adversarial) / RATE,
+        "sample_rate": RATE,
+    }
 
 
 def cell(
@@ -177,13 +228,21 @@ def cell(
         "accuracy_after": metrics.rate(truth == after, speakers),
     }
     return {
-        "attack": made.attack, "title": made.title, "source": source, "target": target,
-        "white_box": source == target, "control": made.attack in ("random", "uap"), "budget": budget,
-        "count": len(rows), "speakers": len(set(speakers)),
+        "attack": made.attack,
+        "title": made.title,
+        "source": source,
+        "target": target,
+        "white_box": source == target,
+        "control": made.attack in ("random", "uap"),
+        "budget": budget,
+        "count": len(rows),
+        "speakers": len(set(speakers)),
         **{name: plain(figure) for name, figure in figures.items()},
-        "mean": means(rows), "mean_fooled": means([r for r, hit in zip(rows, before != after) if hit]),
-        "untouched": sum(row["l0"] == 0 for row in rows), "seconds_median": made.seconds,
-    }  # fmt: skip
+        "mean": means(rows),
+        "mean_fooled": means([r for r, hit in zip(rows, before != after) if hit]),
+        "untouched": sum(row["l0"] == 0 for row in rows),
+        "seconds_median": made.seconds,
+    }
 
 
 def plain(figure: metrics.Estimate) -> dict[str, Any]:
@@ -200,9 +259,13 @@ def means(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
 
 
 def rest_of_run(
-    folder: Path, targets: Sequence[str], sources: Sequence[str], labels: Sequence[str],
-    clips: Sequence[Clip], epsilon: float,
-) -> None:  # fmt: skip
+    folder: Path,
+    targets: Sequence[str],
+    sources: Sequence[str],
+    labels: Sequence[str],
+    clips: Sequence[Clip],
+    epsilon: float,
+) -> None:
     steps = np.arange(50, 1050, 50)
     for number, name in enumerate(targets):
         card = {"architecture": name, "name": name, "labels": list(labels), "sample_rate": RATE}
@@ -252,11 +315,19 @@ def rest_of_run(
     storage.write_card(
         folder,
         {
-            "kind": "run", "command": "staanet run emodb --set corpus=emodb:PATH", "recipe": "emodb",
-            "commit": "0123456789ab", "machine": "2 x Intel Xeon", "corpus": corpus,
-            "seconds": {"train-victim emo18": 312.0, "train-generator emo18": 1604.5, "attack staa": 3.25},
+            "kind": "run",
+            "command": "staanet run emodb --set corpus=emodb:PATH",
+            "recipe": "emodb",
+            "commit": "0123456789ab",
+            "machine": "2 x Intel Xeon",
+            "corpus": corpus,
+            "seconds": {
+                "train-victim emo18": 312.0,
+                "train-generator emo18": 1604.5,
+                "attack staa": 3.25,
+            },
         },
-    )  # fmt: skip
+    )
     storage.write_text(
         folder / "recipe.toml", 'corpus = "emodb:PATH"\nseed = 0\n\n[victims.emo18]\n'
     )
@@ -332,13 +403,7 @@ def test_page_asks_nothing_of_the_outside(built: Path) -> None:
                 "background",
             ):
                 assert value.startswith(("data:", "#")), (tag, name, value[:80])
-    assert not {tag for tag, _ in page.tags} & {
-        "iframe",
-        "object",
-        "embed",
-        "form",
-        "base",
-    }
+    assert not {tag for tag, _ in page.tags} & {"iframe", "object", "embed", "form", "base"}
     assert not re.search(r"@import|url\((?!#)", page.source)
     assert "http:" not in page.source and "https:" not in page.source
     assert not re.search(r"fetch\(|XMLHttp|WebSocket|import\(|eval|innerHTML", page.source)
@@ -619,9 +684,13 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     clips = [Clip(f"c{i}", voice(i), RATE, labels[i % 4], f"{HOSTILE} {i // 4}") for i in range(8)]
     made = replace(ATTACKS[0], title=HOSTILE, white_box=1.0)
     run = make_run(
-        tmp_path / "run", clips, targets=("emo18",), attacks=[made, ATTACKS[3]], labels=labels,
+        tmp_path / "run",
+        clips,
+        targets=("emo18",),
+        attacks=[made, ATTACKS[3]],
+        labels=labels,
         flags=[HOSTILE],
-    )  # fmt: skip
+    )
     card = storage.read_card(run, "run")
     card |= {"command": HOSTILE, "recipe": HOSTILE, "commit": HOSTILE, "machine": HOSTILE}
     card["corpus"] |= {"notes": [HOSTILE], "name": HOSTILE}
@@ -695,8 +764,13 @@ def test_in_a_browser(built: Path, tmp_path: Path) -> None:
         page.run("document.querySelector('.amplify input').focus()")
         for _ in range(3):
             for kind in ("keyDown", "keyUp"):
-                page.call("Input.dispatchKeyEvent", type=kind, key="ArrowLeft", code="ArrowLeft",
-                          windowsVirtualKeyCode=37)  # fmt: skip
+                page.call(
+                    "Input.dispatchKeyEvent",
+                    type=kind,
+                    key="ArrowLeft",
+                    code="ArrowLeft",
+                    windowsVirtualKeyCode=37,
+                )
         assert page.run("Number(document.querySelector('.amplify output').textContent)") == top - 3
         volume = page.run("document.querySelector('[data-gain] audio').volume")
         assert volume == pytest.approx(10 ** (-3 / 20))
@@ -914,16 +988,19 @@ def after_a_channel(run: Path) -> None:
     summary["cells"] = [one | {"channel": "pcm16"} for one in summary["cells"]] + after
     summary["sets"] = [
         {
-            "attack": made.attack, "source": "emo18",
+            "attack": made.attack,
+            "source": "emo18",
             "perceptual": {
                 "pesq_wb": {
-                    "value": 3.5 + len(made.attack) / 100, "count": 9, "of": 10,
+                    "value": 3.5 + len(made.attack) / 100,
+                    "count": 9,
+                    "of": 10,
                     "missing": {"too short": 1},
                 }
             },
         }
         for made in ATTACKS
-    ]  # fmt: skip
+    ]
     TransferMatrix([*rows, *held], summary).save(run / "results")
 
 

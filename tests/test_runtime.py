@@ -27,19 +27,27 @@ from staanet.runtime import Runner
 
 NETWORKS = {
     "mirror": lambda: Mirror(
-        blocks=[(1, 8, 8, 10), (8, 12, 6, 8), (12, 16, 6, 8)], classes=4, hidden=12, density=0.2,
-        looks=2, epsilon=0.05,
+        blocks=[(1, 8, 8, 10), (8, 12, 6, 8), (12, 16, 6, 8)],
+        classes=4,
+        hidden=12,
+        density=0.2,
+        looks=2,
+        epsilon=0.05,
     ),
     "looks": lambda: Mirror(
-        blocks=[(1, 8, 8, 10), (8, 12, 6, 8), (12, 16, 6, 8)], classes=3, hidden=12, density=0.2,
-        looks=4, epsilon=0.5,
+        blocks=[(1, 8, 8, 10), (8, 12, 6, 8), (12, 16, 6, 8)],
+        classes=3,
+        hidden=12,
+        density=0.2,
+        looks=4,
+        epsilon=0.5,
     ),
     "elu": lambda: Mirror(
-        blocks=[(1, 8, 3, 4), (8, 8, 3, 4)], activation="elu", classes=3, hidden=8, layers=1,
+        blocks=[(1, 8, 3, 4), (8, 8, 3, 4)], activation="elu", classes=3, hidden=8, layers=1
     ),
     "paper": lambda: WaveUNet(features=8, levels=3),
     "compact": lambda: WaveUNet(features=16, levels=3, fold=16, gain=2.0, density=0.1),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module", params=sorted(NETWORKS))

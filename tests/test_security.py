@@ -16,19 +16,57 @@ from staanet import report, storage
 from test_report import ATTACKS, RATE, make_run, voice
 
 PAYLOADS = (
-    "<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "</script><script>alert(1)</script>",
-    "<svg onload=alert(1)>", "<svg><script>alert(1)</script></svg>", "<iframe src=//evil.example>",
-    "<object data=//evil.example>", "<embed src=//evil.example>", "<link rel=stylesheet href=//evil.example>",
-    "<meta http-equiv=refresh content=0;url=//evil.example>", "<base href=//evil.example>",
-    "<form action=//evil.example>", "<input autofocus onfocus=alert(1)>", "<details open ontoggle=alert(1)>",
-    "<video><source onerror=alert(1)>", "<audio src=//evil.example autoplay>", "<body onload=alert(1)>",
-    "<style>@import '//evil.example'</style>", "<a href=javascript:alert(1)>x</a>", "<math><mtext></table>",
-    "<!--", "-->", "<![CDATA[", "]]>", "</title>", "</style>", "</td></tr></table>", "</textarea>", "<plaintext>",
-    '"', "'", "`", '" onmouseover="alert(1)', "' onmouseover='alert(1)", "javascript:alert(1)",
-    "data:text/html,<script>alert(1)</script>", "{{7*7}}", "{% include '/etc/passwd' %}", "${7*7}", "#{7*7}",
-    "<%= 7*7 %>", "&lt;script&gt;", "&#60;script&#62;", "\u202eabc", "\u2066abc\u2069", "\x1b[31mred", "a\x00b",
-    "=cmd|' /C calc'!A0", "$\\input{/etc/passwd}$", "\u2028alert(1)",
-)  # fmt: skip
+    "<img src=x onerror=alert(1)>",
+    "<script>alert(1)</script>",
+    "</script><script>alert(1)</script>",
+    "<svg onload=alert(1)>",
+    "<svg><script>alert(1)</script></svg>",
+    "<iframe src=//evil.example>",
+    "<object data=//evil.example>",
+    "<embed src=//evil.example>",
+    "<link rel=stylesheet href=//evil.example>",
+    "<meta http-equiv=refresh content=0;url=//evil.example>",
+    "<base href=//evil.example>",
+    "<form action=//evil.example>",
+    "<input autofocus onfocus=alert(1)>",
+    "<details open ontoggle=alert(1)>",
+    "<video><source onerror=alert(1)>",
+    "<audio src=//evil.example autoplay>",
+    "<body onload=alert(1)>",
+    "<style>@import '//evil.example'</style>",
+    "<a href=javascript:alert(1)>x</a>",
+    "<math><mtext></table>",
+    "<!--",
+    "-->",
+    "<![CDATA[",
+    "]]>",
+    "</title>",
+    "</style>",
+    "</td></tr></table>",
+    "</textarea>",
+    "<plaintext>",
+    '"',
+    "'",
+    "`",
+    '" onmouseover="alert(1)',
+    "' onmouseover='alert(1)",
+    "javascript:alert(1)",
+    "data:text/html,<script>alert(1)</script>",
+    "{{7*7}}",
+    "{% include '/etc/passwd' %}",
+    "${7*7}",
+    "#{7*7}",
+    "<%= 7*7 %>",
+    "&lt;script&gt;",
+    "&#60;script&#62;",
+    "\u202eabc",
+    "\u2066abc\u2069",
+    "\x1b[31mred",
+    "a\x00b",
+    "=cmd|' /C calc'!A0",
+    "$\\input{/etc/passwd}$",
+    "\u2028alert(1)",
+)
 
 
 class Tags(HTMLParser):
@@ -60,7 +98,14 @@ def test_fifty_payloads_in_every_field_are_text(tmp_path: Path) -> None:
     def page(folder: str, word: str, labels: tuple[str, ...], flags: tuple[str, ...]) -> str:
         clips = [Clip(f"c{i}", voice(i), RATE, labels[i % 4], f"{word} {i // 4}") for i in range(8)]
         made = replace(ATTACKS[0], title=word, white_box=1.0)
-        run = make_run(tmp_path / folder, clips, targets=("emo18",), attacks=[made, ATTACKS[3]], labels=labels, flags=flags)  # fmt: skip
+        run = make_run(
+            tmp_path / folder,
+            clips,
+            targets=("emo18",),
+            attacks=[made, ATTACKS[3]],
+            labels=labels,
+            flags=flags,
+        )
         card = storage.read_card(run, "run")
         card |= {
             "command": word,
@@ -99,24 +144,32 @@ def as_the_product(tmp_path: Path, code: str) -> None:
     exec(compile(code, str(place), "exec"), {"os": os, "pickle": pickle, "socket": socket})
 
 
-@pytest.mark.parametrize("code", [
-    "pickle.loads(pickle.dumps(os.path.join))",
-    "socket.socket().connect(('192.0.2.1', 9))",
-    "socket.getaddrinfo('evil.example', 80)",
-    "open('/staanet-was-here', 'w')",
-    "os.open('/staanet-was-here', os.O_WRONLY | os.O_CREAT)",
-    "os.mkdir('/staanet-was-here')",
-    "os.rename('/staanet-was-here', '/staanet-was-there')",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "code",
+    [
+        "pickle.loads(pickle.dumps(os.path.join))",
+        "socket.socket().connect(('192.0.2.1', 9))",
+        "socket.getaddrinfo('evil.example', 80)",
+        "open('/staanet-was-here', 'w')",
+        "os.open('/staanet-was-here', os.O_WRONLY | os.O_CREAT)",
+        "os.mkdir('/staanet-was-here')",
+        "os.rename('/staanet-was-here', '/staanet-was-there')",
+    ],
+)
 def test_what_is_forbidden_is_stopped(tmp_path: Path, code: str) -> None:
     with pytest.raises(guard.Forbidden):
         as_the_product(tmp_path, code)
     assert not Path("/staanet-was-here").exists()
 
 
-@pytest.mark.parametrize("code", [
-    "open('/dev/null', 'w').close()", "open('/etc/passwd').close()", "socket.getaddrinfo('localhost', 80)",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "code",
+    [
+        "open('/dev/null', 'w').close()",
+        "open('/etc/passwd').close()",
+        "socket.getaddrinfo('localhost', 80)",
+    ],
+)
 def test_what_is_allowed_is_not(tmp_path: Path, code: str) -> None:
     as_the_product(tmp_path, code)
     assert not list(tmp_path.iterdir())

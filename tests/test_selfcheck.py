@@ -137,8 +137,11 @@ def judged(folder: Path, *names: str, **options: Any) -> dict[tuple[str, str], C
     """The checks of these names, wired as the command wires them."""
     found = selfcheck.read(folder, **options)
     jobs = selfcheck.jobs.jobs_of(found, 12, 0)
-    return {(n, s): selfcheck.verdicts.guarded(n, s, lambda w=w: w(lambda what: None))
-            for n, s, w in jobs if n in names}  # fmt: skip
+    return {
+        (n, s): selfcheck.verdicts.guarded(n, s, lambda w=w: w(lambda what: None))
+        for n, s, w in jobs
+        if n in names
+    }
 
 
 def failing(checks: dict[tuple[str, str], Check]) -> set[str]:
@@ -181,11 +184,26 @@ def test_an_honest_run_raises_no_alarm_and_every_check_was_made(run):
     assert alarms(run) == [] and told(run)["failed"] == 0
     checks = {one["name"] for one in told(run)["checks"] if one["verdict"] == "pass"}
     assert checks == {
-        "known_optimum", "eval_mode", "deterministic", "logits", "gradients", "clean_accuracy",
-        "planted_example", "more_steps", "larger_epsilon", "huge_epsilon", "white_box_wins", "disk",
-        "predictions", "beats_control", "direction", "clean_audio", "split", "white_box_marks",
+        "known_optimum",
+        "eval_mode",
+        "deterministic",
+        "logits",
+        "gradients",
+        "clean_accuracy",
+        "planted_example",
+        "more_steps",
+        "larger_epsilon",
+        "huge_epsilon",
+        "white_box_wins",
+        "disk",
+        "predictions",
+        "beats_control",
+        "direction",
+        "clean_audio",
+        "split",
+        "white_box_marks",
         "rates",
-    }  # fmt: skip
+    }
 
 
 def test_a_richer_recipe_is_understood(tmp_path):
@@ -440,11 +458,16 @@ class Denying(Wrapped):
 @pytest.mark.parametrize(
     "fraud, check",
     [
-        (Softmax, "logits"), (Noisy, "deterministic"), (Quantised, "gradients"),
-        (Straight, "gradients"), (Detached, "gradients"), (Broken, "gradients"),
-        (Training, "eval_mode"), (Denying, "eval_mode"),
+        (Softmax, "logits"),
+        (Noisy, "deterministic"),
+        (Quantised, "gradients"),
+        (Straight, "gradients"),
+        (Detached, "gradients"),
+        (Broken, "gradients"),
+        (Training, "eval_mode"),
+        (Denying, "eval_mode"),
     ],
-)  # fmt: skip
+)
 def test_a_fraudulent_victim_is_found(run, fraud, check):
     names = ("logits", "deterministic", "gradients", "eval_mode")
     victims = {"emo18": fraud(load_victim(run / "victims" / "emo18"))}
@@ -474,9 +497,13 @@ def test_a_black_box_skips_gradients_and_says_why():
         lambda x: np.stack([np.abs(x).mean(axis=1), np.full(len(x), 0.1)], axis=1), ["a", "b"], RATE
     )
     probe = Probe(loud, [clip(seed=i) for i in range(8)])
-    for check in (probes.gradients(loud, probe.clips), probes.more_steps(probe),
-                  probes.larger_epsilon(probe), probes.huge_epsilon(probe),
-                  probes.white_box_wins(probe)):  # fmt: skip
+    for check in (
+        probes.gradients(loud, probe.clips),
+        probes.more_steps(probe),
+        probes.larger_epsilon(probe),
+        probes.huge_epsilon(probe),
+        probes.white_box_wins(probe),
+    ):
         assert check.verdict == "skipped" and "black box" in check.explanation
     assert probes.deterministic(loud, probe.clips).verdict == "pass"
 
@@ -487,9 +514,12 @@ def test_a_black_box_skips_gradients_and_says_why():
 def test_the_known_optimum_is_found_by_pgd_and_not_by_noise():
     assert probes.finds_known_optimum(lambda budget: PGD(budget=budget)).verdict == "pass"
     assert probes.finds_known_optimum(lambda budget: Random(budget=budget)).verdict == "fail"
-    assert probes.finds_known_optimum(
-        lambda budget: PGD(budget=Budget(epsilon=1.1 * budget.epsilon))
-    ).verdict == "fail"  # one that cheats on epsilon  # fmt: skip
+    assert (
+        probes.finds_known_optimum(
+            lambda budget: PGD(budget=Budget(epsilon=1.1 * budget.epsilon))
+        ).verdict
+        == "fail"
+    )  # one that cheats on epsilon
 
 
 def test_p_worse_is_a_fair_coin_on_the_clips_where_two_attacks_differ():

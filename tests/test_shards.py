@@ -48,9 +48,14 @@ def world(tmp_path_factory):
         if name == "emo18":
             sha256 = storage.read_card(root / name, "victim")["sha256"]
             save_generator(
-                mirror_of(victim, 0.1), root / "g", source="emo18", source_folder="../emo18",
-                source_sha256=sha256, epsilon=0.05, max_density=0.1,
-            )  # fmt: skip
+                mirror_of(victim, 0.1),
+                root / "g",
+                source="emo18",
+                source_folder="../emo18",
+                source_sha256=sha256,
+                epsilon=0.05,
+                max_density=0.1,
+            )
     attacked(root, root / "whole")
     for number in (1, 2, 3):
         attacked(root, root / f"s{number}", shard=Shard(number, 3))
@@ -98,8 +103,17 @@ def test_a_listing_is_of_ids_in_order():
 
 
 def test_merged_shards_of_an_attack_are_the_whole_attack(world, tmp_path):
-    done = staanet("attack", world / "clips", "--generator", "g", "--out", tmp_path / "s2", "--shard",
-                   "2/3", cwd=world)  # fmt: skip
+    done = staanet(
+        "attack",
+        world / "clips",
+        "--generator",
+        "g",
+        "--out",
+        tmp_path / "s2",
+        "--shard",
+        "2/3",
+        cwd=world,
+    )
     assert done.returncode in (0, 4) and "answers changed" in done.stdout, done.stderr
     assert hashes(tmp_path / "s2") == hashes(world / "s2")
     done = staanet("merge", "s3", "s1", tmp_path / "s2", "--out", tmp_path / "m", cwd=world)
@@ -127,8 +141,9 @@ def test_merged_shards_of_an_evaluation_are_the_whole_evaluation(world, tmp_path
     monkeypatch.setattr(perception, "panel", lambda *pair: scores)
 
     def judged(out, shard=None):
-        return pipeline.evaluate([world / "whole"], targets, out, channels=["mulaw"],
-                                 perceptual=True, shard=shard)  # fmt: skip
+        return pipeline.evaluate(
+            [world / "whole"], targets, out, channels=["mulaw"], perceptual=True, shard=shard
+        )
 
     judged(tmp_path / "all")
     parts = [tmp_path / f"e{number}" for number in range(1, 10)]  # two shards more than clips
@@ -147,8 +162,17 @@ def test_merged_shards_of_an_evaluation_are_the_whole_evaluation(world, tmp_path
 
 def test_shards_of_an_evaluation_by_command(world, tmp_path):
     for number in (1, 2):
-        done = staanet("evaluate", "whole", "--target", "zhao19", "--out", tmp_path / f"e{number}",
-                       "--shard", f"{number}/2", cwd=world)  # fmt: skip
+        done = staanet(
+            "evaluate",
+            "whole",
+            "--target",
+            "zhao19",
+            "--out",
+            tmp_path / f"e{number}",
+            "--shard",
+            f"{number}/2",
+            cwd=world,
+        )
         assert done.returncode == 0, done.stderr
     done = staanet("merge", tmp_path / "e1", tmp_path / "e2", "--out", tmp_path / "m", cwd=world)
     assert done.returncode == 0 and "fools zhao19" in done.stdout, done.stderr
@@ -172,9 +196,10 @@ def test_gaps_overlaps_and_other_things_are_refused(world, tmp_path):
     assert not (tmp_path / "m").exists()
 
 
-@pytest.mark.parametrize("other, said", [
-    ({"epsilon": 0.02}, "epsilon"), ({"seed": 5}, "seed"), ({"attack": "random"}, "random"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "other, said",
+    [({"epsilon": 0.02}, "epsilon"), ({"seed": 5}, "seed"), ({"attack": "random"}, "random")],
+)
 def test_shards_of_other_settings_are_refused(world, tmp_path, other, said):
     attacked(world, tmp_path / "s2", shard=Shard(2, 3), **other)
     with pytest.raises(InvalidInput) as error:

@@ -59,8 +59,10 @@ def test_a_clip_is_attacked_without_any_set_up(tmp_path):
     storage.write_bytes(tmp_path / "my.wav", audio.encode(tone(1.5, 200.0), RATE))
     done = subprocess.run(
         [sys.executable, "-m", "staanet", "attack", "my.wav", "--out", "fooled", "--json"],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     (clip,) = json.loads(done.stdout)["clips"]
     assert set(clip["answers"]) == set(shipped.names("victims"))

@@ -51,8 +51,11 @@ def corpus(tmp_path_factory):
 )
 def test_before_a_command_works_a_signal_ends_it_at_once(number, code):
     with subprocess.Popen(
-        [sys.executable, "-c", SLOW_PARSER], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:  # fmt: skip
+        [sys.executable, "-c", SLOW_PARSER],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         process.send_signal(number)
         begun = time.monotonic()
@@ -110,47 +113,81 @@ def test_work_goes_on_where_nobody_listens_to_its_progress(corpus, tmp_path, how
 def test_a_full_disk_under_standard_output_is_told_in_a_line(words):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "staanet", *words], stdout=full, stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-m", "staanet", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
             check=False,
-        )  # fmt: skip
+        )
     assert done.returncode == (3 if "emo:x" in words else 5)
     assert done.stderr.startswith("staanet: error: ") and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("surroundings, said", [
-    ({"WORLD_SIZE": "abc"}, "WORLD_SIZE is 'abc' but RANK, MASTER_ADDR, MASTER_PORT is not set"),
-    ({"WORLD_SIZE": "2"}, "WORLD_SIZE is '2' but RANK"),
-    ({"WORLD_SIZE": "0", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}, "WORLD_SIZE is '0', no number"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "surroundings, said",
+    [
+        (
+            {"WORLD_SIZE": "abc"},
+            "WORLD_SIZE is 'abc' but RANK, MASTER_ADDR, MASTER_PORT is not set",
+        ),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is '2' but RANK"),
+        (
+            {"WORLD_SIZE": "0", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"},
+            "WORLD_SIZE is '0', no number",
+        ),
+    ],
+)
 def test_processes_that_torchrun_did_not_start_are_told(corpus, tmp_path, surroundings, said):
     done = subprocess.run(
-        [sys.executable, "-m", "staanet", "train-victim", f"folder:{corpus}", "emo18", "--out", "o"],
-        cwd=tmp_path, env={**os.environ, **surroundings}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "staanet",
+            "train-victim",
+            f"folder:{corpus}",
+            "emo18",
+            "--out",
+            "o",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, **surroundings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 3 and said in done.stderr and "torchrun" in done.stderr, done.stderr
     assert not list(tmp_path.iterdir())
 
 
 def test_a_working_folder_that_was_removed_is_told(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "staanet", "corpus", "synthetic:"], cwd=tmp_path, capture_output=True,
-        preexec_fn=tmp_path.rmdir, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "staanet", "corpus", "synthetic:"],
+        cwd=tmp_path,
+        capture_output=True,
+        preexec_fn=tmp_path.rmdir,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2 and "the working folder was removed" in done.stderr
 
 
 def test_a_wrong_backend_of_pictures_is_not_asked(corpus, tmp_path):
     code = "import os; from staanet import cli; cli.app = lambda: print(os.environ['MPLBACKEND']); cli.entry()"
     done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "MPLBACKEND": "nonsense"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        env={**os.environ, "MPLBACKEND": "nonsense"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.stdout == "agg\n"
 
 
 def test_the_result_is_told_to_who_closed_standard_error(corpus):
     done = subprocess.run(
         [sys.executable, "-m", "staanet", "corpus", f"folder:{corpus}", "--json"],
-        stdout=subprocess.PIPE, preexec_fn=lambda: os.close(2), check=False,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: os.close(2),
+        check=False,
+    )
     assert done.returncode == 0 and json.loads(done.stdout)["clips"] == 6

@@ -51,7 +51,7 @@ def shape(value: object) -> object:
     return type(value).__name__
 
 
-@pytest.mark.parametrize("folder", ["victims/emo18", "victims/zhao19", "generators/emo18+zhao19"])
+@pytest.mark.parametrize("folder", ["victims/emo18", "victims/zhao19", "generators/emo18-zhao19"])
 def test_the_keys_of_a_shipped_card_are_the_same(folder: str) -> None:
     import staanet
 

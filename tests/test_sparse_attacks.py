@@ -22,9 +22,14 @@ class Toy(Victim):
         super().__init__(name="toy", labels=("a", "b", "c", "d"))
         torch.manual_seed(0)
         self.body = nn.Sequential(
-            nn.Conv1d(1, 8, 9, 4), nn.ReLU(), nn.Conv1d(8, 16, 9, 4), nn.ReLU(),
-            nn.AdaptiveAvgPool1d(8), nn.Flatten(), nn.Linear(128, 4),
-        )  # fmt: skip
+            nn.Conv1d(1, 8, 9, 4),
+            nn.ReLU(),
+            nn.Conv1d(8, 16, 9, 4),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool1d(8),
+            nn.Flatten(),
+            nn.Linear(128, 4),
+        )
 
     def logits(self, standardised, lengths):
         return self.body(standardised[:, None])

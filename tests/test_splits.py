@@ -69,9 +69,16 @@ def test_the_default_is_drawn_by_the_seed_as_before() -> None:
 
 def test_the_hash_is_that_of_who_is_where() -> None:
     corpus = corpus_of()
-    hashes = {p: corpus.split(0, p)[0].split_hash for p in (
-        "speakers", "speakers:01,02/03", "speakers:02,01/03", "speakers:01/02", "speakers:01/03",
-    )}  # fmt: skip
+    hashes = {
+        p: corpus.split(0, p)[0].split_hash
+        for p in (
+            "speakers",
+            "speakers:01,02/03",
+            "speakers:02,01/03",
+            "speakers:01/02",
+            "speakers:01/03",
+        )
+    }
     assert hashes["speakers:01,02/03"] == hashes["speakers:02,01/03"]
     assert len(set(hashes.values())) == 4
     assert len({part.split_hash for part in corpus.split(0, "speakers:01/02")}) == 1
@@ -101,9 +108,10 @@ def test_what_cannot_be_is_refused(protocol: str, said: str) -> None:
 @pytest.mark.parametrize("part", PARTS)
 def test_a_class_that_a_part_lacks_is_named(part: str) -> None:
     kept = tuple(
-        u for u in corpus_of().utterances
+        u
+        for u in corpus_of().utterances
         if u.label == "a" or {"01": "test", "02": "dev"}.get(u.speaker, "train") != part
-    )  # fmt: skip
+    )
     message = refusal(Corpus("made", kept, ("a", "b")), "speakers:01/02")
     assert f"class 'b' has 0 {part} clips in the protocol 'speakers:01/02'" in message
 
@@ -281,9 +289,19 @@ def test_cards_tell_the_protocol_and_another_one_stops(iemocap: Path, tmp_path: 
     assert storage.read_card(generator, "generator")["inputs"]["protocol"] == "paper"
     out = tmp_path / "random"
     code, _, said = staanet(
-        "attack", f"iemocap:{iemocap}", "--attack", "random", "--source", folder, "--out", out,
-        "--protocol", "loso:2", "--max-density", "0.1",
-    )  # fmt: skip
+        "attack",
+        f"iemocap:{iemocap}",
+        "--attack",
+        "random",
+        "--source",
+        folder,
+        "--out",
+        out,
+        "--protocol",
+        "loso:2",
+        "--max-density",
+        "0.1",
+    )
     assert code == 0, said
     with (out / "metadata.csv").open(newline="") as file:
         assert {row["speaker"] for row in csv.DictReader(file)} == {"Ses02F", "Ses02M"}
@@ -312,8 +330,11 @@ def test_a_run_by_a_protocol_holds_it_and_a_wrong_one_writes_nothing(
 ) -> None:
     out = tmp_path / "run"
     words = ["run", tiny_recipe, "--out", out, "--set", f"corpus=iemocap:{iemocap}"]
-    words += [f"--set=victims.{name}.{key}=2" for name in ("emo18", "zhao19")
-              for key in ("steps", "evaluate_every")]  # fmt: skip
+    words += [
+        f"--set=victims.{name}.{key}=2"
+        for name in ("emo18", "zhao19")
+        for key in ("steps", "evaluate_every")
+    ]
     code, _, said = staanet(*words, "--set", "protocol=papr")
     assert code == 3 and "Did you mean 'paper'?" in said and not out.exists()
     code, _, said = staanet(*words, "--set", "protocol=paper")

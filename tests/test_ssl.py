@@ -202,10 +202,17 @@ def test_a_card_that_describes_no_network_is_refused(folders, tmp_path, wrong):
     settings = victim.settings()
     settings["config"].update(wrong)
     storage.save_model(
-        tmp_path, kind="victim", tensors=victim.weights.state_dict(),
-        card={"architecture": "wav2vec2", "name": "w", "labels": list(LABELS),
-              "sample_rate": 16_000, "settings": settings},
-    )  # fmt: skip
+        tmp_path,
+        kind="victim",
+        tensors=victim.weights.state_dict(),
+        card={
+            "architecture": "wav2vec2",
+            "name": "w",
+            "labels": list(LABELS),
+            "sample_rate": 16_000,
+            "settings": settings,
+        },
+    )
     with pytest.raises(InvalidInput):
         load_victim(tmp_path)
 

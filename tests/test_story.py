@@ -42,7 +42,9 @@ def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.search(r"\d+ samples changed, \d+\.\d dB SNR", text) and "audio/" in text
     tables = [
         "".join(output["data"]["text/markdown"])
-        for cell in story.cells if cell.cell_type == "code"
-        for output in cell.outputs if "text/markdown" in output.get("data", {})
-    ]  # fmt: skip
+        for cell in story.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if "text/markdown" in output.get("data", {})
+    ]
     assert len(tables) == 2 and all("%" in table for table in tables)

@@ -44,8 +44,10 @@ def plan(linear):
             "random": AttackRecipe(match="pgd"),
             "vfga": AttackRecipe(settings={"steps": 60, "growth": 0.5}),
         },
-        source=linear, targets=[linear, other], sha256={"linear": "1", "other": "2"},
-    )  # fmt: skip
+        source=linear,
+        targets=[linear, other],
+        sha256={"linear": "1", "other": "2"},
+    )
 
 
 def run(plan, clips, out, **more):
@@ -152,8 +154,14 @@ def test_no_audio_is_kept_unless_wanted(plan, clips, tmp_path):
     run(plan, clips, tmp_path / "s")
     names = {path.name for path in (tmp_path / "s").rglob("*")}
     assert names == {
-        "card.json", "clips.parquet", "sweep.csv", "sweep.parquet", "sweep.pdf", "sweep.png", "sweep.svg",
-    }  # fmt: skip
+        "card.json",
+        "clips.parquet",
+        "sweep.csv",
+        "sweep.parquet",
+        "sweep.pdf",
+        "sweep.png",
+        "sweep.svg",
+    }
     for name, start in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")):
         assert (tmp_path / "s" / f"sweep.{name}").read_bytes().startswith(start)
 
@@ -213,8 +221,10 @@ def test_a_clip_too_short_for_a_target_is_put_aside(plan, clips, tmp_path):
 def test_chosen_clips_are_even_over_labels_and_speakers_and_nested():
     many = [
         clip(0.1, id=f"{label}{speaker}{take}", label=label, speaker=speaker)
-        for label in "abc" for speaker in ("x", "y") for take in range(4 if label == "a" else 9)
-    ]  # fmt: skip
+        for label in "abc"
+        for speaker in ("x", "y")
+        for take in range(4 if label == "a" else 9)
+    ]
     for number in (1, 6, 12, 24):
         chosen = spread(many, number)
         pairs = [(c.label, c.speaker) for c in chosen]
@@ -233,7 +243,13 @@ def test_chosen_clips_are_even_over_labels_and_speakers_and_nested():
     ],
 )
 def test_a_mistake_in_a_sweep_is_named(values, said):
-    recipe = {"name": "x", "corpus": "synthetic:", "victims": {"emo18": {}}, "generator": {},
-              "attacks": {"pgd": {}}, "sweep": values}  # fmt: skip
+    recipe = {
+        "name": "x",
+        "corpus": "synthetic:",
+        "victims": {"emo18": {}},
+        "generator": {},
+        "attacks": {"pgd": {}},
+        "sweep": values,
+    }
     with pytest.raises(InvalidInput, match=re.escape(said)):
         config.parse_recipe(recipe)

@@ -95,9 +95,16 @@ def fitted_generator(victim, folder, progress=silent, steps=12, density=None):
     training.seeded(0)
     generator = build_generator("small", density)
     history = training.train_generator(
-        generator, victim, tones(range(6)), tones(range(6, 9)), schedule(steps=steps), folder,
-        budget=Budget(epsilon=0.05, max_density=0.5), objective=Objective(), progress=progress,
-    )  # fmt: skip
+        generator,
+        victim,
+        tones(range(6)),
+        tones(range(6, 9)),
+        schedule(steps=steps),
+        folder,
+        budget=Budget(epsilon=0.05, max_density=0.5),
+        objective=Objective(),
+        progress=progress,
+    )
     return generator, history
 
 
@@ -118,8 +125,17 @@ def test_a_generator_learns_to_fool_and_its_victim_is_left_alone(victim, tmp_pat
     assert all(torch.equal(v, before[k]) for k, v in victim.state_dict().items())
     assert not any(p.requires_grad for p in victim.parameters())
     columns = (tmp_path / "training.csv").read_text().splitlines()[0].split(",")
-    assert {"adversarial", "magnitude", "sparsity", "quantisation", "fooling_rate", "density",
-            "snr_db", "dev_fooling_rate", "sparsity_weight"} <= set(columns)  # fmt: skip
+    assert {
+        "adversarial",
+        "magnitude",
+        "sparsity",
+        "quantisation",
+        "fooling_rate",
+        "density",
+        "snr_db",
+        "dev_fooling_rate",
+        "sparsity_weight",
+    } <= set(columns)
 
 
 def test_a_built_in_density_comes_down_and_needs_no_sparsity_weight(victim, tmp_path):
@@ -135,11 +151,18 @@ def test_training_hears_what_a_channel_leaves(victim, tmp_path):
     quiet = [Clip(f"{hz}", tone(0.3, hz, level=0.05), RATE) for hz in (200.0, 400.0, 1500.0)]
     plain, through = (
         training.train_generator(
-            build_generator("small", 0.5), victim, quiet, quiet, schedule(steps=12), tmp_path / name,
-            budget=Budget(epsilon=0.05), objective=Objective(), through=ways,
+            build_generator("small", 0.5),
+            victim,
+            quiet,
+            quiet,
+            schedule(steps=12),
+            tmp_path / name,
+            budget=Budget(epsilon=0.05),
+            objective=Objective(),
+            through=ways,
         )
         for name, ways in (("plain", []), ("through", [parse_defence("quantise:2")]))
-    )  # fmt: skip
+    )
     assert through.best_score <= 0.5  # of two ways to the source, one says the same to all
     assert [row["adversarial"] for row in through.rows] != [
         row["adversarial"] for row in plain.rows
@@ -187,8 +210,11 @@ def test_a_batch_depends_on_seed_and_step_alone():
 
 def test_balanced_drawing_makes_classes_equally_frequent():
     labels = ["joy"] * 90 + ["fear"] * 10
-    crops = training.Crops([clip(0.1, label=label) for label in labels],
-                           schedule(batch_size=50), training.balanced(labels))  # fmt: skip
+    crops = training.Crops(
+        [clip(0.1, label=label) for label in labels],
+        schedule(batch_size=50),
+        training.balanced(labels),
+    )
     drawn = np.concatenate([crops.draw(step)[1] for step in range(40)])
     assert 0.45 < np.mean(drawn < 90) < 0.55
 

@@ -36,10 +36,26 @@ def victim(tmp_path: Path) -> Path:
 
 
 def words(corpus: Path, victim: Path, out: Path, trials: int, *more: object) -> list[str]:
-    return [str(word) for word in (
-        "tune", f"folder:{corpus}", "--source", victim, "--trials", trials, "--out", out,
-        "--steps", 2, "--batch-size", 2, "--seconds", 0.15, *more,
-    )]  # fmt: skip
+    return [
+        str(word)
+        for word in (
+            "tune",
+            f"folder:{corpus}",
+            "--source",
+            victim,
+            "--trials",
+            trials,
+            "--out",
+            out,
+            "--steps",
+            2,
+            "--batch-size",
+            2,
+            "--seconds",
+            0.15,
+            *more,
+        )
+    ]
 
 
 def staanet(*line: str) -> tuple[int, str, str]:
@@ -119,8 +135,10 @@ def test_a_killed_search_ends_as_an_uninterrupted_one(
         search("killed", progress=kill)
     assert search("killed") == whole
     for number in range(3):
-        cards = [storage.read_card(tmp_path / name / "trials" / f"{number:04d}", "generator")
-                 for name in ("whole", "killed")]  # fmt: skip
+        cards = [
+            storage.read_card(tmp_path / name / "trials" / f"{number:04d}", "generator")
+            for name in ("whole", "killed")
+        ]
         assert cards[0]["sha256"] == cards[1]["sha256"]
     assert rows(tmp_path / "whole") == rows(tmp_path / "killed")
 

@@ -58,9 +58,7 @@ def extra(tmp_path: Path, corpus: Corpus) -> Path:
 
 def gathered(places, corpus, source, out, **about):
     quarantine = pipeline.Quarantine()
-    found = unlabelled.gather(
-        places, corpus.split(0), source, out, quarantine=quarantine, **about
-    )  # fmt: skip
+    found = unlabelled.gather(places, corpus.split(0), source, out, quarantine=quarantine, **about)
     return found, quarantine
 
 
@@ -132,8 +130,20 @@ def test_synthetic_speech_serves_but_not_beside_itself(corpus, emo18, tmp_path) 
 def test_a_generator_learns_from_it_and_its_card_tells(extra, tiny_corpus, emo18, tmp_path) -> None:
     victim, plain, more = tmp_path / "v", tmp_path / "plain", tmp_path / "gen"
     emo18.save_pretrained(victim)
-    words = ["train-generator", f"folder:{tiny_corpus}", "--source", victim, "--network", "compact",
-             "--steps", 2, "--batch-size", 4, "--seconds", 0.2]  # fmt: skip
+    words = [
+        "train-generator",
+        f"folder:{tiny_corpus}",
+        "--source",
+        victim,
+        "--network",
+        "compact",
+        "--steps",
+        2,
+        "--batch-size",
+        4,
+        "--seconds",
+        0.2,
+    ]
     code, _, said = staanet(*words, "--out", plain)
     assert code == 0, said
     code, told, said = staanet(
@@ -162,9 +172,14 @@ def test_selfcheck_reads_the_list(extra, corpus, emo18, tmp_path) -> None:
     storage.write_card(place, {"kind": "generator", "inputs": found.inputs, **found.card})
     found.save(place)
     run = selfcheck.Finished(
-        folder=tmp_path / "run", summary={"cells": []}, rows=[], sets={}, victims={"emo18": emo18},
-        corpus=corpus, seed=0,
-    )  # fmt: skip
+        folder=tmp_path / "run",
+        summary={"cells": []},
+        rows=[],
+        sets={},
+        victims={"emo18": emo18},
+        corpus=corpus,
+        seed=0,
+    )
     check = selfcheck.unlabelled(run, place, lambda what: None)
     assert (
         check.verdict == "pass"

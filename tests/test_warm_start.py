@@ -121,9 +121,15 @@ def test_training_moves_the_way_back_and_leaves_the_ears(source, tmp_path):
     before = {name: value.clone() for name, value in mirror.state_dict().items()}
     schedule = training.Schedule(steps=4, batch_size=2, seconds=0.3, evaluate_every=2)
     history = training.train_generator(
-        mirror, source, clips[:4], clips[4:], schedule, tmp_path,
-        budget=Budget(epsilon=0.03, max_density=0.2), objective=Objective(),
-    )  # fmt: skip
+        mirror,
+        source,
+        clips[:4],
+        clips[4:],
+        schedule,
+        tmp_path,
+        budget=Budget(epsilon=0.03, max_density=0.2),
+        objective=Objective(),
+    )
     assert [row["density"] for row in history.rows] == pytest.approx([0.2, 0.2], abs=1e-3)
     for name, value in mirror.state_dict().items():
         ears = name.startswith(("down", "head")) or ".lstm." in name

@@ -224,9 +224,12 @@ class Door:
         listening = socket.create_server(("127.0.0.1", 0))
         self.port = listening.getsockname()[1]
         self.guard = Guard(
-            self.asked, private=self.private, token="secret", port=self.port,
+            self.asked,
+            private=self.private,
+            token="secret",
+            port=self.port,
             limits=Limits(**{"bytes": MIB, "silence_s": 1.0, **limits}),
-        )  # fmt: skip
+        )
         config = uvicorn.Config(self.guard, log_level="critical", lifespan="off", ws="none")
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(
@@ -275,13 +278,24 @@ def door(tmp_path: Path) -> Iterator[Door]:
 @pytest.mark.parametrize(
     "path",
     [
-        "/../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/gradio_api/file=/etc/passwd",
-        "/gradio_api/file=/etc/pass%00wd", "/gradio_api/file=%2e%2e/%2e%2e/etc/passwd",
-        "/gradio_api/file=http://169.254.169.254/", "/gradio_api/proxy=http://169.254.169.254/",
-        "/gradio_api/file=", "/gradio_api/file=relative.wav", "/monitoring", "/login", "/docs",
-        "/gradio_api/runs", "/gradio_api/openapi.json", "/..%5c..%5cwindows", "/gradio_api/mcp/",
+        "/../etc/passwd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/file=/etc/pass%00wd",
+        "/gradio_api/file=%2e%2e/%2e%2e/etc/passwd",
+        "/gradio_api/file=http://169.254.169.254/",
+        "/gradio_api/proxy=http://169.254.169.254/",
+        "/gradio_api/file=",
+        "/gradio_api/file=relative.wav",
+        "/monitoring",
+        "/login",
+        "/docs",
+        "/gradio_api/runs",
+        "/gradio_api/openapi.json",
+        "/..%5c..%5cwindows",
+        "/gradio_api/mcp/",
     ],
-)  # fmt: skip
+)
 def test_d02_no_path_leads_out(door: Door, path: str) -> None:
     status, text = door.ask("GET", path)
     assert status == 404 and "/etc" not in text and not door.asked.paths
@@ -343,11 +357,15 @@ def test_d03_an_open_page_is_warned_of(run_folder: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "told",
     [
-        {"path": "/etc/passwd"}, {"path": "../up"}, {"path": "http://169.254.169.254/x.wav"},
-        {"path": 5}, {"path": "/tmp/a\0b"}, {"url": "http://169.254.169.254/"},
+        {"path": "/etc/passwd"},
+        {"path": "../up"},
+        {"path": "http://169.254.169.254/x.wav"},
+        {"path": 5},
+        {"path": "/tmp/a\0b"},
+        {"url": "http://169.254.169.254/"},
         {"url": "file:///etc/passwd"},
     ],
-)  # fmt: skip
+)
 def test_d02_no_address_and_no_foreign_file_in_a_body(door: Door, told: dict[str, Any]) -> None:
     body = json.dumps({"data": [[{"deep": told}]]}).encode()
     for path in ("/gradio_api/queue/join", "/gradio_api/call/fool"):
@@ -422,11 +440,26 @@ class Served:
 
     def __init__(self, run: Path, where: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "staanet", "serve", "--run", str(run), "--port", "0", "--json",
-             "--max-seconds", "2", "--max-mib", "1"],
-            stdout=subprocess.PIPE, stderr=(where / "stderr").open("w"), text=True,
+            [
+                sys.executable,
+                "-m",
+                "staanet",
+                "serve",
+                "--run",
+                str(run),
+                "--port",
+                "0",
+                "--json",
+                "--max-seconds",
+                "2",
+                "--max-mib",
+                "1",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=(where / "stderr").open("w"),
+            text=True,
             env={**os.environ, "TMPDIR": str(where), "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, (where / "stderr").read_text()
@@ -450,9 +483,13 @@ class Served:
 
     def upload(self, data: bytes, name: str = "mine.wav") -> tuple[int, str]:
         body = (
-            f'--X\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n'
-            "Content-Type: audio/wav\r\n\r\n"
-        ).encode() + data + b"\r\n--X--\r\n"  # fmt: skip
+            (
+                f'--X\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n'
+                "Content-Type: audio/wav\r\n\r\n"
+            ).encode()
+            + data
+            + b"\r\n--X--\r\n"
+        )
         more = {"Content-Type": "multipart/form-data; boundary=X"}
         return self.ask("POST", "/gradio_api/upload", body, **more)
 

@@ -90,15 +90,31 @@ def _sentence(card: Mapping[str, Any]) -> str:
 
 def _details(card: Mapping[str, Any]) -> list[tuple[str, object]]:
     known = (
-        "kind", "architecture", "network", "parameters", "sample_rate", "epsilon", "max_density",
-        "sha256", "source", "source_sha256", "staanet", "torch", "python", "machine",
-    )  # fmt: skip
+        "kind",
+        "architecture",
+        "network",
+        "parameters",
+        "sample_rate",
+        "epsilon",
+        "max_density",
+        "sha256",
+        "source",
+        "source_sha256",
+        "staanet",
+        "torch",
+        "python",
+        "machine",
+    )
     return [(_label(key), card[key]) for key in known if card.get(key) is not None]
 
 
 def _label(key: str) -> str:
-    units = {"sample_rate": "sample rate, Hz", "epsilon": "epsilon, of full scale 1",
-             "sha256": "sha256 of the weights", "max_density": "largest share of samples"}  # fmt: skip
+    units = {
+        "sample_rate": "sample rate, Hz",
+        "epsilon": "epsilon, of full scale 1",
+        "sha256": "sha256 of the weights",
+        "max_density": "largest share of samples",
+    }
     return units.get(key, key.replace("_", " "))
 
 

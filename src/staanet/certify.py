@@ -240,10 +240,17 @@ def certified_row(
     found = certify(base, noise, x, how)
     answer = None if found.answer == ABSTAINED else base.labels[found.answer]
     row: dict[str, Any] = {
-        "id": clip.id, "label": clip.label, "speaker": clip.speaker, "samples": len(clip.samples),
-        "answer": answer, "radius": found.radius, "agree_at_least": found.agree,
-        "right": answer == clip.label, "attacked": False, "broken": False,
-    }  # fmt: skip
+        "id": clip.id,
+        "label": clip.label,
+        "speaker": clip.speaker,
+        "samples": len(clip.samples),
+        "answer": answer,
+        "radius": found.radius,
+        "agree_at_least": found.agree,
+        "right": answer == clip.label,
+        "attacked": False,
+        "broken": False,
+    }
     if attack_steps and found.radius > 0 and base.differentiable:
         x_adv = inside(base, noise, x, found, steps=attack_steps, seed=how.seed)
         after = certify(base, noise, x_adv, how).answer
@@ -296,17 +303,28 @@ def curve(rows: Sequence[dict[str, Any]], points: int = 40) -> list[dict[str, An
     told = []
     for radius in reached:
         held = metrics.rate([r["right"] and r["radius"] >= radius for r in rows], speakers)
-        told.append({
-            "radius": radius, "certified_accuracy": held.value, "low": held.low, "high": held.high,
-            "count": held.count,
-        })  # fmt: skip
+        told.append(
+            {
+                "radius": radius,
+                "certified_accuracy": held.value,
+                "low": held.low,
+                "high": held.high,
+                "count": held.count,
+            }
+        )
     return told
 
 
 def certify_clips(
-    base: Victim, noise: Noise, clips: Sequence[Clip], how: Votes, *, attack_steps: int = 0,
-    known: Sequence[dict[str, Any]] = (), progress: Progress = silent,
-) -> list[dict[str, Any]]:  # fmt: skip
+    base: Victim,
+    noise: Noise,
+    clips: Sequence[Clip],
+    how: Votes,
+    *,
+    attack_steps: int = 0,
+    known: Sequence[dict[str, Any]] = (),
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
     """A row per clip (``certified_row``), those of ``known`` taken as they are."""
     done = {row["id"]: row for row in known}
     rows = []

@@ -312,9 +312,13 @@ def _require(container: str, coding: str) -> None:
 
 
 def _recoded(
-    samples: Samples, rate: int, container: str, coding: str, compression: float | None = None,
+    samples: Samples,
+    rate: int,
+    container: str,
+    coding: str,
+    compression: float | None = None,
     mode: Literal["CONSTANT"] | None = None,
-) -> Samples:  # fmt: skip
+) -> Samples:
     """Written and read in memory, ``[T] -> [T or more]``; ``compression`` 0 (best) to 1."""
     import soundfile
 
@@ -323,9 +327,14 @@ def _recoded(
     settings = {"compression_level": compression, "bitrate_mode": mode}
     buffer = io.BytesIO()
     with soundfile.SoundFile(
-        buffer, "w", rate, 1, format=container, subtype=coding,
+        buffer,
+        "w",
+        rate,
+        1,
+        format=container,
+        subtype=coding,
         **{key: value for key, value in settings.items() if value is not None},
-    ) as file:  # fmt: skip
+    ) as file:
         for start in range(0, len(samples), _BLOCK):
             file.write(samples[start : start + _BLOCK])
     buffer.seek(0)

@@ -329,9 +329,10 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
             raise InvalidInput("not a regular file", where=path, remedy="Pass a TOML recipe")
         if about.st_size > LARGEST_RECIPE:
             raise InvalidInput(
-                f"is {about.st_size} bytes; a recipe has at most {LARGEST_RECIPE}", where=path,
+                f"is {about.st_size} bytes; a recipe has at most {LARGEST_RECIPE}",
+                where=path,
                 remedy="Pass a TOML recipe",
-            )  # fmt: skip
+            )
         raw = path.read_bytes()
         text = raw.decode("utf-8-sig").replace("\r\n", "\n")
         deep = next(
@@ -339,9 +340,10 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         )
         if deep:
             raise InvalidInput(
-                f"line {deep} has more than {MOST_DOTS} dots", where=path,
+                f"line {deep} has more than {MOST_DOTS} dots",
+                where=path,
                 remedy="Correct it, or start from a shipped recipe",
-            )  # fmt: skip
+            )
         tree = tomllib.loads(text)
     except UnicodeDecodeError as problem:
         row = raw.count(b"\n", 0, problem.start) + 1
@@ -356,9 +358,10 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         ) from problem
     except (ValueError, RecursionError) as problem:  # ValueError: a number too long
         raise InvalidInput(
-            f"is not a readable TOML file ({printable(str(problem))})", where=path,
+            f"is not a readable TOML file ({printable(str(problem))})",
+            where=path,
             remedy="Correct it, or start from a shipped recipe",
-        ) from problem  # fmt: skip
+        ) from problem
     for override in overrides:
         _override(tree, override)
     return parse_recipe(tree, where=path)
@@ -485,9 +488,7 @@ def _explained(problem: ValidationError, where: object) -> InvalidInput:
 def _type_at(path: Sequence[str]) -> Any:
     """The dataclass that a path of keys leads to."""
     named = {"victims": VictimRecipe, "attacks": AttackRecipe, "defences": DefenceRecipe}
-    single = {
-        "generator": GeneratorRecipe, "sweep": SweepRecipe, "synthetic": SyntheticRecipe,
-    }  # fmt: skip
+    single = {"generator": GeneratorRecipe, "sweep": SweepRecipe, "synthetic": SyntheticRecipe}
     if not path:
         return Recipe
     return named.get(path[0]) or single.get(path[0]) or Recipe

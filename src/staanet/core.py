@@ -285,8 +285,7 @@ class Budget:
             raise InvalidInput(f"max_l0 is {self.max_l0}", remedy="Give 0 or more samples")
         if self.min_snr_db is not None and not abs(self.min_snr_db) <= LOUDEST_DB:
             raise InvalidInput(
-                f"min_snr_db is {self.min_snr_db}",
-                remedy=f"Give -{LOUDEST_DB} to {LOUDEST_DB} dB",
+                f"min_snr_db is {self.min_snr_db}", remedy=f"Give -{LOUDEST_DB} to {LOUDEST_DB} dB"
             )
 
     @property

@@ -44,9 +44,7 @@ def roc(clean: ArrayLike, attacked: ArrayLike) -> list[tuple[float, float]]:
         )
     points = [(0.0, 0.0)]
     for threshold in np.unique(np.concatenate([below, above]))[::-1]:
-        points.append((
-            float(np.mean(below >= threshold)), float(np.mean(above >= threshold)),
-        ))  # fmt: skip
+        points.append((float(np.mean(below >= threshold)), float(np.mean(above >= threshold))))
     return points
 
 
@@ -79,9 +77,13 @@ def check_rate(false_alarm: float) -> None:
 
 
 def suspicions(
-    detector: Detector, victim: Victim, clips: Sequence[Clip], *, what: str = "suspicions",
+    detector: Detector,
+    victim: Victim,
+    clips: Sequence[Clip],
+    *,
+    what: str = "suspicions",
     progress: Progress = silent,
-) -> NDArray[np.float64]:  # fmt: skip
+) -> NDArray[np.float64]:
     """Each clip's suspicion, alone, ``[N]``."""
     found = []
     with torch.inference_mode():
@@ -100,9 +102,12 @@ def guarded(
         raise InvalidInput("no dev clip to choose a threshold on", remedy="Give usable clips")
     scores = suspicions(detector, victim, dev)
     return Guarded(
-        victim, detector, threshold=threshold_at(scores, false_alarm),
-        spread=float(max(scores.std(), 1e-3)), false_alarm=false_alarm,
-    )  # fmt: skip
+        victim,
+        detector,
+        threshold=threshold_at(scores, false_alarm),
+        spread=float(max(scores.std(), 1e-3)),
+        false_alarm=false_alarm,
+    )
 
 
 def told(
@@ -121,19 +126,24 @@ def told(
     twins = [replace(clip.clean, samples=clip.adversarial) for clip in clips]
     attacked = suspicions(detector, inner, twins, what=what, progress=progress)
     speakers = [clip.clean.speaker for clip in clips]
-    changed = np.array([
-        bool(_answer(inner, a.clean) != _answer(inner, b)) for a, b in zip(clips, twins, strict=True)
-    ])  # fmt: skip
+    changed = np.array(
+        [
+            bool(_answer(inner, a.clean) != _answer(inner, b))
+            for a, b in zip(clips, twins, strict=True)
+        ]
+    )
     seen = attacked > target.threshold
     points = roc(clean, attacked)
     return {
-        "attack": attack, "count": len(clips), "auroc": auroc(clean, attacked),
+        "attack": attack,
+        "count": len(clips),
+        "auroc": auroc(clean, attacked),
         "false_alarms": _told(metrics.rate(clean > target.threshold, speakers)),
         "detected": _told(metrics.rate(seen, speakers)),
         "fooled": _told(metrics.rate(changed, speakers)),
         "fooled_undetected": _told(metrics.rate(changed & ~seen, speakers)),
         "roc": [{"false_alarm": x, "detected": y} for x, y in points],
-    }  # fmt: skip
+    }
 
 
 def _answer(victim: Victim, clip: Clip) -> int:
@@ -143,8 +153,11 @@ def _answer(victim: Victim, clip: Clip) -> int:
 
 def _told(estimate: metrics.Estimate) -> dict[str, Any]:
     return {
-        "value": estimate.value, "low": estimate.low, "high": estimate.high, "count": estimate.count,
-    }  # fmt: skip
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "count": estimate.count,
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,17 +248,29 @@ class AwareTask(training.GeneratorTask):
 
 
 def aware_generator(
-    generator: Generator, target: Guarded, train: Sequence[Clip], dev: Sequence[Clip],
-    schedule: training.Schedule, folder: Path, *, budget: Budget, progress: Progress = silent,
-) -> training.History:  # fmt: skip
+    generator: Generator,
+    target: Guarded,
+    train: Sequence[Clip],
+    dev: Sequence[Clip],
+    schedule: training.Schedule,
+    folder: Path,
+    *,
+    budget: Budget,
+    progress: Progress = silent,
+) -> training.History:
     """Train ``generator`` in place against a guarded victim, knowing its detector; resumable."""
     if not target.differentiable:
         raise InvalidInput(f"{target.name} is a black box", remedy="Leave the generator out")
     density = 1.0 if budget.max_density is None else budget.max_density
     task = AwareTask(
-        generator, [target.aware()], training.Crops(train, schedule), dev, budget, Objective(),
+        generator,
+        [target.aware()],
+        training.Crops(train, schedule),
+        dev,
+        budget,
+        Objective(),
         SparsityController(target=density, warmup=schedule.steps // 10),
-    )  # fmt: skip
+    )
     history = training.fit(
         task,
         schedule,
@@ -310,10 +335,17 @@ def _on_the_grid(x: Tensor) -> Tensor:
 
 
 def train_detector(
-    detector: Learned, victim: Victim, train: Sequence[Clip], dev: Sequence[Clip],
-    schedule: training.Schedule, folder: Path, *, budget: Budget, judge_on: int = 40,
+    detector: Learned,
+    victim: Victim,
+    train: Sequence[Clip],
+    dev: Sequence[Clip],
+    schedule: training.Schedule,
+    folder: Path,
+    *,
+    budget: Budget,
+    judge_on: int = 40,
     progress: Progress = silent,
-) -> training.History:  # fmt: skip
+) -> training.History:
     """Train ``detector`` in place on PGD within ``budget`` against ``victim``; the best on dev is kept.
 
     A stopped training goes on bit for bit where it was.

@@ -36,13 +36,18 @@ CUDA_ONLY = ("torchvision", "torchaudio", "torchcodec")
 USUAL = 50
 """About how many checks there are."""
 PURPOSES = {
-    "demo": "synthetic speech, of staanet run quick", "web": "the local page, staanet serve",
-    "ssl": "wav2vec2, WavLM, HuBERT and hf: models", "onnx": "onnx: models and staanet export",
-    "perceptual": "PESQ, STOI, Zimtohrli (evaluate --perceptual)", "audb": "corpora of audb",
-    "audformat": "staanet to-audformat", "baselines": "attacks of ART and Foolbox",
-    "tensorboard": "training curves, --tensorboard", "tune": "a search for loss weights",
+    "demo": "synthetic speech, of staanet run quick",
+    "web": "the local page, staanet serve",
+    "ssl": "wav2vec2, WavLM, HuBERT and hf: models",
+    "onnx": "onnx: models and staanet export",
+    "perceptual": "PESQ, STOI, Zimtohrli (evaluate --perceptual)",
+    "audb": "corpora of audb",
+    "audformat": "staanet to-audformat",
+    "baselines": "attacks of ART and Foolbox",
+    "tensorboard": "training curves, --tensorboard",
+    "tune": "a search for loss weights",
     "ray": "staanet attack --engine ray",
-}  # fmt: skip
+}
 """What each extra is for; those that are not here are for work on staanet itself."""
 LITTLE_MIB, TOO_LITTLE_MIB = 2048, 100
 """A run of quick writes some 100 MiB, one on a real corpus a few GiB."""
@@ -87,9 +92,10 @@ def examine(folder: Path = Path()) -> Iterator[Finding]:
     yield _tried("shipped", "recipes", _recipes, reinstall("staanet"))
     yield _tried("shipped", "models", _models, reinstall("staanet"))
     for group, package, probe in (
-        ("speech", "espeakng-loader", _speech), ("speech models", "transformers", _transformers),
+        ("speech", "espeakng-loader", _speech),
+        ("speech models", "transformers", _transformers),
         ("onnx", "onnxruntime", _onnx),
-    ):  # fmt: skip
+    ):
         if package in installed:
             yield _tried(group, package, probe, reinstall(package))
 
@@ -111,7 +117,9 @@ def _tried(group: str, name: str, probe: Probe, remedy: str = "") -> Finding:
         return Finding(group, name, "fail", error.what, error.remedy or remedy)
     except Exception as error:  # a broken package may raise anything
         said = " ".join(str(error).split()) or "no reason given"
-        return Finding(group, name, "fail", f"{type(error).__name__}: {printable(said)[:200]}", remedy)  # fmt: skip
+        return Finding(
+            group, name, "fail", f"{type(error).__name__}: {printable(said)[:200]}", remedy
+        )
 
 
 # ---------------------------------------------------------------- packages
@@ -328,9 +336,12 @@ def waiting(environment: Mapping[str, str]) -> Finding:
     if policy.upper() == "PASSIVE":
         return Finding("machine", "OMP_WAIT_POLICY", "pass", policy)
     return Finding(
-        "machine", "OMP_WAIT_POLICY", "warn", policy or "not set",
+        "machine",
+        "OMP_WAIT_POLICY",
+        "warn",
+        policy or "not set",
         "Set OMP_WAIT_POLICY=PASSIVE before Python starts; the command line does",
-    )  # fmt: skip
+    )
 
 
 def _torch() -> str:
@@ -381,10 +392,12 @@ def disk(folder: Path) -> Finding:
         )
     except Exception as error:
         return Finding(
-            "disk", "folder", "fail",
+            "disk",
+            "folder",
+            "fail",
             f"{printable(str(place))} cannot be written ({printable(str(error))})",
             "Choose another folder with --folder, or ask for access",
-        )  # fmt: skip
+        )
     if free < TOO_LITTLE_MIB:
         return Finding("disk", "folder", "fail", told, f"Free {TOO_LITTLE_MIB - free} MiB or more")
     verdict: Verdict = "warn" if free < LITTLE_MIB else "pass"

@@ -56,9 +56,12 @@ def spread(clips: Sequence[Clip], number: int) -> list[Clip]:
         _, clip = min(
             left.values(),
             key=lambda e: (
-                labels[e[1].label], pairs[e[1].label, e[1].speaker], speakers[e[1].speaker], e[0]
+                labels[e[1].label],
+                pairs[e[1].label, e[1].speaker],
+                speakers[e[1].speaker],
+                e[0],
             ),
-        )  # fmt: skip
+        )
         del left[clip.id]
         chosen.add(clip.id)
         labels[clip.label] += 1
@@ -76,11 +79,17 @@ def check_names(targets: Sequence[Victim], sets: Sequence[AdversarialSet] = ()) 
     staanet.errors.InvalidInput: 2 targets are called 'v': ...
     """
     for what, found, remedy in (
-        ("targets are called", [one.name for one in targets],
-         "Leave one out, or make it anew with --name (staanet defend, staanet harden)"),
-        ("sets are of", [f"{one.attack} from {one.source}" for one in sets],
-         "Evaluate each apart, into a folder of its own"),
-    ):  # fmt: skip
+        (
+            "targets are called",
+            [one.name for one in targets],
+            "Leave one out, or make it anew with --name (staanet defend, staanet harden)",
+        ),
+        (
+            "sets are of",
+            [f"{one.attack} from {one.source}" for one in sets],
+            "Evaluate each apart, into a folder of its own",
+        ),
+    ):
         for name, count in Counter(found).items():
             if count > 1:
                 raise InvalidInput(
@@ -177,9 +186,11 @@ def _about(target: Victim) -> dict[str, Any]:
     about: dict[str, Any] = {"labels": list(target.labels)}
     if isinstance(target, Defended):
         about["defended"] = {
-            "inner": target.inner.name, "chain": [str(one) for one in target.chain],
-            "exact_gradient": target.exact_gradient, "randomised": target.randomised,
-        }  # fmt: skip
+            "inner": target.inner.name,
+            "chain": [str(one) for one in target.chain],
+            "exact_gradient": target.exact_gradient,
+            "randomised": target.randomised,
+        }
     return about
 
 
@@ -214,9 +225,11 @@ def _heard(scores: Sequence[Mapping[str, Score]]) -> dict[str, Any]:
         missing = [s[name].reason for s in scores if s[name].value is None]
         reasons = Counter(reason.partition(" (")[0] for reason in missing)
         found[name] = {
-            "value": float(np.mean(values)) if values else None, "count": len(values),
-            "of": len(scores), "missing": dict(reasons),
-        }  # fmt: skip
+            "value": float(np.mean(values)) if values else None,
+            "count": len(values),
+            "of": len(scores),
+            "missing": dict(reasons),
+        }
     return found
 
 
@@ -285,9 +298,17 @@ def recounted(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> 
 
 PLACE = ("attack", "source", "target", "channel")
 ABOUT = (
-    "attack", "title", "source", "target", "white_box", "defence", "algorithm", "control", "budget",
+    "attack",
+    "title",
+    "source",
+    "target",
+    "white_box",
+    "defence",
+    "algorithm",
+    "control",
+    "budget",
     "matched",
-)  # fmt: skip
+)
 """What a cell says of its attack and its target, whatever the clips."""
 
 
@@ -381,9 +402,12 @@ def _reached(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _estimate(estimate: Estimate) -> dict[str, Any]:
     return {
-        "value": estimate.value, "low": estimate.low, "high": estimate.high,
-        "count": estimate.count, "clusters": estimate.clusters,
-    }  # fmt: skip
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "count": estimate.count,
+        "clusters": estimate.clusters,
+    }
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:

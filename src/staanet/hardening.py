@@ -306,10 +306,17 @@ def judged(victim: Victim, clips: Sequence[Clip], attack: PGD) -> tuple[float, f
 
 
 def harden(
-    victim: Victim, train: Sequence[Clip], dev: Sequence[Clip], schedule: training.Schedule,
-    folder: Path, *, how: Hardening, generator: Generator | None = None, judge_on: int = 48,
+    victim: Victim,
+    train: Sequence[Clip],
+    dev: Sequence[Clip],
+    schedule: training.Schedule,
+    folder: Path,
+    *,
+    how: Hardening,
+    generator: Generator | None = None,
+    judge_on: int = 48,
     progress: Progress = silent,
-) -> tuple[training.History, dict[str, float]]:  # fmt: skip
+) -> tuple[training.History, dict[str, float]]:
     """Train ``victim`` on in place; the weights of the best dev score are kept, frozen.
 
     ``staa`` needs the ``generator`` that trains beside it. ``judge_on`` dev clips, spread over labels
@@ -347,6 +354,11 @@ def _rival(
     if generator.density is not None:
         generator.density = density
     return training.GeneratorTask(
-        generator.requires_grad_(True), [victim], replace(crops, weights=crops.weights), [], budget,
-        Objective(), SparsityController(target=density, warmup=crops.schedule.steps // 10),
-    )  # fmt: skip
+        generator.requires_grad_(True),
+        [victim],
+        replace(crops, weights=crops.weights),
+        [],
+        budget,
+        Objective(),
+        SparsityController(target=density, warmup=crops.schedule.steps // 10),
+    )

@@ -69,9 +69,12 @@ def can_normalise(x: Tensor, norm: nn.GroupNorm) -> bool:
     """Whether ``relu_of_norm`` serves for features ``x [B, C, 1, T]``."""
     width = norm.num_channels // norm.num_groups
     return (
-        serve(x) and not torch.is_grad_enabled() and 8 * norm.num_channels * x.shape[3] < LONGEST
-        and width == _power(width) and norm.affine
-    )  # fmt: skip
+        serve(x)
+        and not torch.is_grad_enabled()
+        and 8 * norm.num_channels * x.shape[3] < LONGEST
+        and width == _power(width)
+        and norm.affine
+    )
 
 
 @_there
@@ -132,9 +135,19 @@ def convolved_maxima(
     frames, across = 32, _at_least(channels)
     grid = batch, triton.cdiv(steps, frames)
     _convolved_maxima[grid](
-        padded, weight, maxima, winner, padded.shape[1], steps, channels,
-        pool=pool, kernel=kernel, frames=frames, across=across, num_warps=4,
-    )  # fmt: skip
+        padded,
+        weight,
+        maxima,
+        winner,
+        padded.shape[1],
+        steps,
+        channels,
+        pool=pool,
+        kernel=kernel,
+        frames=frames,
+        across=across,
+        num_warps=4,
+    )
     return maxima, winner
 
 
@@ -147,9 +160,18 @@ def sums_of_rows(values: Tensor, winner: Tensor, weight: Tensor, pool: int) -> T
     width, frames = pool + kernel - 1, 32
     taps = values.new_empty(batch, steps, out, width)
     _sums_of_rows[triton.cdiv(batch * steps, frames), out](
-        values, winner, weight, taps, batch * steps,
-        channels=channels, width=width, kernel=kernel, frames=frames, across=_at_least(width), num_warps=4,
-    )  # fmt: skip
+        values,
+        winner,
+        weight,
+        taps,
+        batch * steps,
+        channels=channels,
+        width=width,
+        kernel=kernel,
+        frames=frames,
+        across=_at_least(width),
+        num_warps=4,
+    )
     return taps
 
 
@@ -158,9 +180,16 @@ def sums_of_rows(values: Tensor, winner: Tensor, weight: Tensor, pool: int) -> T
 
 @_program
 def _read(
-    x, bias, start, stride, time, channels, frames: tl.constexpr, side: tl.constexpr,
+    x,
+    bias,
+    start,
+    stride,
+    time,
+    channels,
+    frames: tl.constexpr,
+    side: tl.constexpr,
     width: tl.constexpr,
-):  # fmt: skip
+):
     t = start + tl.arange(0, frames)[:, None, None]
     group = tl.program_id(1) * side + tl.arange(0, side)[None, :, None]
     c = group * width + tl.arange(0, width)[None, None, :]
@@ -188,9 +217,19 @@ def _write(written, value, inside, t, c, mean, variance, weight, shift, time, ch
 
 @_program
 def _whole(
-    x, bias, weight, shift, written, stride, time, channels, eps, frames: tl.constexpr,
-    side: tl.constexpr, width: tl.constexpr,
-):  # fmt: skip
+    x,
+    bias,
+    weight,
+    shift,
+    written,
+    stride,
+    time,
+    channels,
+    eps,
+    frames: tl.constexpr,
+    side: tl.constexpr,
+    width: tl.constexpr,
+):
     """Groups whose frames one program can hold."""
     value, inside, t, c = _read(x, bias, 0, stride, time, channels, frames, side, width)
     mean, squares = _spread(value, inside, time * width)
@@ -200,9 +239,17 @@ def _whole(
 
 @_program
 def _moments(
-    x, bias, means, squares, stride, time, channels, frames: tl.constexpr, side: tl.constexpr,
+    x,
+    bias,
+    means,
+    squares,
+    stride,
+    time,
+    channels,
+    frames: tl.constexpr,
+    side: tl.constexpr,
     width: tl.constexpr,
-):  # fmt: skip
+):
     """Of a piece of a clip: each group's mean, and the sum of squares about it."""
     start = tl.program_id(2) * frames
     value, inside, _, _ = _read(x, bias, start, stride, time, channels, frames, side, width)
@@ -216,9 +263,23 @@ def _moments(
 
 @_program
 def _normalised(
-    x, bias, weight, shift, written, means, squares, stride, time, channels, pieces, eps,
-    most: tl.constexpr, frames: tl.constexpr, side: tl.constexpr, width: tl.constexpr,
-):  # fmt: skip
+    x,
+    bias,
+    weight,
+    shift,
+    written,
+    means,
+    squares,
+    stride,
+    time,
+    channels,
+    pieces,
+    eps,
+    most: tl.constexpr,
+    frames: tl.constexpr,
+    side: tl.constexpr,
+    width: tl.constexpr,
+):
     """A piece of a clip, by what ``_moments`` says of all of its pieces."""
     start = tl.program_id(2) * frames
     value, inside, t, c = _read(x, bias, start, stride, time, channels, frames, side, width)
@@ -238,9 +299,18 @@ def _normalised(
 
 @_program
 def _convolved_maxima(
-    padded, weight, maxima, winner, time, steps, channels, pool: tl.constexpr, kernel: tl.constexpr,
-    frames: tl.constexpr, across: tl.constexpr,
-):  # fmt: skip
+    padded,
+    weight,
+    maxima,
+    winner,
+    time,
+    steps,
+    channels,
+    pool: tl.constexpr,
+    kernel: tl.constexpr,
+    frames: tl.constexpr,
+    across: tl.constexpr,
+):
     s = tl.program_id(1) * frames + tl.arange(0, frames)
     c = tl.arange(0, across)
     clip = tl.program_id(0).to(tl.int64)
@@ -264,9 +334,17 @@ def _convolved_maxima(
 
 @_program
 def _sums_of_rows(
-    values, winner, weight, taps, count, channels: tl.constexpr, width: tl.constexpr,
-    kernel: tl.constexpr, frames: tl.constexpr, across: tl.constexpr,
-):  # fmt: skip
+    values,
+    winner,
+    weight,
+    taps,
+    count,
+    channels: tl.constexpr,
+    width: tl.constexpr,
+    kernel: tl.constexpr,
+    frames: tl.constexpr,
+    across: tl.constexpr,
+):
     s = (tl.program_id(0) * frames + tl.arange(0, frames)).to(tl.int64)
     out = tl.program_id(1)
     tap = tl.arange(0, across)

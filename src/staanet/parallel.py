@@ -134,8 +134,9 @@ def _normed(
         count = world() * x.numel() // x.shape[1]
         rate = 0.1 if layer.momentum is None else layer.momentum
         for kept, value in (
-            (layer.running_mean, average), (layer.running_var, variance * count / (count - 1)),
-        ):  # fmt: skip
+            (layer.running_mean, average),
+            (layer.running_var, variance * count / (count - 1)),
+        ):
             if kept is not None:
                 kept.lerp_(value, rate)
         if layer.num_batches_tracked is not None:

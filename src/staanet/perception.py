@@ -195,9 +195,8 @@ METRICS: Mapping[str, _Measure] = {
 
 
 def _needs(
-    rate: int, clip: _Wave, *, hz: int | None = None, shortest_s: float,
-    longest_s: float = math.inf,
-) -> None:  # fmt: skip
+    rate: int, clip: _Wave, *, hz: int | None = None, shortest_s: float, longest_s: float = math.inf
+) -> None:
     seconds = len(clip) / rate
     if hz is not None and rate != hz:
         raise _NoScore(f"wrong rate: {rate} Hz, not {hz} Hz")

@@ -23,9 +23,20 @@ from staanet.core import Samples, Utterance
 from staanet.errors import UnusableClip
 
 COLUMNS = (
-    "id", "file_name", "original_file_name", "label", "speaker", "windows", "put_aside", "samples",
-    "l0", "density", "linf", "snr_db", "peak_ratio_db",
-)  # fmt: skip
+    "id",
+    "file_name",
+    "original_file_name",
+    "label",
+    "speaker",
+    "windows",
+    "put_aside",
+    "samples",
+    "l0",
+    "density",
+    "linf",
+    "snr_db",
+    "peak_ratio_db",
+)
 FOLDER = "recordings"
 
 
@@ -78,17 +89,20 @@ class Recording:
                 block = next(blocks, None)
                 if block is None:
                     raise UnusableClip(
-                        "is shorter than when it was read first", where=self.utterance.path,
+                        "is shorter than when it was read first",
+                        where=self.utterance.path,
                         remedy="Leave the file as it is while it is attacked, run again",
-                    )  # fmt: skip
+                    )
                 waiting.append(block)
                 held += len(block)
             together = np.concatenate(waiting)
             waiting, held = [together[end - start :].copy()], held - (end - start)
             part = replace(
-                self.utterance, id=f"{self.utterance.id}~{number:05d}",
-                start_s=start / self.sample_rate, end_s=end / self.sample_rate,
-            )  # fmt: skip
+                self.utterance,
+                id=f"{self.utterance.id}~{number:05d}",
+                start_s=start / self.sample_rate,
+                end_s=end / self.sample_rate,
+            )
             yield part, together[: end - start]
 
     def join(self, adversarial: Callable[[str], Samples | None], out: Path) -> dict[str, Any]:
@@ -114,12 +128,16 @@ class Recording:
                 clean.write(samples.astype("<i2").tobytes())
                 made.write((samples if moved is None else moved).astype("<i2").tobytes())
         return {
-            "id": self.utterance.id, "file_name": names["adversarial"],
-            "original_file_name": names["clean"], "label": self.utterance.label or "",
-            "speaker": self.utterance.speaker, "windows": len(self), "put_aside": aside,
+            "id": self.utterance.id,
+            "file_name": names["adversarial"],
+            "original_file_name": names["clean"],
+            "label": self.utterance.label or "",
+            "speaker": self.utterance.speaker,
+            "windows": len(self),
+            "put_aside": aside,
             "samples": self.samples,
             **distances(out / names["clean"], out / names["adversarial"], self.sample_rate),
-        }  # fmt: skip
+        }
 
 
 def distances(clean: Path, adversarial: Path, sample_rate: int) -> dict[str, float | int]:
@@ -140,9 +158,12 @@ def distances(clean: Path, adversarial: Path, sample_rate: int) -> dict[str, flo
         largest = max(largest, int(np.abs(delta).max(initial=0)))
         signal, noise = signal + int(x @ x), noise + int(delta @ delta)
     return {
-        "l0": changed, "density": changed / count, "linf": largest / audio.FULL_SCALE,
-        "snr_db": _decibels(signal, noise, 10), "peak_ratio_db": _decibels(peak, largest, 20),
-    }  # fmt: skip
+        "l0": changed,
+        "density": changed / count,
+        "linf": largest / audio.FULL_SCALE,
+        "snr_db": _decibels(signal, noise, 10),
+        "peak_ratio_db": _decibels(peak, largest, 20),
+    }
 
 
 def _decibels(above: int, below: int, factor: float) -> float:

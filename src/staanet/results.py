@@ -26,9 +26,18 @@ from staanet.core import NO_CHANNEL, Clip, Samples
 from staanet.errors import InvalidInput, UnusableClip, printable
 
 COLUMNS = (
-    "file_name", "original_file_name", "id", "label", "speaker", "l0", "density", "linf", "snr_db",
-    "peak_ratio_db", "queries",
-)  # fmt: skip
+    "file_name",
+    "original_file_name",
+    "id",
+    "label",
+    "speaker",
+    "l0",
+    "density",
+    "linf",
+    "snr_db",
+    "peak_ratio_db",
+    "queries",
+)
 WANTED = "wanted"
 """One more column where an attack aimed: the class it aimed at."""
 UNLABELLED = "unlabelled.csv"
@@ -111,9 +120,10 @@ class AdversarialSet:
         for key, kind in kinds.items():
             if not isinstance(card.get(key, kind()), kind):
                 raise InvalidInput(
-                    f"its {key} is {printable(repr(card[key]))[:40]}", where=folder / storage.CARD,
+                    f"its {key} is {printable(repr(card[key]))[:40]}",
+                    where=folder / storage.CARD,
                     remedy="Make the set again with staanet attack",
-                )  # fmt: skip
+                )
         return cls(_OnDisk(folder, read_rows(folder)), card)
 
 
@@ -181,9 +191,10 @@ def read_clip(folder: Path, row: Mapping[str, str]) -> AdversarialClip:
         ) from problem
     except (KeyError, ValueError, TypeError) as problem:
         raise InvalidInput(
-            f"has a damaged row ({printable(str(problem))[:80]})", where=folder / "metadata.csv",
+            f"has a damaged row ({printable(str(problem))[:80]})",
+            where=folder / "metadata.csv",
             remedy="Make the set again with staanet attack",
-        ) from problem  # fmt: skip
+        ) from problem
     if clean.shape != adversarial.shape or rate != clean_rate:
         raise InvalidInput(
             f"{len(adversarial)} samples at {rate} Hz, but its original has {len(clean)} at "
@@ -220,9 +231,10 @@ def read_rows(folder: Path) -> Sequence[dict[str, str]]:
         unknown = next((row["id"] for row in told if row["id"] not in taken), None)
         if unknown is not None:
             raise InvalidInput(
-                f"has no row of '{printable(unknown)}'", where=folder / TIMES,
+                f"has no row of '{printable(unknown)}'",
+                where=folder / TIMES,
                 remedy="Make the set again",
-            )  # fmt: skip
+            )
         timed = (row | {"seconds": taken[row["id"]]} for row in told)
         told = Table([*told[0], "seconds"], timed).rows()
     seen: set[str] = set()
@@ -230,16 +242,18 @@ def read_rows(folder: Path) -> Sequence[dict[str, str]]:
         for name in (row["id"], row["file_name"]):
             if name in seen:  # it would count as two clips
                 raise InvalidInput(
-                    f"'{printable(name)[:100]}' stands in two rows", where=f"{path}:{number}",
+                    f"'{printable(name)[:100]}' stands in two rows",
+                    where=f"{path}:{number}",
                     remedy="Make the set again",
-                )  # fmt: skip
+                )
         seen |= {row["id"], row["file_name"]}
         for name in (row["file_name"], row["original_file_name"]):
             if len(name) > 300 or Path(name).is_absolute() or ".." in Path(name).parts:
                 raise InvalidInput(
-                    f"'{printable(name)[:100]}' is outside the folder", where=f"{path}:{number}",
+                    f"'{printable(name)[:100]}' is outside the folder",
+                    where=f"{path}:{number}",
                     remedy="Make the set again",
-                )  # fmt: skip
+                )
     return told
 
 
@@ -381,7 +395,6 @@ def read_parquet(path: Path) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
     except (OSError, pyarrow.ArrowException) as problem:
         raise InvalidInput(
-            f"cannot be read ({printable(str(problem))[:200]})", where=path,
-            remedy="Evaluate again",
-        ) from problem  # fmt: skip
+            f"cannot be read ({printable(str(problem))[:200]})", where=path, remedy="Evaluate again"
+        ) from problem
     return rows

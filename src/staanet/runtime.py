@@ -34,9 +34,13 @@ class Runner:
     """
 
     def __init__(
-        self, path: Path | str | bytes, *, epsilon: float | None = None, max_density: float | None = None,
+        self,
+        path: Path | str | bytes,
+        *,
+        epsilon: float | None = None,
+        max_density: float | None = None,
         threads: int = 1,
-    ) -> None:  # fmt: skip
+    ) -> None:
         where = "bytes" if isinstance(path, bytes) else str(path)
         self.session = _session(path, threads, where)
         self.card = _card(self.session, where)
@@ -155,14 +159,16 @@ def _session(path: Path | str | bytes, threads: int, where: str) -> Any:
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     try:
         return onnxruntime.InferenceSession(
-            path if isinstance(path, bytes) else str(path), options,
+            path if isinstance(path, bytes) else str(path),
+            options,
             providers=["CPUExecutionProvider"],
-        )  # fmt: skip
+        )
     except Exception as problem:  # of many kinds, all of which say that it is no model
         raise InvalidInput(
             f"is not a model that onnxruntime can load ({printable(str(problem))[:200]})",
-            where=where, remedy=REMEDY,
-        ) from problem  # fmt: skip
+            where=where,
+            remedy=REMEDY,
+        ) from problem
 
 
 def _card(session: Any, where: str) -> dict[str, Any]:
@@ -171,6 +177,7 @@ def _card(session: Any, where: str) -> dict[str, Any]:
     if card.get("format") != FORMAT:
         raise InvalidInput(
             f"is no generator of format {FORMAT} (it says {card.get('format', 'nothing')})",
-            where=where, remedy=REMEDY,
-        )  # fmt: skip
+            where=where,
+            remedy=REMEDY,
+        )
     return dict(card)

@@ -415,8 +415,11 @@ class FolderLock:
         path = self.folder / LOCK
         self._made = [p for p in (self.folder, *self.folder.parents) if not os.path.lexists(p)]
         if not any(self._taken(path) for _ in range(_ATTEMPTS)):
-            raise StorageFault("vanishes while it is locked", where=self.folder,
-                               remedy="Choose another folder with --out")  # fmt: skip
+            raise StorageFault(
+                "vanishes while it is locked",
+                where=self.folder,
+                remedy="Choose another folder with --out",
+            )
         with _faults(path):
             try:
                 self._was_empty = [one.name for one in self.folder.iterdir()] == [LOCK]
@@ -647,8 +650,9 @@ def fill_module(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path |
         if not tensor.isfinite().all():
             raise InvalidInput(
                 f"{printable(name)} holds {int((~tensor.isfinite()).sum())} values that are no finite number",
-                where=Path(folder) / WEIGHTS, remedy="Train again",
-            )  # fmt: skip
+                where=Path(folder) / WEIGHTS,
+                remedy="Train again",
+            )
     module.load_state_dict(dict(tensors), strict=True)
 
 

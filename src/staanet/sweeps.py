@@ -47,9 +47,12 @@ class Point:
 
 
 def points(
-    attacks: Mapping[str, str], epsilons: Iterable[float], densities: Iterable[float], *,
+    attacks: Mapping[str, str],
+    epsilons: Iterable[float],
+    densities: Iterable[float],
+    *,
     grid: bool = False,
-) -> list[Point]:  # fmt: skip
+) -> list[Point]:
     """What to run for ``attacks`` (name -> registry name): every epsilon at the largest density and
     every density at the largest epsilon, or with ``grid`` each with each.
 
@@ -83,10 +86,17 @@ class About:
 
 
 def sweep(
-    wanted: Sequence[Point], make: Callable[[Point], Attack], about: Mapping[str, About],
-    source: Victim, targets: Sequence[Victim], clips: Sequence[Clip], *, journal: storage.Journal,
-    keep: Path | None = None, progress: Progress = silent,
-) -> list[dict[str, Any]]:  # fmt: skip
+    wanted: Sequence[Point],
+    make: Callable[[Point], Attack],
+    about: Mapping[str, About],
+    source: Victim,
+    targets: Sequence[Victim],
+    clips: Sequence[Clip],
+    *,
+    journal: storage.Journal,
+    keep: Path | None = None,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
     """A row per point, clip and target; those in ``journal`` are not made again.
 
     With ``keep`` the audio of each point is written below that folder, and what was written is
@@ -104,18 +114,25 @@ def sweep(
                 journal.append(record)
             rows += _per_target(record, point, about[point.attack], source, targets, clip)
             progress(
-                f"sweep from {source.name}", number * len(clips) + done, len(wanted) * len(clips),
+                f"sweep from {source.name}",
+                number * len(clips) + done,
+                len(wanted) * len(clips),
                 f"{point.attack} epsilon {point.epsilon:g}",
-            )  # fmt: skip
+            )
         if keep is not None:
             _close(keep / point.name, point, attack, source, rows)
     return rows
 
 
 def _measured(
-    attack: Attack, point: Point, source: Victim, targets: Sequence[Victim], clip: Clip,
-    clean: dict[tuple[str, str], str], keep: Path | None,
-) -> dict[str, Any]:  # fmt: skip
+    attack: Attack,
+    point: Point,
+    source: Victim,
+    targets: Sequence[Victim],
+    clip: Clip,
+    clean: dict[tuple[str, str], str],
+    keep: Path | None,
+) -> dict[str, Any]:
     crafted = craft_batch(attack, source, [clip])[0]
     file = None if keep is None else results.write_clip(keep / point.name, crafted)
     made = crafted if keep is None or file is None else results.read_clip(keep / point.name, file)
@@ -126,8 +143,12 @@ def _measured(
         after = _answer(target, replace(clip, samples=made.adversarial))
         answers[target.name] = [clean[target.name, clip.id], after]
     return {
-        "point": point.name, "id": clip.id, "answers": answers, "file": file, **_distances(made)
-    }  # fmt: skip
+        "point": point.name,
+        "id": clip.id,
+        "answers": answers,
+        "file": file,
+        **_distances(made),
+    }
 
 
 def _distances(made: AdversarialClip) -> dict[str, float | int | None]:
@@ -143,21 +164,33 @@ def _answer(target: Victim, clip: Clip) -> str:
 
 
 def _per_target(
-    record: Mapping[str, Any], point: Point, about: About, source: Victim,
-    targets: Sequence[Victim], clip: Clip,
-) -> list[dict[str, Any]]:  # fmt: skip
+    record: Mapping[str, Any],
+    point: Point,
+    about: About,
+    source: Victim,
+    targets: Sequence[Victim],
+    clip: Clip,
+) -> list[dict[str, Any]]:
     return [
         {
-            "attack": point.attack, "title": about.title, "control": about.control,
-            "minimising": about.minimising, "source": source.name, "target": target.name,
-            "epsilon": point.epsilon, "max_density": point.max_density, "id": clip.id,
-            "label": clip.label, "speaker": clip.speaker,
+            "attack": point.attack,
+            "title": about.title,
+            "control": about.control,
+            "minimising": about.minimising,
+            "source": source.name,
+            "target": target.name,
+            "epsilon": point.epsilon,
+            "max_density": point.max_density,
+            "id": clip.id,
+            "label": clip.label,
+            "speaker": clip.speaker,
             "clean_prediction": record["answers"][target.name][0],
             "adversarial_prediction": record["answers"][target.name][1],
-            **{name: record[name] for name in MEASURED}, "file": record["file"],
+            **{name: record[name] for name in MEASURED},
+            "file": record["file"],
         }
         for target in targets
-    ]  # fmt: skip
+    ]
 
 
 def _close(
@@ -169,8 +202,12 @@ def _close(
         if (row["attack"], row["epsilon"], row["max_density"])
         == (point.attack, point.epsilon, point.max_density)
     }
-    card = {"attack": point.attack, "source": source.name, "algorithm": type(attack).__name__.lower(),
-            "budget": {"epsilon": point.epsilon, "max_density": point.max_density}}  # fmt: skip
+    card = {
+        "attack": point.attack,
+        "source": source.name,
+        "algorithm": type(attack).__name__.lower(),
+        "budget": {"epsilon": point.epsilon, "max_density": point.max_density},
+    }
     results.write_set(folder, own.values(), card)
 
 
@@ -195,11 +232,14 @@ def _figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     after = [row["adversarial_prediction"] for row in rows]
     rate = metrics.rate(metrics.changed(before, after), [row["speaker"] for row in rows])
     return {
-        "fooling_rate": rate.value, "fooling_rate_low": rate.low, "fooling_rate_high": rate.high,
-        "count": rate.count, "speakers": rate.clusters,
+        "fooling_rate": rate.value,
+        "fooling_rate_low": rate.low,
+        "fooling_rate_high": rate.high,
+        "count": rate.count,
+        "speakers": rate.clusters,
         **{f"{name}_mean": _mean(rows, name) for name in ("density", "l0", "snr_db", "queries")},
         "seconds_median": float(np.median([row["seconds"] for row in rows])),
-    }  # fmt: skip
+    }
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:

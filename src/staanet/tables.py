@@ -21,9 +21,13 @@ METRICS = {
 }
 """What a matrix can show, and what it counts (Chang et al. 2024, arXiv 2402.01227, section V)."""
 ESTIMATES = (
-    "fooling_rate", "attack_success_rate", "uar_before", "uar_after", "accuracy_before",
+    "fooling_rate",
+    "attack_success_rate",
+    "uar_before",
+    "uar_after",
+    "accuracy_before",
     "accuracy_after",
-)  # fmt: skip
+)
 DISTANCES = ("l0", "density", "linf", "snr_db", "peak_ratio_db")
 BUDGET = ("epsilon", "max_density", "max_l0", "min_snr_db")
 
@@ -34,17 +38,32 @@ def markdown(cells: Sequence[Cell], metric: str = "fooling_rate") -> str:
     Raises ``InvalidInput`` where ``metric`` is none of ``METRICS``.
     """
     targets = _targets(cells, metric)
-    head = ["attack", "source", *map(_plain, targets), "density", "l0", "snr_db", "queries", "seconds"]  # fmt: skip
+    head = [
+        "attack",
+        "source",
+        *map(_plain, targets),
+        "density",
+        "l0",
+        "snr_db",
+        "queries",
+        "seconds",
+    ]
     rows = []
     for own in _by_set(cells):
         some = next(iter(own.values()))
         mean = some["mean"]
-        rows.append([
-            _plain(some["title"]), _plain(some["source"]),
-            *(_marked(own[t], metric) if t in own else "" for t in targets),
-            _number(mean["density"], 3), _number(mean["l0"], 0), _number(mean["snr_db"], 1),
-            _number(some.get("queries_mean"), 0), _number(some["seconds_median"], 4),
-        ])  # fmt: skip
+        rows.append(
+            [
+                _plain(some["title"]),
+                _plain(some["source"]),
+                *(_marked(own[t], metric) if t in own else "" for t in targets),
+                _number(mean["density"], 3),
+                _number(mean["l0"], 0),
+                _number(mean["snr_db"], 1),
+                _number(some.get("queries_mean"), 0),
+                _number(some["seconds_median"], 4),
+            ]
+        )
     return _lines(head, rows, names=2)
 
 
@@ -54,11 +73,18 @@ def markdown_of_fooled(cells: Sequence[Cell]) -> str:
     for cell in cells:
         rate, mean = cell["fooling_rate"], cell["mean_fooled"]
         fooled = round((rate["value"] or 0) * rate["count"])
-        rows.append([
-            _plain(cell["title"]), _plain(cell["source"]), _plain(cell["target"]),
-            f"{fooled} of {rate['count']}", _number(mean["density"], 3), _number(mean["l0"], 0),
-            _number(mean["snr_db"], 1), _number(mean["peak_ratio_db"], 1),
-        ])  # fmt: skip
+        rows.append(
+            [
+                _plain(cell["title"]),
+                _plain(cell["source"]),
+                _plain(cell["target"]),
+                f"{fooled} of {rate['count']}",
+                _number(mean["density"], 3),
+                _number(mean["l0"], 0),
+                _number(mean["snr_db"], 1),
+                _number(mean["peak_ratio_db"], 1),
+            ]
+        )
     head = ["attack", "source", "target", "fooled", "density", "l0", "snr_db", "peak_ratio_db"]
     return _lines(head, rows, names=3)
 
@@ -87,19 +113,35 @@ def latex(cells: Sequence[Cell], metric: str = "fooling_rate") -> str:
         some = next(iter(own.values()))
         mean, title = some["mean"], tex(some["title"])
         share = None if mean["density"] is None else 100 * mean["density"]
-        rows.append([
-            rf"\textit{{{title}}}" if some["control"] else title, tex(some["source"]),
-            *(_tex_rate(own[t], metric) if t in own else "--" for t in targets),
-            _number(share, 1), _number(mean["snr_db"], 1), _number(some.get("queries_mean"), 0),
-        ])  # fmt: skip
+        rows.append(
+            [
+                rf"\textit{{{title}}}" if some["control"] else title,
+                tex(some["source"]),
+                *(_tex_rate(own[t], metric) if t in own else "--" for t in targets),
+                _number(share, 1),
+                _number(mean["snr_db"], 1),
+                _number(some.get("queries_mean"), 0),
+            ]
+        )
     body = "\n".join(" & ".join(row) + r" \\" for row in rows)
-    return "\n".join([
-        r"\begin{table}", r"\centering", rf"\caption{{{_caption(cells, metric)}}}",
-        rf"\label{{tab:{metric.replace('_', '-')}}}", r"\resizebox{\linewidth}{!}{%",
-        rf"\begin{{tabular}}{{ll{'l' * len(targets)}rrr}}", r"\toprule",
-        " & ".join(head) + r" \\", r"\midrule", body, r"\bottomrule", r"\end{tabular}}",
-        r"\end{table}", "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_caption(cells, metric)}}}",
+            rf"\label{{tab:{metric.replace('_', '-')}}}",
+            r"\resizebox{\linewidth}{!}{%",
+            rf"\begin{{tabular}}{{ll{'l' * len(targets)}rrr}}",
+            r"\toprule",
+            " & ".join(head) + r" \\",
+            r"\midrule",
+            body,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table}",
+            "",
+        ]
+    )
 
 
 def tidy(cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -115,14 +157,22 @@ def _flat(cell: Cell) -> dict[str, Any]:
     budget = cell.get("budget") or {}
     row = {key: cell[key] for key in ("attack", "title", "source", "target")}
     row |= {"channel": cell.get("channel")}
-    row |= {"matched": cell.get("matched"), "white_box": cell["white_box"], "control": cell["control"]}  # fmt: skip
+    row |= {
+        "matched": cell.get("matched"),
+        "white_box": cell["white_box"],
+        "control": cell["control"],
+    }
     row |= {"defence": cell.get("defence", "")}
     row |= {key: budget.get(key) for key in BUDGET}
     row |= {key: cell[key] for key in ("count", "speakers", "untouched") if key in cell}
     for name in ESTIMATES:
         found = cell[name]
-        row |= {name: found["value"], f"{name}_low": found["low"], f"{name}_high": found["high"],
-                f"{name}_count": found["count"]}  # fmt: skip
+        row |= {
+            name: found["value"],
+            f"{name}_low": found["low"],
+            f"{name}_high": found["high"],
+            f"{name}_count": found["count"],
+        }
     for group in ("mean", "mean_fooled"):
         row |= {f"{name}_{group}": (cell[group] or {}).get(name) for name in DISTANCES}
     return row | {
@@ -148,9 +198,14 @@ def class_by_class(rows: Sequence[Cell]) -> tuple[list[str], list[dict[str, Any]
             hit = row["adversarial_prediction"] == row["wanted"]
             hits.setdefault(tuple(row[key] for key in by), []).append(hit)
     found = [
-        {**dict(zip(by, key, strict=True)), "hits": sum(h), "count": len(h), "rate": sum(h) / len(h)}
+        {
+            **dict(zip(by, key, strict=True)),
+            "hits": sum(h),
+            "count": len(h),
+            "rate": sum(h) / len(h),
+        }
         for key, h in sorted(hits.items())
-    ]  # fmt: skip
+    ]
     return [*by, "hits", "count", "rate"], found
 
 
@@ -217,10 +272,21 @@ def _plain(text: str) -> str:
 # ---------------------------------------------------------------- LaTeX
 
 _SPECIAL = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+}
 
 
 def tex(text: str) -> str:
@@ -252,9 +318,11 @@ def _caption(cells: Sequence[Cell], metric: str) -> str:
     if len(budgets) == 1:
         right = f"Right to change: {next(iter(budgets))}."
     else:
-        right = "Right to change: " + "; ".join(
-            f"{budget} ({', '.join(titles)})" for budget, titles in budgets.items()
-        ) + "."  # fmt: skip
+        right = (
+            "Right to change: "
+            + "; ".join(f"{budget} ({', '.join(titles)})" for budget, titles in budgets.items())
+            + "."
+        )
     return (
         rf"{_spaced(metric).capitalize()} / \%: {METRICS[metric]}, with its 95\,\% interval clustered "
         rf"by speaker; $N =$ {clips or 0} clips. $^{{\mathrm{{w}}}}$~white box; italic: control. "

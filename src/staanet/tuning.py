@@ -43,13 +43,17 @@ class Range:
 
 
 PUBLISHED = {
-    "sparsity": Range(1e-5, 1.0), "magnitude": Range(1e-4, 10.0), "quantisation": Range(1e-4, 10.0),
-}  # fmt: skip
+    "sparsity": Range(1e-5, 1.0),
+    "magnitude": Range(1e-4, 10.0),
+    "quantisation": Range(1e-4, 10.0),
+}
 """The paper's lambda_spa, lambda_mag and lambda_qua: all that its density depends on."""
 CONSTRAINED = {
-    "magnitude": Range(1e-4, 10.0), "quantisation": Range(1e-4, 10.0),
-    "learning_rate": Range(1e-4, 1e-2), "kappa": Range(0.1, 100.0),
-}  # fmt: skip
+    "magnitude": Range(1e-4, 10.0),
+    "quantisation": Range(1e-4, 10.0),
+    "learning_rate": Range(1e-4, 1e-2),
+    "kappa": Range(0.1, 100.0),
+}
 """Where density is a limit and not what comes out of the weights, the limit is tried, too."""
 
 
@@ -67,10 +71,12 @@ class Trial:
     def row(self) -> dict[str, Any]:
         """For ``trials.csv``."""
         return {
-            "trial": self.number, "dev_fooling_rate": f"{self.fooling_rate:.6g}",
-            "dev_density": f"{self.density:.6g}", "pareto": int(self.best),
+            "trial": self.number,
+            "dev_fooling_rate": f"{self.fooling_rate:.6g}",
+            "dev_density": f"{self.density:.6g}",
+            "pareto": int(self.best),
             **{name: f"{value:.6g}" for name, value in self.settings.items()},
-        }  # fmt: skip
+        }
 
 
 def space(recipe: GeneratorRecipe) -> dict[str, Range]:
@@ -95,10 +101,19 @@ def published(values: Mapping[str, Any]) -> GeneratorRecipe:
 
 
 def tune(
-    corpus: Corpus, source: Victim, source_spec: Path | str, out: Path, *, recipe: GeneratorRecipe,
-    trials: int, seed: int = 0, protocol: str | None = None, device: str = "cpu",
-    quarantine: pipeline.Quarantine | None = None, progress: Progress = silent,
-) -> list[Trial]:  # fmt: skip
+    corpus: Corpus,
+    source: Victim,
+    source_spec: Path | str,
+    out: Path,
+    *,
+    recipe: GeneratorRecipe,
+    trials: int,
+    seed: int = 0,
+    protocol: str | None = None,
+    device: str = "cpu",
+    quarantine: pipeline.Quarantine | None = None,
+    progress: Progress = silent,
+) -> list[Trial]:
     """Up to ``trials`` generators against ``source``, into ``out``; more may be asked for later.
 
     Writes ``trials.csv`` and ``pareto.png`` after each. Raises ``InvalidInput`` without optuna, and
@@ -125,11 +140,17 @@ def tune(
         figures = DIVERGED
         with _diverging():
             pipeline.train_generator(
-                corpus, source, source_spec, folder,
+                corpus,
+                source,
+                source_spec,
+                folder,
                 recipe=dataclasses.replace(recipe, **settings),
-                seed=seed, protocol=protocol, device=device, quarantine=quarantine,
+                seed=seed,
+                protocol=protocol,
+                device=device,
+                quarantine=quarantine,
                 progress=_of_trial(number, trials, progress),
-            )  # fmt: skip
+            )
             figures = _judged(folder)
         study.tell(asked, figures)
         _write(out, _finished(study), source.name)
@@ -158,16 +179,22 @@ def _of_trial(number: int, trials: int, progress: Progress) -> Progress:
 
 
 def _about(
-    corpus: Corpus, source_sha256: str, recipe: GeneratorRecipe, searched: Mapping[str, Range],
-    seed: int, protocol: str | None,
-) -> dict[str, Any]:  # fmt: skip
+    corpus: Corpus,
+    source_sha256: str,
+    recipe: GeneratorRecipe,
+    searched: Mapping[str, Range],
+    seed: int,
+    protocol: str | None,
+) -> dict[str, Any]:
     """What makes two searches one: all but how many trials."""
     return {
-        "corpus": corpus.name, "split": corpus.split(seed, protocol)[0].split_hash, "seed": seed,
+        "corpus": corpus.name,
+        "split": corpus.split(seed, protocol)[0].split_hash,
+        "seed": seed,
         "source": source_sha256,
         "recipe": {k: v for k, v in dataclasses.asdict(recipe).items() if k not in searched},
         "searched": {name: [limits.low, limits.high] for name, limits in searched.items()},
-    }  # fmt: skip
+    }
 
 
 # ---------------------------------------------------------------- the study
@@ -193,24 +220,28 @@ def _study(out: Path, about: Mapping[str, Any]) -> Any:
     wanted = pipeline.normal(about)
     try:
         study = optuna.create_study(
-            storage=f"sqlite:///{path.resolve()}", study_name="staanet", load_if_exists=True,
+            storage=f"sqlite:///{path.resolve()}",
+            study_name="staanet",
+            load_if_exists=True,
             directions=["maximize", "minimize"],
-        )  # fmt: skip
+        )
         before = study.user_attrs.get("about")
         running = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING])
     except Exception as problem:  # sqlalchemy's and optuna's own: what the file holds is no study
         raise InvalidInput(
-            f"is not the study of a search ({type(problem).__name__})", where=path,
+            f"is not the study of a search ({type(problem).__name__})",
+            where=path,
             remedy="Choose another --out, or delete that folder",
-        ) from problem  # fmt: skip
+        ) from problem
     if before is None:
         study.set_user_attr("about", wanted)
     elif before != wanted:
         key, was, now = _difference(before, wanted)
         raise InvalidInput(
-            f"holds a search with {key} = {was!r}, now it is {now!r}", where=out,
+            f"holds a search with {key} = {was!r}, now it is {now!r}",
+            where=out,
             remedy="Choose another --out, or delete that folder",
-        )  # fmt: skip
+        )
     for trial in running:
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study
@@ -241,11 +272,13 @@ def _finished(study: Any) -> list[Trial]:
     complete = _optuna().trial.TrialState.COMPLETE
     found = [
         Trial(
-            number=number, settings=dict(trial.params), fooling_rate=float(trial.values[0]),
+            number=number,
+            settings=dict(trial.params),
+            fooling_rate=float(trial.values[0]),
             density=float(trial.values[1]),
         )
         for number, trial in enumerate(study.get_trials(deepcopy=False, states=[complete]))
-    ]  # fmt: skip
+    ]
     best = pareto([(one.fooling_rate, one.density) for one in found])
     return [dataclasses.replace(one, best=mark) for one, mark in zip(found, best, strict=True)]
 
@@ -301,17 +334,27 @@ def picture(trials: Sequence[Trial], source: str) -> bytes:
     front = sorted((one.density, one.fooling_rate) for one in trials if one.best)
     others = [one for one in trials if not one.best]
     axes.plot(
-        [one.density for one in others], [one.fooling_rate for one in others], "o",
-        color="#8a8a87", label="beaten in both",
-    )  # fmt: skip
-    axes.plot(*zip(*front, strict=True), "o-", drawstyle="steps-post", color="#d55e00",
-              label="Pareto front")  # fmt: skip
+        [one.density for one in others],
+        [one.fooling_rate for one in others],
+        "o",
+        color="#8a8a87",
+        label="beaten in both",
+    )
+    axes.plot(
+        *zip(*front, strict=True),
+        "o-",
+        drawstyle="steps-post",
+        color="#d55e00",
+        label="Pareto front",
+    )
     if all(one.density > 0 for one in trials):
         axes.set_xscale("log")
     axes.set(
-        xlabel="mean density on dev", ylabel="fooling rate on dev", ylim=(-0.02, 1.02),
+        xlabel="mean density on dev",
+        ylabel="fooling rate on dev",
+        ylim=(-0.02, 1.02),
         title=f"{len(trials)} generators against {source}",
-    )  # fmt: skip
+    )
     axes.legend(frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})

@@ -47,9 +47,13 @@ def voice_of(
     if plan is None:
         return mirror_of(source, density, epsilon, looks)
     reflection = Reflection(
-        inside=plan, looks=looks, epsilon=epsilon, density=density,
-        sample_rate=source.sample_rate, labels=source.labels,
-    )  # fmt: skip
+        inside=plan,
+        looks=looks,
+        epsilon=epsilon,
+        density=density,
+        sample_rate=source.sample_rate,
+        labels=source.labels,
+    )
     reflection.inside.load_state_dict(source.state_dict())
     return reflection.to(source.device)
 
@@ -73,10 +77,15 @@ def mirror_of(
             (b.conv.in_channels, b.conv.out_channels, b.conv.kernel_size[1], b.pool) for b in blocks
         ],
         activation=next(n for n, (f, _) in ACTIVATIONS.items() if f is blocks[0].activation),
-        classes=len(source.labels), hidden=network.lstm.hidden_size, layers=network.lstm.num_layers,
-        looks=looks, epsilon=epsilon, density=density, sample_rate=source.sample_rate,
+        classes=len(source.labels),
+        hidden=network.lstm.hidden_size,
+        layers=network.lstm.num_layers,
+        looks=looks,
+        epsilon=epsilon,
+        density=density,
+        sample_rate=source.sample_rate,
         labels=source.labels,
-    )  # fmt: skip
+    )
     with torch.no_grad():
         for block, down, up in zip(blocks, mirror.down, mirror.up, strict=True):
             _mirror_convolution(block, down, up)

@@ -12,10 +12,29 @@ from staanet.attacks.staa import Staa, quiet_enough
 from staanet.attacks.universal import UAP, fit_uap, load_uap, save_uap
 
 __all__ = [
-    "ATTACKS", "FGSM", "MIFGSM", "OnePixel", "PGD", "Random", "SigmaZero", "SparseFool", "SparsePGD",
-    "SparseRS", "Staa", "UAP", "VFGA", "VMIFGSM", "collate", "craft", "craft_batch", "fit_uap",
-    "load_uap", "logits_of", "quiet_enough", "save_uap",
-]  # fmt: skip
+    "ATTACKS",
+    "FGSM",
+    "MIFGSM",
+    "OnePixel",
+    "PGD",
+    "Random",
+    "SigmaZero",
+    "SparseFool",
+    "SparsePGD",
+    "SparseRS",
+    "Staa",
+    "UAP",
+    "VFGA",
+    "VMIFGSM",
+    "collate",
+    "craft",
+    "craft_batch",
+    "fit_uap",
+    "load_uap",
+    "logits_of",
+    "quiet_enough",
+    "save_uap",
+]
 
 ATTACKS = {
     "fgsm": FGSM,

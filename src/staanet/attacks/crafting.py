@@ -110,9 +110,10 @@ def logits_of(victim: Victim, clips: Sequence[Clip]) -> NDArray[np.float64]:
             rows.append(victim(*collate([clip], victim))[0].double().cpu().numpy())
             if np.isnan(rows[-1]).any():
                 raise InvalidInput(
-                    f"{victim.name} answers with numbers that are none (NaN)", where=clip.id,
+                    f"{victim.name} answers with numbers that are none (NaN)",
+                    where=clip.id,
                     remedy="Give another model, or train it again",
-                )  # fmt: skip
+                )
     return np.stack(rows)
 
 

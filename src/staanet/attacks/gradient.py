@@ -67,15 +67,36 @@ class PGD:
         # there a random start is worth less than the first gradient's signs
         delta = torch.where(limited, -limit * gradient.sign(), delta)
         return descend(
-            source, x, goal, lengths, self.budget, delta, gradient, limit=limit, steps=self.steps,
-            relative_step=self.relative_step, decay=self.decay, burst=self.burst,
-        )  # fmt: skip
+            source,
+            x,
+            goal,
+            lengths,
+            self.budget,
+            delta,
+            gradient,
+            limit=limit,
+            steps=self.steps,
+            relative_step=self.relative_step,
+            decay=self.decay,
+            burst=self.burst,
+        )
 
 
 def descend(
-    source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None, budget: Budget, delta: Tensor,
-    total: Tensor, *, limit: Tensor, steps: int, relative_step: float, decay: float, burst: int = 1,
-) -> Tensor:  # fmt: skip
+    source: Victim,
+    x: Tensor,
+    goal: Goal,
+    lengths: Tensor | None,
+    budget: Budget,
+    delta: Tensor,
+    total: Tensor,
+    *,
+    limit: Tensor,
+    steps: int,
+    relative_step: float,
+    decay: float,
+    burst: int = 1,
+) -> Tensor:
     """Steps of PGD from a change ``delta [B, T]`` of every sample and gradients ``total`` summed so
     far; no sample moves by more than ``limit [B, T]``, and that times its sum ranks it. See ``PGD``."""
     support = best_ranked(in_bursts(total.abs() * limit, burst), budget, lengths)

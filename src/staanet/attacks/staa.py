@@ -86,9 +86,18 @@ class Staa:
             return x_adv
         by, ball, so_far = start
         return descend(
-            source, x, goal, lengths, self.budget, by, so_far, limit=ball,
-            steps=self.refine, relative_step=0.5, decay=0.8,
-        )  # fmt: skip
+            source,
+            x,
+            goal,
+            lengths,
+            self.budget,
+            by,
+            so_far,
+            limit=ball,
+            steps=self.refine,
+            relative_step=0.5,
+            decay=0.8,
+        )
 
     @property
     def _settings(self) -> Hashable:

@@ -70,9 +70,15 @@ def looped(vector: Tensor, time: int) -> Tensor:
 
 
 def fit_uap(
-    source: Victim, batches: Iterable[tuple[Tensor, Tensor | None]], budget: Budget, *,
-    length: int = 16_000, relative_step: float = 0.1, decay: float = 0.9, target: int | None = None,
-) -> UAP:  # fmt: skip
+    source: Victim,
+    batches: Iterable[tuple[Tensor, Tensor | None]],
+    budget: Budget,
+    *,
+    length: int = 16_000,
+    relative_step: float = 0.1,
+    decay: float = 0.9,
+    target: int | None = None,
+) -> UAP:
     """Learn a vector of ``length`` samples on ``batches`` of ``(x [B, T], lengths [B] or None)``.
 
     One step per batch, against the sign of the decaying mean of the gradients (Shafahi et al., 2020,
@@ -120,10 +126,12 @@ def load_uap(folder: Path | str, budget: Budget) -> UAP:
     return storage.build_from_card(
         lambda: UAP(
             vector=tensors["vector"] * (budget.epsilon / float(card["epsilon"])),
-            importance=tensors["importance"], budget=budget, target=card["target"],
+            importance=tensors["importance"],
+            budget=budget,
+            target=card["target"],
         ),
         folder,
-    )  # fmt: skip
+    )
 
 
 def _goal(source: Victim, x: Tensor, lengths: Tensor | None, target: int | None) -> Goal:

@@ -22,9 +22,18 @@ from staanet.cli.signals import SIGNALS, leave_at_once
 from staanet.errors import StorageFault
 
 __all__ = [
-    "app", "entry", "attacks", "defences", "guard", "models", "runs", "scale", "service", "tune",
+    "app",
+    "entry",
+    "attacks",
+    "defences",
+    "guard",
+    "models",
+    "runs",
+    "scale",
+    "service",
+    "tune",
     "web",
-]  # fmt: skip
+]
 
 
 SPINS = "2000"
@@ -91,8 +100,13 @@ def _for_a_machine() -> int:
 
 
 def _misused(what: str, code: int) -> int:
-    told = {"error": "UsageError", "where": None, "what": what, "remedy": "See --help",
-            "exit_code": code}  # fmt: skip
+    told = {
+        "error": "UsageError",
+        "where": None,
+        "what": what,
+        "remedy": "See --help",
+        "exit_code": code,
+    }
     if "--json" in sys.argv[1:]:
         print(json.dumps(told))
     say(f"staanet: error: {what}")

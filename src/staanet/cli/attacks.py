@@ -170,19 +170,33 @@ def attack(
     recipe = checked(
         AttackRecipe,
         {
-            "attack": attack, "epsilon": epsilon, "max_density": max_density, "max_l0": max_l0,
-            "min_snr_db": min_snr_db, "eot": eot, "precision": precision,
-            "batch_size": batch_size, "settings": settings(set_),
+            "attack": attack,
+            "epsilon": epsilon,
+            "max_density": max_density,
+            "max_l0": max_l0,
+            "min_snr_db": min_snr_db,
+            "eot": eot,
+            "precision": precision,
+            "batch_size": batch_size,
+            "settings": settings(set_),
         },
         where="attack",
-    )  # fmt: skip
+    )
     corpus = inputs_of(inputs, part, seed, out, protocol, classes)
     limits = replace(corpus.limits, max_seconds=max_seconds, max_bytes=max_bytes)
     job = pipeline.Job(
-        corpus=replace(corpus, limits=limits), sources=tuple(source), generator=generator,
-        vector=vector, recipe=recipe, matched=match, label=label, window_s=window, seed=seed,
-        device=checked_device(device), strict=strict,
-    )  # fmt: skip
+        corpus=replace(corpus, limits=limits),
+        sources=tuple(source),
+        generator=generator,
+        vector=vector,
+        recipe=recipe,
+        matched=match,
+        label=label,
+        window_s=window,
+        seed=seed,
+        device=checked_device(device),
+        strict=strict,
+    )
     victim, quarantine = job.victim(), pipeline.Quarantine(strict)
     with storage.FolderLock(out), Bars.shown() as progress:
         made = (
@@ -200,11 +214,21 @@ def attack(
         show("No clip was attacked: none is usable.")
     elif not json_output:
         names = [other.name for other in others]
-        show(table(
-            ["clip", *names, "changed", "of samples", "SNR dB"],
-            [[r["id"], *(_turned(*r["answers"][name]) for name in names),
-              r["l0"], f"{100 * r['density']:.2f} %", decibels(r["snr_db"])] for r in rows[:40]],
-        ))  # fmt: skip
+        show(
+            table(
+                ["clip", *names, "changed", "of samples", "SNR dB"],
+                [
+                    [
+                        r["id"],
+                        *(_turned(*r["answers"][name]) for name in names),
+                        r["l0"],
+                        f"{100 * r['density']:.2f} %",
+                        decibels(r["snr_db"]),
+                    ]
+                    for r in rows[:40]
+                ],
+            )
+        )
         for name in names:
             fooled = sum(r["answers"][name][0] != r["answers"][name][1] for r in rows)
             show(
@@ -296,13 +320,25 @@ def evaluate(
     with storage.FolderLock(out), Bars.shown() as progress:
         if not static_only:
             adversarial += pipeline.adapt(
-                adversarial, targets, out / "adversarial", clips=adaptive_clips, seed=seed,
-                device=device, quarantine=quarantine, progress=progress,
-            )  # fmt: skip
+                adversarial,
+                targets,
+                out / "adversarial",
+                clips=adaptive_clips,
+                seed=seed,
+                device=device,
+                quarantine=quarantine,
+                progress=progress,
+            )
         matrix = pipeline.evaluate(
-            adversarial, targets, out, channels=channel, perceptual=perceptual, shard=one,
-            sha256=weights, progress=progress,
-        )  # fmt: skip
+            adversarial,
+            targets,
+            out,
+            channels=channel,
+            perceptual=perceptual,
+            shard=one,
+            sha256=weights,
+            progress=progress,
+        )
     if not json_output:
         show(findings(matrix.summary))
         show(f"\n-> {out}")
@@ -357,11 +393,14 @@ def sweep(
     recipe = config.checked(
         config.SweepRecipe,
         {
-            "attacks": list(dict.fromkeys(attack)), "epsilons": numbers("--epsilon", epsilon),
-            "densities": numbers("--density", density), "clips": clips, "grid": grid,
+            "attacks": list(dict.fromkeys(attack)),
+            "epsilons": numbers("--epsilon", epsilon),
+            "densities": numbers("--density", density),
+            "clips": clips,
+            "grid": grid,
         },
         where="sweep",
-    )  # fmt: skip
+    )
     specs = list(dict.fromkeys([source, *target]))
     loaded = [on_device(victims.load_victim(spec), device) for spec in specs]
     named = dict(zip((victim.name for victim in loaded), specs, strict=True))
@@ -371,11 +410,18 @@ def sweep(
             remedy="Give each victim a name of its own",
         )
     plan = pipeline.SweepPlan(
-        recipe=recipe, attacks={name: config.AttackRecipe(attack=name) for name in recipe.attacks},
-        source=loaded[0], targets=loaded,
-        sha256={v.name: victims.fingerprint(v, spec) for v, spec in zip(loaded, specs, strict=True)},
-        generator=generator, vectors={"uap": vector} if vector else {}, seed=seed, device=device,
-    )  # fmt: skip
+        recipe=recipe,
+        attacks={name: config.AttackRecipe(attack=name) for name in recipe.attacks},
+        source=loaded[0],
+        targets=loaded,
+        sha256={
+            v.name: victims.fingerprint(v, spec) for v, spec in zip(loaded, specs, strict=True)
+        },
+        generator=generator,
+        vectors={"uap": vector} if vector else {},
+        seed=seed,
+        device=device,
+    )
     quarantine = pipeline.Quarantine(strict)
     corpus = inputs_of(inputs, part, seed, out, protocol, classes)
     with storage.FolderLock(out), Bars.shown() as progress:
@@ -385,13 +431,35 @@ def sweep(
         )
         quarantine.save(out)
     if not json_output:
-        show(table(
-            ["attack", "target", "epsilon", "at most", "fools", "changed", "SNR dB", "s/clip", "queries"],
-            [[r["attack"], r["target"], f"{r['epsilon']:g}", percent(r["max_density"]),
-              f"{percent(r['fooling_rate'])} of {r['count']}", percent(r["density_mean"]),
-              decibels(r["snr_db_mean"]), f"{r['seconds_median']:.3f}", f"{r['queries_mean']:.0f}"]
-             for r in found],
-        ))  # fmt: skip
+        show(
+            table(
+                [
+                    "attack",
+                    "target",
+                    "epsilon",
+                    "at most",
+                    "fools",
+                    "changed",
+                    "SNR dB",
+                    "s/clip",
+                    "queries",
+                ],
+                [
+                    [
+                        r["attack"],
+                        r["target"],
+                        f"{r['epsilon']:g}",
+                        percent(r["max_density"]),
+                        f"{percent(r['fooling_rate'])} of {r['count']}",
+                        percent(r["density_mean"]),
+                        decibels(r["snr_db_mean"]),
+                        f"{r['seconds_median']:.3f}",
+                        f"{r['queries_mean']:.0f}",
+                    ]
+                    for r in found
+                ],
+            )
+        )
         show(f"\n-> {out / 'sweep.png'}")
     flags = warned(pipeline.unsure([*specs, *filter(None, (generator, vector))], corpus))
     finish({"out": str(out), "points": found, **flags}, quarantine, json_output=json_output)

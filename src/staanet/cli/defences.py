@@ -67,9 +67,18 @@ def defend(
     quarantine = pipeline.Quarantine(strict)
     with storage.FolderLock(out), Bars.shown() as progress:
         made = pipeline.defend(
-            loaded, victim, with_, out, name=name, corpus=data, seed=seed, protocol=protocol,
-            device=device, quarantine=quarantine, progress=progress,
-        )  # fmt: skip
+            loaded,
+            victim,
+            with_,
+            out,
+            name=name,
+            corpus=data,
+            seed=seed,
+            protocol=protocol,
+            device=device,
+            quarantine=quarantine,
+            progress=progress,
+        )
         quarantine.save(out)
     card = storage.read_card(out, "victim")
     if not json_output:

@@ -90,14 +90,23 @@ def harden(
     recipe = config.checked(
         config.HardenRecipe,
         {
-            "method": method, "epsilon": epsilon, "max_density": max_density,
-            "inner_steps": inner_steps, "weight": weight, "ramp": ramp, "average": average,
-            "sigma": sigma, "keep": keep,
-            "steps": steps, "batch_size": batch_size, "seconds": seconds,
-            "learning_rate": learning_rate, "patience": patience,
+            "method": method,
+            "epsilon": epsilon,
+            "max_density": max_density,
+            "inner_steps": inner_steps,
+            "weight": weight,
+            "ramp": ramp,
+            "average": average,
+            "sigma": sigma,
+            "keep": keep,
+            "steps": steps,
+            "batch_size": batch_size,
+            "seconds": seconds,
+            "learning_rate": learning_rate,
+            "patience": patience,
         },
         where="harden",
-    )  # fmt: skip
+    )
     pipeline.hardening_of(recipe)  # what cannot be is told before a folder is made
     loaded, quarantine = corpora.load_corpus(corpus, out=out), pipeline.Quarantine(strict)
     beginning = on_device(victims.load_victim(victim), device)
@@ -105,9 +114,17 @@ def harden(
         raise InvalidInput("is the victim itself", where=out, remedy="Choose another --out")
     with storage.FolderLock(out), Bars.shown() as progress:
         pipeline.harden(
-            loaded, beginning, victim, out, recipe=recipe, name=name, seed=seed, protocol=protocol,
-            quarantine=quarantine, progress=progress,
-        )  # fmt: skip
+            loaded,
+            beginning,
+            victim,
+            out,
+            recipe=recipe,
+            name=name,
+            seed=seed,
+            protocol=protocol,
+            quarantine=quarantine,
+            progress=progress,
+        )
         quarantine.save(out)
     card = storage.read_card(out, "victim")
     told = card["hardened"]
@@ -170,20 +187,53 @@ def detect(
     budget = Budget(epsilon=epsilon, max_density=max_density)
     with storage.FolderLock(out), Bars.shown() as progress:
         told = pipeline.detect(
-            loaded, inner, victim, out, detector=detector, false_alarm=false_alarm, sets=against,
-            budget=budget, aware=aware, generator_steps=generator_steps, steps=steps, seed=seed, protocol=protocol,
-            quarantine=quarantine, progress=progress,
-        )  # fmt: skip
+            loaded,
+            inner,
+            victim,
+            out,
+            detector=detector,
+            false_alarm=false_alarm,
+            sets=against,
+            budget=budget,
+            aware=aware,
+            generator_steps=generator_steps,
+            steps=steps,
+            seed=seed,
+            protocol=protocol,
+            quarantine=quarantine,
+            progress=progress,
+        )
         quarantine.save(out)
     if not json_output:
         if told["attacks"]:
-            show(table(
-                ["attack", "AUROC", "false alarms", "detected", "fooled", "fooled and undetected"],
-                [[a["attack"], f"{a['auroc']:.3f}",
-                  *(f"{100 * a[key]['value']:.1f} % of {a['count']}"
-                    for key in ("false_alarms", "detected", "fooled", "fooled_undetected"))]
-                 for a in told["attacks"]],
-            ))  # fmt: skip
+            show(
+                table(
+                    [
+                        "attack",
+                        "AUROC",
+                        "false alarms",
+                        "detected",
+                        "fooled",
+                        "fooled and undetected",
+                    ],
+                    [
+                        [
+                            a["attack"],
+                            f"{a['auroc']:.3f}",
+                            *(
+                                f"{100 * a[key]['value']:.1f} % of {a['count']}"
+                                for key in (
+                                    "false_alarms",
+                                    "detected",
+                                    "fooled",
+                                    "fooled_undetected",
+                                )
+                            ),
+                        ]
+                        for a in told["attacks"]
+                    ],
+                )
+            )
         if told["attacks"] and not told["adaptive"]:
             show("\nnon-adaptive: no attack here knew the detector; add --aware 20")
         show(f"\nabstains above {told['threshold']:.4g}, chosen on {told['chosen_on']} -> {out}")
@@ -244,18 +294,35 @@ def certify(
     with storage.FolderLock(out), Bars.shown() as progress:
         loaded = pipeline.load_clips(corpus, judged, quarantine, progress)
         told = pipeline.certified(
-            judged, victim, loaded, out, noise=noise, how=how, attack_steps=attack_steps, limit=clips,
-            quarantine=quarantine, progress=progress,
-        )  # fmt: skip
+            judged,
+            victim,
+            loaded,
+            out,
+            noise=noise,
+            how=how,
+            attack_steps=attack_steps,
+            limit=clips,
+            quarantine=quarantine,
+            progress=progress,
+        )
         quarantine.save(out)
     if not json_output:
         shown = told["curve"][:: max(1, len(told["curve"]) // 8)]
-        show(table(
-            [f"radius ({told['unit']})", "certified accuracy", "95 % interval"],
-            [[f"{p['radius']:.4g}", f"{100 * p['certified_accuracy']:.1f} % of {p['count']}",
-              "n/a" if p["low"] is None else f"{100 * p['low']:.0f} to {100 * p['high']:.0f} %"]
-             for p in shown],
-        ))  # fmt: skip
+        show(
+            table(
+                [f"radius ({told['unit']})", "certified accuracy", "95 % interval"],
+                [
+                    [
+                        f"{p['radius']:.4g}",
+                        f"{100 * p['certified_accuracy']:.1f} % of {p['count']}",
+                        "n/a"
+                        if p["low"] is None
+                        else f"{100 * p['low']:.0f} to {100 * p['high']:.0f} %",
+                    ]
+                    for p in shown
+                ],
+            )
+        )
         show(
             f"\n{told['abstained']} of {told['clips']} clips got no answer; attacks inside the radius: "
             f"{told['broken']} of {told['attacked']} succeeded -> {out}"
@@ -318,13 +385,19 @@ def audit(
     recipe = config.checked(
         config.AuditRecipe,
         {
-            "epsilons": numbers("--epsilon", epsilon), "densities": numbers("--density", density),
-            "clips": clips, "query_clips": query_clips, "queries": queries, "surrogates": surrogate,
-            "surrogate_steps": surrogate_steps, "generator_steps": generator_steps,
-            "channels": channel, "defences": defence,
+            "epsilons": numbers("--epsilon", epsilon),
+            "densities": numbers("--density", density),
+            "clips": clips,
+            "query_clips": query_clips,
+            "queries": queries,
+            "surrogates": surrogate,
+            "surrogate_steps": surrogate_steps,
+            "generator_steps": generator_steps,
+            "channels": channel,
+            "defences": defence,
         },
         where="audit",
-    )  # fmt: skip
+    )
     judged, loaded = (
         on_device(victims.load_victim(victim), device),
         corpora.load_corpus(corpus, out=out),
@@ -332,10 +405,20 @@ def audit(
     quarantine = pipeline.Quarantine(strict)
     with storage.FolderLock(out), Bars.shown() as progress:
         told = pipeline.audit(
-            judged, victim, loaded, out, recipe=recipe, sources=source, fail_above=fail_above,
-            command=shlex.join(["staanet", *sys.argv[1:]]), seed=seed, protocol=protocol,
-            device=device, quarantine=quarantine, progress=progress,
-        )  # fmt: skip
+            judged,
+            victim,
+            loaded,
+            out,
+            recipe=recipe,
+            sources=source,
+            fail_above=fail_above,
+            command=shlex.join(["staanet", *sys.argv[1:]]),
+            seed=seed,
+            protocol=protocol,
+            device=device,
+            quarantine=quarantine,
+            progress=progress,
+        )
     if not json_output:
         for sentence in told["verdict"]:
             show(sentence)

@@ -117,12 +117,17 @@ def train_victim(
     recipe = checked(
         VictimRecipe,
         {
-            "pretrained": pretrained, "config": config, "steps": steps, "batch_size": batch_size,
-            "seconds": seconds, "learning_rate": learning_rate, "patience": patience,
+            "pretrained": pretrained,
+            "config": config,
+            "steps": steps,
+            "batch_size": batch_size,
+            "seconds": seconds,
+            "learning_rate": learning_rate,
+            "patience": patience,
             "precision": precision,
         },
         where="train-victim",
-    )  # fmt: skip
+    )
     loaded, quarantine = (
         corpora.load_corpus(corpus, classes=classes, out=out),
         pipeline.Quarantine(strict),
@@ -132,9 +137,16 @@ def train_victim(
         speaking(out, tensorboard=tensorboard) as progress,
     ):
         pipeline.train_victim(
-            loaded, name, out, recipe=recipe, seed=seed, protocol=protocol, device=own,
-            quarantine=quarantine, progress=progress,
-        )  # fmt: skip
+            loaded,
+            name,
+            out,
+            recipe=recipe,
+            seed=seed,
+            protocol=protocol,
+            device=own,
+            quarantine=quarantine,
+            progress=progress,
+        )
         if not parallel.is_first():
             return
         quarantine.save(out)
@@ -234,14 +246,25 @@ def train_generator(
     recipe = checked(
         GeneratorRecipe,
         {
-            "network": network, "epsilon": epsilon, "max_density": max_density, "steps": steps,
-            "min_snr_db": min_snr_db, "goal": goal, "objective": objective, "sparsity": sparsity,
-            "looks": looks, "batch_size": batch_size, "seconds": seconds, "patience": patience,
-            "learning_rate": learning_rate, "unlabelled": unlabelled, "through": through,
+            "network": network,
+            "epsilon": epsilon,
+            "max_density": max_density,
+            "steps": steps,
+            "min_snr_db": min_snr_db,
+            "goal": goal,
+            "objective": objective,
+            "sparsity": sparsity,
+            "looks": looks,
+            "batch_size": batch_size,
+            "seconds": seconds,
+            "patience": patience,
+            "learning_rate": learning_rate,
+            "unlabelled": unlabelled,
+            "through": through,
             "precision": precision,
         },
         where="train-generator",
-    )  # fmt: skip
+    )
     loaded, quarantine = (
         corpora.load_corpus(corpus, classes=classes, out=out),
         pipeline.Quarantine(strict),
@@ -251,15 +274,28 @@ def train_generator(
         speaking(out, tensorboard=tensorboard) as progress,
     ):
         taught = partial(
-            pipeline.distil, loaded, seed=seed, protocol=protocol, device=own,
-            quarantine=quarantine, progress=progress,
-        )  # fmt: skip
+            pipeline.distil,
+            loaded,
+            seed=seed,
+            protocol=protocol,
+            device=own,
+            quarantine=quarantine,
+            progress=progress,
+        )
         source = _taught(source, out, taught, surrogate_steps)
         victim = on_device(victims.load_victims(source), own)
         pipeline.train_generator(
-            loaded, victim, source, out, recipe=recipe, seed=seed, protocol=protocol, device=own,
-            quarantine=quarantine, progress=progress,
-        )  # fmt: skip
+            loaded,
+            victim,
+            source,
+            out,
+            recipe=recipe,
+            seed=seed,
+            protocol=protocol,
+            device=own,
+            quarantine=quarantine,
+            progress=progress,
+        )
         if not parallel.is_first():
             return
         quarantine.save(out)
@@ -290,9 +326,10 @@ def _taught(
         if scheme == "distill":
             if parallel.world() > 1:
                 raise InvalidInput(
-                    f"{parallel.world()} processes cannot teach a surrogate together", where=spec,
+                    f"{parallel.world()} processes cannot teach a surrogate together",
+                    where=spec,
                     remedy="Train without torchrun, or give the folder of a surrogate as --source",
-                )  # fmt: skip
+                )
             folder = out / "surrogates" / str(number)
             teach(target, folder, recipe=VictimRecipe(steps=steps, seconds=1.5))
             spec = str(folder)
@@ -301,8 +338,7 @@ def _taught(
 
 
 @command(
-    "train-uap",
-    "staanet train-uap emodb:data/emodb --source runs/emodb/victims/emo18 --out vector",
+    "train-uap", "staanet train-uap emodb:data/emodb --source runs/emodb/victims/emo18 --out vector"
 )
 def train_uap(
     corpus: CorpusName,
@@ -332,11 +368,14 @@ def train_uap(
     recipe = config.checked(
         config.VectorRecipe,
         {
-            "epsilon": epsilon, "max_density": max_density, "steps": steps,
-            "batch_size": batch_size, "seconds": seconds,
+            "epsilon": epsilon,
+            "max_density": max_density,
+            "steps": steps,
+            "batch_size": batch_size,
+            "seconds": seconds,
         },
         where="train-uap",
-    )  # fmt: skip
+    )
     loaded, quarantine = (
         corpora.load_corpus(corpus, classes=classes, out=out),
         pipeline.Quarantine(strict),
@@ -344,9 +383,17 @@ def train_uap(
     victim = on_device(victims.load_victim(source), device)
     with storage.FolderLock(out), Bars.shown() as progress:
         pipeline.train_uap(
-            loaded, victim, source, out, recipe=recipe, label=label, seed=seed, protocol=protocol,
-            quarantine=quarantine, progress=progress,
-        )  # fmt: skip
+            loaded,
+            victim,
+            source,
+            out,
+            recipe=recipe,
+            label=label,
+            seed=seed,
+            protocol=protocol,
+            quarantine=quarantine,
+            progress=progress,
+        )
         quarantine.save(out)
     card = storage.read_card(out, "vector")
     if not json_output:

@@ -38,10 +38,14 @@ class Bars:
         )
 
         with Progress(
-            TextColumn("{task.description:<28.28}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-            TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.description:<28.28}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
             console=Console(stderr=True),
-        ) as bars:  # fmt: skip
+        ) as bars:
             tasks: dict[str, Any] = {}
 
             def bar(what: str, done: int, total: int, figures: str = "") -> None:

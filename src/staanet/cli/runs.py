@@ -45,8 +45,7 @@ def run(
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="Replace a value.")
     ] = [],  # noqa: B006
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Only tell the stages, their size and what is done."),
+        bool, typer.Option("--dry-run", help="Only tell the stages, their size and what is done.")
     ] = False,
     tensorboard: TensorBoard = False,
     seed: Annotated[int | None, typer.Option(help="Replaces the recipe's seed.", min=0)] = None,
@@ -68,9 +67,13 @@ def run(
     words = ["staanet", "run", recipe, *(w for o in overrides for w in ("--set", o))]
     with logging(tensorboard, folder / "tensorboard") as progress:
         matrix, quarantine = pipeline.run(
-            loaded, folder, command=shlex.join([*words, "--out", str(folder)]), device=device,
-            strict=strict, progress=progress,
-        )  # fmt: skip
+            loaded,
+            folder,
+            command=shlex.join([*words, "--out", str(folder)]),
+            device=device,
+            strict=strict,
+            progress=progress,
+        )
     if not json_output:
         show(findings(matrix.summary))
         show(f"\nReport: {folder / 'report' / 'index.html'}")
@@ -83,11 +86,15 @@ def _foretell(seen: Foresight, folder: Path, *, json_output: bool) -> None:
     if json_output:
         print(json.dumps({"run": str(folder), **seen.to_dict()}, allow_nan=False))
         return
-    show(table(
-        ["stage", "state", "work", "took s"],
-        [[s.name, s.state, s.work, number(s.seconds, ".1f") if s.seconds is not None else ""]
-         for s in seen.stages],
-    ))  # fmt: skip
+    show(
+        table(
+            ["stage", "state", "work", "took s"],
+            [
+                [s.name, s.state, s.work, number(s.seconds, ".1f") if s.seconds is not None else ""]
+                for s in seen.stages
+            ],
+        )
+    )
     todo = sum(stage.state != "done" for stage in seen.stages)
     size = "" if seen.audio_mib is None else f"; its audio takes about {seen.audio_mib:g} MiB"
     show(f"\n{todo} of {len(seen.stages)} stages to do in {folder}{size}. Nothing was written.")
@@ -140,10 +147,12 @@ def selfcheck(
     if json_output:
         print(json.dumps({**checks.as_json(found), "checked": checked}, allow_nan=False))
     else:
-        show(table(
-            ["verdict", "check", "about", "found"],
-            [[c.verdict, c.name, c.subject or "run", c.explanation] for c in found],
-        ))  # fmt: skip
+        show(
+            table(
+                ["verdict", "check", "about", "found"],
+                [[c.verdict, c.name, c.subject or "run", c.explanation] for c in found],
+            )
+        )
         for check in found:
             if check.remedy and check.verdict in ("fail", "warn"):
                 show(f"\n{check.verdict}: {check.name} {check.subject}: {check.remedy}")

@@ -36,10 +36,15 @@ def doctor(
     if json_output:
         print(json.dumps(surgery.as_json(found), allow_nan=False))
     else:
-        show(table(
-            ["verdict", "what", "name", "found"],
-            [[f.verdict, f.group, f.name, shorten(f.found, 100, placeholder=" ...")] for f in found],
-        ))  # fmt: skip
+        show(
+            table(
+                ["verdict", "what", "name", "found"],
+                [
+                    [f.verdict, f.group, f.name, shorten(f.found, 100, placeholder=" ...")]
+                    for f in found
+                ],
+            )
+        )
         for one in found:
             if one.remedy and one.verdict in ("fail", "warn"):
                 show(f"\n{one.verdict}: {one.group} {one.name}: {one.remedy}")

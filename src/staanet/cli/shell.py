@@ -92,8 +92,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """What stands before the command; ``help`` of the app is its text."""
@@ -158,9 +157,10 @@ def fault_of(error: Exception) -> StaaNetError | None:
         )
     if isinstance(error, OSError) and error.errno is not None:
         return StorageFault(
-            f"the system failed ({os.strerror(error.errno)})", where=error.filename,
+            f"the system failed ({os.strerror(error.errno)})",
+            where=error.filename,
             remedy="Finished work is kept: mend it and run the same command again",
-        )  # fmt: skip
+        )
     return None
 
 
@@ -216,9 +216,10 @@ def of_card(card: Mapping[str, Any], key: str, folder: Path | None) -> float | N
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         return value
     raise InvalidInput(
-        f"its {key} is {printable(repr(value))[:40]}, no number", where=folder,
+        f"its {key} is {printable(repr(value))[:40]}, no number",
+        where=folder,
         remedy="Copy the folder again, or train again",
-    )  # fmt: skip
+    )
 
 
 def _complain(error: StaaNetError, *, as_json: bool) -> None:
@@ -264,9 +265,13 @@ def finish(result: Mapping[str, Any], quarantine: Quarantine, *, json_output: bo
 
 
 def inputs_of(
-    inputs: Sequence[str], part: str, seed: int, out: Path, protocol: str | None = None,
+    inputs: Sequence[str],
+    part: str,
+    seed: int,
+    out: Path,
+    protocol: str | None = None,
     classes: str = "label",
-) -> Corpus:  # fmt: skip
+) -> Corpus:
     """The corpus that INPUT... names: files and folders, or a part of ``KIND:PATH``."""
     from staanet import corpora
     from staanet.splits import PARTS
@@ -331,11 +336,16 @@ def findings(summary: Mapping[str, Any]) -> str:
     rows = []
     for attack, source in dict.fromkeys((c["attack"], c["source"]) for c in plain):
         some = cells[attack, source, targets[0]]
-        rows.append([
-            attack, source, *(_rate(cells[attack, source, t]) for t in targets),
-            number(some["mean"]["density"], ".3f"), number(some["mean"]["snr_db"], ".1f"),
-            number(some["seconds_median"], ".3f"),
-        ])  # fmt: skip
+        rows.append(
+            [
+                attack,
+                source,
+                *(_rate(cells[attack, source, t]) for t in targets),
+                number(some["mean"]["density"], ".3f"),
+                number(some["mean"]["snr_db"], ".1f"),
+                number(some["seconds_median"], ".3f"),
+            ]
+        )
     head = ["attack", "source", *(f"fools {t}" for t in targets), "density", "SNR dB", "s/clip"]
     if any("targeted_success_rate" in cell for cell in plain):
         head[2:2] = [f"reaches, {t}" for t in targets]
@@ -349,11 +359,18 @@ def findings(summary: Mapping[str, Any]) -> str:
 def _abstentions(cells: Sequence[Mapping[str, Any]]) -> str:
     """Of targets with a detector: how often they abstain, and are fooled and answer."""
     rows = [
-        [c["attack"], c["source"], c["target"],
-         *(percent(c["abstention"][key]["value"])
-           for key in ("clean", "adversarial", "fooling_rate_answered"))]
-        for c in cells if "abstention" in c
-    ]  # fmt: skip
+        [
+            c["attack"],
+            c["source"],
+            c["target"],
+            *(
+                percent(c["abstention"][key]["value"])
+                for key in ("clean", "adversarial", "fooling_rate_answered")
+            ),
+        ]
+        for c in cells
+        if "abstention" in c
+    ]
     head = ["attack", "source", "target", "abstains: clean", "attacked", "fooled and answered"]
     return f"\n\n{table(head, rows)}" if rows else ""
 
@@ -371,10 +388,17 @@ def _after_channels(summary: Mapping[str, Any]) -> str:
 
 def _sounds(summary: Mapping[str, Any]) -> str:
     rows = [
-        [one["attack"], one["source"], name, number(score["value"], ".3f"),
-         f"{score['count']} of {score['of']}", "; ".join(score["missing"])]
-        for one in summary.get("sets", []) for name, score in one["perceptual"].items()
-    ]  # fmt: skip
+        [
+            one["attack"],
+            one["source"],
+            name,
+            number(score["value"], ".3f"),
+            f"{score['count']} of {score['of']}",
+            "; ".join(score["missing"]),
+        ]
+        for one in summary.get("sets", [])
+        for name, score in one["perceptual"].items()
+    ]
     head = ["attack", "source", "sounds like", "mean", "clips", "others"]
     return f"\n\n{table(head, rows)}" if rows else ""
 

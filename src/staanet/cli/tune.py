@@ -62,30 +62,53 @@ def tune(
 
     recipe = tuning.published(
         {
-            "network": network, "epsilon": epsilon, "max_density": max_density, "steps": steps,
-            "batch_size": batch_size, "seconds": seconds,
+            "network": network,
+            "epsilon": epsilon,
+            "max_density": max_density,
+            "steps": steps,
+            "batch_size": batch_size,
+            "seconds": seconds,
             "evaluate_every": max(1, steps // 3),
         }
-    )  # fmt: skip
+    )
     loaded = corpora.load_corpus(corpus, classes=classes, out=out)
     quarantine = pipeline.Quarantine(strict)
     victim = on_device(victims.load_victim(source), device)
     with storage.FolderLock(out), Bars.shown() as progress:
         found = tuning.tune(
-            loaded, victim, source, out, recipe=recipe, trials=trials, seed=seed,
-            protocol=protocol, device=device, quarantine=quarantine, progress=progress,
-        )  # fmt: skip
+            loaded,
+            victim,
+            source,
+            out,
+            recipe=recipe,
+            trials=trials,
+            seed=seed,
+            protocol=protocol,
+            device=device,
+            quarantine=quarantine,
+            progress=progress,
+        )
         quarantine.save(out)
     front = sorted((one for one in found if one.best), key=lambda one: one.density)
     if not json_output:
         names = list(front[0].settings)
-        show(table(
-            ["trial", "fools on dev", "density", *names],
-            [[one.number, f"{100 * one.fooling_rate:.1f} %", f"{one.density:.4f}",
-              *(f"{one.settings[name]:.3g}" for name in names)] for one in front],
-        ))  # fmt: skip
+        show(
+            table(
+                ["trial", "fools on dev", "density", *names],
+                [
+                    [
+                        one.number,
+                        f"{100 * one.fooling_rate:.1f} %",
+                        f"{one.density:.4f}",
+                        *(f"{one.settings[name]:.3g}" for name in names),
+                    ]
+                    for one in front
+                ],
+            )
+        )
         show(f"\n{len(front)} of {len(found)} are beaten by none -> {out / tuning.FRONT}")
     finish(
-        {"out": str(out), "trials": [one.row() for one in found]}, quarantine,
+        {"out": str(out), "trials": [one.row() for one in found]},
+        quarantine,
         json_output=json_output,
-    )  # fmt: skip
+    )

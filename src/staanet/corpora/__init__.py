@@ -24,9 +24,18 @@ from staanet.corpora.urdu import read_urdu
 from staanet.errors import InvalidInput, printable, unknown_name
 
 __all__ = [
-    "CLASSES", "CORPORA", "UNKNOWN", "as_text", "classed", "describe", "load_corpus",
-    "planned_synthetic", "render_synthetic", "told_contents", "unlabelled",
-]  # fmt: skip
+    "CLASSES",
+    "CORPORA",
+    "UNKNOWN",
+    "as_text",
+    "classed",
+    "describe",
+    "load_corpus",
+    "planned_synthetic",
+    "render_synthetic",
+    "told_contents",
+    "unlabelled",
+]
 
 CORPORA: dict[str, Callable[[Path], Corpus]] = {
     "audb": read_audb,

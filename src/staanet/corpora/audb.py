@@ -81,17 +81,20 @@ def read_audb(wanted: Path) -> Corpus:
     with _explained(str(settled)):
         tables = sorted({table, who} - {""})
         database = audb.load(
-            wish.name, version=version, tables=tables, only_metadata=True, pickle_tables=False,
-            full_path=False, verbose=False,
-        )  # fmt: skip
+            wish.name,
+            version=version,
+            tables=tables,
+            only_metadata=True,
+            pickle_tables=False,
+            full_path=False,
+            verbose=False,
+        )
     rows, unlabelled = _rows(database, settled, who, person)
     files = sorted({row.file for row in rows})
     if not files:
         raise InvalidInput("labels no file", where=settled, remedy="Name another table or column")
     with _explained(str(settled)):
-        paths = audb.load_media(
-            wish.name, files, version=version, num_workers=4, verbose=False
-        )  # fmt: skip
+        paths = audb.load_media(wish.name, files, version=version, num_workers=4, verbose=False)
     root = Path(paths[0]).parents[len(Path(files[0]).parts) - 1]
     if settled != wish:
         notes = [*notes, f"read as {settled}"]
@@ -172,9 +175,7 @@ def _label_column(header: Any, wish: Wish) -> tuple[str, str]:
         if (str(wish.table), wish.column) not in within:
             raise unknown_name("column", wish.column, [c for _, c in within], where=wish)
         return str(wish.table), wish.column
-    usual = [
-        (t, c) for alias in COLUMNS["label"] for t, c in within if c.casefold() == alias
-    ]  # fmt: skip
+    usual = [(t, c) for alias in COLUMNS["label"] for t, c in within if c.casefold() == alias]
     same_name = [(t, c) for t, c in usual if t == c]
     for choice in (usual, same_name, within):
         if len(choice) == 1:

@@ -44,13 +44,18 @@ def classed(corpus: Corpus, classes: str) -> Corpus:
     labels = tuple(sorted({u.label or "" for u in kept}))
     if len(labels) < 2:
         raise InvalidInput(
-            f"tells {len(labels)} {classes} apart; a classifier needs 2", where=corpus.name,
+            f"tells {len(labels)} {classes} apart; a classifier needs 2",
+            where=corpus.name,
             remedy="; ".join([*notes, f"give a corpus (or a column '{classes}') of two at least"]),
-        )  # fmt: skip
+        )
     return replace(
-        corpus, name=f"{corpus.name} by {classes}", utterances=tuple(kept), labels=labels,
-        notes=tuple(notes), classes=classes,
-    )  # fmt: skip
+        corpus,
+        name=f"{corpus.name} by {classes}",
+        utterances=tuple(kept),
+        labels=labels,
+        notes=tuple(notes),
+        classes=classes,
+    )
 
 
 def _known(utterances: Sequence[Utterance], speakers: bool) -> tuple[list[Utterance], list[str]]:
@@ -71,8 +76,9 @@ def _require_one_sex_each(utterances: Sequence[Utterance], where: str) -> None:
         if u.speaker != UNKNOWN and sexes.setdefault(u.speaker, u.sex) != u.sex:
             raise InvalidInput(
                 f"the speaker {u.speaker} is {sexes[u.speaker]} in one row and {u.sex} in another",
-                where=where, remedy="Correct the column 'sex'",
-            )  # fmt: skip
+                where=where,
+                remedy="Correct the column 'sex'",
+            )
 
 
 def _word(speaker: str) -> str:

@@ -16,9 +16,13 @@ from staanet.corpora.files import assemble, folder_of, left_out, read_table, wav
 from staanet.errors import InvalidInput
 
 EMOTIONS = {
-    "ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "happiness", "NEU": "neutral",
+    "ANG": "anger",
+    "DIS": "disgust",
+    "FEA": "fear",
+    "HAP": "happiness",
+    "NEU": "neutral",
     "SAD": "sadness",
-}  # fmt: skip
+}
 NAME = re.compile(
     r"(?P<actor>1[0-9]{3})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})_(?:LO|MD|HI|XX|X)"
 )

@@ -13,9 +13,14 @@ from staanet.core import Corpus, Utterance
 from staanet.corpora.files import assemble, folder_of, left_out, listed, wav_files
 
 EMOTIONS = {
-    "col": "guilt", "dis": "disgust", "gio": "happiness", "pau": "fear", "rab": "anger",
-    "sor": "surprise", "tri": "sadness",
-}  # fmt: skip
+    "col": "guilt",
+    "dis": "disgust",
+    "gio": "happiness",
+    "pau": "fear",
+    "rab": "anger",
+    "sor": "surprise",
+    "tri": "sadness",
+}
 NAME = re.compile(
     r"(?:NP|PR)_(?P<sex>[fm])_(?P<speaker>[0-9]+)_(?P<emotion>[a-z]{3})(?P<take>[0-9]+)[a-z]*"
 )

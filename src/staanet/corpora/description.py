@@ -13,11 +13,7 @@ from staanet.errors import InvalidInput, UnusableClip, printable
 
 
 def describe(
-    corpus: Corpus,
-    split_seed: int = 0,
-    progress: Progress = silent,
-    *,
-    protocol: str | None = None,
+    corpus: Corpus, split_seed: int = 0, progress: Progress = silent, *, protocol: str | None = None
 ) -> dict[str, Any]:
     """Clips, classes, speakers, lengths in seconds, formats, split, problems and notes, for JSON.
 

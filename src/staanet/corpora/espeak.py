@@ -36,9 +36,15 @@ def main(library: str, data: str) -> None:
     speech.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
     speech.espeak_SetVoiceByName.argtypes = [ctypes.c_char_p]
     speech.espeak_Synth.argtypes = [
-        ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int,
-        ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p,
-    ]  # fmt: skip
+        ctypes.c_char_p,
+        ctypes.c_size_t,
+        ctypes.c_uint,
+        ctypes.c_int,
+        ctypes.c_uint,
+        ctypes.c_uint,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+    ]
     rate = speech.espeak_Initialize(SYNCHRONOUS, 0, os.fsencode(folder.name), DONT_EXIT)
     version = speech.espeak_Info(None).decode("ascii", "replace")
     reply({"rate": rate, "version": version.split()[0]})

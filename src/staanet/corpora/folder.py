@@ -14,15 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from staanet.columns import (
-    Made,
-    Places,
-    Words,
-    digests_of,
-    integers,
-    repeated,
-    sorted_places,
-)
+from staanet.columns import Made, Places, Words, digests_of, integers, repeated, sorted_places
 from staanet.core import Corpus, Utterance
 from staanet.corpora.files import (
     AUDIO_SUFFIXES,

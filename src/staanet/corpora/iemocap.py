@@ -22,8 +22,12 @@ from staanet.corpora.files import assemble, folder_of, left_out, listed, read_ta
 from staanet.splits import Fold, folds
 
 EMOTIONS = {
-    "ang": "anger", "exc": "happiness", "hap": "happiness", "neu": "neutral", "sad": "sadness",
-}  # fmt: skip
+    "ang": "anger",
+    "exc": "happiness",
+    "hap": "happiness",
+    "neu": "neutral",
+    "sad": "sadness",
+}
 LINE = re.compile(
     r"\[[0-9.]+ - [0-9.]+\]\t(?P<id>Ses0[1-5][FM]_\w+_[FM][0-9]+)\t(?P<emotion>[a-z]{3})\t\[.*"
 )

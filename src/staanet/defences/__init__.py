@@ -25,9 +25,27 @@ from staanet.defences.transforms import (
 from staanet.errors import InvalidInput
 
 __all__ = [
-    "Average", "Bandpass", "DEFENCES", "Defence", "Defended", "Filter", "Gain", "Gsm", "Lowpass", "Median", "Mp3",
-    "MuLaw", "Noise", "Opus", "Quantise", "Repair", "Resample", "chain_of", "parse_defence", "straight_through",
-]  # fmt: skip
+    "Average",
+    "Bandpass",
+    "DEFENCES",
+    "Defence",
+    "Defended",
+    "Filter",
+    "Gain",
+    "Gsm",
+    "Lowpass",
+    "Median",
+    "Mp3",
+    "MuLaw",
+    "Noise",
+    "Opus",
+    "Quantise",
+    "Repair",
+    "Resample",
+    "chain_of",
+    "parse_defence",
+    "straight_through",
+]
 
 DEFENCES: dict[str, type[Any]] = {
     "average": Average,

@@ -41,9 +41,13 @@ class Defence(Protocol):
     def exact(self) -> bool: ...
 
     def __call__(
-        self, x: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None, *,
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
         sample_rate: int = 16_000,
-    ) -> Tensor: ...  # fmt: skip
+    ) -> Tensor: ...
 
 
 class Settings:
@@ -167,17 +171,23 @@ class Defended(Victim):
     architecture = "defended"
 
     def __init__(
-        self, inner: Victim, chain: Sequence[Defence], *, name: str | None = None, seed: int = 0,
+        self,
+        inner: Victim,
+        chain: Sequence[Defence],
+        *,
+        name: str | None = None,
+        seed: int = 0,
         draws: int = 1,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if not chain:
             raise InvalidInput(
                 f"no defence for {inner.name}", remedy="Give at least one, such as median:3"
             )
         super().__init__(
             name=name or "+".join([inner.name, *(one.name for one in chain)]),
-            labels=inner.labels, sample_rate=inner.sample_rate,
-        )  # fmt: skip
+            labels=inner.labels,
+            sample_rate=inner.sample_rate,
+        )
         self.inner, self.chain, self.seed, self.draws = inner, tuple(chain), seed, draws
         self.asked = draws * inner.asked
         self.pinned = False
@@ -265,17 +275,24 @@ class Defended(Victim):
         storage.write_card(
             place,
             {
-                "kind": "victim", "architecture": self.architecture, "name": self.name,
-                "labels": list(self.labels), "sample_rate": self.sample_rate,
-                "settings": self.settings(), **card, "sha256": sealed,
+                "kind": "victim",
+                "architecture": self.architecture,
+                "name": self.name,
+                "labels": list(self.labels),
+                "sample_rate": self.sample_rate,
+                "settings": self.settings(),
+                **card,
+                "sha256": sealed,
             },
-        )  # fmt: skip
+        )
 
     @classmethod
     def from_pretrained(
-        cls, folder: Path | str, load: Callable[[Path], Victim] | None = None,
+        cls,
+        folder: Path | str,
+        load: Callable[[Path], Victim] | None = None,
         parse: Callable[[str], Defence] | None = None,
-    ) -> Self:  # fmt: skip
+    ) -> Self:
         """Read what ``save_pretrained`` wrote; ``load`` reads the inner victim, ``parse`` a defence.
 
         ``staanet.load_victim`` brings both. Raises ``InvalidInput`` where the parts do not fit.
@@ -283,9 +300,10 @@ class Defended(Victim):
         place = Path(folder)
         if load is None or parse is None:
             raise InvalidInput(
-                "a defended victim is read together with the victim inside it", where=folder,
+                "a defended victim is read together with the victim inside it",
+                where=folder,
                 remedy="Load it with staanet.load_victim",
-            )  # fmt: skip
+            )
         card = storage.read_card(place, "victim")
         inner = load(place / INNER)
         settings = card.get("settings")
@@ -300,11 +318,13 @@ class Defended(Victim):
             )
         victim = storage.build_from_card(
             lambda: cls(
-                inner, [parse(str(one)) for one in settings["chain"]],
-                name=str(card["name"]), seed=int(settings["seed"]),
+                inner,
+                [parse(str(one)) for one in settings["chain"]],
+                name=str(card["name"]),
+                seed=int(settings["seed"]),
             ),
             place,
-        )  # fmt: skip
+        )
         return victim.requires_grad_(False).eval()
 
 
@@ -332,9 +352,12 @@ def _seal(inner: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
 
 
 def _row_by_row(
-    defence: Defence, x: Tensor, lengths: Tensor | None, drawn: Sequence[torch.Generator],
+    defence: Defence,
+    x: Tensor,
+    lengths: Tensor | None,
+    drawn: Sequence[torch.Generator],
     sample_rate: int,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Each clip with its own source of randomness, whatever stands beside it."""
     made = torch.zeros_like(x)
     for row, generator in enumerate(drawn):

@@ -91,8 +91,11 @@ class Disagreement(Detector):
 
     name = "disagreement"
     squeezers: tuple[Defence, ...] = (
-        Median(width=3), Average(width=3), Quantise(bits=8), Lowpass(hz=3000),
-    )  # fmt: skip
+        Median(width=3),
+        Average(width=3),
+        Quantise(bits=8),
+        Lowpass(hz=3000),
+    )
 
     def score(self, victim: Victim, clip: Tensor) -> Tensor:
         x = clip[None]
@@ -111,10 +114,13 @@ class Learned(Detector):
     def __init__(self, features: int = 24) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv1d(1, features, 8, stride=4, padding=2), nn.ReLU(),
-            nn.Conv1d(features, features, 8, stride=4, padding=2), nn.ReLU(),
-            nn.Conv1d(features, features, 8, stride=4, padding=2), nn.ReLU(),
-        )  # fmt: skip
+            nn.Conv1d(1, features, 8, stride=4, padding=2),
+            nn.ReLU(),
+            nn.Conv1d(features, features, 8, stride=4, padding=2),
+            nn.ReLU(),
+            nn.Conv1d(features, features, 8, stride=4, padding=2),
+            nn.ReLU(),
+        )
         self.head = nn.Linear(3 * features, 1)
 
     def score(self, victim: Victim, clip: Tensor) -> Tensor:

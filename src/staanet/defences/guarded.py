@@ -32,18 +32,25 @@ class Guarded(Victim):
     may_abstain = True
 
     def __init__(
-        self, inner: Victim, detector: Detector, *, threshold: float, spread: float = 1.0,
-        false_alarm: float | None = None, name: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        inner: Victim,
+        detector: Detector,
+        *,
+        threshold: float,
+        spread: float = 1.0,
+        false_alarm: float | None = None,
+        name: str | None = None,
+    ) -> None:
         if not (math.isfinite(threshold) and math.isfinite(spread) and spread > 0):
             raise InvalidInput(
                 f"the detector's threshold is {threshold}, its spread {spread}",
                 remedy="Choose them on clean clips: staanet detect",
             )
         super().__init__(
-            name=name or f"{inner.name}+{detector.name}", labels=inner.labels,
+            name=name or f"{inner.name}+{detector.name}",
+            labels=inner.labels,
             sample_rate=inner.sample_rate,
-        )  # fmt: skip
+        )
         self.inner, self.detector = inner, detector
         self.threshold, self.spread, self.false_alarm = threshold, spread, false_alarm
         self.minimum_samples, self.differentiable = inner.minimum_samples, inner.differentiable
@@ -75,9 +82,11 @@ class Guarded(Victim):
 
     def settings(self) -> dict[str, Any]:
         return {
-            "detector": self.detector.name, "threshold": self.threshold, "spread": self.spread,
+            "detector": self.detector.name,
+            "threshold": self.threshold,
+            "spread": self.spread,
             "false_alarm": self.false_alarm,
-        }  # fmt: skip
+        }
 
     def save_pretrained(self, folder: Path | str, **card: Any) -> None:
         """Write ``inner/``, the detector's weights where it has any, and then ``card.json``."""
@@ -94,11 +103,16 @@ class Guarded(Victim):
         storage.write_card(
             place,
             {
-                "kind": "victim", "architecture": self.architecture, "name": self.name,
-                "labels": list(self.labels), "sample_rate": self.sample_rate,
-                "settings": self.settings(), **card, "sha256": _seal(place, self.settings()),
+                "kind": "victim",
+                "architecture": self.architecture,
+                "name": self.name,
+                "labels": list(self.labels),
+                "sample_rate": self.sample_rate,
+                "settings": self.settings(),
+                **card,
+                "sha256": _seal(place, self.settings()),
             },
-        )  # fmt: skip
+        )
 
 
 def read_guarded(
@@ -124,12 +138,15 @@ def read_guarded(
         storage.fill_module(detector, tensors, folder / DETECTOR)
     return storage.build_from_card(
         lambda: Guarded(
-            inner, detector, threshold=float(settings["threshold"]),
-            spread=float(settings["spread"]), false_alarm=settings["false_alarm"],
+            inner,
+            detector,
+            threshold=float(settings["threshold"]),
+            spread=float(settings["spread"]),
+            false_alarm=settings["false_alarm"],
             name=str(card["name"]),
         ),
         folder,
-    )  # fmt: skip
+    )
 
 
 def _seal(folder: Path, settings: Mapping[str, Any]) -> str:

@@ -36,9 +36,13 @@ class Repair(Settings):
     passes: int = 8
 
     def __call__(
-        self, x: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None, *,
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
         sample_rate: int = 16_000,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         if x.shape[1] <= 2 * self.order:
             return x
         inside = _inside(x, lengths)

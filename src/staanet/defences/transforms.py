@@ -34,9 +34,13 @@ class Quantise(Settings):
     bits: int = 8
 
     def __call__(
-        self, x: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None, *,
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
         sample_rate: int = 16_000,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         return straight_through(x, self.rounded(x.detach()))
 
     def rounded(self, x: Tensor) -> Tensor:
@@ -55,9 +59,13 @@ class Filter(Settings):
         raise TypeError(f"{type(self).__name__} does not implement taps")
 
     def __call__(
-        self, x: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None, *,
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
         sample_rate: int = 16_000,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         return _filtered(x, lengths, self.taps(sample_rate))
 
 
@@ -80,9 +88,13 @@ class Average(Filter):
         return torch.full((self.width,), 1 / self.width, dtype=torch.float64)
 
     def __call__(
-        self, x: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None, *,
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
         sample_rate: int = 16_000,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         mean = F.avg_pool1d(_inside(x, lengths), self.width, stride=1, padding=self.width // 2)
         return _inside(mean, lengths).clamp(-1, 1)
 
@@ -103,9 +115,13 @@ class Median(Settings):
         return _even(self.width)
 
     def __call__(
-        self, x: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None, *,
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
         sample_rate: int = 16_000,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         reach = self.width // 2
         around = F.pad(_inside(x, lengths), (reach, reach)).unfold(1, self.width, 1)
         return _inside(around.median(dim=2).values, lengths)
@@ -173,9 +189,13 @@ class Noise(Settings):
     sigma: float | None = None
 
     def __call__(
-        self, x: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None, *,
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
         sample_rate: int = 16_000,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         inside = _inside(x, lengths)
         noise = torch.randn(x.shape, generator=generator).to(x)  # alike in single and double
         if self.sigma is not None:
@@ -197,9 +217,13 @@ class Gain(Settings):
     db: float = 6.0
 
     def __call__(
-        self, x: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None, *,
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
         sample_rate: int = 16_000,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         drawn = torch.rand(len(x), 1, generator=generator).to(x)
         return (_inside(x, lengths) * 10 ** ((2 * drawn - 1) * self.db / 20)).clamp(-1, 1)
 
@@ -222,9 +246,13 @@ class Codec(Settings):
         return parse_channel(str(self))
 
     def __call__(
-        self, x: Tensor, lengths: Tensor | None = None, generator: torch.Generator | None = None, *,
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
         sample_rate: int = 16_000,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         channel, heard = self.channel(), torch.zeros_like(x)
         for row, clip in enumerate(x.detach().cpu().numpy()):
             length = x.shape[1] if lengths is None else int(lengths[row])

@@ -15,9 +15,17 @@ from staanet.generator.reflection import Reflection
 from staanet.generator.wave_u_net import WaveUNet
 
 __all__ = [
-    "GENERATORS", "Chorus", "Generator", "Mirror", "Perturbation", "Reflection", "WaveUNet", "build_generator",
-    "load_generator", "save_generator",
-]  # fmt: skip
+    "GENERATORS",
+    "Chorus",
+    "Generator",
+    "Mirror",
+    "Perturbation",
+    "Reflection",
+    "WaveUNet",
+    "build_generator",
+    "load_generator",
+    "save_generator",
+]
 
 ARCHITECTURES: dict[str, type[Generator]] = {
     "chorus": Chorus,

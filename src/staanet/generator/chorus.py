@@ -30,9 +30,14 @@ class Chorus(Generator):
     ranked_by_magnitude = True
 
     def __init__(
-        self, *, voices: Sequence[Mapping[str, Any]], gain: float | None = 2.0,
-        density: float | None = None, sample_rate: int = 16_000, labels: Sequence[str] = (),
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        voices: Sequence[Mapping[str, Any]],
+        gain: float | None = 2.0,
+        density: float | None = None,
+        sample_rate: int = 16_000,
+        labels: Sequence[str] = (),
+    ) -> None:
         super().__init__(gain=gain, density=density, sample_rate=sample_rate, labels=labels)
         self.voices = nn.ModuleList(_voice(**settings) for settings in voices)
         self.loudness = nn.Parameter(torch.ones(len(voices)))
@@ -59,14 +64,18 @@ class Chorus(Generator):
         """The same voices, each with another number of looks."""
         other = copy.copy(self)
         other._modules = {
-            **self._modules, "voices": nn.ModuleList(one.with_looks(looks) for one in self.members)
-        }  # fmt: skip
+            **self._modules,
+            "voices": nn.ModuleList(one.with_looks(looks) for one in self.members),
+        }
         return other
 
     def heads(
-        self, waveforms: Tensor, lengths: Tensor | None, wanted: Tensor | None,
+        self,
+        waveforms: Tensor,
+        lengths: Tensor | None,
+        wanted: Tensor | None,
         budget: Budget | None = None,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor]:
         magnitude = position = waveforms.new_zeros(())
         for voice, loudness in zip(self.members, self.loudness, strict=True):
             moves, places = voice.heads(waveforms, lengths, wanted, budget)

@@ -33,10 +33,15 @@ def onnx_bytes(generator: Generator, epsilon: float, max_density: float | None) 
     Raises ``InvalidInput`` for another kind of network, or where the package onnx is missing.
     """
     card: dict[str, Any] = {
-        "format": FORMAT, "architecture": generator.architecture, "gain": generator.gain,
-        "density": generator.density, "sample_rate": generator.sample_rate, "epsilon": epsilon,
-        "max_density": max_density, "minimum_samples": minimum_samples(generator),
-    }  # fmt: skip
+        "format": FORMAT,
+        "architecture": generator.architecture,
+        "gain": generator.gain,
+        "density": generator.density,
+        "sample_rate": generator.sample_rate,
+        "epsilon": epsilon,
+        "max_density": max_density,
+        "minimum_samples": minimum_samples(generator),
+    }
     example = 0.1 * torch.randn(
         1,
         card["minimum_samples"] + generator.sample_rate,
@@ -45,8 +50,13 @@ def onnx_bytes(generator: Generator, epsilon: float, max_density: float | None) 
     if isinstance(generator, Mirror):
         card["looks"] = generator.looks
         nothing = torch.zeros(1, dtype=torch.int64), torch.zeros(1)
-        return _traced(_Look(generator), (example, *nothing), card,
-                       ["waveforms", "own", "known"], ["magnitude", "position", "answers"])  # fmt: skip
+        return _traced(
+            _Look(generator),
+            (example, *nothing),
+            card,
+            ["waveforms", "own", "known"],
+            ["magnitude", "position", "answers"],
+        )
     if isinstance(generator, WaveUNet):
         return _traced(
             _Heads(generator), (example,), card, ["waveforms"], ["magnitude", "position"]
@@ -69,9 +79,12 @@ def minimum_samples(generator: Generator) -> int:
 
 
 def _traced(
-    module: nn.Module, example: tuple[Tensor, ...], card: dict[str, Any], inputs: list[str],
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    card: dict[str, Any],
+    inputs: list[str],
     outputs: list[str],
-) -> bytes:  # fmt: skip
+) -> bytes:
     try:
         import onnx
     except ImportError as problem:
@@ -84,11 +97,15 @@ def _traced(
             "ignore"
         )  # of what a trace fixes: the comparison shows that it did not
         torch.onnx.export(
-            module.eval(), example, buffer,  # type: ignore[arg-type]
-            dynamo=False, opset_version=17, input_names=inputs,
+            module.eval(),
+            example,
+            buffer,  # type: ignore[arg-type]
+            dynamo=False,
+            opset_version=17,
+            input_names=inputs,
             output_names=outputs,
             dynamic_axes={name: {1: "time"} for name in ("waveforms", "magnitude", "position")},
-        )  # fmt: skip
+        )
     model = onnx.load_from_string(buffer.getvalue())
     onnx.helper.set_model_props(model, {KEY: json.dumps(card, allow_nan=False)})
     written: bytes = model.SerializeToString()

@@ -133,16 +133,30 @@ class Mirror(Generator):
     ranked_by_magnitude = True
 
     def __init__(
-        self, *, blocks: Sequence[Block] = ((1, 64, 8, 10), (64, 128, 6, 8), (128, 256, 6, 8)),
-        activation: str = "leaky_relu", classes: int = 8, hidden: int = 256, layers: int = 2,
-        looks: int = 1, epsilon: float = 0.03, gain: float | None = 2.0, density: float | None = None,
-        sample_rate: int = 16_000, labels: Sequence[str] = (),
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        blocks: Sequence[Block] = ((1, 64, 8, 10), (64, 128, 6, 8), (128, 256, 6, 8)),
+        activation: str = "leaky_relu",
+        classes: int = 8,
+        hidden: int = 256,
+        layers: int = 2,
+        looks: int = 1,
+        epsilon: float = 0.03,
+        gain: float | None = 2.0,
+        density: float | None = None,
+        sample_rate: int = 16_000,
+        labels: Sequence[str] = (),
+    ) -> None:
         super().__init__(gain=gain, density=density, sample_rate=sample_rate, labels=labels)
         self.settings |= {
-            "blocks": [list(block) for block in blocks], "activation": activation,
-            "classes": classes, "hidden": hidden, "layers": layers, "looks": looks, "epsilon": epsilon,
-        }  # fmt: skip
+            "blocks": [list(block) for block in blocks],
+            "activation": activation,
+            "classes": classes,
+            "hidden": hidden,
+            "layers": layers,
+            "looks": looks,
+            "epsilon": epsilon,
+        }
         self.looks: int = looks
         self.epsilon = epsilon
         self.pools = [pool for _, _, _, pool in blocks]
@@ -165,9 +179,12 @@ class Mirror(Generator):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def heads(
-        self, waveforms: Tensor, lengths: Tensor | None, wanted: Tensor | None,
+        self,
+        waveforms: Tensor,
+        lengths: Tensor | None,
+        wanted: Tensor | None,
         budget: Budget | None = None,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor]:
         time = waveforms.shape[1]
         magnitude = position = waveforms.new_zeros(())
         best, heard = None, self.listen(waveforms, lengths)

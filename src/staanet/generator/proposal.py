@@ -50,15 +50,22 @@ class Generator(nn.Module):
     """How often it looks, at what it proposed before; None: once, always."""
 
     def __init__(
-        self, *, gain: float | None, density: float | None, sample_rate: int = 16_000,
+        self,
+        *,
+        gain: float | None,
+        density: float | None,
+        sample_rate: int = 16_000,
         labels: Sequence[str] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.gain, self.density, self.sample_rate = gain, density, sample_rate
         self.labels = tuple(labels)
         self.settings: dict[str, Any] = {
-            "gain": gain, "density": density, "sample_rate": sample_rate, "labels": list(labels),
-        }  # fmt: skip
+            "gain": gain,
+            "density": density,
+            "sample_rate": sample_rate,
+            "labels": list(labels),
+        }
 
     @property
     def ranks(self) -> bool:
@@ -82,17 +89,25 @@ class Generator(nn.Module):
         return other
 
     def forward(
-        self, waveforms: Tensor, lengths: Tensor | None = None, wanted: Tensor | None = None,
-        budget: Budget | None = None, *, order_only: bool = False,
-    ) -> Perturbation:  # fmt: skip
+        self,
+        waveforms: Tensor,
+        lengths: Tensor | None = None,
+        wanted: Tensor | None = None,
+        budget: Budget | None = None,
+        *,
+        order_only: bool = False,
+    ) -> Perturbation:
         """``order_only``: positions only rank the samples of a clip, of any size; quicker to make."""
         heads = self.heads(waveforms, lengths, wanted, budget)
         return self.propose(*heads, lengths, order_only=order_only)
 
     def heads(
-        self, waveforms: Tensor, lengths: Tensor | None, wanted: Tensor | None,
+        self,
+        waveforms: Tensor,
+        lengths: Tensor | None,
+        wanted: Tensor | None,
         budget: Budget | None = None,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor]:
         """The raw answers ``o_v, o_m``, both ``[B, T]``.
 
         ``budget`` is that of the attack, for a generator that looks at what it proposed before; None:
@@ -101,9 +116,13 @@ class Generator(nn.Module):
         raise TypeError(f"{type(self).__name__} does not implement heads")
 
     def propose(
-        self, magnitude: Tensor, position: Tensor, lengths: Tensor | None, *,
+        self,
+        magnitude: Tensor,
+        position: Tensor,
+        lengths: Tensor | None,
+        *,
         order_only: bool = False,
-    ) -> Perturbation:  # fmt: skip
+    ) -> Perturbation:
         """The heads' raw answers ``o_v, o_m [B, T]`` as a perturbation, in float32 whatever they are in."""
         magnitude, position = magnitude.float(), position.float()
         if self.ranked_by_magnitude:
@@ -174,9 +193,14 @@ def chosen(
 
 
 def moved(
-    waveforms: Tensor, change: Perturbation, lengths: Tensor | None, epsilon: float,
-    budget: Budget | None, *, ranks: bool = False,
-) -> Tensor:  # fmt: skip
+    waveforms: Tensor,
+    change: Perturbation,
+    lengths: Tensor | None,
+    epsilon: float,
+    budget: Budget | None,
+    *,
+    ranks: bool = False,
+) -> Tensor:
     """``[B, T]`` as a proposal would leave it: where its position is at least 1/2, by ``epsilon``; or
     as ``budget`` has it, see ``chosen``.
 

@@ -50,9 +50,12 @@ class Reflection(Generator):
         self.inside.requires_grad_(False)
 
     def heads(
-        self, waveforms: Tensor, lengths: Tensor | None, wanted: Tensor | None,
+        self,
+        waveforms: Tensor,
+        lengths: Tensor | None,
+        wanted: Tensor | None,
         budget: Budget | None = None,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor]:
         learning = self.training and torch.is_grad_enabled()
         magnitude, best = torch.zeros_like(waveforms), None
         with torch.inference_mode(False), torch.enable_grad():

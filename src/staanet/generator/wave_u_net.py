@@ -129,10 +129,14 @@ class Up(nn.Module):
         padding = kernel // 2  # with this output_padding, frame j lands on frame stride * j
         self.stretch = Unit(
             nn.ConvTranspose2d(
-                channels_in, channels_in, (1, kernel), (1, stride), padding=(0, padding),
+                channels_in,
+                channels_in,
+                (1, kernel),
+                (1, stride),
+                padding=(0, padding),
                 output_padding=(0, stride - kernel + 2 * padding),
             )
-        )  # fmt: skip
+        )
         self.before_skip = _conv(channels_in, channels_out, kernel)
         self.after_skip = _conv(channels_out + skip, channels_out, kernel)
 
@@ -171,14 +175,26 @@ class WaveUNet(Generator):
     architecture = "wave_u_net"
 
     def __init__(
-        self, *, features: int, levels: int = 6, kernel: int = 5, stride: int = 4, fold: int = 1,
-        gain: float | None = None, density: float | None = None, sample_rate: int = 16_000,
+        self,
+        *,
+        features: int,
+        levels: int = 6,
+        kernel: int = 5,
+        stride: int = 4,
+        fold: int = 1,
+        gain: float | None = None,
+        density: float | None = None,
+        sample_rate: int = 16_000,
         labels: Sequence[str] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(gain=gain, density=density, sample_rate=sample_rate, labels=labels)
         self.settings |= {
-            "features": features, "levels": levels, "kernel": kernel, "stride": stride, "fold": fold,
-        }  # fmt: skip
+            "features": features,
+            "levels": levels,
+            "kernel": kernel,
+            "stride": stride,
+            "fold": fold,
+        }
         widths = [features * 2**level for level in range(levels)]
         self.stride, self.fold = stride, fold
         self.downs = nn.ModuleList(
@@ -191,9 +207,12 @@ class WaveUNet(Generator):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def heads(
-        self, waveforms: Tensor, lengths: Tensor | None, wanted: Tensor | None,
+        self,
+        waveforms: Tensor,
+        lengths: Tensor | None,
+        wanted: Tensor | None,
         budget: Budget | None = None,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor]:
         time = waveforms.shape[1]
         frames = (time + self.fold - 1) // self.fold
         x = F.pad(standardise(waveforms, lengths), (0, frames * self.fold - time))

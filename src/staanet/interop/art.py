@@ -35,10 +35,13 @@ def estimator(victim: Victim, samples: int) -> Any:
         )
     kind, _ = _classes()
     made = kind(
-        model=victim, loss=nn.CrossEntropyLoss(), input_shape=(samples,),
-        nb_classes=len(victim.labels), clip_values=(-1.0, 1.0),
+        model=victim,
+        loss=nn.CrossEntropyLoss(),
+        input_shape=(samples,),
+        nb_classes=len(victim.labels),
+        clip_values=(-1.0, 1.0),
         device_type="gpu" if victim.device.type == "cuda" else "cpu",
-    )  # fmt: skip
+    )
     made.labels = victim.labels
     return made
 

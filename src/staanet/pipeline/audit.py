@@ -47,11 +47,21 @@ class Source:
 
 
 def audit(
-    victim: Victim, victim_spec: Path | str, corpus: Corpus, out: Path, *, recipe: AuditRecipe,
-    sources: Sequence[str] = (), fail_above: float | None = None, command: str = "", seed: int = 0,
-    protocol: str | None = None, device: str = "cpu", quarantine: Quarantine | None = None,
+    victim: Victim,
+    victim_spec: Path | str,
+    corpus: Corpus,
+    out: Path,
+    *,
+    recipe: AuditRecipe,
+    sources: Sequence[str] = (),
+    fail_above: float | None = None,
+    command: str = "",
+    seed: int = 0,
+    protocol: str | None = None,
+    device: str = "cpu",
+    quarantine: Quarantine | None = None,
     progress: Progress = silent,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Audit ``victim`` on the corpus's test part; what was found, as in ``audit.json``.
 
     ``sources`` name trained models that stand for the attacker's own; absent: they are trained on the
@@ -70,11 +80,18 @@ def audit(
             f"two sources are called {max(names, key=names.count)}",
             remedy="Give each source once, under a name of its own",
         )
-    _claim(out, {
-        "victim": sha256, "corpus": corpus.name, "split": test.split_hash, "seed": seed,
-        "recipe": asdict(recipe), "sources": [fingerprint(s.victim, s.spec) for s in given],
-        **named(protocol),
-    })  # fmt: skip
+    _claim(
+        out,
+        {
+            "victim": sha256,
+            "corpus": corpus.name,
+            "split": test.split_hash,
+            "seed": seed,
+            "recipe": asdict(recipe),
+            "sources": [fingerprint(s.victim, s.spec) for s in given],
+            **named(protocol),
+        },
+    )
     put_aside = quarantine if quarantine is not None else Quarantine()
     journal = Timed(storage.Journal(out / "journal.jsonl"))
     room = _Room(out, corpus, recipe, seed, protocol, device, put_aside, journal, progress)
@@ -95,17 +112,30 @@ def audit(
     ]
     told = {
         "schema": SCHEMA,
-        "victim": {"name": victim.name, "spec": str(victim_spec), "sha256": sha256,
-                   "labels": list(victim.labels), "gradients": victim.differentiable},
-        "corpus": {"name": corpus.name, "clips": len(clips), "of": len(usable),
-                   "speakers": len({clip.speaker for clip in clips}),
-                   "split_hash": test.split_hash},
+        "victim": {
+            "name": victim.name,
+            "spec": str(victim_spec),
+            "sha256": sha256,
+            "labels": list(victim.labels),
+            "gradients": victim.differentiable,
+        },
+        "corpus": {
+            "name": corpus.name,
+            "clips": len(clips),
+            "of": len(usable),
+            "speakers": len({clip.speaker for clip in clips}),
+            "split_hash": test.split_hash,
+        },
         "sources": [{"name": s.victim.name, "white_box": s.white_box} for s in made_from],
-        "recipe": asdict(recipe), "seed": seed, "fail_above": fail_above,
-        "seconds": journal.seconds(), "machine": machine(), "quarantined": put_aside.rows,
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "fail_above": fail_above,
+        "seconds": journal.seconds(),
+        "machine": machine(),
+        "quarantined": put_aside.rows,
         "flags": [*summary["flags"], *_unsure(given, test.split_hash)],
         **_found(summary["cells"], defended, recipe),
-    }  # fmt: skip
+    }
     put_aside.save(out)
     return _written(normal(told), out, command)
 
@@ -134,14 +164,16 @@ def _given(spec: str, victim: Victim, device: str) -> Source:
     source = load_victim(spec).to(device)
     if not source.differentiable:
         raise InvalidInput(
-            f"{source.name} gives no gradients: nothing can be crafted on it", where=spec,
+            f"{source.name} gives no gradients: nothing can be crafted on it",
+            where=spec,
             remedy="Give a victim folder, or leave --source out and surrogates are trained",
-        )  # fmt: skip
+        )
     if source.sample_rate != victim.sample_rate:
         raise InvalidInput(
             f"{source.name} hears {source.sample_rate} Hz, {victim.name} {victim.sample_rate} Hz",
-            where=spec, remedy="Give a source of the same rate",
-        )  # fmt: skip
+            where=spec,
+            remedy="Give a source of the same rate",
+        )
     if source.name == victim.name:  # a cell would take one for the other
         source.name = f"source-{source.name}"
     return Source(source, spec)
@@ -167,9 +199,10 @@ def _claim(out: Path, inputs: Mapping[str, Any]) -> None:
         differing = sorted(k for k in wanted if held.get(k) != wanted[k])
         if differing:
             raise InvalidInput(
-                f"holds an audit that differs in {', '.join(differing[:3])}", where=out,
+                f"holds an audit that differs in {', '.join(differing[:3])}",
+                where=out,
                 remedy="Choose another --out, or delete that folder",
-            )  # fmt: skip
+            )
     storage.write_json(plan, wanted)
 
 
@@ -198,17 +231,28 @@ class _Room:
         folder = self.out / "surrogates" / name
         steps = self.recipe.surrogate_steps
         recipe = VictimRecipe(
-            network=network, steps=steps, seconds=self.recipe.seconds, speed=0.2,
-            batch_size=2 * self.recipe.batch_size, evaluate_every=max(1, min(50, steps // 4)),
-        )  # fmt: skip
+            network=network,
+            steps=steps,
+            seconds=self.recipe.seconds,
+            speed=0.2,
+            batch_size=2 * self.recipe.batch_size,
+            evaluate_every=max(1, min(50, steps // 4)),
+        )
         made = self.journal(
             f"train {name}",
             partial(
-                train_victim, self.corpus, name, folder, recipe=recipe, seed=self.seed + 1,
-                protocol=self._same_split(), device=self.device, quarantine=self.quarantine,
+                train_victim,
+                self.corpus,
+                name,
+                folder,
+                recipe=recipe,
+                seed=self.seed + 1,
+                protocol=self._same_split(),
+                device=self.device,
+                quarantine=self.quarantine,
                 progress=self.progress,
             ),
-        )  # fmt: skip
+        )
         return Source(made, folder)
 
     def _same_split(self) -> str:
@@ -223,12 +267,18 @@ class _Room:
         for name, epsilon, density in self._points():
             key = f"{name}-e{epsilon:g}-d{density:g}"
             plan = plan_attack(
-                key, AttackRecipe(
-                    attack=TRANSFERRED[name], epsilon=epsilon, max_density=density,
+                key,
+                AttackRecipe(
+                    attack=TRANSFERRED[name],
+                    epsilon=epsilon,
+                    max_density=density,
                     title=f"{name}, epsilon {epsilon:g}, {100 * density:g} % of samples",
                 ),
-                source.victim, generator=generator, seed=self.seed, device=self.device,
-            )  # fmt: skip
+                source.victim,
+                generator=generator,
+                seed=self.seed,
+                device=self.device,
+            )
             made.append(self._attack(replace(plan, of=of), clips, f"{key}__{source.victim.name}"))
         return made
 
@@ -242,18 +292,30 @@ class _Room:
         steps = self.recipe.generator_steps
         folder = self.out / "generators" / source.victim.name
         recipe = GeneratorRecipe(
-            sources=(), epsilon=max(self.recipe.epsilons), max_density=max(self.recipe.densities),
-            steps=steps, batch_size=self.recipe.batch_size, seconds=self.recipe.seconds,
+            sources=(),
+            epsilon=max(self.recipe.epsilons),
+            max_density=max(self.recipe.densities),
+            steps=steps,
+            batch_size=self.recipe.batch_size,
+            seconds=self.recipe.seconds,
             evaluate_every=max(1, min(100, steps // 2)),
-        )  # fmt: skip
+        )
         self.journal(
             f"train generator on {source.victim.name}",
             partial(
-                train_generator, self.corpus, source.victim, source.spec, folder, recipe=recipe,
-                seed=self.seed, protocol=self.protocol, device=self.device,
-                quarantine=self.quarantine, progress=self.progress,
+                train_generator,
+                self.corpus,
+                source.victim,
+                source.spec,
+                folder,
+                recipe=recipe,
+                seed=self.seed,
+                protocol=self.protocol,
+                device=self.device,
+                quarantine=self.quarantine,
+                progress=self.progress,
             ),
-        )  # fmt: skip
+        )
         return folder
 
     def asked(self, victim: Victim, clips: Sequence[Clip], of: int) -> list[Path]:
@@ -263,11 +325,13 @@ class _Room:
         epsilon, density = max(self.recipe.epsilons), max(self.recipe.densities)
         key = f"sparse-rs-e{epsilon:g}-d{density:g}"
         recipe = AttackRecipe(
-            attack="sparse_rs", epsilon=epsilon, max_density=density,
+            attack="sparse_rs",
+            epsilon=epsilon,
+            max_density=density,
             settings={"steps": self.recipe.queries},
             title=f"sparse-rs, {self.recipe.queries} queries, epsilon {epsilon:g}, "
             f"{100 * density:g} % of samples",
-        )  # fmt: skip
+        )
         plan = plan_attack(key, recipe, victim, seed=self.seed, device=self.device)
         return [self._attack(replace(plan, of=of), clips, f"{key}__{victim.name}")]
 
@@ -282,15 +346,21 @@ class _Room:
         return target
 
     def judged(
-        self, sets: Sequence[Path], targets: Sequence[Victim], folder: Path, sha256: str, *,
+        self,
+        sets: Sequence[Path],
+        targets: Sequence[Victim],
+        folder: Path,
+        sha256: str,
+        *,
         channels: Sequence[str] = (),
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         """The matrix of these sets; computed once, for the same sets and targets."""
         inputs = {
             "sets": {one.name: storage.sha256(one / "metadata.csv") for one in sets},
-            "targets": [target.name for target in targets], "victim": sha256,
+            "targets": [target.name for target in targets],
+            "victim": sha256,
             "channels": list(channels),
-        }  # fmt: skip
+        }
         if not is_done(folder, "evaluation", inputs):
             work: Callable[[], Any] = partial(
                 evaluate, sets, targets, folder, channels=channels, progress=self.progress
@@ -301,9 +371,14 @@ class _Room:
         return found
 
     def defended(
-        self, text: str, target: Defended, sources: Sequence[Source],
-        strongest: Sequence[tuple[Path, str]], clips: Sequence[Clip], sha256: str,
-    ) -> dict[str, Any]:  # fmt: skip
+        self,
+        text: str,
+        target: Defended,
+        sources: Sequence[Source],
+        strongest: Sequence[tuple[Path, str]],
+        clips: Sequence[Clip],
+        sha256: str,
+    ) -> dict[str, Any]:
         """A defence against the strongest sets as they are, and against PGD that knows it."""
         place = text.replace(":", "-").replace(",", "-")
         static = self.judged(
@@ -314,9 +389,11 @@ class _Room:
         known = Defended(best.victim, target.chain)
         epsilon, density = max(self.recipe.epsilons), max(self.recipe.densities)
         recipe = AttackRecipe(
-            attack="pgd", epsilon=epsilon, max_density=density,
+            attack="pgd",
+            epsilon=epsilon,
+            max_density=density,
             title=f"PGD that knows {text}, epsilon {epsilon:g}, {100 * density:g} % of samples",
-        )  # fmt: skip
+        )
         plan = plan_attack(f"knowing-{place}", recipe, known, seed=self.seed, device=self.device)
         fewer = spread(clips, self.recipe.defended_clips)
         made = self._attack(
@@ -327,10 +404,13 @@ class _Room:
         ]
         worst = max(static, key=_value)
         return {
-            "defence": text, "static": _row(worst), "adaptive": _row(adaptive[0]),
-            "uar": worst["uar_before"]["value"], "exact_gradient": target.exact_gradient,
+            "defence": text,
+            "static": _row(worst),
+            "adaptive": _row(adaptive[0]),
+            "uar": worst["uar_before"]["value"],
+            "exact_gradient": target.exact_gradient,
             "crafted_on": best.victim.name,
-        }  # fmt: skip
+        }
 
 
 # ---------------------------------------------------------------- what was found
@@ -344,12 +424,21 @@ def _value(cell: Mapping[str, Any]) -> float:
 def _row(cell: Mapping[str, Any]) -> dict[str, Any]:
     rate = cell["fooling_rate"]
     return {
-        "attack": cell["attack"], "title": cell["title"], "source": cell["source"],
-        "channel": cell["channel"], "control": cell["control"], "white_box": cell["white_box"],
-        "epsilon": cell["budget"].get("epsilon"), "max_density": cell["budget"].get("max_density"),
-        "fooling_rate": rate["value"], "low": rate["low"], "high": rate["high"],
-        "count": rate["count"], "snr_db": cell["mean"]["snr_db"], "queries": cell["queries_mean"],
-    }  # fmt: skip
+        "attack": cell["attack"],
+        "title": cell["title"],
+        "source": cell["source"],
+        "channel": cell["channel"],
+        "control": cell["control"],
+        "white_box": cell["white_box"],
+        "epsilon": cell["budget"].get("epsilon"),
+        "max_density": cell["budget"].get("max_density"),
+        "fooling_rate": rate["value"],
+        "low": rate["low"],
+        "high": rate["high"],
+        "count": rate["count"],
+        "snr_db": cell["mean"]["snr_db"],
+        "queries": cell["queries_mean"],
+    }
 
 
 def _strongest(cells: Sequence[Mapping[str, Any]], sets: Sequence[Path]) -> list[tuple[Path, str]]:
@@ -365,9 +454,8 @@ def _strongest(cells: Sequence[Mapping[str, Any]], sets: Sequence[Path]) -> list
 
 
 def _found(
-    cells: Sequence[Mapping[str, Any]], defended: Sequence[Mapping[str, Any]],
-    recipe: AuditRecipe,
-) -> dict[str, Any]:  # fmt: skip
+    cells: Sequence[Mapping[str, Any]], defended: Sequence[Mapping[str, Any]], recipe: AuditRecipe
+) -> dict[str, Any]:
     plain = [c for c in cells if c["channel"] == NO_CHANNEL]
     asked = [c for c in plain if c["algorithm"] == "sparsers"]
     rest = [c for c in plain if c not in asked]
@@ -378,10 +466,15 @@ def _found(
         "white_box": [c for c in rest if not c["control"] and c["white_box"]],
     }
     budgets = [
-        {"epsilon": e, "max_density": d, "noise": _best(attackers["noise"], e, d),
-         "worst": _best([c for c in rest if not c["control"]], e, d)}
-        for e in recipe.epsilons for d in recipe.densities
-    ]  # fmt: skip
+        {
+            "epsilon": e,
+            "max_density": d,
+            "noise": _best(attackers["noise"], e, d),
+            "worst": _best([c for c in rest if not c["control"]], e, d),
+        }
+        for e in recipe.epsilons
+        for d in recipe.densities
+    ]
     worst = max(plain, key=_value)
     channels = [
         {"channel": name, **_row(max(own, key=_value))}
@@ -389,21 +482,25 @@ def _found(
         for own in [[c for c in cells if c["channel"] == name and not c["control"]]]
     ]
     return {
-        "uar": plain[0]["uar_before"], "accuracy": plain[0]["accuracy_before"],
+        "uar": plain[0]["uar_before"],
+        "accuracy": plain[0]["accuracy_before"],
         "worst": _row(worst),
         "attackers": {who: _row(max(own, key=_value)) for who, own in attackers.items() if own},
-        "budgets": budgets, "channels": channels, "defences": list(defended),
+        "budgets": budgets,
+        "channels": channels,
+        "defences": list(defended),
         "cells": [_row(cell) for cell in cells],
-    }  # fmt: skip
+    }
 
 
 def _best(
     cells: Sequence[Mapping[str, Any]], epsilon: float, density: float
 ) -> dict[str, Any] | None:
     own = [
-        c for c in cells
+        c
+        for c in cells
         if (c["budget"]["epsilon"], c["budget"]["max_density"]) == (epsilon, density)
-    ]  # fmt: skip
+    ]
     return _row(max(own, key=_value)) if own else None
 
 
@@ -416,8 +513,17 @@ def _verdict(told: Mapping[str, Any], out: Path, command: str) -> dict[str, Any]
     shown = f"{worst['attack']}__{worst['source']}"
     commands = [
         *([command] if command else []),
-        shlex.join(["staanet", "evaluate", str(out / "adversarial" / shown), "--target", spec,
-                    *(w for c in told["recipe"]["channels"] for w in ("--channel", c)),
-                    "--out", "check"]),
-    ]  # fmt: skip
+        shlex.join(
+            [
+                "staanet",
+                "evaluate",
+                str(out / "adversarial" / shown),
+                "--target",
+                spec,
+                *(w for c in told["recipe"]["channels"] for w in ("--channel", c)),
+                "--out",
+                "check",
+            ]
+        ),
+    ]
     return {"passed": passed, "verdict": words, "commands": commands}

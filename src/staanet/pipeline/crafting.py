@@ -26,9 +26,8 @@ _CRAFTED = (*results.COLUMNS, "seconds", results.WANTED, "sha256")
 
 
 def attack(
-    plan: Plan, clips: ClipSource, out: Path, *, quarantine: Quarantine,
-    progress: Progress = silent,
-) -> AdversarialSet:  # fmt: skip
+    plan: Plan, clips: ClipSource, out: Path, *, quarantine: Quarantine, progress: Progress = silent
+) -> AdversarialSet:
     """Craft every clip, write it, read it back and measure it; a killed run goes on where it was."""
     if is_finished(plan, clips, out):
         return AdversarialSet.load(out)
@@ -48,14 +47,18 @@ def attack(
         done += len(some)
         progress(f"attack with {plan.key} from {plan.source.name}", done, len(clips), "")
     card = {
-        "attack": plan.key, "title": plan.title, "source": plan.source.name,
+        "attack": plan.key,
+        "title": plan.title,
+        "source": plan.source.name,
         "sources": [one.name for one in members_of(plan.source)],
         "algorithm": type(plan.attack).__name__.lower(),
         "goal": f"targeted: {plan.label}" if plan.label else "untargeted",
-        "budget": asdict(plan.attack.budget), "matched": plan.matched.name if plan.matched else None,
-        "inputs": normal({**plan.inputs, "clips": crafted.fingerprint()}), "machine": machine(),
+        "budget": asdict(plan.attack.budget),
+        "matched": plan.matched.name if plan.matched else None,
+        "inputs": normal({**plan.inputs, "clips": crafted.fingerprint()}),
+        "machine": machine(),
         "quarantined": quarantine.in_order(),
-    }  # fmt: skip
+    }
     if isinstance(plan.source, Defended):  # its name says which kinds, not with which settings
         card["source_defences"] = chain_of(plan.source)
     if plan.drawn:

@@ -25,16 +25,35 @@ ADAPTIVE = ("pgd", "sigma_zero")
 BLACK_BOX = ("sparse_rs",)
 """What is tried where there is no gradient to follow."""
 _OF_ANY_CARD = {
-    "kind", "architecture", "name", "labels", "sample_rate", "settings", "sha256", "schema", "staanet",
-    "python", "numpy", "torch",
-}  # fmt: skip
+    "kind",
+    "architecture",
+    "name",
+    "labels",
+    "sample_rate",
+    "settings",
+    "sha256",
+    "schema",
+    "staanet",
+    "python",
+    "numpy",
+    "torch",
+}
 
 
 def defend(
-    victim: Victim, spec: Path | str, chain: Sequence[str], out: Path, *, name: str | None = None,
-    corpus: Corpus | None = None, seed: int = 0, protocol: str | None = None, device: str = "cpu",
-    quarantine: Quarantine | None = None, progress: Progress = silent,
-) -> Defended:  # fmt: skip
+    victim: Victim,
+    spec: Path | str,
+    chain: Sequence[str],
+    out: Path,
+    *,
+    name: str | None = None,
+    corpus: Corpus | None = None,
+    seed: int = 0,
+    protocol: str | None = None,
+    device: str = "cpu",
+    quarantine: Quarantine | None = None,
+    progress: Progress = silent,
+) -> Defended:
     """Write ``victim`` behind a chain of defences (``NAME[:SETTING]``) as a victim folder.
 
     ``spec`` is what ``load_victim`` made the victim from. With a corpus the card tells recall before
@@ -43,14 +62,20 @@ def defend(
     made = Defended(victim, [parse_defence(text) for text in chain], name=name, seed=seed)
     inner = _card_of(spec)
     inputs: dict[str, Any] = {
-        **(inner.get("inputs") or {}), "defences": [str(one) for one in made.chain],
-        "draws": seed, "inner": fingerprint(victim, spec),
-    }  # fmt: skip
+        **(inner.get("inputs") or {}),
+        "defences": [str(one) for one in made.chain],
+        "draws": seed,
+        "inner": fingerprint(victim, spec),
+    }
     figures: dict[str, float] = {}
     if corpus is not None:
         parts = dict(zip(("dev", "test"), corpus.split(seed, protocol)[1:], strict=True))
-        inputs |= {"corpus": corpus.name, "split": parts["dev"].split_hash, "seed": seed,
-                   **named(protocol)}  # fmt: skip
+        inputs |= {
+            "corpus": corpus.name,
+            "split": parts["dev"].split_hash,
+            "seed": seed,
+            **named(protocol),
+        }
         if is_done(out, "victim", inputs):
             return _again(out, device)
         put_aside = quarantine if quarantine is not None else Quarantine()
@@ -67,10 +92,17 @@ def defend(
 
 
 def adapt(
-    sets: Sequence[Path], targets: Sequence[Victim], out: Path, *,
-    attacks: Sequence[str] | None = None, clips: int = 40, seed: int = 0, device: str = "cpu",
-    quarantine: Quarantine, progress: Progress = silent,
-) -> list[Path]:  # fmt: skip
+    sets: Sequence[Path],
+    targets: Sequence[Victim],
+    out: Path,
+    *,
+    attacks: Sequence[str] | None = None,
+    clips: int = 40,
+    seed: int = 0,
+    device: str = "cpu",
+    quarantine: Quarantine,
+    progress: Progress = silent,
+) -> list[Path]:
     """Attack each defended target that no set knows, on the clips of ``sets`` and at their budget.
 
     Each of ``attacks`` (by default PGD and sigma-zero, without gradients Sparse-RS) is made through the
@@ -90,18 +122,21 @@ def adapt(
         budget = model.card.get("budget") or {}
         for name in attacks or (ADAPTIVE if target.differentiable else BLACK_BOX):
             recipe = AttackRecipe(
-                attack=name, title=f"{name}, knowing the defence",
-                epsilon=float(budget.get("epsilon") or 0.03), max_density=budget.get("max_density"),
-            )  # fmt: skip
+                attack=name,
+                title=f"{name}, knowing the defence",
+                epsilon=float(budget.get("epsilon") or 0.03),
+                max_density=budget.get("max_density"),
+            )
             plan = plan_attack(name, recipe, target, seed=seed, device=device)
             plan = replace(plan, inputs={**plan.inputs, "target": target.sealed()})
             usable = [c.clean for c in most if len(c.clean.samples) >= target.minimum_samples]
             chosen = spread(usable, clips)
             if not chosen:
                 raise InvalidInput(
-                    f"no clip is long enough for {target.name}", where=sets[0],
+                    f"no clip is long enough for {target.name}",
+                    where=sets[0],
                     remedy="Evaluate it on longer clips",
-                )  # fmt: skip
+                )
             if len(chosen) < len(usable):
                 plan = replace(plan, of=len(usable))
             place = out / f"{name}__{target.name}"

@@ -68,10 +68,17 @@ class DistilTask:
 
 
 def distil(
-    corpus: Corpus, target_spec: str, out: Path, *, recipe: VictimRecipe, seed: int = 0,
-    protocol: str | None = None, device: str = "cpu", quarantine: Quarantine | None = None,
+    corpus: Corpus,
+    target_spec: str,
+    out: Path,
+    *,
+    recipe: VictimRecipe,
+    seed: int = 0,
+    protocol: str | None = None,
+    device: str = "cpu",
+    quarantine: Quarantine | None = None,
     progress: Progress = silent,
-) -> Victim:  # fmt: skip
+) -> Victim:
     """A surrogate of the victim ``target_spec``, taught on the corpus's train part; its card in ``out``
     tells ``queries`` and how often it agrees with the target on dev clips.
 
@@ -83,9 +90,13 @@ def distil(
     told = asdict(recipe)
     del told["precision"]  # it learns in float32
     inputs = {
-        "corpus": corpus.name, "split": train.split_hash, "seed": seed, "network": network,
-        "target": fingerprint(target, target_spec), "recipe": told,
-    }  # fmt: skip
+        "corpus": corpus.name,
+        "split": train.split_hash,
+        "seed": seed,
+        "network": network,
+        "target": fingerprint(target, target_spec),
+        "recipe": told,
+    }
     if is_done(out, "victim", inputs):
         return load_victim(out).to(device)
     begin(out, inputs)
@@ -95,16 +106,26 @@ def distil(
     surrogate.name = f"{target.name}_surrogate"
     clips = [load_clips(part, target, put_aside, progress) for part in (train, dev)]
     schedule = training.Schedule(
-        steps=recipe.steps, batch_size=recipe.batch_size, seconds=recipe.seconds,
-        learning_rate=recipe.learning_rate or learning_rate(network), seed=seed, speed=recipe.speed,
-        evaluate_every=recipe.evaluate_every, patience=recipe.patience,
-    )  # fmt: skip
+        steps=recipe.steps,
+        batch_size=recipe.batch_size,
+        seconds=recipe.seconds,
+        learning_rate=recipe.learning_rate or learning_rate(network),
+        seed=seed,
+        speed=recipe.speed,
+        evaluate_every=recipe.evaluate_every,
+        patience=recipe.patience,
+    )
     task = DistilTask(surrogate, target, training.Crops(clips[0], schedule), clips[1])
     history = training.fit(task, schedule, out, what=f"learn from {target.name}", progress=progress)
     surrogate.requires_grad_(False).eval()
     surrogate.save_pretrained(
-        out, inputs=normal(inputs), distilled_from=target.name, queries=task.queries,
-        dev_agreement=history.best_score, best_step=history.best_step, machine=machine(),
-    )  # fmt: skip
+        out,
+        inputs=normal(inputs),
+        distilled_from=target.name,
+        queries=task.queries,
+        dev_agreement=history.best_score,
+        best_step=history.best_step,
+        machine=machine(),
+    )
     end(out)
     return surrogate

@@ -65,18 +65,29 @@ class Job:
         return source_of(place, kind).to(self.device)
 
     def run(
-        self, victim: Victim, out: Path, *, quarantine: Quarantine, shard: Shard | None = None,
+        self,
+        victim: Victim,
+        out: Path,
+        *,
+        quarantine: Quarantine,
+        shard: Shard | None = None,
         progress: Progress = silent,
-    ) -> AdversarialSet:  # fmt: skip
+    ) -> AdversarialSet:
         """Craft it, or a shard of it, in this process."""
         plan, corpus = (
             plan_attack(
-                str(self.recipe.attack), self.recipe, victim, generator=self.generator,
-                vector=self.vector, matched=self.matched, label=self.label, seed=self.seed,
+                str(self.recipe.attack),
+                self.recipe,
+                victim,
+                generator=self.generator,
+                vector=self.vector,
+                matched=self.matched,
+                label=self.label,
+                seed=self.seed,
                 device=self.device,
             ),
             self.corpus,
-        )  # fmt: skip
+        )
         plan = replace(plan, drawn=drawn_from(corpus))
         if shard is not None:
             plan = part_of(plan, shard, corpus, self.window_s)

@@ -105,7 +105,10 @@ def _stages(recipe: Recipe, out: Path, corpus: Corpus | None) -> Iterator[Row]:
             names = {key: recipe.attacks[key].attack or key for key in sweep.attacks}
             points = sweeps.points(names, sweep.epsilons, sweep.densities, grid=sweep.grid)
             most = sweep.clips if count is None else min(count, sweep.clips)
-            yield f"sweep from {source}", *_attacked(out / "sweeps" / source, "sweep", most, len(points))  # fmt: skip
+            yield (
+                f"sweep from {source}",
+                *_attacked(out / "sweeps" / source, "sweep", most, len(points)),
+            )
     heard = ", and by ear" if recipe.perceptual else ""
     judges = len(recipe.victims) + len(defended(recipe))
     work = f"{made} sets x {judges} victims x {1 + len(recipe.channels)} channels{heard}"
@@ -158,9 +161,10 @@ def _trained(
         made = storage.read_card(folder, kind).get("inputs", {})
         if parts is not None and made.get("split") != parts[0].split_hash:
             raise InvalidInput(
-                "was made from another split of the corpus", where=folder,
+                "was made from another split of the corpus",
+                where=folder,
                 remedy="Choose another --out, or delete that folder",
-            )  # fmt: skip
+            )
         return "done", work
     steps = [one.stem for one in sorted((folder / "checkpoint").glob("step-*.safetensors"))]
     if steps:

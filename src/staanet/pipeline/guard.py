@@ -25,10 +25,18 @@ from staanet.warm_start import mirror_of, network_of
 
 
 def harden(
-    corpus: Corpus, victim: Victim, victim_spec: Path | str, out: Path, *, recipe: HardenRecipe,
-    name: str | None = None, seed: int = 0, protocol: str | None = None,
-    quarantine: Quarantine | None = None, progress: Progress = silent,
-) -> Victim:  # fmt: skip
+    corpus: Corpus,
+    victim: Victim,
+    victim_spec: Path | str,
+    out: Path,
+    *,
+    recipe: HardenRecipe,
+    name: str | None = None,
+    seed: int = 0,
+    protocol: str | None = None,
+    quarantine: Quarantine | None = None,
+    progress: Progress = silent,
+) -> Victim:
     """Train ``victim`` on against an attack, on the corpus's train part, into the victim folder ``out``.
 
     ``victim_spec`` is what ``load_victim`` made it from; ``name`` is by default
@@ -48,14 +56,20 @@ def harden(
         raise InvalidInput(
             f"{victim.name} knows {len(victim.labels)} labels ({', '.join(victim.labels)}), the corpus "
             f"also has {', '.join(lacking)}",
-            where=victim_spec, remedy="Give the corpus that it was trained on",
-        )  # fmt: skip
+            where=victim_spec,
+            remedy="Give the corpus that it was trained on",
+        )
     train, dev, test = corpus.split(seed, protocol)
     sha256 = fingerprint(victim, victim_spec)
     inputs = {
-        "corpus": corpus.name, "split": train.split_hash, "seed": seed, "victim": sha256,
-        "recipe": asdict(recipe), **named(protocol), **({"name": name} if name else {}),
-    }  # fmt: skip
+        "corpus": corpus.name,
+        "split": train.split_hash,
+        "seed": seed,
+        "victim": sha256,
+        "recipe": asdict(recipe),
+        **named(protocol),
+        **({"name": name} if name else {}),
+    }
     if is_done(out, "victim", inputs):
         return load_victim(out).to(victim.device)
     begin(out, inputs)
@@ -65,23 +79,41 @@ def harden(
     training.seeded(seed)
     generator = _beside(victim, how.budget) if how.method == "staa" else None
     history, cost = hardening.harden(
-        victim, clips[0], clips[1], _schedule(recipe, seed), out, how=how, generator=generator,
+        victim,
+        clips[0],
+        clips[1],
+        _schedule(recipe, seed),
+        out,
+        how=how,
+        generator=generator,
         progress=progress,
-    )  # fmt: skip
+    )
     if generator is not None:  # before the card that says done; its source's sha256 follows
         _keep(generator, out, victim, how.budget)
     plain, victim.name = victim.name, name or f"{victim.name}+{recipe.method}"
-    found = {f"{part}_{key}": value for part, own in (("dev", clips[1]), ("test", clips[2]))
-             for key, value in quality_of(victim, own).items()}  # fmt: skip
+    found = {
+        f"{part}_{key}": value
+        for part, own in (("dev", clips[1]), ("test", clips[2]))
+        for key, value in quality_of(victim, own).items()
+    }
     victim.save_pretrained(
-        out, inputs=normal(inputs), best_step=history.best_step, epochs=len(history.rows),
-        machine=machine(), **found,
+        out,
+        inputs=normal(inputs),
+        best_step=history.best_step,
+        epochs=len(history.rows),
+        machine=machine(),
+        **found,
         hardened={
-            "from": plain, "from_sha256": sha256, "method": recipe.method, "budget": asdict(how.budget),
-            "cost": cost, "test_uar_before": before["uar"],
-            "dev_score": history.best_score, "history": history.rows[-1],
+            "from": plain,
+            "from_sha256": sha256,
+            "method": recipe.method,
+            "budget": asdict(how.budget),
+            "cost": cost,
+            "test_uar_before": before["uar"],
+            "dev_score": history.best_score,
+            "history": history.rows[-1],
         },
-    )  # fmt: skip
+    )
     if generator is not None:
         _keep(generator, out, victim, how.budget, str(storage.read_card(out, "victim")["sha256"]))
     end(out)
@@ -93,10 +125,15 @@ def _keep(
 ) -> None:
     """A generator inside the folder of the victim that it attacks."""
     save_generator(
-        generator.requires_grad_(False).eval(), out / "generator", source=source.name,
-        source_folder="..", source_sha256=sha256, epsilon=budget.epsilon,
-        max_density=budget.max_density, **card,
-    )  # fmt: skip
+        generator.requires_grad_(False).eval(),
+        out / "generator",
+        source=source.name,
+        source_folder="..",
+        source_sha256=sha256,
+        epsilon=budget.epsilon,
+        max_density=budget.max_density,
+        **card,
+    )
 
 
 def hardening_of(recipe: HardenRecipe) -> hardening.Hardening:
@@ -105,19 +142,30 @@ def hardening_of(recipe: HardenRecipe) -> hardening.Hardening:
     if density is None and recipe.method in hardening.SPARSE:
         density = 0.2
     return hardening.Hardening(
-        method=recipe.method, budget=Budget(epsilon=recipe.epsilon, max_density=density),
-        steps=recipe.inner_steps, weight=recipe.weight, ramp=recipe.ramp, average=recipe.average,
-        sigma=recipe.sigma, keep=recipe.keep,
-    )  # fmt: skip
+        method=recipe.method,
+        budget=Budget(epsilon=recipe.epsilon, max_density=density),
+        steps=recipe.inner_steps,
+        weight=recipe.weight,
+        ramp=recipe.ramp,
+        average=recipe.average,
+        sigma=recipe.sigma,
+        keep=recipe.keep,
+    )
 
 
 def _schedule(recipe: HardenRecipe, seed: int) -> training.Schedule:
     return training.Schedule(
-        steps=recipe.steps, batch_size=recipe.batch_size, seconds=recipe.seconds,
-        learning_rate=recipe.learning_rate, final_learning_rate=recipe.learning_rate / 10,
-        evaluate_every=min(recipe.evaluate_every, recipe.steps), patience=recipe.patience, seed=seed,
-        speed=recipe.speed, noise_db=recipe.noise_db,
-    )  # fmt: skip
+        steps=recipe.steps,
+        batch_size=recipe.batch_size,
+        seconds=recipe.seconds,
+        learning_rate=recipe.learning_rate,
+        final_learning_rate=recipe.learning_rate / 10,
+        evaluate_every=min(recipe.evaluate_every, recipe.steps),
+        patience=recipe.patience,
+        seed=seed,
+        speed=recipe.speed,
+        noise_db=recipe.noise_db,
+    )
 
 
 def _beside(victim: Victim, budget: Budget) -> Generator:
@@ -128,10 +176,18 @@ def _beside(victim: Victim, budget: Budget) -> Generator:
 
 
 def certified(
-    victim: Victim, victim_spec: Path | str, clips: Sequence[Clip], out: Path, *,
-    noise: certify.Noise, how: certify.Votes, attack_steps: int = 0, limit: int = 50,
-    quarantine: Quarantine, progress: Progress = silent,
-) -> dict[str, Any]:  # fmt: skip
+    victim: Victim,
+    victim_spec: Path | str,
+    clips: Sequence[Clip],
+    out: Path,
+    *,
+    noise: certify.Noise,
+    how: certify.Votes,
+    attack_steps: int = 0,
+    limit: int = 50,
+    quarantine: Quarantine,
+    progress: Progress = silent,
+) -> dict[str, Any]:
     """Certificates of ``limit`` clips, spread over labels and speakers, into ``out``.
 
     Writes ``certificates.csv`` (a row per clip), ``curve.csv``, ``curve.png`` and ``certificate.json``,
@@ -141,11 +197,16 @@ def certified(
     if not chosen:
         raise InvalidInput("no clip to certify", where=out, remedy="Give at least one usable clip")
     method = type(noise).__name__.lower()
-    inputs = normal({
-        "victim": fingerprint(victim, victim_spec), "clips": fingerprint_of(chosen),
-        "method": method, "noise": asdict(noise), "votes": asdict(replace(how, batch_size=1)),  # type: ignore[call-overload]
-        "attack_steps": attack_steps,
-    })  # fmt: skip
+    inputs = normal(
+        {
+            "victim": fingerprint(victim, victim_spec),
+            "clips": fingerprint_of(chosen),
+            "method": method,
+            "noise": asdict(noise),
+            "votes": asdict(replace(how, batch_size=1)),  # type: ignore[call-overload]
+            "attack_steps": attack_steps,
+        }
+    )
     if is_done(out, "certificate", inputs):
         done: dict[str, Any] = storage.read_json(out / "certificate.json")
         return done
@@ -154,9 +215,10 @@ def certified(
     known = journal.records()
     if known and known[0].get("inputs") != inputs:
         raise InvalidInput(
-            "holds unfinished certificates of something else", where=out,
+            "holds unfinished certificates of something else",
+            where=out,
             remedy="Choose another --out, or delete that folder",
-        )  # fmt: skip
+        )
     if not known:
         journal.append({"inputs": inputs})
     rows = {str(row["id"]): row for row in known[1:]}
@@ -176,9 +238,14 @@ def certified(
     report.draw_certificate(out / "curve.png", told)
     storage.write_json(out / "certificate.json", told)
     storage.write_card(
-        out, {"kind": "certificate", "inputs": inputs, "machine": machine(),
-              "quarantined": quarantine.rows},
-    )  # fmt: skip
+        out,
+        {
+            "kind": "certificate",
+            "inputs": inputs,
+            "machine": machine(),
+            "quarantined": quarantine.rows,
+        },
+    )
     (out / "journal.jsonl").unlink(missing_ok=True)
     return told
 
@@ -193,24 +260,43 @@ def _certificate(
     method = type(noise).__name__.lower()
     radii = sorted(float(row["radius"]) for row in rows)
     return {
-        "victim": victim.name, "method": method, "noise": asdict(noise),  # type: ignore[call-overload]
-        "unit": "samples that may take any value" if method == "ablation" else "L2 norm, full scale 1",
-        "votes": asdict(how), "clips": len(rows), "chosen_from": of,
+        "victim": victim.name,
+        "method": method,
+        "noise": asdict(noise),  # type: ignore[call-overload]
+        "unit": "samples that may take any value"
+        if method == "ablation"
+        else "L2 norm, full scale 1",
+        "votes": asdict(how),
+        "clips": len(rows),
+        "chosen_from": of,
         "right": sum(bool(row["right"]) for row in rows),
         "abstained": sum(row["answer"] is None for row in rows),
-        "median_radius": radii[len(radii) // 2], "largest_radius": radii[-1],
+        "median_radius": radii[len(radii) // 2],
+        "largest_radius": radii[-1],
         "attacked": sum(bool(row["attacked"]) for row in rows),
         "broken": sum(bool(row["broken"]) for row in rows),
         "curve": certify.curve(rows),
-    }  # fmt: skip
+    }
 
 
 def detect(
-    corpus: Corpus, victim: Victim, victim_spec: Path | str, out: Path, *, detector: str,
-    false_alarm: float = 0.05, sets: Sequence[Path] = (), budget: Budget, aware: int = 0,
-    generator_steps: int = 0, steps: int = 200, seed: int = 0, protocol: str | None = None,
-    quarantine: Quarantine | None = None, progress: Progress = silent,
-) -> dict[str, Any]:  # fmt: skip
+    corpus: Corpus,
+    victim: Victim,
+    victim_spec: Path | str,
+    out: Path,
+    *,
+    detector: str,
+    false_alarm: float = 0.05,
+    sets: Sequence[Path] = (),
+    budget: Budget,
+    aware: int = 0,
+    generator_steps: int = 0,
+    steps: int = 200,
+    seed: int = 0,
+    protocol: str | None = None,
+    quarantine: Quarantine | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
     """A victim behind a detector, as the victim folder ``out``, its threshold chosen on dev.
 
     Then, on each adversarial set of ``sets`` and on ``aware`` test clips attacked by who knows the
@@ -221,11 +307,16 @@ def detect(
     made, opened = detecting(detector, false_alarm, sets)
     train, dev, test = corpus.split(seed, protocol)
     inputs = {
-        "corpus": corpus.name, "split": train.split_hash, "seed": seed,
-        "victim": fingerprint(victim, victim_spec), "detector": detector, "false_alarm": false_alarm,
-        "budget": asdict(budget), "steps": steps if detector == "learned" else None,
+        "corpus": corpus.name,
+        "split": train.split_hash,
+        "seed": seed,
+        "victim": fingerprint(victim, victim_spec),
+        "detector": detector,
+        "false_alarm": false_alarm,
+        "budget": asdict(budget),
+        "steps": steps if detector == "learned" else None,
         **named(protocol),
-    }  # fmt: skip
+    }
     put_aside = quarantine if quarantine is not None else Quarantine()
     if is_done(out, "victim", inputs):
         target = load_victim(out).to(victim.device)
@@ -237,9 +328,15 @@ def detect(
             training.seeded(seed)
             made = Learned().to(victim.device)
             schedule = training.Schedule(
-                steps=steps, batch_size=8, seconds=1.0, learning_rate=2e-3,
-                evaluate_every=max(1, min(50, steps // 4)), seed=seed, speed=0.0, noise_db=60.0,
-            )  # fmt: skip
+                steps=steps,
+                batch_size=8,
+                seconds=1.0,
+                learning_rate=2e-3,
+                evaluate_every=max(1, min(50, steps // 4)),
+                seed=seed,
+                speed=0.0,
+                noise_db=60.0,
+            )
             clips = load_clips(train, victim, put_aside, progress)
             detection.train_detector(
                 made, victim, clips, tune, schedule, out, budget=budget, progress=progress
@@ -264,10 +361,14 @@ def detect(
         made_of = detection.aware_clips(target, clips, knowing, progress=progress)
         found.append(detection.told("STAA-Net that knows the detector", target, made_of, progress))
     told = {
-        "victim": target.inner.name, "detector": detector, "threshold": target.threshold,
-        "false_alarm": false_alarm, "chosen_on": f"{len(dev)} dev clips", "attacks": found,
+        "victim": target.inner.name,
+        "detector": detector,
+        "threshold": target.threshold,
+        "false_alarm": false_alarm,
+        "chosen_on": f"{len(dev)} dev clips",
+        "attacks": found,
         "adaptive": bool(aware or generator_steps),
-    }  # fmt: skip
+    }
     storage.write_json(out / "detector.json", told)
     if found:
         rows = [{"attack": a["attack"], **point} for a in found for point in a["roc"]]
@@ -288,9 +389,15 @@ def detecting(
 
 
 def _knowing(
-    target: Guarded, parts: Sequence[Corpus], out: Path, budget: Budget, steps: int, seed: int,
-    put_aside: Quarantine, progress: Progress,
-) -> Generator:  # fmt: skip
+    target: Guarded,
+    parts: Sequence[Corpus],
+    out: Path,
+    budget: Budget,
+    steps: int,
+    seed: int,
+    put_aside: Quarantine,
+    progress: Progress,
+) -> Generator:
     """The STAA-Net trained through a detector, in ``out/generator``."""
     sha256 = str(storage.read_card(out, "victim")["sha256"])
     inputs = {"source": sha256, "steps": steps, "seed": seed, "budget": asdict(budget)}
@@ -299,14 +406,24 @@ def _knowing(
     training.seeded(seed)
     generator = _beside(target.inner, budget)
     schedule = training.Schedule(
-        steps=steps, batch_size=8, seconds=1.5, learning_rate=3e-4, seed=seed,
+        steps=steps,
+        batch_size=8,
+        seconds=1.5,
+        learning_rate=3e-4,
+        seed=seed,
         evaluate_every=max(1, min(100, steps // 2)),
-    )  # fmt: skip
+    )
     train, dev = (load_clips(part, target, put_aside, progress) for part in parts)
     detection.aware_generator(
-        generator, target, train, spread(dev, 48), schedule, out / "generator", budget=budget,
+        generator,
+        target,
+        train,
+        spread(dev, 48),
+        schedule,
+        out / "generator",
+        budget=budget,
         progress=progress,
-    )  # fmt: skip
+    )
     _keep(generator, out, target, budget, sha256, inputs=normal(inputs))
     storage.discard_checkpoints(out / "generator" / "checkpoint")
     return generator

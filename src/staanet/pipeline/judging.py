@@ -30,20 +30,30 @@ def answers(
         clip = clips.setdefault(
             row["id"],
             {
-                "id": row["id"], "before": before, "after": after, "l0": row["l0"],
+                "id": row["id"],
+                "before": before,
+                "after": after,
+                "l0": row["l0"],
                 "density": row["density"],
-                "snr_db": row["snr_db"] if math.isfinite(row["snr_db"]) else None, "answers": {},
+                "snr_db": row["snr_db"] if math.isfinite(row["snr_db"]) else None,
+                "answers": {},
             },
-        )  # fmt: skip
+        )
         clip["answers"][row["target"]] = [before, after]
     return list(clips.values())
 
 
 def evaluate(
-    sets: Sequence[Path], targets: Sequence[Victim], out: Path, *, channels: Sequence[str] = (),
-    perceptual: bool = False, shard: Shard | None = None, sha256: Mapping[str, str] | None = None,
+    sets: Sequence[Path],
+    targets: Sequence[Victim],
+    out: Path,
+    *,
+    channels: Sequence[str] = (),
+    perceptual: bool = False,
+    shard: Shard | None = None,
+    sha256: Mapping[str, str] | None = None,
     progress: Progress = silent,
-) -> TransferMatrix:  # fmt: skip
+) -> TransferMatrix:
     """The transfer matrix from adversarial sets on disk, written to ``out``; see ``transfer_matrix``.
 
     ``perceptual`` also listens to each clip, and remembers it in ``out/perception.jsonl``. With a
@@ -54,10 +64,12 @@ def evaluate(
     if shard is not None:
         loaded = [replace(one, clips=shard.part(one.clips)) for one in loaded]
     matrix = transfer_matrix(
-        loaded, targets, channels=channels,
+        loaded,
+        targets,
+        channels=channels,
         listen=_Listener(storage.Journal(out / "perception.jsonl")) if perceptual else None,
         progress=progress,
-    )  # fmt: skip
+    )
     if shard is not None:
         tables = [storage.sha256(folder / "metadata.csv") for folder in sets]
         part = {**shard.card(tables), "channels": list(channels), "sha256": dict(sha256 or {})}
@@ -71,9 +83,10 @@ def _whole(folder: Path) -> AdversarialSet:
     part = one.card.get("inputs", {}).get("shard")
     if part is not None:
         raise InvalidInput(
-            f"is shard {part['number']}/{part['of']} of a set", where=folder,
+            f"is shard {part['number']}/{part['of']} of a set",
+            where=folder,
             remedy="Merge the shards first: staanet merge SHARD... --out DIR",
-        )  # fmt: skip
+        )
     return one
 
 

@@ -55,16 +55,18 @@ def _in_order(parts: Mapping[Path, Any], command: str) -> list[Path]:
         for key, what in SHARED.items():
             if part.get(key) != one.get(key):
                 raise InvalidInput(
-                    f"its {what} is {part.get(key)}, that of {first} is {one.get(key)}", where=place,
+                    f"its {what} is {part.get(key)}, that of {first} is {one.get(key)}",
+                    where=place,
                     remedy=AGAIN,
-                )  # fmt: skip
+                )
     found: dict[int, Path] = {}
     for place, part in parts.items():
         if part["number"] in found:
             raise InvalidInput(
                 f"is shard {part['number']}/{part['of']}, and so is {found[part['number']]}",
-                where=place, remedy="Give each shard once",
-            )  # fmt: skip
+                where=place,
+                remedy="Give each shard once",
+            )
         found[part["number"]] = place
     missing = [str(number) for number in range(1, one["of"] + 1) if number not in found]
     if missing:
@@ -81,17 +83,22 @@ def _same(first: Path, place: Path, one: Mapping[str, Any], other: Mapping[str, 
         if one.get(key) != other.get(key):
             raise InvalidInput(
                 f"its {key} is {other.get(key)!r}, that of {first} is {one.get(key)!r}",
-                where=place, remedy=AGAIN,
-            )  # fmt: skip
+                where=place,
+                remedy=AGAIN,
+            )
 
 
 # ---------------------------------------------------------------- adversarial sets
 
 
 def _merged_set(
-    shards: Sequence[Path], cards: Mapping[Path, Mapping[str, Any]], out: Path, *,
-    quarantine: Quarantine, progress: Progress,
-) -> AdversarialSet:  # fmt: skip
+    shards: Sequence[Path],
+    cards: Mapping[Path, Mapping[str, Any]],
+    out: Path,
+    *,
+    quarantine: Quarantine,
+    progress: Progress,
+) -> AdversarialSet:
     own = {place: _settings(cards[place]) for place in shards}
     for place in shards[1:]:
         _same(shards[0], place, own[shards[0]], own[place])
@@ -116,21 +123,26 @@ def _merged_set(
     _merge_recordings(shards, out)
     machines = dict.fromkeys(str(cards[place].get("machine")) for place in shards)
     results.write_set(
-        out, rows,
+        out,
+        rows,
         {
-            **own[shards[0]], "inputs": inputs, "machine": "; ".join(machines),
+            **own[shards[0]],
+            "inputs": inputs,
+            "machine": "; ".join(machines),
             "quarantined": quarantine.in_order(),
         },
-    )  # fmt: skip
+    )
     quarantine.save(out)
     return AdversarialSet.load(out)
 
 
 def _merge_recordings(shards: Sequence[Path], out: Path) -> None:
     rows = [
-        (place, row) for place in shards if (place / RECORDINGS).exists()
+        (place, row)
+        for place in shards
+        if (place / RECORDINGS).exists()
         for row in results.read_table(place / RECORDINGS, recordings.COLUMNS)
-    ]  # fmt: skip
+    ]
     for place, row in rows:
         for name in (
             f"{recordings.FOLDER}/{part}/{row['id']}.wav" for part in ("adversarial", "clean")
@@ -148,8 +160,9 @@ def _check_files(place: Path, row: Mapping[str, str]) -> None:
         if repr(measured[key]) != row[key]:
             raise InvalidInput(
                 f"{key} of its files is {measured[key]!r}, metadata.csv says {row[key]}",
-                where=place / row["file_name"], remedy="Make the shard again",
-            )  # fmt: skip
+                where=place / row["file_name"],
+                remedy="Make the shard again",
+            )
 
 
 def _settings(card: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,10 +212,13 @@ def _judged(summary: Mapping[str, Any]) -> dict[str, Any]:
     part = summary["shard"]
     cells = [{key: cell[key] for key in (*ABOUT, "channel")} for cell in summary["cells"]]
     return {
-        "targets": summary["targets"], "cells": cells, "channels": part["channels"],
-        "weights of targets": part["sha256"], "schema": summary["schema"],
+        "targets": summary["targets"],
+        "cells": cells,
+        "channels": part["channels"],
+        "weights of targets": part["sha256"],
+        "schema": summary["schema"],
         "perceptual": "sets" in summary,
-    }  # fmt: skip
+    }
 
 
 def _interleaved(

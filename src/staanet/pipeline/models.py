@@ -13,21 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from staanet import (
-    config,
-    metrics,
-    parallel,
-    precision,
-    storage,
-    training,
-)
+from staanet import config, metrics, parallel, precision, storage, training
 from staanet.attacks import craft, fit_uap, logits_of, save_uap
-from staanet.config import (
-    AttackRecipe,
-    GeneratorRecipe,
-    VectorRecipe,
-    VictimRecipe,
-)
+from staanet.config import AttackRecipe, GeneratorRecipe, VectorRecipe, VictimRecipe
 from staanet.core import Budget, Clip, Corpus, Progress, Victim, silent
 from staanet.defences import parse_defence
 from staanet.errors import InvalidInput, unknown_name
@@ -44,17 +32,24 @@ from staanet.victims import (
     load_victims,
     members_of,
     place_of,
-)  # fmt: skip
+)
 from staanet.warm_start import can_mirror, generator_of, network_of
 
 USUAL = {"pretrained": None, "config": None, "noise_db": 25.0, "precision": "float32"}
 
 
 def train_victim(
-    corpus: Corpus, name: str, out: Path, *, recipe: VictimRecipe, seed: int = 0,
-    protocol: str | None = None, device: str = "cpu", quarantine: Quarantine | None = None,
+    corpus: Corpus,
+    name: str,
+    out: Path,
+    *,
+    recipe: VictimRecipe,
+    seed: int = 0,
+    protocol: str | None = None,
+    device: str = "cpu",
+    quarantine: Quarantine | None = None,
     progress: Progress = silent,
-) -> Victim:  # fmt: skip
+) -> Victim:
     """Train a victim on the corpus's train part; its card tells UAR on dev and test."""
     recipe = replace(settled(name, recipe), precision=precision.settled(recipe.precision, device))
     network = recipe.network or name
@@ -63,8 +58,13 @@ def train_victim(
     for key, usual in USUAL.items():
         if settings[key] == usual:  # most victims have none, and their cards say nothing of it
             del settings[key]
-    inputs = {"corpus": corpus.name, "split": train.split_hash, "seed": seed, "recipe": settings,
-              **named(protocol)}  # fmt: skip
+    inputs = {
+        "corpus": corpus.name,
+        "split": train.split_hash,
+        "seed": seed,
+        "recipe": settings,
+        **named(protocol),
+    }
     if is_done(out, "victim", inputs):
         return load_victim(out).to(device)
     if parallel.is_first():
@@ -78,17 +78,29 @@ def train_victim(
     parts = [load_clips(part, victim, put_aside, progress) for part in (train, dev, test)]
     schedule = _schedule(recipe, seed)
     history = training.train_victim(
-        victim.to(device), parts[0], parts[1], schedule, out, precision=recipe.precision,
+        victim.to(device),
+        parts[0],
+        parts[1],
+        schedule,
+        out,
+        precision=recipe.precision,
         progress=progress,
-    )  # fmt: skip
+    )
     if not parallel.is_first():
         return victim
-    quality = {f"{p}_{k}": v for p, clips in (("dev", parts[1]), ("test", parts[2]))
-               for k, v in quality_of(victim, clips, progress).items()}  # fmt: skip
+    quality = {
+        f"{p}_{k}": v
+        for p, clips in (("dev", parts[1]), ("test", parts[2]))
+        for k, v in quality_of(victim, clips, progress).items()
+    }
     victim.save_pretrained(
-        out, inputs=normal(inputs), best_step=history.best_step, epochs=len(history.rows),
-        machine=machine(), **quality,
-    )  # fmt: skip
+        out,
+        inputs=normal(inputs),
+        best_step=history.best_step,
+        epochs=len(history.rows),
+        machine=machine(),
+        **quality,
+    )
     end(out)
     return victim
 
@@ -118,13 +130,17 @@ def _settled_generator(recipe: GeneratorRecipe, sources: Sequence[Victim]) -> Ge
 def _schedule(recipe: VictimRecipe | GeneratorRecipe, seed: int) -> training.Schedule:
     assert recipe.learning_rate is not None, "settled before"
     return training.Schedule(
-        steps=recipe.steps, batch_size=recipe.batch_size, seconds=recipe.seconds,
+        steps=recipe.steps,
+        batch_size=recipe.batch_size,
+        seconds=recipe.seconds,
         learning_rate=recipe.learning_rate,
         final_learning_rate=min(1e-4, recipe.learning_rate / 10),  # never above where it starts
         evaluate_every=recipe.evaluate_every,
-        patience=recipe.patience, seed=seed, speed=recipe.speed,
+        patience=recipe.patience,
+        seed=seed,
+        speed=recipe.speed,
         noise_db=recipe.noise_db if isinstance(recipe, VictimRecipe) else 25.0,
-    )  # fmt: skip
+    )
 
 
 def quality_of(
@@ -141,10 +157,18 @@ def quality_of(
 
 
 def train_generator(
-    corpus: Corpus, source: Victim, source_spec: Path | str | Sequence[Path | str], out: Path, *,
-    recipe: GeneratorRecipe, seed: int = 0, protocol: str | None = None, device: str = "cpu",
-    quarantine: Quarantine | None = None, progress: Progress = silent,
-) -> None:  # fmt: skip
+    corpus: Corpus,
+    source: Victim,
+    source_spec: Path | str | Sequence[Path | str],
+    out: Path,
+    *,
+    recipe: GeneratorRecipe,
+    seed: int = 0,
+    protocol: str | None = None,
+    device: str = "cpu",
+    quarantine: Quarantine | None = None,
+    progress: Progress = silent,
+) -> None:
     """Train STAA-Net against ``source`` on the corpus's train part, judged on its dev part.
 
     ``source_spec`` is what ``load_victim`` made it from; of an ensemble, that of each member.
@@ -164,11 +188,23 @@ def train_generator(
         way(silence, None, torch.Generator(), sample_rate=source.sample_rate)
     put_aside = quarantine if quarantine is not None else Quarantine()
     extra = unlabelled.gather(
-        recipe.unlabelled, (train, dev, test), source, out, seed=seed, quarantine=put_aside,
+        recipe.unlabelled,
+        (train, dev, test),
+        source,
+        out,
+        seed=seed,
+        quarantine=put_aside,
         progress=progress,
-    )  # fmt: skip
-    inputs = {"corpus": corpus.name, "split": train.split_hash, "seed": seed, **extra.inputs,
-              "source": source_sha256, "recipe": settings, **named(protocol)}  # fmt: skip
+    )
+    inputs = {
+        "corpus": corpus.name,
+        "split": train.split_hash,
+        "seed": seed,
+        **extra.inputs,
+        "source": source_sha256,
+        "recipe": settings,
+        **named(protocol),
+    }
     if is_done(out, "generator", inputs):
         return
     if parallel.is_first():
@@ -188,30 +224,55 @@ def train_generator(
         epsilon=recipe.epsilon, max_density=recipe.max_density, min_snr_db=recipe.min_snr_db
     )
     history = training.train_generator(
-        generator, source, [*clips[0], *extra.clips], clips[1], schedule, out, budget=budget,
-        objective=_objective(recipe), targeted=recipe.goal == "targeted", through=through,
-        precision=recipe.precision, progress=progress,
-    )  # fmt: skip
+        generator,
+        source,
+        [*clips[0], *extra.clips],
+        clips[1],
+        schedule,
+        out,
+        budget=budget,
+        objective=_objective(recipe),
+        targeted=recipe.goal == "targeted",
+        through=through,
+        precision=recipe.precision,
+        progress=progress,
+    )
     if not parallel.is_first():
         return
     last = history.rows[-1]
     save_generator(
-        generator, out, inputs=normal(inputs), network=recipe.network, source=source.name,
-        sources=[one.name for one in sources], source_sha256=source_sha256,
-        source_folders=[_relative(spec, out) for spec in specs], goal=recipe.goal,
-        epsilon=recipe.epsilon, max_density=recipe.max_density, best_step=history.best_step,
-        dev_fooling_rate=history.best_score, parameters=sum(w.numel() for w in generator.parameters()),
-        flags=[*training.collapse_flags(last), *extra.flags], machine=machine(), **extra.card,
-    )  # fmt: skip
+        generator,
+        out,
+        inputs=normal(inputs),
+        network=recipe.network,
+        source=source.name,
+        sources=[one.name for one in sources],
+        source_sha256=source_sha256,
+        source_folders=[_relative(spec, out) for spec in specs],
+        goal=recipe.goal,
+        epsilon=recipe.epsilon,
+        max_density=recipe.max_density,
+        best_step=history.best_step,
+        dev_fooling_rate=history.best_score,
+        parameters=sum(w.numel() for w in generator.parameters()),
+        flags=[*training.collapse_flags(last), *extra.flags],
+        machine=machine(),
+        **extra.card,
+    )
     end(out)
 
 
 def _told(recipe: GeneratorRecipe) -> dict[str, object]:
     """What a card says of a recipe: nothing of what most do not use."""
     unused = {
-        "goal": "untargeted", "objective": "constrained", "sparsity": 1.0, "min_snr_db": None,
-        "through": (), "precision": "float32", "quantisation": None,
-    }  # fmt: skip
+        "goal": "untargeted",
+        "objective": "constrained",
+        "sparsity": 1.0,
+        "min_snr_db": None,
+        "through": (),
+        "precision": "float32",
+        "quantisation": None,
+    }
     return {k: v for k, v in asdict(recipe).items() if k not in unused or v != unused[k]}
 
 
@@ -224,9 +285,12 @@ def _objective(recipe: GeneratorRecipe) -> Objective:
         recipe.quantisation if recipe.quantisation is not None else (0.1 if mixing else 0.0)
     )
     return Objective(
-        kappa=kappa, magnitude=recipe.magnitude, quantisation=quantisation, mixing=mixing,
+        kappa=kappa,
+        magnitude=recipe.magnitude,
+        quantisation=quantisation,
+        mixing=mixing,
         sparsity=recipe.sparsity if published else None,
-    )  # fmt: skip
+    )
 
 
 def _relative(spec: Path | str, start: Path) -> str:
@@ -237,10 +301,18 @@ def _relative(spec: Path | str, start: Path) -> str:
 
 
 def train_uap(
-    corpus: Corpus, source: Victim, source_spec: Path | str, out: Path, *, recipe: VectorRecipe,
-    label: str | None = None, seed: int = 0, protocol: str | None = None,
-    quarantine: Quarantine | None = None, progress: Progress = silent,
-) -> None:  # fmt: skip
+    corpus: Corpus,
+    source: Victim,
+    source_spec: Path | str,
+    out: Path,
+    *,
+    recipe: VectorRecipe,
+    label: str | None = None,
+    seed: int = 0,
+    protocol: str | None = None,
+    quarantine: Quarantine | None = None,
+    progress: Progress = silent,
+) -> None:
     """Learn one universal vector for ``source`` on the corpus's train part; dev clips judge it.
 
     ``source_spec`` is what ``load_victim`` made it from; with ``label`` it aims at that class.
@@ -249,8 +321,14 @@ def train_uap(
         raise unknown_name("class", label, source.labels)
     train, dev, _ = corpus.split(seed, protocol)
     source_sha256 = fingerprint(source, source_spec)
-    inputs = {"corpus": corpus.name, "split": train.split_hash, "seed": seed, "label": label,
-              "source": source_sha256, "recipe": asdict(recipe)}  # fmt: skip
+    inputs = {
+        "corpus": corpus.name,
+        "split": train.split_hash,
+        "seed": seed,
+        "label": label,
+        "source": source_sha256,
+        "recipe": asdict(recipe),
+    }
     if is_done(out, "vector", inputs):
         return
     put_aside = quarantine if quarantine is not None else Quarantine()
@@ -266,18 +344,28 @@ def train_uap(
             progress(f"universal vector on {source.name}", step + 1, recipe.steps, "")
 
     uap = fit_uap(
-        source, batches(), Budget(epsilon=recipe.epsilon, max_density=recipe.max_density),
-        length=round(recipe.seconds * source.sample_rate), relative_step=recipe.relative_step,
-        decay=recipe.decay, target=None if label is None else source.labels.index(label),
-    )  # fmt: skip
+        source,
+        batches(),
+        Budget(epsilon=recipe.epsilon, max_density=recipe.max_density),
+        length=round(recipe.seconds * source.sample_rate),
+        relative_step=recipe.relative_step,
+        decay=recipe.decay,
+        target=None if label is None else source.labels.index(label),
+    )
     made = craft(uap, source, clips[1], label=label, progress=progress)
     judged = transfer_matrix([made], [source], progress=progress).cells[0]
     save_uap(
-        uap, out, inputs=normal(inputs), source=source.name, label=label,
-        source_folder=_relative(source_spec, out), source_sha256=source_sha256,
-        max_density=recipe.max_density, dev_fooling_rate=judged["fooling_rate"]["value"],
+        uap,
+        out,
+        inputs=normal(inputs),
+        source=source.name,
+        label=label,
+        source_folder=_relative(source_spec, out),
+        source_sha256=source_sha256,
+        max_density=recipe.max_density,
+        dev_fooling_rate=judged["fooling_rate"]["value"],
         machine=machine(),
-    )  # fmt: skip
+    )
 
 
 def vector_recipe(key: str, attacks: Mapping[str, AttackRecipe]) -> VectorRecipe:
@@ -288,9 +376,7 @@ def vector_recipe(key: str, attacks: Mapping[str, AttackRecipe]) -> VectorRecipe
     for setting in own.settings:
         if setting not in known:
             raise unknown_name("setting of uap", setting, known)
-    settings = {
-        "epsilon": own.epsilon, "max_density": own.max_density or matched, **own.settings
-    }  # fmt: skip
+    settings = {"epsilon": own.epsilon, "max_density": own.max_density or matched, **own.settings}
     return config.checked(VectorRecipe, settings, where=f"[attacks.{key}]")
 
 

@@ -71,17 +71,27 @@ def aim(label: str | None, clip: Clip, labels: Sequence[str]) -> str | None:
 
 
 def plan_attack(
-    key: str, recipe: AttackRecipe, source: Victim, *, generator: Path | None = None,
-    vector: Path | None = None, matched: Path | None = None, label: str | None = None, seed: int = 0, device: str = "cpu",
-) -> Plan:  # fmt: skip
+    key: str,
+    recipe: AttackRecipe,
+    source: Victim,
+    *,
+    generator: Path | None = None,
+    vector: Path | None = None,
+    matched: Path | None = None,
+    label: str | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Plan:
     """An attack of a recipe (or of the command line) with everything it needs."""
     name = recipe.attack or key
     if name not in ATTACKS:
         raise unknown_name("attack", name, ATTACKS)
     budget = Budget(
-        epsilon=recipe.epsilon, max_density=recipe.max_density, max_l0=recipe.max_l0,
+        epsilon=recipe.epsilon,
+        max_density=recipe.max_density,
+        max_l0=recipe.max_l0,
         min_snr_db=recipe.min_snr_db,
-    )  # fmt: skip
+    )
     told = {key: value for key, value in asdict(recipe).items() if value != UNSAID.get(key, ...)}
     del told["precision"]
     inputs: dict[str, Any] = {"recipe": told, "source": source.name, "seed": seed}
@@ -93,9 +103,11 @@ def plan_attack(
         if runs_in != "float32":
             inputs["precision"] = runs_in
         made: Attack = Staa(
-            generator=load_generator(generator).to(device), budget=budget, precision=runs_in,
+            generator=load_generator(generator).to(device),
+            budget=budget,
+            precision=runs_in,
             **settings_of("staa", recipe),
-        )  # fmt: skip
+        )
     elif name == "uap":
         if vector is None:
             raise InvalidInput(
@@ -115,9 +127,15 @@ def plan_attack(
         draws = recipe.eot or EOT
         source, inputs = source.expected(draws, seed=seed + 1), {**inputs, "eot": draws}
     return Plan(
-        key, title, made, source, label=label, matched=matched, batch_size=recipe.batch_size,
+        key,
+        title,
+        made,
+        source,
+        label=label,
+        matched=matched,
+        batch_size=recipe.batch_size,
         inputs=inputs,
-    )  # fmt: skip
+    )
 
 
 def with_settings(name: str, recipe: AttackRecipe, budget: Budget, seed: int) -> Attack:
@@ -130,9 +148,10 @@ def settings_of(name: str, recipe: AttackRecipe) -> dict[str, Any]:
     """The recipe's settings of an attack, each a field of its dataclass and of its field's kind; what is
     counted from one there, such as steps, is never none."""
     usual: dict[str, Any] = {
-        f.name: f.default for f in dataclasses.fields(ATTACKS[name])
+        f.name: f.default
+        for f in dataclasses.fields(ATTACKS[name])
         if f.name not in ("budget", "seed", "generator", "precision", "replays")
-    }  # fmt: skip
+    }
     for setting, value in recipe.settings.items():
         if setting not in usual:
             raise unknown_name(f"setting of {name}", setting, usual)

@@ -12,23 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from staanet import (
-    audio,
-    config,
-    corpora,
-    decoded,
-    report,
-    selfcheck,
-    storage,
-)
+from staanet import audio, config, corpora, decoded, report, selfcheck, storage
 from staanet.attacks import ATTACKS
 from staanet.channels import parse_channel
-from staanet.config import (
-    AttackRecipe,
-    DefenceRecipe,
-    Recipe,
-    SyntheticRecipe,
-)
+from staanet.config import AttackRecipe, DefenceRecipe, Recipe, SyntheticRecipe
 from staanet.core import Budget, Clip, Corpus, Progress, silent
 from staanet.defences import parse_defence
 from staanet.errors import InvalidInput, unknown_name
@@ -57,9 +44,14 @@ LAST = ("selfcheck", "report")
 
 
 def run(
-    recipe: Recipe, out: Path, *, command: str = "", device: str = "cpu", strict: bool = False,
+    recipe: Recipe,
+    out: Path,
+    *,
+    command: str = "",
+    device: str = "cpu",
+    strict: bool = False,
     progress: Progress = silent,
-) -> tuple[TransferMatrix, Quarantine]:  # fmt: skip
+) -> tuple[TransferMatrix, Quarantine]:
     """Every stage of a recipe into ``out``, skipping what is done; returns the matrix.
 
     Raises ``InvalidInput`` where ``out`` holds another recipe's run, ``FolderLocked`` where another
@@ -78,22 +70,37 @@ def run(
                 f"train-victim {name}",
                 partial(
                     train_victim,
-                    corpus, name, out / "victims" / name, recipe=one, seed=recipe.seed,
-                    protocol=recipe.protocol, device=device, quarantine=quarantine, progress=progress,
+                    corpus,
+                    name,
+                    out / "victims" / name,
+                    recipe=one,
+                    seed=recipe.seed,
+                    protocol=recipe.protocol,
+                    device=device,
+                    quarantine=quarantine,
+                    progress=progress,
                 ),
             )
             for name, one in recipe.victims.items()
-        }  # fmt: skip
+        }
         for name, (inner, defence) in defended(recipe).items():
             victims[name] = journal(
                 f"defend {name}",
                 partial(
                     defend,
-                    victims[inner], out / "victims" / inner, defence.chain, out / "victims" / name,
-                    name=name, corpus=corpus, seed=recipe.seed, protocol=recipe.protocol,
-                    device=device, quarantine=quarantine, progress=progress,
+                    victims[inner],
+                    out / "victims" / inner,
+                    defence.chain,
+                    out / "victims" / name,
+                    name=name,
+                    corpus=corpus,
+                    seed=recipe.seed,
+                    protocol=recipe.protocol,
+                    device=device,
+                    quarantine=quarantine,
+                    progress=progress,
                 ),
-            )  # fmt: skip
+            )
         sets: list[Path] = []
         sha256 = {n: fingerprint(one, out / "victims" / n) for n, one in victims.items()}
         for source, keys in sources_of(recipe).items():
@@ -108,11 +115,18 @@ def run(
                     f"train-generator {source}",
                     partial(
                         train_generator,
-                        corpus, attacked, specs, folder,
-                        recipe=recipe.generator, seed=recipe.seed, protocol=recipe.protocol,
-                        device=device, quarantine=quarantine, progress=progress,
+                        corpus,
+                        attacked,
+                        specs,
+                        folder,
+                        recipe=recipe.generator,
+                        seed=recipe.seed,
+                        protocol=recipe.protocol,
+                        device=device,
+                        quarantine=quarantine,
+                        progress=progress,
                     ),
-                )  # fmt: skip
+                )
             held_out = corpus.split(recipe.seed, recipe.protocol)[2]
             test = load_clips(held_out, attacked, quarantine, progress)
             test = _of_length(test, recipe.clip_seconds)
@@ -126,17 +140,29 @@ def run(
                         f"train-uap {key} on {source}",
                         partial(
                             train_uap,
-                            corpus, victims[source], out / "victims" / source, vector,
-                            recipe=vector_recipe(key, recipe.attacks), seed=recipe.seed,
-                            protocol=recipe.protocol, quarantine=quarantine, progress=progress,
+                            corpus,
+                            victims[source],
+                            out / "victims" / source,
+                            vector,
+                            recipe=vector_recipe(key, recipe.attacks),
+                            seed=recipe.seed,
+                            protocol=recipe.protocol,
+                            quarantine=quarantine,
+                            progress=progress,
                         ),
-                    )  # fmt: skip
+                    )
                 target = out / "adversarial" / f"{key}__{source}"
                 matched = out / "adversarial" / f"{one.match}__{source}" if one.match else None
                 plan = plan_attack(
-                    key, one, attacked, generator=folder, vector=vector, matched=matched,
-                    seed=recipe.seed, device=device,
-                )  # fmt: skip
+                    key,
+                    one,
+                    attacked,
+                    generator=folder,
+                    vector=vector,
+                    matched=matched,
+                    seed=recipe.seed,
+                    device=device,
+                )
                 limit = clip_limit(key, recipe.attacks)
                 plan = replace(plan, drawn=drawn_from(held_out))
                 clips = test if limit is None else spread(test, limit)
@@ -152,18 +178,27 @@ def run(
             ):
                 others = [one for name, one in victims.items() if name not in members]
                 swept = SweepPlan(
-                    recipe=recipe.sweep, attacks=recipe.attacks, source=attacked,
-                    targets=[*members_of(attacked), *others], sha256=sha256, generator=folder,
+                    recipe=recipe.sweep,
+                    attacks=recipe.attacks,
+                    source=attacked,
+                    targets=[*members_of(attacked), *others],
+                    sha256=sha256,
+                    generator=folder,
                     vectors={k: out / "vectors" / f"{k}__{source}" for k in recipe.attacks},
-                    seed=recipe.seed, device=device,
-                )  # fmt: skip
+                    seed=recipe.seed,
+                    device=device,
+                )
                 journal(
                     f"sweep from {source}",
                     partial(
-                        sweep, swept, test, out / "sweeps" / source, quarantine=quarantine,
+                        sweep,
+                        swept,
+                        test,
+                        out / "sweeps" / source,
+                        quarantine=quarantine,
                         progress=progress,
                     ),
-                )  # fmt: skip
+                )
         matrix = journal(
             "evaluate",
             lambda: evaluate(
@@ -341,9 +376,12 @@ def _corpus(recipe: Recipe, out: Path, progress: Progress) -> Corpus:
     if recipe.corpus == "synthetic:":
         size: SyntheticRecipe = recipe.synthetic
         rendered = corpora.render_synthetic(
-            out / "corpus", voices=size.voices, sentences=size.sentences, seed=recipe.seed,
+            out / "corpus",
+            voices=size.voices,
+            sentences=size.sentences,
+            seed=recipe.seed,
             progress=progress,
-        )  # fmt: skip
+        )
         return corpora.classed(rendered, recipe.classes)
     return corpora.load_corpus(recipe.corpus, classes=recipe.classes)
 
@@ -406,9 +444,21 @@ def commit() -> str | None:
     here = Path(__file__).parent
     try:
         found = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
+            [
+                "git",
+                "-C",
+                str(here),
+                "describe",
+                "--always",
+                "--dirty",
+                "--abbrev=12",
+                "--exclude=*",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip() or None

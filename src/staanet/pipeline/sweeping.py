@@ -34,23 +34,33 @@ class SweepPlan:
     def attack(self, point: sweeps.Point) -> Plan:
         """The attack of a point, its own limits replaced by the point's."""
         own = replace(
-            self.attacks[point.attack], epsilon=point.epsilon, max_density=point.max_density,
-            max_l0=None, clips=None, match="",
-        )  # fmt: skip
+            self.attacks[point.attack],
+            epsilon=point.epsilon,
+            max_density=point.max_density,
+            max_l0=None,
+            clips=None,
+            match="",
+        )
         return plan_attack(
-            point.attack, own, self.source, generator=self.generator,
-            vector=self.vectors.get(point.attack), seed=self.seed, device=self.device,
-        )  # fmt: skip
+            point.attack,
+            own,
+            self.source,
+            generator=self.generator,
+            vector=self.vectors.get(point.attack),
+            seed=self.seed,
+            device=self.device,
+        )
 
     def about(self) -> dict[str, sweeps.About]:
         """Titles without what a recipe says of samples behind the first comma."""
         return {
             key: sweeps.About(
                 title=(self.attacks[key].title or key).split(",")[0],
-                control=name in CONTROLS, minimising=name in sweeps.MINIMISING,
+                control=name in CONTROLS,
+                minimising=name in sweeps.MINIMISING,
             )
             for key, name in self.names().items()
-        }  # fmt: skip
+        }
 
     def names(self) -> dict[str, str]:
         """The registry name of each attack."""
@@ -58,9 +68,14 @@ class SweepPlan:
 
 
 def sweep(
-    plan: SweepPlan, clips: Sequence[Clip], out: Path, *, keep: bool = False,
-    quarantine: Quarantine, progress: Progress = silent,
-) -> list[dict[str, Any]]:  # fmt: skip
+    plan: SweepPlan,
+    clips: Sequence[Clip],
+    out: Path,
+    *,
+    keep: bool = False,
+    quarantine: Quarantine,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
     """Success against budget into ``out``: tables, the figure, and with ``keep`` the audio.
 
     Returns a row per point and target. A killed sweep goes on with the next clip.
@@ -68,10 +83,14 @@ def sweep(
     shortest = max(victim.minimum_samples for victim in plan.targets)
     for clip in clips:
         if len(clip.samples) < shortest:
-            quarantine.add(clip.id, UnusableClip(
-                f"{len(clip.samples)} samples; a victim of this sweep needs {shortest}",
-                where=clip.id, remedy="Drop it or give a longer clip",
-            ))  # fmt: skip
+            quarantine.add(
+                clip.id,
+                UnusableClip(
+                    f"{len(clip.samples)} samples; a victim of this sweep needs {shortest}",
+                    where=clip.id,
+                    remedy="Drop it or give a longer clip",
+                ),
+            )
     usable = [clip for clip in clips if len(clip.samples) >= shortest]
     chosen = spread(usable, plan.recipe.clips)
     if not chosen:
@@ -81,11 +100,14 @@ def sweep(
     )
     inputs = normal(
         {
-            "attacks": {p.name: dict(plan.attack(p).inputs) for p in wanted}, "keep": keep,
-            "victims": dict(plan.sha256), "source": plan.source.name,
-            "targets": [target.name for target in plan.targets], "clips": fingerprint_of(chosen),
+            "attacks": {p.name: dict(plan.attack(p).inputs) for p in wanted},
+            "keep": keep,
+            "victims": dict(plan.sha256),
+            "source": plan.source.name,
+            "targets": [target.name for target in plan.targets],
+            "clips": fingerprint_of(chosen),
         }
-    )  # fmt: skip
+    )
     if is_done(out, "sweep", inputs):
         return sweeps.load(out)
     storage.make_folder(out)
@@ -93,24 +115,35 @@ def sweep(
     before = journal.records()
     if before and before[0].get("inputs") != inputs:
         raise InvalidInput(
-            "holds an unfinished sweep of something else", where=out,
+            "holds an unfinished sweep of something else",
+            where=out,
             remedy="Choose another --out, or delete that folder",
-        )  # fmt: skip
+        )
     if not before:
         journal.append({"inputs": inputs})
     rows = sweeps.sweep(
-        wanted, lambda point: plan.attack(point).attack, plan.about(), plan.source, plan.targets,
-        chosen, journal=journal, keep=out / "audio" if keep else None, progress=progress,
-    )  # fmt: skip
+        wanted,
+        lambda point: plan.attack(point).attack,
+        plan.about(),
+        plan.source,
+        plan.targets,
+        chosen,
+        journal=journal,
+        keep=out / "audio" if keep else None,
+        progress=progress,
+    )
     found = sweeps.save(rows, out)
     report.draw_sweep(out, plan.source.name)
     storage.write_card(
         out,
         {
-            "kind": "sweep", "source": plan.source.name, "inputs": inputs, "machine": machine(),
+            "kind": "sweep",
+            "source": plan.source.name,
+            "inputs": inputs,
+            "machine": machine(),
             "chosen": f"{len(chosen)} of {len(clips)} clips, spread over labels and speakers",
             "quarantined": quarantine.rows,
         },
-    )  # fmt: skip
+    )
     storage.remove(out / "journal.jsonl")
     return found

@@ -49,9 +49,15 @@ class Extra:
 
 
 def gather(
-    places: Sequence[str], parts: Sequence[Corpus], source: Victim, out: Path, *, seed: int = 0,
-    quarantine: Quarantine, progress: Progress = silent,
-) -> Extra:  # fmt: skip
+    places: Sequence[str],
+    parts: Sequence[Corpus],
+    source: Victim,
+    out: Path,
+    *,
+    seed: int = 0,
+    quarantine: Quarantine,
+    progress: Progress = silent,
+) -> Extra:
     """The usable clips of ``places`` at the source's rate, each once, none of the corpus's ``parts``.
 
     A place is a folder or file, ``KIND:PATH`` (all of that corpus, its labels unused), or
@@ -88,13 +94,16 @@ def gather(
     if not kept:
         raise InvalidInput(
             f"nothing of the unlabelled audio is left ({_told(left_out) or 'no usable clip'})",
-            where=", ".join(places), remedy="Give other folders, or drop --unlabelled",
-        )  # fmt: skip
+            where=", ".join(places),
+            remedy="Give other folders, or drop --unlabelled",
+        )
     every = "\n".join(sorted(str(row["sha256"]) for row in rows))
     told = {
-        "clips": len(kept), "seconds": round(sum(float(row["seconds"]) for row in rows), 3),
-        "sha256": hashlib.sha256(every.encode()).hexdigest(), "speakers": "unknown",
-    }  # fmt: skip
+        "clips": len(kept),
+        "seconds": round(sum(float(row["seconds"]) for row in rows), 3),
+        "sha256": hashlib.sha256(every.encode()).hexdigest(),
+        "speakers": "unknown",
+    }
     return Extra(
         clips=tuple(kept), told=told, left_out=left_out, flags=_flags(rows), rows=tuple(rows)
     )
@@ -135,9 +144,13 @@ def _flags(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def _clips(
-    places: Sequence[str], source: Victim, out: Path, seed: int, quarantine: Quarantine,
+    places: Sequence[str],
+    source: Victim,
+    out: Path,
+    seed: int,
+    quarantine: Quarantine,
     progress: Progress,
-) -> Iterator[tuple[str, Clip]]:  # fmt: skip
+) -> Iterator[tuple[str, Clip]]:
     for place in places:
         corpus = _corpus(place, out, seed, progress)
         for clip in load_clips(corpus, source, quarantine, progress):

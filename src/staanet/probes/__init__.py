@@ -17,21 +17,29 @@ from staanet.probes.attacks import (
     white_box_wins,
 )
 from staanet.probes.changes import direction, p_one_more_draw
-from staanet.probes.probe import (
-    ALPHA,
-    BLACK_BOX,
-    Check,
-    Figure,
-    Probe,
-    Verdict,
-    answers,
-    p_worse,
-)
+from staanet.probes.probe import ALPHA, BLACK_BOX, Check, Figure, Probe, Verdict, answers, p_worse
 from staanet.probes.victim import clean_accuracy, deterministic, eval_mode, gives_logits, gradients
 
 __all__ = [
-    "ALPHA", "BLACK_BOX", "Check", "Figure", "Linear", "Probe", "Verdict", "answers", "clean_accuracy",
-    "deterministic", "direction", "eval_mode", "finds_known_optimum", "gives_logits", "gradients",
-    "huge_epsilon", "larger_epsilon", "more_steps", "p_one_more_draw", "p_worse",
+    "ALPHA",
+    "BLACK_BOX",
+    "Check",
+    "Figure",
+    "Linear",
+    "Probe",
+    "Verdict",
+    "answers",
+    "clean_accuracy",
+    "deterministic",
+    "direction",
+    "eval_mode",
+    "finds_known_optimum",
+    "gives_logits",
+    "gradients",
+    "huge_epsilon",
+    "larger_epsilon",
+    "more_steps",
+    "p_one_more_draw",
+    "p_worse",
     "white_box_wins",
-]  # fmt: skip
+]

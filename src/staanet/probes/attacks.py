@@ -27,18 +27,21 @@ def more_steps(probe: Probe) -> Check:
     many = _telling(probe)
     few = replace(many, steps=FEW_STEPS)
     return _compared(
-        "more_steps", probe, [(f"{FEW_STEPS} steps", few), (f"{MANY_STEPS} steps", many)],
+        "more_steps",
+        probe,
+        [(f"{FEW_STEPS} steps", few), (f"{MANY_STEPS} steps", many)],
         "The attack does not converge: check its step size and the victim's gradient",
-    )  # fmt: skip
+    )
 
 
 def larger_epsilon(probe: Probe) -> Check:
     """PGD that may change more fools no fewer clips."""
     return _compared(
-        "larger_epsilon", probe,
+        "larger_epsilon",
+        probe,
         [(f"epsilon {a.budget.epsilon:g}", a) for a in _ladder(probe)],
         "The gradient is masked: try a black-box attack, and look at the gradient check",
-    )  # fmt: skip
+    )
 
 
 def huge_epsilon(probe: Probe) -> Check:
@@ -50,10 +53,12 @@ def huge_epsilon(probe: Probe) -> Check:
     victim, count = probe.victim, len(probe.clips)
     if len(set(probe.clean.tolist())) == 1:
         return Check(
-            name="huge_epsilon", subject=victim.name, verdict="skipped",
+            name="huge_epsilon",
+            subject=victim.name,
+            verdict="skipped",
             explanation=f"it gives the same answer to all {count} clips: there may be no other",
             remedy="See the check of its clean accuracy",
-        )  # fmt: skip
+        )
     held = int((~probe.fooled(PGD(budget=Budget(epsilon=HUGE_EPSILON), steps=MANY_STEPS))).sum())
     chance = 1 / len(victim.labels)
     bad = held > 0 and float(binomtest(held, count, chance, "greater").pvalue) < ALPHA
@@ -87,8 +92,11 @@ def white_box_wins(probe: Probe, others: Sequence[Probe] = (), queries: int = 50
                 (f"transfer from {other.victim.name}", white, probe.misled(other.made(told)))
             )
     losing = [name for name, own, theirs in rivals if p_worse(theirs, own) < ALPHA]
-    figures: dict[str, Figure] = {"epsilon": told.budget.epsilon, "pgd": float(white.mean()),
-                                  "pgd_sparse": float(white_sparse.mean())}  # fmt: skip
+    figures: dict[str, Figure] = {
+        "epsilon": told.budget.epsilon,
+        "pgd": float(white.mean()),
+        "pgd_sparse": float(white_sparse.mean()),
+    }
     figures |= {name: float(theirs.mean()) for name, _, theirs in rivals}
     return Check(
         name="white_box_wins",
@@ -131,11 +139,13 @@ def _compared(name: str, probe: Probe, rungs: Sequence[tuple[str, Attack]], reme
         name=name,
         subject=probe.victim.name,
         verdict="fail" if bad else "pass",
-        figures={**{title: float(hit.mean()) for (title, _), hit in zip(rungs, fooled, strict=True)},
-                 "p": lowest},
+        figures={
+            **{title: float(hit.mean()) for (title, _), hit in zip(rungs, fooled, strict=True)},
+            "p": lowest,
+        },
         explanation=f"of {len(probe.clips)} clips PGD fools {shown}",
         remedy=remedy if bad else "",
-    )  # fmt: skip
+    )
 
 
 def _cannot(probe: Probe, name: str) -> Check | None:
@@ -144,10 +154,12 @@ def _cannot(probe: Probe, name: str) -> Check | None:
         return no_gradient(name, probe.victim)
     if len(probe.clips) < FEWEST:
         return Check(
-            name=name, subject=probe.victim.name, verdict="skipped",
+            name=name,
+            subject=probe.victim.name,
+            verdict="skipped",
             explanation=f"{len(probe.clips)} clips tell nothing; {FEWEST} are the fewest",
             remedy="Give more test clips, or raise --clips",
-        )  # fmt: skip
+        )
     return None
 
 

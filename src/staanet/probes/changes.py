@@ -17,9 +17,15 @@ VARIANTS = ("set", "flipped", "resigned", "shuffled")
 
 
 def direction(
-    victim: Victim, pairs: Sequence[AdversarialClip], subject: str, *, algorithm: str = "pgd",
-    goal_label: str | None = None, seed: int = 0, draws: int = 8,
-) -> Check:  # fmt: skip
+    victim: Victim,
+    pairs: Sequence[AdversarialClip],
+    subject: str,
+    *,
+    algorithm: str = "pgd",
+    goal_label: str | None = None,
+    seed: int = 0,
+    draws: int = 8,
+) -> Check:
     """Signs and places of an attack's changes matter: drawn anew, they mislead its source less.
 
     The source's margins on the set are held against those after the signs are drawn at random and
@@ -32,12 +38,13 @@ def direction(
     touched = [pair for pair in pairs if len(pair.support)]
     if len(touched) < FEWEST:
         return Check(
-            name="direction", subject=subject,
+            name="direction",
+            subject=subject,
             verdict="warn" if pairs and not touched else "skipped",
             figures={"touched": len(touched), "count": len(pairs)},
             explanation=f"{len(touched)} of {len(pairs)} clips were changed; {FEWEST} are the fewest",
             remedy="Give more test clips, raise --clips, or mend an attack that changes nothing",
-        )  # fmt: skip
+        )
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in VARIANTS}
     for pair in touched:
         goal: Goal = answer_goal(victim, pair.clean)
@@ -92,14 +99,18 @@ def _judged_direction(
     loud = [name for name in p if float(margins[name].mean()) < 0]
     figures = {
         **{f"margin_{name}": float(found.mean()) for name, found in margins.items()},
-        **{f"p_{name}": value for name, value in p.items()}, "count": len(own),
-    }  # fmt: skip
+        **{f"p_{name}": value for name, value in p.items()},
+        "count": len(own),
+    }
     if len(loud) == len(p):
         return Check(
-            name="direction", subject=subject, verdict="skipped", figures=figures,
+            name="direction",
+            subject=subject,
+            verdict="skipped",
+            figures=figures,
             explanation="changes of this size mislead whatever their signs and places",
             remedy="Look at the random control at the same epsilon and number of samples",
-        )  # fmt: skip
+        )
     weak = [name for name, value in p.items() if name not in loud and not value < ALPHA]
     verdict: Verdict = "pass"
     if weak:  # search by queries is no stronger than it can be
@@ -113,9 +124,11 @@ def _judged_direction(
         explanation=f"{' or '.join(weak)}, its changes mislead as much: they look like noise"
         if weak
         else f"{' or '.join(name for name in p if name not in loud)}, its changes mislead less",
-        remedy="" if verdict == "pass" else "Make the set again from the attack that its card names; if "
+        remedy=""
+        if verdict == "pass"
+        else "Make the set again from the attack that its card names; if "
         "it stays so, the attack is no stronger than noise and must not be called one",
-    )  # fmt: skip
+    )
 
 
 def _margins(

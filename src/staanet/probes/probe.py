@@ -60,9 +60,13 @@ class Probe:
     """
 
     def __init__(
-        self, victim: Victim, clips: Sequence[Clip], *, epsilon: float = 0.03,
+        self,
+        victim: Victim,
+        clips: Sequence[Clip],
+        *,
+        epsilon: float = 0.03,
         progress: Callable[[str], None] = lambda what: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.victim, self.clips, self.epsilon = victim, list(clips), epsilon
         self.progress = progress
         self._made: dict[Attack, list[AdversarialClip]] = {}
@@ -107,6 +111,8 @@ def answer_goal(victim: Victim, clip: Clip) -> Untargeted:
 def no_gradient(name: str, victim: Victim) -> Check:
     """Left out: the victim is a black box."""
     return Check(
-        name=name, subject=victim.name, verdict="skipped",
+        name=name,
+        subject=victim.name,
+        verdict="skipped",
         explanation="a black box: it gives answers and no gradients",
-    )  # fmt: skip
+    )

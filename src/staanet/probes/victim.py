@@ -46,8 +46,9 @@ def deterministic(victim: Victim, clips: Sequence[Clip]) -> Check:
 
 def eval_mode(victim: Victim, clips: Sequence[Clip]) -> Check:
     """BatchNorm and dropout stand still: by their flags, and by what the victim does."""
-    flagged = [name or type(module).__name__ for name, module in victim.named_modules()
-               if module.training]  # fmt: skip
+    flagged = [
+        name or type(module).__name__ for name, module in victim.named_modules() if module.training
+    ]
     before = {name: tensor.clone() for name, tensor in victim.named_buffers()}
     length = min(len(clip.samples) for clip in clips)
     cut = [replace(clip, samples=clip.samples[:length]) for clip in clips]
@@ -84,15 +85,18 @@ def gives_logits(victim: Victim, clips: Sequence[Clip]) -> Check:
         name="logits",
         subject=victim.name,
         verdict="fail" if bad else "pass",
-        figures={"lowest": float(found.min()), "highest": float(found.max()),
-                 "mean_sum": float(total.mean())},
+        figures={
+            "lowest": float(found.min()),
+            "highest": float(found.max()),
+            "mean_sum": float(total.mean()),
+        },
         explanation="every answer lies in [0, 1] and sums to 1: these are probabilities"
         if bad
         else "the answers are no probabilities",
         remedy="Return the values before the softmax (probabilities=True for a black box)"
         if bad
         else "",
-    )  # fmt: skip
+    )
 
 
 def gradients(victim: Victim, clips: Sequence[Clip], seed: int = 0, directions: int = 4) -> Check:
@@ -115,11 +119,13 @@ def gradients(victim: Victim, clips: Sequence[Clip], seed: int = 0, directions: 
             gradient = margin_gradient(victim, x, goal, None).double().cpu()
         except RuntimeError as problem:  # torch: nothing that needs a gradient
             return Check(
-                name="gradients", subject=victim.name, verdict="fail",
+                name="gradients",
+                subject=victim.name,
+                verdict="fail",
                 explanation=f"no gradient reaches the waveform ({str(problem).splitlines()[0]})",
                 remedy="Set differentiable = False and attack it as a black box, or through a "
                 "differentiable stand-in (BPDA, arXiv 1802.00420)",
-            )  # fmt: skip
+            )
         norm = float(gradient.norm())
         broken += not np.isfinite(norm)
         zero += norm == 0
@@ -135,9 +141,13 @@ def gradients(victim: Victim, clips: Sequence[Clip], seed: int = 0, directions: 
 
 
 def _judged_gradients(
-    victim: Victim, count: int, broken: int, zero: int, slopes: NDArray[np.float64],
+    victim: Victim,
+    count: int,
+    broken: int,
+    zero: int,
+    slopes: NDArray[np.float64],
     tolerance: float,
-) -> Check:  # fmt: skip
+) -> Check:
     error = None
     if slopes.size:
         told, found = slopes
@@ -199,13 +209,20 @@ def clean_accuracy(
         name="clean_accuracy",
         subject=name,
         verdict=verdict,
-        figures={"accuracy": value, "low": right.low, "high": right.high, "chance": chance,
-                 "count": len(truth)},
+        figures={
+            "accuracy": value,
+            "low": right.low,
+            "high": right.high,
+            "chance": chance,
+            "count": len(truth),
+        },
         explanation=f"right on {100 * value:.1f} % of {len(truth)} clean clips; always naming the "
         f"commonest class would be on {100 * chance:.1f} %",
-        remedy="" if verdict == "pass" else "Train the victim longer, or evaluate on more clips, and "
+        remedy=""
+        if verdict == "pass"
+        else "Train the victim longer, or evaluate on more clips, and "
         "check that labels and clips belong together",
-    )  # fmt: skip
+    )
 
 
 def _batch(victim: Victim, clips: Sequence[Clip]) -> NDArray[np.float64]:

@@ -20,8 +20,14 @@ if TYPE_CHECKING:
     from staanet.report.story import Headline
 
 __all__ = [
-    "audit_pages", "audit_words", "build", "draw_certificate", "draw_clips", "draw_roc", "draw_sweep",
-]  # fmt: skip
+    "audit_pages",
+    "audit_words",
+    "build",
+    "draw_certificate",
+    "draw_clips",
+    "draw_roc",
+    "draw_sweep",
+]
 
 
 def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:

@@ -61,9 +61,10 @@ def verdict(told: Row) -> list[str]:
 
 def _rate(row: Row) -> str:
     between = (
-        "" if row["low"] is None
+        ""
+        if row["low"] is None
         else f" (95 % interval {100 * row['low']:.0f} to {100 * row['high']:.0f} %)"
-    )  # fmt: skip
+    )
     return f"{percent(row['fooling_rate'])} of {row['count']}{between}"
 
 
@@ -92,9 +93,13 @@ def _of_defences(told: Row) -> list[str]:
         )
         left = max(best["adaptive"]["fooling_rate"], best["static"]["fooling_rate"] or 0.0)
         before = max(
-            (told["attackers"][who]["fooling_rate"] or 0.0 for who in CRAFTED if who in told["attackers"]),
+            (
+                told["attackers"][who]["fooling_rate"] or 0.0
+                for who in CRAFTED
+                if who in told["attackers"]
+            ),
             default=told["worst"]["fooling_rate"],
-        )  # fmt: skip
+        )
         said.append(
             f"Of the defences tried, {best['defence']} leaves the least, {percent(left)}: "
             f"{'it halves' if left < 0.5 * before else 'none halves'} the {percent(before)} of these attackers "
@@ -116,16 +121,26 @@ def tables(told: Row) -> list[tuple[str, list[str], list[list[str]]]]:
     head = ["attack", "source", "changes", "95 % interval", "SNR dB"]
     attackers = [[who.replace("_", " "), *_cells(row)] for who, row in told["attackers"].items()]
     budgets = [
-        [f"epsilon {b['epsilon']:g}, {100 * b['max_density']:g} %",
-         percent(b["noise"]["fooling_rate"]) if b["noise"] else "n/a", *_cells(b["worst"])]
-        for b in told["budgets"] if b["worst"]
-    ]  # fmt: skip
+        [
+            f"epsilon {b['epsilon']:g}, {100 * b['max_density']:g} %",
+            percent(b["noise"]["fooling_rate"]) if b["noise"] else "n/a",
+            *_cells(b["worst"]),
+        ]
+        for b in told["budgets"]
+        if b["worst"]
+    ]
     channels = [[row["channel"], *_cells(row)] for row in told["channels"]]
     defences = [
-        [d["defence"], percent(d["uar"]), _rate(d["static"]), _rate(d["adaptive"]),
-         d["crafted_on"], "exact" if d["exact_gradient"] else "of a stand-in (BPDA)"]
+        [
+            d["defence"],
+            percent(d["uar"]),
+            _rate(d["static"]),
+            _rate(d["adaptive"]),
+            d["crafted_on"],
+            "exact" if d["exact_gradient"] else "of a stand-in (BPDA)",
+        ]
         for d in told["defences"]
-    ]  # fmt: skip
+    ]
     cells = [
         [row["channel"], *_cells(row)]
         for row in sorted(told["cells"], key=lambda r: (r["channel"], -(r["fooling_rate"] or 0)))
@@ -151,7 +166,10 @@ def _cells(row: Row) -> list[str]:
 def markdown(told: Row) -> str:
     """The audit as Markdown."""
     parts = [f"# Audit of {_plain(told['victim']['name'])} on {_plain(told['corpus']['name'])}", ""]
-    parts += [f"{'**' if n == 0 else ''}{_plain(s)}{'**' if n == 0 else ''}\n" for n, s in enumerate(told["verdict"])]  # fmt: skip
+    parts += [
+        f"{'**' if n == 0 else ''}{_plain(s)}{'**' if n == 0 else ''}\n"
+        for n, s in enumerate(told["verdict"])
+    ]
     for title, head, rows in tables(told):
         if rows:
             parts += [f"## {title}", "", f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
@@ -180,8 +198,11 @@ def page(told: Row) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("staanet.report", "templates"), autoescape=True,
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=PackageLoader("staanet.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
         finalize=lambda value: printable(value) if type(value) is str else value,
-    )  # fmt: skip
+    )
     return environment.get_template("audit.html.j2").render(told=told, tables=tables(told))

@@ -295,9 +295,12 @@ def probabilities(
         path,
         columns=["id", "target", "clean_probabilities", "adversarial_probabilities"],
         filters=[
-            ("attack", "==", attack), ("source", "==", source), ("id", "in", list(ids)), *plain,
+            ("attack", "==", attack),
+            ("source", "==", source),
+            ("id", "in", list(ids)),
+            *plain,
         ],
-    )  # fmt: skip
+    )
     before, after = frame["clean_probabilities"], frame["adversarial_probabilities"]
     return {
         (str(name), str(target)): ([float(p) for p in old], [float(p) for p in new])

@@ -28,17 +28,35 @@ from staanet.report.facts import Cell, Model, Run
 INK, FAINT = "#1a1a19", "#8a8a87"
 VERMILION, BLUE, GREEN, SKY = "#d55e00", "#0072b2", "#009e73", "#56b4e9"  # Okabe and Ito
 THEME = {
-    INK: "currentColor", FAINT: "var(--faint)", VERMILION: "var(--vermilion)", BLUE: "var(--blue)",
-    GREEN: "var(--green)", SKY: "var(--sky)",
-}  # fmt: skip
+    INK: "currentColor",
+    FAINT: "var(--faint)",
+    VERMILION: "var(--vermilion)",
+    BLUE: "var(--blue)",
+    GREEN: "var(--green)",
+    SKY: "var(--sky)",
+}
 STYLE: dict[RcKeyType, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "staanet", "text.parse_math": False,
-    "font.family": ["DejaVu Sans"], "font.size": 9.0, "text.color": INK, "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK, "xtick.color": FAINT, "ytick.color": FAINT, "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.linewidth": 0.8, "axes.titlesize": 9.0, "axes.titleweight": "bold",
-    "axes.titlelocation": "left", "axes.unicode_minus": True, "legend.frameon": False,
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "svg.hashsalt": "staanet",
+    "text.parse_math": False,
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.titlesize": 9.0,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.unicode_minus": True,
+    "legend.frameon": False,
+}
 NARROW = 3.4  # inches of 96 CSS pixels: what a phone of 360 pixels shows without scaling
 LEAST_RANGE = 0.5
 """Of the vertical axis of a training curve, in its unit."""
@@ -166,14 +184,24 @@ def _forest(cells: Sequence[Cell], width: float) -> Figure:
         for number, cell in enumerate(own, start=1):
             leading = cell.attack == cells[0].attack
             axes.text(
-                -0.06, y + number, _label(cell, width), transform=across,
-                ha="right", va="center", style="italic" if cell.control else "normal", linespacing=1,
+                -0.06,
+                y + number,
+                _label(cell, width),
+                transform=across,
+                ha="right",
+                va="center",
+                style="italic" if cell.control else "normal",
+                linespacing=1,
                 fontsize=9 if width > NARROW else 7.5,
-            )  # fmt: skip
+            )
             axes.text(
-                1.04, y + number, words.percent(cell.fooling_rate.value), transform=across, va="center",
+                1.04,
+                y + number,
+                words.percent(cell.fooling_rate.value),
+                transform=across,
+                va="center",
                 weight="bold" if leading else "normal",
-            )  # fmt: skip
+            )
             _interval(axes, y + number, cell, leading)
         y += len(own) + 1.2
     axes.set(xlim=(0, 100), ylim=(y - 0.55, -0.6), yticks=[], xticks=range(0, 101, 25))
@@ -206,9 +234,11 @@ def heat_map(run: Run) -> Picture:
     ]
     width = min(10.0, 2.5 + 1.2 * len(run.targets))
     return drawn(
-        "transfer-matrix", "Heat map of fooling rates: " + "; ".join(said), width,
+        "transfer-matrix",
+        "Heat map of fooling rates: " + "; ".join(said),
+        width,
         lambda w: _heat_map(run, w),
-    )  # fmt: skip
+    )
 
 
 def _heat_map(run: Run, width: float) -> Figure:
@@ -231,10 +261,16 @@ def _heat_map(run: Run, width: float) -> Figure:
             y += 1
             cells = [cell for cell in run.cells if cell.key == key]
             axes.text(
-                -0.05, y, _label(cells[0], width), transform=across, ha="right",
-                va="center", linespacing=1, style="italic" if cells[0].control else "normal",
+                -0.05,
+                y,
+                _label(cells[0], width),
+                transform=across,
+                ha="right",
+                va="center",
+                linespacing=1,
+                style="italic" if cells[0].control else "normal",
                 fontsize=9 if width > NARROW else 7.5,
-            )  # fmt: skip
+            )
             for cell in cells:
                 _heat_cell(axes, targets.index(cell.target), y, cell)
         y += 1.35
@@ -248,9 +284,13 @@ def _heat_cell(axes: Axes, x: int, y: float, cell: Cell) -> None:
     known = cell.white_box and not cell.control
     colour = matplotlib.colormaps["cividis"](value or 0.0)
     box = Rectangle(
-        (x + 0.03, y - 0.44), 0.94, 0.88, facecolor="none" if value is None else colour,
-        edgecolor=VERMILION if known else "none", linewidth=2,
-    )  # fmt: skip
+        (x + 0.03, y - 0.44),
+        0.94,
+        0.88,
+        facecolor="none" if value is None else colour,
+        edgecolor=VERMILION if known else "none",
+        linewidth=2,
+    )
     axes.add_patch(box)
     linear = [((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]]  # sRGB to luminance
     dark = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] < 0.18
@@ -301,9 +341,13 @@ def generator_curves(models: Sequence[Model]) -> Picture | None:
         rows = math.ceil(len(_PANELS) / columns)
         figure = Figure(figsize=(width, 2.4 * rows))
         figure.subplots_adjust(
-            left=0.45 / width, right=1 - 0.08 / width, bottom=0.45 / (2.4 * rows), top=1 - 0.25 / (2.4 * rows),
-            hspace=0.45, wspace=0.16,
-        )  # fmt: skip
+            left=0.45 / width,
+            right=1 - 0.08 / width,
+            bottom=0.45 / (2.4 * rows),
+            top=1 - 0.25 / (2.4 * rows),
+            hspace=0.45,
+            wspace=0.16,
+        )
         for number, (key, dev, label, factor) in enumerate(_PANELS, start=1):
             axes = figure.add_subplot(rows, columns, number)
             series = [(m.name, m.curve, key, factor) for m in drawable]
@@ -328,9 +372,11 @@ _PANELS = (
 
 
 def _lines(
-    axes: Axes, series: Sequence[tuple[str, Mapping[str, Sequence[float]], str, float]], label: str,
+    axes: Axes,
+    series: Sequence[tuple[str, Mapping[str, Sequence[float]], str, float]],
+    label: str,
     dev: str = "",
-) -> None:  # fmt: skip
+) -> None:
     colours = (VERMILION, BLUE, GREEN, SKY)
     for number, (name, curve, key, factor) in enumerate(series):
         colour, dash = colours[number % 4], (None, None) if number < 4 else (4, 1.5)
@@ -339,10 +385,15 @@ def _lines(
             if column in curve:
                 y = [factor * value for value in curve[column]]
                 axes.plot(
-                    x, y, color=colour, linewidth=1.8 if solid else 1.0, alpha=1.0 if solid else 0.55,
-                    marker="o" if len(y) == 1 else "", dashes=dash,
+                    x,
+                    y,
+                    color=colour,
+                    linewidth=1.8 if solid else 1.0,
+                    alpha=1.0 if solid else 0.55,
+                    marker="o" if len(y) == 1 else "",
+                    dashes=dash,
                     label=short(name, 18) if solid else "",
-                )  # fmt: skip
+                )
     axes.set_title(label)
     axes.set_xlabel("step" if any("step" in curve for _, curve, *_ in series) else "epoch")
     axes.margins(x=0.01)

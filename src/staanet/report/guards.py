@@ -25,9 +25,14 @@ def certificate(told: Mapping[str, Any]) -> bytes:
         axes.step(radii, [100 * p["certified_accuracy"] for p in points], where="pre", color=BLUE)
         bounded = [p for p in points if p["low"] is not None]
         axes.fill_between(
-            [p["radius"] for p in bounded], [100 * p["low"] for p in bounded],
-            [100 * p["high"] for p in bounded], step="pre", color=BLUE, alpha=0.15, linewidth=0,
-        )  # fmt: skip
+            [p["radius"] for p in bounded],
+            [100 * p["low"] for p in bounded],
+            [100 * p["high"] for p in bounded],
+            step="pre",
+            color=BLUE,
+            alpha=0.15,
+            linewidth=0,
+        )
         axes.set_ylim(0, 100)
         axes.set_xlim(left=0)
         axes.set_xlabel(f"radius: {told['unit']}")

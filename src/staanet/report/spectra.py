@@ -153,9 +153,15 @@ def _draw(clean: Samples, adversarial: Samples, sample_rate: int) -> Figure:
         above.set(xlim=(0, end), ylim=(-reach, reach), title=title, xticklabels=[])
         below = figure.add_subplot(grid[1, column])
         image = below.imshow(
-            log_mel(wave, sample_rate), origin="lower", aspect="auto", cmap="magma", vmin=top - RANGE_DB,
-            vmax=top, extent=(0, end, 0, MELS), interpolation="nearest",
-        )  # fmt: skip
+            log_mel(wave, sample_rate),
+            origin="lower",
+            aspect="auto",
+            cmap="magma",
+            vmin=top - RANGE_DB,
+            vmax=top,
+            extent=(0, end, 0, MELS),
+            interpolation="nearest",
+        )
         _mel_axis(below, sample_rate, column == 0)
         below.set_xlabel("time, s")
         if column == 0:
@@ -178,9 +184,14 @@ def _mel_axis(axes: Axes, sample_rate: int, labelled: bool) -> None:
 
 
 def _zoom(
-    figure: Figure, x: NDArray[np.floating], x_adv: NDArray[np.floating], change: NDArray[np.floating],
-    span: tuple[int, int], sample_rate: int, reach: tuple[float, float] = (0.085, 0.285),
-) -> None:  # fmt: skip
+    figure: Figure,
+    x: NDArray[np.floating],
+    x_adv: NDArray[np.floating],
+    change: NDArray[np.floating],
+    span: tuple[int, int],
+    sample_rate: int,
+    reach: tuple[float, float] = (0.085, 0.285),
+) -> None:
     """The samples of ``span`` one by one: the waveform under both its values, then the changes.
 
     ``reach`` is where the figure's height ends below and above, as a share of it.

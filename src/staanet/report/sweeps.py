@@ -80,12 +80,20 @@ def of_run(run: Path) -> list[Swept]:
 
 
 _POINTS = (
-    "attack", "title", "control", "minimising", "target", "epsilon", "max_density", "fooling_rate",
-    "fooling_rate_low", "fooling_rate_high", "density_mean", "snr_db_mean",
-)  # fmt: skip
-_CLIPS = (
-    "attack", "target", "clean_prediction", "adversarial_prediction", "density", "snr_db",
-)  # fmt: skip
+    "attack",
+    "title",
+    "control",
+    "minimising",
+    "target",
+    "epsilon",
+    "max_density",
+    "fooling_rate",
+    "fooling_rate_low",
+    "fooling_rate_high",
+    "density_mean",
+    "snr_db_mean",
+)
+_CLIPS = ("attack", "target", "clean_prediction", "adversarial_prediction", "density", "snr_db")
 
 
 def _rows(path: Path, needed: Sequence[str]) -> Rows:
@@ -110,9 +118,11 @@ def chart(swept: Swept) -> Picture:
     ]
     name = re.sub(r"[^A-Za-z0-9._-]", "-", swept.source)  # it comes from a file and names one
     return drawn(
-        f"success-against-budget-{name}", "Success against budget: " + "; ".join(said), 9.6,
+        f"success-against-budget-{name}",
+        "Success against budget: " + "; ".join(said),
+        9.6,
         lambda width: figure(swept, width),
-    )  # fmt: skip
+    )
 
 
 def write(folder: Path, swept: Swept) -> None:
@@ -134,9 +144,13 @@ def figure(swept: Swept, width: float) -> Figure:
     height = 2.45 * rows + legend
     made = Figure(figsize=(width, height))
     made.subplots_adjust(
-        left=0.62 / width, right=1 - 0.12 / width, bottom=0.5 / height, top=1 - (legend + 0.3) / height,
-        hspace=0.62, wspace=0.13,
-    )  # fmt: skip
+        left=0.62 / width,
+        right=1 - 0.12 / width,
+        bottom=0.5 / height,
+        top=1 - (legend + 0.3) / height,
+        hspace=0.62,
+        wspace=0.13,
+    )
     for number, target in enumerate(targets):
         for panel, draw in enumerate((_epsilon, _density, _snr)):
             same = made.axes[panel] if number else None  # one scale for all targets
@@ -149,9 +163,14 @@ def figure(swept: Swept, width: float) -> Figure:
         for name in names
     ]
     made.legend(
-        handles=handles, loc="upper center", ncol=5 if across == 3 else 2, fontsize=8,
-        handlelength=2.2, columnspacing=1.4, borderaxespad=0.1,
-    )  # fmt: skip
+        handles=handles,
+        loc="upper center",
+        ncol=5 if across == 3 else 2,
+        fontsize=8,
+        handlelength=2.2,
+        columnspacing=1.4,
+        borderaxespad=0.1,
+    )
     return made
 
 
@@ -166,9 +185,12 @@ def _style(swept: Swept, attack: str) -> dict[str, Any]:
     hollow = {"markerfacecolor": "none"} if control else {}
     return {
         "color": FAINT if control else COLOURS[number % len(COLOURS)],
-        "marker": MARKERS[number % len(MARKERS)], "markersize": 4.5, "linewidth": 1.6,
-        "linestyle": (0, (4, 1.5)) if control or number >= len(COLOURS) else "-", **hollow,
-    }  # fmt: skip
+        "marker": MARKERS[number % len(MARKERS)],
+        "markersize": 4.5,
+        "linewidth": 1.6,
+        "linestyle": (0, (4, 1.5)) if control or number >= len(COLOURS) else "-",
+        **hollow,
+    }
 
 
 def _of(swept: Swept, attack: str, target: str) -> tuple[Rows, Rows]:
@@ -242,9 +264,14 @@ def _line(
 
 
 def _steps(
-    axes: Axes, clips: Rows, costs: Sequence[float], style: Mapping[str, Any], *, of: int = 0,
+    axes: Axes,
+    clips: Rows,
+    costs: Sequence[float],
+    style: Mapping[str, Any],
+    *,
+    of: int = 0,
     sign: int = 1,
-) -> None:  # fmt: skip
+) -> None:
     """The share of all clips fooled at a cost of at most x; ``sign`` turns costs back into x."""
     total = of or len(clips)
     paid = sorted(

@@ -80,12 +80,19 @@ def to_latex(table: Table) -> str:
     columns = "l" * table.names + "r" * (len(table.head) - table.names)
     rows = [" & ".join(tex(_in_one_line(entry)) for entry in row) for row in table.rows]
     lines = [
-        r"\begin{table}", rf"\caption{{{tex(table.caption)}}}",
+        r"\begin{table}",
+        rf"\caption{{{tex(table.caption)}}}",
         rf"\label{{tab:{re.sub('[^A-Za-z0-9-]', '-', table.key)}}}",
-        r"\resizebox{\linewidth}{!}{%", rf"\begin{{tabular}}{{{columns}}}", r"\toprule",
-        " & ".join(tex(head) for head in table.head) + r" \\", r"\midrule",
-        *(rf"{row} \\" for row in rows), r"\bottomrule", r"\end{tabular}}", r"\end{table}",
-    ]  # fmt: skip
+        r"\resizebox{\linewidth}{!}{%",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        " & ".join(tex(head) for head in table.head) + r" \\",
+        r"\midrule",
+        *(rf"{row} \\" for row in rows),
+        r"\bottomrule",
+        r"\end{tabular}}",
+        r"\end{table}",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -212,25 +219,25 @@ def defences(run: Run) -> Table:
         clean = _clean(run, name, guarded.inner)
         for attack in dict.fromkeys(cell.attack for cell in own):
             some = next(cell for cell in own if cell.attack == attack)
-            rows.append([
-                Entry(name, mark="" if adaptive else "non-adaptive"),
-                Entry(" + ".join(guarded.chain)),
-                Entry(some.title, mark="control" if some.control else ""),
-                clean,
-                _against(run.cell(attack, guarded.inner, guarded.inner)),
-                _against(_static(own, attack, guarded.inner)),
-                _against(run.cell(attack, name, name)),
-            ])  # fmt: skip
+            rows.append(
+                [
+                    Entry(name, mark="" if adaptive else "non-adaptive"),
+                    Entry(" + ".join(guarded.chain)),
+                    Entry(some.title, mark="control" if some.control else ""),
+                    clean,
+                    _against(run.cell(attack, guarded.inner, guarded.inner)),
+                    _against(_static(own, attack, guarded.inner)),
+                    _against(run.cell(attack, name, name)),
+                ]
+            )
     return Table(
         key="defences",
         caption="Fooling rate of each defended classifier: without the defence, by an attack that does not "
         "know it (static), and by one that goes through it (adaptive). Only the last column is robustness",
-        head=[
-            "classifier", "defence", "attack", "clean UAR", "undefended", "static", "adaptive",
-        ],
+        head=["classifier", "defence", "attack", "clean UAR", "undefended", "static", "adaptive"],
         rows=rows,
         names=3,
-    )  # fmt: skip
+    )
 
 
 def _static(cells: Sequence[Cell], attack: str, inner: str) -> Cell | None:
@@ -284,12 +291,15 @@ def channels(run: Run) -> Table:
         caption="Fooling rate after the channel: both clips pass through it, and an answer counts as "
         "changed against the clean clip's after the same channel; beside it, recall on those clean clips",
         head=[
-            "crafted on", "attack", "after", *(f"on {target}" for target in run.targets),
+            "crafted on",
+            "attack",
+            "after",
+            *(f"on {target}" for target in run.targets),
             *(f"clean UAR of {target}" for target in run.targets),
         ],
         rows=rows,
         names=3,
-    )  # fmt: skip
+    )
 
 
 HEARD = {

@@ -27,20 +27,48 @@ from staanet.selfcheck.knowledge import weights_hash, white_box_marks
 from staanet.selfcheck.verdicts import guarded
 
 __all__ = [
-    "FILE", "Finished", "Made", "accuracy", "as_json", "beats_control", "clean_audio", "correlation", "counted",
-    "disk", "failed", "is_current", "looked_at", "planted_example", "predictions", "rates", "read",
-    "require_finished", "results_hash", "sampled", "selfcheck", "shared_recordings", "split", "unlabelled",
-    "weights_hash", "white_box_marks",
-]  # fmt: skip
+    "FILE",
+    "Finished",
+    "Made",
+    "accuracy",
+    "as_json",
+    "beats_control",
+    "clean_audio",
+    "correlation",
+    "counted",
+    "disk",
+    "failed",
+    "is_current",
+    "looked_at",
+    "planted_example",
+    "predictions",
+    "rates",
+    "read",
+    "require_finished",
+    "results_hash",
+    "sampled",
+    "selfcheck",
+    "shared_recordings",
+    "split",
+    "unlabelled",
+    "weights_hash",
+    "white_box_marks",
+]
 
 
 FILE = "selfcheck.json"
 
 
 def selfcheck(
-    run: Path | str, *, clips: int = 24, seed: int = 0, corpus: str | None = None,
-    victims: Mapping[str, Victim] | None = None, device: str = "cpu", progress: Progress = silent,
-) -> list[Check]:  # fmt: skip
+    run: Path | str,
+    *,
+    clips: int = 24,
+    seed: int = 0,
+    corpus: str | None = None,
+    victims: Mapping[str, Victim] | None = None,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> list[Check]:
     """Every check on a finished run; writes ``RUN/selfcheck.json``.
 
     Victims are tried on ``clips`` test clips, classes in turn, drawn by ``seed``; files and figures
@@ -59,9 +87,11 @@ def selfcheck(
         checks.append(guarded(name, subject, partial(work, tell)))
     progress("self-check", len(jobs), len(jobs), "")
     told = {
-        "clips": clips, "seed": seed, "results_sha256": results_hash(Path(run)),
+        "clips": clips,
+        "seed": seed,
+        "results_sha256": results_hash(Path(run)),
         "checked": looked_at(finished, clips),
-    }  # fmt: skip
+    }
     storage.write_json(Path(run) / FILE, {"schema": 1, **told, **as_json(checks)})
     return checks
 

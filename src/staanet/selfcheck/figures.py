@@ -36,10 +36,13 @@ def rates(run: Finished) -> Check:
                     f"summary.json, {_shown(value)} of {count} by its definition"
                 )
     return judged(
-        "rates", "", wrong, 6 * len(run.cells),
+        "rates",
+        "",
+        wrong,
+        6 * len(run.cells),
         "every rate is what its definition gives from the rows",
         "Evaluate again: fooled means that the answer changed, whatever the label",
-    )  # fmt: skip
+    )
 
 
 def counted(
@@ -84,11 +87,14 @@ def accuracy(run: Finished, name: str) -> Check:
     own = {str(r["id"]): r for r in run.rows if r["target"] == name and r["label"]}
     if not own:
         return Check(
-            name="clean_accuracy", subject=name, verdict="skipped",
+            name="clean_accuracy",
+            subject=name,
+            verdict="skipped",
             explanation="the results hold no labelled clip for it",
-        )  # fmt: skip
-    columns = ([str(row[key]) for row in own.values()]
-               for key in ("label", "clean_prediction", "speaker"))  # fmt: skip
+        )
+    columns = (
+        [str(row[key]) for row in own.values()] for key in ("label", "clean_prediction", "speaker")
+    )
     return probes.clean_accuracy(name, *columns)
 
 
@@ -130,9 +136,11 @@ def beats_control(run: Finished, one: Made) -> Check:
             "pass": f"{attack} fools more clips of {source} than what knows less",
             "skipped": "nothing that knows less was given the same budget",
         }[verdict],
-        remedy="" if verdict in ("pass", "skipped") else "Train the generator longer or give the attack "
+        remedy=""
+        if verdict in ("pass", "skipped")
+        else "Train the generator longer or give the attack "
         "more steps, and do not report it as strong",
-    )  # fmt: skip
+    )
 
 
 def _fooled(run: Finished, key: Key, target: str) -> dict[str, bool]:
@@ -156,9 +164,11 @@ def planted_example(victim: Victim, clips: Sequence[Clip]) -> Check:
             break
     else:
         return Check(
-            name="planted_example", subject=victim.name, verdict="skipped",
+            name="planted_example",
+            subject=victim.name,
+            verdict="skipped",
             explanation="it gives the same answer to every clip: nothing can be planted",
-        )  # fmt: skip
+        )
     planted = AdversarialClip(replace(clips[a], id="planted"), swapped, 0.0, 0)
     untouched = AdversarialClip(replace(clips[a], id="untouched"), clips[a].samples, 0.0, 0)
     made = AdversarialSet([planted, untouched], {"attack": "planted", "source": victim.name})

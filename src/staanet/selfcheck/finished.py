@@ -74,9 +74,12 @@ class Finished:
 
 
 def read(
-    folder: Path, *, corpus: str | None = None, victims: Mapping[str, Victim] | None = None,
+    folder: Path,
+    *,
+    corpus: str | None = None,
+    victims: Mapping[str, Victim] | None = None,
     device: str = "cpu",
-) -> Finished:  # fmt: skip
+) -> Finished:
     """The run in ``folder``; ``InvalidInput`` where it is not a finished one."""
     import pandas
 
@@ -86,9 +89,10 @@ def read(
         frame = pandas.read_parquet(folder / "results" / "results.parquet")
     except (OSError, ValueError) as problem:
         raise InvalidInput(
-            f"not a table of results ({problem})", where=folder / "results" / "results.parquet",
+            f"not a table of results ({problem})",
+            where=folder / "results" / "results.parquet",
             remedy="Run staanet evaluate again",
-        ) from problem  # fmt: skip
+        ) from problem
     rows: list[Mapping[str, Any]] = [
         {str(key): value for key, value in row.items()}
         for row in frame.to_dict("records")
@@ -103,11 +107,17 @@ def read(
         folder, corpus or (loaded.corpus if loaded else ""), loaded.classes if loaded else "label"
     )
     return Finished(
-        folder=folder, summary=summary, rows=rows, corpus=whole, problem=problem_text,
-        seed=loaded.seed if loaded else 0, protocol=loaded.protocol if loaded else None,
+        folder=folder,
+        summary=summary,
+        rows=rows,
+        corpus=whole,
+        problem=problem_text,
+        seed=loaded.seed if loaded else 0,
+        protocol=loaded.protocol if loaded else None,
         clip_seconds=loaded.clip_seconds if loaded else None,
-        sets={one.key: one for one in _sets(folder)}, victims={**found, **(victims or {})},
-    )  # fmt: skip
+        sets={one.key: one for one in _sets(folder)},
+        victims={**found, **(victims or {})},
+    )
 
 
 def require_finished(folder: Path) -> None:
@@ -115,16 +125,18 @@ def require_finished(folder: Path) -> None:
     for needed in ("results/summary.json", "results/results.parquet", "adversarial"):
         if not (folder / needed).exists():
             raise InvalidInput(
-                f"is no finished run ({needed} is missing)", where=folder,
+                f"is no finished run ({needed} is missing)",
+                where=folder,
                 remedy="Give the folder of staanet run, and let the run end first",
-            )  # fmt: skip
+            )
     summary = storage.read_json(folder / "results" / "summary.json")
     parts = ("cells", list), ("targets", dict)
     if not all(isinstance(summary, dict) and isinstance(summary.get(k), t) for k, t in parts):
         raise InvalidInput(
-            "not as staanet writes it", where=folder / "results" / "summary.json",
+            "not as staanet writes it",
+            where=folder / "results" / "summary.json",
             remedy="Run staanet evaluate again",
-        )  # fmt: skip
+        )
 
 
 def _sets(folder: Path) -> Iterator[Made]:

@@ -43,15 +43,21 @@ def clean_audio(run: Finished, tell: Tell) -> Check:
             if not found:
                 seen.add(about)
     return judged(
-        "clean_audio", "", wrong, sum(len(one.rows) for one in run.sets.values()),
-        "clean files, labels and speakers are those of the corpus", AGAIN,
-    )  # fmt: skip
+        "clean_audio",
+        "",
+        wrong,
+        sum(len(one.rows) for one in run.sets.values()),
+        "clean files, labels and speakers are those of the corpus",
+        AGAIN,
+    )
 
 
 def _differing(clean: Clip, own: Utterance, corpus: Corpus, seconds: float | None) -> Iterator[str]:
     """What of a clean clip is not as in its corpus, where it was cut or tiled to ``seconds``."""
-    for key, found, due in (("label", clean.label or "", own.label or ""),
-                            ("speaker", clean.speaker, own.speaker)):  # fmt: skip
+    for key, found, due in (
+        ("label", clean.label or "", own.label or ""),
+        ("speaker", clean.speaker, own.speaker),
+    ):
         if found != due:
             yield f"{key} is '{found}', in the corpus '{due}'"
     wanted = corpus.load(own, clean.sample_rate).samples
@@ -83,10 +89,13 @@ def split(run: Finished, tell: Tell) -> Check:
             wrong.append(f"the {a.apart[:-1]} {shared[0]} is in {a.part} and {b.part}")
     wrong += shared_recordings(parts, tell)
     return judged(
-        "split", "", wrong, len(run.corpus),
+        "split",
+        "",
+        wrong,
+        len(run.corpus),
         f"no {run.corpus.apart[:-1]} and no recording is in two parts, and every card names this split",
         "Take the copies out of the corpus, train and evaluate again",
-    )  # fmt: skip
+    )
 
 
 def _wrong_cards(run: Finished, wanted: str) -> Iterator[str]:
@@ -133,11 +142,14 @@ def unlabelled(run: Finished, place: Path, tell: Tell) -> Check:
         if row["sha256"] in held_out
     ]
     return judged(
-        "unlabelled", place.name, wrong, len(rows),
+        "unlabelled",
+        place.name,
+        wrong,
+        len(rows),
         f"{len(rows)} unlabelled clips are those of the card, none of dev or test by its samples; who "
         "speaks in them is not known",
         "Train the generator again, without clips of dev and test",
-    )  # fmt: skip
+    )
 
 
 def _held_out(run: Finished, tell: Tell) -> dict[str, str]:

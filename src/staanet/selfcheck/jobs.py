@@ -102,9 +102,13 @@ def _direction(run: Finished, one: Made, ids: Sequence[str], seed: int) -> Check
         return no_victim("direction", one.name, one.key[1])
     kind, _, label = str(one.card.get("goal", "")).partition(": ")
     return probes.direction(
-        victim, [one.pair(clip_id) for clip_id in ids], one.name, algorithm=one.algorithm,
-        goal_label=label if kind == "targeted" else None, seed=seed,
-    )  # fmt: skip
+        victim,
+        [one.pair(clip_id) for clip_id in ids],
+        one.name,
+        algorithm=one.algorithm,
+        goal_label=label if kind == "targeted" else None,
+        seed=seed,
+    )
 
 
 def _attacked(run: Finished, source: str) -> Victim | None:

@@ -41,25 +41,29 @@ def white_box_marks(run: Finished, clips: Sequence[Clip]) -> Check:
         return x.shape == y.shape and bool(np.allclose(x, y, rtol=1e-4, atol=1e-5))
 
     wrong = []
-    known = [
-        c for c in run.cells
-        if {*c["source"].split(","), c["target"]} <= run.victims.keys()
-    ]  # fmt: skip
+    known = [c for c in run.cells if {*c["source"].split(","), c["target"]} <= run.victims.keys()]
     for cell in known:
         one = any(same(member, cell["target"]) for member in cell["source"].split(","))
         if one != bool(cell["white_box"]):
             wrong.append(
                 f"{cell['attack']} from {cell['source']} on {cell['target']}: "
-                + ("the target is the source's copy and is not marked white box" if one else
-                   "is marked white box, but the target is another model")
-            )  # fmt: skip
+                + (
+                    "the target is the source's copy and is not marked white box"
+                    if one
+                    else "is marked white box, but the target is another model"
+                )
+            )
     wrong += list(_other_sources(run))
     if not known:
         return no_victim("white_box_marks", "", "of any cell")
     return judged(
-        "white_box_marks", "", wrong, len(known), "white box is what shares the source's weights",
+        "white_box_marks",
+        "",
+        wrong,
+        len(known),
+        "white box is what shares the source's weights",
         "Count a copy of the source as the white box, and take it out of transfer figures",
-    )  # fmt: skip
+    )
 
 
 def _other_sources(run: Finished) -> Iterator[str]:

@@ -30,18 +30,22 @@ def judged(
 def no_victim(name: str, subject: str, victim: str) -> Check:
     """Left out: the victim that it is about is not in the run."""
     return Check(
-        name=name, subject=subject, verdict="skipped",
+        name=name,
+        subject=subject,
+        verdict="skipped",
         explanation=f"the victim {victim} is not in victims/",
         remedy="Check it from Python: selfcheck(run, victims={NAME: VICTIM})",
-    )  # fmt: skip
+    )
 
 
 def no_corpus(name: str, run: Finished) -> Check:
     """Left out: the run's corpus is not at hand."""
     return Check(
-        name=name, verdict="skipped", explanation=f"no corpus to compare with: {run.problem}",
+        name=name,
+        verdict="skipped",
+        explanation=f"no corpus to compare with: {run.problem}",
         remedy="Pass --corpus KIND:PATH",
-    )  # fmt: skip
+    )
 
 
 def guarded(name: str, subject: str, work: Callable[[], Check]) -> Check:
@@ -50,12 +54,17 @@ def guarded(name: str, subject: str, work: Callable[[], Check]) -> Check:
         return work()
     except StaaNetError as error:
         return Check(
-            name=name, subject=subject, verdict="fail",
-            explanation=f"could not be carried out: {error}", remedy=error.remedy,
-        )  # fmt: skip
+            name=name,
+            subject=subject,
+            verdict="fail",
+            explanation=f"could not be carried out: {error}",
+            remedy=error.remedy,
+        )
     except RuntimeError as error:  # torch: no gradient, no memory, a model that refuses a batch
         return Check(
-            name=name, subject=subject, verdict="fail",
+            name=name,
+            subject=subject,
+            verdict="fail",
             explanation=f"could not be carried out: {(str(error).splitlines() or ['no reason'])[0]}",
             remedy="Mend the victim: an attack or an evaluation fails on it likewise",
-        )  # fmt: skip
+        )

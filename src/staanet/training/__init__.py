@@ -13,6 +13,19 @@ from staanet.training.generators import UNTOUCHED_DB, GeneratorTask, collapse_fl
 from staanet.training.victims import VictimTask, train_victim
 
 __all__ = [
-    "Ahead", "Crops", "GeneratorTask", "History", "Schedule", "Task", "UNTOUCHED_DB", "VictimTask", "balanced",
-    "collapse_flags", "coloured", "fit", "seeded", "train_generator", "train_victim",
-]  # fmt: skip
+    "Ahead",
+    "Crops",
+    "GeneratorTask",
+    "History",
+    "Schedule",
+    "Task",
+    "UNTOUCHED_DB",
+    "VictimTask",
+    "balanced",
+    "collapse_flags",
+    "coloured",
+    "fit",
+    "seeded",
+    "train_generator",
+    "train_victim",
+]

@@ -137,9 +137,10 @@ def _learn(
     value = figures.pop("loss")
     if not math.isfinite(value):
         raise InvalidInput(
-            f"the loss became {value} at step {step}", where=folder,
+            f"the loss became {value} at step {step}",
+            where=folder,
             remedy="Lower the learning rate; the last checkpoint is kept",
-        )  # fmt: skip
+        )
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     parallel.average_gradients(task.module)
@@ -165,9 +166,14 @@ def _figures(history: History, now: Mapping[str, float]) -> str:
 
 
 def _checkpoint(
-    task: Task, optimiser: torch.optim.Adam, folder: Path, history: History,
-    best: Mapping[str, Tensor], step: int, since: int,
-) -> None:  # fmt: skip
+    task: Task,
+    optimiser: torch.optim.Adam,
+    folder: Path,
+    history: History,
+    best: Mapping[str, Tensor],
+    step: int,
+    since: int,
+) -> None:
     moments = {
         f"adam.{number}.{key}": value
         for number, state in optimiser.state_dict()["state"].items()
@@ -176,9 +182,13 @@ def _checkpoint(
     weights = {f"module.{key}": value for key, value in task.module.state_dict().items()}
     tensors = {**moments, **weights, **{f"best.{key}": value for key, value in best.items()}}
     state = {
-        "step": step, "since": since, "task": task.state(), "rows": history.rows,
-        "best_score": history.best_score, "best_step": history.best_step,
-    }  # fmt: skip
+        "step": step,
+        "since": since,
+        "task": task.state(),
+        "rows": history.rows,
+        "best_score": history.best_score,
+        "best_step": history.best_step,
+    }
     storage.save_checkpoint(folder, step, tensors, state)
 
 

@@ -168,10 +168,20 @@ class GeneratorTask:
 
 
 def train_generator(
-    generator: Generator, source: Victim, train: Sequence[Clip], dev: Sequence[Clip],
-    schedule: Schedule, folder: Path, *, budget: Budget, objective: Objective, targeted: bool = False,
-    through: Sequence[Defence] = (), precision: str = "float32", progress: Progress = silent,
-) -> History:  # fmt: skip
+    generator: Generator,
+    source: Victim,
+    train: Sequence[Clip],
+    dev: Sequence[Clip],
+    schedule: Schedule,
+    folder: Path,
+    *,
+    budget: Budget,
+    objective: Objective,
+    targeted: bool = False,
+    through: Sequence[Defence] = (),
+    precision: str = "float32",
+    progress: Progress = silent,
+) -> History:
     """Train ``generator`` in place against the frozen ``source``; the best on dev is kept.
 
     An ensemble is fooled member by member: the loss is the mean of theirs. Each step and judgement takes
@@ -189,10 +199,18 @@ def train_generator(
     if isinstance(generator, Mirror | Reflection | Chorus):
         settled = 1
     task = GeneratorTask(
-        generator, members_of(source), Crops(train, schedule), dev, budget, objective,
-        SparsityController(target=target, warmup=schedule.steps // 10), settled=settled,
-        targeted=targeted, through=through, precision=precision,
-    )  # fmt: skip
+        generator,
+        members_of(source),
+        Crops(train, schedule),
+        dev,
+        budget,
+        objective,
+        SparsityController(target=target, warmup=schedule.steps // 10),
+        settled=settled,
+        targeted=targeted,
+        through=through,
+        precision=precision,
+    )
     what = f"train generator on {source.name}"
     history = fit(task, schedule, folder, what=what, progress=progress)
     generator.density = generator.settings["density"]  # wherever training stopped on its way there

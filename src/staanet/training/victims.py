@@ -67,9 +67,15 @@ class VictimTask:
 
 
 def train_victim(
-    victim: Victim, train: Sequence[Clip], dev: Sequence[Clip], schedule: Schedule, folder: Path,
-    *, precision: str = "float32", progress: Progress = silent,
-) -> History:  # fmt: skip
+    victim: Victim,
+    train: Sequence[Clip],
+    dev: Sequence[Clip],
+    schedule: Schedule,
+    folder: Path,
+    *,
+    precision: str = "float32",
+    progress: Progress = silent,
+) -> History:
     """Train ``victim`` in place; the weights of best dev UAR are kept, frozen and in ``eval()``."""
     crops = Crops(train, schedule, balanced([clip.label or "" for clip in train]))
     task = VictimTask(victim, crops, dev, precision)

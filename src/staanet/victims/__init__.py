@@ -16,13 +16,7 @@ from staanet.defences.guarded import read_guarded
 from staanet.errors import InvalidInput, MissingExtra, unknown_name
 from staanet.victims.emo18 import Emo18
 from staanet.victims.ensemble import Ensemble, joint_sha256, members_of
-from staanet.victims.external import (
-    ONNX_FILE,
-    CallableVictim,
-    External,
-    OnnxVictim,
-    hugging_face,
-)
+from staanet.victims.external import ONNX_FILE, CallableVictim, External, OnnxVictim, hugging_face
 from staanet.victims.ssl import NETWORKS, Hubert, SelfSupervised, Wav2Vec2, WavLM
 from staanet.victims.zhao19 import Zhao19
 

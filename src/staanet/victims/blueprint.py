@@ -20,9 +20,12 @@ def blueprint(victim: Victim) -> Blueprint | None:
     about = {"labels": list(victim.labels), "sample_rate": victim.sample_rate}
     if isinstance(victim, HuggingFaceVictim):
         return {
-            **about, "architecture": victim.architecture, "name": victim.name,
-            "config": victim.network.config.to_dict(), "normalised": victim.normalised,
-        }  # fmt: skip
+            **about,
+            "architecture": victim.architecture,
+            "name": victim.name,
+            "config": victim.network.config.to_dict(),
+            "normalised": victim.normalised,
+        }
     if isinstance(victim, SelfSupervised):
         return {**about, "architecture": victim.architecture, **victim.settings()}
     return None

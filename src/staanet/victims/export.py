@@ -42,9 +42,7 @@ def export_onnx(victim: Victim, path: Path | str) -> float:
             remedy="This is a fault of the exporter; nothing was written",
         )
     card = OnnxCard(
-        sample_rate=victim.sample_rate,
-        labels=victim.labels,
-        minimum_samples=victim.minimum_samples,
+        sample_rate=victim.sample_rate, labels=victim.labels, minimum_samples=victim.minimum_samples
     )
     storage.write_bytes(target, model)
     storage.write_text(target.with_name(f"{target.name}.toml"), _as_toml(card))
@@ -129,11 +127,14 @@ def _traced(victim: Victim) -> bytes:
             "ignore"
         )  # of what a trace fixes; the comparison shows that it did not
         torch.onnx.export(
-            _Whole(victim).eval(), (example.to(victim.device),), buffer,  # type: ignore[arg-type]
+            _Whole(victim).eval(),
+            (example.to(victim.device),),
+            buffer,  # type: ignore[arg-type]
             dynamo=False,
-            input_names=["waveforms"], output_names=["logits"],
+            input_names=["waveforms"],
+            output_names=["logits"],
             dynamic_axes={"waveforms": {0: "batch", 1: "time"}, "logits": {0: "batch"}},
-        )  # fmt: skip
+        )
     return buffer.getvalue()
 
 

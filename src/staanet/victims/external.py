@@ -67,11 +67,15 @@ class External(Victim):
         storage.write_card(
             folder,
             {
-                "kind": "victim", "architecture": self.architecture, "name": self.name,
-                "labels": list(self.labels), "sample_rate": self.sample_rate, **card,
+                "kind": "victim",
+                "architecture": self.architecture,
+                "name": self.name,
+                "labels": list(self.labels),
+                "sample_rate": self.sample_rate,
+                **card,
                 "sha256": self.fingerprint(),
             },
-        )  # fmt: skip
+        )
 
 
 class BlackBox(External):
@@ -138,9 +142,15 @@ class CallableVictim(BlackBox):
     """
 
     def __init__(
-        self, fn: Callable[[Floats], Any], labels: Sequence[str], sample_rate: int, *,
-        name: str = "callable", probabilities: bool = False, minimum_samples: int = 1,
-    ) -> None:  # fmt: skip
+        self,
+        fn: Callable[[Floats], Any],
+        labels: Sequence[str],
+        sample_rate: int,
+        *,
+        name: str = "callable",
+        probabilities: bool = False,
+        minimum_samples: int = 1,
+    ) -> None:
         super().__init__(name=name, labels=labels, sample_rate=sample_rate)
         self.fn, self.probabilities, self.minimum_samples = fn, probabilities, minimum_samples
         self.eval()
@@ -194,9 +204,10 @@ class OnnxVictim(BlackBox):
         self.shape = inputs[card.input]
         if len(self.shape) not in (2, 3):
             raise InvalidInput(
-                f"takes an input of {len(self.shape)} dimensions", where=path,
+                f"takes an input of {len(self.shape)} dimensions",
+                where=path,
                 remedy="Export it for waveforms, [batch, time] or [batch, 1, time]",
-            )  # fmt: skip
+            )
         self.eval()
 
     def files(self) -> dict[str, bytes]:
@@ -215,15 +226,17 @@ class OnnxVictim(BlackBox):
         batch = self.shape[0]
         if isinstance(batch, int) and batch != 1 and batch != len(waveforms):
             raise InvalidInput(
-                f"takes batches of {batch} clips only", where=self.path,
+                f"takes batches of {batch} clips only",
+                where=self.path,
                 remedy="Export it with a dynamic batch dimension",
-            )  # fmt: skip
+            )
         time = self.shape[-1]
         if isinstance(time, int) and time != waveforms.shape[1]:
             raise InvalidInput(
                 f"takes clips of {time} samples only, this one has {waveforms.shape[1]}",
-                where=self.path, remedy="Export it with a dynamic time dimension",
-            )  # fmt: skip
+                where=self.path,
+                remedy="Export it with a dynamic time dimension",
+            )
         apart = waveforms[:, None] if batch == 1 else waveforms[None]
         return np.concatenate([self._run(clips) for clips in apart])
 
@@ -263,9 +276,10 @@ def read_onnx_card(path: Path) -> OnnxCard:
         ) from problem
     if card.sample_rate < 1 or len(card.labels) < 2 or len({*card.labels}) < len(card.labels):
         raise InvalidInput(
-            f"sample_rate is {card.sample_rate}, labels are {list(card.labels)}", where=place,
+            f"sample_rate is {card.sample_rate}, labels are {list(card.labels)}",
+            where=place,
             remedy="Give a rate in Hz and two or more different labels",
-        )  # fmt: skip
+        )
     return card
 
 

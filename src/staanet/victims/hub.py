@@ -51,9 +51,14 @@ def read_model(model: Any, name: str, *, config: Any, may_lack: tuple[str, ...] 
     """
     with _explained(name):
         network, report = model.from_pretrained(
-            _checked(name), config=config, dtype=torch.float32, use_safetensors=True,
-            trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True,
-        )  # fmt: skip
+            _checked(name),
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
     lacking = {*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])}
     allowed = {*may_lack, TRAINING_ONLY}
     wrong = sorted(key for key in lacking if allowed.isdisjoint(key.split(".")))
@@ -126,10 +131,11 @@ def _explained(name: str) -> Iterator[None]:
     except Exception as problem:
         said = " ".join(str(problem).split()) or type(problem).__name__
         raise InvalidInput(
-            f"cannot be loaded ({printable(said)[:240]})", where=name,
+            f"cannot be loaded ({printable(said)[:240]})",
+            where=name,
             remedy="Without a connection, copy the model's config.json, preprocessor_config.json and "
             "model.safetensors (no pickle) into a folder, and pass that folder in place of the name",
-        ) from problem  # fmt: skip
+        ) from problem
     finally:
         chatter.set_verbosity(verbosity)
         hub.setLevel(hub_level)

@@ -26,9 +26,13 @@ class ConvBlock(nn.Module):
     """
 
     def __init__(
-        self, channels_in: int, channels_out: int, kernel: int, pool: int,
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: int,
+        pool: int,
         activation: Callable[[Tensor], Tensor],
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.padding = (kernel - 1) // 2
         self.conv = nn.Conv2d(channels_in, channels_out, (1, kernel), padding=(0, self.padding))

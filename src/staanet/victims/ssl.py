@@ -27,12 +27,20 @@ SCRATCH = "trained from scratch"
 HEAD = ("projector", "classifier", "layer_weights")
 CONFIGS: dict[str, dict[str, Any]] = {
     "tiny": {  # one frame in 20 ms like the published models, at about a thousandth of the work
-        "conv_dim": [32, 32, 64, 64], "conv_kernel": [10, 8, 4, 4], "conv_stride": [5, 4, 4, 4],
-        "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "intermediate_size": 128, "classifier_proj_size": 64, "num_conv_pos_embeddings": 16,
-        "num_conv_pos_embedding_groups": 4, "layerdrop": 0.0, "mask_time_prob": 0.0,
-    },
-}  # fmt: skip
+        "conv_dim": [32, 32, 64, 64],
+        "conv_kernel": [10, 8, 4, 4],
+        "conv_stride": [5, 4, 4, 4],
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "classifier_proj_size": 64,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4,
+        "layerdrop": 0.0,
+        "mask_time_prob": 0.0,
+    }
+}
 
 
 class SelfSupervised(Victim):
@@ -49,9 +57,15 @@ class SelfSupervised(Victim):
     draws: Tensor
 
     def __init__(
-        self, labels: Sequence[str], *, config: Mapping[str, Any], name: str = "",
-        sample_rate: int = 16_000, origin: str = SCRATCH, network: nn.Module | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        labels: Sequence[str],
+        *,
+        config: Mapping[str, Any],
+        name: str = "",
+        sample_rate: int = 16_000,
+        origin: str = SCRATCH,
+        network: nn.Module | None = None,
+    ) -> None:
         super().__init__(name=name or self.architecture, labels=labels, sample_rate=sample_rate)
         self.origin = origin
         if network is None:
@@ -89,9 +103,10 @@ class SelfSupervised(Victim):
         found = hub.read_config(source)
         if found.model_type != cls.architecture:
             raise InvalidInput(
-                f"holds a '{found.model_type}', not a '{cls.architecture}'", where=source,
+                f"holds a '{found.model_type}', not a '{cls.architecture}'",
+                where=source,
                 remedy=f"Give a {cls.architecture} model such as {cls.published}",
-            )  # fmt: skip
+            )
         found.id2label, found.label2id = _numbered(labels)
         network = hub.read_model(
             _class(cls.prefix, "ForSequenceClassification"), source, config=found, may_lack=HEAD
@@ -141,15 +156,20 @@ class SelfSupervised(Victim):
         id2label, label2id = _numbered(self.labels)
         return {
             "config.json": {
-                **self.settings()["config"], "id2label": id2label, "label2id": label2id,
+                **self.settings()["config"],
+                "id2label": id2label,
+                "label2id": label2id,
                 "architectures": [type(self.network).__name__],
             },
             "preprocessor_config.json": {
-                "feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": True,
-                "feature_size": 1, "padding_value": 0.0, "return_attention_mask": False,
+                "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+                "do_normalize": True,
+                "feature_size": 1,
+                "padding_value": 0.0,
+                "return_attention_mask": False,
                 "sampling_rate": self.sample_rate,
             },
-        }  # fmt: skip
+        }
 
     def save_pretrained(self, folder: Path | str, **card: Any) -> None:
         """As every victim, and with the two files that make it a model of transformers."""

@@ -39,9 +39,14 @@ class Limits:
 
 
 def serve(
-    shelf: Shelf, *, host: str = "127.0.0.1", port: int = 7860, device: str = "cpu",
-    limits: Limits = Limits(), ready: Callable[[str], None] = lambda url: None,
-) -> None:  # fmt: skip
+    shelf: Shelf,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    device: str = "cpu",
+    limits: Limits = Limits(),
+    ready: Callable[[str], None] = lambda url: None,
+) -> None:
     """Serve the page until it is stopped; ``ready`` is called with its address.
 
     Raises ``InvalidInput`` where gradio is missing, the port is taken, or the shelf is empty.
@@ -63,9 +68,14 @@ def serve(
 
 
 def _run(
-    shelf: Shelf, listening: socket.socket, private: Path, host: str, device: str, limits: Limits,
+    shelf: Shelf,
+    listening: socket.socket,
+    private: Path,
+    host: str,
+    device: str,
+    limits: Limits,
     ready: Callable[[str], None],
-) -> None:  # fmt: skip
+) -> None:
     try:
         import gradio  # noqa: F401
         import uvicorn
@@ -83,15 +93,25 @@ def _run(
     with swept(private, limits):
         app = application(Workshop(shelf, private, device=device, limits=limits), private, limits)
         guarded = Guard(
-            app, private=private, token=token, port=port, limits=limits,
+            app,
+            private=private,
+            token=token,
+            port=port,
+            limits=limits,
             open_to_all=host not in LOOPBACK,
-        )  # fmt: skip
+        )
         server = uvicorn.Server(
             uvicorn.Config(
-                guarded, log_level="critical", access_log=False, server_header=False,
-                lifespan="on", ws="none", timeout_graceful_shutdown=2, timeout_keep_alive=5,
+                guarded,
+                log_level="critical",
+                access_log=False,
+                server_header=False,
+                lifespan="on",
+                ws="none",
+                timeout_graceful_shutdown=2,
+                timeout_keep_alive=5,
             )
-        )  # fmt: skip
+        )
         shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
         ready(f"http://{shown}:{port}/?token={token}")
         server.run(sockets=[listening])

@@ -98,11 +98,13 @@ class Workshop:
         judges = {victim.name: victim for victim in self._judges(wish, source)}
         answers = [
             Answer(
-                row["target"], judges[row["target"]].labels, list(row["clean_probabilities"]),
+                row["target"],
+                judges[row["target"]].labels,
+                list(row["clean_probabilities"]),
                 list(row["adversarial_probabilities"]),
             )
             for row in transfer_matrix([made], list(judges.values())).rows
-        ]  # fmt: skip
+        ]
         pair = made.clips[0]
         gain_db, files = self._write(pair)
         return Fooled(pair=pair, answers=answers, files=files, gain_db=gain_db)

@@ -31,13 +31,29 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 READS = (
-    "/assets/", "/static/", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt", "/config",
-    "/gradio_api/info", "/gradio_api/startup-events", "/gradio_api/app_id", "/gradio_api/heartbeat/",
-    "/gradio_api/queue/data", "/gradio_api/upload_progress", "/gradio_api/theme.css",
+    "/assets/",
+    "/static/",
+    "/theme.css",
+    "/favicon.ico",
+    "/manifest.json",
+    "/robots.txt",
+    "/config",
+    "/gradio_api/info",
+    "/gradio_api/startup-events",
+    "/gradio_api/app_id",
+    "/gradio_api/heartbeat/",
+    "/gradio_api/queue/data",
+    "/gradio_api/upload_progress",
+    "/gradio_api/theme.css",
     "/gradio_api/call/",
-)  # fmt: skip
-WRITES = ("/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/reset", "/gradio_api/cancel",
-          "/gradio_api/call/")  # fmt: skip
+)
+WRITES = (
+    "/gradio_api/upload",
+    "/gradio_api/queue/join",
+    "/gradio_api/reset",
+    "/gradio_api/cancel",
+    "/gradio_api/call/",
+)
 FILE = "/gradio_api/file="
 UPLOAD = "/gradio_api/upload"
 MANIFEST = "/manifest.json"
@@ -64,9 +80,15 @@ class Guard:
     """See the module; ``open_to_all`` is for a page that other machines may reach."""
 
     def __init__(
-        self, app: App, *, private: Path, token: str, port: int, limits: Limits,
+        self,
+        app: App,
+        *,
+        private: Path,
+        token: str,
+        port: int,
+        limits: Limits,
         open_to_all: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.app, self.private, self.token, self.port = app, private, token, port
         self.limits, self.open_to_all = limits, open_to_all
         self.cookie = f"staanet-{port}"  # cookies know no port, so that two pages need two names
@@ -197,9 +219,11 @@ async def _answer(
 ) -> None:
     body = text.encode()
     told = {
-        "content-type": "text/plain; charset=utf-8", "content-length": str(len(body)),
-        "connection": "close", **(more or {}),
-    }  # fmt: skip
+        "content-type": "text/plain; charset=utf-8",
+        "content-length": str(len(body)),
+        "connection": "close",
+        **(more or {}),
+    }
     headers = [(key.encode(), value.encode("latin-1", "replace")) for key, value in told.items()]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -239,9 +263,11 @@ def _check_json(body: bytes, private: Path, host: str) -> None:
 def _check_file(told: Mapping[str, Any], private: Path, host: str) -> None:
     path, url = told.get("path"), told.get("url")
     if path is not None and not (
-        isinstance(path, str) and "\0" not in path and Path(path).is_absolute()
+        isinstance(path, str)
+        and "\0" not in path
+        and Path(path).is_absolute()
         and Path(path).resolve().is_relative_to(private)
-    ):  # fmt: skip
+    ):
         raise Refused(403, "That file is not one of this page")
     own = f"http://{host}{FILE}{path}"
     if url is not None and url not in (own, f"http://{host}{FILE}{quote(str(path))}"):

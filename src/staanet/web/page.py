@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 
 NO_DEFENCE = "off"
 TITLES = {
-    "staa": "STAA-Net, one pass", "pgd": "PGD, 20 steps", "mi_fgsm": "MI-FGSM, 10 steps",
-    "fgsm": "FGSM, 1 step", "random": "random, the control",
-}  # fmt: skip
+    "staa": "STAA-Net, one pass",
+    "pgd": "PGD, 20 steps",
+    "mi_fgsm": "MI-FGSM, 10 steps",
+    "fgsm": "FGSM, 1 step",
+    "random": "random, the control",
+}
 STYLE = """
 .staanet-answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr));
   gap: 1rem 2rem; }
@@ -58,11 +61,21 @@ def application(workshop: Workshop, private: Path, limits: Limits) -> App:
     page = blocks(workshop, limits).queue(max_size=32, default_concurrency_limit=1)
     font = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Arial", "sans-serif"]
     made: App = gr.mount_gradio_app(
-        app, page, path="/", allowed_paths=[str(private)], footer_links=[], run_history=False,
-        ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False, show_error=False,
-        max_file_size=limits.bytes, theme=gr.themes.Default(font=font, font_mono=["monospace"]),
+        app,
+        page,
+        path="/",
+        allowed_paths=[str(private)],
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        show_error=False,
+        max_file_size=limits.bytes,
+        theme=gr.themes.Default(font=font, font_mono=["monospace"]),
         css=STYLE,
-    )  # fmt: skip
+    )
     return made
 
 
@@ -77,13 +90,20 @@ def blocks(workshop: Workshop, limits: Limits) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 clip = gr.Audio(
-                    label=f"Clip (WAV or FLAC, up to {limits.seconds:g} s)", elem_id="clip",
-                    sources=["upload", "microphone"], type="filepath", buttons=[], editable=True,
-                )  # fmt: skip
+                    label=f"Clip (WAV or FLAC, up to {limits.seconds:g} s)",
+                    elem_id="clip",
+                    sources=["upload", "microphone"],
+                    type="filepath",
+                    buttons=[],
+                    editable=True,
+                )
                 example = gr.Dropdown(
-                    list(workshop.shelf.examples), value=None, label="Or an example",
-                    visible=bool(workshop.shelf.examples), elem_id="example",
-                )  # fmt: skip
+                    list(workshop.shelf.examples),
+                    value=None,
+                    label="Or an example",
+                    visible=bool(workshop.shelf.examples),
+                    elem_id="example",
+                )
                 button = gr.Button("Fool it", variant="primary", elem_id="fool")
                 source = gr.Dropdown(
                     victims, value=first, label="Attack this classifier", elem_id="source"
@@ -95,49 +115,80 @@ def blocks(workshop: Workshop, limits: Limits) -> gr.Blocks:
                     named(offered), value=offered[0], label="Attack", elem_id="attack"
                 )
                 epsilon = gr.Slider(
-                    0.001, 0.2, value=workshop.shelf.epsilons.get(first, 0.03), step=0.001,
-                    label="Largest change of a sample, of full scale 1 (epsilon)", elem_id="epsilon",
-                )  # fmt: skip
+                    0.001,
+                    0.2,
+                    value=workshop.shelf.epsilons.get(first, 0.03),
+                    step=0.001,
+                    label="Largest change of a sample, of full scale 1 (epsilon)",
+                    elem_id="epsilon",
+                )
                 density = gr.Slider(
-                    0.01, 1.0, value=0.2, step=0.01, elem_id="density",
+                    0.01,
+                    1.0,
+                    value=0.2,
+                    step=0.01,
+                    elem_id="density",
                     label="Largest share of samples changed (density)",
-                )  # fmt: skip
+                )
                 defence = gr.Dropdown(
-                    [NO_DEFENCE, *sorted(DEFENCES)], value=NO_DEFENCE, elem_id="defence",
+                    [NO_DEFENCE, *sorted(DEFENCES)],
+                    value=NO_DEFENCE,
+                    elem_id="defence",
                     label="Defence in front of them",
-                )  # fmt: skip
+                )
             with gr.Column(scale=3, min_width=320):
                 said = gr.HTML("", elem_id="said")
                 told = gr.HTML("", elem_id="answers")
                 with gr.Row():
                     sounds = [
-                        gr.Audio(label=label, type="filepath", interactive=False, buttons=[],
-                                 elem_id=f"sound-{key}")
-                        for key, label in (("before", "before"), ("after", "after"),
-                                           ("change", "the change alone, amplified"))
-                    ]  # fmt: skip
+                        gr.Audio(
+                            label=label,
+                            type="filepath",
+                            interactive=False,
+                            buttons=[],
+                            elem_id=f"sound-{key}",
+                        )
+                        for key, label in (
+                            ("before", "before"),
+                            ("after", "after"),
+                            ("change", "the change alone, amplified"),
+                        )
+                    ]
                 download = gr.DownloadButton(
                     "Download the adversarial clip (WAV)", interactive=False, elem_id="download"
                 )
                 figure = gr.HTML("", elem_id="figure")
 
         def fool(
-            path: str | None, chosen: str, judges: list[str], how: str, much: float, many: float,
+            path: str | None,
+            chosen: str,
+            judges: list[str],
+            how: str,
+            much: float,
+            many: float,
             behind: str,
-        ) -> list[Any]:  # fmt: skip
+        ) -> list[Any]:
             wish = Wish(
-                source=chosen, targets=judges, attack=how, epsilon=much, density=many,
+                source=chosen,
+                targets=judges,
+                attack=how,
+                epsilon=much,
+                density=many,
                 defence=None if behind == NO_DEFENCE else behind,
-            )  # fmt: skip
+            )
             made = _told(lambda: workshop.fool(Path(path) if path else None, wish))
             return [
-                sentence(made, behind=wish.defence), answers(made.answers),
-                str(made.files["clean"]), str(made.files["adversarial"]),
-                gr.Audio(str(made.files["perturbation"]),
-                         label=f"the change alone, amplified by {made.gain_db} dB"),
+                sentence(made, behind=wish.defence),
+                answers(made.answers),
+                str(made.files["clean"]),
+                str(made.files["adversarial"]),
+                gr.Audio(
+                    str(made.files["perturbation"]),
+                    label=f"the change alone, amplified by {made.gain_db} dB",
+                ),
                 portrait(made),
                 gr.DownloadButton(value=str(made.files["adversarial"]), interactive=True),
-            ]  # fmt: skip
+            ]
 
         def choose(name: str) -> list[Any]:
             possible = workshop.attacks(name)
@@ -147,14 +198,19 @@ def blocks(workshop: Workshop, limits: Limits) -> gr.Blocks:
             ]
 
         button.click(
-            fool, [clip, source, targets, attack, epsilon, density, defence],
-            [said, told, *sounds, figure, download], api_name="fool", scroll_to_output=True,
-        )  # fmt: skip
+            fool,
+            [clip, source, targets, attack, epsilon, density, defence],
+            [said, told, *sounds, figure, download],
+            api_name="fool",
+            scroll_to_output=True,
+        )
         source.change(choose, [source], [attack, epsilon], api_name="choose", queue=False)
         example.input(
-            lambda name: str(_told(lambda: workshop.example(name))), [example], [clip],
+            lambda name: str(_told(lambda: workshop.example(name))),
+            [example],
+            [clip],
             api_name="example",
-        )  # fmt: skip
+        )
     return page
 
 
@@ -211,9 +267,11 @@ def answers(found: Sequence[Answer]) -> str:
 
 
 def _answer(one: Answer) -> str:
-    verdict = f"<mark>{_text(one.was)} → {_text(one.became)}</mark>" if one.fooled else (
-        f"{_text(one.was)}, unchanged"
-    )  # fmt: skip
+    verdict = (
+        f"<mark>{_text(one.was)} → {_text(one.became)}</mark>"
+        if one.fooled
+        else (f"{_text(one.was)}, unchanged")
+    )
     rows = "".join(
         f'<tr><th scope="row">{_text(label)}</th><td aria-hidden="true">'
         f'<i style="width:{100 * p:.1f}%"></i><i class="after" style="width:{100 * q:.1f}%"></i></td>'
