@@ -22,10 +22,10 @@ from typing import Any
 import pandas
 
 from bench import sections
-from staanet import tables
 from staanet.attacks import ATTACKS
 from staanet.core import NO_CHANNEL
-from staanet.sweeps import MINIMISING
+from staanet.evaluation.sweeps import MINIMISING
+from staanet.results import tables
 
 HERE = Path(__file__).parent
 WORDS = ("ablations", "defences", "gpu", "hiding", "networks", "newcomer", "speed", "strength")

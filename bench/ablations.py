@@ -36,11 +36,12 @@ from staanet.attacks import Random, Staa
 from staanet.core import Budget, Clip
 from staanet.defences import Defended, parse_defence
 from staanet.evaluation import machine
-from staanet.generator import Generator, build_generator, load_generator, save_generator
-from staanet.objectives import Objective
+from staanet.generators.base import Generator
+from staanet.generators.losses import Objective
+from staanet.generators.registry import build_generator, load_generator, save_generator
+from staanet.generators.warm_start import backward_net_of
+from staanet.nn.precision import settled
 from staanet.pipeline.recipe import commit
-from staanet.precision import settled
-from staanet.warm_start import mirror_of
 
 SOURCE, TARGET, SEEDS, STEPS = "emo18", "zhao19", (0, 1, 2), 100
 BUDGET = Budget(epsilon=EPSILON, max_density=DENSITY)
@@ -52,9 +53,9 @@ class Variant:
     """What is different from the default."""
 
     title: str
-    network: str = "mirror"
+    network: str = "backward_net"
     warm: bool = True
-    looks: int = 1
+    iterations: int = 1
     trained: bool = True
     learning_rate: float = 3e-4
     objective: Mapping[str, Any] = field(default_factory=dict)
@@ -87,7 +88,7 @@ VARIANTS = (
     Variant("with the paper's mixture of soft and binary masks", objective={"mixing": True}),
     Variant("crops as they are: no gain, colour, speed, noise", augment=False),
     Variant("a straight-through mask", straight_through=True),
-    Variant("two looks", looks=2),
+    Variant("two iterations", iterations=2),
     Variant(
         "the Wave-U-Net, with quantisation and mixture",
         network="compact",
@@ -196,7 +197,9 @@ def trained(bench: Bench, variant: Variant, seed: int) -> Generator:
         )
         with ExitStack() as stack:
             if variant.ears:
-                stack.enter_context(mock.patch.object(type(generator), "keep_ears", lambda _: None))
+                stack.enter_context(
+                    mock.patch.object(type(generator), "freeze_encoder", lambda _: None)
+                )
             if variant.straight_through:
                 stack.enter_context(mock.patch.object(Objective, "mask", straight_through))
             if not variant.augment:
@@ -210,7 +213,7 @@ def trained(bench: Bench, variant: Variant, seed: int) -> Generator:
                 folder,
                 budget=BUDGET,
                 objective=replace(Objective(kappa=math.inf), **variant.objective),
-                through=[parse_defence(text) for text in variant.through],
+                augment=[parse_defence(text) for text in variant.through],
                 precision=settled("auto", bench.device),
                 progress=told,
             )
@@ -221,12 +224,12 @@ def trained(bench: Bench, variant: Variant, seed: int) -> Generator:
 def untrained(bench: Bench, variant: Variant) -> Generator:
     """The network of a variant as training begins."""
     source = bench.victims[SOURCE]
-    if variant.network != "mirror":
+    if variant.network != "backward_net":
         return build_generator(variant.network, DENSITY, source.labels)
-    mirror = mirror_of(source, DENSITY, EPSILON, variant.looks)
+    backward_net = backward_net_of(source, DENSITY, EPSILON, variant.iterations)
     if variant.warm:
-        return mirror
-    return type(mirror)(**mirror.settings)
+        return backward_net
+    return type(backward_net)(**backward_net.settings)
 
 
 def as_it_is(self: training.Crops, samples: Any, length: int, rng: Any) -> Any:

@@ -22,10 +22,10 @@ from staanet.attacks import collate, craft
 from staanet.cli.shell import checked_device
 from staanet.config import GeneratorRecipe
 from staanet.core import Attack, Clip, Corpus, Victim
-from staanet.evaluation import spread
-from staanet.generator import Generator
+from staanet.evaluation import stratified_subset
+from staanet.generators.base import Generator
+from staanet.generators.warm_start import network_of
 from staanet.victims import Ensemble
-from staanet.warm_start import network_of
 
 EPSILON, DENSITY = 0.03, 0.2
 
@@ -111,7 +111,7 @@ class Bench:
         loaded = [
             pipeline.load_clips(part, first, pipeline.Quarantine(), told) for part in (train, dev)
         ]
-        return loaded[0], spread(loaded[1], max(1, len(loaded[1]) // 4))
+        return loaded[0], stratified_subset(loaded[1], max(1, len(loaded[1]) // 4))
 
     @classmethod
     def of(
@@ -132,7 +132,9 @@ class Bench:
         corpus = load_corpus(spec)
         held_out = corpus.split(recipe.seed, recipe.protocol)[2]
         first = next(iter(victims.values()))
-        clips = spread(pipeline.load_clips(held_out, first, pipeline.Quarantine(), told), count)
+        clips = stratified_subset(
+            pipeline.load_clips(held_out, first, pipeline.Quarantine(), told), count
+        )
         return cls(run, corpus, out, clips, victims, steps, recipe.seed, recipe.protocol, device)
 
     def measure(
@@ -180,7 +182,7 @@ class Bench:
         corpus = load_corpus(spec)
         first = next(iter(self.victims.values()))
         loaded = pipeline.load_clips(corpus, first, pipeline.Quarantine(), told)
-        return {corpus.name: spread(loaded, len(self.clips))}
+        return {corpus.name: stratified_subset(loaded, len(self.clips))}
 
     def generator(self, name: str, sources: Sequence[str], **settings: Any) -> Generator:
         """A generator of the run, or one trained here with ``settings``."""

@@ -12,9 +12,9 @@ import torch
 
 from bench.measuring import LABELS, RATE, Size, paired, ratio, spread, table
 from staanet.core import Budget
-from staanet.generator import build_generator
+from staanet.generators.registry import build_generator
+from staanet.generators.warm_start import backward_net_of
 from staanet.victims import build_victim
-from staanet.warm_start import mirror_of
 
 LIMIT = 400.0
 """Seconds after which a compilation is given up."""
@@ -23,7 +23,7 @@ LIMIT = 400.0
 def compiled_table(size: Size, limit: float = LIMIT) -> str:
     """One pass over one clip, as it is and compiled, each network in a process of its own."""
     rows = []
-    for name in ("compact", "narrow", "mirror"):
+    for name in ("compact", "narrow", "backward_net"):
         found = _measured(name, size, limit)
         if found is None:
             rows.append([name, f"above {limit:.0f}, given up", "", "", ""])
@@ -67,7 +67,7 @@ def child(name: str, seconds: float, rounds: int) -> None:
     """In a process of its own: seconds of compiling and of each round, as JSON."""
     torch.manual_seed(0)
     source = build_victim("emo18", LABELS).eval().requires_grad_(False)
-    network = mirror_of(source, 0.2) if name == "mirror" else build_generator(name, 0.2)
+    network = backward_net_of(source, 0.2) if name == "backward_net" else build_generator(name, 0.2)
     network = network.eval().requires_grad_(False)
     fast, budget = torch.compile(network, dynamic=False), Budget(epsilon=0.03, max_density=0.2)
     x = 0.1 * torch.randn(1, round(seconds * RATE))

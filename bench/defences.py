@@ -22,7 +22,7 @@ from bench import sections
 from staanet import load_corpus, load_victim, pipeline, storage
 from staanet.config import AttackRecipe, AuditRecipe, GeneratorRecipe, HardenRecipe
 from staanet.core import NO_CHANNEL, Corpus
-from staanet.evaluation import machine, spread, transfer_matrix
+from staanet.evaluation import machine, stratified_subset, transfer_matrix
 from staanet.pipeline import normal
 from staanet.pipeline.recipe import commit
 from staanet.results import AdversarialSet
@@ -162,7 +162,7 @@ class Bench:
         self.card = storage.read_card(Path(place_of(spec)), "victim")
         test = corpus.split(seed=chosen.seed)[2] if unseen is None else unseen
         usable = pipeline.load_clips(test, self.victim, pipeline.Quarantine())
-        self.clips = spread(usable, chosen.clips)
+        self.clips = stratified_subset(usable, chosen.clips)
         self.epsilons = chosen.epsilon or EPSILONS
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -319,7 +319,7 @@ def detectors(found: Sequence[Told]) -> list[str]:
         return []
     rows = [
         f"| {one['detector']} before {one['victim']} | {a['attack']} | {a['auroc']:.3f} "
-        f"| {share(a['false_alarms'])} | {share(a['detected'])} | {share(a['fooled'])} "
+        f"| {share(a['false_positive_rates'])} | {share(a['detected'])} | {share(a['fooled'])} "
         f"| {share(a['fooled_undetected'])} |"
         for one in found
         for a in one["attacks"]

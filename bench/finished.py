@@ -15,9 +15,9 @@ from bench.measuring import RATE, Size, spread, table
 from staanet import audio
 from staanet.attacks import Staa, craft_batch
 from staanet.core import Budget, Clip, Victim
-from staanet.generator import load_generator
-from staanet.generator.export import onnx_bytes
-from staanet.runtime import Runner
+from staanet.generators.export import onnx_bytes
+from staanet.generators.registry import load_generator
+from staanet.generators.runtime import Runner
 
 ROUNDED = "torch, bfloat16"
 
@@ -81,7 +81,7 @@ def quantised_table(run: Path) -> str:
 
 def window_table(run: Path, size: Size) -> str:
     """How much a recording attacked in windows differs from one pass over all of it."""
-    from staanet.recordings import bounds
+    from staanet.corpora.recordings import bounds
     from staanet.results import AdversarialSet
     from staanet.victims import load_victim
 

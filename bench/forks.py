@@ -187,12 +187,13 @@ def _warm_up() -> None:
     import typer._adapters
     import typer.main
 
-    from staanet import channels, cli, config, pipeline, selfcheck  # noqa: F401
+    from staanet import cli, config
     from staanet.report import figures, page, spectra, story, tables, verify  # noqa: F401
+    from staanet.sanity import selfcheck  # noqa: F401
 
     built = typer.main.get_command(cli.app)  # the parser, which each command would build anew
     typer.main.get_command = lambda app: built
-    config.load_recipe("quick")  # pydantic looks for plug-ins among all packages, once
+    config.load_recipe("quick")  # pydantic iterations for plug-ins among all packages, once
     for name in ("utf-8-sig", "ascii", "latin-1", "unicode_escape", "idna"):
         "".encode(name)  # a child without privileges may not read their modules
     torch.set_num_threads(1)

@@ -39,9 +39,9 @@ from staanet.attacks.replay import Replays
 from staanet.cli.shell import checked_device
 from staanet.core import Attack, Goal, Untargeted, Victim
 from staanet.evaluation import machine
-from staanet.generator import Generator
+from staanet.generators.base import Generator
+from staanet.nn.precision import settled
 from staanet.pipeline.recipe import commit
-from staanet.precision import settled
 from staanet.training import Ahead, GeneratorTask
 from staanet.victims import build_victim
 
@@ -93,7 +93,10 @@ def parts(networks: dict[str, Generator], source: Victim, size: Size, device: st
     where = torch.device(checked_device(device))
     source.to(where)
     ceilings: dict[str, list[float]] = {}
-    many, few = max(2, size.large // 4), {n: networks[n] for n in ("narrow", "mirror", "paper")}
+    many, few = (
+        max(2, size.large // 4),
+        {n: networks[n] for n in ("narrow", "backward_net", "paper")},
+    )
     fast = settled("auto", where)
     both = tuple(dict.fromkeys(("float32", fast)))  # a CPU has no units for bfloat16
     long = replace(size, batch=many, rounds=min(FEW, size.rounds))
@@ -355,7 +358,7 @@ def crafting_table(
     for batch in batches:
         many = clips(batch, size.seconds)
         works: dict[str, Work] = {}
-        for name in ("narrow", "mirror"):
+        for name in ("narrow", "backward_net"):
             attack = Staa(generator=networks[name].to(device), budget=BUDGET, precision=precision)
             works[name] = lambda attack=attack, many=many: craft_batch(attack, source, many)  # type: ignore[misc]
             for _ in range(2):  # and recorded

@@ -1,7 +1,7 @@
 """An audit hook that stops what the product must never do: unpickle, call out, write elsewhere.
 
 ``install()`` is called by ``tests/conftest.py`` and by the server of ``bench.forks``, so that it watches the
-whole test run and every command in it. It looks only at what the product itself asks for: events with a
+whole test run and every command in it. It iterations only at what the product itself asks for: events with a
 frame of ``staanet`` on the stack. A forbidden event raises ``Forbidden``, and the test fails.
 
 >>> any(place.endswith("runs") for place in allowed_roots(["runs"]))

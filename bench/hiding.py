@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bench import sections
-from staanet import load_corpus, load_victim, perception, pipeline, storage
+from staanet import load_corpus, load_victim, pipeline, storage
 from staanet.config import AttackRecipe
-from staanet.evaluation import machine, spread, transfer_matrix
+from staanet.evaluation import machine, perceptual, stratified_subset, transfer_matrix
 from staanet.pipeline.recipe import commit
 from staanet.results import AdversarialSet
 
@@ -25,23 +25,23 @@ EPSILON, DENSITY = 0.03, 0.2
 JUDGES = ("masked_excess", "masked_excess_db", "zimtohrli_mos")
 ATTACKS: Mapping[str, tuple[str, float, Mapping[str, int | float | bool]]] = {
     "pgd": ("pgd", EPSILON, {}),
-    "pgd, hide 0.5": ("pgd", EPSILON, {"hide": 0.5}),
-    "pgd, hide 1": ("pgd", EPSILON, {"hide": 1.0}),
-    "pgd, bursts of 16": ("pgd", EPSILON, {"burst": 16}),
-    "pgd, bursts of 16, hide 1": ("pgd", EPSILON, {"burst": 16, "hide": 1.0}),
+    "pgd, hide 0.5": ("pgd", EPSILON, {"masking_power": 0.5}),
+    "pgd, hide 1": ("pgd", EPSILON, {"masking_power": 1.0}),
+    "pgd, bursts of 16": ("pgd", EPSILON, {"run_length": 16}),
+    "pgd, bursts of 16, hide 1": ("pgd", EPSILON, {"run_length": 16, "masking_power": 1.0}),
     "random": ("random", EPSILON, {}),
-    "random, hide 1": ("random", EPSILON, {"hide": 1.0}),
+    "random, hide 1": ("random", EPSILON, {"masking_power": 1.0}),
     "pgd, a third of epsilon": ("pgd", EPSILON / 3, {}),
-    "pgd, hide 1, three times epsilon": ("pgd", 3 * EPSILON, {"hide": 1.0}),
+    "pgd, hide 1, three times epsilon": ("pgd", 3 * EPSILON, {"masking_power": 1.0}),
     "pgd, bursts of 16, hide 1, three times epsilon": (
         "pgd",
         3 * EPSILON,
-        {"burst": 16, "hide": 1.0},
+        {"run_length": 16, "masking_power": 1.0},
     ),
     "pgd, bursts of 128, hide 1, three times epsilon": (
         "pgd",
         3 * EPSILON,
-        {"burst": 128, "hide": 1.0},
+        {"run_length": 128, "masking_power": 1.0},
     ),
 }
 
@@ -62,7 +62,9 @@ def main(arguments: list[str]) -> None:
     chosen = parser.parse_args(arguments)
     victim = load_victim(chosen.victim)
     _, _, test = load_corpus(chosen.corpus).split(seed=chosen.seed)
-    clips = spread(pipeline.load_clips(test, victim, pipeline.Quarantine()), chosen.clips)
+    clips = stratified_subset(
+        pipeline.load_clips(test, victim, pipeline.Quarantine()), chosen.clips
+    )
     rows = []
     for title, (attack, epsilon, settings) in ATTACKS.items():
         recipe = AttackRecipe(
@@ -92,7 +94,7 @@ def row(title: str, epsilon: float, fooled: float, made: AdversarialSet) -> str:
     """A line of the table: means over the clips."""
     measured = [one.measurements() for one in made]
     heard = [
-        perception.panel(one.clean.samples, one.adversarial, one.clean.sample_rate, JUDGES)
+        perceptual.panel(one.clean.samples, one.adversarial, one.clean.sample_rate, JUDGES)
         for one in made
     ]
     share, excess_db, zimtohrli = (
@@ -121,7 +123,7 @@ def section(rows: list[str], made_by: str, count: int) -> str:
             f"{made_by}. {count} test clips, white box, at most "
             f"{100 * DENSITY:.0f} % of the samples, PGD of 20 steps; means over the clips. A bin is heard "
             "where the change is above the masking threshold of the clean clip. Zimtohrli (1 to 5, 5 is "
-            "not heard) is a model of hearing of its own, which no attack looks at.",
+            "not heard) is a model of hearing of its own, which no attack iterations at.",
             "",
             "| attack | epsilon | fooled | density | SNR dB | share of bins heard | dB above there | Zimtohrli |",
             "|---|---|---|---|---|---|---|---|",

@@ -20,20 +20,20 @@ from typing import Any
 
 from bench import sections
 from bench.attacking import DENSITY, EPSILON, Bench, Outcome, made_folder, on, parser, word
-from staanet import metrics, storage
+from staanet import storage
 from staanet.attacks import PGD, Random, Staa
-from staanet.core import Budget
+from staanet.core import Budget, metrics
+from staanet.core.metrics import Estimate
 from staanet.evaluation import machine
-from staanet.metrics import Estimate
+from staanet.generators.warm_start import backward_net_of
 from staanet.pipeline.recipe import commit
-from staanet.warm_start import mirror_of
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "paper": {"network": "paper"},
     "paper, published objective": {"network": "paper", "objective": "paper", "sparsity": 1.0},
     "compact": {"network": "compact"},
     "narrow": {"network": "narrow"},
-    "mirror": {"network": "mirror"},
+    "backward_net": {"network": "backward_net"},
 }
 """Title -> what is trained. The published objective has its defects mended and its own weight of sparsity."""
 UNTRAINED = "untrained"
@@ -145,9 +145,9 @@ def split_of(bench: Bench) -> str:
 def untrained(bench: Bench) -> dict[str, list[Outcome]]:
     """What needs no training."""
     source = bench.victims[SOURCE]
-    mirror = mirror_of(source, DENSITY).requires_grad_(False).eval()
+    backward_net = backward_net_of(source, DENSITY).requires_grad_(False).eval()
     attacks = {
-        "mirror, untrained": Staa(generator=mirror, budget=BUDGET),
+        "mirror, untrained": Staa(generator=backward_net, budget=BUDGET),
         "PGD, 20 steps": PGD(budget=BUDGET),
         "random": Random(budget=BUDGET),
     }

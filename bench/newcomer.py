@@ -36,8 +36,8 @@ import soxr
 from bench import sections
 from bench.reliability import commit
 from staanet import audio, corpora
+from staanet.apps.doctor import allowed_cpus
 from staanet.core import Budget, Corpus
-from staanet.doctor import allowed_cpus
 
 ROOT = Path(__file__).parent.parent
 VOICE_HZ = 44_100

@@ -16,19 +16,20 @@ from pathlib import Path
 import torch
 
 from bench.measuring import LABELS, RATE, Size, paired, ratio, spread, table, write_noise
-from staanet import corpora, decoded, storage
+from staanet import corpora, storage
+from staanet.apps.doctor import allowed_cpus
 from staanet.core import Corpus
-from staanet.doctor import allowed_cpus
-from staanet.generator import save_generator
+from staanet.corpora import cache
+from staanet.generators.registry import save_generator
+from staanet.generators.warm_start import backward_net_of
 from staanet.results import TIMES
 from staanet.victims import build_victim
-from staanet.warm_start import mirror_of
 
 
 def scaling_table(size: Size) -> str:
     """Time and memory of the whole command's work as clips become more, or longer."""
     rows = []
-    for name in ("compact", "mirror"):
+    for name in ("compact", "backward_net"):
         one = measured(f"attack {name} 1 6")
         for what, arguments in (
             (f"{size.factor} files", f"{size.factor} 6"),
@@ -97,7 +98,7 @@ def _world(folder: Path, size: Size) -> None:
     victim = build_victim("emo18", ("high", "low")).eval()
     victim.save_pretrained(folder / "v")
     save_generator(
-        mirror_of(victim, 0.2),
+        backward_net_of(victim, 0.2),
         folder / "g",
         source="emo18",
         source_folder="../v",
@@ -213,11 +214,11 @@ def loading_table(size: Size) -> str:
             _read(corpus)
             first = time.perf_counter() - begun
             begun = time.perf_counter()
-            _read(decoded.kept(corpus, folder / "kept"))
+            _read(cache.kept(corpus, folder / "kept"))
             written = time.perf_counter() - begun
             works: dict[str, Callable[[], object]] = {
                 "files": lambda c=corpus: _read(c),  # type: ignore[misc]
-                "kept": lambda c=corpus, f=folder: _read(decoded.kept(c, f / "kept")),  # type: ignore[misc]
+                "kept": lambda c=corpus, f=folder: _read(cache.kept(c, f / "kept")),  # type: ignore[misc]
             }
             times = paired(works, size.rounds)
         each = 1000 / size.many

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from staanet import config, corpora, metrics, shipped, storage
+from staanet import config, corpora, storage
 from staanet.attacks import Staa, craft, logits_of
-from staanet.cards import model_card
-from staanet.core import Budget, Clip
+from staanet.core import Budget, Clip, metrics
 from staanet.evaluation import transfer_matrix
-from staanet.generator import load_generator
+from staanet.generators.registry import load_generator
+from staanet.storage import pretrained
+from staanet.storage.model_cards import model_card
 from staanet.victims import joint_sha256, load_victim
 from staanet.victims.ssl import SelfSupervised
 
@@ -38,10 +39,10 @@ def ship(run: Path, corpus_spec: str) -> None:
         "commit": made.get("commit"),
         "licence": "MIT for the weights; EMO-DB (Burkhardt et al. 2005) is freely available for research",
     }
-    shutil.rmtree(shipped.ROOT, ignore_errors=True)
+    shutil.rmtree(pretrained.ROOT, ignore_errors=True)
     hashes: dict[str, str] = {}
     for name in VICTIMS:
-        out = shipped.ROOT / "victims" / name
+        out = pretrained.ROOT / "victims" / name
         card = _halved(run / "victims" / name, out, "victim", about)
         hashes[name] = str(card["sha256"])
         victim = load_victim(out)
@@ -54,7 +55,7 @@ def ship(run: Path, corpus_spec: str) -> None:
         quality = {"test_uar": metrics.uar(truth, answers), "test_accuracy": float(np.mean(right))}
         _close(out, {**card, **quality})
     for name in GENERATORS:
-        out = shipped.ROOT / "generators" / name.replace(",", "-")
+        out = pretrained.ROOT / "generators" / name.replace(",", "-")
         card = _halved(run / "generators" / name, out, "generator", about)
         sources = [str(one) for one in card["sources"]]
         card["source_sha256"] = joint_sha256([hashes[source] for source in sources])
@@ -76,7 +77,7 @@ def _halved(source: Path, out: Path, kind: str, about: dict[str, Any]) -> dict[s
 
 def _fooling(out: Path, card: dict[str, Any], test: list[Clip]) -> dict[str, float]:
     """On test speakers, of each shipped victim."""
-    victims = [load_victim(shipped.folder("victims", name)) for name in VICTIMS]
+    victims = [load_victim(pretrained.folder("victims", name)) for name in VICTIMS]
     budget = Budget(epsilon=float(card["epsilon"]), max_density=float(card["max_density"]))
     attack = Staa(generator=load_generator(out), budget=budget)
     matrix = transfer_matrix([craft(attack, victims[0], test)], victims)

@@ -42,14 +42,15 @@ from staanet import audio, storage
 from staanet.attacks import ATTACKS, Staa, craft_batch
 from staanet.core import Victim
 from staanet.evaluation import machine
-from staanet.generator import Generator, build_generator
-from staanet.generator.export import onnx_bytes
-from staanet.generator.wave_u_net import Unit
+from staanet.generators.base import Generator
+from staanet.generators.export import onnx_bytes
+from staanet.generators.registry import build_generator
+from staanet.generators.runtime import Runner
+from staanet.generators.warm_start import backward_net_of
+from staanet.generators.wave_u_net import Unit
 from staanet.pipeline.recipe import commit
-from staanet.runtime import Runner
 from staanet.training import GeneratorTask
 from staanet.victims import build_victim
-from staanet.warm_start import mirror_of
 
 HERE = Path(__file__).parent
 
@@ -149,7 +150,7 @@ def per_clip(networks: dict[str, Generator], source: Victim, size: Size) -> dict
     works: dict[str, Work] = {
         name: (lambda one=one: craft_batch(one, source, [clip])) for name, one in attacks.items()
     }
-    for name in ("compact", "narrow", "mirror"):
+    for name in ("compact", "narrow", "backward_net"):
         runner = Runner(onnx_bytes(networks[name], 0.03, 0.2), threads=torch.get_num_threads())
         works[f"{name}, ONNX Runtime"] = lambda runner=runner: runner(clip.samples)
     square = torch.randn(size.square, size.square)
@@ -279,7 +280,11 @@ def child(what: list[str]) -> None:
     torch.manual_seed(0)
     source = build_victim("emo18", LABELS).eval().requires_grad_(False)
     if what[0] == "step":
-        network = mirror_of(source, 0.2) if what[1] == "mirror" else build_generator(what[1], 0.2)
+        network = (
+            backward_net_of(source, 0.2)
+            if what[1] == "backward_net"
+            else build_generator(what[1], 0.2)
+        )
         step(task(network, source, clips(int(what[2]), 2.0), int(what[2])))
     if what[0] == "attack":  # NAME, recordings, seconds of each
         from staanet import corpora, pipeline

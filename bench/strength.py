@@ -21,8 +21,8 @@ from bench.attacking import DENSITY, EPSILON, Bench, made_folder, on, parser, pe
 from staanet import storage
 from staanet.attacks import MIFGSM, PGD, VMIFGSM, Random, SigmaZero, Staa, craft
 from staanet.core import Attack, Budget, Clip
-from staanet.evaluation import machine, spread
-from staanet.generator import Generator
+from staanet.evaluation import machine, stratified_subset
+from staanet.generators.base import Generator
 from staanet.pipeline.recipe import commit
 from staanet.victims import members_of
 
@@ -125,8 +125,8 @@ class Strength(Bench):
             for title, attack in (
                 ("STAA-Net", lambda g=generator, b=budget: Staa(generator=g, budget=b)),
                 (
-                    "STAA-Net, eight looks",
-                    lambda g=generator, b=budget: Staa(generator=g, budget=b, looks=8),
+                    "STAA-Net, eight iterations",
+                    lambda g=generator, b=budget: Staa(generator=g, budget=b, iterations=8),
                 ),
                 (
                     "STAA-Net, 5 steps of PGD from there",
@@ -183,7 +183,7 @@ class Strength(Bench):
                 seconds = found.seconds
             needed = [percent(_needed(DENSITIES, rates, s * dense)) for s in (0.8, 0.95)]
             rows.append([title, *map(percent, rates), *needed, f"{seconds:.3f}"])
-        few = spread(self.clips, 10)
+        few = stratified_subset(self.clips, 10)
         zero = self.measure(
             "sigma_zero_1000",
             lambda: SigmaZero(budget=Budget(epsilon=EPSILON), steps=1000),
@@ -275,8 +275,8 @@ class Strength(Bench):
             source, generator = self.source(name), self.own(name)
             ways: dict[str, Callable[[], Attack]] = {
                 "STAA-Net": lambda g=generator: Staa(generator=g, budget=budget),  # type: ignore[misc]
-                "STAA-Net, eight looks": lambda g=generator: Staa(  # type: ignore[misc]
-                    generator=g, budget=budget, looks=8
+                "STAA-Net, eight iterations": lambda g=generator: Staa(  # type: ignore[misc]
+                    generator=g, budget=budget, iterations=8
                 ),
                 "MI-FGSM, 10 steps": lambda: MIFGSM(budget=budget),
                 "random": lambda: Random(budget=budget),
@@ -315,13 +315,13 @@ class Strength(Bench):
             "targeted_emo18_8_looks",
             ["emo18"],
             goal="targeted",
-            looks=8,
+            iterations=8,
             steps=60,
             evaluate_every=30,
         )
         dense, sparse = Budget(epsilon=EPSILON), Budget(epsilon=EPSILON, max_density=DENSITY)
         ways: dict[str, Callable[[], Attack]] = {
-            "STAA-Net, one generator for all classes, eight looks": lambda: Staa(
+            "STAA-Net, one generator for all classes, eight iterations": lambda: Staa(
                 generator=generator, budget=sparse
             ),
             "STAA-Net, every sample": lambda: Staa(
@@ -360,8 +360,8 @@ class Strength(Bench):
                 for title, attack in (
                     ("STAA-Net", lambda g=generator, b=budget: Staa(generator=g, budget=b)),
                     (
-                        "STAA-Net, eight looks",
-                        lambda g=generator, b=budget: Staa(generator=g, budget=b, looks=8),
+                        "STAA-Net, eight iterations",
+                        lambda g=generator, b=budget: Staa(generator=g, budget=b, iterations=8),
                     ),
                     ("PGD, 20 steps", lambda b=budget: PGD(budget=b)),
                     ("random", lambda b=budget: Random(budget=b)),

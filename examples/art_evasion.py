@@ -11,7 +11,7 @@ from art.attacks.evasion import FastGradientMethod
 
 import staanet
 from staanet import audio
-from staanet.interop import art
+from staanet.apps.interop import art
 
 
 def main(folder: str, file: str) -> None:

@@ -9,7 +9,7 @@ import sys
 
 import audformat
 
-from staanet.interop.audformat import write_table
+from staanet.apps.interop.audformat import write_table
 
 
 def main(folder: str) -> None:

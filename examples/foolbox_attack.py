@@ -11,7 +11,7 @@ import foolbox
 
 import staanet
 from staanet import audio
-from staanet.interop.foolbox import FoolboxAttack
+from staanet.apps.interop.foolbox import FoolboxAttack
 
 
 def main(folder: str, file: str, out: str) -> None:

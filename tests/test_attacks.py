@@ -13,11 +13,11 @@ from conftest import RATE, clip
 from staanet import audio
 from staanet.attacks import ATTACKS, PGD, UAP, Random, Staa, collate, craft, craft_batch
 from staanet.attacks.support import clip_noise
+from staanet.audio.psychoacoustics import hiding_weight
 from staanet.core import Budget, Clip, Targeted, Untargeted
+from staanet.core.top_k import top_k_mask
 from staanet.errors import BudgetExceeded, InvalidInput, StaaNetError, UnusableClip
-from staanet.generator import build_generator
-from staanet.psychoacoustics import hiding_weight
-from staanet.ranking import best_ranked
+from staanet.generators.registry import build_generator
 from staanet.victims import build_victim
 
 
@@ -175,9 +175,11 @@ def half_loud() -> Clip:
 def test_a_hidden_change_is_within_epsilon_times_the_weight_of_masking(kind, source):
     budget, one = Budget(epsilon=0.03, max_density=0.3), half_loud()
     weight = hiding_weight(one.waveform[None], None, RATE)[0].numpy()
-    for hide in (0.5, 1.0):
-        made = craft(kind(budget=budget, hide=hide), source, [one]).clips[0]
-        assert np.all(np.abs(made.delta) <= budget.steps * weight**hide + 0.51)  # rounded
+    for masking_power in (0.5, 1.0):
+        made = craft(kind(budget=budget, masking_power=masking_power), source, [one]).clips[0]
+        assert np.all(
+            np.abs(made.delta) <= budget.epsilon_lsb * weight**masking_power + 0.51
+        )  # rounded
         assert budget.violations(one.samples, made.adversarial) == [] and len(made.support)
 
 
@@ -186,39 +188,43 @@ def test_the_more_an_attack_hides_the_fewer_changes_lie_in_the_quiet(kind, sourc
     quiet, one = RATE // 2 + 1000, half_loud()
     there = [
         np.count_nonzero(
-            craft(kind(budget=Budget(epsilon=0.03, max_density=0.3), hide=hide), source, [one])
+            craft(
+                kind(budget=Budget(epsilon=0.03, max_density=0.3), masking_power=masking_power),
+                source,
+                [one],
+            )
             .clips[0]
             .support
             >= quiet
         )
-        for hide in (0, 0.5, 2)
+        for masking_power in (0, 0.5, 2)
     ]
     assert there == sorted(there, reverse=True) and there[2] < 0.2 * there[0]
 
 
 @pytest.mark.parametrize("kind", HIDING)
 def test_a_hiding_attack_treats_a_clip_alike_in_a_padded_batch(kind, source):
-    attack = kind(budget=Budget(epsilon=0.03, max_density=0.2), hide=1.0)
+    attack = kind(budget=Budget(epsilon=0.03, max_density=0.2), masking_power=1.0)
     assert_alike_in_a_batch(attack, source, [clip(0.25, 300, 1), clip(0.4, 500, 2)])
 
 
 @pytest.mark.parametrize("kind", HIDING)
-@pytest.mark.parametrize("hide", [-1.0, float("nan"), float("inf")])
-def test_a_hide_that_would_enlarge_epsilon_is_refused(kind, hide, source):
+@pytest.mark.parametrize("masking_power", [-1.0, float("nan"), float("inf")])
+def test_a_hide_that_would_enlarge_epsilon_is_refused(kind, masking_power, source):
     with pytest.raises(InvalidInput, match="hide is"):
-        craft(kind(budget=Budget(epsilon=0.03), hide=hide), source, [clip()])
+        craft(kind(budget=Budget(epsilon=0.03), masking_power=masking_power), source, [clip()])
 
 
-@pytest.mark.parametrize("burst", [0, -4])
-def test_a_burst_of_no_samples_is_refused(burst, source):
+@pytest.mark.parametrize("run_length", [0, -4])
+def test_a_burst_of_no_samples_is_refused(run_length, source):
     with pytest.raises(InvalidInput, match="burst is"):
-        craft(PGD(budget=Budget(epsilon=0.03), burst=burst), source, [clip()])
+        craft(PGD(budget=Budget(epsilon=0.03), run_length=run_length), source, [clip()])
 
 
 def test_bursts_are_whole_runs(source):
     one = clip(0.5)  # 8,000 samples: 100 runs of 16
     budget = Budget(epsilon=0.03, max_l0=1_600)
-    attack = PGD(budget=budget, steps=3, burst=16)
+    attack = PGD(budget=budget, steps=3, run_length=16)
     made = craft(attack, source, [one]).clips[0]
     runs = np.bincount(made.support // 16)
     assert len(made.support) <= 1_600 and np.count_nonzero(runs) == 100
@@ -227,7 +233,7 @@ def test_bursts_are_whole_runs(source):
 
 def test_best_ranked_keeps_the_highest_and_never_minus_infinity():
     score = torch.tensor([[0.9, -torch.inf, 0.2, 0.5], [0.1, 0.2, 9.0, 9.0]])
-    chosen = best_ranked(score, Budget(epsilon=0.1, max_l0=3), torch.tensor([4, 2]))
+    chosen = top_k_mask(score, Budget(epsilon=0.1, max_l0=3), torch.tensor([4, 2]))
     assert chosen.tolist() == [[True, False, True, True], [True, True, False, False]]
 
 

@@ -694,8 +694,8 @@ def test_resampling_keeps_a_tone_and_its_place() -> None:
     time_ = np.arange(48_000) / 48_000
     tone = (0.5 * np.sin(2 * np.pi * 440 * time_)).astype(np.float32)
     there = audio.resample(tone, 48_000, RATE)
-    expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
-    assert np.abs(there - expected)[500:-500].max() < 1e-4
+    with_eot = 0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
+    assert np.abs(there - with_eot)[500:-500].max() < 1e-4
 
 
 def test_resampling_to_the_same_rate_changes_nothing() -> None:
@@ -850,5 +850,5 @@ def test_all_real_speech_is_read_and_16_khz_is_unchanged() -> None:
     if not files:
         pytest.skip("STAANET_DATA names no folder with emodb/wav")
     for path in files:
-        expected, rate = soundfile.read(path, dtype="int16")
-        assert np.array_equal(audio.load_samples(path, rate), expected)
+        with_eot, rate = soundfile.read(path, dtype="int16")
+        assert np.array_equal(audio.load_samples(path, rate), with_eot)

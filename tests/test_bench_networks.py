@@ -63,7 +63,9 @@ def command(tiny_corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(sections, "RESULTS", tmp_path / "results.md")
     published = networks.NETWORKS["paper, published objective"] | {"network": "small"}
     monkeypatch.setattr(
-        networks, "NETWORKS", {"small, published": published, "mirror": {"network": "mirror"}}
+        networks,
+        "NETWORKS",
+        {"small, published": published, "backward_net": {"network": "backward_net"}},
     )
 
     def given(*more):

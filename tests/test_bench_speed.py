@@ -15,7 +15,7 @@ import torch
 from bench import compiled, gpu, scaling, sections, speed
 
 from staanet.errors import InvalidInput
-from staanet.generator import build_generator
+from staanet.generators.registry import build_generator
 from staanet.training import Schedule
 from staanet.victims import build_victim, load_victim
 
@@ -63,7 +63,7 @@ def test_the_plain_module_answers_as_many_classes():
 def test_the_published_layers_are_the_same_function():
     import torch
 
-    from staanet.generator import build_generator
+    from staanet.generators.registry import build_generator
 
     torch.manual_seed(0)
     network, x = build_generator("small").eval(), torch.randn(2, 3001) * 0.1
@@ -143,13 +143,13 @@ def test_ceilings_are_rates_of_products_and_of_a_copy():
 def test_clips_go_from_numpy_to_int16_alone_and_in_a_batch():
     source = load_victim("shipped:zhao19")
     small = Small()
-    networks = {**small.networks(), "mirror": small.networks()["narrow"]}
+    networks = {**small.networks(), "backward_net": small.networks()["narrow"]}
     text = gpu.crafting_table(networks, source, small.size, torch.device("cpu"), (1, 2))
     assert [row[:2] for row in cells(text)] == [
         ["narrow", "1"],
-        ["mirror", "1"],
+        ["backward_net", "1"],
         ["narrow", "2"],
-        ["mirror", "2"],
+        ["backward_net", "2"],
     ]
     assert "networks in float32" in text
 
@@ -160,7 +160,7 @@ def parts_told(monkeypatch):
     for name in ("attack_table", "crafting_table", "training_table"):
         monkeypatch.setattr(gpu, name, lambda *given, name=name, **settings: name)
     monkeypatch.setattr(
-        gpu, "generators", lambda source: dict.fromkeys(("narrow", "mirror", "paper"))
+        gpu, "generators", lambda source: dict.fromkeys(("narrow", "backward_net", "paper"))
     )
     monkeypatch.setattr(gpu, "FULL", replace(speed.QUICK, square=64))
     monkeypatch.setattr(gpu, "QUICK", replace(speed.QUICK, square=64))

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from staanet import cards
 from staanet.errors import InvalidInput
+from staanet.storage import model_cards
 
 VICTIM = {
     "kind": "victim",
@@ -29,7 +29,7 @@ VICTIM = {
 GENERATOR = {
     "kind": "generator",
     "source": "emo18",
-    "network": "mirror",
+    "network": "backward_net",
     "epsilon": 0.03,
     "parameters": 7,
     "dev_fooling_rate": 0.5,
@@ -38,7 +38,7 @@ GENERATOR = {
 
 
 def test_every_figure_of_the_card_is_told_and_nothing_else() -> None:
-    text = cards.model_card(VICTIM)
+    text = model_cards.model_card(VICTIM)
     for told in ("0.938", "0.950", "ab" * 32, "cd" * 32, "seed 3", "| steps | 250 |", "anger, joy"):
         assert told in text
     assert "patience" not in text and "accuracy on" not in text  # the card says nothing of them
@@ -46,7 +46,7 @@ def test_every_figure_of_the_card_is_told_and_nothing_else() -> None:
 
 
 def test_a_generator_tells_its_source_and_its_flags() -> None:
-    text = cards.model_card(GENERATOR)
+    text = model_cards.model_card(GENERATOR)
     assert text.startswith("# generator against emo18\n") and "- mask empty" in text
     assert "| fooling rate of its source on dev speakers | 0.500 |" in text
     assert "The card names no corpus." in text
@@ -54,19 +54,19 @@ def test_a_generator_tells_its_source_and_its_flags() -> None:
 
 @pytest.mark.parametrize("kind", ["victim", "generator", "vector"])
 def test_the_code_to_load_it_is_code(kind: str) -> None:
-    text = cards.model_card({"kind": kind})
+    text = model_cards.model_card({"kind": kind})
     (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
     compile(code, kind, "exec")
 
 
 def test_names_are_never_markup() -> None:
-    text = cards.model_card({**VICTIM, "name": "<b>|x\n# y", "labels": ["[a](http://b)"]})
+    text = model_cards.model_card({**VICTIM, "name": "<b>|x\n# y", "labels": ["[a](http://b)"]})
     assert "<b>" not in text.replace("\\<b\\>", "") and "\n# y" not in text
     assert "\\[a\\](http://b)" in text
 
 
 def test_other_cards_are_refused_by_name() -> None:
     with pytest.raises(InvalidInput, match="'run'"):
-        cards.model_card({"kind": "run"})
+        model_cards.model_card({"kind": "run"})
     with pytest.raises(InvalidInput, match="names no kind"):
-        cards.model_card({})
+        model_cards.model_card({})

@@ -12,10 +12,11 @@ import torch
 from scipy import stats
 
 from conftest import RATE, LinearVictim, clip, tone
-from staanet import certify, storage
-from staanet.certify import Ablation, Gaussian, Votes
+from staanet import storage
 from staanet.core import Clip
 from staanet.errors import InvalidInput
+from staanet.evaluation import certificates
+from staanet.evaluation.certificates import Ablation, Gaussian, Votes
 from test_cli import staanet
 
 
@@ -24,7 +25,7 @@ from test_cli import staanet
 )
 def test_delta_is_the_hypergeometric_one(length, seen, changed):
     none_seen = stats.hypergeom(length, changed, seen).pmf(0)
-    assert certify.touched(length, seen, changed) == pytest.approx(1 - none_seen, rel=1e-9)
+    assert certificates.touched(length, seen, changed) == pytest.approx(1 - none_seen, rel=1e-9)
 
 
 @pytest.mark.parametrize("length, keep", [(11, 0.3), (400, 0.25), (48_000, 0.3)])
@@ -32,8 +33,8 @@ def test_delta_is_the_hypergeometric_one(length, seen, changed):
 def test_the_radius_of_ablation_is_the_last_that_the_theorem_allows(length, keep, votes):
     noise = Ablation(keep=keep)
     rho, seen = int(noise.radius(votes, length)), noise.seen(length)
-    assert votes - certify.touched(length, seen, rho) > 0.5
-    assert votes - certify.touched(length, seen, rho + 1) <= 0.5
+    assert votes - certificates.touched(length, seen, rho) > 0.5
+    assert votes - certificates.touched(length, seen, rho + 1) <= 0.5
 
 
 def test_lines_between_samples_are_those_of_numpy():
@@ -45,7 +46,7 @@ def test_lines_between_samples_are_those_of_numpy():
         ]
     )
     wanted = [np.interp(np.arange(50), p, row[p]) for p, row in zip(places.numpy(), x.numpy())]
-    assert np.allclose(certify.between(x, places), wanted)
+    assert np.allclose(certificates.between(x, places), wanted)
 
 
 def test_what_ablation_shows_depends_on_the_samples_seen_alone():
@@ -68,7 +69,7 @@ def on_a_line(distance: float, length: int = 400) -> tuple[LinearVictim, torch.T
 @pytest.mark.parametrize("distance", [0.02, 0.05, 0.1])
 def test_a_linear_victim_is_certified_nearly_to_its_boundary_and_never_beyond(distance):
     victim, x = on_a_line(distance)
-    found = certify.certify(
+    found = certificates.certify(
         victim, Gaussian(sigma=0.05), x, Votes(votes=20_000, batch_size=2_000, alpha=1e-4)
     )
     assert found.answer == 0 and found.radius <= distance
@@ -82,7 +83,7 @@ def test_certificates_are_wrong_no_more_often_than_alpha():
     """With alpha far from 0 on a victim whose boundary is known, the share beyond it is alpha's."""
     victim, x = on_a_line(0.04, length=40)
     beyond = sum(
-        certify.certify(
+        certificates.certify(
             victim, Gaussian(sigma=0.05), x, Votes(votes=200, alpha=0.1, seed=seed)
         ).radius
         > 0.04
@@ -94,8 +95,8 @@ def test_certificates_are_wrong_no_more_often_than_alpha():
 
 def test_a_clip_on_the_boundary_gets_no_answer():
     victim, x = on_a_line(0.0)
-    found = certify.certify(victim, Gaussian(sigma=0.05), x, Votes(votes=100))
-    assert found.answer == certify.ABSTAINED and found.radius == 0
+    found = certificates.certify(victim, Gaussian(sigma=0.05), x, Votes(votes=100))
+    assert found.answer == certificates.ABSTAINED and found.radius == 0
 
 
 @pytest.mark.parametrize("noise", [Gaussian(sigma=0.05), Ablation(keep=0.3)])
@@ -104,10 +105,10 @@ def test_attacks_inside_the_radius_never_succeed(noise):
     for seed in range(6):
         drawn = torch.Generator().manual_seed(seed)
         x = (0.3 * torch.randn(400, generator=drawn) + 0.02 * victim.weight).clamp(-0.9, 0.9)
-        found = certify.certify(victim, noise, x, Votes(votes=300, seed=seed))
+        found = certificates.certify(victim, noise, x, Votes(votes=300, seed=seed))
         if found.radius == 0:
             continue
-        x_adv = certify.inside(victim, noise, x, found, steps=20)
+        x_adv = certificates.inside(victim, noise, x, found, steps=20)
         if isinstance(noise, Ablation):
             assert 0 < int((x_adv != x).sum()) <= found.radius
         else:
@@ -115,19 +116,18 @@ def test_attacks_inside_the_radius_never_succeed(noise):
             assert (victim.weight @ x_adv) * (
                 victim.weight @ x
             ) > 0  # exactly: the smoothed is linear
-        broken += certify.certify(victim, noise, x_adv, Votes(votes=300, seed=seed)).answer not in (
-            found.answer,
-            -1,
-        )
+        broken += certificates.certify(
+            victim, noise, x_adv, Votes(votes=300, seed=seed)
+        ).answer not in (found.answer, -1)
     assert broken == 0
 
 
 def test_the_attack_inside_would_break_what_is_not_certified():
     """The same attack, given twice the true distance, crosses: it is able to."""
     victim, x = on_a_line(0.05)
-    beyond = certify.Certificate(answer=0, radius=0.1, agree=1.0)
-    x_adv = certify.inside(victim, Gaussian(sigma=0.05), x, beyond, steps=20)
-    assert certify.certify(victim, Gaussian(sigma=0.05), x_adv, Votes(votes=200)).answer == 1
+    beyond = certificates.Certificate(answer=0, radius=0.1, agree=1.0)
+    x_adv = certificates.inside(victim, Gaussian(sigma=0.05), x, beyond, steps=20)
+    assert certificates.certify(victim, Gaussian(sigma=0.05), x_adv, Votes(votes=200)).answer == 1
 
 
 def test_no_change_of_so_many_samples_turns_an_enumerated_vote():
@@ -136,7 +136,7 @@ def test_no_change_of_so_many_samples_turns_an_enumerated_vote():
     subsets = torch.tensor(list(itertools.combinations(range(7), 3)))
 
     def share(x):
-        shown = certify.between(x.expand(len(subsets), -1), subsets)
+        shown = certificates.between(x.expand(len(subsets), -1), subsets)
         return float((victim(shown).argmax(dim=1) == 0).double().mean())
 
     noise, tried = Ablation(keep=3 / 7), 0
@@ -155,7 +155,7 @@ def test_no_change_of_so_many_samples_turns_an_enumerated_vote():
 
 def test_the_smoothed_view_is_the_mean_and_passes_gradients(linear):
     x = torch.randn(2, 1600, requires_grad=True)
-    source = certify.Smoothed(linear, Gaussian(sigma=0.1), draws=5, seed=3)
+    source = certificates.Smoothed(linear, Gaussian(sigma=0.1), draws=5, seed=3)
     drawn = torch.Generator().manual_seed(3)
     noisy = torch.stack([x[0] + 0.1 * row for row in torch.randn(5, 1600, generator=drawn)])
     assert torch.allclose(source(x)[0].exp(), linear(noisy).softmax(dim=1).mean(dim=0), atol=1e-6)
@@ -171,7 +171,7 @@ def test_the_curve_never_rises_and_starts_at_the_accuracy():
         {"right": bool(rng.random() < 0.7), "radius": float(rng.random()), "speaker": f"s{i % 5}"}
         for i in range(90)
     ]
-    points = certify.curve(rows)
+    points = certificates.curve(rows)
     shares = [p["certified_accuracy"] for p in points]
     assert shares[0] == np.mean([r["right"] for r in rows])
     assert shares == sorted(shares, reverse=True) and len(points) <= 40
@@ -316,4 +316,4 @@ def test_mistakes_are_told_in_a_line(trained, tmp_path, given, said):
 
 def test_a_clip_of_another_rate_is_not_certified(linear):
     with pytest.raises(InvalidInput):
-        certify.certified_row(linear, Gaussian(), Clip("a", tone(0.1, 300), 8_000), Votes())
+        certificates.certified_row(linear, Gaussian(), Clip("a", tone(0.1, 300), 8_000), Votes())

@@ -8,8 +8,17 @@ import soundfile
 
 from conftest import RATE, real_speech, tone
 from staanet import audio
-from staanet.channels import CHANNELS, Gain, Mp3, Noise, Resample, Room, clip_seed, parse_channel
 from staanet.errors import InvalidInput, StaaNetError
+from staanet.transforms.channels import (
+    CHANNELS,
+    Gain,
+    Mp3,
+    Noise,
+    Resample,
+    Room,
+    clip_seed,
+    parse_channel,
+)
 
 SPOKEN = [
     "pcm16",

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from conftest import RATE, real_speech, tone
-from staanet import audio, config, pipeline, report, selfcheck, storage
+from staanet import audio, config, pipeline, report, storage
 from staanet.cli import app
 from staanet.core import Corpus, Utterance
+from staanet.core.splits import PARTS
 from staanet.corpora import classed, describe, load_corpus
 from staanet.errors import InvalidInput
-from staanet.splits import PARTS
+from staanet.sanity import selfcheck
 
 TEXTS = ("a01", "a02", "a04", "b01", "b02")
 SPEAKERS = {

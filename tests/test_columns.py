@@ -10,11 +10,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from staanet import columns
 from staanet.core import Corpus, Utterance
 from staanet.corpora.files import distinct_ids, safe_ids
 from staanet.corpora.folder import from_rows, read_folder
 from staanet.corpora.rows import Row, Rows
+from staanet.storage import lazy_rows
 
 ANY_TEXT = st.text(st.characters())  # half surrogate pairs too, which JSON may hold
 TIMES = st.floats(0, 1e6)
@@ -22,7 +22,7 @@ TIMES = st.floats(0, 1e6)
 
 @given(st.lists(ANY_TEXT))
 def test_texts_come_back(texts):
-    packed = columns.Texts(texts)
+    packed = lazy_rows.Texts(texts)
     assert list(packed) == texts and len(packed) == len(texts)
     with pytest.raises(IndexError):
         packed[len(texts)]
@@ -33,7 +33,7 @@ def test_texts_come_back(texts):
 
 @given(st.lists(st.none() | ANY_TEXT))
 def test_words_come_back_and_are_kept_once(words):
-    packed = columns.Words(words)
+    packed = lazy_rows.Words(words)
     assert [packed[n] for n in range(len(packed))] == words
     assert len(packed.known) == len(set(words))
 
@@ -64,14 +64,14 @@ def test_rows_come_back(rows):
 
 @given(st.lists(st.sampled_from("abcdef")))
 def test_repeated_texts_are_found_with_all_their_places(texts):
-    found = list(columns.repeated(columns.digests_of(texts)))
+    found = list(lazy_rows.repeated(lazy_rows.digests_of(texts)))
     wanted = [[n for n, t in enumerate(texts) if t == text] for text in dict.fromkeys(texts)]
     assert found == [places for places in wanted if len(places) > 1]
 
 
 def test_places_of_a_repeated_text_in_another_order():
-    digests = columns.digests_of(["a", "b", "a", "a"])
-    assert list(columns.repeated(digests, np.array([3, 0, 1, 2]))) == [[2, 3, 0]]
+    digests = lazy_rows.digests_of(["a", "b", "a", "a"])
+    assert list(lazy_rows.repeated(digests, np.array([3, 0, 1, 2]))) == [[2, 3, 0]]
 
 
 @given(st.dictionaries(st.text(), st.text("aAbü./-_ ", max_size=5)))
@@ -108,11 +108,11 @@ def corpora(folder: Path) -> tuple[Corpus, Corpus]:
 @pytest.mark.parametrize("protocol", [None, "manifest", "speakers:s0,s1/s2"])
 def test_a_corpus_of_rows_is_split_like_one_of_objects(tmp_path, protocol):
     packed, plain = corpora(tmp_path)
-    assert isinstance(packed.utterances, columns.Made) and packed == plain and plain == packed
+    assert isinstance(packed.utterances, lazy_rows.Made) and packed == plain and plain == packed
     assert packed.speakers == plain.speakers and packed.contents == plain.contents
     for one, other in zip(packed.split(3, protocol), plain.split(3, protocol), strict=True):
         assert one == other and one.split_hash == other.split_hash and len(one) > 0
-        assert isinstance(one.utterances, columns.Made) and isinstance(other.utterances, tuple)
+        assert isinstance(one.utterances, lazy_rows.Made) and isinstance(other.utterances, tuple)
     shuffled = replace(plain, utterances=plain.utterances[::-1])
     assert shuffled.split(3, protocol)[0].split_hash == packed.split(3, protocol)[0].split_hash
 
@@ -131,7 +131,7 @@ def test_a_field_is_told_without_its_objects_and_is_theirs(tmp_path):
         "end_s",
         "row",
     ):
-        told = list(columns.field(packed.utterances, name))
+        told = list(lazy_rows.field(packed.utterances, name))
         assert told == [getattr(u, name) for u in plain.utterances]
 
 

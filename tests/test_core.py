@@ -104,7 +104,7 @@ def test_fit_keeps_epsilon_full_scale_and_snr_whatever_the_attack_returns(budget
     rng = np.random.default_rng(seed)
     clean = rng.integers(-32768, 32768, 200).astype(np.int16)
     wild = clean / 32768 + size * rng.standard_normal(200)
-    fitted = budget.fit(clean, wild)
+    fitted = budget.project(clean, wild)
     unlimited = Budget(epsilon=budget.epsilon, min_snr_db=budget.min_snr_db)
     assert unlimited.violations(clean, fitted) == []
 
@@ -116,7 +116,7 @@ def test_fit_leaves_untouched_samples_bit_identical(budget, seed):
     moved = clean / np.float32(32768)
     places = rng.random(200) < 0.1
     moved[places] += 0.01
-    fitted = budget.fit(clean, moved)
+    fitted = budget.project(clean, moved)
     assert (fitted[~places] == clean[~places]).all()
 
 
@@ -195,26 +195,28 @@ def test_a_limit_that_is_just_kept_is_kept_and_one_more_breaks_it():
 def test_fit_rounds_to_the_grid_and_stops_at_epsilon_full_scale_and_the_least_snr():
     clean = np.int16([100, -100, 32767, -32768, 0])
     wished = clean / 32768 + np.array([2.4, -2.6, 900, -900, 400]) / 32768
-    assert Budget(epsilon=0.01).fit(clean, wished).tolist() == [102, -103, 32767, -32768, 327]
+    assert Budget(epsilon=0.01).project(clean, wished).tolist() == [102, -103, 32767, -32768, 327]
     speech = np.int16([300, 400])  # of energy 500^2; at 20 dB the change may have 50^2
-    loud = Budget(epsilon=0.5, min_snr_db=20).fit(speech, (speech + [-60.0, 80.0]) / 32768)
+    loud = Budget(epsilon=0.5, min_snr_db=20).project(speech, (speech + [-60.0, 80.0]) / 32768)
     assert loud.tolist() == [300 - 30, 400 + 40]
-    just = Budget(epsilon=0.5, min_snr_db=20).fit(speech, (speech + [30.0, -40.0]) / 32768)
+    just = Budget(epsilon=0.5, min_snr_db=20).project(speech, (speech + [30.0, -40.0]) / 32768)
     assert just.tolist() == [330, 360] and just.dtype == np.int16
-    odd = Budget(epsilon=0.5, min_snr_db=20).fit(speech, (speech + [-60.0, 90.0]) / 32768)
+    odd = Budget(epsilon=0.5, min_snr_db=20).project(speech, (speech + [-60.0, 90.0]) / 32768)
     assert odd.tolist() == [300 - 27, 400 + 41]  # towards zero: rounding up would break the limit
 
 
 def test_reach_spends_what_the_snr_leaves_on_as_many_samples_as_may_change():
     x = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.3, 0.3, 0.0, 0.0]])  # energies 1 and 0.18
-    assert Budget(epsilon=0.25).reach(x).tolist() == [[0.25], [0.25]]
+    assert Budget(epsilon=0.25).step_limit(x).tolist() == [[0.25], [0.25]]
     budget = Budget(epsilon=0.25, max_density=0.5, min_snr_db=20)
-    alone = budget.reach(x, torch.tensor([4, 2]))  # two samples and one, a hundredth of the energy
+    alone = budget.step_limit(
+        x, torch.tensor([4, 2])
+    )  # two samples and one, a hundredth of the energy
     assert alone.flatten().tolist() == pytest.approx([math.sqrt(0.01 / 2), math.sqrt(0.0018)])
-    together = budget.reach(x)
+    together = budget.step_limit(x)
     assert together.flatten().tolist() == pytest.approx([math.sqrt(0.01 / 2), 0.03])
-    assert replace(budget, min_snr_db=0).reach(x)[0].item() == 0.25  # never beyond epsilon
-    none = replace(budget, max_density=None, max_l0=0).reach(x)
+    assert replace(budget, min_snr_db=0).step_limit(x)[0].item() == 0.25  # never beyond epsilon
+    none = replace(budget, max_density=None, max_l0=0).step_limit(x)
     assert none.flatten().tolist() == pytest.approx([0.1, math.sqrt(0.0018)])
 
 

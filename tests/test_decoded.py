@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from conftest import tone
-from staanet import audio, decoded, storage
+from staanet import audio, storage
 from staanet.core import Corpus, Utterance
+from staanet.corpora import cache
 from staanet.errors import UnusableClip
 
 
@@ -44,7 +45,7 @@ def test_its_clips_are_those_of_the_sources_and_are_decoded_once(
 ):
     wanted, calls = read(corpus, rate), counted(monkeypatch)
     for _ in range(3):
-        found = read(decoded.kept(corpus, tmp_path / "kept"), rate)
+        found = read(cache.kept(corpus, tmp_path / "kept"), rate)
         assert found.keys() == wanted.keys() == {"0", "1", "2", "part"}
         for name, clip in found.items():
             assert np.array_equal(clip.samples, wanted[name].samples)
@@ -53,7 +54,7 @@ def test_its_clips_are_those_of_the_sources_and_are_decoded_once(
 
 
 def test_a_part_of_it_reads_the_same_file_and_an_unusable_clip_is_told(corpus, tmp_path):
-    kept = decoded.kept(corpus, tmp_path / "kept")
+    kept = cache.kept(corpus, tmp_path / "kept")
     part = dataclasses.replace(kept, utterances=kept.utterances[2:])
     with pytest.raises(UnusableClip, match="3.wav"):
         list(part.clips(16_000))
@@ -61,16 +62,16 @@ def test_a_part_of_it_reads_the_same_file_and_an_unusable_clip_is_told(corpus, t
 
 
 def test_a_changed_source_is_decoded_anew(corpus, tmp_path):
-    before = read(decoded.kept(corpus, tmp_path / "kept"))["0"]
+    before = read(cache.kept(corpus, tmp_path / "kept"))["0"]
     storage.write_bytes(corpus.utterances[0].path, audio.encode(tone(0.3, 500), 16_000))
-    after = read(decoded.kept(corpus, tmp_path / "kept"))["0"]
+    after = read(cache.kept(corpus, tmp_path / "kept"))["0"]
     assert not np.array_equal(before.samples, after.samples)
     assert np.array_equal(after.samples, read(corpus)["0"].samples)
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "index"])
 def test_a_damaged_file_is_written_again(corpus, harm, tmp_path):
-    wanted = read(decoded.kept(corpus, tmp_path / "kept"))
+    wanted = read(cache.kept(corpus, tmp_path / "kept"))
     (path,) = (tmp_path / "kept").glob("*.i16")
     data = bytearray(path.read_bytes())
     if harm == "index":
@@ -79,21 +80,21 @@ def test_a_damaged_file_is_written_again(corpus, harm, tmp_path):
         data[7] ^= 1
         path.unlink()
         path.write_bytes(data if harm == "flip" else data[:100])
-    found = read(decoded.kept(corpus, tmp_path / "kept"))
+    found = read(cache.kept(corpus, tmp_path / "kept"))
     assert all(np.array_equal(found[name].samples, wanted[name].samples) for name in wanted)
 
 
 def test_without_a_place_to_write_the_sources_are_read(corpus, tmp_path):
     (tmp_path / "kept").write_text("a file where the folder should be")
-    assert read(decoded.kept(corpus, tmp_path / "kept")).keys() == read(corpus).keys()
+    assert read(cache.kept(corpus, tmp_path / "kept")).keys() == read(corpus).keys()
 
 
 def test_discard_removes_what_was_kept_and_nothing_else(corpus, tmp_path):
-    read(decoded.kept(corpus, tmp_path / "kept"))
+    read(cache.kept(corpus, tmp_path / "kept"))
     (tmp_path / "kept" / "note.txt").write_text("mine")
-    decoded.discard(tmp_path / "kept")
+    cache.discard(tmp_path / "kept")
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["note.txt"]
     (tmp_path / "kept" / "note.txt").unlink()
-    decoded.discard(tmp_path / "kept")
+    cache.discard(tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
-    decoded.discard(tmp_path / "kept")  # nothing there is no fault
+    cache.discard(tmp_path / "kept")  # nothing there is no fault

@@ -11,16 +11,17 @@ import pytest
 import torch
 
 from conftest import RATE, TINY_RECIPE, LinearVictim, clip, real_speech, tone
-from staanet import audio, config, pipeline, probes, selfcheck, storage
+from staanet import audio, config, pipeline, sanity, storage
 from staanet.attacks import ATTACKS, PGD, craft, craft_batch
 from staanet.attacks.gradient import margin_gradient
-from staanet.channels import parse_channel
 from staanet.core import Budget, Clip, Untargeted
 from staanet.defences import DEFENCES, Defence, Defended, Repair, parse_defence, straight_through
 from staanet.errors import InvalidInput
 from staanet.evaluation import transfer_matrix
 from staanet.report import facts, tables
 from staanet.results import AdversarialSet
+from staanet.sanity import selfcheck
+from staanet.transforms.channels import parse_channel
 from staanet.victims import build_victim, fingerprint, load_victim
 from test_cli import staanet
 
@@ -368,10 +369,10 @@ def test_the_probes_pass_on_an_honest_defence(text):
     victim = Defended(network(), [parse_defence(text)])
     clips = [clip(0.3, 200 + 60 * n, n) for n in range(3)]
     checks = [
-        probes.eval_mode(victim, clips),
-        probes.deterministic(victim, clips),
-        probes.gives_logits(victim, clips),
-        probes.gradients(victim, clips),
+        sanity.eval_mode(victim, clips),
+        sanity.deterministic(victim, clips),
+        sanity.gives_logits(victim, clips),
+        sanity.gradients(victim, clips),
     ]
     assert [c.verdict for c in checks] == ["pass"] * 4, checks
 
@@ -384,7 +385,7 @@ def test_a_defence_that_hides_the_gradient_is_found():
             return (x * 64).round() / 64
 
     victim = Defended(network(), [Rounds()])
-    check = probes.gradients(victim, [clip(0.3)])
+    check = sanity.gradients(victim, [clip(0.3)])
     assert check.verdict == "fail" and "zero everywhere" in check.explanation
 
 
@@ -394,11 +395,11 @@ def test_a_mean_over_draws_steadies_the_gradient_and_the_answer():
     x, goal = 0.1 * torch.randn(1, 1600, generator=drawn(1)), Untargeted(0)
 
     def spread(draws):
-        found = [margin_gradient(victim.expected(draws, seed=s), x, goal, None) for s in range(24)]
+        found = [margin_gradient(victim.with_eot(draws, seed=s), x, goal, None) for s in range(24)]
         return float(torch.stack(found).var(dim=0).mean())
 
     assert spread(16) < spread(1) / 6  # independent draws: a sixteenth, up to chance
-    answers = [float(victim.expected(n, seed=3)(x)[0, 0]) for n in (1, 400)]
+    answers = [float(victim.with_eot(n, seed=3)(x)[0, 0]) for n in (1, 400)]
     true = 12 * math.log(10) / 20  # E[10^(g/20)] for g even in +-12 dB is sinh(a) / a
     wanted = float(victim.inner(x)[0, 0]) * math.sinh(true) / true
     assert abs(answers[1] - wanted) < abs(wanted) * 0.1
@@ -416,7 +417,7 @@ def test_an_adaptive_attack_on_a_linear_victim_reaches_its_closed_form_through_t
     for factor in (0.95, 1.05):
         attack = PGD(budget=Budget(epsilon=factor * least), steps=60)
         made = craft_batch(attack, victim, [Clip("a", samples, RATE)])
-        fooled[factor] = probes.Probe(victim, [made[0].clean]).misled(made)[0]
+        fooled[factor] = sanity.Probe(victim, [made[0].clean]).misled(made)[0]
     assert fooled == {0.95: False, 1.05: True}
 
 
@@ -590,7 +591,7 @@ def test_a_recipe_yields_clean_static_and_adaptive_beside_each_other(run):
     }
     assert {p.name for p in (folder / "generators").iterdir()} == {"emo18", "emo18+median"}
     card = storage.read_card(folder / "generators" / "emo18+median", "generator")
-    assert card["network"] == "mirror" and card["source"] == "emo18+median"
+    assert card["network"] == "backward_net" and card["source"] == "emo18+median"
     told = {(c["source"], c["target"]): c["defence"] for c in matrix.cells if c["attack"] == "staa"}
     assert told["emo18", "emo18+median"] == told["emo18", "emo18+noisy"] == "static"
     assert told["emo18+median", "emo18+median"] == "adaptive"

@@ -11,14 +11,15 @@ import torch
 from scipy import stats
 
 from conftest import RATE, tone
-from staanet import audio, detection, storage, training
+from staanet import audio, storage, training
 from staanet.attacks import PGD, Random, craft_batch
 from staanet.core import Budget, Untargeted, silent
+from staanet.defences.detector_gated import DetectorGated, Undetected
 from staanet.defences.detectors import DETECTORS, Learned, build_detector, residuals
-from staanet.defences.guarded import Guarded, Undetected
 from staanet.errors import InvalidInput
 from staanet.evaluation import transfer_matrix
 from staanet.results import AdversarialSet
+from staanet.training import detectors
 from staanet.victims import build_victim, load_victim
 from test_cli import staanet
 
@@ -56,15 +57,15 @@ def test_the_area_is_that_of_the_rank_sum(seed):
     rng = np.random.default_rng(seed)
     clean, attacked = rng.integers(0, 6, 30), rng.integers(2, 8, 17)  # many ties
     u = stats.mannwhitneyu(attacked, clean).statistic / (30 * 17)
-    assert detection.auroc(clean, attacked) == pytest.approx(u)
-    points = detection.roc(clean, attacked)
+    assert detectors.auroc(clean, attacked) == pytest.approx(u)
+    points = detectors.roc(clean, attacked)
     assert points[0] == (0, 0) and points[-1] == (1, 1) and points == sorted(points)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.01, 0.05, 0.1, 0.5])
 def test_no_more_than_the_named_share_is_above_the_threshold(rate):
     scores = np.random.default_rng(0).normal(size=200)
-    threshold = detection.threshold_at(scores, rate)
+    threshold = detectors.threshold_at(scores, rate)
     assert np.mean(scores > threshold) <= rate
     lower = np.sort(scores[scores < threshold])
     assert np.mean(scores > lower[-1]) > rate  # and none lower would do
@@ -72,9 +73,9 @@ def test_no_more_than_the_named_share_is_above_the_threshold(rate):
 
 def test_what_has_no_curve_is_told():
     with pytest.raises(InvalidInput, match="0 clean"):
-        detection.roc([], [1.0])
+        detectors.roc([], [1.0])
     with pytest.raises(InvalidInput, match="false-alarm rate 1"):
-        detection.threshold_at([1.0], 1.0)
+        detectors.threshold_at([1.0], 1.0)
 
 
 # ---------------------------------------------------------------- detectors
@@ -142,8 +143,10 @@ def attacked(source, budget, some):
 
 def test_sparse_noise_is_seen_by_residuals(victim):
     made = attacked(victim, Budget(epsilon=0.03, max_density=0.2), clips(10))
-    target = detection.guarded(victim, build_detector("residual"), clips(10, 20), false_alarm=0.1)
-    told = detection.told("random", target, made)
+    target = detectors.guarded(
+        victim, build_detector("residual"), clips(10, 20), false_positive_rate=0.1
+    )
+    told = detectors.told("random", target, made)
     assert told["auroc"] > 0.95 and told["detected"]["value"] > 0.9
     assert told["fooled_undetected"]["value"] <= told["fooled"]["value"]
 
@@ -162,7 +165,7 @@ def test_a_stopped_learned_detector_resumes_bit_for_bit(victim, tmp_path):
         schedule = training.Schedule(
             steps=8, batch_size=2, seconds=0.3, learning_rate=5e-3, evaluate_every=4, noise_db=60.0
         )
-        history = detection.train_detector(
+        history = detectors.train_detector(
             made,
             victim,
             clips(4),
@@ -195,7 +198,7 @@ def test_a_learned_detector_learns(victim, tmp_path):
         noise_db=60.0,
         speed=0.0,
     )
-    history = detection.train_detector(
+    history = detectors.train_detector(
         Learned(8),
         victim,
         clips(6),
@@ -212,8 +215,8 @@ def test_a_learned_detector_learns(victim, tmp_path):
 
 def test_the_aware_view_abstains_just_where_the_guarded_one_does(victim):
     some = clips(8)
-    scores = detection.suspicions(build_detector("residual"), victim, some)
-    target = Guarded(victim, build_detector("residual"), threshold=float(np.median(scores)))
+    scores = detectors.detector_scores(build_detector("residual"), victim, some)
+    target = DetectorGated(victim, build_detector("residual"), threshold=float(np.median(scores)))
     x = torch.stack([c.waveform for c in some])
     assert torch.equal(target.aware()(x).argmax(dim=1) == 2, target.abstains(x))
     assert target.abstains(x).any() and not target.abstains(x).all()
@@ -231,13 +234,15 @@ def test_to_be_undetected_is_to_be_another_answer_that_is_given():
 
 def test_who_knows_the_detector_is_seen_less(victim):
     some, budget = clips(3), Budget(epsilon=0.03, max_density=0.2)
-    target = detection.guarded(victim, build_detector("residual"), clips(10, 20), false_alarm=0.1)
-    made = detection.aware_clips(target, some, detection.AwarePGD(budget=budget, steps=15))
+    target = detectors.guarded(
+        victim, build_detector("residual"), clips(10, 20), false_positive_rate=0.1
+    )
+    made = detectors.aware_clips(target, some, detectors.AwarePGD(budget=budget, steps=15))
     blind = attacked(victim, budget, some)
 
     def score(pairs):
         x = torch.stack([torch.from_numpy(audio.to_float(p.adversarial)) for p in pairs])
-        return float(target.suspicion(x).mean())
+        return float(target.detector_score(x).mean())
 
     assert score(made) < score(blind)
     assert all(budget.violations(p.clean.samples, p.adversarial) == [] for p in made)
@@ -247,7 +252,7 @@ def test_an_attack_on_loud_stretches_leaves_the_quiet_ones_alone(victim):
     x = torch.stack([c.waveform for c in clips(2)])
     lengths = torch.tensor([x.shape[1], 5000])
     x[1, 5000:] = 0
-    loud = detection.Loud(victim, x, lengths, quiet=0.3)
+    loud = detectors.Loud(victim, x, lengths, quiet=0.3)
     budget = Budget(epsilon=0.03, max_density=0.2)
     x_adv = PGD(budget=budget, steps=3)(
         loud, x, Untargeted(victim(x, lengths).argmax(dim=1)), lengths
@@ -263,14 +268,16 @@ def test_an_attack_on_loud_stretches_leaves_the_quiet_ones_alone(victim):
 @pytest.mark.parametrize("name", sorted(DETECTORS))
 def test_a_guarded_victim_comes_back_from_its_folder(victim, tmp_path, name):
     training.seeded(2)
-    target = Guarded(
-        victim, build_detector(name).eval(), threshold=0.25, spread=2.0, false_alarm=0.05
+    target = DetectorGated(
+        victim, build_detector(name).eval(), threshold=0.25, spread=2.0, false_positive_rate=0.05
     )
     target.save_pretrained(tmp_path / "g")
     again = load_victim(tmp_path / "g")
     x = torch.stack([c.waveform for c in clips(2)])
-    assert isinstance(again, Guarded) and again.name == f"zhao19+{name}" and again.may_abstain
-    assert torch.equal(again.suspicion(x), target.suspicion(x)) and torch.equal(again(x), target(x))
+    assert isinstance(again, DetectorGated) and again.name == f"zhao19+{name}" and again.may_abstain
+    assert torch.equal(again.detector_score(x), target.detector_score(x)) and torch.equal(
+        again(x), target(x)
+    )
     card = json.loads((tmp_path / "g" / "card.json").read_text())
     card["settings"]["threshold"] = 99.0
     (tmp_path / "g" / "card.json").write_text(json.dumps(card))
@@ -284,10 +291,10 @@ def test_a_matrix_counts_abstentions_apart(victim):
         attacked(victim, Budget(epsilon=0.05, max_density=0.3), some),
         {"attack": "random", "source": "zhao19"},
     )
-    scores = detection.suspicions(build_detector("residual"), victim, some)
-    never = Guarded(victim, build_detector("residual"), threshold=99.0, name="never")
-    always = Guarded(victim, build_detector("residual"), threshold=-99.0, name="always")
-    half = Guarded(
+    scores = detectors.detector_scores(build_detector("residual"), victim, some)
+    never = DetectorGated(victim, build_detector("residual"), threshold=99.0, name="never")
+    always = DetectorGated(victim, build_detector("residual"), threshold=-99.0, name="always")
+    half = DetectorGated(
         victim, build_detector("residual"), threshold=float(np.median(scores)), name="half"
     )
     matrix = transfer_matrix([made], [victim, never, always, half])

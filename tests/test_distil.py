@@ -82,7 +82,7 @@ def test_a_generator_is_trained_on_a_surrogate_from_the_command_line(tiny_corpus
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     card = json.loads(done.stdout)
-    assert card["sources"] == ["zhao19_surrogate"] and card["network"] == "mirror"
+    assert card["sources"] == ["zhao19_surrogate"] and card["network"] == "backward_net"
     assert source_of(tmp_path / "g").name == "zhao19_surrogate"
     again = CliRunner().invoke(app, words)
     assert again.exit_code == 0 and json.loads(again.stdout)["sha256"] == card["sha256"]

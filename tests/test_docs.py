@@ -22,7 +22,7 @@ from staanet.attacks import ATTACKS
 from staanet.cli import app
 from staanet.config import load_recipe
 from staanet.corpora import CORPORA
-from staanet.generator import build_generator, save_generator
+from staanet.generators.registry import build_generator, save_generator
 from staanet.victims import build_victim
 
 ROOT = Path(__file__).parent.parent

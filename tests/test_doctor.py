@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from staanet import doctor
-from staanet.doctor import Finding
+from staanet.apps import doctor
+from staanet.apps.doctor import Finding
 from staanet.errors import InvalidInput
 from test_cli import staanet
 

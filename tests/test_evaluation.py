@@ -16,7 +16,7 @@ from staanet.attacks import PGD, Random, craft
 from staanet.core import Budget
 from staanet.errors import InvalidInput
 from staanet.evaluation import transfer_matrix
-from staanet.perception import Score
+from staanet.evaluation.perceptual import Score
 from staanet.results import AdversarialClip, AdversarialSet
 
 
@@ -237,10 +237,10 @@ def test_reported_figures_are_those_of_the_files(linear, tmp_path):
     assert rate == RATE
     assert table.l0[0] == np.count_nonzero(delta)
     assert table.linf[0] == np.abs(delta).max() / 32768
-    expected = 10 * np.log10(
+    with_eot = 10 * np.log10(
         np.square(clean.astype(float)).sum() / np.square(delta.astype(float)).sum()
     )
-    assert table.snr_db[0] == pytest.approx(expected, abs=0.01)
+    assert table.snr_db[0] == pytest.approx(with_eot, abs=0.01)
 
 
 def test_a_matrix_is_written_whole(ones, crafted, tmp_path):

@@ -6,14 +6,9 @@ import pytest
 import torch
 
 from staanet.errors import InvalidInput
-from staanet.generator import (
-    GENERATORS,
-    Generator,
-    WaveUNet,
-    build_generator,
-    load_generator,
-    save_generator,
-)
+from staanet.generators.base import Generator
+from staanet.generators.registry import GENERATORS, build_generator, load_generator, save_generator
+from staanet.generators.wave_u_net import WaveUNet
 
 
 def test_the_paper_network_has_the_published_size():
@@ -92,7 +87,7 @@ def test_speech_that_comes_later_is_changed_later_by_as_much(fold, step):
         assert torch.allclose(torch.roll(a, step, dims=1)[:, near], b[:, near], atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["small", "compact", "mirror"])
+@pytest.mark.parametrize("name", ["small", "compact", "backward_net"])
 def test_a_padded_batch_gives_what_single_clips_give(name):
     torch.manual_seed(0)
     generator = build_generator(name).eval()
@@ -124,7 +119,7 @@ def test_an_untrained_generator_moves_samples_by_most_of_epsilon_and_never_satur
 
 
 @pytest.mark.parametrize("density", [0.05, 0.2, 0.7])
-@pytest.mark.parametrize("name", ["small", "compact", "mirror"])
+@pytest.mark.parametrize("name", ["small", "compact", "backward_net"])
 def test_a_built_in_density_is_kept_in_every_clip_alone_and_padded(name, density):
     torch.manual_seed(0)
     generator = build_generator(name, density).eval()
@@ -149,7 +144,7 @@ def test_silence_gives_finite_numbers_and_a_finite_gradient():
     assert all(torch.isfinite(p.grad).all() for p in generator.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("name", ["small", "mirror"])
+@pytest.mark.parametrize("name", ["small", "backward_net"])
 def test_a_saved_generator_is_the_same_function(name, tmp_path):
     torch.manual_seed(0)
     generator = build_generator(name).eval()

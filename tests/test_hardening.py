@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from conftest import RATE, clip, tone
-from staanet import audio, hardening, storage, training
+from staanet import audio, storage, training
 from staanet.attacks import PGD
 from staanet.core import Budget, Untargeted, silent
 from staanet.defences import Defended, parse_defence
 from staanet.errors import InvalidInput
-from staanet.hardening import METHODS, Divergence, Hardening
+from staanet.generators.warm_start import backward_net_of
+from staanet.training import adversarial as adversarial_training
+from staanet.training.adversarial import METHODS, Divergence, Hardening
 from staanet.victims import CallableVictim, build_victim, load_victim
-from staanet.warm_start import mirror_of
 from test_cli import staanet
 
 LABELS = ("high", "low")
@@ -47,7 +48,7 @@ def plain(tmp_path_factory):
 
 
 def how(method, epsilon=0.02, **changes):
-    density = 0.3 if method in hardening.SPARSE else None
+    density = 0.3 if method in adversarial_training.SPARSE else None
     return Hardening(
         method=method, budget=Budget(epsilon=epsilon, max_density=density), steps=2, **changes
     )
@@ -56,8 +57,8 @@ def how(method, epsilon=0.02, **changes):
 def hardened(plain, folder, method, progress=silent, **changes):
     victim, way = load_victim(plain), how(method)
     training.seeded(0)
-    generator = mirror_of(victim, 0.3, 0.02) if method == "staa" else None
-    history, cost = hardening.harden(
+    generator = backward_net_of(victim, 0.3, 0.02) if method == "staa" else None
+    history, cost = adversarial_training.harden(
         victim,
         tones(range(6)),
         tones(range(6, 9)),
@@ -107,9 +108,9 @@ def test_a_stopped_hardening_resumes_bit_for_bit(plain, tmp_path, method):
 
 def test_a_hardened_victim_withstands_what_fools_the_plain_one(plain, tmp_path):
     clips, attack = tones(range(9, 14)), PGD(budget=Budget(epsilon=0.1), steps=8)
-    before = hardening.judged(load_victim(plain), clips, attack)
+    before = adversarial_training.judged(load_victim(plain), clips, attack)
     victim = load_victim(plain)
-    hardening.harden(
+    adversarial_training.harden(
         victim,
         tones(range(6)),
         tones(range(6, 9)),
@@ -117,7 +118,7 @@ def test_a_hardened_victim_withstands_what_fools_the_plain_one(plain, tmp_path):
         tmp_path,
         how=how("pgd", epsilon=0.1),
     )
-    after = hardening.judged(victim, clips, attack)
+    after = adversarial_training.judged(victim, clips, attack)
     assert before[0] == 1 and after[0] == 1  # both know the clean tones
     assert after[1] > before[1] + 0.3
 
@@ -125,7 +126,7 @@ def test_a_hardened_victim_withstands_what_fools_the_plain_one(plain, tmp_path):
 def test_the_cost_is_over_plain_training_and_measuring_it_changes_nothing(plain):
     victim = load_victim(plain)
     crops = training.Crops(tones(range(6)), schedule(seconds=1.0))
-    task = hardening.HardeningTask(victim, crops, [], how("pgd"))
+    task = adversarial_training.HardeningTask(victim, crops, [], how("pgd"))
     before = {k: v.clone() for k, v in victim.state_dict().items()}
     cost = task.cost(steps=2)
     assert cost["times"] == pytest.approx(cost["step_s"] / cost["plain_step_s"])
@@ -138,23 +139,25 @@ def test_the_cost_is_over_plain_training_and_measuring_it_changes_nothing(plain)
 def test_twins_keep_the_budget_and_the_rest_of_training_is_as_it_was(plain, method):
     victim, way = load_victim(plain), how(method)
     crops = training.Crops(tones(range(6)), schedule())
-    task = hardening.HardeningTask(victim, crops, [], way)
+    task = adversarial_training.HardeningTask(victim, crops, [], way)
     if method == "staa":
-        task = hardening.HardeningTask(
+        task = adversarial_training.HardeningTask(
             victim,
             crops,
             [],
             way,
-            hardening._rival(mirror_of(victim, 0.3, 0.02), victim, crops, way.budget),
+            adversarial_training._rival(
+                backward_net_of(victim, 0.3, 0.02), victim, crops, way.budget
+            ),
         )
     x, chosen = crops.draw(0)
-    hardening.still(victim)
+    adversarial_training.freeze(victim)
     twins = task.changed(x, torch.from_numpy(task.targets[chosen]), 0)
     assert twins.shape == x.shape and torch.isfinite(twins).all() and not torch.equal(twins, x)
     if method not in ("gaussian", "ablation"):
         assert float((twins - x).abs().max()) <= 0.02 + 1e-6
         density = float(((twins != x).sum(dim=1) / x.shape[1]).max())
-        assert density <= (0.3 if method in hardening.SPARSE else 1.0) + 1e-6
+        assert density <= (0.3 if method in adversarial_training.SPARSE else 1.0) + 1e-6
     loss, _ = task.loss(0)
     loss.backward()
     assert all(torch.isfinite(w.grad).all() for w in task.module.parameters() if w.grad is not None)
@@ -165,8 +168,10 @@ def test_a_generator_beside_it_gets_no_gradient_into_the_victim(plain):
     """The rival's loss alone moves the generator alone, however the two losses are added."""
     victim, way = load_victim(plain), how("staa")
     crops = training.Crops(tones(range(6)), schedule())
-    rival = hardening._rival(mirror_of(victim, 0.3, 0.02), victim, crops, way.budget)
-    hardening.still(victim)
+    rival = adversarial_training._rival(
+        backward_net_of(victim, 0.3, 0.02), victim, crops, way.budget
+    )
+    adversarial_training.freeze(victim)
     rival.loss(0)[0].backward()
     assert all(w.grad is None for w in victim.parameters())
     assert any(w.grad is not None for w in rival.module.parameters())
@@ -175,7 +180,7 @@ def test_a_generator_beside_it_gets_no_gradient_into_the_victim(plain):
 def test_weight_1_is_cross_entropy_on_the_twins_alone(plain):
     victim = load_victim(plain)
     crops = training.Crops(tones(range(6)), schedule())
-    task = hardening.HardeningTask(victim, crops, [], how("pgd", weight=1.0))
+    task = adversarial_training.HardeningTask(victim, crops, [], how("pgd", weight=1.0))
     clean, adversarial = torch.randn(4, 2), torch.randn(4, 2)
     wanted = torch.tensor([0, 1, 1, 0])
     alone = torch.nn.functional.cross_entropy(adversarial, wanted)
@@ -185,8 +190,8 @@ def test_weight_1_is_cross_entropy_on_the_twins_alone(plain):
 def test_the_mean_starts_at_the_victim_and_follows_by_the_closed_form():
     one, other = (build_victim("zhao19", LABELS) for _ in range(2))
     before = {k: v.clone() for k, v in one.state_dict().items()}
-    hardening.follow(one, other, 0.9, 1)  # of few steps: by 9/11, not by 0.1
-    hardening.follow(one, other, 0.9, 10_000)
+    adversarial_training.follow(one, other, 0.9, 1)  # of few steps: by 9/11, not by 0.1
+    adversarial_training.follow(one, other, 0.9, 10_000)
     for key, value in one.state_dict().items():
         wanted = other.state_dict()[key]
         if value.is_floating_point():
@@ -199,9 +204,9 @@ def test_the_mean_starts_at_the_victim_and_follows_by_the_closed_form():
 def test_without_a_mean_the_weights_themselves_are_kept(plain, tmp_path):
     victim, way = load_victim(plain), how("pgd", average=0.0)
     crops = training.Crops(tones(range(6)), schedule())
-    task = hardening.HardeningTask(victim, crops, [], way)
+    task = adversarial_training.HardeningTask(victim, crops, [], way)
     assert task.kept is victim and not any("mean." in key for key in task.module.state_dict())
-    with_one = hardening.HardeningTask(victim, crops, [], how("pgd"))
+    with_one = adversarial_training.HardeningTask(victim, crops, [], how("pgd"))
     assert with_one.kept is not victim
     loss, _ = with_one.loss(3)
     loss.backward()
@@ -221,7 +226,7 @@ def test_a_victim_is_hardened_through_what_stands_before_it(plain, tmp_path):
     behind.save_pretrained(tmp_path / "behind")
     victim = load_victim(tmp_path / "behind")
     before = {k: v.clone() for k, v in victim.state_dict().items()}
-    hardening.harden(
+    adversarial_training.harden(
         victim,
         tones(range(6)),
         tones(range(6, 9)),
@@ -240,7 +245,7 @@ def test_a_victim_is_hardened_through_what_stands_before_it(plain, tmp_path):
 @pytest.mark.parametrize("method", ["trades", "sparse_trades"])
 def test_trades_is_zero_apart_from_cross_entropy_where_twins_answer_alike(plain, method):
     crops = training.Crops(tones(range(6)), schedule())
-    task = hardening.HardeningTask(load_victim(plain), crops, [], how(method))
+    task = adversarial_training.HardeningTask(load_victim(plain), crops, [], how(method))
     logits, wanted = torch.randn(4, 2), torch.tensor([0, 1, 1, 0])
     own = torch.nn.functional.cross_entropy(logits, wanted)
     assert torch.allclose(task._against(logits, logits.clone(), wanted), own)
@@ -279,7 +284,7 @@ def test_settings_that_cannot_be_are_told(given, said):
 def test_a_black_box_is_refused(tmp_path):
     box = CallableVictim(lambda x: x[:, :2], LABELS, RATE)
     with pytest.raises(InvalidInput, match="black box"):
-        hardening.harden(box, [], [], schedule(), tmp_path, how=how("pgd"))
+        adversarial_training.harden(box, [], [], schedule(), tmp_path, how=how("pgd"))
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from staanet.attacks import PGD, Random, SigmaZero, SparseRS, Staa, craft
 from staanet.cli import app
 from staanet.core import Budget, Targeted, Untargeted
 from staanet.errors import InvalidInput
-from staanet.generator import build_generator
+from staanet.generators.registry import build_generator
 from staanet.victims import CallableVictim, build_victim
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -67,7 +67,7 @@ def example(name, monkeypatch, capsys, *arguments):
 
 def test_an_estimator_of_art_answers_and_slopes_as_the_victim(victim, x):
     pytest.importorskip("art", reason="adversarial-robustness-toolbox")
-    from staanet.interop import art
+    from staanet.apps.interop import art
 
     seen = art.estimator(victim, x.shape[1])
     assert seen.labels == LABELS and seen.nb_classes == 3
@@ -103,7 +103,7 @@ def attacks():
 @pytest.mark.parametrize("name", ["pgd", "random", "sigma_zero", "sparse_rs", "staa"])
 def test_an_evasion_of_art_is_the_attack_itself(victim, x, name):
     evasion = pytest.importorskip("art.attacks", reason="adversarial-robustness-toolbox")
-    from staanet.interop import art
+    from staanet.apps.interop import art
 
     attack, seen = attacks()[name], art.estimator(victim, x.shape[1])
     made = art.evasion(attack, seen, batch_size=3)
@@ -120,20 +120,20 @@ def test_an_evasion_of_art_is_the_attack_itself(victim, x, name):
 
 def test_a_targeted_evasion_aims_where_art_says(victim, x):
     pytest.importorskip("art", reason="adversarial-robustness-toolbox")
-    from staanet.interop import art
+    from staanet.apps.interop import art
 
     attack = PGD(budget=Budget(epsilon=0.05), steps=3)
     made = art.evasion(attack, art.estimator(victim, x.shape[1]), targeted=True)
     wanted = torch.tensor([1, 2, 0, 1])
-    expected = attack(victim, x, Targeted(wanted)).numpy()
-    np.testing.assert_allclose(made.generate(x.numpy(), y=wanted.numpy()), expected, atol=1e-6)
+    with_eot = attack(victim, x, Targeted(wanted)).numpy()
+    np.testing.assert_allclose(made.generate(x.numpy(), y=wanted.numpy()), with_eot, atol=1e-6)
     with pytest.raises(InvalidInput, match="needs y"):
         made.generate(x.numpy())
 
 
 def test_what_art_cannot_have_is_told(victim):
     pytest.importorskip("art", reason="adversarial-robustness-toolbox")
-    from staanet.interop import art
+    from staanet.apps.interop import art
 
     with pytest.raises(InvalidInput, match=f"needs {victim.minimum_samples}"):
         art.estimator(victim, 1)
@@ -153,7 +153,7 @@ def test_the_example_of_art_runs(world, monkeypatch, capsys):
 
 def test_foolbox_within_craft_keeps_the_budget_and_lengths(victim, clips):
     foolbox = pytest.importorskip("foolbox")
-    from staanet.interop.foolbox import FoolboxAttack
+    from staanet.apps.interop.foolbox import FoolboxAttack
 
     mixed = [*clips[:2], clip(0.31, 500.0, 9, label="joy")]
     attack = FoolboxAttack(
@@ -164,26 +164,26 @@ def test_foolbox_within_craft_keeps_the_budget_and_lengths(victim, clips):
     alone = craft(attack, victim, mixed)
     for one, other in zip(together, alone, strict=True):
         assert 0 < len(one.support) <= 0.1 * len(one.adversarial)
-        assert np.abs(one.delta).max() <= Budget(epsilon=0.03).steps
+        assert np.abs(one.delta).max() <= Budget(epsilon=0.03).epsilon_lsb
         assert np.abs(one.adversarial.astype(int) - other.adversarial).max() <= 1
     assert all(one.queries > 0 for one in together)
 
 
 def test_foolbox_in_craft_is_foolbox_alone(victim, clips, x):
     foolbox = pytest.importorskip("foolbox")
-    from staanet.interop.foolbox import FoolboxAttack, model
+    from staanet.apps.interop.foolbox import FoolboxAttack, model
 
     budget, answers = Budget(epsilon=0.03), victim(x).argmax(dim=1)
     theirs = foolbox.attacks.LinfFastGradientAttack()
-    _, expected, _ = theirs(model(victim), x, answers, epsilons=budget.steps / 32768)
+    _, with_eot, _ = theirs(model(victim), x, answers, epsilons=budget.epsilon_lsb / 32768)
     made = craft(FoolboxAttack(attack=theirs, budget=budget), victim, clips, batch_size=4)
     for row, one in enumerate(made):
-        np.testing.assert_array_equal(one.adversarial, audio.snap(expected[row].numpy()))
+        np.testing.assert_array_equal(one.adversarial, audio.snap(with_eot[row].numpy()))
 
 
 def test_a_smallest_change_of_foolbox_and_a_wanted_class(victim, clips):
     foolbox = pytest.importorskip("foolbox")
-    from staanet.interop.foolbox import FoolboxAttack
+    from staanet.apps.interop.foolbox import FoolboxAttack
 
     fewest = FoolboxAttack(
         attack=foolbox.attacks.L0FMNAttack(steps=5), budget=Budget(epsilon=0.1, max_l0=40)
@@ -270,13 +270,13 @@ def test_a_speech_model_opens_in_a_pipeline_of_transformers(tmp_path, clips, mon
         "transformers_pipeline", monkeypatch, capsys, tmp_path / "v", tmp_path / "clip.wav"
     )
     told = {line.split(": ")[0]: float(line.split(": ")[1]) for line in said.splitlines()}
-    expected = small(clips[0].waveform[None]).softmax(dim=1)[0]
-    assert told == pytest.approx(dict(zip(LABELS, expected.tolist(), strict=True)), abs=1e-3)
+    with_eot = small(clips[0].waveform[None]).softmax(dim=1)[0]
+    assert told == pytest.approx(dict(zip(LABELS, with_eot.tolist(), strict=True)), abs=1e-3)
 
 
 def test_tensorboard_shows_what_training_noted(tmp_path, monkeypatch, capsys):
     pytest.importorskip("tensorboard")
-    from staanet.interop.tensorboard import logged
+    from staanet.apps.interop.tensorboard import logged
 
     heard = []
     with logged(tmp_path / "tensorboard", lambda *said: heard.append(said)) as progress:

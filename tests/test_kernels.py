@@ -15,7 +15,7 @@ pytest.importorskip("triton", reason="a torch for CPUs comes without Triton")
 
 from torch import nn  # noqa: E402
 
-from staanet import kernels, maxima  # noqa: E402
+from staanet.nn import conv_maxpool, kernels  # noqa: E402
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -35,10 +35,10 @@ def test_groups_are_normalised_as_torch_does(batch, channels, time, dtype):
     bias = drawn(channels, seed=1)
     with torch.no_grad():
         found = kernels.relu_of_norm(x, bias, norm)
-        expected = F.relu(norm(x.float() + bias[:, None, None]))
+        with_eot = F.relu(norm(x.float() + bias[:, None, None]))
     assert found.dtype == dtype and found.is_contiguous(memory_format=torch.channels_last)
     assert torch.allclose(
-        found.float(), expected, atol=1e-4, rtol=0 if dtype == torch.float32 else 1e-2
+        found.float(), with_eot, atol=1e-4, rtol=0 if dtype == torch.float32 else 1e-2
     )
 
 
@@ -52,9 +52,9 @@ def test_the_first_features_are_convolved_and_pooled_as_on_a_cpu(
     padded[0, 40:80] = 0.0  # ties: the first wins
     steps = (time - kernel + 1) // pool
     found = kernels.convolved_maxima(padded, weight, pool, steps)
-    expected = maxima._in_pieces(padded.cpu(), weight.cpu(), pool, steps)
-    assert torch.allclose(found[0].cpu(), expected[0], atol=1e-5)
-    assert (found[1].cpu() == expected[1]).float().mean() > 0.999
+    with_eot = conv_maxpool._in_pieces(padded.cpu(), weight.cpu(), pool, steps)
+    assert torch.allclose(found[0].cpu(), with_eot[0], atol=1e-5)
+    assert (found[1].cpu() == with_eot[1]).float().mean() > 0.999
     frames = padded[0].cpu().unfold(0, pool + kernel - 1, pool)
     silent = ~frames.any(dim=1)
     assert (
@@ -74,8 +74,8 @@ def test_the_way_back_through_winners_is_that_of_a_cpu(out):
     values, weight = drawn(2, 45, 6), drawn(6, out, 8, seed=1)
     winner = torch.randint(0, 10, values.shape, generator=torch.Generator().manual_seed(2)).byte()
     found = kernels.sums_of_rows(values, winner.to(DEVICE), weight, 10).cpu()
-    expected = maxima._looked_up(values.cpu(), winner, weight.cpu(), 10)
-    assert found.shape == expected.shape and torch.allclose(found, expected, atol=1e-5)
+    with_eot = conv_maxpool._looked_up(values.cpu(), winner, weight.cpu(), 10)
+    assert found.shape == with_eot.shape and torch.allclose(found, with_eot, atol=1e-5)
 
 
 def test_a_program_that_is_tried_first_answers():

@@ -196,10 +196,10 @@ def test_bash_completes(world, words, wanted):
 
 
 def test_what_is_completed_is_what_there_is():
-    from staanet import channels
     from staanet.attacks import ATTACKS
     from staanet.corpora import CORPORA
-    from staanet.generator import GENERATORS
+    from staanet.generators.registry import GENERATORS
+    from staanet.transforms import channels
     from staanet.victims import VICTIMS
 
     assert names.attacks("") == sorted(ATTACKS) and names.victims("") == sorted(VICTIMS)

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from staanet import maxima
-from staanet.generator.mirror import unpooled
+from staanet.generators.backward_net import unpooled
+from staanet.nn import conv_maxpool
 
 SHAPES = [
     # clips, samples, channels, kernel, pool, channels out
@@ -26,15 +26,15 @@ def drawn(*shape):
 @pytest.fixture(autouse=True, params=[3, 10_000])
 def small_and_large_pieces(request, monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(maxima, "FORWARDS", request.param)
-    monkeypatch.setattr(maxima, "BACKWARDS", request.param)
+    monkeypatch.setattr(conv_maxpool, "FORWARDS", request.param)
+    monkeypatch.setattr(conv_maxpool, "BACKWARDS", request.param)
 
 
 @pytest.mark.parametrize("batch, time, channels, kernel, pool, out", SHAPES)
 def test_forwards_they_are_a_convolution_and_a_pooling(batch, time, channels, kernel, pool, out):
     x, weight, bias = drawn(batch, time), drawn(channels, kernel), drawn(channels)
     padding = (kernel - 1) // 2
-    found, winner = maxima.convolved_maxima(x, weight, bias, padding, pool)
+    found, winner = conv_maxpool.convolved_maxima(x, weight, bias, padding, pool)
     wanted, index = F.max_pool1d(
         F.conv1d(x[:, None], weight[:, None], bias, padding=padding), pool, return_indices=True
     )
@@ -54,7 +54,7 @@ def test_backwards_it_is_a_transposed_convolution(batch, time, channels, kernel,
     winner = torch.randint(0, pool, values.shape)
     spread = unpooled(values.transpose(1, 2)[:, :, None], winner.transpose(1, 2)[:, :, None], pool)
     exact = F.conv_transpose1d(spread[:, :, 0], weight)
-    found = maxima.through_winners(values, winner.to(torch.uint8), weight, pool)
+    found = conv_maxpool.through_winners(values, winner.to(torch.uint8), weight, pool)
     assert torch.allclose(found, exact)
     pull = torch.randn_like(found)
     ours = torch.autograd.grad((found * pull).sum(), (values, weight))

@@ -123,9 +123,9 @@ FOUND = {
         ["{corpus}", "--attack", "one_pixel", "--source", "{victim}", "--set", "population=0"],
         "population of one_pixel is 0",
     ),
-    "a million looks": (
+    "a million iterations": (
         "train-generator",
-        [*SOUND["train-generator"], "--looks", 10**6],
+        [*SOUND["train-generator"], "--iterations", 10**6],
         "less than or equal to 64",
     ),
     "a loud limit": ("attack", [*SOUND["attack"], "--min-snr-db", "1e300"], "min_snr_db"),

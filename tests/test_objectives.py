@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from staanet.core import Untargeted
-from staanet.generator import Perturbation
-from staanet.objectives import Objective, SparsityController, Terms, mixed_mask
+from staanet.generators.base import Perturbation
+from staanet.generators.losses import Objective, SparsityController, Terms, mixed_mask
 
 
 def proposal(batch: int, time: int, seed: int = 0) -> Perturbation:

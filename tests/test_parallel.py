@@ -10,28 +10,29 @@ import sys
 import pytest
 import torch
 
-from staanet import parallel, storage
+from staanet import storage
 from staanet.errors import InvalidInput
+from staanet.nn import distributed
 from staanet.victims import build_victim
 
 
 def test_one_process_is_alone(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with parallel.joined("cpu") as device:
-        assert device == "cpu" and parallel.world() == 1 and parallel.is_first()
-    assert parallel.own_rows(6) == slice(0, 6)
-    assert parallel.mean({"a": 1.5}) == {"a": 1.5}
+    with distributed.joined("cpu") as device:
+        assert device == "cpu" and distributed.world() == 1 and distributed.is_first()
+    assert distributed.own_rows(6) == slice(0, 6)
+    assert distributed.mean({"a": 1.5}) == {"a": 1.5}
     layer = torch.nn.BatchNorm1d(2)
-    parallel.share_norms(layer)
+    distributed.share_norms(layer)
     assert "forward" not in vars(layer)
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_told(monkeypatch):
-    monkeypatch.setattr(parallel, "world", lambda: 3)
+    monkeypatch.setattr(distributed, "world", lambda: 3)
     with pytest.raises(InvalidInput, match="--batch-size 15"):
-        parallel.own_rows(16)
+        distributed.own_rows(16)
     with pytest.raises(InvalidInput, match="--batch-size 3"):
-        parallel.own_rows(2)
+        distributed.own_rows(2)
 
 
 def trained(processes, *arguments, cwd):

@@ -148,7 +148,7 @@ def test_art_agrees_on_pgd(toy, clips, answers):
 def test_art_agrees_on_fgsm_sample_by_sample(toy, clips, answers):
     pytest.importorskip("art", reason="adversarial-robustness-toolbox")
     evasion = pytest.importorskip("art.attacks.evasion")
-    from staanet.interop import art
+    from staanet.apps.interop import art
 
     epsilon = EPSILONS[0]
     model = art.estimator(toy, 16_000)

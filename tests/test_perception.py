@@ -10,8 +10,9 @@ import pytest
 import soundfile
 
 from conftest import RATE, real_speech, tone
-from staanet import audio, perception
-from staanet.perception import METRICS, Score, panel, versions
+from staanet import audio
+from staanet.evaluation import perceptual
+from staanet.evaluation.perceptual import METRICS, Score, panel, versions
 
 BEST = {
     "pesq_wb": 4.64,
@@ -79,7 +80,7 @@ def test_more_noise_is_above_the_masking_threshold_in_more_bins(panels):
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
 def test_the_masked_excess_needs_no_package_and_knows_no_gain(rate, monkeypatch):
-    for package in perception.PACKAGES:
+    for package in perceptual.PACKAGES:
         monkeypatch.setitem(sys.modules, package, None)
     clean = tone(1, 300, level=0.1)
     loud, soft = noisy(clean, 0), noisy(clean, 10)
@@ -93,7 +94,7 @@ def test_the_masked_excess_needs_no_package_and_knows_no_gain(rate, monkeypatch)
 
 
 def test_the_same_clips_get_the_same_scores(speech, panels):
-    perception._dnsmos_overall.cache_clear()
+    perceptual._dnsmos_overall.cache_clear()
     assert panel(speech, noisy(speech, 20), RATE) == panels[2]
 
 
@@ -137,7 +138,7 @@ def test_a_short_clip_has_a_reason_and_does_not_crash(length):
 )
 def test_a_long_clip_never_reaches_code_that_would_crash(seconds, name, said):
     clip = quiet_steps(seconds * RATE)
-    score = perception._score(METRICS[name], clip, clip, RATE)
+    score = perceptual._score(METRICS[name], clip, clip, RATE)
     assert score.value is None and (said in score.reason or "not installed" in score.reason)
 
 
@@ -155,17 +156,17 @@ def test_an_absent_package_is_a_reason(package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     clip = tone(1, 300)
     name = next(n for n, p in PACKAGE.items() if p == package)
-    score = perception._score(METRICS[name], clip, noisy(clip, 20), RATE)
+    score = perceptual._score(METRICS[name], clip, noisy(clip, 20), RATE)
     assert score.value is None and "pip install 'staanet[perceptual]'" in score.reason
 
 
 def test_an_absent_wheel_of_dnsmos_is_a_reason(monkeypatch):
     pytest.importorskip("onnxruntime", reason="extra perceptual")
-    perception._dnsmos_session.cache_clear()
-    perception._dnsmos_overall.cache_clear()
-    monkeypatch.setattr(perception.importlib.util, "find_spec", lambda name: None)
+    perceptual._dnsmos_session.cache_clear()
+    perceptual._dnsmos_overall.cache_clear()
+    monkeypatch.setattr(perceptual.importlib.util, "find_spec", lambda name: None)
     clip = tone(1, 300)
-    score = perception._score(METRICS["dnsmos_ovrl"], clip, noisy(clip, 20), RATE)
+    score = perceptual._score(METRICS["dnsmos_ovrl"], clip, noisy(clip, 20), RATE)
     assert score.value is None and "--no-deps speechmos" in score.reason
 
 
@@ -176,7 +177,7 @@ def test_a_failing_judge_gives_a_reason_never_nan(bad, monkeypatch):
             raise RuntimeError("no\nway")
         return bad
 
-    monkeypatch.setattr(perception, "METRICS", {"judge": judge})
+    monkeypatch.setattr(perceptual, "METRICS", {"judge": judge})
     score = panel(tone(1, 300), tone(1, 300, 1), RATE)["judge"]
     assert score.value is None and score.reason and "\n" not in score.reason
 
@@ -184,7 +185,7 @@ def test_a_failing_judge_gives_a_reason_never_nan(bad, monkeypatch):
 @pytest.mark.parametrize("seed", range(6))
 def test_whatever_the_clip_a_score_is_finite_or_has_a_reason(seed, monkeypatch):
     quick = {name: METRICS[name] for name in PACKAGE}
-    monkeypatch.setattr(perception, "METRICS", quick)
+    monkeypatch.setattr(perceptual, "METRICS", quick)
     rng = np.random.default_rng(seed)
     clip = rng.integers(-1, 2, int(rng.integers(4000, 40_000))).astype(np.int16)
     clip[:: int(rng.integers(2, 999))] = rng.integers(-32_768, 32_767)

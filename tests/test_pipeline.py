@@ -10,9 +10,10 @@ import pandas
 import pytest
 
 import check_run
-from staanet import audio, config, perception, pipeline, results, storage
+from staanet import audio, config, pipeline, results, storage
 from staanet.errors import FolderLocked, InvalidInput
-from staanet.perception import Score
+from staanet.evaluation import perceptual
+from staanet.evaluation.perceptual import Score
 from staanet.victims import load_victim
 
 
@@ -157,19 +158,19 @@ def test_what_was_heard_is_not_listened_to_again(done, tmp_path, monkeypatch):
         heard.append(adversarial.tobytes())
         return {"pesq_wb": Score(2.5), "stoi": Score(None, "too short")}
 
-    monkeypatch.setattr(perception, "panel", panel)
+    monkeypatch.setattr(perceptual, "panel", panel)
     victim = [load_victim(root / "run" / "victims" / "emo18")]
     with pytest.raises(StoppedError):
         pipeline.evaluate([folder], victim, tmp_path, perceptual=True)
     heard.clear()
     whole = len(results.read_rows(folder))
     scores = {"pesq_wb": Score(2.5), "stoi": Score(None, "too short")}
-    monkeypatch.setattr(perception, "panel", lambda *pair: (heard.append(pair), scores)[1])
+    monkeypatch.setattr(perceptual, "panel", lambda *pair: (heard.append(pair), scores)[1])
     matrix = pipeline.evaluate([folder], victim, tmp_path, perceptual=True)
     assert len(heard) == whole - 1 > 0
     pesq = matrix.summary["sets"][0]["perceptual"]["pesq_wb"]
     assert (pesq["value"], pesq["count"]) == (2.5, whole)
-    monkeypatch.setattr(perception, "versions", lambda: {"pesq": "another"})
+    monkeypatch.setattr(perceptual, "versions", lambda: {"pesq": "another"})
     pipeline.evaluate([folder], victim, tmp_path, perceptual=True)
     assert len(heard) == 2 * whole - 1, "another judge listens anew"
 

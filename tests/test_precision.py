@@ -10,7 +10,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from conftest import clip
-from staanet import parallel, pipeline, precision, storage, training
+from staanet import pipeline, storage, training
 from staanet.attacks import Staa, collate, craft
 from staanet.cli import app
 from staanet.config import AttackRecipe, GeneratorRecipe, VictimRecipe
@@ -18,14 +18,16 @@ from staanet.core import Budget
 from staanet.corpora import load_corpus
 from staanet.defences import Defended, parse_defence
 from staanet.errors import InvalidInput
-from staanet.generator import Mirror, build_generator
-from staanet.generator.wave_u_net import masked_group_norm
-from staanet.maxima import convolved_maxima, through_winners
-from staanet.objectives import Objective, SparsityController
-from staanet.precision import in_float32, networks_in
+from staanet.generators.backward_net import BackwardNet
+from staanet.generators.losses import Objective, SparsityController
+from staanet.generators.registry import build_generator
+from staanet.generators.warm_start import backward_net_of
+from staanet.generators.wave_u_net import masked_group_norm
+from staanet.nn import distributed, precision
+from staanet.nn.conv_maxpool import convolved_maxima, through_winners
+from staanet.nn.precision import in_float32, networks_in
 from staanet.victims import build_victim, load_victim
 from staanet.victims.layers import ConvBlock, normalising, recurrent
-from staanet.warm_start import mirror_of
 
 CPU = torch.device("cpu")
 LABELS = ("high", "low")
@@ -38,9 +40,9 @@ def rounded():
 
 def tiny(name: str):
     torch.manual_seed(0)
-    if name == "mirror":
+    if name == "backward_net":
         blocks = ((1, 8, 8, 10), (8, 8, 6, 8))
-        return Mirror(blocks=blocks, classes=2, hidden=8, layers=2, density=0.3).eval()
+        return BackwardNet(blocks=blocks, classes=2, hidden=8, layers=2, density=0.3).eval()
     return build_generator("small", None if name == "paper" else 0.3).eval()
 
 
@@ -50,9 +52,9 @@ def wave(batch: int = 1, time: int = 1600) -> torch.Tensor:
 
 def test_auto_is_float32_on_a_cpu_and_bfloat16_where_a_gpu_has_units(monkeypatch):
     assert precision.settled("auto", "cpu") == "float32"
-    for able, expected in ((True, "bfloat16"), (False, "float32")):
+    for able, with_eot in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, a=able: a)
-        assert precision.settled("auto", "cuda:1") == expected
+        assert precision.settled("auto", "cuda:1") == with_eot
         assert precision.settled("float32", "cuda") == "float32"
     with pytest.raises(InvalidInput, match="cuda has no units for bfloat16"):
         precision.settled("bfloat16", "cuda")
@@ -66,7 +68,7 @@ def test_what_a_cpu_is_slow_at_is_refused_with_a_remedy():
         precision.settled("float16", "cpu")
 
 
-@pytest.mark.parametrize("name", ["paper", "small", "mirror"])
+@pytest.mark.parametrize("name", ["paper", "small", "backward_net"])
 def test_a_rounded_generator_proposes_nearly_the_same_in_float32(name):
     network, x = tiny(name), wave()
     with torch.inference_mode():
@@ -78,7 +80,7 @@ def test_a_rounded_generator_proposes_nearly_the_same_in_float32(name):
         assert (one - other).abs().mean() < 0.05
 
 
-@pytest.mark.parametrize("name", ["small", "mirror"])
+@pytest.mark.parametrize("name", ["small", "backward_net"])
 def test_an_attack_keeps_its_promise_whatever_the_precision(name, linear):
     source, clips = linear, [clip(0.1, 300.0 * n, n, id=f"c{n}") for n in range(1, 4)]
     budget = Budget(epsilon=0.01, max_l0=100, min_snr_db=15)
@@ -121,7 +123,7 @@ def test_statistics_of_several_processes_are_taken_of_whole_numbers(monkeypatch)
     monkeypatch.setattr(functional, "all_reduce", lambda sums: sums)
     layer, x = nn.BatchNorm1d(4).train(), (3 + torch.randn(8, 4, 500)).bfloat16()
     with rounded():
-        normed = parallel._normed(layer, layer.forward, x)
+        normed = distributed._normed(layer, layer.forward, x)
     assert normed.dtype == torch.float32
     assert torch.allclose(normed, layer(x.float()), atol=1e-4)
 
@@ -151,14 +153,16 @@ def test_an_exact_function_takes_what_is_rounded_by_place_and_by_name():
     assert in_float32(total)(one, y=one, name="n") == (torch.bfloat16, "n")  # as it was given
 
 
-@pytest.mark.parametrize("name", ["small", "mirror"])
+@pytest.mark.parametrize("name", ["small", "backward_net"])
 def test_a_step_of_training_in_bfloat16_follows_that_in_float32(name):
     clips = [clip(0.3, 400.0 * n, n, id=f"c{n}", label=LABELS[n % 2]) for n in range(1, 5)]
     source = load_victim("shipped:emo18")
     found = {}
     for kind in ("float32", "bfloat16"):
         torch.manual_seed(0)
-        network = mirror_of(source, 0.3) if name == "mirror" else build_generator(name, 0.3)
+        network = (
+            backward_net_of(source, 0.3) if name == "backward_net" else build_generator(name, 0.3)
+        )
         schedule = training.Schedule(steps=1, batch_size=2, seconds=0.1)
         task = training.GeneratorTask(
             network,
@@ -239,7 +243,7 @@ def test_on_a_gpu_a_frozen_victim_has_the_gradient_that_it_has_on_a_cpu(name):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("name", ["small", "mirror"])
+@pytest.mark.parametrize("name", ["small", "backward_net"])
 def test_on_a_gpu_an_attack_in_bfloat16_keeps_its_promise(name):
     source = build_victim("zhao19", LABELS).eval().requires_grad_(False).cuda()
     attack = Staa(generator=tiny(name).cuda(), budget=BUDGET, precision="bfloat16")

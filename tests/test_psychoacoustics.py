@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from reference import slow_psychoacoustics as slow
-from staanet import psychoacoustics
-from staanet.psychoacoustics import (
+from staanet.audio import psychoacoustics
+from staanet.audio.psychoacoustics import (
     LOUDEST_DB,
     absolute_threshold_db,
     bark,

@@ -11,12 +11,13 @@ import pandas
 import pytest
 
 from conftest import RATE, tone
-from staanet import audio, config, pipeline, selfcheck, storage
+from staanet import audio, config, pipeline, storage
 from staanet.corpora import CORPORA
 from staanet.errors import InvalidInput
 from staanet.evaluation import CONTROLS
 from staanet.pipeline import recipe as recipe_runs
 from staanet.results import AdversarialSet
+from staanet.sanity import selfcheck
 from staanet.victims import VICTIMS
 
 RECIPES = sorted(config.shipped_recipes())

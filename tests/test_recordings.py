@@ -16,14 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import RATE, tone
-from staanet import audio, corpora, metrics, pipeline, results, storage
+from staanet import audio, corpora, pipeline, results, storage
 from staanet.config import AttackRecipe
-from staanet.core import Utterance
+from staanet.core import Utterance, metrics
+from staanet.corpora.recordings import Recording, bounds, distances
 from staanet.errors import InvalidInput, UnusableClip
-from staanet.generator import save_generator
-from staanet.recordings import Recording, bounds, distances
+from staanet.generators.registry import save_generator
+from staanet.generators.warm_start import backward_net_of
 from staanet.victims import build_victim, load_victim
-from staanet.warm_start import mirror_of
 
 
 @settings(deadline=None)
@@ -92,7 +92,7 @@ def world(tmp_path_factory):
     victim = build_victim("emo18", ("high", "low", "none")).eval()
     victim.save_pretrained(root / "emo18")
     save_generator(
-        mirror_of(victim, 0.1),
+        backward_net_of(victim, 0.1),
         root / "g",
         source="emo18",
         source_folder="../emo18",

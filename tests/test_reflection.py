@@ -9,11 +9,13 @@ from conftest import LinearVictim
 from staanet.attacks import Staa
 from staanet.core import Budget, Targeted, Untargeted
 from staanet.errors import InvalidInput
-from staanet.generator import Chorus, Reflection, load_generator, save_generator
-from staanet.generator.proposal import asked, unit_rms
+from staanet.generators.base import logit_gradient, unit_rms
+from staanet.generators.ensemble import EnsembleGenerator
+from staanet.generators.registry import load_generator, save_generator
+from staanet.generators.surrogate import SurrogateGradient
+from staanet.generators.warm_start import generator_of, has_backward_net, voice_of
 from staanet.victims import build_victim
 from staanet.victims.blueprint import blueprint, built
-from staanet.warm_start import can_mirror, generator_of, voice_of
 
 pytest.importorskip("transformers")
 LABELS = ("anger", "fear", "joy")
@@ -34,7 +36,7 @@ def waves():
 def test_it_answers_with_the_gradient_of_its_source(source, waves):
     x = waves.clone().requires_grad_()
     answers = source(x)
-    question = asked(answers.detach(), Untargeted(answers.argmax(dim=1)))
+    question = logit_gradient(answers.detach(), Untargeted(answers.argmax(dim=1)))
     (slope,) = torch.autograd.grad((answers * question).sum(), x)
     magnitude, position = voice_of(source).heads(waves, None, None)
     assert torch.allclose(magnitude, unit_rms(slope, None), atol=1e-3)
@@ -42,17 +44,17 @@ def test_it_answers_with_the_gradient_of_its_source(source, waves):
 
 
 def test_inside_inference_mode_as_outside(source, waves):
-    reflection = voice_of(source, 0.1).eval()
+    surrogate = voice_of(source, 0.1).eval()
     with torch.inference_mode():
-        inside = reflection(waves)
-    assert torch.equal(inside.magnitude, reflection(waves).magnitude)
+        inside = surrogate(waves)
+    assert torch.equal(inside.magnitude, surrogate(waves).magnitude)
 
 
 def test_clips_in_a_batch_are_answered_as_alone(source, waves):
     lengths, batch = torch.tensor([6000, 5000]), waves.clone()
     batch[1, 5000:] = 0
-    reflection = voice_of(source, 0.1).eval()
-    both, alone = reflection(batch, lengths), reflection(batch[1:, :5000])
+    surrogate = voice_of(source, 0.1).eval()
+    both, alone = surrogate(batch, lengths), surrogate(batch[1:, :5000])
     assert torch.allclose(both.magnitude[1, :5000], alone.magnitude[0], atol=1e-3)
     assert (both.magnitude[1, 5000:] == 0).all()
 
@@ -69,20 +71,20 @@ def test_untrained_it_moves_its_source_as_the_goal_says(source, waves):
 
 def test_a_second_look_sees_what_the_first_proposed(source, waves):
     near = 1e-6  # too little to fool: else the first proposal is kept
-    one, two = (voice_of(source, 0.2, near, looks).eval() for looks in (1, 2))
+    one, two = (voice_of(source, 0.2, near, iterations).eval() for iterations in (1, 2))
     first, both = one(waves), two(waves)
     assert not torch.equal(first.magnitude, both.magnitude)
     moved = waves + near * first.magnitude * first.mask()
     x = moved.clamp(-1, 1).requires_grad_()
     goal = Untargeted(source(waves).argmax(dim=1))
     answers = source(x)
-    (slope,) = torch.autograd.grad((answers * asked(answers.detach(), goal)).sum(), x)
+    (slope,) = torch.autograd.grad((answers * logit_gradient(answers.detach(), goal)).sum(), x)
     sum_of_both = one.heads(waves, None, None)[0] + unit_rms(slope, None)
     assert torch.allclose(two.heads(waves, None, None)[0], sum_of_both, atol=1e-3)
 
 
 def test_a_second_look_keeps_a_first_proposal_that_fools(source, waves):
-    one, two = (voice_of(source, 0.2, 0.5, looks).eval() for looks in (1, 2))
+    one, two = (voice_of(source, 0.2, 0.5, iterations).eval() for iterations in (1, 2))
     first = one(waves)
     moved = (waves + 0.5 * first.magnitude * first.mask()).clamp(-1, 1)
     fooled = source(moved).argmax(dim=1) != source(waves).argmax(dim=1)
@@ -91,39 +93,39 @@ def test_a_second_look_keeps_a_first_proposal_that_fools(source, waves):
 
 
 def test_it_learns_and_dropout_stays_off(source, waves):
-    reflection = voice_of(source, 0.2)
-    before = reflection.eval()(waves).magnitude
-    change = reflection.requires_grad_(True).train()(waves)
+    surrogate = voice_of(source, 0.2)
+    before = surrogate.eval()(waves).magnitude
+    change = surrogate.requires_grad_(True).train()(waves)
     assert torch.allclose(before, change.magnitude.detach(), atol=1e-3)
     change.magnitude.square().mean().backward()
-    slopes = [w.grad for w in reflection.parameters() if w.grad is not None]
+    slopes = [w.grad for w in surrogate.parameters() if w.grad is not None]
     assert any(slope.abs().max() > 0 for slope in slopes)
     assert all(torch.isfinite(slope).all() for slope in slopes)
 
 
 def test_it_comes_back_from_disk_without_its_source(source, waves, tmp_path):
-    reflection = voice_of(source, 0.2).eval()
-    save_generator(reflection, tmp_path / "g")
+    surrogate = voice_of(source, 0.2).eval()
+    save_generator(surrogate, tmp_path / "g")
     again = load_generator(tmp_path / "g")
-    assert isinstance(again, Reflection)
-    assert torch.allclose(again(waves).magnitude, reflection(waves).magnitude, atol=1e-3)
+    assert isinstance(again, SurrogateGradient)
+    assert torch.allclose(again(waves).magnitude, surrogate(waves).magnitude, atol=1e-3)
 
 
 def test_it_sings_in_a_chorus_with_mirrors(source, waves, tmp_path):
     emo18 = build_victim("emo18", LABELS).requires_grad_(False).eval()
-    chorus = generator_of([emo18, source], 0.2, 0.03, 1)
-    assert isinstance(chorus, Chorus)
-    save_generator(chorus.eval(), tmp_path / "g")
+    ensemble = generator_of([emo18, source], 0.2, 0.03, 1)
+    assert isinstance(ensemble, EnsembleGenerator)
+    save_generator(ensemble.eval(), tmp_path / "g")
     again = load_generator(tmp_path / "g")
-    assert torch.allclose(again(waves).magnitude, chorus(waves).magnitude, atol=1e-3)
-    chorus.requires_grad_(True).keep_ears()
-    learning = {name[:8] for name, w in chorus.named_parameters() if w.requires_grad}
-    assert learning == {"voices.0", "loudness"}  # the mirror learns, the reflection is held
+    assert torch.allclose(again(waves).magnitude, ensemble(waves).magnitude, atol=1e-3)
+    ensemble.requires_grad_(True).freeze_encoder()
+    learning = {name[:8] for name, w in ensemble.named_parameters() if w.requires_grad}
+    assert learning == {"members.0", "member_weights"}  # the mirror learns, the reflection is held
 
 
 def test_what_cannot_be_reflected_is_said():
     victim = LinearVictim(torch.ones(4))
-    assert blueprint(victim) is None and not can_mirror(victim)
+    assert blueprint(victim) is None and not has_backward_net(victim)
     with pytest.raises(InvalidInput, match="no convolutional classifier"):
         voice_of(victim)
     with pytest.raises(InvalidInput, match="wav2vec"):

@@ -7,13 +7,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import clip
-from staanet import kernels
 from staanet.attacks import Staa, craft
 from staanet.attacks.replay import Replays, can_record, recorded
 from staanet.core import Budget, Targeted, Untargeted
-from staanet.generator import Chorus, Mirror, Reflection, build_generator
-from staanet.generator.mirror import unpooled
-from staanet.generator.proposal import Perturbation
+from staanet.generators.backward_net import BackwardNet, unpooled
+from staanet.generators.base import Perturbation
+from staanet.generators.ensemble import EnsembleGenerator
+from staanet.generators.registry import build_generator
+from staanet.generators.surrogate import SurrogateGradient
+from staanet.nn import kernels
 from staanet.victims import build_victim
 from staanet.victims.blueprint import blueprint
 
@@ -34,10 +36,10 @@ def there(x: torch.Tensor) -> torch.Tensor:
     return x.as_subclass(OnGpu)
 
 
-def mirror(**settings) -> Mirror:
+def backward_net(**settings) -> BackwardNet:
     torch.manual_seed(0)
     blocks = ((1, 8, 8, 10), (8, 8, 6, 8))
-    made = Mirror(blocks=blocks, classes=2, hidden=8, layers=2, density=0.3, **settings)
+    made = BackwardNet(blocks=blocks, classes=2, hidden=8, layers=2, density=0.3, **settings)
     return made.eval().requires_grad_(False)
 
 
@@ -62,7 +64,7 @@ def passed(x: torch.Tensor) -> Perturbation:
 
 
 def test_a_length_is_recorded_when_it_comes_again_and_replayed_from_then_on():
-    recorder, generator = Recorder(), mirror()
+    recorder, generator = Recorder(), backward_net()
     replays = Replays(recorder)
     for time in (80, 90, 80, 80, 90, 100):
         x = there(wave(time, seed=time))
@@ -71,7 +73,7 @@ def test_a_length_is_recorded_when_it_comes_again_and_replayed_from_then_on():
 
 
 def test_another_setting_is_another_recording():
-    recorder, generator = Recorder(), mirror()
+    recorder, generator = Recorder(), backward_net()
     replays = Replays(recorder)
     for setting in ("one", "other", "one"):
         replays(generator, passed, there(wave(80)), setting)
@@ -79,7 +81,7 @@ def test_another_setting_is_another_recording():
 
 
 def test_the_length_that_was_used_longest_ago_is_forgotten():
-    recorder, generator = Recorder(), mirror()
+    recorder, generator = Recorder(), backward_net()
     replays = Replays(recorder, kept=2)
     for time in (80, 80, 90, 80, 100, 90, 80):  # 100 sends 90 away, and 90 sends 80
         replays(generator, passed, there(wave(time)), None)
@@ -92,18 +94,18 @@ def test_on_a_cpu_and_in_a_batch_a_pass_runs_as_it_is(x):
     recorder = Recorder()
     replays = Replays(recorder)
     for _ in range(3):
-        replays(mirror(), passed, x, None)
+        replays(backward_net(), passed, x, None)
     assert recorder.made == [] and not replays.passes
 
 
 def test_networks_that_differentiate_inside_are_not_recorded():
     victim = build_victim("wav2vec2", ("high", "low"), config="tiny")
-    reflection = Reflection(inside=blueprint(victim), density=0.3)
+    surrogate = SurrogateGradient(inside=blueprint(victim), density=0.3)
     x = there(wave(80))
     assert can_record(build_generator("narrow", 0.3), x)
-    assert can_record(Chorus.of([mirror(), mirror()]), x)
-    assert not can_record(reflection, x)
-    assert not can_record(Chorus.of([mirror(), reflection]), x)
+    assert can_record(EnsembleGenerator.of([backward_net(), backward_net()]), x)
+    assert not can_record(surrogate, x)
+    assert not can_record(EnsembleGenerator.of([backward_net(), surrogate]), x)
 
 
 class Watched(TorchDispatchMode):
@@ -121,12 +123,14 @@ class Watched(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", ["paper", "small", "narrow", "mirror", "looks", "chorus"])
+@pytest.mark.parametrize(
+    "name", ["paper", "small", "narrow", "backward_net", "iterations", "ensemble"]
+)
 def test_a_pass_asks_no_tensor_for_its_value(name):
     made = {
-        "mirror": mirror,
-        "looks": lambda: mirror(looks=2),
-        "chorus": lambda: Chorus.of([mirror(), mirror()], density=0.3),
+        "backward_net": backward_net,
+        "iterations": lambda: backward_net(iterations=2),
+        "ensemble": lambda: EnsembleGenerator.of([backward_net(), backward_net()], density=0.3),
     }
     generator = made.get(name, lambda: build_generator(name, 0.3))().eval().requires_grad_(False)
     with torch.no_grad(), Watched() as watched:
@@ -171,7 +175,7 @@ def test_where_nothing_can_be_compiled_torch_serves(monkeypatch, broken):
 
 def test_an_attack_asks_for_replays_only_where_nothing_but_samples_differs():
     recorder = Recorder()
-    generator = mirror(labels=("high", "low"))
+    generator = backward_net(labels=("high", "low"))
     source = build_victim("zhao19", ("high", "low")).eval().requires_grad_(False)
     attack = Staa(generator=generator, budget=BUDGET, replays=Replays(recorder))
     x, away = there(wave(1600)), Untargeted(-1)
@@ -186,7 +190,7 @@ def test_an_attack_asks_for_replays_only_where_nothing_but_samples_differs():
 
 
 def test_replays_are_no_setting_of_an_attack():
-    one, other = (Staa(generator=(g := mirror()), budget=BUDGET) for _ in range(2))
+    one, other = (Staa(generator=(g := backward_net()), budget=BUDGET) for _ in range(2))
     assert "replays" not in repr(one) and one.replays is not other.replays and g is not None
 
 
@@ -194,10 +198,12 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 
 
 @needs_gpu
-@pytest.mark.parametrize("name", ["small", "narrow", "mirror"])
+@pytest.mark.parametrize("name", ["small", "narrow", "backward_net"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_on_a_gpu_a_replay_answers_as_the_pass_does(name, precision):
-    generator = (mirror() if name == "mirror" else build_generator(name, 0.3)).eval().cuda()
+    generator = (
+        (backward_net() if name == "backward_net" else build_generator(name, 0.3)).eval().cuda()
+    )
     source = build_victim("zhao19", ("high", "low")).eval().requires_grad_(False).cuda()
     clips = [clip(0.5, 200.0 * n, n, id=f"c{n}") for n in range(1, 6)]
     attack = Staa(generator=generator, budget=BUDGET, precision=precision)
@@ -211,7 +217,7 @@ def test_on_a_gpu_a_replay_answers_as_the_pass_does(name, precision):
 
 @needs_gpu
 def test_on_a_gpu_a_mirror_is_recorded_with_repeatable_kernels_too():
-    generator, x = mirror().cuda(), wave(3000).cuda()
+    generator, x = backward_net().cuda(), wave(3000).cuda()
     attack = Staa(generator=generator, budget=BUDGET)
     source = build_victim("zhao19", ("high", "low")).eval().requires_grad_(False).cuda()
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -21,8 +21,8 @@ import soundfile
 from numpy.typing import NDArray
 
 import headless
-from staanet import metrics, report, storage
-from staanet.core import Clip, Samples
+from staanet import report, storage
+from staanet.core import Clip, Samples, metrics
 from staanet.errors import InvalidInput
 from staanet.report import facts as facts_module
 from staanet.report import figures, page, spectra, story, tables

@@ -20,29 +20,31 @@ from staanet import audio, storage
 from staanet.cli import app
 from staanet.core import Budget
 from staanet.errors import InvalidInput, StaaNetError
-from staanet.generator import Mirror, WaveUNet, load_generator, save_generator
-from staanet.generator.export import minimum_samples, onnx_bytes
+from staanet.generators.backward_net import BackwardNet
+from staanet.generators.export import minimum_samples, onnx_bytes
+from staanet.generators.registry import load_generator, save_generator
+from staanet.generators.runtime import Runner
+from staanet.generators.wave_u_net import WaveUNet
 from staanet.pipeline import exporting
-from staanet.runtime import Runner
 
 NETWORKS = {
-    "mirror": lambda: Mirror(
+    "backward_net": lambda: BackwardNet(
         blocks=[(1, 8, 8, 10), (8, 12, 6, 8), (12, 16, 6, 8)],
         classes=4,
         hidden=12,
         density=0.2,
-        looks=2,
+        iterations=2,
         epsilon=0.05,
     ),
-    "looks": lambda: Mirror(
+    "iterations": lambda: BackwardNet(
         blocks=[(1, 8, 8, 10), (8, 12, 6, 8), (12, 16, 6, 8)],
         classes=3,
         hidden=12,
         density=0.2,
-        looks=4,
+        iterations=4,
         epsilon=0.5,
     ),
-    "elu": lambda: Mirror(
+    "elu": lambda: BackwardNet(
         blocks=[(1, 8, 3, 4), (8, 8, 3, 4)], activation="elu", classes=3, hidden=8, layers=1
     ),
     "paper": lambda: WaveUNet(features=8, levels=3),
@@ -101,7 +103,7 @@ def test_no_torch_is_imported(exported, tmp_path):
     clean = tone(0.4, 500)
     storage.write_bytes(tmp_path / "c.wav", audio.encode(clean, 16_000))
     code = (
-        "import sys; from staanet import audio; from staanet.runtime import Runner\n"
+        "import sys; from staanet import audio; from staanet.generators.runtime import Runner\n"
         f"x, _ = audio.read_int16({str(tmp_path / 'c.wav')!r}); y = Runner({str(path)!r})(x)\n"
         "assert not any(m.split('.')[0] == 'torch' for m in sys.modules), 'torch was imported'\n"
         "print(int((x != y).sum()))"
@@ -113,10 +115,10 @@ def test_no_torch_is_imported(exported, tmp_path):
 
 
 def test_the_least_length_is_the_least_that_fills_every_layer():
-    mirror = NETWORKS["mirror"]()
-    least = minimum_samples(mirror)
+    backward_net = NETWORKS["backward_net"]()
+    least = minimum_samples(backward_net)
     for length, frames in ((least, 1), (least - 1, 0)):
-        for conv, pool in zip(mirror.down, mirror.pools):
+        for conv, pool in zip(backward_net.down, backward_net.pools):
             length = (length + 2 * conv.padding[1] - conv.kernel_size[1] + 1) // pool
         assert length == frames
 

@@ -14,11 +14,11 @@ class Opaque(torch.nn.Module):
 
     def __init__(self, victim):
         super().__init__()
-        self.victim, self.asked = victim, 0
+        self.victim, self.queries = victim, 0
 
     def forward(self, x, lengths=None):
         assert not x.requires_grad and not torch.is_grad_enabled()
-        self.asked += len(x)
+        self.queries += len(x)
         return self.victim(x, lengths)
 
 
@@ -43,7 +43,7 @@ def test_a_search_crosses_a_near_boundary_without_a_gradient(linear, attack, goa
     x_adv = attack(source, x, goal)
     assert bool(goal.achieved(linear(x_adv)))
     assert 0 < int((x_adv != x).sum()) <= attack.budget.max_l0
-    assert source.asked <= 360  # steps, or the population once and five times more
+    assert source.queries <= 360  # steps, or the population once and five times more
 
 
 def test_random_search_beats_random_signs(linear):

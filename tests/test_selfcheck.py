@@ -17,14 +17,14 @@ import torch
 from typer.testing import CliRunner
 
 from conftest import RATE, LinearVictim, clip, tone
-from staanet import audio, config, pipeline, probes, report, results, selfcheck, storage
+from staanet import audio, config, pipeline, report, results, sanity, storage
 from staanet.attacks import PGD, Random
 from staanet.cli import app
 from staanet.core import Budget, Clip, Corpus, Utterance, Victim
 from staanet.errors import InvalidInput
-from staanet.probes import Check, Probe
 from staanet.report import facts
 from staanet.results import AdversarialClip, AdversarialSet
+from staanet.sanity import Check, Probe, selfcheck
 from staanet.victims import CallableVictim, load_victim
 
 RECIPE = """
@@ -482,7 +482,7 @@ def test_a_masked_gradient_loses_to_black_box_and_to_more_of_everything(run):
     made = next(iter(selfcheck.read(run).sets.values()))
     clips = [made.pair(clip_id).clean for clip_id in list(made.rows)]
     probe = Probe(Masked(load_victim(run / "victims" / "emo18")), clips, epsilon=0.03)
-    assert probes.huge_epsilon(probe).verdict == "fail"
+    assert sanity.huge_epsilon(probe).verdict == "fail"
 
 
 class Masked(Wrapped):
@@ -498,24 +498,24 @@ def test_a_black_box_skips_gradients_and_says_why():
     )
     probe = Probe(loud, [clip(seed=i) for i in range(8)])
     for check in (
-        probes.gradients(loud, probe.clips),
-        probes.more_steps(probe),
-        probes.larger_epsilon(probe),
-        probes.huge_epsilon(probe),
-        probes.white_box_wins(probe),
+        sanity.gradients(loud, probe.clips),
+        sanity.more_steps(probe),
+        sanity.larger_epsilon(probe),
+        sanity.huge_epsilon(probe),
+        sanity.white_box_wins(probe),
     ):
         assert check.verdict == "skipped" and "black box" in check.explanation
-    assert probes.deterministic(loud, probe.clips).verdict == "pass"
+    assert sanity.deterministic(loud, probe.clips).verdict == "pass"
 
 
 # ---------------------------------------------------------------- the laws behind the checks
 
 
 def test_the_known_optimum_is_found_by_pgd_and_not_by_noise():
-    assert probes.finds_known_optimum(lambda budget: PGD(budget=budget)).verdict == "pass"
-    assert probes.finds_known_optimum(lambda budget: Random(budget=budget)).verdict == "fail"
+    assert sanity.finds_known_optimum(lambda budget: PGD(budget=budget)).verdict == "pass"
+    assert sanity.finds_known_optimum(lambda budget: Random(budget=budget)).verdict == "fail"
     assert (
-        probes.finds_known_optimum(
+        sanity.finds_known_optimum(
             lambda budget: PGD(budget=Budget(epsilon=1.1 * budget.epsilon))
         ).verdict
         == "fail"
@@ -524,16 +524,16 @@ def test_the_known_optimum_is_found_by_pgd_and_not_by_noise():
 
 def test_p_worse_is_a_fair_coin_on_the_clips_where_two_attacks_differ():
     both, neither = np.array([True] * 20), np.array([False] * 20)
-    assert probes.p_worse(both, both) == probes.p_worse(neither, both) == 1.0
-    assert probes.p_worse(both[:7], neither[:7]) == 0.5**7 < probes.ALPHA
-    assert probes.p_worse(both[:6], neither[:6]) == 0.5**6 > probes.ALPHA
+    assert sanity.p_worse(both, both) == sanity.p_worse(neither, both) == 1.0
+    assert sanity.p_worse(both[:7], neither[:7]) == 0.5**7 < sanity.ALPHA
+    assert sanity.p_worse(both[:6], neither[:6]) == 0.5**6 > sanity.ALPHA
 
 
 def test_one_more_draw_of_noise_is_rarely_called_an_attack():
     rng = np.random.default_rng(0)
-    p = [probes.p_one_more_draw(rng.normal(size=12), rng.normal(size=(12, 8))) for _ in range(400)]
+    p = [sanity.p_one_more_draw(rng.normal(size=12), rng.normal(size=(12, 8))) for _ in range(400)]
     assert np.mean(np.array(p) < 0.05) == pytest.approx(0.05, abs=0.03)
-    assert probes.p_one_more_draw(rng.normal(size=12) - 2, rng.normal(size=(12, 8))) < 1e-4
+    assert sanity.p_one_more_draw(rng.normal(size=12) - 2, rng.normal(size=(12, 8))) < 1e-4
 
 
 def test_clean_accuracy_is_held_against_the_best_constant_answer():
@@ -541,7 +541,7 @@ def test_clean_accuracy_is_held_against_the_best_constant_answer():
     speakers = [f"s{i % 3}" for i in range(12)]
 
     def verdict(answers: Sequence[str]) -> str:
-        return probes.clean_accuracy("v", labels, answers, speakers).verdict
+        return sanity.clean_accuracy("v", labels, answers, speakers).verdict
 
     assert verdict(labels) == "pass"
     assert verdict(["joy"] * 12) == "fail"
@@ -665,9 +665,9 @@ def test_changes_so_large_that_noise_misleads_are_not_judged_by_their_direction(
     rng = np.random.default_rng(0)
     own, draws = -rng.random((8, 1)), -5 + rng.random((8, 4))
     margins = {"set": own, "flipped": own - 1, "resigned": draws, "shuffled": draws}
-    check = probes.changes._judged_direction("loud", margins, "sparsefool")
+    check = sanity.changes._judged_direction("loud", margins, "sparsefool")
     assert check.verdict == "skipped" and "whatever their signs" in check.explanation
     margins |= {"resigned": 5 + rng.random((8, 4))}
-    assert probes.changes._judged_direction("loud", margins, "sparsefool").verdict == "pass"
+    assert sanity.changes._judged_direction("loud", margins, "sparsefool").verdict == "pass"
     margins |= {"shuffled": 0.5 + own + rng.normal(size=(8, 4)) * 0.1, "set": own + 0.5}
-    assert probes.changes._judged_direction("noise", margins, "sparsefool").verdict == "fail"
+    assert sanity.changes._judged_direction("noise", margins, "sparsefool").verdict == "fail"

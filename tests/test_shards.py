@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from conftest import RATE, tone
-from staanet import audio, corpora, perception, pipeline, results, storage
+from staanet import audio, corpora, pipeline, results, storage
 from staanet.config import AttackRecipe
 from staanet.errors import InvalidInput
-from staanet.generator import save_generator
-from staanet.perception import Score
-from staanet.shards import Shard, listing
+from staanet.evaluation import perceptual
+from staanet.evaluation.perceptual import Score
+from staanet.generators.registry import save_generator
+from staanet.generators.warm_start import backward_net_of
+from staanet.storage.shards import Shard, listing
 from staanet.victims import build_victim, load_victim
-from staanet.warm_start import mirror_of
 from test_cli import staanet
 
 WINDOW_S = 30.0  # the command's own
@@ -48,7 +49,7 @@ def world(tmp_path_factory):
         if name == "emo18":
             sha256 = storage.read_card(root / name, "victim")["sha256"]
             save_generator(
-                mirror_of(victim, 0.1),
+                backward_net_of(victim, 0.1),
                 root / "g",
                 source="emo18",
                 source_folder="../emo18",
@@ -138,7 +139,7 @@ def test_a_finished_shard_is_skipped_and_not_taken_for_another(world):
 def test_merged_shards_of_an_evaluation_are_the_whole_evaluation(world, tmp_path, monkeypatch):
     targets = [load_victim(world / name) for name in ("emo18", "zhao19")]
     scores = {"pesq_wb": Score(2.5), "stoi": Score(None, "too short (0.2 s)")}
-    monkeypatch.setattr(perception, "panel", lambda *pair: scores)
+    monkeypatch.setattr(perceptual, "panel", lambda *pair: scores)
 
     def judged(out, shard=None):
         return pipeline.evaluate(

@@ -109,7 +109,7 @@ def test_a_clip_that_cannot_be_fooled_still_keeps_the_budget(linear, name):
     assert 0 < int((x_adv != x).sum()) <= 50
     steepest = linear.weight.abs().sort(descending=True).values[:50].sum()
     fall = float(linear(x)[0, 0] - linear(x_adv)[0, 0])  # it gets what 50 samples can give
-    assert fall >= 0.9 * budget.steps / 32768 * float(steepest)
+    assert fall >= 0.9 * budget.epsilon_lsb / 32768 * float(steepest)
 
 
 def test_more_steps_choose_better_samples_than_one(toy, speech_like):

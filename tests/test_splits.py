@@ -16,9 +16,9 @@ from staanet import audio, config, pipeline, storage
 from staanet.cli import app
 from staanet.config import GeneratorRecipe, VictimRecipe
 from staanet.core import Corpus, Utterance
+from staanet.core.splits import PARTS, folds, part_named, parts_of
 from staanet.corpora import describe, load_corpus
 from staanet.errors import InvalidInput
-from staanet.splits import PARTS, folds, part_named, parts_of
 
 SPEAKERS = tuple(f"{n:02d}" for n in range(1, 9))
 

@@ -12,12 +12,12 @@ import pandas
 import pytest
 
 from conftest import LinearVictim, clip
-from staanet import config, pipeline, storage, sweeps
+from staanet import config, pipeline, storage
 from staanet.attacks import PGD, craft
 from staanet.config import AttackRecipe, SweepRecipe
 from staanet.core import Budget
 from staanet.errors import InvalidInput
-from staanet.evaluation import spread
+from staanet.evaluation import stratified_subset, sweeps
 from staanet.report import sweeps as drawing
 from staanet.results import AdversarialSet
 
@@ -73,7 +73,7 @@ def test_a_sweep_measures_what_craft_makes(plan, clips, tmp_path):
     assert len(frame) == len(found) == len(pandas.read_csv(tmp_path / "s" / "sweep.csv"))
     rows = pandas.read_parquet(tmp_path / "s" / "clips.parquet")
     budget = Budget(epsilon=0.002, max_density=1.0)
-    made = craft(PGD(budget=budget, steps=3), plan.source, spread(clips, 5))
+    made = craft(PGD(budget=budget, steps=3), plan.source, stratified_subset(clips, 5))
     own = rows[(rows.attack == "pgd") & (rows.epsilon == 0.002) & (rows.target == "linear")]
     for one, row in zip(made, own.itertuples(), strict=True):
         told = one.measurements()
@@ -226,12 +226,15 @@ def test_chosen_clips_are_even_over_labels_and_speakers_and_nested():
         for take in range(4 if label == "a" else 9)
     ]
     for number in (1, 6, 12, 24):
-        chosen = spread(many, number)
+        chosen = stratified_subset(many, number)
         pairs = [(c.label, c.speaker) for c in chosen]
         counts = {pair: pairs.count(pair) for pair in itertools.product("abc", "xy")}
         assert len(chosen) == number and max(counts.values()) - min(counts.values()) <= 1
-        assert {c.id for c in chosen} <= {c.id for c in spread(many, number + 5)}
-    assert spread(many, 999) == many and spread(many[::-1], 7) == spread(many, 7)[::-1]
+        assert {c.id for c in chosen} <= {c.id for c in stratified_subset(many, number + 5)}
+    assert (
+        stratified_subset(many, 999) == many
+        and stratified_subset(many[::-1], 7) == stratified_subset(many, 7)[::-1]
+    )
 
 
 @pytest.mark.parametrize(

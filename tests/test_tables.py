@@ -13,10 +13,9 @@ import pytest
 import torch
 
 from conftest import LinearVictim, clip
-from staanet import tables
 from staanet.errors import InvalidInput
 from staanet.evaluation import transfer_matrix
-from staanet.results import AdversarialClip, AdversarialSet
+from staanet.results import AdversarialClip, AdversarialSet, tables
 
 HOSTILE = r"50 % & a_b|c {x} \input{~} $^#"
 

@@ -13,8 +13,8 @@ from staanet import storage, training
 from staanet.core import Budget, Clip, silent
 from staanet.defences import parse_defence
 from staanet.errors import InvalidInput
-from staanet.generator import build_generator
-from staanet.objectives import Objective
+from staanet.generators.losses import Objective
+from staanet.generators.registry import build_generator
 from staanet.victims import build_victim
 
 LABELS = ("high", "low")
@@ -159,7 +159,7 @@ def test_training_hears_what_a_channel_leaves(victim, tmp_path):
             tmp_path / name,
             budget=Budget(epsilon=0.05),
             objective=Objective(),
-            through=ways,
+            augment=ways,
         )
         for name, ways in (("plain", []), ("through", [parse_defence("quantise:2")]))
     )

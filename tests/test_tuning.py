@@ -12,14 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from staanet import config, pipeline, storage, training, tuning
+from staanet import config, pipeline, storage, training
 from staanet.attacks import Staa
 from staanet.cli import app
 from staanet.core import Budget
 from staanet.corpora import load_corpus
 from staanet.errors import InvalidInput
-from staanet.generator import load_generator
-from staanet.tuning import pareto
+from staanet.generators.registry import load_generator
+from staanet.pipeline import tune
+from staanet.pipeline.tune import pareto
 from staanet.victims import build_victim, load_victim
 
 
@@ -117,14 +118,12 @@ def test_a_killed_search_ends_as_an_uninterrupted_one(
     tiny_corpus: Path, victim: Path, tmp_path: Path
 ) -> None:
     corpus, source = load_corpus(f"folder:{tiny_corpus}"), load_victim(victim)
-    recipe = tuning.published(
+    recipe = tune.published(
         {"network": "compact", "steps": 2, "batch_size": 2, "seconds": 0.15, "evaluate_every": 1}
     )
 
-    def search(name: str, **about) -> list[tuning.Trial]:
-        return tuning.tune(
-            corpus, source, victim, tmp_path / name, recipe=recipe, trials=3, **about
-        )
+    def search(name: str, **about) -> list[tune.Trial]:
+        return tune.tune(corpus, source, victim, tmp_path / name, recipe=recipe, trials=3, **about)
 
     def kill(what: str, done: int, total: int, figures: str = "") -> None:
         if what.startswith("trial 2/3: train") and done == 1:
@@ -145,11 +144,11 @@ def test_a_killed_search_ends_as_an_uninterrupted_one(
 
 def test_what_is_searched_lies_within_its_ranges() -> None:
     recipe = config.GeneratorRecipe(max_density=0.1)
-    searched = tuning.space(recipe)
+    searched = tune.space(recipe)
     assert set(searched) <= set(recipe.__dataclass_fields__)
     assert all(0 < limits.low < limits.high for limits in searched.values())
     with pytest.raises(InvalidInput, match="Did you mean"):
-        tuning.published({"stepz": 3})
+        tune.published({"stepz": 3})
 
 
 def test_a_torn_study_and_a_missing_optuna_are_told(

@@ -63,7 +63,7 @@ def test_a_universal_vector_fits_any_length_and_keeps_the_budget(linear):
     for row, length in enumerate(lengths.tolist()):
         assert 0 < int((x_adv[row] != 0).sum()) <= budget.max_samples(length)
         assert not x_adv[row, length:].any()
-    assert float(x_adv.max()) == budget.steps / 32768
+    assert float(x_adv.max()) == budget.epsilon_lsb / 32768
     assert looped(vector, 120).tolist() == (vector.tolist() * 3)[:120]
 
 

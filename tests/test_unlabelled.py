@@ -13,12 +13,13 @@ import soundfile
 from typer.testing import CliRunner
 
 from conftest import RATE, tone
-from staanet import audio, config, pipeline, results, selfcheck, storage, training
+from staanet import audio, config, pipeline, results, storage, training
 from staanet.cli import app
 from staanet.core import Corpus
 from staanet.corpora import load_corpus
 from staanet.errors import InvalidInput
 from staanet.pipeline import unlabelled
+from staanet.sanity import selfcheck
 from staanet.victims import build_victim
 
 RECIPE = config.GeneratorRecipe(

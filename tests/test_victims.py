@@ -11,12 +11,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from staanet import maxima
 from staanet.core import Victim
 from staanet.errors import InvalidInput
-from staanet.generator import build_generator, save_generator
+from staanet.generators.registry import build_generator, save_generator
+from staanet.generators.warm_start import backward_net_of
+from staanet.nn import conv_maxpool
 from staanet.victims import build_victim, load_victim
-from staanet.warm_start import mirror_of
 
 LABELS = ("anger", "joy", "fear")
 PAPERS = {
@@ -86,11 +86,11 @@ def test_gradients_and_running_figures_are_those_of_the_layers_as_they_are(name,
 @pytest.mark.parametrize("name", sorted(PAPERS))
 def test_a_long_clip_is_answered_as_its_features_written_down(name, monkeypatch):
     victim, x = trained(name), torch.randn(2, 9000) * 0.1
-    whole, heard = victim(x), mirror_of(victim)
-    listened = heard.listen(x)
-    monkeypatch.setattr(maxima, "FORWARDS", 100)
+    whole, heard = victim(x), backward_net_of(victim)
+    listened = heard.encode(x)
+    monkeypatch.setattr(conv_maxpool, "FORWARDS", 100)
     assert torch.allclose(victim(x), whole, atol=1e-5)
-    for one, other in zip(heard.listen(x).levels, listened.levels, strict=True):
+    for one, other in zip(heard.encode(x).levels, listened.levels, strict=True):
         assert torch.allclose(one.pooled, other.pooled, atol=1e-5)
         assert (one.winner == other.winner).float().mean() > 0.999  # near ties aside
 

@@ -24,14 +24,14 @@ import torch
 import conftest
 import headless
 from staanet import attacks, audio, storage
+from staanet.apps.web import Limits, read_shelf, serve
+from staanet.apps.web.fooling import Request, Workshop
+from staanet.apps.web.http_filter import Guard, sweep
+from staanet.apps.web.models import shipped
 from staanet.core import Budget, Victim
 from staanet.errors import InvalidInput, StaaNetError, UnusableClip
-from staanet.generator import build_generator, save_generator
+from staanet.generators.registry import build_generator, save_generator
 from staanet.victims import build_victim
-from staanet.web import Limits, read_shelf, serve
-from staanet.web.fooling import Wish, Workshop
-from staanet.web.guard import Guard, sweep
-from staanet.web.models import shipped
 
 MIB = 2**20
 
@@ -118,7 +118,7 @@ def _stored(folder: Path, seconds: float = 0.5, kind: str = "WAV") -> Path:
 def test_the_file_to_take_home_keeps_the_budget(
     workshop: Workshop, tmp_path: Path, attack: str, kind: str
 ) -> None:
-    wish = Wish(
+    wish = Request(
         source="emo18", targets=["emo18", "zhao19"], attack=attack, epsilon=0.01, density=0.05
     )
     made = workshop.fool(_stored(tmp_path, kind=kind), wish)
@@ -130,12 +130,12 @@ def test_the_file_to_take_home_keeps_the_budget(
     for answer in made.answers:  # the victims are asked about these very files
         with torch.inference_mode():
             x = torch.from_numpy(audio.to_float(np.stack([clean, adversarial])))
-            expected = workshop.victim(answer.victim)(x).softmax(dim=1)
-        assert np.allclose([answer.before, answer.after], expected.numpy(), atol=1e-5)
+            with_eot = workshop.victim(answer.victim)(x).softmax(dim=1)
+        assert np.allclose([answer.before, answer.after], with_eot.numpy(), atol=1e-5)
 
 
 def test_a_defence_is_asked_beside_the_plain_victims(workshop: Workshop, tmp_path: Path) -> None:
-    wish = Wish(source="emo18", targets=["emo18"], attack="random", defence="median")
+    wish = Request(source="emo18", targets=["emo18"], attack="random", defence="median")
     made = workshop.fool(_stored(tmp_path), wish)
     plain, behind = made.answers
     assert (plain.victim, behind.victim) == ("emo18", "emo18+median")
@@ -143,7 +143,7 @@ def test_a_defence_is_asked_beside_the_plain_victims(workshop: Workshop, tmp_pat
 
 
 def test_what_is_no_clip_is_told_without_where_it_lies(workshop: Workshop, tmp_path: Path) -> None:
-    wish = Wish(source="emo18", targets=["emo18"])
+    wish = Request(source="emo18", targets=["emo18"])
     bad = {"zip": b"PK\3\4" + bytes(99), "mp3": b"\xff\xfb\x90\0" + bytes(999), "empty": b""}
     for name, data in bad.items():
         (tmp_path / name).write_bytes(data)
@@ -158,7 +158,7 @@ def test_what_is_no_clip_is_told_without_where_it_lies(workshop: Workshop, tmp_p
     with pytest.raises(InvalidInput, match="not a clip of this page"):
         workshop.fool(Path("/etc/passwd"), wish)
     with pytest.raises(InvalidInput, match="unknown attack 'sparse_rs'"):
-        workshop.fool(_stored(tmp_path), Wish(source="emo18", targets=[], attack="sparse_rs"))
+        workshop.fool(_stored(tmp_path), Request(source="emo18", targets=[], attack="sparse_rs"))
 
 
 def test_staa_is_offered_where_a_generator_knows_the_source(workshop: Workshop) -> None:
@@ -169,8 +169,8 @@ def test_staa_is_offered_where_a_generator_knows_the_source(workshop: Workshop) 
 
 def test_names_are_text_on_the_page(workshop: Workshop, tmp_path: Path) -> None:
     pytest.importorskip("gradio", reason="extra web: pip install 'staanet[web]'")
-    from staanet.web import page
-    from staanet.web.fooling import Answer
+    from staanet.apps.web import page
+    from staanet.apps.web.fooling import Answer
 
     hostile = '<img src=x onerror="alert(1)">\u202e'
     html = page.answers([Answer(hostile, (hostile, "b"), (0.9, 0.1), (0.2, 0.8))])
@@ -181,9 +181,9 @@ def test_an_answer_behind_a_defence_says_that_the_attack_did_not_know_it(
     workshop: Workshop, tmp_path: Path
 ) -> None:
     pytest.importorskip("gradio", reason="extra web: pip install 'staanet[web]'")
-    from staanet.web import page
+    from staanet.apps.web import page
 
-    wish = Wish(source="emo18", targets=["emo18"], attack="random", defence="median")
+    wish = Request(source="emo18", targets=["emo18"], attack="random", defence="median")
     made = workshop.fool(_stored(tmp_path), wish)
     assert "did not know of the defence, median." in page.sentence(made, behind="median")
     assert "defence" not in page.sentence(made)
@@ -344,7 +344,7 @@ def test_d03_an_open_page_takes_addresses_but_no_foreign_name(tmp_path: Path) ->
 def test_d03_an_open_page_is_warned_of(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from typer.testing import CliRunner
 
-    from staanet import web
+    from staanet.apps import web
     from staanet.cli import app
 
     monkeypatch.setattr(web, "serve", lambda shelf, **told: told["ready"]("http://x/?token=t"))

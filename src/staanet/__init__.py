@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from staanet.defences import Defended as Defended
     from staanet.errors import StaaNetError as StaaNetError
     from staanet.evaluation import transfer_matrix as transfer_matrix
-    from staanet.generator import build_generator as build_generator
-    from staanet.generator import load_generator as load_generator
+    from staanet.generators.registry import build_generator as build_generator
+    from staanet.generators.registry import load_generator as load_generator
     from staanet.pipeline import run as run
     from staanet.results import AdversarialSet as AdversarialSet
     from staanet.results import TransferMatrix as TransferMatrix
@@ -54,10 +54,10 @@ _HOME = {
     "CallableVictim": "victims.external",
     "VICTIMS": "victims",
     "Victim": "core",
-    "build_generator": "generator",
+    "build_generator": "generators.registry",
     "craft": "attacks",
     "load_corpus": "corpora",
-    "load_generator": "generator",
+    "load_generator": "generators.registry",
     "load_recipe": "config",
     "load_victim": "victims",
     "run": "pipeline",

@@ -29,7 +29,7 @@ Rate = Annotated[float, Field(gt=0, le=100, strict=True)]
 Share = Annotated[float, Field(gt=0, le=1, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Precision = Literal["auto", "bfloat16", "float32"]
-"""See ``staanet.precision``; ``auto``: bfloat16 on a GPU that has it."""
+"""See ``staanet.nn.precision``; ``auto``: bfloat16 on a GPU that has it."""
 Setting = StrictInt | StrictFloat | StrictBool
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -66,7 +66,7 @@ class GeneratorRecipe:
     """How the generator is trained against each of its sources."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    network: str = "mirror"
+    network: str = "backward_net"
     """``mirror`` stands for a reflection where the source is a transformer, and for ``compact`` where it is
     neither that nor convolutional."""
     sources: Annotated[tuple[str, ...], Field(min_length=1)] = ("emo18",)
@@ -86,7 +86,7 @@ class GeneratorRecipe:
     learning_rate: Rate | None = None
     """Absent: 3e-4 for a mirror that begins as its source, 1e-5 for a reflection, 2e-3 for what begins
     from nothing."""
-    looks: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
+    iterations: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
     """Stages of a mirror: more are stronger and take so many times as long."""
     evaluate_every: Count = 100
     patience: Count | None = None
@@ -99,7 +99,7 @@ class GeneratorRecipe:
     unlabelled: tuple[str, ...] = ()
     """Folders (or ``KIND:PATH``, or ``synthetic:``) of any audio that trains it beside the corpus."""
     precision: Precision = "auto"
-    through: tuple[str, ...] = ()
+    augment: tuple[str, ...] = ()
     """What clips meet on their way to the sources while it trains, each as often as nothing, such as
     ``["mp3:64", "opus:24", "noise:30", "gain:6"]``: any defence by name."""
 
@@ -169,7 +169,7 @@ class VectorRecipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HardenRecipe:
-    """How a trained victim is trained on against attacks (``staanet.hardening``)."""
+    """How a trained victim is trained on against attacks (``staanet.training.adversarial``)."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     method: str = "pgd"
@@ -263,7 +263,7 @@ class Recipe:
     corpus: str
     seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
     protocol: str | None = None
-    """How the corpus is split (``staanet.splits``); absent: speakers drawn by the seed."""
+    """How the corpus is split (``staanet.core.splits``); absent: speakers drawn by the seed."""
     classes: Literal["label", "speaker", "sex"] = "label"
     """What is told apart: the corpus's own labels, the speakers (then no sentence is in two parts of
     the split, while each speaker is in all) or their sex."""

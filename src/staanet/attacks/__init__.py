@@ -8,7 +8,7 @@ from staanet.attacks.random import Random
 from staanet.attacks.search import OnePixel, SparseRS
 from staanet.attacks.sparse import VFGA, SigmaZero, SparseFool
 from staanet.attacks.spgd import SparsePGD
-from staanet.attacks.staa import Staa, quiet_enough
+from staanet.attacks.staa import Staa, project_to_snr
 from staanet.attacks.universal import UAP, fit_uap, load_uap, save_uap
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
     "fit_uap",
     "load_uap",
     "logits_of",
-    "quiet_enough",
+    "project_to_snr",
     "save_uap",
 ]
 

@@ -46,7 +46,7 @@ def craft_batch(
 ) -> list[AdversarialClip]:
     """Attack a few clips as one padded batch; see ``craft``.
 
-    An attack with ``needs_answer`` of False never looks at what the source answers to a clean clip, so
+    An attack with ``needs_answer`` of False never iterations at what the source answers to a clean clip, so
     the source is not asked: its goal is untargeted, of label -1, of which no margin can be taken.
     """
     device = source.device
@@ -144,7 +144,7 @@ def _proven(
             where=clip.id,
             remedy="This is a fault of the attack, not of the clip",
         )
-    adversarial = attack.budget.fit(clip.samples, raw)
+    adversarial = attack.budget.project(clip.samples, raw)
     broken = attack.budget.violations(clip.samples, adversarial)
     if broken:
         raise BudgetExceeded(
@@ -165,7 +165,7 @@ class _QueryCounter:
 
     def __enter__(self) -> _QueryCounter:
         def seen(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self.queries += len(inputs[0]) * self.source.asked
+            self.queries += len(inputs[0]) * self.source.forward_passes
 
         self.handle = self.source.register_forward_pre_hook(seen)
         return self

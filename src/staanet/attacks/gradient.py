@@ -1,7 +1,7 @@
 """White-box attacks that follow the gradient of the goal's margin inside the L-infinity ball.
 
 All take any ``Goal``. Where the budget limits the number of samples, the iterate moves every sample,
-and each step looks only at the clip in which the best-ranked samples have moved.
+and each step iterations only at the clip in which the best-ranked samples have moved.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from staanet.attacks.support import clip_noise, hiding, in_bursts
 from staanet.core import Budget, Goal, Victim
-from staanet.ranking import best_ranked
+from staanet.core.top_k import top_k_mask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +30,8 @@ class FGSM:
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
         gradient = margin_gradient(source, x, goal, lengths)
-        support = best_ranked(gradient.abs(), self.budget, lengths)
-        epsilon = self.budget.reach(x, lengths)
+        support = top_k_mask(gradient.abs(), self.budget, lengths)
+        epsilon = self.budget.step_limit(x, lengths)
         return (x - epsilon * gradient.sign() * support).clamp(-1, 1)
 
 
@@ -50,17 +50,19 @@ class PGD:
     steps: int = 20
     relative_step: float = 0.25  # step size as a share of epsilon
     decay: float = 0.8
-    hide: float = 0.0  # power of the weight of masking: 0 hides nowhere, 1 as the masking threshold
-    burst: int = 1  # samples are chosen in runs of so many
+    masking_power: float = (
+        0.0  # power of the weight of masking: 0 hides nowhere, 1 as the masking threshold
+    )
+    run_length: int = 1  # samples are chosen in runs of so many
     seed: int = 0
 
     def __call__(
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
-        weight = hiding(x, lengths, source.sample_rate, self.hide)
-        limit = self.budget.reach(x, lengths) * weight
+        weight = hiding(x, lengths, source.sample_rate, self.masking_power)
+        limit = self.budget.step_limit(x, lengths) * weight
         gradient = normalised(margin_gradient(source, x, goal, lengths))
-        support = best_ranked(gradient.abs(), self.budget, lengths)
+        support = top_k_mask(gradient.abs(), self.budget, lengths)
         delta = limit * (2 * clip_noise(x, lengths, self.seed)[0] - 1)
         length = x.shape[1] if lengths is None else lengths[:, None]
         limited = support.sum(dim=1, keepdim=True) < length  # each clip by itself, padding apart
@@ -78,7 +80,7 @@ class PGD:
             steps=self.steps,
             relative_step=self.relative_step,
             decay=self.decay,
-            burst=self.burst,
+            run_length=self.run_length,
         )
 
 
@@ -95,16 +97,16 @@ def descend(
     steps: int,
     relative_step: float,
     decay: float,
-    burst: int = 1,
+    run_length: int = 1,
 ) -> Tensor:
     """Steps of PGD from a change ``delta [B, T]`` of every sample and gradients ``total`` summed so
     far; no sample moves by more than ``limit [B, T]``, and that times its sum ranks it. See ``PGD``."""
-    support = best_ranked(in_bursts(total.abs() * limit, burst), budget, lengths)
+    support = top_k_mask(in_bursts(total.abs() * limit, run_length), budget, lengths)
     for _ in range(steps):
         gradient = margin_gradient(source, (x + delta * support).clamp(-1, 1), goal, lengths)
         total = decay * total + normalised(gradient)
         delta = (delta - relative_step * limit * gradient.sign()).clamp(-limit, limit)
-        support = best_ranked(in_bursts(total.abs() * limit, burst), budget, lengths)
+        support = top_k_mask(in_bursts(total.abs() * limit, run_length), budget, lengths)
     return (x + delta * support).clamp(-1, 1)
 
 
@@ -120,13 +122,13 @@ class MIFGSM:
     def __call__(
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
-        epsilon = self.budget.reach(x, lengths)
+        epsilon = self.budget.step_limit(x, lengths)
         delta, momentum, support = torch.zeros_like(x), torch.zeros_like(x), torch.ones_like(x)
         for _ in range(self.steps):
             now = margin_gradient(source, (x + delta * support).clamp(-1, 1), goal, lengths)
             momentum = self.decay * momentum + normalised(now)
             delta = (delta - epsilon / self.steps * momentum.sign()).clamp(-epsilon, epsilon)
-            support = best_ranked(momentum.abs(), self.budget, lengths).to(x.dtype)
+            support = top_k_mask(momentum.abs(), self.budget, lengths).to(x.dtype)
         return (x + delta * support).clamp(-1, 1)
 
 
@@ -146,7 +148,7 @@ class VMIFGSM:
     def __call__(
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
-        epsilon = self.budget.reach(x, lengths)
+        epsilon = self.budget.step_limit(x, lengths)
         noise = 2 * clip_noise(x, lengths, self.seed, self.steps * self.neighbours) - 1
         noise = noise.view(self.steps, self.neighbours, *x.shape) * self.spread * epsilon
         delta, momentum, support = torch.zeros_like(x), torch.zeros_like(x), torch.ones_like(x)
@@ -158,7 +160,7 @@ class VMIFGSM:
             near = [margin_gradient(source, x_adv + one, goal, lengths) for one in around]
             variance = torch.stack(near).mean(dim=0) - now
             delta = (delta - epsilon / self.steps * momentum.sign()).clamp(-epsilon, epsilon)
-            support = best_ranked(momentum.abs(), self.budget, lengths).to(x.dtype)
+            support = top_k_mask(momentum.abs(), self.budget, lengths).to(x.dtype)
         return (x + delta * support).clamp(-1, 1)
 
 

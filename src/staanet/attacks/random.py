@@ -11,7 +11,7 @@ from torch import Tensor
 from staanet import audio
 from staanet.attacks.support import clip_noise, hiding
 from staanet.core import Budget, Goal, Victim
-from staanet.ranking import best_ranked
+from staanet.core.top_k import top_k_mask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,7 @@ class Random:
     """
 
     budget: Budget = Budget(epsilon=0.03, max_density=0.2)
-    hide: float = 0.0
+    masking_power: float = 0.0
     seed: int = 0
     needs_answer: ClassVar[bool] = False
 
@@ -30,8 +30,8 @@ class Random:
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
         places, signs = clip_noise(x, lengths, self.seed, draws=2)
-        weight = hiding(x, lengths, source.sample_rate, self.hide)
-        support = best_ranked(places * weight, self.budget, lengths)
-        epsilon = self.budget.steps / audio.FULL_SCALE * weight
+        weight = hiding(x, lengths, source.sample_rate, self.masking_power)
+        support = top_k_mask(places * weight, self.budget, lengths)
+        epsilon = self.budget.epsilon_lsb / audio.FULL_SCALE * weight
         delta = torch.where(signs < 0.5, -epsilon, epsilon) * support
         return (x + delta).clamp(-1, 1)

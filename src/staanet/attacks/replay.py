@@ -15,7 +15,10 @@ from collections.abc import Callable, Hashable
 import torch
 from torch import Tensor
 
-from staanet.generator import Chorus, Generator, Mirror, WaveUNet
+from staanet.generators.backward_net import BackwardNet
+from staanet.generators.base import Generator
+from staanet.generators.ensemble import EnsembleGenerator
+from staanet.generators.wave_u_net import WaveUNet
 
 Answer = tuple[Tensor, ...]
 Pass = Callable[[Tensor], Answer]
@@ -31,8 +34,8 @@ NEARLY_ALL = 0.999
 def can_record(generator: Generator, x: Tensor) -> bool:
     """Whether a pass over ``x [B, T]`` asks the same kernels whatever the samples are: one clip on a GPU,
     and a network without automatic differentiation inside."""
-    voices = generator.members if isinstance(generator, Chorus) else [generator]
-    known = all(isinstance(voice, Mirror | WaveUNet) for voice in voices)
+    voices = generator.member_list if isinstance(generator, EnsembleGenerator) else [generator]
+    known = all(isinstance(voice, BackwardNet | WaveUNet) for voice in voices)
     return x.is_cuda and len(x) == 1 and known
 
 

@@ -145,7 +145,7 @@ def _each(x: Tensor, goal: Goal, lengths: Tensor | None) -> Iterator[tuple[int, 
 
 
 def _limits(budget: Budget, length: int) -> tuple[float, int]:
-    return budget.steps / audio.FULL_SCALE, budget.max_samples(length)
+    return budget.epsilon_lsb / audio.FULL_SCALE, budget.max_samples(length)
 
 
 def _random(clip: Tensor, seed: int) -> torch.Generator:

@@ -16,8 +16,8 @@ from torch import Tensor
 from staanet import audio
 from staanet.attacks.gradient import margin_gradient
 from staanet.core import Budget, Goal, Untargeted, Victim, valid
+from staanet.core.top_k import top_k_mask
 from staanet.errors import InvalidInput
-from staanet.ranking import best_ranked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,9 @@ class SigmaZero:
         best = _Best(source, x, goal, self.budget, lengths)
         low, high = _box(x, self.budget)
         inside = _inside(x, lengths)
-        reach = min(1.0, self.budget.steps / audio.FULL_SCALE)  # what a step and tau are shares of
+        reach = min(
+            1.0, self.budget.epsilon_lsb / audio.FULL_SCALE
+        )  # what a step and tau are shares of
         delta = torch.zeros_like(x)
         tau = torch.full((len(x), 1), self.threshold, device=x.device)
         for step in range(self.steps):
@@ -194,7 +196,7 @@ def _gradient(
 
 def _box(x: Tensor, budget: Budget) -> tuple[Tensor, Tensor]:
     """The lowest and highest change of each sample, ``[B, T]`` both: epsilon, and [-1, 1] for x + d."""
-    epsilon = budget.steps / audio.FULL_SCALE
+    epsilon = budget.epsilon_lsb / audio.FULL_SCALE
     return (-1 - x).clamp_min(-epsilon), (1 - x).clamp_max(epsilon)
 
 
@@ -237,4 +239,4 @@ class _Best:
         delta = torch.where(torch.isfinite(self.count)[:, None], self.delta, self.last)
         gain = (margin_gradient(self.source, self.x, self.goal, self.lengths) * delta).abs()
         score = gain.masked_fill(delta == 0, -torch.inf)
-        return (self.x + delta * best_ranked(score, self.budget, self.lengths)).clamp(-1, 1)
+        return (self.x + delta * top_k_mask(score, self.budget, self.lengths)).clamp(-1, 1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from staanet.core import Budget, Goal, Victim, clip_generators
-from staanet.ranking import best_ranked
+from staanet.core.top_k import top_k_mask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +33,13 @@ class SparsePGD:
     def __call__(
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
-        epsilon = self.budget.reach(x, lengths)
+        epsilon = self.budget.step_limit(x, lengths)
         low, high = (-1 - x).clamp(min=-epsilon), (1 - x).clamp(max=epsilon)
         draws = clip_generators(x, lengths, self.seed)
         sizes = [x.shape[1]] * len(x) if lengths is None else lengths.tolist()
         p = low.lerp(high, _padded(x, [torch.rand(n, generator=d) for n, d in _zip(sizes, draws)]))
         mask = _padded(x, [torch.randn(n, generator=d) for n, d in _zip(sizes, draws)])
-        support, still = best_ranked(mask, self.budget, lengths), [0] * len(x)
+        support, still = top_k_mask(mask, self.budget, lengths), [0] * len(x)
         kept, lowest = torch.zeros_like(x), x.new_full((len(x),), torch.inf)
         searching = torch.ones(len(x), dtype=torch.bool, device=x.device)
         for _ in range(self.steps):
@@ -58,12 +58,12 @@ class SparsePGD:
             upon_p = gradient * (support if self.projected else soft)
             mask = self._stepped(mask, gradient * p * soft * (1 - soft), sizes)
             p = (p - self.relative_step * epsilon * upon_p.sign()).clamp(low, high)
-            before, support = support, best_ranked(mask, self.budget, lengths)
+            before, support = support, top_k_mask(mask, self.budget, lengths)
             for row, (size, draw) in enumerate(_zip(sizes, draws)):
                 still[row] = still[row] + 1 if torch.equal(before[row], support[row]) else 0
                 if still[row] == self.patience and bool(searching[row]):
                     still[row], mask[row, :size] = 0, torch.randn(size, generator=draw).to(x)
-            support = best_ranked(mask, self.budget, lengths)
+            support = top_k_mask(mask, self.budget, lengths)
         return torch.where(kept != 0, (x + kept).clamp(-1, 1), x)
 
     def _stepped(self, mask: Tensor, gradient: Tensor, sizes: list[int]) -> Tensor:

@@ -14,9 +14,8 @@ from staanet.attacks.replay import Replays
 from staanet.attacks.support import hiding
 from staanet.core import Budget, Goal, Untargeted, Victim
 from staanet.errors import InvalidInput
-from staanet.generator import Generator
-from staanet.generator.proposal import Perturbation, chosen
-from staanet.precision import networks_in
+from staanet.generators.base import Generator, Perturbation, select_samples
+from staanet.nn.precision import networks_in
 
 MOST = 1 - 1e-6  # of a magnitude whose tanh can be undone
 ROUNDING = 1e-3  # of an energy: x + delta in float32 may round to the next step, 0.004 dB
@@ -31,21 +30,21 @@ class Staa:
     neither share nor number takes the positions of at least 1/2, as the paper does, and one of a
     published network never more. The source is not called: what it answers was learned in training.
 
-    With ``looks`` a mirror or reflection looks so often, at what it proposed before: the more, the
+    With ``iterations`` a mirror or reflection iterations so often, at what it proposed before: the more, the
     surer and the slower (0: as often as in training).
 
     Only with ``refine`` it is: that many steps of PGD go on from what the generator proposed. With
     ``hide`` a sample moves by less, and is wanted less, where the clip would not mask it; see ``PGD``.
 
-    The network alone runs in ``precision`` (``staanet.precision``); limits and rounding never do. On a
+    The network alone runs in ``precision`` (``staanet.nn.precision``); limits and rounding never do. On a
     GPU ``replays`` remembers passes (``staanet.attacks.replay``); None: none.
     """
 
     generator: Generator
     budget: Budget = Budget(epsilon=0.03, max_density=0.2)  # the paper's epsilon
-    looks: int = 0
+    iterations: int = 0
     refine: int = 0
-    hide: float = 0.0
+    masking_power: float = 0.0
     precision: str = "float32"
     replays: Replays | None = field(default_factory=Replays, repr=False, compare=False)
 
@@ -58,11 +57,15 @@ class Staa:
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
         with torch.inference_mode():
-            generator = self.generator.with_looks(self.looks) if self.looks else self.generator
+            generator = (
+                self.generator.with_iterations(self.iterations)
+                if self.iterations
+                else self.generator
+            )
             wanted = self._wanted(source, goal, x)
             rate = source.sample_rate
             limited = self.budget.max_density is not None or self.budget.max_l0 is not None
-            order_only = generator.ranks and limited and not (self.hide or self.refine)
+            order_only = generator.ranks and limited and not (self.masking_power or self.refine)
 
             def proposed(x: Tensor) -> Perturbation:
                 with networks_in(self.precision, x.device):
@@ -76,7 +79,9 @@ class Staa:
 
             if self.replays is None or lengths is not None or wanted is not None:
                 moved = attacked(x)
-            elif self.hide or self.budget.min_snr_db is not None:  # the rest depends on the samples
+            elif (
+                self.masking_power or self.budget.min_snr_db is not None
+            ):  # the rest depends on the samples
                 change = self.replays(generator, proposed, x, self._settings)
                 moved = self._moved(x, lengths, Perturbation(*change), rate)
             else:
@@ -101,7 +106,7 @@ class Staa:
 
     @property
     def _settings(self) -> Hashable:
-        return self.budget, self.precision, self.looks
+        return self.budget, self.precision, self.iterations
 
     def _moved(
         self, x: Tensor, lengths: Tensor | None, change: Perturbation, sample_rate: int
@@ -109,12 +114,12 @@ class Staa:
         """The clips as ``change`` moves them; and what a refinement begins with: by how much each sample
         would move, how far it may, and what stands for the gradients of steps before."""
         ranks = self.generator.ranks
-        weight = hiding(x, lengths, sample_rate, self.hide)
-        if ranks and self.hide:
+        weight = hiding(x, lengths, sample_rate, self.masking_power)
+        if ranks and self.masking_power:
             change = change._replace(position=change.position * weight)
-        mask = chosen(change, self.budget, lengths, ranks=ranks)
-        limit = (self.budget.steps / audio.FULL_SCALE) * weight
-        magnitude = quiet_enough(x, change.magnitude, mask * limit, self.budget)
+        mask = select_samples(change, self.budget, lengths, ranks=ranks)
+        limit = (self.budget.epsilon_lsb / audio.FULL_SCALE) * weight
+        magnitude = project_to_snr(x, change.magnitude, mask * limit, self.budget)
         by = limit * magnitude
         x_adv = (x + mask * by).clamp(-1, 1)  # mask 0 leaves x bit-identical: l0 is exact
         if not self.refine:
@@ -141,7 +146,7 @@ class Staa:
         return torch.as_tensor(goal.label, device=x.device).expand(len(x))
 
 
-def quiet_enough(x: Tensor, magnitude: Tensor, limit: Tensor, budget: Budget) -> Tensor:
+def project_to_snr(x: Tensor, magnitude: Tensor, limit: Tensor, budget: Budget) -> Tensor:
     """``magnitude [B, T]`` in [-1, 1], lowered, clip by clip, until ``budget.min_snr_db`` is kept.
 
     ``x`` is zero beyond each clip; a sample moves by ``limit [B, T] * magnitude``, in whole steps of
@@ -150,9 +155,9 @@ def quiet_enough(x: Tensor, magnitude: Tensor, limit: Tensor, budget: Budget) ->
     leaves samples near ``limit``, much less leaves that proportion. Gradients pass through.
 
     >>> x, wanted = torch.tensor([[0.5, 0.5, 0.5]]), torch.tensor([[0.9, 0.9, 0.1]])
-    >>> quiet_enough(x, wanted, torch.tensor(0.1), Budget(epsilon=0.1, min_snr_db=0))
+    >>> project_to_snr(x, wanted, torch.tensor(0.1), Budget(epsilon=0.1, min_snr_db=0))
     tensor([[0.9000, 0.9000, 0.1000]])
-    >>> quiet_enough(x, wanted, torch.tensor(0.1), Budget(epsilon=0.1, min_snr_db=40))
+    >>> project_to_snr(x, wanted, torch.tensor(0.1), Budget(epsilon=0.1, min_snr_db=40))
     tensor([[0.0612, 0.0612, 0.0042]])
     """
     if budget.min_snr_db is None:

@@ -7,26 +7,26 @@ import math
 import torch
 from torch import Tensor
 
-from staanet import psychoacoustics
+from staanet.audio import psychoacoustics
 from staanet.core import clip_generators
 from staanet.errors import InvalidInput
 
 
-def in_bursts(score: Tensor, burst: int) -> Tensor:
+def in_bursts(score: Tensor, run_length: int) -> Tensor:
     """Each sample's score becomes the sum over its run of ``burst`` samples, ``[B, T] -> [B, T]``.
 
     >>> in_bursts(torch.tensor([[1.0, 2.0, 3.0]]), 2)
     tensor([[3., 3., 3.]])
     """
-    if burst < 1:
-        raise InvalidInput(f"burst is {burst}", remedy="Give 1 sample (no bursts) or more")
+    if run_length < 1:
+        raise InvalidInput(f"burst is {run_length}", remedy="Give 1 sample (no bursts) or more")
     batch, time = score.shape
-    whole = torch.nn.functional.pad(score, (0, -time % burst))
-    runs = whole.reshape(batch, -1, burst).sum(dim=2)
-    return runs.repeat_interleave(burst, dim=1)[:, :time]
+    whole = torch.nn.functional.pad(score, (0, -time % run_length))
+    runs = whole.reshape(batch, -1, run_length).sum(dim=2)
+    return runs.repeat_interleave(run_length, dim=1)[:, :time]
 
 
-def hiding(x: Tensor, lengths: Tensor | None, sample_rate: int, hide: float) -> Tensor:
+def hiding(x: Tensor, lengths: Tensor | None, sample_rate: int, masking_power: float) -> Tensor:
     """What share of epsilon each sample of ``x [B, T]`` may move by, and how it is preferred, in (0, 1].
 
     ``psychoacoustics.hiding_weight`` to the power of ``hide``: 0 is the same everywhere, 1 moves a
@@ -36,13 +36,13 @@ def hiding(x: Tensor, lengths: Tensor | None, sample_rate: int, hide: float) -> 
     >>> hiding(torch.zeros(1, 3), None, 16_000, 0)
     tensor([[1., 1., 1.]])
     """
-    if not 0 <= hide < math.inf:
+    if not 0 <= masking_power < math.inf:
         raise InvalidInput(
-            f"hide is {hide}", remedy="Give 0 (nowhere in particular) or more, such as 1"
+            f"hide is {masking_power}", remedy="Give 0 (nowhere in particular) or more, such as 1"
         )
-    if not hide:
+    if not masking_power:
         return torch.ones_like(x)
-    return psychoacoustics.hiding_weight(x, lengths, sample_rate) ** hide
+    return psychoacoustics.hiding_weight(x, lengths, sample_rate) ** masking_power
 
 
 def clip_noise(x: Tensor, lengths: Tensor | None, seed: int, draws: int = 1) -> Tensor:

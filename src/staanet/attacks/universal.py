@@ -12,8 +12,8 @@ from torch import Tensor
 
 from staanet import audio, storage
 from staanet.core import Budget, Goal, Targeted, Untargeted, Victim, valid
+from staanet.core.top_k import top_k_mask
 from staanet.errors import InvalidInput
-from staanet.ranking import best_ranked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,10 +53,10 @@ class UAP:
                 f"this vector was learned to {learned}",
                 remedy="Learn another one: fit_uap(..., target=CLASS), without it to change the answer",
             )
-        epsilon = self.budget.steps / audio.FULL_SCALE
+        epsilon = self.budget.epsilon_lsb / audio.FULL_SCALE
         delta = looped(self.vector.to(x), x.shape[1]).clamp(-epsilon, epsilon).expand_as(x)
         ranked = self.vector.abs() if self.importance is None else self.importance
-        support = best_ranked(looped(ranked.to(x), x.shape[1]).expand_as(x), self.budget, lengths)
+        support = top_k_mask(looped(ranked.to(x), x.shape[1]).expand_as(x), self.budget, lengths)
         return (x + delta * support).clamp(-1, 1)
 
 
@@ -86,7 +86,7 @@ def fit_uap(
     training clips only. A fooled clip pushes no further. A limit on samples holds for the vector: as
     in ``PGD`` the ones of the largest mean gradient count, chosen anew after each step.
     """
-    epsilon = budget.steps / audio.FULL_SCALE
+    epsilon = budget.epsilon_lsb / audio.FULL_SCALE
     vector = torch.zeros(length, device=source.device)
     mean, support = torch.zeros_like(vector), torch.ones_like(vector)
     for x, lengths in batches:
@@ -100,7 +100,7 @@ def fit_uap(
         gradient = gradient / gradient.abs().sum().clamp_min(1e-12)
         mean = decay * mean + (1 - decay) * gradient
         vector = (vector - relative_step * epsilon * mean.sign()).clamp(-epsilon, epsilon)
-        support = best_ranked(mean.abs()[None], budget)[0].to(vector)
+        support = top_k_mask(mean.abs()[None], budget)[0].to(vector)
     step = relative_step * epsilon
     back = (
         vector.abs() < step / 2

@@ -37,7 +37,7 @@ __all__ = [
 
 
 SPINS = "2000"
-"""How often a thread of OpenMP looks for work before it sleeps. Spinning for good starves an LSTM's own threads
+"""How often a thread of OpenMP iterations for work before it sleeps. Spinning for good starves an LSTM's own threads
 where others work too; sleeping at once costs more than the work itself where a virtual core is slow to wake."""
 
 

@@ -39,7 +39,7 @@ from staanet.cli.shell import (
     warned,
 )
 from staanet.errors import InvalidInput, unknown_name
-from staanet.shards import Shard
+from staanet.storage.shards import Shard
 
 ENGINES = ("local", "ray")
 
@@ -147,8 +147,9 @@ def attack(
 
     Without --source, --generator or --vector the models that come with the package are used.
     """
-    from staanet import pipeline, report, shipped, storage, victims
+    from staanet import pipeline, report, storage, victims
     from staanet.config import AttackRecipe, checked
+    from staanet.storage import pretrained
 
     one = Shard.parse(shard) if shard else None
     if engine not in ENGINES:
@@ -157,8 +158,8 @@ def attack(
         raise InvalidInput("--shard is for --engine local", remedy="Leave one of them out")
     witnesses: list[str] = []
     if not source and generator is None and vector is None:  # the models that come with the package
-        generator = shipped.folder("generators", shipped.names("generators")[0])
-        witnesses = _present(f"{shipped.SCHEME}:{name}" for name in shipped.names("victims"))
+        generator = pretrained.folder("generators", pretrained.names("generators")[0])
+        witnesses = _present(f"{pretrained.SCHEME}:{name}" for name in pretrained.names("victims"))
         if min_snr_db is None and epsilon is None:
             min_snr_db = QUIET_ENOUGH_DB  # recordings are as quiet as they are
     kind, learned = ("generator", generator) if generator else ("vector", vector)
@@ -184,7 +185,7 @@ def attack(
     )
     corpus = inputs_of(inputs, part, seed, out, protocol, classes)
     limits = replace(corpus.limits, max_seconds=max_seconds, max_bytes=max_bytes)
-    job = pipeline.Job(
+    job = pipeline.AttackJob(
         corpus=replace(corpus, limits=limits),
         sources=tuple(source),
         generator=generator,
@@ -237,7 +238,7 @@ def attack(
         show(f"-> {out}{f' and pictures in {drawn[0].parent}' if drawn else ''}")
         for row in pipeline.joined_recordings(out):
             show(f"{row['id']}: {row['windows']} windows joined -> {out / row['file_name']}")
-    flags = warned(pipeline.unsure([*source, *filter(None, (generator, vector))], corpus))
+    flags = warned(pipeline.split_warnings([*source, *filter(None, (generator, vector))], corpus))
     finish({"out": str(out), "clips": rows, **flags}, quarantine, json_output=json_output)
 
 
@@ -306,7 +307,8 @@ def evaluate(
     A defended target that no set was crafted on is also attacked by one who knows the defence: PGD
     and sigma-zero through it, at the budget of the first set, into OUT/adversarial.
     """
-    from staanet import channels, evaluation, pipeline, storage, victims
+    from staanet import evaluation, pipeline, storage, victims
+    from staanet.transforms import channels
 
     for name in channel:
         channels.parse_channel(name)
@@ -344,7 +346,10 @@ def evaluate(
         show(f"\n-> {out}")
     cards = [storage.read_card(folder, "adversarial") for folder in adversarial]
     drawn = [card["drawn_from"] for card in cards if isinstance(card.get("drawn_from"), dict)]
-    flags = [*matrix.summary["flags"], *warned(pipeline.unsure(target, *drawn)).get("flags", [])]
+    flags = [
+        *matrix.summary["flags"],
+        *warned(pipeline.split_warnings(target, *drawn)).get("flags", []),
+    ]
     finish({**matrix.summary, "flags": flags}, quarantine, json_output=json_output)
 
 
@@ -461,5 +466,5 @@ def sweep(
             )
         )
         show(f"\n-> {out / 'sweep.png'}")
-    flags = warned(pipeline.unsure([*specs, *filter(None, (generator, vector))], corpus))
+    flags = warned(pipeline.split_warnings([*specs, *filter(None, (generator, vector))], corpus))
     finish({"out": str(out), "points": found, **flags}, quarantine, json_output=json_output)

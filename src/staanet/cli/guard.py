@@ -134,7 +134,7 @@ def harden(
             f"on dev {told['history']['dev_adversarial_uar']:.3f} under PGD at the last judgement; "
             f"a step takes {told['cost']['times']:.1f} x a plain one -> {out}"
         )
-    flags = warned(pipeline.unsure([victim], loaded.split(seed, protocol)[2]))
+    flags = warned(pipeline.split_warnings([victim], loaded.split(seed, protocol)[2]))
     finish({**card, **flags}, quarantine, json_output=json_output)
 
 
@@ -150,7 +150,7 @@ def detect(
     ],
     out: Annotated[Path, typer.Option(help="Victim folder to write, with ROC as CSV and PNG.")],
     detector: Annotated[str, typer.Option(help="residual, disagreement or learned.")] = "residual",
-    false_alarm: Annotated[
+    false_positive_rate: Annotated[
         float, typer.Option(min=0, max=1, help="Share of clean dev clips that may get no answer.")
     ] = 0.05,
     against: Annotated[
@@ -181,7 +181,7 @@ def detect(
     from staanet import corpora, pipeline, storage, victims
     from staanet.core import Budget
 
-    pipeline.detecting(detector, false_alarm, against)  # told before a folder is made
+    pipeline.detecting(detector, false_positive_rate, against)  # told before a folder is made
     loaded, quarantine = corpora.load_corpus(corpus, out=out), pipeline.Quarantine(strict)
     inner = on_device(victims.load_victim(victim), device)
     budget = Budget(epsilon=epsilon, max_density=max_density)
@@ -192,7 +192,7 @@ def detect(
             victim,
             out,
             detector=detector,
-            false_alarm=false_alarm,
+            false_positive_rate=false_positive_rate,
             sets=against,
             budget=budget,
             aware=aware,
@@ -223,7 +223,7 @@ def detect(
                             *(
                                 f"{100 * a[key]['value']:.1f} % of {a['count']}"
                                 for key in (
-                                    "false_alarms",
+                                    "false_positive_rates",
                                     "detected",
                                     "fooled",
                                     "fooled_undetected",
@@ -237,7 +237,7 @@ def detect(
         if told["attacks"] and not told["adaptive"]:
             show("\nnon-adaptive: no attack here knew the detector; add --aware 20")
         show(f"\nabstains above {told['threshold']:.4g}, chosen on {told['chosen_on']} -> {out}")
-    flags = warned(pipeline.unsure([victim], loaded.split(seed, protocol)[2]))
+    flags = warned(pipeline.split_warnings([victim], loaded.split(seed, protocol)[2]))
     finish({**told, **flags}, quarantine, json_output=json_output)
 
 
@@ -278,8 +278,8 @@ def certify(
     debug: Debug = False,
 ) -> None:
     """What no attack can do: certified accuracy against radius, by voting under noise; resumable."""
-    from staanet import certify as certificates
     from staanet import pipeline, storage, victims
+    from staanet.evaluation import certificates
 
     if method not in ("smoothing", "ablation"):
         raise unknown_name("method of certificates", method, ["smoothing", "ablation"])
@@ -327,7 +327,7 @@ def certify(
             f"\n{told['abstained']} of {told['clips']} clips got no answer; attacks inside the radius: "
             f"{told['broken']} of {told['attacked']} succeeded -> {out}"
         )
-    flags = warned(pipeline.unsure([victim], corpus))
+    flags = warned(pipeline.split_warnings([victim], corpus))
     finish({**told, **flags}, quarantine, json_output=json_output)
 
 

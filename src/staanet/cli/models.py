@@ -111,8 +111,9 @@ def train_victim(
     debug: Debug = False,
 ) -> None:
     """Train a victim on the speaker-disjoint train part; prints UAR on dev and test."""
-    from staanet import corpora, parallel, pipeline, storage
+    from staanet import corpora, pipeline, storage
     from staanet.config import VictimRecipe, checked
+    from staanet.nn import distributed
 
     recipe = checked(
         VictimRecipe,
@@ -133,7 +134,7 @@ def train_victim(
         pipeline.Quarantine(strict),
     )
     with (
-        parallel.joined(checked_device(device)) as own,
+        distributed.joined(checked_device(device)) as own,
         speaking(out, tensorboard=tensorboard) as progress,
     ):
         pipeline.train_victim(
@@ -147,7 +148,7 @@ def train_victim(
             quarantine=quarantine,
             progress=progress,
         )
-        if not parallel.is_first():
+        if not distributed.is_first():
             return
         quarantine.save(out)
     card = storage.read_card(out, "victim")
@@ -175,7 +176,7 @@ def train_generator(
         typer.Option(
             help="mirror, compact, narrow, small or paper.", autocompletion=names.generators
         ),
-    ] = "mirror",
+    ] = "backward_net",
     epsilon: Epsilon = 0.03,
     max_density: Annotated[float, typer.Option(help="Largest share of samples changed.")] = 0.2,
     min_snr_db: Annotated[
@@ -200,7 +201,7 @@ def train_generator(
         ),
     ] = 600,
     steps: Annotated[int, typer.Option(min=1)] = 1000,
-    looks: Annotated[
+    iterations: Annotated[
         int, typer.Option(min=1, help="Stages of a mirror: more are stronger, and slower.")
     ] = 1,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
@@ -219,7 +220,7 @@ def train_generator(
             "synthetic:; repeat for several.",
         ),
     ] = [],  # noqa: B006
-    through: Annotated[
+    augment: Annotated[
         list[str],
         typer.Option(
             metavar="NAME[:SETTING]",
@@ -239,8 +240,9 @@ def train_generator(
     debug: Debug = False,
 ) -> None:
     """Train STAA-Net against a victim, on the corpus's train part; no labels are used."""
-    from staanet import corpora, parallel, pipeline, storage, victims
+    from staanet import corpora, pipeline, storage, victims
     from staanet.config import GeneratorRecipe, checked
+    from staanet.nn import distributed
     from staanet.pipeline.unlabelled import summary
 
     recipe = checked(
@@ -254,13 +256,13 @@ def train_generator(
             "goal": goal,
             "objective": objective,
             "sparsity": sparsity,
-            "looks": looks,
+            "iterations": iterations,
             "batch_size": batch_size,
             "seconds": seconds,
             "patience": patience,
             "learning_rate": learning_rate,
             "unlabelled": unlabelled,
-            "through": through,
+            "augment": augment,
             "precision": precision,
         },
         where="train-generator",
@@ -270,7 +272,7 @@ def train_generator(
         pipeline.Quarantine(strict),
     )
     with (
-        parallel.joined(checked_device(device)) as own,
+        distributed.joined(checked_device(device)) as own,
         speaking(out, tensorboard=tensorboard) as progress,
     ):
         taught = partial(
@@ -296,7 +298,7 @@ def train_generator(
             quarantine=quarantine,
             progress=progress,
         )
-        if not parallel.is_first():
+        if not distributed.is_first():
             return
         quarantine.save(out)
     card = storage.read_card(out, "generator")
@@ -317,16 +319,16 @@ def _taught(
     sources: Sequence[str], out: Path, teach: Callable[..., object], steps: int
 ) -> list[str]:
     """Sources with, in the place of each ``distill:VICTIM``, the folder of its surrogate."""
-    from staanet import parallel
     from staanet.config import VictimRecipe
+    from staanet.nn import distributed
 
     places = []
     for number, spec in enumerate(sources, start=1):
         scheme, _, target = spec.partition(":")
         if scheme == "distill":
-            if parallel.world() > 1:
+            if distributed.world() > 1:
                 raise InvalidInput(
-                    f"{parallel.world()} processes cannot teach a surrogate together",
+                    f"{distributed.world()} processes cannot teach a surrogate together",
                     where=spec,
                     remedy="Train without torchrun, or give the folder of a surrogate as --source",
                 )
@@ -412,7 +414,7 @@ def export(
 ) -> None:
     """A model as an ONNX file for clips of any length, compared with torch before it is written.
 
-    A victim is then named onnx:FILE elsewhere; a generator runs by staanet.runtime, without torch.
+    A victim is then named onnx:FILE elsewhere; a generator runs by staanet.generators.runtime, without torch.
     """
     from staanet import pipeline, storage, victims
     from staanet.victims.export import export_onnx

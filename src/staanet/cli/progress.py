@@ -76,7 +76,7 @@ def logging(wanted: bool, folder: Path) -> Iterator[Callable[[str, int, int, str
         if not wanted:
             yield progress
             return
-        from staanet.interop.tensorboard import logged
+        from staanet.apps.interop.tensorboard import logged
 
         with logged(folder, progress) as scribe:
             yield scribe
@@ -87,10 +87,11 @@ def speaking(
     out: Path, *, tensorboard: bool = False
 ) -> Iterator[Callable[[str, int, int, str], None]]:
     """The output folder locked and progress shown, by the first of the processes that train together."""
-    from staanet import parallel, storage
+    from staanet import storage
     from staanet.core import silent
+    from staanet.nn import distributed
 
-    if not parallel.is_first():
+    if not distributed.is_first():
         yield silent
         return
     boards = logging(tensorboard, out / "tensorboard")

@@ -29,7 +29,7 @@ from staanet.cli.shell import (
 )
 
 if TYPE_CHECKING:
-    from staanet.pipeline import Foresight
+    from staanet.pipeline import DryRun
 
 
 @command("run", "staanet run emodb --set corpus=emodb:data/emodb --out runs/emodb")
@@ -61,7 +61,7 @@ def run(
     loaded = config.load_recipe(recipe, overrides)
     folder = out or Path("runs") / loaded.name
     if dry_run:
-        _foretell(pipeline.foresee(loaded, folder), folder, json_output=json_output)
+        _foretell(pipeline.dry_run(loaded, folder), folder, json_output=json_output)
         return
     checked_device(device)
     words = ["staanet", "run", recipe, *(w for o in overrides for w in ("--set", o))]
@@ -82,7 +82,7 @@ def run(
     )
 
 
-def _foretell(seen: Foresight, folder: Path, *, json_output: bool) -> None:
+def _foretell(seen: DryRun, folder: Path, *, json_output: bool) -> None:
     if json_output:
         print(json.dumps({"run": str(folder), **seen.to_dict()}, allow_nan=False))
         return
@@ -134,8 +134,8 @@ def selfcheck(
     Writes RUN/selfcheck.json, which staanet report shows. Exit code 1 when a check fails, else 0;
     warnings and skipped checks do not count as failures.
     """
-    from staanet import selfcheck as checks
     from staanet import storage
+    from staanet.sanity import selfcheck as checks
 
     checks.require_finished(folder)
     with storage.FolderLock(folder), Bars.shown() as progress:

@@ -25,7 +25,7 @@ def doctor(
 
     Exit code 1 when something does not work, else 0; an extra that is not installed is no fault.
     """
-    from staanet import doctor as surgery
+    from staanet.apps import doctor as surgery
 
     found = []
     with Bars.shown() as progress:
@@ -68,7 +68,7 @@ def to_audformat(
 ) -> None:
     """Adversarial sets as databases of audformat: db.yaml and a table beside their audio."""
     from staanet import pipeline
-    from staanet.interop.audformat import write_table
+    from staanet.apps.interop.audformat import write_table
 
     made = []
     with Bars.shown() as progress:

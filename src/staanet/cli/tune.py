@@ -58,9 +58,10 @@ def tune(
     debug: Debug = False,
 ) -> None:
     """Search the weights of the loss: the most fooling at the least density (extra tune; resumable)."""
-    from staanet import corpora, pipeline, storage, tuning, victims
+    from staanet import corpora, pipeline, storage, victims
+    from staanet.pipeline import tune
 
-    recipe = tuning.published(
+    recipe = tune.published(
         {
             "network": network,
             "epsilon": epsilon,
@@ -75,7 +76,7 @@ def tune(
     quarantine = pipeline.Quarantine(strict)
     victim = on_device(victims.load_victim(source), device)
     with storage.FolderLock(out), Bars.shown() as progress:
-        found = tuning.tune(
+        found = tune.tune(
             loaded,
             victim,
             source,
@@ -106,7 +107,7 @@ def tune(
                 ],
             )
         )
-        show(f"\n{len(front)} of {len(found)} are beaten by none -> {out / tuning.FRONT}")
+        show(f"\n{len(front)} of {len(found)} are beaten by none -> {out / tune.FRONT}")
     finish(
         {"out": str(out), "trials": [one.row() for one in found]},
         quarantine,

@@ -31,7 +31,7 @@ def serve(
 
     Offers the models shipped with staanet and those of --run. Nothing leaves this machine. Ctrl-C ends it.
     """
-    from staanet import web
+    from staanet.apps import web
 
     shelf = web.read_shelf([*run, *web.shipped()])
 

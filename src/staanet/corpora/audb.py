@@ -34,11 +34,11 @@ Key = tuple[str, float, float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class AudbRequest:
     """What was asked for; None where it is left to us.
 
     >>> parse("emodb@1.4.1:emotion")
-    Wish(name='emodb', version='1.4.1', table='emotion', column=None)
+    AudbRequest(name='emodb', version='1.4.1', table='emotion', column=None)
     """
 
     name: str
@@ -52,7 +52,7 @@ class Wish:
         return ":".join([f"audb:{self.name}{version}", *parts])
 
 
-def parse(text: str) -> Wish:
+def parse(text: str) -> AudbRequest:
     """The parts of ``NAME[@VERSION][:TABLE[:COLUMN]]``; ``InvalidInput`` for another form."""
     found = WISH.fullmatch(text)
     if found is None:
@@ -60,7 +60,7 @@ def parse(text: str) -> Wish:
             f"'audb:{printable(text[:200])}' names no database",
             remedy=f"Write {FORM}; only NAME is needed",
         )
-    return Wish(**found.groupdict())
+    return AudbRequest(**found.groupdict())
 
 
 def read_audb(wanted: Path) -> Corpus:
@@ -76,7 +76,7 @@ def read_audb(wanted: Path) -> Corpus:
         version, notes = _version(audb, wish)
         header = audb.info.header(wish.name, version=version, load_tables=False)
     table, column = _label_column(header, replace(wish, version=version))
-    settled = Wish(wish.name, version, table, column)
+    settled = AudbRequest(wish.name, version, table, column)
     who, person = _speaker_column(header, table)
     with _explained(str(settled)):
         tables = sorted({table, who} - {""})
@@ -133,7 +133,7 @@ def _explained(where: str) -> Iterator[None]:
         ) from problem
 
 
-def _version(audb: Any, wish: Wish) -> tuple[str, list[str]]:
+def _version(audb: Any, wish: AudbRequest) -> tuple[str, list[str]]:
     """The wanted version, or the newest; what is in the cache needs no repository."""
     import audeer
 
@@ -166,7 +166,7 @@ def _columns(header: Any) -> list[tuple[str, str]]:
     return [(table, column) for table in header.tables for column in header.tables[table].columns]
 
 
-def _label_column(header: Any, wish: Wish) -> tuple[str, str]:
+def _label_column(header: Any, wish: AudbRequest) -> tuple[str, str]:
     columns = _columns(header)
     if wish.table and wish.table not in header.tables:
         raise unknown_name("table", wish.table, header.tables, where=f"audb:{wish.name}")
@@ -201,7 +201,7 @@ def _speaker_column(header: Any, label_table: str) -> tuple[str, str]:
 # ---------------------------------------------------------------- tables to rows
 
 
-def _rows(database: Any, wish: Wish, who: str, person: str) -> tuple[Rows, int]:
+def _rows(database: Any, wish: AudbRequest, who: str, person: str) -> tuple[Rows, int]:
     """The labelled rows, and how many have no label."""
     labels = _cells(database, str(wish.table), str(wish.column))
     speakers = _cells(database, who, person) if who else {}

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from staanet import audio, splits
-from staanet.core import Corpus, Progress, Utterance, silent
+from staanet import audio
+from staanet.core import Corpus, Progress, Utterance, silent, splits
 from staanet.errors import InvalidInput, UnusableClip, printable
 
 

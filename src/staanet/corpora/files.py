@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from staanet.columns import Texts, digests_of, repeated
 from staanet.core import Corpus, Utterance
 from staanet.errors import InvalidInput, printable
+from staanet.storage.lazy_rows import Texts, digests_of, repeated
 
 UNKNOWN = "unknown"
 """The speaker of a clip where nothing tells who speaks."""

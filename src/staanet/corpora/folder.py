@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from staanet.columns import Made, Places, Words, digests_of, integers, repeated, sorted_places
 from staanet.core import Corpus, Utterance
+from staanet.core.splits import PARTS, part_named
 from staanet.corpora.files import (
     AUDIO_SUFFIXES,
     UNKNOWN,
@@ -28,7 +28,15 @@ from staanet.corpora.files import (
 from staanet.corpora.manifest import MANIFESTS, impossible, read_manifest
 from staanet.corpora.rows import Row, Rows, Spoken, speaker_of
 from staanet.errors import InvalidInput, printable
-from staanet.splits import PARTS, part_named
+from staanet.storage.lazy_rows import (
+    Made,
+    Places,
+    Words,
+    digests_of,
+    integers,
+    repeated,
+    sorted_places,
+)
 
 SPEAKERS_REMEDY = (
     "a split by speaker needs them: put the files into LABEL/SPEAKER/ folders, or give a manifest"

@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TextIO
 
+from staanet.core.splits import part_named
 from staanet.corpora.rows import Row, Rows
 from staanet.errors import InvalidInput, printable
-from staanet.splits import part_named
 
 MANIFESTS = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 COLUMNS: dict[str, tuple[str, ...]] = {

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
-from staanet.columns import Places, Texts, Words
 from staanet.core import Utterance
 from staanet.corpora.files import UNKNOWN
 from staanet.errors import printable
+from staanet.storage.lazy_rows import Places, Texts, Words
 
 
 @dataclass(frozen=True, slots=True)

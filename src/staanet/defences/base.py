@@ -16,7 +16,7 @@ from torch import Tensor
 from staanet import storage
 from staanet.core import Victim, clip_generators
 from staanet.errors import InvalidInput, printable, unknown_name
-from staanet.precision import in_float32
+from staanet.nn.precision import in_float32
 
 Limits = Mapping[str, tuple[float, float]]
 
@@ -189,7 +189,7 @@ class Defended(Victim):
             sample_rate=inner.sample_rate,
         )
         self.inner, self.chain, self.seed, self.draws = inner, tuple(chain), seed, draws
-        self.asked = draws * inner.asked
+        self.forward_passes = draws * inner.forward_passes
         self.pinned = False
         """Whether each draw is the same for every clip: a fixed function that a slope can be taken of."""
         self.minimum_samples, self.differentiable = inner.minimum_samples, inner.differentiable
@@ -218,7 +218,7 @@ class Defended(Victim):
     def _answer(self, waveforms: Tensor, lengths: Tensor | None, seed: int) -> Tensor:
         inner = self.inner
         if isinstance(inner, Defended) and inner.randomised:
-            inner = inner.expected(1, seed=seed + 1, pinned=self.pinned)
+            inner = inner.with_eot(1, seed=seed + 1, pinned=self.pinned)
         answer: Tensor = inner(self.defend(waveforms, lengths, seed=seed), lengths)
         return answer
 
@@ -245,7 +245,7 @@ class Defended(Victim):
             return [torch.Generator().manual_seed(seed) for _ in x]
         return clip_generators(x, lengths, seed)
 
-    def expected(self, draws: int, *, seed: int = 1, pinned: bool = False) -> Defended:
+    def with_eot(self, draws: int, *, seed: int = 1, pinned: bool = False) -> Defended:
         """The same victim with logits averaged over ``draws``: what an attacker who knows the defence
         follows (expectation over transformation, EOT; Athalye et al. 2018, arXiv 1707.07397).
 

@@ -1,7 +1,7 @@
 """How suspicious a clip is, ``[B, T] -> [B]``: higher is more so. Every detector has a gradient.
 
 A sparse change does not fit its neighbours. ``Residual`` predicts each sample from those on both sides
-and looks, stretch by stretch, at the largest error; ``Learned`` gives the errors to a small network;
+and iterations, stretch by stretch, at the largest error; ``Learned`` gives the errors to a small network;
 ``Disagreement`` compares the victim's answers to the clip and to squeezed copies (Xu, Evans and Qi
 2018, arXiv 1704.01155).
 """
@@ -25,7 +25,7 @@ FRAME_S = 0.02
 
 
 class Detector(nn.Module):
-    """Gives clips a suspicion; ``victim`` is the one it stands before."""
+    """Gives clips a detector_score; ``victim`` is the one it stands before."""
 
     name: ClassVar[str]
 

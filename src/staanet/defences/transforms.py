@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from staanet import audio
-from staanet.channels import Channel, parse_channel
 from staanet.core import valid
 from staanet.defences.base import Limits, Settings, straight_through
 from staanet.errors import InvalidInput
+from staanet.transforms.channels import Channel, parse_channel
 
 _FILTER_S = 0.008
-"""A filter looks so far to both sides."""
+"""A filter iterations so far to both sides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,7 +232,7 @@ class Gain(Settings):
 
 
 class Codec(Settings):
-    """A codec in memory, as ``staanet.channels`` has it; the gradient is that of the identity."""
+    """A codec in memory, as ``staanet.transforms.channels`` has it; the gradient is that of the identity."""
 
     __slots__ = ()
     exact: ClassVar[bool] = False

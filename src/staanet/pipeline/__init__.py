@@ -6,22 +6,22 @@ from staanet.pipeline.audit import audit
 from staanet.pipeline.crafting import attack, join_recordings
 from staanet.pipeline.defences import adapt, defend
 from staanet.pipeline.distil import distil
-from staanet.pipeline.engine import Job, joined_recordings
+from staanet.pipeline.dry_run import DryRun, dry_run
+from staanet.pipeline.engine import AttackJob, joined_recordings
 from staanet.pipeline.exporting import export_generator
-from staanet.pipeline.folders import Quarantine, ReadingClips, load_clips, normal, unsure
-from staanet.pipeline.foresight import Foresight, foresee
+from staanet.pipeline.folders import Quarantine, ReadingClips, load_clips, normal, split_warnings
 from staanet.pipeline.guard import certified, detect, detecting, harden, hardening_of
 from staanet.pipeline.judging import answers, evaluate
 from staanet.pipeline.merging import merge
 from staanet.pipeline.models import source_of, train_generator, train_uap, train_victim
-from staanet.pipeline.plans import Plan, aim, part_of, plan_attack
+from staanet.pipeline.plans import AttackPlan, aim, part_of, plan_attack
 from staanet.pipeline.recipe import run
 from staanet.pipeline.sweeping import SweepPlan, sweep
 
 __all__ = [
-    "Foresight",
-    "Job",
-    "Plan",
+    "DryRun",
+    "AttackJob",
+    "AttackPlan",
     "Quarantine",
     "ReadingClips",
     "SweepPlan",
@@ -37,7 +37,7 @@ __all__ = [
     "distil",
     "evaluate",
     "export_generator",
-    "foresee",
+    "dry_run",
     "harden",
     "hardening_of",
     "join_recordings",
@@ -53,5 +53,5 @@ __all__ = [
     "train_generator",
     "train_uap",
     "train_victim",
-    "unsure",
+    "split_warnings",
 ]

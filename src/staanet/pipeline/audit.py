@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from staanet import report, storage
-from staanet.channels import parse_channel
 from staanet.config import AttackRecipe, AuditRecipe, GeneratorRecipe, VictimRecipe
 from staanet.core import NO_CHANNEL, Clip, Corpus, Progress, Victim, silent
 from staanet.defences import Defence, Defended, parse_defence
 from staanet.errors import InvalidInput, unknown_name
-from staanet.evaluation import machine, spread
+from staanet.evaluation import machine, stratified_subset
 from staanet.pipeline.crafting import attack
 from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
 from staanet.pipeline.judging import evaluate
 from staanet.pipeline.models import named, train_generator, train_victim
 from staanet.pipeline.plans import plan_attack
 from staanet.pipeline.recipe import Timed
+from staanet.transforms.channels import parse_channel
 from staanet.victims import VICTIMS, fingerprint, load_victim
 
 TRANSFERRED = {"staa": "staa", "pgd-sparse": "pgd", "mi-fgsm": "mi_fgsm", "random": "random"}
@@ -99,11 +99,11 @@ def audit(
     if victim.differentiable:
         made_from = [*made_from, Source(victim, victim_spec, white_box=True)]
     usable = load_clips(test, victim, put_aside, progress)
-    clips = spread(usable, recipe.clips)
+    clips = stratified_subset(usable, recipe.clips)
     if not clips:
         raise InvalidInput("no test clip can be used", where=corpus.name, remedy="Give more clips")
     sets = [place for source in made_from for place in room.crafted(source, clips, len(usable))]
-    asked = room.asked(victim, spread(clips, recipe.query_clips), len(usable))
+    asked = room.asked(victim, stratified_subset(clips, recipe.query_clips), len(usable))
     summary = room.judged(sets + asked, [victim], out / "results", sha256, channels=recipe.channels)
     strongest = _strongest(summary["cells"], sets)
     defended = [
@@ -395,7 +395,7 @@ class _Room:
             title=f"PGD that knows {text}, epsilon {epsilon:g}, {100 * density:g} % of samples",
         )
         plan = plan_attack(f"knowing-{place}", recipe, known, seed=self.seed, device=self.device)
-        fewer = spread(clips, self.recipe.defended_clips)
+        fewer = stratified_subset(clips, self.recipe.defended_clips)
         made = self._attack(
             replace(plan, of=len(clips)), fewer, f"knowing-{place}__{best.victim.name}"
         )

@@ -9,16 +9,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from staanet import audio, columns, recordings, results, storage
+from staanet import audio, results, storage
 from staanet.attacks import craft_batch
 from staanet.core import Attack, Clip, Progress, Samples, silent
+from staanet.corpora import recordings
+from staanet.corpora.recordings import Recording
 from staanet.defences import Defended, chain_of
 from staanet.errors import InvalidInput, UnusableClip
 from staanet.evaluation import machine
 from staanet.pipeline.folders import ClipSource, Quarantine, begin, end, is_done, normal
-from staanet.pipeline.plans import EACH, Plan, aim
-from staanet.recordings import Recording
+from staanet.pipeline.plans import EACH, AttackPlan, aim
 from staanet.results import AdversarialClip, AdversarialSet
+from staanet.storage import lazy_rows
 from staanet.victims import members_of
 
 RECORDINGS = "recordings.csv"
@@ -26,7 +28,12 @@ _CRAFTED = (*results.COLUMNS, "seconds", results.WANTED, "sha256")
 
 
 def attack(
-    plan: Plan, clips: ClipSource, out: Path, *, quarantine: Quarantine, progress: Progress = silent
+    plan: AttackPlan,
+    clips: ClipSource,
+    out: Path,
+    *,
+    quarantine: Quarantine,
+    progress: Progress = silent,
 ) -> AdversarialSet:
     """Craft every clip, write it, read it back and measure it; a killed run goes on where it was."""
     if is_finished(plan, clips, out):
@@ -77,7 +84,10 @@ def _in_groups(clips: Iterable[Clip], size: int) -> Iterator[list[Clip]]:
 
 
 def _crafted(
-    plan: Plan, limits: Mapping[str, int] | None, clips: Sequence[Clip], quarantine: Quarantine
+    plan: AttackPlan,
+    limits: Mapping[str, int] | None,
+    clips: Sequence[Clip],
+    quarantine: Quarantine,
 ) -> list[AdversarialClip]:
     """Clips attacked at once; one by one where one of them cannot be, which is put aside."""
     if not clips:
@@ -120,13 +130,13 @@ def join_recordings(
     return rows
 
 
-def is_finished(plan: Plan, clips: ClipSource, out: Path) -> bool:
+def is_finished(plan: AttackPlan, clips: ClipSource, out: Path) -> bool:
     """Whether ``out`` holds the set that ``plan`` makes of these very clips; see ``is_done``."""
     if not (out / storage.CARD).exists():
         return False
     told = storage.read_card(out, "adversarial").get("inputs", {}).get("clips", "")
     summed = str(told).startswith("sum:")  # sets of earlier versions hashed all clips in a row
-    found = sum_of(map(_sha256, clips)) if summed else fingerprint_of(clips)
+    found = sum_of(map(_sha256, clips)) if summed else clips_sha256(clips)
     return is_done(out, "adversarial", {**plan.inputs, "clips": found})
 
 
@@ -136,7 +146,7 @@ class _Crafted:
 
     out: Path
     journal: storage.Journal
-    table: columns.Table = field(default_factory=lambda: columns.Table(_CRAFTED))
+    table: lazy_rows.Table = field(default_factory=lambda: lazy_rows.Table(_CRAFTED))
     kept: dict[str, int] = field(default_factory=dict)
     """The rows of what an earlier run left, by id."""
     rows: dict[str, int] = field(default_factory=dict)
@@ -201,7 +211,7 @@ def sum_of(digests: Iterable[str]) -> str:
     return f"sum:{sum(int(digest, 16) for digest in digests) % 2**256:064x}"
 
 
-def fingerprint_of(clips: Iterable[Clip]) -> str:
+def clips_sha256(clips: Iterable[Clip]) -> str:
     """What tells these clips, by name and sample, from any others."""
     digest = hashlib.sha256()
     for clip in clips:

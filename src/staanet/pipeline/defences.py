@@ -12,7 +12,7 @@ from staanet.config import AttackRecipe
 from staanet.core import Corpus, Progress, Victim, silent
 from staanet.defences import Defended, parse_defence
 from staanet.errors import InvalidInput
-from staanet.evaluation import CONTROLS, check_names, knowledge, spread
+from staanet.evaluation import CONTROLS, check_names, knowledge, stratified_subset
 from staanet.pipeline.crafting import attack
 from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
 from staanet.pipeline.models import named, quality_of
@@ -130,7 +130,7 @@ def adapt(
             plan = plan_attack(name, recipe, target, seed=seed, device=device)
             plan = replace(plan, inputs={**plan.inputs, "target": target.sealed()})
             usable = [c.clean for c in most if len(c.clean.samples) >= target.minimum_samples]
-            chosen = spread(usable, clips)
+            chosen = stratified_subset(usable, clips)
             if not chosen:
                 raise InvalidInput(
                     f"no clip is long enough for {target.name}",

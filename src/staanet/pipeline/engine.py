@@ -18,15 +18,15 @@ from typing import Any
 from staanet import results, storage, victims
 from staanet.config import AttackRecipe
 from staanet.core import Corpus, Progress, Victim, silent
+from staanet.corpora.recordings import COLUMNS
 from staanet.errors import InvalidInput, StaaNetError, StorageFault, printable
 from staanet.pipeline.crafting import RECORDINGS, attack, join_recordings
 from staanet.pipeline.folders import Quarantine, ReadingClips, drawn_from
 from staanet.pipeline.merging import merge
 from staanet.pipeline.models import source_of
 from staanet.pipeline.plans import part_of, plan_attack
-from staanet.recordings import COLUMNS
 from staanet.results import AdversarialSet
-from staanet.shards import Shard
+from staanet.storage.shards import Shard
 
 SHARDS = 32
 """As many on any number of workers, so that an interrupted job finds its shards again."""
@@ -36,7 +36,7 @@ REACHED_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class AttackJob:
     """Everything that ``staanet attack`` needs, by name and path: it can be pickled."""
 
     corpus: Corpus
@@ -121,7 +121,7 @@ def joined_recordings(out: Path) -> list[dict[str, str]]:
     return list(results.read_table(path, COLUMNS)) if path.exists() else []
 
 
-def _run_all(job: Job, folders: dict[int, Path], progress: Progress) -> None:
+def _run_all(job: AttackJob, folders: dict[int, Path], progress: Progress) -> None:
     try:
         import ray
     except ImportError as problem:
@@ -173,7 +173,7 @@ def _reach(address: str) -> None:
         ) from problem
 
 
-def _shard(job: Job, number: int, of: int, folder: Path) -> dict[str, Any] | None:
+def _shard(job: AttackJob, number: int, of: int, folder: Path) -> dict[str, Any] | None:
     """In a worker: one shard; None, or the error that a user can mend."""
     try:
         with storage.FolderLock(folder):

@@ -11,9 +11,10 @@ from staanet import audio, storage
 from staanet.attacks import Staa
 from staanet.core import Budget, Samples, Untargeted, Victim
 from staanet.errors import StaaNetError
-from staanet.generator import Generator, load_generator
-from staanet.generator.export import onnx_bytes
-from staanet.runtime import Runner
+from staanet.generators.base import Generator
+from staanet.generators.export import onnx_bytes
+from staanet.generators.registry import load_generator
+from staanet.generators.runtime import Runner
 
 ALLOWED = 0.01
 """Of the changed samples of a clip, how many may be others: those whose rank or rounding is a near tie."""
@@ -62,4 +63,4 @@ def attacked(generator: Generator, clean: Samples, budget: Budget) -> Samples:
     nobody = Victim(name="none", labels=("none",), sample_rate=generator.sample_rate)
     x = torch.from_numpy(audio.to_float(clean))[None]
     moved = Staa(generator=generator, budget=budget)(nobody, x, Untargeted(0))
-    return budget.fit(clean, moved[0].numpy())
+    return budget.project(clean, moved[0].numpy())

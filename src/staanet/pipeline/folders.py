@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from staanet import audio, storage
 from staanet.core import Clip, Corpus, Progress, Utterance, Victim, silent
+from staanet.corpora.recordings import Recording
 from staanet.errors import InvalidInput, UnusableClip, printable
-from staanet.recordings import Recording
 from staanet.victims import place_of
 
 
@@ -74,7 +74,7 @@ class ReadingClips:
     """The usable clips of a corpus, each read when its turn comes; ``len`` counts all of them.
 
     One clip is in memory at a time, however many there are. A file of more than one and a half times
-    ``window_s`` seconds is read in windows, each a clip of its own (``staanet.recordings``). What is
+    ``window_s`` seconds is read in windows, each a clip of its own (``staanet.corpora.recordings``). What is
     unusable goes to ``quarantine``.
     """
 
@@ -209,7 +209,7 @@ def drawn_from(corpus: Corpus) -> dict[str, str]:
     return {"corpus": corpus.name, "part": corpus.part, "split": corpus.split_hash}
 
 
-def unsure(specs: Sequence[Path | str], *drawn: Corpus | Mapping[str, str]) -> list[str]:
+def split_warnings(specs: Sequence[Path | str], *drawn: Corpus | Mapping[str, str]) -> list[str]:
     """Of each model's folder that was trained on another split of the corpus that clips are from (or of the
     ``drawn_from`` of a set's card): that it may have met them."""
     parts = [drawn_from(one) if isinstance(one, Corpus) else one for one in drawn]

@@ -7,21 +7,23 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from staanet import certify, detection, hardening, report, results, storage, training
+from staanet import report, results, storage, training
 from staanet.attacks import Staa
 from staanet.config import HardenRecipe
 from staanet.core import Budget, Clip, Corpus, Progress, Victim, silent
+from staanet.defences.detector_gated import DetectorGated
 from staanet.defences.detectors import Detector, Learned, build_detector
-from staanet.defences.guarded import Guarded
 from staanet.errors import InvalidInput
-from staanet.evaluation import machine, spread
-from staanet.generator import Generator, build_generator, load_generator, save_generator
-from staanet.pipeline.crafting import fingerprint_of
+from staanet.evaluation import certificates, machine, stratified_subset
+from staanet.generators.base import Generator
+from staanet.generators.registry import build_generator, load_generator, save_generator
+from staanet.generators.warm_start import backward_net_of, network_of
+from staanet.pipeline.crafting import clips_sha256
 from staanet.pipeline.folders import Quarantine, begin, end, is_done, load_clips, normal
 from staanet.pipeline.models import named, quality_of
+from staanet.training import adversarial, detectors
 from staanet.victims import fingerprint, load_victim
 from staanet.victims.external import External
-from staanet.warm_start import mirror_of, network_of
 
 
 def harden(
@@ -78,7 +80,7 @@ def harden(
     before = quality_of(victim, clips[2])
     training.seeded(seed)
     generator = _beside(victim, how.budget) if how.method == "staa" else None
-    history, cost = hardening.harden(
+    history, cost = adversarial.harden(
         victim,
         clips[0],
         clips[1],
@@ -136,12 +138,12 @@ def _keep(
     )
 
 
-def hardening_of(recipe: HardenRecipe) -> hardening.Hardening:
+def hardening_of(recipe: HardenRecipe) -> adversarial.Hardening:
     """What a recipe says of hardening; ``InvalidInput`` where its parts do not fit each other."""
     density = recipe.max_density
-    if density is None and recipe.method in hardening.SPARSE:
+    if density is None and recipe.method in adversarial.SPARSE:
         density = 0.2
-    return hardening.Hardening(
+    return adversarial.Hardening(
         method=recipe.method,
         budget=Budget(epsilon=recipe.epsilon, max_density=density),
         steps=recipe.inner_steps,
@@ -172,7 +174,7 @@ def _beside(victim: Victim, budget: Budget) -> Generator:
     """The generator that begins beside a victim: its mirror where it has one, ears not kept."""
     if network_of(victim) is None:
         return build_generator("compact", budget.max_density).to(victim.device)
-    return mirror_of(victim, budget.max_density, budget.epsilon)
+    return backward_net_of(victim, budget.max_density, budget.epsilon)
 
 
 def certified(
@@ -181,8 +183,8 @@ def certified(
     clips: Sequence[Clip],
     out: Path,
     *,
-    noise: certify.Noise,
-    how: certify.Votes,
+    noise: certificates.Noise,
+    how: certificates.Votes,
     attack_steps: int = 0,
     limit: int = 50,
     quarantine: Quarantine,
@@ -193,17 +195,17 @@ def certified(
     Writes ``certificates.csv`` (a row per clip), ``curve.csv``, ``curve.png`` and ``certificate.json``,
     which it returns. A killed run goes on with the next clip.
     """
-    chosen = spread(clips, limit)
+    chosen = stratified_subset(clips, limit)
     if not chosen:
         raise InvalidInput("no clip to certify", where=out, remedy="Give at least one usable clip")
     method = type(noise).__name__.lower()
     inputs = normal(
         {
             "victim": fingerprint(victim, victim_spec),
-            "clips": fingerprint_of(chosen),
+            "clips": clips_sha256(chosen),
             "method": method,
-            "noise": asdict(noise),
-            "votes": asdict(replace(how, batch_size=1)),  # type: ignore[call-overload]
+            "noise": asdict(noise),  # type: ignore[call-overload]
+            "votes": asdict(replace(how, batch_size=1)),
             "attack_steps": attack_steps,
         }
     )
@@ -224,7 +226,7 @@ def certified(
     rows = {str(row["id"]): row for row in known[1:]}
     for number, clip in enumerate(chosen, start=1):
         if clip.id not in rows:
-            rows[clip.id] = certify.certified_row(
+            rows[clip.id] = certificates.certified_row(
                 victim, noise, clip, how, attack_steps=attack_steps
             )
             journal.append(rows[clip.id])
@@ -252,8 +254,8 @@ def certified(
 
 def _certificate(
     victim: Victim,
-    noise: certify.Noise,
-    how: certify.Votes,
+    noise: certificates.Noise,
+    how: certificates.Votes,
     rows: Sequence[dict[str, Any]],
     of: int,
 ) -> dict[str, Any]:
@@ -275,7 +277,7 @@ def _certificate(
         "largest_radius": radii[-1],
         "attacked": sum(bool(row["attacked"]) for row in rows),
         "broken": sum(bool(row["broken"]) for row in rows),
-        "curve": certify.curve(rows),
+        "curve": certificates.curve(rows),
     }
 
 
@@ -286,7 +288,7 @@ def detect(
     out: Path,
     *,
     detector: str,
-    false_alarm: float = 0.05,
+    false_positive_rate: float = 0.05,
     sets: Sequence[Path] = (),
     budget: Budget,
     aware: int = 0,
@@ -304,7 +306,7 @@ def detect(
     (``roc.csv``, ``roc.png``) and rates, which go into ``detector.json`` and come back.
     ``learned`` is trained on the train part for ``steps`` steps under ``budget``.
     """
-    made, opened = detecting(detector, false_alarm, sets)
+    made, opened = detecting(detector, false_positive_rate, sets)
     train, dev, test = corpus.split(seed, protocol)
     inputs = {
         "corpus": corpus.name,
@@ -312,7 +314,7 @@ def detect(
         "seed": seed,
         "victim": fingerprint(victim, victim_spec),
         "detector": detector,
-        "false_alarm": false_alarm,
+        "false_positive_rate": false_positive_rate,
         "budget": asdict(budget),
         "steps": steps if detector == "learned" else None,
         **named(protocol),
@@ -320,7 +322,7 @@ def detect(
     put_aside = quarantine if quarantine is not None else Quarantine()
     if is_done(out, "victim", inputs):
         target = load_victim(out).to(victim.device)
-        assert isinstance(target, Guarded)
+        assert isinstance(target, DetectorGated)
     else:
         begin(out, inputs)
         tune = load_clips(dev, victim, put_aside, progress)
@@ -338,33 +340,33 @@ def detect(
                 noise_db=60.0,
             )
             clips = load_clips(train, victim, put_aside, progress)
-            detection.train_detector(
+            detectors.train_detector(
                 made, victim, clips, tune, schedule, out, budget=budget, progress=progress
             )
-        target = detection.guarded(victim, made, tune, false_alarm=false_alarm)
+        target = detectors.guarded(victim, made, tune, false_positive_rate=false_positive_rate)
         target.save_pretrained(out, inputs=normal(inputs), machine=machine())
         end(out)
     found = []
     for one in opened:
-        found.append(detection.told(f"{one.attack} from {one.source}", target, list(one), progress))
+        found.append(detectors.told(f"{one.attack} from {one.source}", target, list(one), progress))
     if aware:
-        chosen = spread(load_clips(test, target, put_aside, progress), aware)
-        attack = detection.AwarePGD(budget=budget)
-        made_of = detection.aware_clips(target, chosen, attack, progress=progress)
-        found.append(detection.told("PGD that knows the detector", target, made_of, progress))
+        chosen = stratified_subset(load_clips(test, target, put_aside, progress), aware)
+        attack = detectors.AwarePGD(budget=budget)
+        made_of = detectors.aware_clips(target, chosen, attack, progress=progress)
+        found.append(detectors.told("PGD that knows the detector", target, made_of, progress))
     if generator_steps:
         generator = _knowing(
             target, [train, dev], out, budget, generator_steps, seed, put_aside, progress
         )
         knowing = Staa(generator=generator, budget=budget)
         clips = load_clips(test, target, put_aside, progress)
-        made_of = detection.aware_clips(target, clips, knowing, progress=progress)
-        found.append(detection.told("STAA-Net that knows the detector", target, made_of, progress))
+        made_of = detectors.aware_clips(target, clips, knowing, progress=progress)
+        found.append(detectors.told("STAA-Net that knows the detector", target, made_of, progress))
     told = {
         "victim": target.inner.name,
         "detector": detector,
         "threshold": target.threshold,
-        "false_alarm": false_alarm,
+        "false_positive_rate": false_positive_rate,
         "chosen_on": f"{len(dev)} dev clips",
         "attacks": found,
         "adaptive": bool(aware or generator_steps),
@@ -373,23 +375,23 @@ def detect(
     if found:
         rows = [{"attack": a["attack"], **point} for a in found for point in a["roc"]]
         storage.write_text(
-            out / "roc.csv", results.table(["attack", "false_alarm", "detected"], rows)
+            out / "roc.csv", results.table(["attack", "false_positive_rate", "detected"], rows)
         )
         report.draw_roc(out / "roc.png", told)
     return told
 
 
 def detecting(
-    detector: str, false_alarm: float, sets: Sequence[Path]
+    detector: str, false_positive_rate: float, sets: Sequence[Path]
 ) -> tuple[Detector, list[results.AdversarialSet]]:
     """The detector and the adversarial sets that ``detect`` is asked for; ``InvalidInput`` where one
     cannot be, before anything is written."""
-    detection.check_rate(false_alarm)
+    detectors.check_rate(false_positive_rate)
     return build_detector(detector), [results.AdversarialSet.load(folder) for folder in sets]
 
 
 def _knowing(
-    target: Guarded,
+    target: DetectorGated,
     parts: Sequence[Corpus],
     out: Path,
     budget: Budget,
@@ -414,11 +416,11 @@ def _knowing(
         evaluate_every=max(1, min(100, steps // 2)),
     )
     train, dev = (load_clips(part, target, put_aside, progress) for part in parts)
-    detection.aware_generator(
+    detectors.aware_generator(
         generator,
         target,
         train,
-        spread(dev, 48),
+        stratified_subset(dev, 48),
         schedule,
         out / "generator",
         budget=budget,

@@ -10,13 +10,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from staanet import perception, results, storage
+from staanet import results, storage
 from staanet.core import Progress, Victim, silent
 from staanet.errors import InvalidInput
-from staanet.evaluation import transfer_matrix
-from staanet.perception import Score
+from staanet.evaluation import perceptual, transfer_matrix
+from staanet.evaluation.perceptual import Score
 from staanet.results import AdversarialSet, TransferMatrix
-from staanet.shards import Shard
+from staanet.storage.shards import Shard
 
 
 def answers(
@@ -94,7 +94,7 @@ class _Listener:
     """The perceptual panel of a clip, from the journal where the same audio was heard before."""
 
     def __init__(self, journal: storage.Journal) -> None:
-        judges = {**perception.versions(), "metrics": sorted(perception.METRICS)}
+        judges = {**perceptual.versions(), "metrics": sorted(perceptual.METRICS)}
         self.journal, self.judges = journal, json.dumps(judges, sort_keys=True)
         self.known = {str(row["audio"]): row["scores"] for row in journal.records()}
 
@@ -104,7 +104,7 @@ class _Listener:
         digest.update(clean.tobytes() + clip.adversarial.tobytes())
         key = digest.hexdigest()
         if key not in self.known:
-            scores = perception.panel(clean, clip.adversarial, rate)
+            scores = perceptual.panel(clean, clip.adversarial, rate)
             self.known[key] = {name: asdict(score) for name, score in scores.items()}
             self.journal.append({"audio": key, "id": clip.clean.id, "scores": self.known[key]})
         return {name: Score(**score) for name, score in self.known[key].items()}

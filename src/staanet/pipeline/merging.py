@@ -12,8 +12,9 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
-from staanet import recordings, results, storage
+from staanet import results, storage
 from staanet.core import Progress, silent
+from staanet.corpora import recordings
 from staanet.errors import InvalidInput
 from staanet.evaluation import ABOUT, recounted
 from staanet.pipeline.crafting import RECORDINGS, sum_of

@@ -13,15 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from staanet import config, metrics, parallel, precision, storage, training
+from staanet import config, storage, training
 from staanet.attacks import craft, fit_uap, logits_of, save_uap
 from staanet.config import AttackRecipe, GeneratorRecipe, VectorRecipe, VictimRecipe
-from staanet.core import Budget, Clip, Corpus, Progress, Victim, silent
+from staanet.core import Budget, Clip, Corpus, Progress, Victim, metrics, silent
 from staanet.defences import parse_defence
 from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation import machine, transfer_matrix
-from staanet.generator import build_generator, save_generator
-from staanet.objectives import Objective
+from staanet.generators.losses import Objective
+from staanet.generators.registry import build_generator, save_generator
+from staanet.generators.warm_start import generator_of, has_backward_net, network_of
+from staanet.nn import distributed, precision
 from staanet.pipeline import unlabelled
 from staanet.pipeline.folders import Quarantine, begin, end, is_done, load_clips, normal
 from staanet.victims import (
@@ -33,7 +35,6 @@ from staanet.victims import (
     members_of,
     place_of,
 )
-from staanet.warm_start import can_mirror, generator_of, network_of
 
 USUAL = {"pretrained": None, "config": None, "noise_db": 25.0, "precision": "float32"}
 
@@ -67,7 +68,7 @@ def train_victim(
     }
     if is_done(out, "victim", inputs):
         return load_victim(out).to(device)
-    if parallel.is_first():
+    if distributed.is_first():
         begin(out, inputs)
     put_aside = quarantine if quarantine is not None else Quarantine()
     training.seeded(seed)
@@ -86,7 +87,7 @@ def train_victim(
         precision=recipe.precision,
         progress=progress,
     )
-    if not parallel.is_first():
+    if not distributed.is_first():
         return victim
     quality = {
         f"{p}_{k}": v
@@ -119,10 +120,10 @@ def settled(name: str, recipe: VictimRecipe) -> VictimRecipe:
 def _settled_generator(recipe: GeneratorRecipe, sources: Sequence[Victim]) -> GeneratorRecipe:
     """With the network and learning rate that fit its sources."""
     network = recipe.network
-    if network == "mirror" and not any(map(can_mirror, sources)):
+    if network == "backward_net" and not any(map(has_backward_net, sources)):
         network = "compact"
     usual = 2e-3
-    if network == "mirror":  # begins as its source, others from nothing
+    if network == "backward_net":  # begins as its source, others from nothing
         usual = 3e-4 if any(map(network_of, sources)) else 1e-5
     return replace(recipe, network=network, learning_rate=recipe.learning_rate or usual)
 
@@ -182,8 +183,8 @@ def train_generator(
     )
     settings = _told(replace(recipe, sources=()))
     del settings["unlabelled"]  # what is there counts, not where: its hashes are among the inputs
-    through = [parse_defence(text) for text in recipe.through]
-    for way in through:  # one that the rate does not allow is told before anything is made
+    augment = [parse_defence(text) for text in recipe.augment]
+    for way in augment:  # one that the rate does not allow is told before anything is made
         silence = torch.zeros(1, source.sample_rate)
         way(silence, None, torch.Generator(), sample_rate=source.sample_rate)
     put_aside = quarantine if quarantine is not None else Quarantine()
@@ -207,15 +208,15 @@ def train_generator(
     }
     if is_done(out, "generator", inputs):
         return
-    if parallel.is_first():
+    if distributed.is_first():
         begin(out, inputs)
     extra.save(out)
     training.seeded(seed)
     density = recipe.max_density if recipe.objective == "constrained" else None
-    begun = generator_of(sources, density, recipe.epsilon, recipe.looks)
+    begun = generator_of(sources, density, recipe.epsilon, recipe.iterations)
     generator = (
         begun
-        if recipe.network == "mirror" and begun is not None
+        if recipe.network == "backward_net" and begun is not None
         else build_generator(recipe.network, density, source.labels)
     ).to(device)
     clips = [load_clips(part, source, put_aside, progress) for part in (train, dev)]
@@ -233,11 +234,11 @@ def train_generator(
         budget=budget,
         objective=_objective(recipe),
         targeted=recipe.goal == "targeted",
-        through=through,
+        augment=augment,
         precision=recipe.precision,
         progress=progress,
     )
-    if not parallel.is_first():
+    if not distributed.is_first():
         return
     last = history.rows[-1]
     save_generator(
@@ -269,7 +270,7 @@ def _told(recipe: GeneratorRecipe) -> dict[str, object]:
         "objective": "constrained",
         "sparsity": 1.0,
         "min_snr_db": None,
-        "through": (),
+        "augment": (),
         "precision": "float32",
         "quantisation": None,
     }

@@ -9,15 +9,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from staanet import columns, precision, storage
+from staanet import storage
 from staanet.attacks import ATTACKS, Staa, load_uap
 from staanet.config import AttackRecipe
 from staanet.core import Attack, Budget, Clip, Corpus, Victim
 from staanet.defences import Defended
 from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation import CONTROLS
-from staanet.generator import load_generator
-from staanet.shards import Shard
+from staanet.generators.registry import load_generator
+from staanet.nn import precision
+from staanet.storage import lazy_rows
+from staanet.storage.shards import Shard
 
 EOT = 8
 """Draws of a randomised victim that an attack on it follows the mean of."""
@@ -33,7 +35,7 @@ UNSAID = {
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class AttackPlan:
     """One attack, ready to be made: what the card will say, and the attack for each clip."""
 
     key: str
@@ -81,7 +83,7 @@ def plan_attack(
     label: str | None = None,
     seed: int = 0,
     device: str = "cpu",
-) -> Plan:
+) -> AttackPlan:
     """An attack of a recipe (or of the command line) with everything it needs."""
     name = recipe.attack or key
     if name not in ATTACKS:
@@ -125,8 +127,8 @@ def plan_attack(
         raise unknown_name("class", str(label), [*source.labels, EACH])
     if isinstance(source, Defended) and source.randomised and name not in ("staa", *CONTROLS):
         draws = recipe.eot or EOT
-        source, inputs = source.expected(draws, seed=seed + 1), {**inputs, "eot": draws}
-    return Plan(
+        source, inputs = source.with_eot(draws, seed=seed + 1), {**inputs, "eot": draws}
+    return AttackPlan(
         key,
         title,
         made,
@@ -167,8 +169,8 @@ def settings_of(name: str, recipe: AttackRecipe) -> dict[str, Any]:
     return dict(recipe.settings)
 
 
-def part_of(plan: Plan, shard: Shard, corpus: Corpus, window_s: float = 0.0) -> Plan:
+def part_of(plan: AttackPlan, shard: Shard, corpus: Corpus, window_s: float = 0.0) -> AttackPlan:
     """The plan of a shard: its card says which part of which list of clips it is, cut how."""
-    ids = columns.field(corpus.utterances, "id")
+    ids = lazy_rows.field(corpus.utterances, "id")
     part = {**shard.card(ids), "window_s": window_s}
     return replace(plan, inputs={**plan.inputs, "shard": part})

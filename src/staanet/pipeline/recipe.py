@@ -12,15 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from staanet import audio, config, corpora, decoded, report, selfcheck, storage
+from staanet import audio, config, corpora, report, storage
 from staanet.attacks import ATTACKS
-from staanet.channels import parse_channel
 from staanet.config import AttackRecipe, DefenceRecipe, Recipe, SyntheticRecipe
 from staanet.core import Budget, Clip, Corpus, Progress, silent
+from staanet.corpora import cache
 from staanet.defences import parse_defence
 from staanet.errors import InvalidInput, unknown_name
-from staanet.evaluation import machine, spread
-from staanet.generator import GENERATORS
+from staanet.evaluation import machine, stratified_subset
+from staanet.generators.registry import GENERATORS
 from staanet.pipeline.crafting import attack
 from staanet.pipeline.defences import defend
 from staanet.pipeline.folders import Quarantine, drawn_from, load_clips
@@ -36,6 +36,8 @@ from staanet.pipeline.models import (
 from staanet.pipeline.plans import plan_attack, settings_of, with_settings
 from staanet.pipeline.sweeping import SweepPlan, sweep
 from staanet.results import TransferMatrix
+from staanet.sanity import selfcheck
+from staanet.transforms.channels import parse_channel
 from staanet.victims import VICTIMS, Ensemble, fingerprint, members_of
 
 T = TypeVar("T")
@@ -64,7 +66,7 @@ def run(
         journal = Timed(storage.Journal(out / "journal.jsonl"))
         quarantine = Quarantine(strict)
         corpus = journal("corpus", lambda: _corpus(recipe, out, progress))
-        corpus = decoded.kept(corpus, out / "decoded")
+        corpus = cache.kept(corpus, out / "decoded")
         victims = {
             name: journal(
                 f"train-victim {name}",
@@ -165,7 +167,7 @@ def run(
                 )
                 limit = clip_limit(key, recipe.attacks)
                 plan = replace(plan, drawn=drawn_from(held_out))
-                clips = test if limit is None else spread(test, limit)
+                clips = test if limit is None else stratified_subset(test, limit)
                 if len(clips) < len(test):
                     plan = replace(plan, of=len(test))
                 journal(
@@ -221,7 +223,7 @@ def run(
                 ),
             )
         journal("report", lambda: report.build(out, progress=progress))
-        decoded.discard(out / "decoded")
+        cache.discard(out / "decoded")
         return matrix, quarantine
 
 
@@ -244,7 +246,7 @@ def require_sound(recipe: Recipe, out: Path | None = None) -> None:
     for name in recipe.channels:
         parse_channel(name)
     chains = [defence.chain for defence in recipe.defences.values()]
-    for text in itertools.chain(recipe.generator.through, *chains):
+    for text in itertools.chain(recipe.generator.augment, *chains):
         parse_defence(text)
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from staanet import report, storage, sweeps
+from staanet import report, storage
 from staanet.config import AttackRecipe, SweepRecipe
 from staanet.core import Clip, Progress, Victim, silent
 from staanet.errors import InvalidInput, UnusableClip
-from staanet.evaluation import CONTROLS, machine, spread
-from staanet.pipeline.crafting import fingerprint_of
+from staanet.evaluation import CONTROLS, machine, stratified_subset, sweeps
+from staanet.pipeline.crafting import clips_sha256
 from staanet.pipeline.folders import Quarantine, is_done, normal
-from staanet.pipeline.plans import Plan, plan_attack
+from staanet.pipeline.plans import AttackPlan, plan_attack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class SweepPlan:
     seed: int = 0
     device: str = "cpu"
 
-    def attack(self, point: sweeps.Point) -> Plan:
+    def attack(self, point: sweeps.Point) -> AttackPlan:
         """The attack of a point, its own limits replaced by the point's."""
         own = replace(
             self.attacks[point.attack],
@@ -92,7 +92,7 @@ def sweep(
                 ),
             )
     usable = [clip for clip in clips if len(clip.samples) >= shortest]
-    chosen = spread(usable, plan.recipe.clips)
+    chosen = stratified_subset(usable, plan.recipe.clips)
     if not chosen:
         raise InvalidInput("no clip to attack", where=out, remedy="Give at least one usable clip")
     wanted = sweeps.points(
@@ -105,7 +105,7 @@ def sweep(
             "victims": dict(plan.sha256),
             "source": plan.source.name,
             "targets": [target.name for target in plan.targets],
-            "clips": fingerprint_of(chosen),
+            "clips": clips_sha256(chosen),
         }
     )
     if is_done(out, "sweep", inputs):

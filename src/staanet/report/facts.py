@@ -15,10 +15,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from staanet import storage, tables
+from staanet import storage
 from staanet.core import NO_CHANNEL, Budget
+from staanet.core.metrics import Estimate
 from staanet.errors import InvalidInput
-from staanet.metrics import Estimate
+from staanet.results import tables
 
 SUMMARY, ROWS, SELFCHECK = "summary.json", "results.parquet", "selfcheck.json"
 _AGAIN = "Run staanet evaluate again"

@@ -52,7 +52,7 @@ def roc(told: Mapping[str, Any]) -> bytes:
         axes.plot([0, 100], [0, 100], color=FAINT, linewidth=0.8, linestyle=":")
         for number, one in enumerate(told["attacks"]):
             axes.plot(
-                [100 * p["false_alarm"] for p in one["roc"]],
+                [100 * p["false_positive_rate"] for p in one["roc"]],
                 [100 * p["detected"] for p in one["roc"]],
                 color=COLOURS[number % len(COLOURS)],
                 linestyle=("-", "--", "-.")[number // len(COLOURS) % 3],

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from staanet.metrics import Estimate
+from staanet.core.metrics import Estimate
 from staanet.report import words
 from staanet.report.facts import Cell, Row, Run, speakers_of_parts
 

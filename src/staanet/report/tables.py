@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from staanet import metrics
-from staanet.core import NO_CHANNEL
+from staanet.core import NO_CHANNEL, metrics
 from staanet.errors import printable
 from staanet.report import words
 from staanet.report.facts import Cell, Crafted, Distances, Row, Run, Sound, speakers_of_parts
 from staanet.report.words import NONE, number, percent
-from staanet.tables import tex
+from staanet.results.tables import tex
 
 
 @dataclass(frozen=True, slots=True)

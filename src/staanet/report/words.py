@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from staanet import audio
 from staanet.core import Budget
-from staanet.metrics import Estimate
+from staanet.core.metrics import Estimate
 
 NONE = "n/a"
 
@@ -92,9 +92,7 @@ def right_to_change(budget: Budget | None) -> str:
     """
     if budget is None:
         return "an unrecorded amount"
-    size = (
-        f"at most {budget.epsilon:g} of full scale ({budget.steps:,} of {audio.FULL_SCALE:,} steps)"
-    )
+    size = f"at most {budget.epsilon:g} of full scale ({budget.epsilon_lsb:,} of {audio.FULL_SCALE:,} steps)"
     places = [
         f"at most {100 * budget.max_density:g} % of the samples"
         if budget.max_density is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from staanet.training.ahead import Ahead
 from staanet.training.crops import Crops, balanced, coloured
-from staanet.training.fitting import History, Schedule, Task, fit, seeded
+from staanet.training.fit import History, Schedule, Task, fit, seeded
 from staanet.training.generators import UNTOUCHED_DB, GeneratorTask, collapse_flags, train_generator
 from staanet.training.victims import VictimTask, train_victim
 

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from staanet import audio, parallel
+from staanet import audio
 from staanet.core import Clip, Samples
-from staanet.training.fitting import Schedule
+from staanet.nn import distributed
+from staanet.training.fit import Schedule
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Crops:
 
     def own_rows(self) -> slice:
         """Which rows of a batch are this process's: all where it trains alone."""
-        return parallel.own_rows(self.schedule.batch_size)
+        return distributed.own_rows(self.schedule.batch_size)
 
     def _crop(self, samples: Samples, length: int, rng: np.random.Generator) -> NDArray[np.float32]:
         speed = 1 + rng.uniform(-1, 1) * self.schedule.speed

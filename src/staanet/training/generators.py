@@ -13,17 +13,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from staanet import audio, metrics, parallel
-from staanet.attacks import Staa, collate, quiet_enough
-from staanet.core import Budget, Clip, Goal, Progress, Targeted, Untargeted, Victim, silent
+from staanet import audio
+from staanet.attacks import Staa, collate, project_to_snr
+from staanet.core import Budget, Clip, Goal, Progress, Targeted, Untargeted, Victim, metrics, silent
 from staanet.defences import Defence, Defended
-from staanet.generator import Chorus, Generator, Mirror, Reflection
-from staanet.generator.proposal import chosen
-from staanet.objectives import Objective, SparsityController
-from staanet.precision import networks_in
+from staanet.generators.backward_net import BackwardNet
+from staanet.generators.base import Generator, select_samples
+from staanet.generators.ensemble import EnsembleGenerator
+from staanet.generators.losses import Objective, SparsityController
+from staanet.generators.surrogate import SurrogateGradient
+from staanet.nn import distributed
+from staanet.nn.precision import networks_in
 from staanet.training.ahead import Ahead
 from staanet.training.crops import Crops
-from staanet.training.fitting import History, Schedule, fit
+from staanet.training.fit import History, Schedule, fit
 from staanet.victims import members_of
 
 UNTOUCHED_DB = 999.0
@@ -37,7 +40,7 @@ class GeneratorTask:
     With several sources it is the mean of theirs. A ``targeted`` generator is shown, in training, each
     other class as often. ``through`` is what a clip may meet on its way to the sources, each as often as
     nothing: the generator learns what outlives it. The networks run in ``precision``
-    (``staanet.precision``); the sources' answers to clean clips and the judgement of dev clips are exact.
+    (``staanet.nn.precision``); the sources' answers to clean clips and the judgement of dev clips are exact.
     """
 
     module: Generator
@@ -51,7 +54,7 @@ class GeneratorTask:
     """The step from which a built-in density stands at the budget's; it starts with every sample
     (1: it stands there from the first step)."""
     targeted: bool = False
-    through: Sequence[Defence] = ()
+    augment: Sequence[Defence] = ()
     precision: str = "float32"
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -59,12 +62,14 @@ class GeneratorTask:
         rng = np.random.default_rng([self.crops.schedule.seed, step, 1])
         batch, own = self.crops.schedule.batch_size, self.crops.own_rows()
         goals, wanted = self.goals(x, rng.random(batch)[own])
-        epsilon = self.budget.steps / audio.FULL_SCALE
+        epsilon = self.budget.epsilon_lsb / audio.FULL_SCALE
         budget = self._budget(step)
         with networks_in(self.precision, x.device):
             change = self.module.train()(x, None, wanted, budget)
-        binary = chosen(change, budget)  # as the attack will choose, under the budget of this step
-        moves = quiet_enough(x, change.magnitude, epsilon * binary, budget)
+        binary = select_samples(
+            change, budget
+        )  # as the attack will choose, under the budget of this step
+        moves = project_to_snr(x, change.magnitude, epsilon * binary, budget)
         delta = epsilon * moves
         x_adv = (x + delta * self.objective.mask(change.position, binary, uniform)).clamp(-1, 1)
         way = np.random.default_rng([self.crops.schedule.seed, step, 2])
@@ -85,7 +90,7 @@ class GeneratorTask:
         if (
             self.module.density is None and self.objective.sparsity is None
         ):  # else the density is what it is meant to be at this step
-            both = parallel.mean({"share": share, "fooling": figures["fooling_rate"]})
+            both = distributed.mean({"share": share, "fooling": figures["fooling_rate"]})
             self.sparsity.update(step, both["share"], both["fooling"])
         return loss, figures
 
@@ -103,7 +108,7 @@ class GeneratorTask:
     @cached_property
     def hearings(self) -> list[Sequence[Victim]]:
         """The sources as they are, and behind each of ``through``."""
-        return [self.sources, *([Defended(s, [way]) for s in self.sources] for way in self.through)]
+        return [self.sources, *([Defended(s, [way]) for s in self.sources] for way in self.augment)]
 
     def goals(self, x: Tensor, draws: NDArray[np.float64]) -> tuple[Sequence[Goal], Tensor | None]:
         """The goal on each source for ``x [B, T]``, and what the generator is told of it: numbers
@@ -178,7 +183,7 @@ def train_generator(
     budget: Budget,
     objective: Objective,
     targeted: bool = False,
-    through: Sequence[Defence] = (),
+    augment: Sequence[Defence] = (),
     precision: str = "float32",
     progress: Progress = silent,
 ) -> History:
@@ -194,9 +199,9 @@ def train_generator(
     source.requires_grad_(False).eval()
     target = 1.0 if budget.max_density is None else budget.max_density
     settled = max(1, schedule.steps * 6 // 10)
-    if isinstance(generator, Mirror | Chorus):
-        generator.keep_ears()
-    if isinstance(generator, Mirror | Reflection | Chorus):
+    if isinstance(generator, BackwardNet | EnsembleGenerator):
+        generator.freeze_encoder()
+    if isinstance(generator, BackwardNet | SurrogateGradient | EnsembleGenerator):
         settled = 1
     task = GeneratorTask(
         generator,
@@ -208,7 +213,7 @@ def train_generator(
         SparsityController(target=target, warmup=schedule.steps // 10),
         settled=settled,
         targeted=targeted,
-        through=through,
+        augment=augment,
         precision=precision,
     )
     what = f"train generator on {source.name}"

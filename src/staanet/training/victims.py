@@ -11,20 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from staanet import metrics, parallel
 from staanet.attacks import logits_of
-from staanet.core import Clip, Progress, Victim, silent
-from staanet.precision import networks_in
+from staanet.core import Clip, Progress, Victim, metrics, silent
+from staanet.nn import distributed
+from staanet.nn.precision import networks_in
 from staanet.training.ahead import Ahead
 from staanet.training.crops import Crops, balanced
-from staanet.training.fitting import History, Schedule, fit
+from staanet.training.fit import History, Schedule, fit
 
 
 @dataclass
 class VictimTask:
     """Cross-entropy on balanced random crops, judged by UAR on whole dev clips.
 
-    The network learns in ``precision`` (``staanet.precision``) and is judged in float32.
+    The network learns in ``precision`` (``staanet.nn.precision``) and is judged in float32.
     """
 
     module: Victim
@@ -79,7 +79,7 @@ def train_victim(
     """Train ``victim`` in place; the weights of best dev UAR are kept, frozen and in ``eval()``."""
     crops = Crops(train, schedule, balanced([clip.label or "" for clip in train]))
     task = VictimTask(victim, crops, dev, precision)
-    parallel.share_norms(victim)
+    distributed.share_norms(victim)
     history = fit(task, schedule, folder, what=f"train {victim.name}", progress=progress)
     victim.requires_grad_(False).eval()
     return history

@@ -8,12 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from staanet import shipped, storage
+from staanet import storage
 from staanet.core import Victim
 from staanet.defences import Defended, parse_defence
+from staanet.defences.detector_gated import read_guarded
 from staanet.defences.detectors import build_detector
-from staanet.defences.guarded import read_guarded
 from staanet.errors import InvalidInput, MissingExtra, unknown_name
+from staanet.storage import pretrained
 from staanet.victims.emo18 import Emo18
 from staanet.victims.ensemble import Ensemble, joint_sha256, members_of
 from staanet.victims.external import ONNX_FILE, CallableVictim, External, OnnxVictim, hugging_face
@@ -141,7 +142,7 @@ def _copied(folder: Path, card: Mapping[str, Any]) -> Victim:
 def place_of(spec: Path | str) -> Path | str:
     """The folder that ``shipped:NAME`` stands for; any other spec as it is."""
     scheme, colon, name = str(spec).partition(":")
-    return shipped.folder("victims", name) if colon and scheme == shipped.SCHEME else spec
+    return pretrained.folder("victims", name) if colon and scheme == pretrained.SCHEME else spec
 
 
 def lacking(spec: Path | str) -> MissingExtra | None:

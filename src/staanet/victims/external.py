@@ -23,8 +23,8 @@ from torch import Tensor
 from staanet import storage
 from staanet.core import Victim, standardise
 from staanet.errors import InvalidInput, MissingExtra, printable
+from staanet.nn.padding import by_length, receptive_field, require_samples
 from staanet.victims import hub
-from staanet.victims.padding import by_length, receptive_field, require_samples
 
 Floats = NDArray[np.float32]
 ONNX_FILE = "model.onnx"
@@ -339,7 +339,7 @@ class HuggingFaceVictim(External):
 class HuggingFaceBlackBox(BlackBox):
     """One that takes spectrograms (AST, Whisper), computed by its own feature extractor in NumPy.
 
-    Such a model looks at a stretch of fixed length: it pads shorter clips and cuts longer ones.
+    Such a model iterations at a stretch of fixed length: it pads shorter clips and cuts longer ones.
     """
 
     architecture = "hugging_face"

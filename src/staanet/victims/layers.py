@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from staanet.core import valid
-from staanet.maxima import convolved_maxima, is_long
-from staanet.precision import in_float32
+from staanet.nn.conv_maxpool import convolved_maxima, is_long
+from staanet.nn.precision import in_float32
 
 
 class ConvBlock(nn.Module):

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from staanet import storage
 from staanet.core import Victim
 from staanet.errors import InvalidInput, unknown_name
+from staanet.nn.padding import by_length, receptive_field, require_samples
 from staanet.victims import hub
-from staanet.victims.padding import by_length, receptive_field, require_samples
 
 SCRATCH = "trained from scratch"
 HEAD = ("projector", "classifier", "layer_weights")

@@ -1,0 +1,1 @@
+"""Programs around the library: the local page, other libraries, the check of an installation."""

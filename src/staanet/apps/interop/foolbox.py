@@ -1,0 +1,95 @@
+"""Foolbox: its attacks inside ``craft``, and victims as its models (extra ``baselines``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from staanet import audio
+from staanet.core import Budget, Goal, Targeted, Victim
+from staanet.core.top_k import top_k_mask
+from staanet.errors import InvalidInput, MissingExtra
+
+
+def model(victim: Victim) -> Any:
+    """``victim`` as a ``PyTorchModel`` of Foolbox with bounds [-1, 1]; clips ``[N, T]`` of one length.
+
+    Raises ``InvalidInput`` where Foolbox is absent or the victim is a black box.
+    """
+    if not victim.differentiable:
+        raise InvalidInput(
+            f"{victim.name} is a black box and gives no gradient",
+            remedy="Use staanet's sparse_rs or one_pixel",
+        )
+    return library().PyTorchModel(victim.eval(), bounds=(-1, 1), device=str(victim.device))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoolboxAttack:
+    """An attack of Foolbox (Rauber et al., 2020, JOSS) as an ``Attack``: ``craft`` takes it.
+
+    One of fixed size runs at the budget's epsilon, or at ``size`` where its norm is not L-infinity;
+    one that iterations for the smallest change runs free. Either way the change is then cut to epsilon,
+    and where it takes more samples than the budget allows, the largest changes are kept.
+    """
+
+    attack: Any
+    """Such as ``foolbox.attacks.LinfPGD()``."""
+    budget: Budget = Budget(epsilon=0.03)
+    size: float | None = None
+    """In the norm of the attack."""
+
+    def __call__(
+        self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
+    ) -> Tensor:
+        known, x_adv = model(source), x.clone()
+        classes = torch.as_tensor(goal.label, device=x.device).expand(len(x))
+        sizes = [x.shape[1]] * len(x) if lengths is None else lengths.tolist()
+        for length in sorted(set(sizes)):  # Foolbox knows no padding: clips of each length apart
+            rows = [row for row, size in enumerate(sizes) if size == length]
+            clips = x[rows, :length]
+            x_adv[rows, :length] = self._within(
+                clips, self._found(known, clips, classes[rows], isinstance(goal, Targeted))
+            )
+        return x_adv
+
+    def _found(self, known: Any, clips: Tensor, classes: Tensor, targeted: bool) -> Tensor:
+        foolbox = library()
+        criterion = (
+            foolbox.criteria.TargetedMisclassification(classes)
+            if targeted
+            else foolbox.criteria.Misclassification(classes)
+        )
+        epsilon = self.budget.epsilon_lsb / audio.FULL_SCALE if self.size is None else self.size
+        free = isinstance(self.attack, foolbox.attacks.base.MinimizationAttack)
+        try:
+            with torch.enable_grad():
+                _, made, _ = self.attack(
+                    known, clips, criterion, epsilons=None if free else epsilon
+                )
+        except ValueError as problem:  # such as a criterion that the attack does not know
+            raise InvalidInput(
+                f"{type(self.attack).__name__} of Foolbox refuses: {problem}",
+                remedy="Choose another attack of Foolbox, or leave out --label",
+            ) from problem
+        found: Tensor = made.detach()
+        return found
+
+    def _within(self, clips: Tensor, found: Tensor) -> Tensor:
+        """``found`` cut to epsilon, full scale and the number of samples; clips not found stay."""
+        epsilon = self.budget.epsilon_lsb / audio.FULL_SCALE
+        delta = (found - clips).nan_to_num(0.0).clamp(-epsilon, epsilon)
+        chosen = top_k_mask(delta.abs().masked_fill(delta == 0, -torch.inf), self.budget)
+        return torch.where(chosen, (clips + delta).clamp(-1, 1), clips)
+
+
+def library() -> Any:
+    """The foolbox module; ``InvalidInput`` says how to install it."""
+    try:
+        import foolbox
+    except ImportError as problem:
+        raise MissingExtra("foolbox", "baselines") from problem
+    return foolbox

@@ -1,0 +1,59 @@
+"""Which samples a budget lets change: those that a score ranks best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from staanet.core import Budget, valid
+
+
+def top_k_mask(score: Tensor, budget: Budget, lengths: Tensor | None = None) -> Tensor:
+    """The samples of highest ``score [B, T]`` that the budget allows, ``[B, T]`` bool.
+
+    Samples beyond ``lengths`` and samples of score ``-inf`` are never chosen.
+
+    >>> top_k_mask(torch.tensor([[0.1, 0.9, 0.5]]), Budget(epsilon=0.1, max_l0=2))
+    tensor([[False,  True,  True]])
+    """
+    time = score.shape[1]
+    sizes = [time] * len(score) if lengths is None else lengths.tolist()
+    counts = [budget.max_samples(size) for size in sizes]
+    able = score > -torch.inf
+    if lengths is not None:
+        able = able & valid(lengths, time)
+        score = score.masked_fill(~able, -torch.inf)
+    if counts == sizes:
+        return able
+    places, nowhere = highest(score, counts).indices, torch.zeros_like(able)
+    if alike(counts):
+        return able & nowhere.scatter(1, places, value=True)
+    kept = torch.arange(max(counts), device=score.device) < column(counts, score.device)
+    return able & nowhere.scatter(1, places, kept)
+
+
+def highest(score: Tensor, counts: Sequence[int]) -> torch.return_types.topk:
+    """The highest values of ``score [B, T]`` and their indices, ``[B, max(counts)]``: of row ``b`` the first
+    ``counts[b]``, in descending order; in no order where all ``counts`` are alike.
+
+    >>> highest(torch.tensor([[0.1, 0.9, 0.5], [7.0, 6.0, 8.0]]), [2, 1]).indices
+    tensor([[1, 2],
+            [2, 0]])
+    """
+    return score.topk(max(counts), dim=1, sorted=not alike(counts))
+
+
+def alike(counts: Sequence[int]) -> bool:
+    """Whether every row has as many.
+
+    >>> alike([2, 2]), alike([2, 1])
+    (True, False)
+    """
+    return min(counts) == max(counts)
+
+
+def column(counts: Sequence[int], device: torch.device) -> Tensor:
+    """``[B, 1]``."""
+    return torch.tensor(counts, device=device)[:, None]

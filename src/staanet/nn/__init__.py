@@ -1,0 +1,1 @@
+"""Building blocks of networks: convolution with max-pooling, padding, precision, several processes, Triton kernels."""

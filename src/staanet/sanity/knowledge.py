@@ -1,0 +1,76 @@
+"""Who knew whom: a white box is what shares the source's weights, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from staanet import storage
+from staanet.attacks import logits_of
+from staanet.core import Clip, Victim
+from staanet.sanity import Check
+from staanet.sanity.run_folder import Finished, learned
+from staanet.sanity.verdicts import judged, no_victim
+
+
+def weights_hash(victim: Victim) -> str:
+    """The sha256 of a victim's tensors, whatever their names."""
+    parts = sorted(
+        hashlib.sha256(
+            f"{tuple(tensor.shape)}".encode() + tensor.detach().cpu().contiguous().numpy().tobytes()
+        ).hexdigest()
+        for tensor in victim.state_dict().values()
+    )
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def white_box_marks(run: Finished, clips: Sequence[Clip]) -> Check:
+    """A cell is marked white box where source and target are one function, and nowhere else.
+
+    They are one where their tensors are, or where their logits are equal on the clips.
+    """
+    hashes = {name: weights_hash(victim) for name, victim in run.victims.items()}
+    said = {name: logits_of(victim, clips) for name, victim in run.victims.items()}
+
+    def same(a: str, b: str) -> bool:
+        if a == b or (run.victims[a].state_dict() and hashes[a] == hashes[b]):
+            return True
+        x, y = said[a], said[b]
+        return x.shape == y.shape and bool(np.allclose(x, y, rtol=1e-4, atol=1e-5))
+
+    wrong = []
+    known = [c for c in run.cells if {*c["source"].split(","), c["target"]} <= run.victims.keys()]
+    for cell in known:
+        one = any(same(member, cell["target"]) for member in cell["source"].split(","))
+        if one != bool(cell["white_box"]):
+            wrong.append(
+                f"{cell['attack']} from {cell['source']} on {cell['target']}: "
+                + (
+                    "the target is the source's copy and is not marked white box"
+                    if one
+                    else "is marked white box, but the target is another model"
+                )
+            )
+    wrong += list(_other_sources(run))
+    if not known:
+        return no_victim("white_box_marks", "", "of any cell")
+    return judged(
+        "white_box_marks",
+        "",
+        wrong,
+        len(known),
+        "white box is what shares the source's weights",
+        "Count a copy of the source as the white box, and take it out of transfer figures",
+    )
+
+
+def _other_sources(run: Finished) -> Iterator[str]:
+    for kind, place in learned(run, "generator", "vector"):
+        card = storage.read_card(place, kind)
+        source = run.folder / "victims" / str(card.get("source"))
+        if (source / storage.CARD).is_file():
+            now = storage.read_card(source, "victim").get("sha256")
+            if now != card.get("source_sha256"):
+                yield f"the {kind} {place.name} was trained on other weights of {source.name}"

@@ -1,0 +1,147 @@
+"""Are the changes of an adversarial set aimed: do their signs and places matter?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from staanet import audio
+from staanet.core import Goal, Targeted, Victim
+from staanet.results import AdversarialClip
+from staanet.sanity.check import ALPHA, BATCH, BLACK_BOX, FEWEST, Check, Verdict, answer_goal
+
+VARIANTS = ("set", "flipped", "resigned", "shuffled")
+
+
+def direction(
+    victim: Victim,
+    pairs: Sequence[AdversarialClip],
+    subject: str,
+    *,
+    algorithm: str = "pgd",
+    goal_label: str | None = None,
+    seed: int = 0,
+    draws: int = 8,
+) -> Check:
+    """Signs and places of an attack's changes matter: drawn anew, they mislead its source less.
+
+    The source's margins on the set are held against those after the signs are drawn at random and
+    after the changes are shuffled in time: noise presented as an attack is one more such draw. With
+    all signs flipped it must do worse, too; a generator's flipped changes may do as well (a tone upside
+    down is a tone), so that for ``staa`` flipping is told and not judged. Draws that mislead most clips
+    by themselves, as changes without a limit on epsilon do, are told and not judged either.
+    """
+    rng = np.random.default_rng(seed)
+    touched = [pair for pair in pairs if len(pair.support)]
+    if len(touched) < FEWEST:
+        return Check(
+            name="direction",
+            subject=subject,
+            verdict="warn" if pairs and not touched else "skipped",
+            figures={"touched": len(touched), "count": len(pairs)},
+            explanation=f"{len(touched)} of {len(pairs)} clips were changed; {FEWEST} are the fewest",
+            remedy="Give more test clips, raise --clips, or mend an attack that changes nothing",
+        )
+    found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in VARIANTS}
+    for pair in touched:
+        goal: Goal = answer_goal(victim, pair.clean)
+        if goal_label is not None:
+            goal = Targeted(victim.labels.index(goal_label))
+        for name, deltas in _variants(pair.delta, rng, draws).items():
+            found[name].append(_margins(victim, pair, np.stack(deltas), goal))
+    margins = {name: np.stack(rows) for name, rows in found.items()}
+    return _judged_direction(subject, margins, algorithm)
+
+
+def _variants(
+    delta: NDArray[np.int32], rng: np.random.Generator, draws: int
+) -> dict[str, list[NDArray[np.int32]]]:
+    """Changes ``delta [T]`` as they are, upside down, with other signs, at other places."""
+    size = np.abs(delta)
+    return {
+        "set": [delta],
+        "flipped": [-delta],
+        "resigned": [rng.choice([-1, 1], len(delta)) * size for _ in range(draws)],
+        "shuffled": [rng.permutation(delta) for _ in range(draws)],
+    }
+
+
+def p_one_more_draw(own: NDArray[np.float64], draws: NDArray[np.float64]) -> float:
+    """How likely one more draw per clip has as low a sum as ``own [N]``, given ``draws [N, D]``.
+
+    >>> p_one_more_draw(np.zeros(2), np.array([[-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0]]))
+    0.5
+    """
+    from scipy.stats import t
+
+    count, number = draws.shape
+    variance = float(draws.var(axis=1, ddof=1).sum()) * (1 + 1 / number)
+    distance = float((own - draws.mean(axis=1)).sum())
+    if variance == 0:
+        return 0.0 if distance < 0 else 1.0
+    return float(t.cdf(distance / variance**0.5, count * (number - 1)))
+
+
+def _judged_direction(
+    subject: str, margins: Mapping[str, NDArray[np.float64]], algorithm: str
+) -> Check:
+    from scipy.stats import wilcoxon
+
+    own, flipped = margins["set"][:, 0], margins["flipped"][:, 0]
+    p = {name: p_one_more_draw(own, margins[name]) for name in ("resigned", "shuffled")}
+    if algorithm != "staa":
+        same = bool((own == flipped).all())
+        p["flipped"] = 1.0 if same else float(wilcoxon(own, flipped, alternative="less").pvalue)
+    # where noise of this size misleads most clips anyway, it says nothing of the attack
+    loud = [name for name in p if float(margins[name].mean()) < 0]
+    figures = {
+        **{f"margin_{name}": float(found.mean()) for name, found in margins.items()},
+        **{f"p_{name}": value for name, value in p.items()},
+        "count": len(own),
+    }
+    if len(loud) == len(p):
+        return Check(
+            name="direction",
+            subject=subject,
+            verdict="skipped",
+            figures=figures,
+            explanation="changes of this size mislead whatever their signs and places",
+            remedy="Look at the random control at the same epsilon and number of samples",
+        )
+    weak = [name for name, value in p.items() if name not in loud and not value < ALPHA]
+    verdict: Verdict = "pass"
+    if weak:  # search by queries is no stronger than it can be
+        useless = any(not p[name] < 0.05 for name in weak) and algorithm not in BLACK_BOX
+        verdict = "fail" if useless else "warn"
+    return Check(
+        name="direction",
+        subject=subject,
+        verdict=verdict,
+        figures=figures,
+        explanation=f"{' or '.join(weak)}, its changes mislead as much: they look like noise"
+        if weak
+        else f"{' or '.join(name for name in p if name not in loud)}, its changes mislead less",
+        remedy=""
+        if verdict == "pass"
+        else "Make the set again from the attack that its card names; if "
+        "it stays so, the attack is no stronger than noise and must not be called one",
+    )
+
+
+def _margins(
+    victim: Victim, pair: AdversarialClip, deltas: NDArray[np.int32], goal: Goal
+) -> NDArray[np.float64]:
+    """The margin with each of ``deltas [V, T]`` added to the clean clip, ``[V]``."""
+    limits = np.iinfo(np.int16)
+    moved = np.clip(pair.clean.samples.astype(np.int32) + deltas, limits.min, limits.max)
+    x = torch.from_numpy(audio.to_float(moved.astype(np.int16))).to(victim.device)
+    with torch.inference_mode():
+        parts = [
+            goal.margin(victim(x[start : start + 2 * BATCH])).double().cpu()
+            for start in range(0, len(x), 2 * BATCH)
+        ]
+    found: NDArray[np.float64] = torch.cat(parts).numpy()
+    return found

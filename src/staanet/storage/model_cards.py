@@ -1,0 +1,194 @@
+"""Model cards for people: what a model folder's ``card.json`` says, as Markdown.
+
+After Mitchell et al. 2019, "Model Cards for Model Reporting" (arXiv 1810.03993). Every figure comes
+from the card; what a card does not say is left out, never guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from staanet.errors import InvalidInput, printable, unknown_name
+
+_INTENDED = {
+    "victim": "A classifier to attack: to learn how easily such models are fooled, to compare attacks "
+    "and defences, to try this package. It is trained to be studied, not to judge people.",
+    "generator": "One pass of it turns a clip into an adversarial one for the classifier that it was "
+    "trained against. For measuring and hardening classifiers that are yours or that you were asked to "
+    "test.",
+    "vector": "One perturbation for all clips, the control that an attack which iterations at its clip has to "
+    "beat.",
+}
+_NOT_FOR = {
+    "victim": "Judging what a person feels. Labels are acted or synthetic classes, not feelings, and the "
+    "accuracy below holds for the test speakers of one corpus.",
+    "generator": "Changing recordings to mislead a system, or people, who have not agreed to it.",
+    "vector": "Changing recordings to mislead a system, or people, who have not agreed to it.",
+}
+_MEASURES = {
+    "test_uar": "UAR on test speakers",
+    "test_accuracy": "accuracy on test speakers",
+    "dev_uar": "UAR on dev speakers",
+    "dev_accuracy": "accuracy on dev speakers",
+    "dev_fooling_rate": "fooling rate of its source on dev speakers",
+    "dev_density": "samples changed on dev speakers, share",
+    "dev_snr_db": "SNR on dev speakers, dB",
+}
+
+
+def model_card(card: Mapping[str, Any]) -> str:
+    """``MODEL_CARD.md`` from the ``card.json`` of a victim, a generator or a vector.
+
+    Raises ``InvalidInput`` for a card of another kind, or one that names no kind.
+
+    >>> text = model_card({"kind": "victim", "name": "emo18", "labels": ["joy"], "test_uar": 0.5})
+    >>> print(text.splitlines()[0])
+    # emo18
+    >>> "| UAR on test speakers | 0.500 |" in text
+    True
+    """
+    kind = card.get("kind")
+    if kind is None:
+        raise InvalidInput(
+            "a card that names no kind", remedy="Pass the card.json of a model folder"
+        )
+    if kind not in _INTENDED:
+        raise unknown_name("kind of model card", str(kind), _INTENDED)
+    told = _told(card)
+    sections = [
+        f"# {_plain(_name(card))}",
+        _sentence(card),
+        "## Details\n\n" + _table(("", ""), _details(card)),
+        f"## Intended use\n\n{_INTENDED[kind]}",
+        f"## Not for\n\n{_NOT_FOR[kind]}",
+        "## Data\n\n" + _data(card),
+        "## Measured\n\n" + (_table(("measure", "value"), _measured(card)) if told else "Nothing."),
+        "## Training\n\n" + _table(("setting", "value"), _training(card)),
+        "## Limits\n\n" + _limits(card),
+        "## Load\n\n" + _load(kind),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _name(card: Mapping[str, Any]) -> str:
+    if card.get("name"):
+        return str(card["name"])
+    return f"{card['kind']} against {card.get('source', 'an unnamed classifier')}"
+
+
+def _sentence(card: Mapping[str, Any]) -> str:
+    if card["kind"] == "victim":
+        labels = [str(label) for label in card.get("labels", ())]
+        return f"An audio classifier of {len(labels)} classes: {_plain(', '.join(labels))}."
+    source = _plain(str(card.get("source", "an unnamed classifier")))
+    if card["kind"] == "vector":
+        return f"One universal adversarial perturbation, learned against {source}."
+    return f"A STAA-Net generator (arXiv 2402.01227), trained to fool {source}."
+
+
+def _details(card: Mapping[str, Any]) -> list[tuple[str, object]]:
+    known = (
+        "kind",
+        "architecture",
+        "network",
+        "parameters",
+        "sample_rate",
+        "epsilon",
+        "max_density",
+        "sha256",
+        "source",
+        "source_sha256",
+        "staanet",
+        "torch",
+        "python",
+        "machine",
+    )
+    return [(_label(key), card[key]) for key in known if card.get(key) is not None]
+
+
+def _label(key: str) -> str:
+    units = {
+        "sample_rate": "sample rate, Hz",
+        "epsilon": "epsilon, of full scale 1",
+        "sha256": "sha256 of the weights",
+        "max_density": "largest share of samples",
+    }
+    return units.get(key, key.replace("_", " "))
+
+
+def _data(card: Mapping[str, Any]) -> str:
+    inputs = card.get("inputs") or {}
+    if not inputs.get("corpus"):
+        return "The card names no corpus."
+    text = (
+        f"Trained on the train part of `{_code(inputs['corpus'])}`; chosen on its dev part; no test "
+        "speaker was used. Speakers are in one part only."
+    )
+    if inputs.get("split"):
+        text += f" Hash of the split: `{_code(inputs['split'])}`, seed {inputs.get('seed', 'not told')}."
+    return text
+
+
+def _told(card: Mapping[str, Any]) -> list[str]:
+    return [key for key in _MEASURES if isinstance(card.get(key), int | float)]
+
+
+def _measured(card: Mapping[str, Any]) -> list[tuple[str, object]]:
+    fooled = card.get("test_fooling_rate") or {}
+    each: list[tuple[str, object]] = [
+        (f"fooling rate of {name} on test speakers", f"{r:.3f}") for name, r in fooled.items()
+    ]
+    return [*((_MEASURES[key], f"{card[key]:.3f}") for key in _told(card)), *each]
+
+
+def _training(card: Mapping[str, Any]) -> list[tuple[str, object]]:
+    recipe = dict((card.get("inputs") or {}).get("recipe") or {})
+    recipe |= {key: card[key] for key in ("best_step", "epochs") if key in card}
+    found = [(key.replace("_", " "), value) for key, value in recipe.items() if value is not None]
+    return found or [("recipe", "not told")]
+
+
+def _limits(card: Mapping[str, Any]) -> str:
+    lines = [f"- {_plain(str(flag))}" for flag in card.get("flags") or ()]
+    if (card.get("inputs") or {}).get("corpus") == "synthetic":
+        lines.append(
+            "- It has heard synthetic speech only (eSpeak NG): on real speech its answers mean little, and "
+            "they serve to show the method."
+        )
+    lines.append("- Few test speakers say little about others: see the intervals of the report.")
+    lines.append("- No claim of robustness: it was not trained to withstand attacks.")
+    return "\n".join(lines if card["kind"] == "victim" else lines[:-1])
+
+
+def _load(kind: str) -> str:
+    loaders = {
+        "victim": 'import staanet\n\nvictim = staanet.load_victim("FOLDER")',
+        "generator": 'import staanet\n\ngenerator = staanet.load_generator("FOLDER")',
+        "vector": "import staanet\nfrom staanet.attacks import load_uap\n\n"
+        'attack = load_uap("FOLDER", staanet.Budget(epsilon=0.03))',
+    }
+    return f"```python\n{loaders[kind]}\n```"
+
+
+def _table(head: tuple[str, str], rows: list[tuple[str, object]]) -> str:
+    lines = [f"| {head[0]} | {head[1]} |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {_plain(a)} | {_plain(_value(b))} |" for a, b in rows)])
+
+
+def _value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_value(one) for one in value) or "none"
+    return str(value)
+
+
+def _plain(text: str) -> str:
+    """Text in which nothing is taken for markup."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", printable(text))
+
+
+def _code(text: object) -> str:
+    return printable(str(text)).replace("`", "'")

@@ -1,0 +1,1 @@
+"""What changes a waveform on its way to a victim."""
