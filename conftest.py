@@ -2,4 +2,4 @@
 
 from importlib.util import find_spec
 
-collect_ignore = [] if find_spec("gradio") else ["src/staanet/web/page.py"]
+collect_ignore = [] if find_spec("gradio") else ["src/staanet/apps/web/page.py"]

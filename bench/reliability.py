@@ -20,11 +20,11 @@ def main(arguments: Sequence[str]) -> bool:
     told = _parser().parse_args(arguments)
     name = told.what
     if name == "fuzz":
-        from bench import fuzz
+        from tests.support import fuzz
 
         section = fuzz.main(told.n, told.seed, told.kind or list(fuzz.KINDS), told.workers)
     elif name == "kill":
-        from bench import kill
+        from tests.support import kill
 
         name = f"kill {told.command}"
         section = kill.main(told.command, told.n, told.seed, told.minutes)

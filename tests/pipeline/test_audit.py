@@ -1,0 +1,278 @@
+"""An audit of a model that only answers, and of one with gradients, through the real command."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from tests.support.commands import staanet
+from tests.support.speech import RATE, tone
+
+from staanet import audio, storage, training
+from staanet.config import AuditRecipe
+from staanet.errors import InvalidInput
+from staanet.report import audit as pages
+from staanet.victims import build_victim
+from staanet.victims.export import export_onnx
+
+QUICK = [
+    "--surrogate",
+    "zhao19",
+    "--surrogate-steps",
+    4,
+    "--generator-steps",
+    2,
+    "--clips",
+    4,
+    "--query-clips",
+    1,
+    "--queries",
+    5,
+    "--epsilon",
+    "0.02,0.05",
+    "--density",
+    "0.3",
+    "--channel",
+    "mulaw",
+    "--defence",
+    "median:3",
+]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Tones by six speakers, a victim that tells them apart, and its export."""
+    pytest.importorskip("onnxruntime", reason="extra onnx")
+    root = tmp_path_factory.mktemp("audit")
+    for number, (label, hz) in enumerate((("high", 1500.0), ("low", 200.0))):
+        for s in range(6):
+            for take in range(2):
+                storage.write_bytes(
+                    root / "tones" / label / f"s{s}" / f"{take}.wav",
+                    audio.encode(
+                        tone(0.3, hz * (1 + 0.02 * s), 100 * number + 10 * s + take), RATE
+                    ),
+                )
+    training.seeded(0)
+    victim = build_victim("zhao19", ("high", "low")).requires_grad_(False).eval()
+    victim.save_pretrained(root / "victim")
+    export_onnx(victim, root / "zhao19.onnx")
+    return root
+
+
+@pytest.fixture(scope="module")
+def audited(world):
+    done = staanet(
+        "audit",
+        "--victim",
+        f"onnx:{world / 'zhao19.onnx'}",
+        "--corpus",
+        f"folder:{world / 'tones'}",
+        "--out",
+        "audit",
+        *QUICK,
+        cwd=world,
+    )
+    assert done.returncode == 0, done.stderr
+    world.joinpath("said.txt").write_text(done.stdout)
+    return world / "audit"
+
+
+def test_a_black_box_is_audited_by_transfer_and_by_queries(audited):
+    told = json.loads((audited / "audit.json").read_text())
+    assert set(told["attackers"]) == {"noise", "transfer", "queries"}
+    assert not told["victim"]["gradients"] and told["passed"] is None
+    assert [s["name"] for s in told["sources"]] == ["surrogate-zhao19"]
+    plain = [c for c in told["cells"] if c["channel"] == "pcm16"]
+    assert len(plain) == 4 * 2 + 1  # four attacks at two budgets, and the questions
+    assert told["worst"]["fooling_rate"] == max(c["fooling_rate"] for c in plain)
+    assert {b["epsilon"] for b in told["budgets"]} == {0.02, 0.05}
+    assert [c["channel"] for c in told["channels"]] == ["mulaw"]
+    (defence,) = told["defences"]
+    assert defence["defence"] == "median:3" and defence["crafted_on"] == "surrogate-zhao19"
+    assert defence["adaptive"]["source"] == "surrogate-zhao19+median"
+
+
+def test_the_surrogate_has_met_no_test_speaker(audited, world):
+    from staanet import corpora
+
+    corpus = corpora.load_corpus(f"folder:{world / 'tones'}")
+    card = json.loads((audited / "surrogates" / "surrogate-zhao19" / "card.json").read_text())
+    assert card["inputs"]["split"] == corpus.split(0)[2].split_hash
+
+
+def test_the_verdict_is_on_the_screen_in_markdown_and_on_the_page(audited, world):
+    told = json.loads((audited / "audit.json").read_text())
+    said, page = (world / "said.txt").read_text(), (audited / "audit.html").read_text()
+    assert all(sentence in said for sentence in told["verdict"])
+    assert "Content-Security-Policy" in page and not re.search(r"(src|href)=\"(?!data:)", page)
+    assert "# Audit of zhao19" in (audited / "audit.md").read_text()
+    assert any("staanet evaluate" in line for line in told["commands"])
+    assert any("staanet audit" in line for line in told["commands"])
+
+
+def test_a_finished_audit_is_told_again_without_work_and_its_code_is_the_limit(audited, world):
+    before = {p: p.stat().st_mtime_ns for p in audited.rglob("model.safetensors")}
+    worst = json.loads((audited / "audit.json").read_text())["worst"]["fooling_rate"]
+    given = [
+        "audit",
+        "--victim",
+        f"onnx:{world / 'zhao19.onnx'}",
+        "--corpus",
+        f"folder:{world / 'tones'}",
+        "--out",
+        "audit",
+        *QUICK,
+    ]
+    done = staanet(*given, "--fail-above", 1.0, "--json", cwd=world)
+    assert done.returncode == 0 and json.loads(done.stdout)["passed"] is True
+    strict = staanet(*given, "--fail-above", 0.0, cwd=world)
+    assert strict.returncode == (1 if worst > 0 else 0), strict.stderr
+    assert ("FAILED" in strict.stdout) == (worst > 0)
+    assert before == {p: p.stat().st_mtime_ns for p in audited.rglob("model.safetensors")}
+    other = staanet(*given, "--seed", 1, cwd=world)
+    assert other.returncode == 3 and "differs in" in other.stderr
+
+
+def test_a_model_with_gradients_is_attacked_through_them_too(world):
+    done = staanet(
+        "audit",
+        "--victim",
+        "victim",
+        "--corpus",
+        f"folder:{world / 'tones'}",
+        "--source",
+        "victim",
+        "--out",
+        "white",
+        *QUICK,
+        "--epsilon",
+        "0.05",
+        "--query-clips",
+        0,
+        "--json",
+        cwd=world,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert set(told["attackers"]) == {"noise", "transfer", "white_box"}
+    assert {s["name"]: s["white_box"] for s in told["sources"]} == {
+        "source-zhao19": False,
+        "zhao19": True,
+    }
+    assert any("may have heard the test speakers" in flag for flag in told["flags"])
+    # the source is the victim under another name: transfer is white box here
+    assert (
+        told["attackers"]["transfer"]["fooling_rate"]
+        == told["attackers"]["white_box"]["fooling_rate"]
+    )
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (["--fail-above", 30], "--fail-above is 30"),
+        (["--channel", "mp4"], "mp4"),
+        (["--defence", "medium:3"], "Did you mean 'median'"),
+        (["--epsilon", "0.1,x"], "--epsilon"),
+        (["--epsilon", "0.1,0.1"], "twice"),
+        (["--source", "onnx:zhao19.onnx"], "no gradients"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_trained(world, given, said):
+    done = staanet(
+        "audit",
+        "--victim",
+        "victim",
+        "--corpus",
+        f"folder:{world / 'tones'}",
+        "--out",
+        "no",
+        *given,
+        cwd=world,
+    )
+    assert done.returncode == 3 and said in done.stderr and "Traceback" not in done.stderr
+    assert not (world / "no" / "surrogates").exists()
+
+
+def test_a_recipe_names_each_value_once():
+    with pytest.raises(InvalidInput, match="densities names a value twice"):
+        AuditRecipe(densities=(0.1, 0.1))
+
+
+def test_a_defence_is_measured_by_the_attackers_whom_it_met():
+    """Questions fooled all, but nobody asked through the defence: it halves nothing of that."""
+    told = facts(1.0, 0.1, 0.4, 0.3)
+    told["attackers"] = {"transfer": row(0.6), "queries": row(1.0, count=2)}
+    said = " ".join(pages.verdict(told))
+    assert (
+        "none halves the 60.0 % of these attackers" in said and "was not tried behind any" in said
+    )
+
+
+def row(rate, **more):
+    return {
+        "attack": "a",
+        "title": "t|<b>",
+        "source": "s",
+        "channel": "pcm16",
+        "control": False,
+        "white_box": False,
+        "epsilon": 0.01,
+        "max_density": 0.1,
+        "fooling_rate": rate,
+        "low": None,
+        "high": None,
+        "count": 9,
+        "snr_db": None,
+        "queries": 0.0,
+        **more,
+    }
+
+
+def facts(worst, noise, adaptive, limit):
+    return {
+        "worst": row(worst),
+        "fail_above": limit,
+        "uar": {"value": 0.7},
+        "victim": {"name": "<img onerror=x>"},
+        "corpus": {"name": "c", "clips": 9, "of": 20, "speakers": 2},
+        "attackers": {"noise": row(noise, control=True), "transfer": row(worst)},
+        "budgets": [
+            {"epsilon": 0.01, "max_density": 0.1, "noise": row(noise), "worst": row(worst)}
+        ],
+        "channels": [row(0.1, channel="mp3")],
+        "cells": [row(worst)],
+        "flags": [],
+        "machine": "m",
+        "commands": ["staanet audit"],
+        "defences": [
+            {
+                "defence": "median:3",
+                "static": row(0.05),
+                "adaptive": row(adaptive),
+                "uar": 0.6,
+                "crafted_on": "s",
+                "exact_gradient": True,
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    "worst, noise, adaptive, limit, begins, holds, lacks",
+    [
+        (0.8, 0.1, 0.7, 0.3, "FAILED", "none halves", "Noise alone"),
+        (0.2, 0.15, 0.05, 0.3, "Passed", "it halves the 20.0 % of these attackers", "FAILED"),
+        (0.2, 0.15, 0.05, None, "Unattacked", "Noise alone does more than half", "Passed"),
+    ],
+)
+def test_words_follow_the_figures(worst, noise, adaptive, limit, begins, holds, lacks):
+    told = facts(worst, noise, adaptive, limit)
+    said = pages.verdict(told)
+    assert said[0].startswith(begins) and holds in " ".join(said) and lacks not in " ".join(said)
+    told["verdict"] = said
+    page = pages.page(told)
+    assert "<img" not in page and "&lt;img" in page
+    assert "t\\|\\<b\\>" in pages.markdown(told)
