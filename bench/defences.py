@@ -25,7 +25,7 @@ from staanet.core import NO_CHANNEL, Corpus
 from staanet.evaluation import machine, stratified_subset, transfer_matrix
 from staanet.pipeline import normal
 from staanet.pipeline.recipe import commit
-from staanet.results import AdversarialSet
+from staanet.results.adversarial_set import AdversarialSet
 from staanet.victims import place_of
 
 DENSITY = 0.2

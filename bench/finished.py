@@ -35,7 +35,7 @@ def quantised(model: bytes) -> bytes:
 
 def quantised_table(run: Path) -> str:
     """How often the generator of a run fools its source on the run's test clips, and how fast."""
-    from staanet.results import AdversarialSet
+    from staanet.results.adversarial_set import AdversarialSet
     from staanet.victims import load_victim
 
     folder = sorted((run / "generators").iterdir())[0]
@@ -82,7 +82,7 @@ def quantised_table(run: Path) -> str:
 def window_table(run: Path, size: Size) -> str:
     """How much a recording attacked in windows differs from one pass over all of it."""
     from staanet.corpora.recordings import bounds
-    from staanet.results import AdversarialSet
+    from staanet.results.adversarial_set import AdversarialSet
     from staanet.victims import load_victim
 
     folder = sorted((run / "generators").iterdir())[0]

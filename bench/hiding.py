@@ -19,7 +19,7 @@ from staanet import load_corpus, load_victim, pipeline, storage
 from staanet.config import AttackRecipe
 from staanet.evaluation import machine, perceptual, stratified_subset, transfer_matrix
 from staanet.pipeline.recipe import commit
-from staanet.results import AdversarialSet
+from staanet.results.adversarial_set import AdversarialSet
 
 EPSILON, DENSITY = 0.03, 0.2
 JUDGES = ("masked_excess", "masked_excess_db", "zimtohrli_mos")

@@ -22,7 +22,7 @@ from staanet.core import Corpus
 from staanet.corpora import cache
 from staanet.generators.registry import save_generator
 from staanet.generators.warm_start import backward_net_of
-from staanet.results import TIMES
+from staanet.results.adversarial_set import TIMES
 from staanet.victims import build_victim
 
 

@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from staanet.generators.registry import build_generator as build_generator
     from staanet.generators.registry import load_generator as load_generator
     from staanet.pipeline import run as run
-    from staanet.results import AdversarialSet as AdversarialSet
-    from staanet.results import TransferMatrix as TransferMatrix
+    from staanet.results.adversarial_set import AdversarialSet as AdversarialSet
+    from staanet.results.transfer_matrix import TransferMatrix as TransferMatrix
     from staanet.victims import VICTIMS as VICTIMS
     from staanet.victims import load_victim as load_victim
     from staanet.victims.external import CallableVictim as CallableVictim
 
 _HOME = {
     "ATTACKS": "attacks",
-    "AdversarialSet": "results",
+    "AdversarialSet": "results.adversarial_set",
     "Attack": "core",
     "Budget": "core",
     "CORPORA": "corpora",
@@ -48,7 +48,7 @@ _HOME = {
     "Defended": "defences",
     "StaaNetError": "errors",
     "Targeted": "core",
-    "TransferMatrix": "results",
+    "TransferMatrix": "results.transfer_matrix",
     "Untargeted": "core",
     "Utterance": "core",
     "CallableVictim": "victims.external",

@@ -16,13 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.speech import RATE, tone
 
-from staanet import audio, corpora, pipeline, results, storage
+from staanet import audio, corpora, pipeline, storage
 from staanet.config import AttackRecipe
 from staanet.core import Utterance, metrics
 from staanet.corpora.recordings import Recording, bounds, distances
 from staanet.errors import InvalidInput, UnusableClip
 from staanet.generators.registry import save_generator
 from staanet.generators.warm_start import backward_net_of
+from staanet.results import adversarial_set
 from staanet.victims import build_victim, load_victim
 
 
@@ -141,12 +142,12 @@ def test_each_window_equals_that_part_attacked_as_a_file(world, tmp_path):
     adversarial = audio.read_int16(tmp_path / "o" / row["file_name"])[0]
     assert np.array_equal(adversarial, np.concatenate(joined))
     assert np.array_equal(audio.read_int16(tmp_path / "o" / row["original_file_name"])[0], whole)
-    own = [r for r in results.read_rows(tmp_path / "o") if r["id"].startswith("long~")]
+    own = [r for r in adversarial_set.read_rows(tmp_path / "o") if r["id"].startswith("long~")]
     assert row["l0"] == sum(int(r["l0"]) for r in own)
     assert row["linf"] == max(float(r["linf"]) for r in own)
     assert [r["id"] for r in quarantine.rows] == ["long~00003"]
     assert quarantine.rows[0]["reason"] == "digital silence"
-    assert "short" in {r["id"] for r in results.read_rows(tmp_path / "o")}
+    assert "short" in {r["id"] for r in adversarial_set.read_rows(tmp_path / "o")}
     again, _ = attacked(world, tmp_path / "o", [world / "in"], 0.5)  # done: nothing is made again
     assert {k: str(v) for k, v in again[0].items()} == {k: str(v) for k, v in row.items()}
 

@@ -13,12 +13,13 @@ import soundfile
 from tests.support.speech import RATE, tone
 from typer.testing import CliRunner
 
-from staanet import audio, config, pipeline, results, storage, training
+from staanet import audio, config, pipeline, storage, training
 from staanet.cli import app
 from staanet.core import Corpus
 from staanet.corpora import load_corpus
 from staanet.errors import InvalidInput
 from staanet.pipeline import unlabelled
+from staanet.results import row_files
 from staanet.sanity import selfcheck
 from staanet.victims import build_victim
 
@@ -193,8 +194,8 @@ def test_selfcheck_reads_the_list(extra, corpus, emo18, tmp_path) -> None:
 
     held_out = corpus.split(0)[2].load(corpus.split(0)[2].utterances[0], 16_000)
     more = {"id": "x", "from": "y", "seconds": "1", "sha256": audio.content_hash(held_out.samples)}
-    rows = [*results.read_table(place / "unlabelled.csv", ("id",)), more]
-    storage.write_text(place / "unlabelled.csv", results.table(list(more), rows))
+    rows = [*row_files.read_csv(place / "unlabelled.csv", ("id",)), more]
+    storage.write_text(place / "unlabelled.csv", row_files.csv_text(list(more), rows))
     check = selfcheck.unlabelled(run, place, lambda what: None)
     assert check.verdict == "fail" and check.figures["wrong"] == 2
     assert "lists 4 clips" in check.explanation and "of the test part" in check.explanation

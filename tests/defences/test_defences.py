@@ -22,7 +22,7 @@ from staanet.defences import DEFENCES, Defence, Defended, Repair, parse_defence,
 from staanet.errors import InvalidInput
 from staanet.evaluation import transfer_matrix
 from staanet.report import facts, tables
-from staanet.results import AdversarialSet
+from staanet.results.adversarial_set import AdversarialSet
 from staanet.sanity import selfcheck
 from staanet.transforms.channels import parse_channel
 from staanet.victims import build_victim, fingerprint, load_victim

@@ -19,7 +19,7 @@ from staanet.defences.detector_gated import DetectorGated, Undetected
 from staanet.defences.detectors import DETECTORS, Learned, build_detector, residuals
 from staanet.errors import InvalidInput
 from staanet.evaluation import transfer_matrix
-from staanet.results import AdversarialSet
+from staanet.results.adversarial_set import AdversarialSet
 from staanet.training import detectors
 from staanet.victims import build_victim, load_victim
 

@@ -20,7 +20,7 @@ from staanet.core import Budget
 from staanet.errors import InvalidInput
 from staanet.evaluation import stratified_subset, sweeps
 from staanet.report import sweeps as drawing
-from staanet.results import AdversarialSet
+from staanet.results.adversarial_set import AdversarialSet
 
 EPSILONS, DENSITIES = (0.0005, 0.002, 0.01), (0.05, 0.3, 1.0)
 

@@ -12,13 +12,14 @@ import torch
 from tests.support.models import LinearVictim
 from tests.support.speech import RATE, clip
 
-from staanet import audio, results
+from staanet import audio
 from staanet.attacks import PGD, Random, craft
 from staanet.core import Budget
 from staanet.errors import InvalidInput
 from staanet.evaluation import transfer_matrix
 from staanet.evaluation.perceptual import Score
-from staanet.results import AdversarialClip, AdversarialSet
+from staanet.results import row_files
+from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
 
 
 def pair(name, before, after, label, speaker):
@@ -268,4 +269,4 @@ def test_a_row_that_leads_out_of_its_folder_is_refused(name, linear, tmp_path):
     [("=cmd", "'=cmd"), ("+1+1", "'+1+1"), ("@x", "'@x"), ("-1.5", "-1.5"), ("joy", "joy")],
 )
 def test_text_that_a_spreadsheet_would_run_is_escaped(cell, written):
-    assert results.table(["a"], [{"a": cell}]) == f"a\n{written}\n"
+    assert row_files.csv_text(["a"], [{"a": cell}]) == f"a\n{written}\n"

@@ -10,10 +10,11 @@ import pandas
 import pytest
 from tests.support import check_run
 
-from staanet import audio, config, pipeline, results, storage
+from staanet import audio, config, pipeline, storage
 from staanet.errors import FolderLocked, InvalidInput
 from staanet.evaluation import perceptual
 from staanet.evaluation.perceptual import Score
+from staanet.results import adversarial_set
 from staanet.victims import load_victim
 
 
@@ -164,7 +165,7 @@ def test_what_was_heard_is_not_listened_to_again(done, tmp_path, monkeypatch):
     with pytest.raises(StoppedError):
         pipeline.evaluate([folder], victim, tmp_path, perceptual=True)
     heard.clear()
-    whole = len(results.read_rows(folder))
+    whole = len(adversarial_set.read_rows(folder))
     scores = {"pesq_wb": Score(2.5), "stoi": Score(None, "too short")}
     monkeypatch.setattr(perceptual, "panel", lambda *pair: (heard.append(pair), scores)[1])
     matrix = pipeline.evaluate([folder], victim, tmp_path, perceptual=True)

@@ -124,14 +124,14 @@ words = st.sampled_from(
     rows=st.lists(st.lists(words, max_size=6), max_size=6),
 )
 def test_any_manifest_is_a_corpus_or_refused(tmp_path: Path, header, rows) -> None:
-    from staanet.results import table
+    from staanet.results.row_files import csv_text
 
     path = tmp_path / "list.csv"
     text = "\n".join(
         ",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in [header, *rows]
     )
     storage.write_text(path, text)
-    assert table(["a"], [])
+    assert csv_text(["a"], [])
     try:
         corpus = read_folder(path)
     except InvalidInput as problem:

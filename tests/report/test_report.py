@@ -36,7 +36,9 @@ from staanet.errors import InvalidInput
 from staanet.report import facts as facts_module
 from staanet.report import figures, page, spectra, story, tables
 from staanet.report.verify import measure, verify
-from staanet.results import AdversarialClip, TransferMatrix
+from staanet.results.adversarial_set import AdversarialClip
+from staanet.results.table import Table, TableCell
+from staanet.results.transfer_matrix import TransferMatrix
 
 
 @pytest.fixture(scope="module")
@@ -429,7 +431,7 @@ def test_every_table_is_also_markdown_and_latex(built: Path) -> None:
         )
         lines = body.strip().split("\n")
         assert len(lines) == len(table.rows)
-        assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {len(table.head) - 1}
+        assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {len(table.columns) - 1}
 
 
 def test_who_is_hit_harder_is_who_the_rows_say(built: Path) -> None:
@@ -481,13 +483,10 @@ def test_in_a_browser(built: Path, tmp_path: Path) -> None:
 
 
 def test_markdown_keeps_its_columns() -> None:
-    table = tables.Table(
-        key="t",
-        caption="A *b*",
-        head=["a|b", "c"],
-        rows=[[tables.Entry("x|y\n"), tables.Entry("z")]],
+    table = Table(
+        key="t", caption="A *b*", columns=["a|b", "c"], rows=[[TableCell("x|y\n"), TableCell("z")]]
     )
-    lines = tables.to_markdown(table).splitlines()
+    lines = table.to_markdown().splitlines()
     assert [len(re.findall(r"(?<!\\)\|", line)) for line in lines[2:5]] == [3, 3, 3]
 
 
@@ -727,7 +726,7 @@ def test_a_channel_and_sound_stand_apart_and_leave_the_rest_as_it_was(
     assert ways[0][1] == "the file as it is" and ways[0][2] != "0.0 %"
     assert [row[1].mark for row in table.rows].count("control") == 2
     heard = tables.sounds(found)
-    assert heard.rows[0][2].text == "3.54" and heard.rows[0][2].sub == "N 9 of 10; too short"
+    assert heard.rows[0][2].text == "3.54" and heard.rows[0][2].detail == "N 9 of 10; too short"
     for said in ("After the channel", "mp3:32", "How it sounds", "PESQ (1 to 4.64)", "N 9 of 10"):
         assert said in page.text
     markdown = (copied / "report" / "matrix.md").read_text(encoding="utf-8")

@@ -16,7 +16,8 @@ from tests.support.speech import clip
 
 from staanet.errors import InvalidInput
 from staanet.evaluation import transfer_matrix
-from staanet.results import AdversarialClip, AdversarialSet, tables
+from staanet.results import tables
+from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
 
 HOSTILE = r"50 % & a_b|c {x} \input{~} $^#"
 

@@ -18,13 +18,14 @@ from tests.support.models import LinearVictim
 from tests.support.speech import RATE, clip, tone
 from typer.testing import CliRunner
 
-from staanet import audio, config, pipeline, report, results, sanity, storage
+from staanet import audio, config, pipeline, report, sanity, storage
 from staanet.attacks import PGD, Random
 from staanet.cli import app
 from staanet.core import Budget, Clip, Corpus, Utterance, Victim
 from staanet.errors import InvalidInput
 from staanet.report import facts
-from staanet.results import AdversarialClip, AdversarialSet
+from staanet.results import adversarial_set, row_files
+from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
 from staanet.sanity import Check, Probe, selfcheck
 from staanet.victims import CallableVictim, load_victim
 
@@ -166,7 +167,9 @@ def remake(
     for pair in list(made):
         moved = np.clip(pair.clean.samples + change(pair, rng), -32768, 32767).astype(np.int16)
         pairs.append(replace(pair, adversarial=moved))
-    results.write_set(place, [results.write_clip(place, pair) for pair in pairs], made.card)
+    adversarial_set.write_set(
+        place, [adversarial_set.write_clip(place, pair) for pair in pairs], made.card
+    )
     evaluate_again(folder)
 
 
@@ -254,10 +257,12 @@ def test_randomised_signs_are_found_even_where_tables_and_results_agree(tampered
 
 def test_labels_shifted_by_one_row_are_found(tampered):
     for place in sorted((tampered / "adversarial").iterdir()):
-        rows = results.read_rows(place)
+        rows = adversarial_set.read_rows(place)
         labels = [row["label"] for row in rows]
         moved = [row | {"label": label} for row, label in zip(rows, labels[-1:] + labels[:-1])]
-        storage.write_text(place / "metadata.csv", results.table(results.COLUMNS, moved))
+        storage.write_text(
+            place / "metadata.csv", row_files.csv_text(adversarial_set.COLUMNS, moved)
+        )
     table = tampered / "results" / "results.parquet"
     assert failing(judged(tampered, "disk", "clean_audio")) == {"disk", "clean_audio"}
     evaluate_again(tampered)  # now the results repeat the wrong labels

@@ -11,13 +11,14 @@ from tests.support.commands import staanet
 from tests.support.folders import hashes
 from tests.support.speech import RATE, tone
 
-from staanet import audio, corpora, pipeline, results, storage
+from staanet import audio, corpora, pipeline, storage
 from staanet.config import AttackRecipe
 from staanet.errors import InvalidInput
 from staanet.evaluation import perceptual
 from staanet.evaluation.perceptual import Score
 from staanet.generators.registry import save_generator
 from staanet.generators.warm_start import backward_net_of
+from staanet.results import adversarial_set
 from staanet.storage.shards import Shard, listing
 from staanet.victims import build_victim, load_victim
 
@@ -228,7 +229,7 @@ def test_an_unfinished_or_single_shard_is_told(world, tmp_path):
 def test_a_killed_attack_goes_on_only_with_the_same_settings_and_clips(world, tmp_path):
     shutil.copytree(world / "whole", tmp_path / "o")
     card = storage.read_card(tmp_path / "o", "adversarial")
-    row = results.read_rows(tmp_path / "o")[0]
+    row = adversarial_set.read_rows(tmp_path / "o")[0]
     (tmp_path / "o" / "card.json").unlink()
     begun = {k: v for k, v in card["inputs"].items() if k != "clips"}
     storage.write_json(tmp_path / "o" / "unfinished.json", begun)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-from staanet import results
+from staanet.results import adversarial_set
 
-TIMED = {results.TIMES, ".lock"}
+TIMED = {adversarial_set.TIMES, ".lock"}
 
 
 def hashes(folder):

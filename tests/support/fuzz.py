@@ -32,8 +32,9 @@ from typing import Any
 
 import numpy as np
 
-from staanet import audio, config, results, storage
+from staanet import audio, config, storage
 from staanet.errors import InvalidInput, StaaNetError, UnusableClip
+from staanet.results import adversarial_set, row_files
 
 RATE, LENGTH = 16_000, 3_000
 TOKENS = (
@@ -272,7 +273,7 @@ def _manifests(form: str) -> Callable[[], list[bytes]]:
     def made() -> list[bytes]:
         if form == "csv":
             return [
-                results.table(list(rows[0]), rows).encode(),
+                row_files.csv_text(list(rows[0]), rows).encode(),
                 b"\xef\xbb\xbffile_name,emotion\r\na.wav,joy\r\n",
             ]
         if form == "jsonl":
@@ -381,7 +382,9 @@ def _sets() -> list[bytes]:
         "seconds": "0.25",
         "queries": "3",
     }
-    return [results.table(results.COLUMNS, [row, {**row, "id": "b", "label": ""}]).encode()]
+    return [
+        row_files.csv_text(adversarial_set.COLUMNS, [row, {**row, "id": "b", "label": ""}]).encode()
+    ]
 
 
 def _try_set(folder: Path, data: bytes) -> bool:
@@ -392,7 +395,7 @@ def _try_set(folder: Path, data: bytes) -> bool:
     (folder / storage.CARD).write_text('{"kind": "adversarial", "schema": 1, "attack": "x"}')
     (folder / "metadata.csv").write_bytes(data)
     try:
-        for one in results.AdversarialSet.load(folder):
+        for one in adversarial_set.AdversarialSet.load(folder):
             if len(one.adversarial) != LENGTH or one.measurements()["l0"] != 0:
                 raise Finding("a clip that is not that of the files")
     except InvalidInput as problem:

@@ -13,7 +13,8 @@ import numpy as np
 from staanet import storage
 from staanet.core import Clip, Samples, metrics
 from staanet.report import facts as facts_module
-from staanet.results import AdversarialClip, AdversarialSet, TransferMatrix
+from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
+from staanet.results.transfer_matrix import TransferMatrix
 
 RATE = 16_000
 LABELS = ("anger", "joy", "neutral", "sadness")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from staanet.core import Attack, Clip, Corpus, Goal, Progress, Targeted, Untargeted, Victim, silent
 from staanet.errors import BudgetExceeded, InvalidInput, UnusableClip
-from staanet.results import AdversarialClip, AdversarialSet
+from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
 
 
 def craft(

@@ -49,7 +49,8 @@ def corpus(
     debug: Debug = False,
 ) -> None:
     """What a corpus holds: clips, classes, speakers, lengths, split, problems."""
-    from staanet import corpora, results, storage
+    from staanet import corpora, storage
+    from staanet.results import row_files
 
     loaded = corpora.load_corpus(name, classes=classes)
     with Bars.shown() as progress:
@@ -60,7 +61,7 @@ def corpus(
             raise InvalidInput(
                 "exists and is no manifest of staanet", where=out, remedy="Choose another --out"
             )
-        storage.write_text(out, results.table(columns, rows))
+        storage.write_text(out, row_files.csv_text(columns, rows))
     if json_output:
         print(json.dumps(described, allow_nan=False, default=str))
     else:

@@ -27,12 +27,13 @@ def merge(
 
     Equal file by file, by sha256, but for seconds.csv. Refuses gaps, overlaps and different settings.
     """
-    from staanet import pipeline, results, storage
+    from staanet import pipeline, storage
+    from staanet.results.transfer_matrix import TransferMatrix
 
     quarantine = pipeline.Quarantine()
     with storage.FolderLock(out), Bars.shown() as progress:
         whole = pipeline.merge(shards, out, quarantine=quarantine, progress=progress)
-    if isinstance(whole, results.TransferMatrix):
+    if isinstance(whole, TransferMatrix):
         if not json_output:
             show(f"{findings(whole.summary)}\n\n-> {out}")
         finish(dict(whole.summary), quarantine, json_output=json_output)

@@ -26,7 +26,8 @@ from staanet.core.metrics import Estimate
 from staanet.defences import Defended, chain_of
 from staanet.errors import InvalidInput, printable
 from staanet.evaluation.perceptual import Score
-from staanet.results import WANTED, AdversarialClip, AdversarialSet, TransferMatrix
+from staanet.results.adversarial_set import WANTED, AdversarialClip, AdversarialSet
+from staanet.results.transfer_matrix import TransferMatrix
 from staanet.transforms.channels import Channel, clip_seed, parse_channel
 
 CONTROLS = ("random", "uap")

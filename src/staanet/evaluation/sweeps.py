@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from staanet import results, storage
+from staanet import storage
 from staanet.attacks import collate, craft_batch
 from staanet.core import Attack, Clip, Progress, Victim, metrics, silent
-from staanet.results import AdversarialClip
+from staanet.results import adversarial_set, row_files
+from staanet.results.adversarial_set import AdversarialClip
 
 MINIMISING = ("sigma_zero", "sparsefool", "vfga")
 """They look for the fewest samples: one run each, at free density, tells the whole curve."""
@@ -134,8 +135,12 @@ def _measured(
     keep: Path | None,
 ) -> dict[str, Any]:
     crafted = craft_batch(attack, source, [clip])[0]
-    file = None if keep is None else results.write_clip(keep / point.name, crafted)
-    made = crafted if keep is None or file is None else results.read_clip(keep / point.name, file)
+    file = None if keep is None else adversarial_set.write_clip(keep / point.name, crafted)
+    made = (
+        crafted
+        if keep is None or file is None
+        else adversarial_set.read_clip(keep / point.name, file)
+    )
     answers = {}
     for target in targets:
         if (target.name, clip.id) not in clean:
@@ -208,7 +213,7 @@ def _close(
         "algorithm": type(attack).__name__.lower(),
         "budget": {"epsilon": point.epsilon, "max_density": point.max_density},
     }
-    results.write_set(folder, own.values(), card)
+    adversarial_set.write_set(folder, own.values(), card)
 
 
 # ---------------------------------------------------------------- figures of each point
@@ -251,12 +256,12 @@ def save(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[str, Any]
     """Write ``sweep.parquet`` and ``sweep.csv`` (a row per point and target) and ``clips.parquet``;
     returns the points."""
     found = summarise(rows)
-    results.write_parquet(
+    row_files.write_parquet(
         folder / "clips.parquet", [{k: v for k, v in r.items() if k != "file"} for r in rows]
     )
-    results.write_parquet(folder / "sweep.parquet", found)
+    row_files.write_parquet(folder / "sweep.parquet", found)
     columns = list(found[0]) if found else list(BY)
-    storage.write_text(folder / "sweep.csv", results.table(columns, found))
+    storage.write_text(folder / "sweep.csv", row_files.csv_text(columns, found))
     return found
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from staanet import audio, results, storage
+from staanet import audio, storage
 from staanet.attacks import craft_batch
 from staanet.core import Attack, Clip, Progress, Samples, silent
 from staanet.corpora import recordings
@@ -19,12 +19,13 @@ from staanet.errors import InvalidInput, UnusableClip
 from staanet.evaluation import machine
 from staanet.pipeline.folders import ClipSource, Quarantine, begin, end, is_done, normal
 from staanet.pipeline.plans import EACH, AttackPlan, aim
-from staanet.results import AdversarialClip, AdversarialSet
+from staanet.results import adversarial_set, row_files
+from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
 from staanet.storage import lazy_rows
 from staanet.victims import members_of
 
 RECORDINGS = "recordings.csv"
-_CRAFTED = (*results.COLUMNS, "seconds", results.WANTED, "sha256")
+_CRAFTED = (*adversarial_set.COLUMNS, "seconds", adversarial_set.WANTED, "sha256")
 
 
 def attack(
@@ -47,7 +48,7 @@ def attack(
         missing = [clip for clip in some if not crafted.has(clip, digests[clip.id])]
         for made in _crafted(plan, limits, missing, quarantine):
             digest = digests[made.clean.id]
-            crafted.add(made.clean, digest, results.write_clip(out, made))
+            crafted.add(made.clean, digest, adversarial_set.write_clip(out, made))
         for clip in missing:
             if clip.id not in crafted.rows:  # put aside
                 crafted.read(digests[clip.id])
@@ -72,7 +73,7 @@ def attack(
         card["drawn_from"] = dict(plan.drawn)
     if plan.of is not None:
         card["chosen"] = f"{len(clips)} of {plan.of} clips, spread over labels and speakers"
-    results.write_set(out, crafted.in_order(), card)
+    adversarial_set.write_set(out, crafted.in_order(), card)
     end(out)
     return AdversarialSet.load(out)
 
@@ -115,8 +116,8 @@ def join_recordings(
     if not ordered:
         return []
     if path.exists():
-        return [dict(row) for row in results.read_table(path, recordings.COLUMNS)]
-    places = {row["id"]: row for row in results.read_rows(out)}
+        return [dict(row) for row in row_files.read_csv(path, recordings.COLUMNS)]
+    places = {row["id"]: row for row in adversarial_set.read_rows(out)}
 
     def adversarial(window: str) -> Samples | None:
         row = places.get(window)
@@ -126,7 +127,7 @@ def join_recordings(
     for number, one in enumerate(ordered, start=1):
         rows.append(one.join(adversarial, out))
         progress("join recordings", number, len(ordered), "")
-    storage.write_text(path, results.table(recordings.COLUMNS, rows))
+    storage.write_text(path, row_files.csv_text(recordings.COLUMNS, rows))
     return rows
 
 
@@ -192,7 +193,7 @@ class _Crafted:
 def _still_holds(out: Path, row: Mapping[str, Any]) -> bool:
     """Whether the files of a clip that was done before still are what was measured then."""
     try:
-        found = results.read_clip(out, row).measurements()
+        found = adversarial_set.read_clip(out, row).measurements()
     except InvalidInput:
         return False
     return all(row.get(key) == repr(value) for key, value in found.items())
@@ -222,7 +223,7 @@ def clips_sha256(clips: Iterable[Clip]) -> str:
 def _matched_counts(folder: Path | None) -> dict[str, int] | None:
     if folder is None:
         return None
-    return {row["id"]: int(row["l0"]) for row in results.read_rows(folder)}
+    return {row["id"]: int(row["l0"]) for row in adversarial_set.read_rows(folder)}
 
 
 def _within(made: Attack, limits: Mapping[str, int] | None, clip: Clip) -> Attack:

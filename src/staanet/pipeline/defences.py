@@ -17,7 +17,7 @@ from staanet.pipeline.crafting import attack
 from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
 from staanet.pipeline.models import named, quality_of
 from staanet.pipeline.plans import plan_attack
-from staanet.results import AdversarialSet
+from staanet.results.adversarial_set import AdversarialSet
 from staanet.victims import fingerprint, load_victim
 
 ADAPTIVE = ("pgd", "sigma_zero")

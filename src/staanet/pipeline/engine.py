@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from staanet import results, storage, victims
+from staanet import storage, victims
 from staanet.config import AttackRecipe
 from staanet.core import Corpus, Progress, Victim, silent
 from staanet.corpora.recordings import COLUMNS
@@ -25,7 +25,8 @@ from staanet.pipeline.folders import Quarantine, ReadingClips, drawn_from
 from staanet.pipeline.merging import merge
 from staanet.pipeline.models import source_of
 from staanet.pipeline.plans import part_of, plan_attack
-from staanet.results import AdversarialSet
+from staanet.results import row_files
+from staanet.results.adversarial_set import AdversarialSet
 from staanet.storage.shards import Shard
 
 SHARDS = 32
@@ -118,7 +119,7 @@ class AttackJob:
 def joined_recordings(out: Path) -> list[dict[str, str]]:
     """The rows of ``recordings.csv``; none where no file was long."""
     path = out / RECORDINGS
-    return list(results.read_table(path, COLUMNS)) if path.exists() else []
+    return list(row_files.read_csv(path, COLUMNS)) if path.exists() else []
 
 
 def _run_all(job: AttackJob, folders: dict[int, Path], progress: Progress) -> None:

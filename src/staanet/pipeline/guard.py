@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from staanet import report, results, storage, training
+from staanet import report, storage, training
 from staanet.attacks import Staa
 from staanet.config import HardenRecipe
 from staanet.core import Budget, Clip, Corpus, Progress, Victim, silent
@@ -21,6 +21,7 @@ from staanet.generators.warm_start import backward_net_of, network_of
 from staanet.pipeline.crafting import clips_sha256
 from staanet.pipeline.folders import Quarantine, begin, end, is_done, load_clips, normal
 from staanet.pipeline.models import named, quality_of
+from staanet.results import adversarial_set, row_files
 from staanet.training import adversarial, detectors
 from staanet.victims import fingerprint, load_victim
 from staanet.victims.external import External
@@ -234,9 +235,9 @@ def certified(
     told = _certificate(victim, noise, how, [rows[clip.id] for clip in chosen], len(clips))
     columns = list(rows[chosen[0].id])
     storage.write_text(
-        out / "certificates.csv", results.table(columns, [rows[clip.id] for clip in chosen])
+        out / "certificates.csv", row_files.csv_text(columns, [rows[clip.id] for clip in chosen])
     )
-    storage.write_text(out / "curve.csv", results.table(list(told["curve"][0]), told["curve"]))
+    storage.write_text(out / "curve.csv", row_files.csv_text(list(told["curve"][0]), told["curve"]))
     report.draw_certificate(out / "curve.png", told)
     storage.write_json(out / "certificate.json", told)
     storage.write_card(
@@ -375,7 +376,7 @@ def detect(
     if found:
         rows = [{"attack": a["attack"], **point} for a in found for point in a["roc"]]
         storage.write_text(
-            out / "roc.csv", results.table(["attack", "false_positive_rate", "detected"], rows)
+            out / "roc.csv", row_files.csv_text(["attack", "false_positive_rate", "detected"], rows)
         )
         report.draw_roc(out / "roc.png", told)
     return told
@@ -383,11 +384,13 @@ def detect(
 
 def detecting(
     detector: str, false_positive_rate: float, sets: Sequence[Path]
-) -> tuple[Detector, list[results.AdversarialSet]]:
+) -> tuple[Detector, list[adversarial_set.AdversarialSet]]:
     """The detector and the adversarial sets that ``detect`` is asked for; ``InvalidInput`` where one
     cannot be, before anything is written."""
     detectors.check_rate(false_positive_rate)
-    return build_detector(detector), [results.AdversarialSet.load(folder) for folder in sets]
+    return build_detector(detector), [
+        adversarial_set.AdversarialSet.load(folder) for folder in sets
+    ]
 
 
 def _knowing(

@@ -10,12 +10,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from staanet import results, storage
+from staanet import storage
 from staanet.core import Progress, Victim, silent
 from staanet.errors import InvalidInput
 from staanet.evaluation import perceptual, transfer_matrix
 from staanet.evaluation.perceptual import Score
-from staanet.results import AdversarialSet, TransferMatrix
+from staanet.results import adversarial_set
+from staanet.results.adversarial_set import AdversarialSet
+from staanet.results.transfer_matrix import TransferMatrix
 from staanet.storage.shards import Shard
 
 
@@ -98,7 +100,7 @@ class _Listener:
         self.journal, self.judges = journal, json.dumps(judges, sort_keys=True)
         self.known = {str(row["audio"]): row["scores"] for row in journal.records()}
 
-    def __call__(self, clip: results.AdversarialClip) -> dict[str, Score]:
+    def __call__(self, clip: adversarial_set.AdversarialClip) -> dict[str, Score]:
         clean, rate = clip.clean.samples, clip.clean.sample_rate
         digest = hashlib.sha256(f"{self.judges} {rate} {len(clean)} ".encode())
         digest.update(clean.tobytes() + clip.adversarial.tobytes())

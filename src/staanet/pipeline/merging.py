@@ -12,14 +12,16 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
-from staanet import results, storage
+from staanet import storage
 from staanet.core import Progress, silent
 from staanet.corpora import recordings
 from staanet.errors import InvalidInput
 from staanet.evaluation import ABOUT, recounted
 from staanet.pipeline.crafting import RECORDINGS, sum_of
 from staanet.pipeline.folders import Quarantine, is_done
-from staanet.results import AdversarialSet, TransferMatrix
+from staanet.results import adversarial_set, row_files
+from staanet.results.adversarial_set import AdversarialSet
+from staanet.results.transfer_matrix import TransferMatrix
 
 SHARED = {"of": "number of shards", "listing": "list of clips", "window_s": "window"}
 AGAIN = "Make that shard again with the settings of the others"
@@ -114,7 +116,7 @@ def _merged_set(
     rows: list[dict[str, str]] = []
     total, done = sum(int(cards[place]["clips"]) for place in shards), 0
     for place in shards:
-        for row in results.read_rows(place):
+        for row in adversarial_set.read_rows(place):
             _check_files(place, row)
             for name in (row["file_name"], row["original_file_name"]):
                 storage.copy(place / name, out / name)
@@ -123,7 +125,7 @@ def _merged_set(
             progress(f"merge into {out.name}", done, total, "")
     _merge_recordings(shards, out)
     machines = dict.fromkeys(str(cards[place].get("machine")) for place in shards)
-    results.write_set(
+    adversarial_set.write_set(
         out,
         rows,
         {
@@ -142,7 +144,7 @@ def _merge_recordings(shards: Sequence[Path], out: Path) -> None:
         (place, row)
         for place in shards
         if (place / RECORDINGS).exists()
-        for row in results.read_table(place / RECORDINGS, recordings.COLUMNS)
+        for row in row_files.read_csv(place / RECORDINGS, recordings.COLUMNS)
     ]
     for place, row in rows:
         for name in (
@@ -151,12 +153,12 @@ def _merge_recordings(shards: Sequence[Path], out: Path) -> None:
             storage.copy(place / name, out / name)
     if rows:
         ordered = sorted((row for _, row in rows), key=lambda row: row["id"])
-        storage.write_text(out / RECORDINGS, results.table(recordings.COLUMNS, ordered))
+        storage.write_text(out / RECORDINGS, row_files.csv_text(recordings.COLUMNS, ordered))
 
 
 def _check_files(place: Path, row: Mapping[str, str]) -> None:
     """``InvalidInput`` where the files of a clip are not those that its shard measured."""
-    measured = results.read_clip(place, row).measurements()
+    measured = adversarial_set.read_clip(place, row).measurements()
     for key in ("l0", "linf", "snr_db"):
         if repr(measured[key]) != row[key]:
             raise InvalidInput(
@@ -184,7 +186,7 @@ def _merged_results(shards: Sequence[Path], out: Path) -> TransferMatrix:
         _same(first, place, _judged(summaries[first]), _judged(summaries[place]))
     told = summaries[first]
     rows = _interleaved(
-        [results.read_parquet(place / "results.parquet") for place in ordered], told
+        [row_files.read_parquet(place / "results.parquet") for place in ordered], told
     )
     whole = {key: value for key, value in told.items() if key != "shard"}
     for number in range(len(whole.get("sets", ()))):  # an empty shard names no metrics

@@ -35,7 +35,7 @@ from staanet.pipeline.models import (
 )
 from staanet.pipeline.plans import plan_attack, settings_of, with_settings
 from staanet.pipeline.sweeping import SweepPlan, sweep
-from staanet.results import TransferMatrix
+from staanet.results.transfer_matrix import TransferMatrix
 from staanet.sanity import selfcheck
 from staanet.transforms.channels import parse_channel
 from staanet.victims import VICTIMS, Ensemble, fingerprint, members_of

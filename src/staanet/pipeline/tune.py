@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from staanet import pipeline, results, storage
+from staanet import pipeline, storage
 from staanet.config import GeneratorRecipe, checked
 from staanet.core import Corpus, Progress, Victim, silent
 from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation import machine
 from staanet.generators.registry import GENERATORS
+from staanet.results import row_files
 from staanet.victims import fingerprint
 
 STUDY, TRIALS, FRONT = "study.db", "trials.csv", "pareto.png"
@@ -310,7 +311,7 @@ def _judged(folder: Path) -> tuple[float, float]:
 def _write(out: Path, trials: Sequence[Trial], source: str) -> None:
     if trials:
         columns = list(trials[0].row())
-        storage.write_text(out / TRIALS, results.table(columns, [one.row() for one in trials]))
+        storage.write_text(out / TRIALS, row_files.csv_text(columns, [one.row() for one in trials]))
         storage.write_bytes(out / FRONT, picture(trials, source))
         front = [one.row() for one in trials if one.best]
         storage.write_card(

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from staanet import audio, corpora, results, storage
+from staanet import audio, corpora, storage
 from staanet.core import Clip, Corpus, Progress, Victim, silent
 from staanet.errors import InvalidInput
 from staanet.pipeline.folders import Quarantine, load_clips
+from staanet.results import adversarial_set, row_files
 
 SYNTHETIC = "synthetic:"
 _COLUMNS = ("id", "from", "seconds", "sha256")
@@ -45,7 +46,9 @@ class Extra:
     def save(self, folder: Path) -> None:
         """Write which clips these are to ``folder/unlabelled.csv``, where there are any."""
         if self.rows:
-            storage.write_text(folder / results.UNLABELLED, results.table(_COLUMNS, self.rows))
+            storage.write_text(
+                folder / adversarial_set.UNLABELLED, row_files.csv_text(_COLUMNS, self.rows)
+            )
 
 
 def gather(

@@ -64,16 +64,16 @@ def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
         storage.remove(old)  # a clip of an earlier report, which this one does not show
     for name, data in files.items():
         storage.write_bytes(out / "figures" / name, data)
-    matrix = [tables.to_markdown(t) for t in (tables.matrix(found), tables.effects(found))]
+    matrix = [t.to_markdown() for t in (tables.matrix(found), tables.effects(found))]
     more = [
         t for t in (tables.defences(found), tables.channels(found), tables.sounds(found)) if t.rows
     ]
-    matrix += [tables.to_markdown(t) for t in more]
+    matrix += [t.to_markdown() for t in more]
     storage.write_text(out / "matrix.md", "\n".join(matrix))
     storage.write_text(out / "matrix.tex", found.latex)
     every = tables.every(found, [lead.cell for lead in leads])
-    storage.write_text(out / "tables.md", "\n".join(tables.to_markdown(t) for t in every))
-    storage.write_text(out / "tables.tex", "\n".join(tables.to_latex(t) for t in every))
+    storage.write_text(out / "tables.md", "\n".join(t.to_markdown() for t in every))
+    storage.write_text(out / "tables.tex", "\n".join(t.to_latex() for t in every))
     storage.write_text(out / "index.html", html)
     return out / "index.html"
 

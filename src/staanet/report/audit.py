@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from staanet.errors import printable
-from staanet.report.words import percent
+from staanet.results.formatting import percent
 
 Row = Mapping[str, Any]
 ATTACKERS = {

@@ -22,8 +22,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.typing import RcKeyType
 
 from staanet.errors import printable
-from staanet.report import words
 from staanet.report.facts import Cell, Model, Run
+from staanet.results import formatting
 
 INK, FAINT = "#1a1a19", "#8a8a87"
 VERMILION, BLUE, GREEN, SKY = "#d55e00", "#0072b2", "#009e73", "#56b4e9"  # Okabe and Ito
@@ -156,7 +156,7 @@ def short(name: str, length: int = 28) -> str:
 
 def forest(cells: Sequence[Cell], width: float = 5.5) -> Picture:
     """Fooling rate and 95 % interval of each attack, grouped by target."""
-    said = [f"{c.title} on {c.target} {words.rate(c.fooling_rate, c.count)}" for c in cells]
+    said = [f"{c.title} on {c.target} {formatting.rate(c.fooling_rate, c.count)}" for c in cells]
     alt = "Fooling rates with 95 % intervals: " + "; ".join(said)
     return drawn("fooling-rates", alt, width, lambda w: _forest(cells, w))
 
@@ -197,7 +197,7 @@ def _forest(cells: Sequence[Cell], width: float) -> Figure:
             axes.text(
                 1.04,
                 y + number,
-                words.percent(cell.fooling_rate.value),
+                formatting.percent(cell.fooling_rate.value),
                 transform=across,
                 va="center",
                 weight="bold" if leading else "normal",
@@ -229,7 +229,7 @@ def _interval(axes: Axes, y: float, cell: Cell, leading: bool) -> None:
 def heat_map(run: Run) -> Picture:
     """Fooling rate of each (source, attack) on each target."""
     said = [
-        f"{c.title} from {c.source} on {c.target} {words.rate(c.fooling_rate, c.count)}"
+        f"{c.title} from {c.source} on {c.target} {formatting.rate(c.fooling_rate, c.count)}"
         for c in run.cells
     ]
     width = min(10.0, 2.5 + 1.2 * len(run.targets))
@@ -295,7 +295,7 @@ def _heat_cell(axes: Axes, x: int, y: float, cell: Cell) -> None:
     linear = [((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]]  # sRGB to luminance
     dark = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] < 0.18
     ink = INK if value is None else "#ffffff" if dark else "#000000"
-    text = words.NONE if value is None else f"{100 * value:.1f}"
+    text = formatting.NONE if value is None else f"{100 * value:.1f}"
     axes.text(
         x + 0.5,
         y + 0.03,
@@ -316,7 +316,7 @@ def victim_curves(models: Sequence[Model]) -> Picture | None:
     if not drawable:
         return None
     said = "; ".join(
-        f"{m.name} reached {words.percent(max(_finite(m, 'dev_uar')))}" for m in drawable
+        f"{m.name} reached {formatting.percent(max(_finite(m, 'dev_uar')))}" for m in drawable
     )
 
     def draw(width: float) -> Figure:

@@ -21,10 +21,11 @@ from markupsafe import Markup
 from staanet import audio
 from staanet.core import Samples
 from staanet.errors import printable
-from staanet.report import story, tables, words
+from staanet.report import story, tables
 from staanet.report.facts import Distances, Model, Run
 from staanet.report.figures import Picture
 from staanet.report.story import Headline, Shown
+from staanet.results import formatting
 
 EXCERPT_S = 8.0
 """Longer clips are shown and played from their start up to here."""
@@ -70,15 +71,15 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "percent": words.percent,
-        "seconds": words.seconds,
-        "interval": words.interval,
+        "percent": formatting.percent,
+        "seconds": formatting.seconds,
+        "interval": formatting.interval,
     }
     environment.globals |= {
-        "rate": words.rate,
-        "number": words.number,
-        "count": words.count,
-        "svg": Markup,
+        "rate": formatting.rate,
+        "number": formatting.number,
+        "quantity": formatting.quantity,
+        "markup": Markup,
     }
     script = files(__package__).joinpath("templates/amplify.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
@@ -132,7 +133,7 @@ def _lead(run: Run, lead: Headline) -> dict[str, Any]:
         "as_many": lead.control is not None and story.matched(run, lead.control, cell),
         "rival": lead.rival,
         "rival_name": lead.rival.title.split(",")[0] if lead.rival else "",
-        "right": words.right_to_change(cell.budget),
+        "right": formatting.right_to_change(cell.budget),
         "transfer": transfer,
     }
 
@@ -146,13 +147,13 @@ def _clip(run: Run, clip: ClipView, number: int) -> dict[str, Any]:
     fooled = [row.target for row in shown.rows if row.fooled]
     alt = (
         f"Original, adversarial clip and perturbation of {shown.id}, waveform above log-mel spectrogram; "
-        f"{words.number(clip.distances.l0, 0)} samples changed, SNR "
-        f"{words.number(clip.distances.snr_db, 1, 'dB')}. Below, ten milliseconds sample by sample."
+        f"{formatting.number(clip.distances.l0, 0)} samples changed, SNR "
+        f"{formatting.number(clip.distances.snr_db, 1, 'dB')}. Below, ten milliseconds sample by sample."
     )
     return {
         "number": number,
         "shown": shown,
-        "fooled": words.listed(fooled),
+        "fooled": formatting.join_words(fooled),
         "seconds": f"{whole:.1f} s",
         "excerpt": f"first {length:.0f} s" if length < whole else "",
         "distances": clip.distances,
@@ -245,7 +246,7 @@ def _generator(model: Model) -> str:
     known = ("network", "source", "epsilon", "max_density")
     told = [f"{key.replace('_', ' ')} {model.card[key]}" for key in known if key in model.card]
     if isinstance(size := model.card.get("parameters"), int):
-        told.append(words.count(size, "parameter"))
+        told.append(formatting.quantity(size, "parameter"))
     return ", ".join(told) or model.name
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from staanet.core.metrics import Estimate
-from staanet.report import words
 from staanet.report.facts import Cell, Row, Run, speakers_of_parts
+from staanet.results import formatting
 
 METHOD = "staa"
 """Registry name of the attack that this package is about."""
@@ -112,11 +112,11 @@ def flags(run: Run, leads: Sequence[Headline], unverified: int) -> list[str]:
     found += [text for text in [_shared_speakers(run)] if text]
     if run.quarantined:
         found.append(
-            f"{words.count(len(run.quarantined), 'clip')} put aside as unusable, and not counted"
+            f"{formatting.quantity(len(run.quarantined), 'clip')} put aside as unusable, and not counted"
         )
     if unverified:
         found.append(
-            f"{words.count(unverified, 'adversarial clip')} of the results have no audio in this "
+            f"{formatting.quantity(unverified, 'adversarial clip')} of the results have no audio in this "
             "folder: their figures could not be checked against files"
         )
     return found
@@ -139,14 +139,14 @@ def _doubts(lead: Headline) -> Iterator[tuple[str, str]]:
         yield (
             "random control",
             f"{name} fools {cell.target} no more often than the random control "
-            f"({words.percent(value)} against {words.percent(control.fooling_rate.value)})",
+            f"({formatting.percent(value)} against {formatting.percent(control.fooling_rate.value)})",
         )
     elif control and _overlap(cell.fooling_rate, control.fooling_rate):
         yield (
             "intervals overlap",
             f"the intervals of {name} and of its random control on {cell.target} overlap "
-            f"({words.interval(cell.fooling_rate)} and {words.interval(control.fooling_rate)}): "
-            f"with {words.count(cell.fooling_rate.clusters, 'speaker')}, how far apart they are is uncertain",
+            f"({formatting.interval(cell.fooling_rate)} and {formatting.interval(control.fooling_rate)}): "
+            f"with {formatting.quantity(cell.fooling_rate.clusters, 'speaker')}, how far apart they are is uncertain",
         )
     if cell.fooling_rate.clusters == 1:
         yield (
@@ -183,7 +183,9 @@ def _shared_speakers(run: Run) -> str:
     counts = Counter(s for names in speakers_of_parts(run.card).values() for s in set(names))
     shared = sorted(speaker for speaker, parts in counts.items() if parts > 1)
     return (
-        f"speakers {words.listed(shared)} are in more than one part of the split" if shared else ""
+        f"speakers {formatting.join_words(shared)} are in more than one part of the split"
+        if shared
+        else ""
     )
 
 
@@ -195,8 +197,8 @@ def weak_victims(run: Run) -> list[str]:
         before = cell.uar_before.value
         if before is not None and before <= 1.5 * chance:
             found[cell.target] = (
-                f"{cell.target} was hardly better than chance on clean clips (UAR {words.percent(before)}, "
-                f"chance {words.percent(chance)}): fooling it proves little"
+                f"{cell.target} was hardly better than chance on clean clips (UAR {formatting.percent(before)}, "
+                f"chance {formatting.percent(chance)}): fooling it proves little"
             )
     return list(found.values())
 
@@ -214,9 +216,9 @@ def harder(run: Run, lead: Headline) -> str:
         most, least = (f(rates, key=lambda n: (rates[n], n), default="") for f in (max, min))
         if len(rates) > 1 and rates[most] > rates[least]:
             parts.append(
-                f"the {what} {most or '(none)'} ({words.percent(rates[most])} of "
+                f"the {what} {most or '(none)'} ({formatting.percent(rates[most])} of "
                 f"{len(clips[most])}) and least the {what} {least or '(none)'} "
-                f"({words.percent(rates[least])} of {len(clips[least])})"
+                f"({formatting.percent(rates[least])} of {len(clips[least])})"
             )
     if not parts:
         return ""

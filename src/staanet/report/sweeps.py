@@ -16,7 +16,6 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from staanet import storage
 from staanet.errors import InvalidInput
-from staanet.report import words
 from staanet.report.figures import (
     BLUE,
     FAINT,
@@ -33,6 +32,7 @@ from staanet.report.figures import (
     to_png,
     to_svg,
 )
+from staanet.results import formatting
 
 ORANGE, PURPLE = "#e69f00", "#cc79a7"
 COLOURS = (VERMILION, BLUE, GREEN, ORANGE, SKY, PURPLE, INK)  # Okabe and Ito, 2008, less yellow
@@ -113,7 +113,7 @@ def chart(swept: Swept) -> Picture:
     """The figure for a page."""
     said = [
         f"{row['title']} on {row['target']} at epsilon {row['epsilon']:g}, "
-        f"{words.percent(row['density_mean'])} of the samples: {words.percent(row['fooling_rate'])}"
+        f"{formatting.percent(row['density_mean'])} of the samples: {formatting.percent(row['fooling_rate'])}"
         for row in swept.points
     ]
     name = re.sub(r"[^A-Za-z0-9._-]", "-", swept.source)  # it comes from a file and names one

@@ -3,96 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from staanet.core import NO_CHANNEL, metrics
-from staanet.errors import printable
-from staanet.report import words
 from staanet.report.facts import Cell, Crafted, Distances, Row, Run, Sound, speakers_of_parts
-from staanet.report.words import NONE, number, percent
-from staanet.results.tables import tex
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A cell: its text, a smaller second line, a mark such as "white box", a bar in per cent."""
-
-    text: str
-    sub: str = ""
-    mark: str = ""
-    bar: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """``names`` leading columns hold names, the others figures."""
-
-    key: str
-    caption: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[Entry]]
-    names: int = 1
-
-
-def to_markdown(table: Table) -> str:
-    """A table as Markdown, nothing in it taken for markup.
-
-    >>> print(to_markdown(Table(key="t", caption="C", head=["a"], rows=[[Entry("x|y", "z")]])))
-    **C**
-    <BLANKLINE>
-    | a |
-    |---|
-    | x\\|y (z) |
-    <BLANKLINE>
-    """
-    lines = [[_plain(head) for head in table.head], ["---"] * len(table.head)]
-    for row in table.rows:
-        lines.append([_plain(_in_one_line(entry)) for entry in row])
-    body = "\n".join(
-        f"| {' | '.join(line)} |".replace("| --- ", "|---").replace("--- |", "---|")
-        for line in lines
-    )
-    return f"**{_plain(table.caption)}**\n\n{body}\n"
-
-
-def to_latex(table: Table) -> str:
-    r"""A table for the packages booktabs and graphicx, nothing in it taken for a command.
-
-    >>> print(to_latex(Table(key="t", caption="50 %", head=["a"], rows=[[Entry("x_y", "z")]])))
-    \begin{table}
-    \caption{50 \%}
-    \label{tab:t}
-    \resizebox{\linewidth}{!}{%
-    \begin{tabular}{l}
-    \toprule
-    a \\
-    \midrule
-    x\_y (z) \\
-    \bottomrule
-    \end{tabular}}
-    \end{table}
-    <BLANKLINE>
-    """
-    columns = "l" * table.names + "r" * (len(table.head) - table.names)
-    rows = [" & ".join(tex(_in_one_line(entry)) for entry in row) for row in table.rows]
-    lines = [
-        r"\begin{table}",
-        rf"\caption{{{tex(table.caption)}}}",
-        rf"\label{{tab:{re.sub('[^A-Za-z0-9-]', '-', table.key)}}}",
-        r"\resizebox{\linewidth}{!}{%",
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        " & ".join(tex(head) for head in table.head) + r" \\",
-        r"\midrule",
-        *(rf"{row} \\" for row in rows),
-        r"\bottomrule",
-        r"\end{tabular}}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
+from staanet.results import formatting
+from staanet.results.formatting import NONE, number, percent
+from staanet.results.table import CONTROL, WHITE_BOX, Table, TableCell, rate_cell
 
 
 def every(run: Run, leads: Sequence[Cell]) -> list[Table]:
@@ -100,15 +18,6 @@ def every(run: Run, leads: Sequence[Cell]) -> list[Table]:
     groups = [by_group(run, lead, group) for lead in leads for group in ("label", "speaker")]
     found = [victims(run), matrix(run), effects(run), defences(run), channels(run), sounds(run)]
     return [table for table in (*found, *groups) if table.rows]
-
-
-def _in_one_line(entry: Entry) -> str:
-    more = "; ".join(filter(None, [entry.sub, entry.mark]))
-    return f"{entry.text} ({more})" if more else entry.text
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", printable(text))
 
 
 # ---------------------------------------------------------------- the transfer matrix
@@ -123,38 +32,38 @@ def matrix(run: Run) -> Table:
     for attack, source in run.sets:
         own = {cell.target: cell for cell in run.cells if cell.key == (attack, source)}
         some = next(iter(own.values()))
-        rates = [_rate(own[target]) if target in own else Entry("") for target in run.targets]
-        name = Entry(some.title, mark="control" if some.control else "")
-        rows.append([Entry(source), name, *rates, *_costs(some)])
+        rates = [_rate(own[target]) if target in own else TableCell("") for target in run.targets]
+        name = TableCell(some.title, mark=CONTROL if some.control else "")
+        rows.append([TableCell(source), name, *rates, *_costs(some)])
     return Table(
         key="matrix",
         caption="Fooling rate: share of clips whose answer changed, with its 95 % interval clustered by "
         "speaker, and the mean cost over all clips",
-        head=head,
+        columns=head,
         rows=rows,
         names=2,
     )
 
 
-def _rate(cell: Cell) -> Entry:
-    return Entry(
-        words.rate(cell.fooling_rate, cell.count),
-        f"{words.interval(cell.fooling_rate)}, N {cell.fooling_rate.count:,}",
-        "white box" if cell.white_box and not cell.control else "",
+def _rate(cell: Cell) -> TableCell:
+    mark = WHITE_BOX if cell.white_box and not cell.control else ""
+    return rate_cell(cell.fooling_rate, cell.count, mark)
+
+
+def _costs(cell: Cell) -> list[TableCell]:
+    mean, untouched = (
+        cell.mean,
+        formatting.quantity(cell.untouched, "clip") if cell.untouched else "",
     )
-
-
-def _costs(cell: Cell) -> list[Entry]:
-    mean, untouched = cell.mean, words.count(cell.untouched, "clip") if cell.untouched else ""
     sub = f"without {untouched} left as is" if untouched else ""
     return [
-        Entry(percent(mean.density)),
-        Entry(number(mean.l0, 0)),
-        Entry(number(mean.snr_db, 1, "dB"), sub),
-        Entry(number(mean.peak_ratio_db, 1, "dB")),
-        Entry(number(mean.linf, 4)),
-        Entry(words.seconds(cell.seconds)),
-        Entry(number(cell.queries, 0)),
+        TableCell(percent(mean.density)),
+        TableCell(number(mean.l0, 0)),
+        TableCell(number(mean.snr_db, 1, "dB"), sub),
+        TableCell(number(mean.peak_ratio_db, 1, "dB")),
+        TableCell(number(mean.linf, 4)),
+        TableCell(formatting.seconds(cell.seconds)),
+        TableCell(number(cell.queries, 0)),
     ]
 
 
@@ -162,13 +71,10 @@ def effects(run: Run) -> Table:
     """What it does to accuracy, a row per cell, and the distances of the fooled clips alone."""
     rows = [
         [
-            Entry(cell.source),
-            Entry(cell.title, mark="control" if cell.control else ""),
-            Entry(cell.target, mark="white box" if cell.white_box and not cell.control else ""),
-            Entry(
-                words.rate(cell.attack_success_rate, cell.count),
-                _with_count(cell.attack_success_rate),
-            ),
+            TableCell(cell.source),
+            TableCell(cell.title, mark=CONTROL if cell.control else ""),
+            TableCell(cell.target, mark=WHITE_BOX if cell.white_box and not cell.control else ""),
+            _success(cell),
             _before_after(cell.uar_before, cell.uar_after),
             _before_after(cell.accuracy_before, cell.accuracy_after),
             *_of_fooled(cell.mean_fooled, cell),
@@ -180,29 +86,30 @@ def effects(run: Run) -> Table:
         key="effects",
         caption="Attack success (correct clips that became wrong, N of them), recall and accuracy before "
         "and after, and the distances over the fooled clips alone",
-        head=[*head, "fooled: samples changed", "fooled: SNR", "fooled: peak ratio"],
+        columns=[*head, "fooled: samples changed", "fooled: SNR", "fooled: peak ratio"],
         rows=rows,
         names=3,
     )
 
 
-def _with_count(estimate: metrics.Estimate) -> str:
-    return "" if estimate.value is None else f"{words.interval(estimate)}, N {estimate.count:,}"
+def _success(cell: Cell) -> TableCell:
+    shown = rate_cell(cell.attack_success_rate, cell.count)
+    return shown if cell.attack_success_rate.value is not None else TableCell(shown.text)
 
 
-def _before_after(before: metrics.Estimate, after: metrics.Estimate) -> Entry:
-    return Entry(
-        f"{percent(before.value)} → {percent(after.value)}", f"after: {words.interval(after)}"
+def _before_after(before: metrics.Estimate, after: metrics.Estimate) -> TableCell:
+    return TableCell(
+        f"{percent(before.value)} → {percent(after.value)}", f"after: {formatting.interval(after)}"
     )
 
 
-def _of_fooled(mean: Distances, cell: Cell) -> list[Entry]:
+def _of_fooled(mean: Distances, cell: Cell) -> list[TableCell]:
     if mean.l0 is None:
-        return [Entry(f"{NONE} (0 of {cell.count})")] * 3
+        return [TableCell(f"{NONE} (0 of {cell.count})")] * 3
     return [
-        Entry(percent(mean.density)),
-        Entry(number(mean.snr_db, 1, "dB")),
-        Entry(number(mean.peak_ratio_db, 1, "dB")),
+        TableCell(percent(mean.density)),
+        TableCell(number(mean.snr_db, 1, "dB")),
+        TableCell(number(mean.peak_ratio_db, 1, "dB")),
     ]
 
 
@@ -220,9 +127,9 @@ def defences(run: Run) -> Table:
             some = next(cell for cell in own if cell.attack == attack)
             rows.append(
                 [
-                    Entry(name, mark="" if adaptive else "non-adaptive"),
-                    Entry(" + ".join(guarded.chain)),
-                    Entry(some.title, mark="control" if some.control else ""),
+                    TableCell(name, mark="" if adaptive else "non-adaptive"),
+                    TableCell(" + ".join(guarded.chain)),
+                    TableCell(some.title, mark=CONTROL if some.control else ""),
                     clean,
                     _against(run.cell(attack, guarded.inner, guarded.inner)),
                     _against(_static(own, attack, guarded.inner)),
@@ -233,7 +140,15 @@ def defences(run: Run) -> Table:
         key="defences",
         caption="Fooling rate of each defended classifier: without the defence, by an attack that does not "
         "know it (static), and by one that goes through it (adaptive). Only the last column is robustness",
-        head=["classifier", "defence", "attack", "clean UAR", "undefended", "static", "adaptive"],
+        columns=[
+            "classifier",
+            "defence",
+            "attack",
+            "clean UAR",
+            "undefended",
+            "static",
+            "adaptive",
+        ],
         rows=rows,
         names=3,
     )
@@ -245,21 +160,20 @@ def _static(cells: Sequence[Cell], attack: str, inner: str) -> Cell | None:
     return min(found, key=lambda cell: cell.source != inner, default=None)
 
 
-def _against(cell: Cell | None) -> Entry:
+def _against(cell: Cell | None) -> TableCell:
     if cell is None:
-        return Entry(NONE)
-    about = f"{words.interval(cell.fooling_rate)}, N {cell.fooling_rate.count:,}"
-    return Entry(words.rate(cell.fooling_rate, cell.count), about)
+        return TableCell(NONE)
+    return rate_cell(cell.fooling_rate, cell.count)
 
 
-def _clean(run: Run, name: str, inner: str) -> Entry:
+def _clean(run: Run, name: str, inner: str) -> TableCell:
     """Recall on clean clips before and with the defence, on the set of most clips."""
     told = [
         max((c for c in run.cells if c.target == one), key=lambda c: c.count, default=None)
         for one in (inner, name)
     ]
     before, after = (NONE if cell is None else percent(cell.uar_before.value) for cell in told)
-    return Entry(after, f"undefended: {before}")
+    return TableCell(after, f"undefended: {before}")
 
 
 # ---------------------------------------------------------------- after a channel, and to the ear
@@ -275,12 +189,12 @@ def channels(run: Run) -> Table:
             some = next(iter(cells.values()))
             rows.append(
                 [
-                    Entry(source),
-                    Entry(some.title, mark="control" if some.control else ""),
-                    Entry("the file as it is" if channel == NO_CHANNEL else channel),
-                    *(_rate(cells[t]) if t in cells else Entry("") for t in run.targets),
+                    TableCell(source),
+                    TableCell(some.title, mark=CONTROL if some.control else ""),
+                    TableCell("the file as it is" if channel == NO_CHANNEL else channel),
+                    *(_rate(cells[t]) if t in cells else TableCell("") for t in run.targets),
                     *(
-                        Entry(percent(cells[t].uar_before.value) if t in cells else "")
+                        TableCell(percent(cells[t].uar_before.value) if t in cells else "")
                         for t in run.targets
                     ),
                 ]
@@ -289,7 +203,7 @@ def channels(run: Run) -> Table:
         key="channels",
         caption="Fooling rate after the channel: both clips pass through it, and an answer counts as "
         "changed against the clean clip's after the same channel; beside it, recall on those clean clips",
-        head=[
+        columns=[
             "crafted on",
             "attack",
             "after",
@@ -319,27 +233,27 @@ def sounds(run: Run) -> Table:
     rows = []
     for (attack, source), scores in run.sounds.items():
         cell = titles.get((attack, source))
-        name = Entry(
-            cell.title if cell else attack, mark="control" if cell and cell.control else ""
+        name = TableCell(
+            cell.title if cell else attack, mark=CONTROL if cell and cell.control else ""
         )
-        heard = [_sound(scores[m]) if m in scores else Entry("") for m in metrics]
-        rows.append([Entry(source), name, *heard])
+        heard = [_sound(scores[m]) if m in scores else TableCell("") for m in metrics]
+        rows.append([TableCell(source), name, *heard])
     return Table(
         key="sounds",
         caption="How the adversarial clips sound beside their originals, by models of hearing: mean over "
         "the clips that have a value; higher is nearer to the original (DNSMOS judges the clip by itself), "
         "but of what is above the masking threshold, a share of the time-frequency bins (0 to 1) and how "
         "far it is there, less is",
-        head=["crafted on", "attack", *(HEARD.get(name, name) for name in metrics)],
+        columns=["crafted on", "attack", *(HEARD.get(name, name) for name in metrics)],
         rows=rows,
         names=2,
     )
 
 
-def _sound(sound: Sound) -> Entry:
+def _sound(sound: Sound) -> TableCell:
     why = max(sound.missing, key=lambda reason: sound.missing[reason], default="")
     sub = f"N {sound.count:,} of {sound.of:,}"
-    return Entry(number(sound.value, 2), f"{sub}; {why}" if why else sub)
+    return TableCell(number(sound.value, 2), f"{sub}; {why}" if why else sub)
 
 
 # ---------------------------------------------------------------- who is hit harder
@@ -354,28 +268,28 @@ def by_group(run: Run, lead: Cell, group: str) -> Table:
     return Table(
         key=f"by-{group}-{lead.source}",
         caption=f"{lead.title} from {lead.source}, by {heading}",
-        head=[heading, "clips", *(f"fooled: {target}" for target in targets), "SNR"],
+        columns=[heading, "clips", *(f"fooled: {target}" for target in targets), "SNR"],
         rows=[
             _group(name, [r for r in rows if getattr(r, group) == name], targets) for name in names
         ],
     )
 
 
-def _group(name: str, rows: Sequence[Row], targets: Sequence[str]) -> list[Entry]:
+def _group(name: str, rows: Sequence[Row], targets: Sequence[str]) -> list[TableCell]:
     rates = []
     for target in targets:
         own = [row for row in rows if row.target == target]
         estimate = metrics.rate([row.fooled for row in own], [row.speaker for row in own])
-        sub = words.interval(estimate) if estimate.clusters > 1 else f"N {estimate.count:,}"
+        sub = formatting.interval(estimate) if estimate.clusters > 1 else f"N {estimate.count:,}"
         bar = None if estimate.value is None else 100 * estimate.value
-        rates.append(Entry(words.rate(estimate, 0), sub, bar=bar))
+        rates.append(TableCell(formatting.rate(estimate, 0), sub, bar=bar))
     clips = {row.id: row.distances.snr_db for row in rows}
     snr = [value for value in clips.values() if value is not None]
     return [
-        Entry(name or "(none)"),
-        Entry(f"{len(clips):,}"),
+        TableCell(name or "(none)"),
+        TableCell(f"{len(clips):,}"),
         *rates,
-        Entry(number(sum(snr) / len(snr) if snr else None, 1, "dB")),
+        TableCell(number(sum(snr) / len(snr) if snr else None, 1, "dB")),
     ]
 
 
@@ -387,23 +301,23 @@ def attacks(crafted: Sequence[Crafted]) -> Table:
     return Table(
         key="attacks",
         caption="Attacks as they were run",
-        head=["set", "attack", "goal", "right to change", "same samples as", "settings", "seed"],
+        columns=["set", "attack", "goal", "right to change", "same samples as", "settings", "seed"],
         rows=[_as_run(one) for one in crafted],
         names=7,
     )
 
 
-def _as_run(one: Crafted) -> list[Entry]:
+def _as_run(one: Crafted) -> list[TableCell]:
     inputs = one.card.get("inputs") or {}
     settings = one.card.get("settings") or (inputs.get("recipe") or {}).get("settings")
     return [
-        Entry(one.name),
-        Entry(str(one.card.get("title") or one.attack)),
-        Entry(str(one.card.get("goal") or NONE)),
-        Entry(words.right_to_change(one.budget)),
-        Entry(one.matched or "none"),
-        Entry(_flat(settings)),
-        Entry(str(one.card.get("seed", inputs.get("seed", NONE)))),
+        TableCell(one.name),
+        TableCell(str(one.card.get("title") or one.attack)),
+        TableCell(str(one.card.get("goal") or NONE)),
+        TableCell(formatting.right_to_change(one.budget)),
+        TableCell(one.matched or "none"),
+        TableCell(_flat(settings)),
+        TableCell(str(one.card.get("seed", inputs.get("seed", NONE)))),
     ]
 
 
@@ -415,18 +329,18 @@ def victims(run: Run) -> Table:
         labels = [str(label) for label in card.get("labels") or run.labels.get(model.name, ())]
         rows.append(
             [
-                Entry(model.name),
-                Entry(str(card.get("architecture") or NONE)),
-                Entry(f"{len(labels)}: {', '.join(labels)}"),
-                Entry(_share(card.get("dev_uar"))),
-                Entry(_share(card.get("test_uar"))),
-                Entry(_share(card.get("test_accuracy"))),
+                TableCell(model.name),
+                TableCell(str(card.get("architecture") or NONE)),
+                TableCell(f"{len(labels)}: {', '.join(labels)}"),
+                TableCell(_share(card.get("dev_uar"))),
+                TableCell(_share(card.get("test_uar"))),
+                TableCell(_share(card.get("test_accuracy"))),
             ]
         )
     return Table(
         key="victims",
         caption="Victims, before any attack",
-        head=["victim", "network", "classes", "dev UAR", "test UAR", "test accuracy"],
+        columns=["victim", "network", "classes", "dev UAR", "test UAR", "test accuracy"],
         rows=rows,
         names=3,
     )
@@ -442,12 +356,12 @@ def split(card: Mapping[str, Any]) -> Table:
     return Table(
         key="split",
         caption=f"Corpus and split{f', protocol {protocol}' if protocol else ''}",
-        head=["part", told, "clips"],
+        columns=["part", told, "clips"],
         rows=[
             [
-                Entry(part),
-                Entry(words.some(counts[part].get(told) or parts[part], 60)),
-                Entry(str(counts[part].get("clips", NONE))),
+                TableCell(part),
+                TableCell(formatting.first_items(counts[part].get(told) or parts[part], 60)),
+                TableCell(str(counts[part].get("clips", NONE))),
             ]
             for part in [*usual, *sorted(parts.keys() - set(usual))]
         ],
@@ -458,10 +372,15 @@ def split(card: Mapping[str, Any]) -> Table:
 def stages(card: Mapping[str, Any]) -> Table:
     """Seconds per stage and their sum."""
     taken = {str(k): float(v) for k, v in (card.get("seconds") or {}).items()}
-    rows = [[Entry(name), Entry(words.seconds(value))] for name, value in taken.items()]
-    rows.append([Entry("together"), Entry(words.seconds(sum(taken.values())))])
+    rows = [
+        [TableCell(name), TableCell(formatting.seconds(value))] for name, value in taken.items()
+    ]
+    rows.append([TableCell("together"), TableCell(formatting.seconds(sum(taken.values())))])
     return Table(
-        key="stages", caption="Time per stage", head=["stage", "time"], rows=rows if taken else []
+        key="stages",
+        caption="Time per stage",
+        columns=["stage", "time"],
+        rows=rows if taken else [],
     )
 
 
@@ -471,11 +390,11 @@ def selfcheck(run: Run) -> Table:
     checks = run.selfcheck.checks if run.selfcheck else ()
     rows = [
         [
-            Entry(
+            TableCell(
                 check.name.replace("_", " "), mark="" if check.verdict == "pass" else check.verdict
             ),
-            Entry(check.subject or "the run"),
-            Entry(check.explanation, sub=check.remedy),
+            TableCell(check.subject or "the run"),
+            TableCell(check.explanation, note=check.remedy),
         ]
         for check in sorted(
             checks, key=lambda c: order.index(c.verdict) if c.verdict in order else 0
@@ -484,7 +403,7 @@ def selfcheck(run: Run) -> Table:
     return Table(
         key="selfcheck",
         caption="Self-check: is this evaluation honest?",
-        head=["check", "about", "what was found"],
+        columns=["check", "about", "what was found"],
         rows=rows,
         names=3,
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from staanet.attacks import craft_batch, logits_of
 from staanet.core import Attack, Clip, Untargeted, Victim
 from staanet.defences import Defended
-from staanet.results import AdversarialClip
+from staanet.results.adversarial_set import AdversarialClip
 
 Verdict = Literal["pass", "fail", "warn", "skipped"]
 Figure = float | int | str | None

@@ -12,7 +12,7 @@ import numpy as np
 from staanet import audio, sanity
 from staanet.core import Clip, Victim, metrics
 from staanet.evaluation import CONTROLS, transfer_matrix
-from staanet.results import AdversarialClip, AdversarialSet
+from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
 from staanet.sanity import Check, Verdict
 from staanet.sanity.run_folder import Finished, Key, Made
 from staanet.sanity.verdicts import judged

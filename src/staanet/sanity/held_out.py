@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from staanet import audio, results, storage
+from staanet import audio, storage
 from staanet.core import Clip, Corpus, Utterance
 from staanet.errors import UnusableClip
+from staanet.results import adversarial_set, row_files
 from staanet.sanity import Check
 from staanet.sanity.copies import shared_recordings
 from staanet.sanity.run_folder import Finished, learned
@@ -125,8 +126,8 @@ def unlabelled(run: Finished, place: Path, tell: Tell) -> Check:
     them is a clip of the dev or test part, sample by sample."""
     if run.corpus is None:
         return no_corpus("unlabelled", run)
-    told, listed = unlabelled_told(place), place / results.UNLABELLED
-    rows = results.read_table(listed, ("id", "from", "seconds", "sha256"))
+    told, listed = unlabelled_told(place), place / adversarial_set.UNLABELLED
+    rows = row_files.read_csv(listed, ("id", "from", "seconds", "sha256"))
     hashes = [row["sha256"] for row in rows]
     every = hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
     wrong = []

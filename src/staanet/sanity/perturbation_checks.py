@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from staanet import audio
 from staanet.core import Goal, Targeted, Victim
-from staanet.results import AdversarialClip
+from staanet.results.adversarial_set import AdversarialClip
 from staanet.sanity.check import ALPHA, BATCH, BLACK_BOX, FEWEST, Check, Verdict, answer_goal
 
 VARIANTS = ("set", "flipped", "resigned", "shuffled")

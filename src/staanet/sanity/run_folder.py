@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from staanet import config, corpora, results, storage
+from staanet import config, corpora, storage
 from staanet.core import NO_CHANNEL, Corpus, Victim
 from staanet.errors import InvalidInput, StaaNetError
-from staanet.results import AdversarialClip
+from staanet.results import adversarial_set
+from staanet.results.adversarial_set import AdversarialClip
 from staanet.victims import load_victim
 
 Key = tuple[str, str]
@@ -44,7 +45,7 @@ class Made:
         return float((self.card.get("budget") or {}).get("epsilon") or 0.03)
 
     def pair(self, clip_id: str) -> AdversarialClip:
-        return results.read_clip(self.folder, self.rows[clip_id])
+        return adversarial_set.read_clip(self.folder, self.rows[clip_id])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +143,7 @@ def require_finished(folder: Path) -> None:
 def _sets(folder: Path) -> Iterator[Made]:
     for place in sorted((folder / "adversarial").iterdir()):
         if (place / storage.CARD).is_file():
-            rows = {row["id"]: row for row in results.read_rows(place)}
+            rows = {row["id"]: row for row in adversarial_set.read_rows(place)}
             yield Made(folder=place, card=storage.read_card(place, "adversarial"), rows=rows)
 
 

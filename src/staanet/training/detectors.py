@@ -25,7 +25,7 @@ from staanet.defences.detectors import FRAME_S, Detector, Learned
 from staanet.errors import InvalidInput
 from staanet.generators.base import Generator
 from staanet.generators.losses import Objective, SparsityController
-from staanet.results import AdversarialClip
+from staanet.results.adversarial_set import AdversarialClip
 
 
 def roc(clean: ArrayLike, attacked: ArrayLike) -> list[tuple[float, float]]:

@@ -18,7 +18,7 @@ from staanet import storage
 from staanet.core import MetricLogger, Progress, silent
 from staanet.errors import InvalidInput
 from staanet.nn import distributed
-from staanet.results import table
+from staanet.results.row_files import csv_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class History:
         found = set(self.rows[0]) if self.rows else set()
         middle = sorted(found - {"epoch", "step", "seconds"})  # the same after a resume
         columns = [c for c in ("epoch", "step", *middle, "seconds") if c in found] or ["epoch"]
-        storage.write_text(path, table(columns, [_rounded(row) for row in self.rows]))
+        storage.write_text(path, csv_text(columns, [_rounded(row) for row in self.rows]))
 
 
 def _rounded(row: Mapping[str, float]) -> dict[str, str]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from staanet import results, storage
+from staanet import storage
 from staanet.errors import MissingExtra
+from staanet.results import adversarial_set
 
 MEASURED = ("l0", "density", "linf", "snr_db", "peak_ratio_db", "seconds", "queries")
 
@@ -23,7 +24,7 @@ def write_table(folder: Path | str) -> Path:
     ``InvalidInput`` where ``folder`` is no adversarial set, or audformat is absent.
     """
     folder = Path(folder)
-    card, rows = storage.read_card(folder, "adversarial"), results.read_rows(folder)
+    card, rows = storage.read_card(folder, "adversarial"), adversarial_set.read_rows(folder)
     made = _database(card, rows)
     with tempfile.TemporaryDirectory() as trial:
         made.save(trial, storage_format="csv")

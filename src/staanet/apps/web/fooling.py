@@ -20,7 +20,7 @@ from staanet.evaluation import transfer_matrix
 from staanet.generators.base import Generator
 from staanet.generators.registry import load_generator
 from staanet.report.page import amplify
-from staanet.results import AdversarialClip
+from staanet.results.adversarial_set import AdversarialClip
 from staanet.victims import load_victim
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from staanet import results, storage
+from staanet import storage
 from staanet.core import Victim
 from staanet.defences import Defended, parse_defence
 from staanet.errors import InvalidInput, MissingExtra, StaaNetError
+from staanet.results import adversarial_set
 from staanet.storage.pretrained import ROOT
 from staanet.victims import joint_sha256, lacking
 
@@ -113,7 +114,7 @@ def _free(name: str, root: Path, taken: Mapping[str, Path]) -> str:
 def _examples(folder: Path) -> dict[str, Path]:
     """One clean clip per class and speaker first, so that few of them show much."""
     try:
-        rows = results.read_rows(folder)
+        rows = adversarial_set.read_rows(folder)
     except StaaNetError:
         return {}
     chosen: dict[str, Path] = {}

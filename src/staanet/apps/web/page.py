@@ -14,7 +14,8 @@ from fastapi import FastAPI
 from staanet.apps.web.fooling import Answer, Fooled, Request, Workshop
 from staanet.defences import DEFENCES
 from staanet.errors import StaaNetError, printable
-from staanet.report import spectra, words
+from staanet.report import spectra
+from staanet.results import formatting
 
 if TYPE_CHECKING:
     from staanet.apps.web import Limits
@@ -244,15 +245,15 @@ def sentence(made: Fooled, behind: str | None = None) -> str:
     held = [one.victim for one in made.answers if not one.fooled]
     parts = []
     if changed:
-        parts.append(f"Fooled: <b>{_text(words.listed(changed))}</b>.")
+        parts.append(f"Fooled: <b>{_text(formatting.join_words(changed))}</b>.")
     if held:
-        parts.append(f"Not fooled: {_text(words.listed(held))}.")
+        parts.append(f"Not fooled: {_text(formatting.join_words(held))}.")
     told = made.pair.measurements()
     if told["l0"]:
         parts.append(
             f"{told['l0']:,} of {len(made.pair.adversarial):,} samples changed "
-            f"({words.percent(float(told['density']))}), SNR {told['snr_db']:.1f} dB, made in "
-            f"{words.seconds(made.pair.seconds)}."
+            f"({formatting.percent(float(told['density']))}), SNR {told['snr_db']:.1f} dB, made in "
+            f"{formatting.seconds(made.pair.seconds)}."
         )
     else:
         parts.append("No sample changed.")

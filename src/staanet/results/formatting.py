@@ -1,16 +1,19 @@
-"""Figures in plain words: the one place that turns a number into text, for tables and sentences."""
+"""Turns numbers into text, for every table and every sentence."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from staanet import audio
 from staanet.core import Budget
 from staanet.core.metrics import Estimate
 
 NONE = "n/a"
+"""Stands where a value is not defined."""
 
 
 def percent(value: float | None) -> str:
-    """A share in [0, 1] in per cent.
+    """Returns a share in [0, 1] in per cent.
 
     >>> percent(0.8517), percent(None)
     ('85.2 %', 'n/a')
@@ -19,7 +22,7 @@ def percent(value: float | None) -> str:
 
 
 def rate(estimate: Estimate, of: int) -> str:
-    """The value of a rate over ``of`` clips.
+    """Returns the value of a rate in per cent; ``of`` is how many clips there are in all.
 
     >>> rate(Estimate(None, None, None, 0, 0), 107)
     'n/a (0 of 107)'
@@ -28,7 +31,7 @@ def rate(estimate: Estimate, of: int) -> str:
 
 
 def interval(estimate: Estimate) -> str:
-    """The 95 % interval, or why there is none.
+    """Returns the 95 % interval in per cent, or the reason why there is none.
 
     >>> interval(Estimate(0.5, 0.25, 0.75, 8, 4)), interval(Estimate(0.5, None, None, 8, 1))
     ('25.0 to 75.0 %', 'no interval: 1 speaker')
@@ -36,25 +39,23 @@ def interval(estimate: Estimate) -> str:
     if estimate.value is None:
         return ""
     if estimate.low is None or estimate.high is None:
-        return f"no interval: {count(estimate.clusters, 'speaker')}"
+        return f"no interval: {quantity(estimate.clusters, 'speaker')}"
     return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f} %"
 
 
 def number(value: float | None, digits: int, unit: str = "") -> str:
-    """``value`` with so many decimals and its unit.
+    """Returns ``value`` with this many decimals, and its unit.
 
     >>> number(12345.6, 0), number(17.25, 1, "dB"), number(None, 1, "dB")
     ('12,346', '17.2 dB', 'n/a')
     """
-    return (
-        NONE
-        if value is None
-        else f"{value:,.{digits}f} {unit}".rstrip().replace("-", "\N{MINUS SIGN}")
-    )
+    if value is None:
+        return NONE
+    return f"{value:,.{digits}f} {unit}".rstrip().replace("-", "\N{MINUS SIGN}")
 
 
 def seconds(value: float | None) -> str:
-    """A duration with two significant digits.
+    """Returns a duration; below 100 s with two significant digits.
 
     >>> seconds(0.01234), seconds(1.92), seconds(754.0)
     ('0.012 s', '1.9 s', '12 min 34 s')
@@ -68,24 +69,36 @@ def seconds(value: float | None) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def count(value: int, noun: str) -> str:
-    """
-    >>> count(1, "clip"), count(1200, "clip")
+def quantity(count: int, noun: str) -> str:
+    """Returns a count and its noun, in the plural where needed.
+
+    >>> quantity(1, "clip"), quantity(1200, "clip")
     ('1 clip', '1,200 clips')
     """
-    return f"{value:,} {noun}" + ("" if value == 1 else "s")
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
-def listed(items: list[str]) -> str:
-    """
-    >>> listed(["a"]), listed(["a", "b", "c"])
+def join_words(items: Sequence[str]) -> str:
+    """Returns items as an enumeration.
+
+    >>> join_words(["a"]), join_words(["a", "b", "c"])
     ('a', 'a, b and c')
     """
     return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 
 
+def first_items(items: Sequence[str], most: int) -> str:
+    """Returns the items with commas; of more than ``most`` items only the first.
+
+    >>> first_items(["a", "b", "c"], 2), first_items(["a", "b"], 2)
+    ('a, b and 1 more', 'a, b')
+    """
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
+
+
 def right_to_change(budget: Budget | None) -> str:
-    """What a budget allows, in words and numbers.
+    """Returns what a budget allows, in words and numbers.
 
     >>> right_to_change(Budget(epsilon=0.03, max_density=0.2))
     'at most 0.03 of full scale (983 of 32,768 steps) on at most 20 % of the samples'
@@ -93,22 +106,10 @@ def right_to_change(budget: Budget | None) -> str:
     if budget is None:
         return "an unrecorded amount"
     size = f"at most {budget.epsilon:g} of full scale ({budget.epsilon_lsb:,} of {audio.FULL_SCALE:,} steps)"
-    places = [
-        f"at most {100 * budget.max_density:g} % of the samples"
-        if budget.max_density is not None
-        else "",
-        f"at most {count(budget.max_l0, 'sample')} a clip" if budget.max_l0 is not None else "",
-    ]
-    where = listed([place for place in places if place]) or "any sample"
-    loud = f", at {budget.min_snr_db:g} dB SNR or more" if budget.min_snr_db is not None else ""
-    return f"{size} on {where}{loud}"
-
-
-def some(items: list[str], most: int) -> str:
-    """The items with commas, of more than ``most`` only the first.
-
-    >>> some(["a", "b", "c"], 2), some(["a", "b"], 2)
-    ('a, b and 1 more', 'a, b')
-    """
-    more = f" and {len(items) - most:,} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
+    limits = []
+    if budget.max_density is not None:
+        limits.append(f"at most {100 * budget.max_density:g} % of the samples")
+    if budget.max_l0 is not None:
+        limits.append(f"at most {quantity(budget.max_l0, 'sample')} a clip")
+    level = f", at {budget.min_snr_db:g} dB SNR or more" if budget.min_snr_db is not None else ""
+    return f"{size} on {join_words(limits) or 'any sample'}{level}"

@@ -1,0 +1,100 @@
+"""Rows of a table as CSV and Parquet files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from staanet import storage
+from staanet.errors import InvalidInput, printable
+from staanet.storage.lazy_rows import Table
+
+_ROWS_AT_ONCE = 1000
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> Sequence[dict[str, str]]:
+    """The rows of a CSV file that has these columns, and perhaps others; each is made when it is
+    looked at."""
+    try:
+        text = storage.read_bytes(path).decode("utf-8")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        names = reader.fieldnames or ()
+        missing = [column for column in columns if column not in names]
+        if missing:
+            raise InvalidInput(
+                f"lacks the columns {', '.join(missing)}", where=path, remedy="Make the set again"
+            )
+        rows = Table(names)
+        for row in reader:
+            rows.append({key: value or "" for key, value in row.items() if key is not None})
+    except (UnicodeDecodeError, csv.Error) as problem:
+        raise InvalidInput(
+            f"cannot be read ({problem})", where=path, remedy="Make the set again"
+        ) from problem
+    return rows.rows()
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """``table`` as a file, whole or not at all, some rows at a time."""
+    left = iter(rows)
+    with storage.FileWriter(path) as file:
+        text = csv_text(columns, islice(left, _ROWS_AT_ONCE))
+        while text:
+            file.write(text.encode("utf-8", "backslashreplace"))
+            text = _cells(columns, islice(left, _ROWS_AT_ONCE))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """Rows as CSV text; a text cell that a spreadsheet would run as a formula is escaped.
+
+    >>> csv_text(["a", "b"], [{"a": "=cmd", "b": "-1.5"}])
+    "a,b\\n'=cmd,-1.5\\n"
+    """
+    return _lines([columns]) + _cells(columns, rows)
+
+
+def _cells(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    return _lines([_harmless(row.get(column, "")) for column in columns] for row in rows)
+
+
+def _lines(cells: Iterable[Sequence[object]]) -> str:
+    out = io.StringIO(newline="")
+    csv.writer(out, lineterminator="\n").writerows(cells)
+    return out.getvalue()
+
+
+def _harmless(value: object) -> object:
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows as a Parquet file, whole or not at all."""
+    import pandas
+
+    buffer = io.BytesIO()
+    pandas.DataFrame(list(rows)).to_parquet(buffer, index=False)
+    storage.write_bytes(path, buffer.getvalue())
+
+
+def read_parquet(path: Path) -> list[dict[str, Any]]:
+    """The rows that ``write_parquet`` wrote; ``InvalidInput`` where it is no such file."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as problem:
+        raise InvalidInput(
+            f"cannot be read ({printable(str(problem))[:200]})", where=path, remedy="Evaluate again"
+        ) from problem
+    return rows
