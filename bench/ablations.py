@@ -35,13 +35,13 @@ from staanet import audio, storage, training
 from staanet.attacks import Random, Staa
 from staanet.core import Budget, Clip
 from staanet.defences import Defended, parse_defence
-from staanet.evaluation import machine
 from staanet.generators.base import Generator
 from staanet.generators.losses import Objective
 from staanet.generators.registry import build_generator, load_generator, save_generator
 from staanet.generators.warm_start import backward_net_of
 from staanet.nn.precision import settled
 from staanet.pipeline.recipe import commit
+from staanet.storage import describe_machine
 
 SOURCE, TARGET, SEEDS, STEPS = "emo18", "zhao19", (0, 1, 2), 100
 BUDGET = Budget(epsilon=EPSILON, max_density=DENSITY)
@@ -140,7 +140,7 @@ def main(arguments: list[str]) -> None:
     unseen = f" --unseen {chosen.unseen.partition(':')[0]}:PATH" if chosen.unseen else ""
     about = (
         f"`python -m bench ablations RUN {chosen.corpus.partition(':')[0]}:PATH --clips {chosen.clips} "
-        f"--steps {chosen.steps}{unseen}{only}{f' --first {chosen.first}' if chosen.first else ''}{on(chosen.device)}`, commit `{commit()}`, {machine()}. Source {SOURCE}, epsilon {EPSILON}, "
+        f"--steps {chosen.steps}{unseen}{only}{f' --first {chosen.first}' if chosen.first else ''}{on(chosen.device)}`, commit `{commit()}`, {describe_machine()}. Source {SOURCE}, epsilon {EPSILON}, "
         f"{100 * DENSITY:g} % of the samples, {chosen.steps} steps of 8 crops of 1 s, {chosen.clips} test "
         f"clips, seeds {', '.join(map(str, SEEDS))}. Victims: {bench.about_victims()}."
     )

@@ -21,8 +21,7 @@ from staanet import config, load_corpus, load_generator, load_victim, pipeline, 
 from staanet.attacks import collate, craft
 from staanet.cli.shell import checked_device
 from staanet.config import GeneratorRecipe
-from staanet.core import Attack, Clip, Corpus, Victim
-from staanet.evaluation import stratified_subset
+from staanet.core import Attack, Clip, Corpus, Victim, stratified_subset
 from staanet.generators.base import Generator
 from staanet.generators.warm_start import network_of
 from staanet.victims import Ensemble

@@ -21,11 +21,12 @@ from typing import Any
 from bench import sections
 from staanet import load_corpus, load_victim, pipeline, storage
 from staanet.config import AttackRecipe, AuditRecipe, GeneratorRecipe, HardenRecipe
-from staanet.core import NO_CHANNEL, Corpus
-from staanet.evaluation import machine, stratified_subset, transfer_matrix
+from staanet.core import NO_CHANNEL, Corpus, stratified_subset
+from staanet.evaluation import transfer_matrix
 from staanet.pipeline import normal
 from staanet.pipeline.recipe import commit
 from staanet.results.adversarial_set import AdversarialSet
+from staanet.storage import describe_machine
 from staanet.victims import place_of
 
 DENSITY = 0.2
@@ -134,7 +135,7 @@ def made_by(chosen: argparse.Namespace) -> str:
             f"--clips {chosen.clips} --generator-steps {chosen.generator_steps}",
         ]
     )
-    return f"`python -m bench defences {command}`, commit `{commit()}`, {machine()}"
+    return f"`python -m bench defences {command}`, commit `{commit()}`, {describe_machine()}"
 
 
 def _name(spec: object) -> str:

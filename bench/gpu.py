@@ -38,10 +38,10 @@ from staanet.attacks import ATTACKS, Staa, craft_batch
 from staanet.attacks.replay import Replays
 from staanet.cli.shell import checked_device
 from staanet.core import Attack, Goal, Untargeted, Victim
-from staanet.evaluation import machine
 from staanet.generators.base import Generator
 from staanet.nn.precision import settled
 from staanet.pipeline.recipe import commit
+from staanet.storage import describe_machine
 from staanet.training import Ahead, GeneratorTask
 from staanet.victims import build_victim
 
@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> None:
     source = build_victim("emo18", LABELS).eval().requires_grad_(False)
     asked = "" if chosen.device == "cuda" else f" --device {chosen.device}"
     about = (
-        f"`python -m bench gpu{asked}`, commit `{commit()}`, {machine()}. {size.rounds} rounds in which "
+        f"`python -m bench gpu{asked}`, commit `{commit()}`, {describe_machine()}. {size.rounds} rounds in which "
         f"the alternatives take turns ({_halved(size)} where a batch is attacked or crafted, {FEW} for PGD and for steps "
         "in a row); median, range. Times do not depend on weights, so networks are untrained."
     )

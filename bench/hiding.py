@@ -17,9 +17,11 @@ from pathlib import Path
 from bench import sections
 from staanet import load_corpus, load_victim, pipeline, storage
 from staanet.config import AttackRecipe
-from staanet.evaluation import machine, perceptual, stratified_subset, transfer_matrix
+from staanet.core import stratified_subset
+from staanet.evaluation import perceptual, transfer_matrix
 from staanet.pipeline.recipe import commit
 from staanet.results.adversarial_set import AdversarialSet
+from staanet.storage import describe_machine
 
 EPSILON, DENSITY = 0.03, 0.2
 JUDGES = ("masked_excess", "masked_excess_db", "zimtohrli_mos")
@@ -84,7 +86,7 @@ def main(arguments: list[str]) -> None:
     card = storage.read_card(Path(chosen.victim), "victim")
     made_by = (
         f"`python -m bench hiding {chosen.corpus.partition(':')[0]}:PATH --victim victims/{victim.name} "
-        f"--clips {chosen.clips} --seed {chosen.seed}`, commit `{commit()}`, {machine()}. Victim "
+        f"--clips {chosen.clips} --seed {chosen.seed}`, commit `{commit()}`, {describe_machine()}. Victim "
         f"`{victim.name}` of test UAR {card['test_uar']:.3f}, weights `{card['sha256'][:12]}`"
     )
     sections.write("hiding", section(rows, made_by, len(clips)))

@@ -24,9 +24,9 @@ from staanet import storage
 from staanet.attacks import PGD, Random, Staa
 from staanet.core import Budget, metrics
 from staanet.core.metrics import Estimate
-from staanet.evaluation import machine
 from staanet.generators.warm_start import backward_net_of
 from staanet.pipeline.recipe import commit
+from staanet.storage import describe_machine
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "paper": {"network": "paper"},
@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> None:
     about = (
         f"`python -m bench networks RUN {chosen.corpus.partition(':')[0]}:PATH --clips {chosen.clips} "
         f"--steps {chosen.steps} --batch-size {chosen.batch_size} --seconds {chosen.seconds:g} --seeds "
-        f"{chosen.seeds}{on(chosen.device)}`, commit `{commit()}`, {machine()}. "
+        f"{chosen.seeds}{on(chosen.device)}`, commit `{commit()}`, {describe_machine()}. "
         f"{scaled if chosen.device == 'cpu' else f'{sizes}.'} Trained on {SOURCE}, at most {100 * DENSITY:g} % of "
         f"samples moved by at most {EPSILON}; {len(speakers)} test clips of "
         f"{len(set(speakers.values()))} speakers; the share of clips whose answer changed, over all seeds "

@@ -18,8 +18,8 @@ from staanet.attacks import Staa, craft, logits_of
 from staanet.core import Budget, Clip, metrics
 from staanet.evaluation import transfer_matrix
 from staanet.generators.registry import load_generator
+from staanet.report.model_cards import model_card
 from staanet.storage import pretrained
-from staanet.storage.model_cards import model_card
 from staanet.victims import joint_sha256, load_victim
 from staanet.victims.ssl import SelfSupervised
 

@@ -41,7 +41,6 @@ from bench.subjects import BUDGET, generators, gflop, task
 from staanet import audio, storage
 from staanet.attacks import ATTACKS, Staa, craft_batch
 from staanet.core import Victim
-from staanet.evaluation import machine
 from staanet.generators.base import Generator
 from staanet.generators.export import onnx_bytes
 from staanet.generators.registry import build_generator
@@ -49,6 +48,7 @@ from staanet.generators.runtime import Runner
 from staanet.generators.warm_start import backward_net_of
 from staanet.generators.wave_u_net import Unit
 from staanet.pipeline.recipe import commit
+from staanet.storage import describe_machine
 from staanet.training import GeneratorTask
 from staanet.victims import build_victim
 
@@ -81,7 +81,7 @@ def section(size: Size, run: Path | None) -> str:
     times = per_clip(networks, source, size)
     parts = [
         HEAD,
-        f"`python -m bench speed{f' {run.name}' if run else ''}`, commit `{commit()}`, {machine()}. "
+        f"`python -m bench speed{f' {run.name}' if run else ''}`, commit `{commit()}`, {describe_machine()}. "
         f"{size.rounds} rounds in which the alternatives take turns; median, range.",
         clip_table(times, networks, size),
         batch_table(networks, source, size),

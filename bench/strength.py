@@ -20,10 +20,10 @@ from bench import sections
 from bench.attacking import DENSITY, EPSILON, Bench, made_folder, on, parser, percent, titled, word
 from staanet import storage
 from staanet.attacks import MIFGSM, PGD, VMIFGSM, Random, SigmaZero, Staa, craft
-from staanet.core import Attack, Budget, Clip
-from staanet.evaluation import machine, stratified_subset
+from staanet.core import Attack, Budget, Clip, stratified_subset
 from staanet.generators.base import Generator
 from staanet.pipeline.recipe import commit
+from staanet.storage import describe_machine
 from staanet.victims import members_of
 
 PAPER_WEIGHTS = (1.0, 0.01, 0.0)
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
     other = f" --other {chosen.other.partition(':')[0]}:PATH" if chosen.other else ""
     about = (
         f"`python -m bench strength RUN {chosen.corpus.partition(':')[0]}:PATH{other} "
-        f"--clips {chosen.clips} --steps {chosen.steps}{some}{on(chosen.device)}`, commit `{commit()}`, {machine()}. "
+        f"--clips {chosen.clips} --steps {chosen.steps}{some}{on(chosen.device)}`, commit `{commit()}`, {describe_machine()}. "
         f"Epsilon {EPSILON}, {chosen.clips} test clips spread over labels and speakers, one seed. "
         "Seconds a clip were taken beside other work. "
         f"Victims: {bench.about_victims()}."

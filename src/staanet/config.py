@@ -263,7 +263,7 @@ class Recipe:
     corpus: str
     seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
     protocol: str | None = None
-    """How the corpus is split (``staanet.core.splits``); absent: speakers drawn by the seed."""
+    """How the corpus is split (``staanet.core.protocols``); absent: speakers drawn by the seed."""
     classes: Literal["label", "speaker", "sex"] = "label"
     """What is told apart: the corpus's own labels, the speakers (then no sentence is in two parts of
     the split, while each speaker is in all) or their sex."""

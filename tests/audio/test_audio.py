@@ -24,6 +24,7 @@ from hypothesis.extra.numpy import arrays
 
 from staanet import audio
 from staanet.audio import AudioLimits
+from staanet.audio.containers.flac import flac_frame_rate
 from staanet.errors import InvalidInput, StorageFault, UnusableClip
 
 RATE = 16_000
@@ -456,7 +457,7 @@ def test_a_rate_at_the_limits_is_read(put, rate) -> None:
     ],
 )
 def test_the_rate_in_a_flac_frame_is_read_as_the_format_has_it(head, rate) -> None:
-    assert audio._flac_frame_rate(head.ljust(16, b"\0")) == rate
+    assert flac_frame_rate(head.ljust(16, b"\0")) == rate
 
 
 @pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG", "MP3"])

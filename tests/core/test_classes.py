@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from staanet import audio, config, pipeline, report, storage
 from staanet.cli import app
 from staanet.core import Corpus, Utterance
-from staanet.core.splits import PARTS
+from staanet.core.protocols import PARTS
 from staanet.corpora import classed, describe, load_corpus
 from staanet.errors import InvalidInput
 from staanet.sanity import selfcheck

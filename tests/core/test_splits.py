@@ -16,7 +16,7 @@ from staanet import audio, config, pipeline, storage
 from staanet.cli import app
 from staanet.config import GeneratorRecipe, VictimRecipe
 from staanet.core import Corpus, Utterance
-from staanet.core.splits import PARTS, folds, part_named, parts_of
+from staanet.core.protocols import PARTS, folds, part_named, parts_of
 from staanet.corpora import describe, load_corpus
 from staanet.errors import InvalidInput
 

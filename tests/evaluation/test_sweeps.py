@@ -16,9 +16,9 @@ from tests.support.speech import clip
 from staanet import config, pipeline, storage
 from staanet.attacks import PGD, craft
 from staanet.config import AttackRecipe, SweepRecipe
-from staanet.core import Budget
+from staanet.core import Budget, stratified_subset
 from staanet.errors import InvalidInput
-from staanet.evaluation import stratified_subset, sweeps
+from staanet.evaluation import sweeps
 from staanet.report import sweeps as drawing
 from staanet.results.adversarial_set import AdversarialSet
 

@@ -18,9 +18,13 @@ from tests.support.forks import Fault, shim, tree
 from tests.support.models import LinearVictim
 from tests.support.speech import RATE, tone
 
-from staanet import audio, config, core, pipeline, storage
+from staanet import audio, config, pipeline, storage
+from staanet.audio.containers import CONTAINERS
+from staanet.audio.containers.declared import Declared
+from staanet.audio.decoding import Decoder
 from staanet.config import AttackRecipe
 from staanet.core import Clip
+from staanet.core.victim import check_victim_card
 from staanet.corpora.folder import read_folder
 from staanet.corpora.manifest import COLUMNS
 from staanet.errors import InvalidInput, StaaNetError
@@ -88,12 +92,9 @@ def test_what_a_million_mutants_found_is_mended(kind: str) -> None:
 
 
 def test_the_fuzzer_finds_a_planted_fault(monkeypatch) -> None:
-    monkeypatch.setattr(audio, "_wav", lambda *_: audio._Declared())
-    monkeypatch.setitem(audio._CONTAINERS, "WAV", audio._wav)
+    monkeypatch.setitem(CONTAINERS, "WAV", lambda *_: Declared())
     monkeypatch.setattr(
-        audio._Decoder,
-        "_mono",
-        lambda self, blocks, *_: (block[:, 0].clip(-1, 1) for block in blocks),
+        Decoder, "_mono", lambda self, blocks, *_: (block[:, 0].clip(-1, 1) for block in blocks)
     )
     assert any("without a word" in line for line in fuzz.fuzz(range(300), 0, ["audio"]).findings)
 
@@ -206,7 +207,7 @@ def test_any_card_of_a_victim_is_right_or_refused(tmp_path: Path, key, value) ->
     (tmp_path / "card.json").write_text(json.dumps({**card, key: value}))
     try:
         read = storage.read_card(tmp_path, "victim")
-        core._check_card(read, tmp_path)
+        check_victim_card(read, tmp_path)
     except InvalidInput as problem:
         assert str(problem).isprintable()
     else:

@@ -19,7 +19,8 @@ from staanet.core import metrics
 from staanet.errors import InvalidInput
 from staanet.generators.registry import load_generator
 from staanet.pipeline import source_of
-from staanet.storage import model_cards, pretrained
+from staanet.report import model_cards
+from staanet.storage import pretrained
 from staanet.victims import fingerprint, load_victim
 
 MODELS = [(kind, name) for kind in ("victims", "generators") for name in pretrained.names(kind)]

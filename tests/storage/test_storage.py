@@ -34,6 +34,8 @@ import staanet
 from staanet import storage
 from staanet.errors import FolderLocked, InvalidInput, StorageFault
 from staanet.storage import FolderLock, Journal
+from staanet.storage import journal as journal_module
+from staanet.storage.files import blocks_equal
 
 SOURCE = str(Path(staanet.__file__).parents[1])
 
@@ -134,7 +136,7 @@ def test_a_copy_has_the_same_bytes_and_what_is_there_already_stays(tmp_path) -> 
 def test_blocks_are_equal_only_to_the_end() -> None:
     def equal(one: bytes, other: bytes) -> bool:
         streams = [io.BufferedReader(io.BytesIO(data)) for data in (one, other)]
-        return storage._blocks_equal(*streams)
+        return blocks_equal(*streams)
 
     assert equal(b"", b"") and equal(b"ab", b"ab")
     assert not (equal(b"a", b"b") or equal(b"a", b"ab") or equal(b"ab", b"a"))
@@ -563,9 +565,9 @@ def test_a_line_beyond_every_limit_is_refused_and_the_longest_is_read(
 ) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     journal.append({"a": "x" * 80})
-    monkeypatch.setattr(storage, "_MAX_JSON_BYTES", journal.path.stat().st_size)
+    monkeypatch.setattr(journal_module, "MAX_READ_BYTES", journal.path.stat().st_size)
     assert journal.records() == [{"a": "x" * 80}]
-    monkeypatch.setattr(storage, "_MAX_JSON_BYTES", 30)
+    monkeypatch.setattr(journal_module, "MAX_READ_BYTES", 30)
     assert f"{journal.path}:1: a line of over 30 bytes" in refusal(journal.records)
 
 

@@ -221,13 +221,13 @@ def _try_json(folder: Path, data: bytes) -> bool:
 
 
 def _try_card(folder: Path, data: bytes) -> bool:
-    from staanet.core import _check_card
+    from staanet.core.victim import check_victim_card
 
     path = folder / "card.json"
     path.write_bytes(data)
     try:
         card = storage.read_card(folder, "victim")
-        _check_card(card, folder)
+        check_victim_card(card, folder)
     except InvalidInput as problem:
         _explained(problem, folder)
         return False

@@ -274,7 +274,7 @@ def inputs_of(
 ) -> Corpus:
     """The corpus that INPUT... names: files and folders, or a part of ``KIND:PATH``."""
     from staanet import corpora
-    from staanet.core.splits import PARTS
+    from staanet.core.protocols import PARTS
 
     if len(inputs) == 1 and inputs[0].split(":")[0] in corpora.CORPORA:
         whole = corpora.load_corpus(inputs[0], classes=classes, out=out)

@@ -1,187 +1,135 @@
-"""Which speakers are in train, dev and test: named protocols of a corpus, and lists made by hand.
-
-A protocol is ``speakers`` (drawn by the seed, the default), ``speakers:TEST,.../DEV,...`` (the rest
-trains), ``manifest`` (the corpus's own split), or a name that the corpus gives to a fixed split.
-Where the classes are the speakers, each of them has to be in every part, and what is kept apart is
-what they say: ``contents`` (the default there), ``contents:TEST,.../DEV,...`` and ``manifest``.
-"""
+"""Split a corpus into train, dev and test: speakers (or contents) drawn by a seed, or fixed by a protocol."""
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from staanet.errors import InvalidInput, printable, unknown_name
+import numpy as np
 
-PARTS = ("train", "dev", "test")
-DRAWN, CONTENTS, MANIFEST = "speakers", "contents", "manifest"
-BY_HAND = "speakers:TEST,.../DEV,..."
-CONTENTS_BY_HAND = "contents:TEST,.../DEV,..."
-ALIASES = {
-    "training": "train",
-    "devel": "dev",
-    "development": "dev",
-    "val": "dev",
-    "valid": "dev",
-    "validation": "dev",
-    "testing": "test",
-}
-Fold = Mapping[str, str]
-"""Speaker -> part."""
+from staanet.core import protocols
+from staanet.errors import InvalidInput
+from staanet.storage import lazy_rows
+
+if TYPE_CHECKING:
+    from staanet.core.corpus import Corpus
 
 
-def part_named(text: str) -> str:
-    """The part that a manifest or a folder means; other text as it is, without spaces around.
-
-    >>> part_named(" Validation "), part_named("train"), part_named("fold 3")
-    ('dev', 'train', 'fold 3')
-    """
-    name = text.strip()
-    folded = ALIASES.get(name.casefold(), name.casefold())
-    return folded if folded in PARTS else name
+def part_units(corpus: Corpus, seed: int, protocol: str | None) -> dict[str, set[str]]:
+    """Returns the speakers (or contents) of ``train``, ``dev`` and ``test``; see ``Corpus.split``."""
+    if protocol in (None, corpus.apart):
+        return _drawn(corpus, seed)
+    return _fixed(corpus, seed, str(protocol))
 
 
-def folds(groups: Mapping[str, Sequence[str]]) -> dict[str, Fold]:
-    """Leave one group of speakers out: each tests once, the one before it is dev, the rest trains.
-
-    >>> folds({"1": ["a"], "2": ["b"], "3": ["c"]})["1"]
-    {'a': 'test', 'b': 'train', 'c': 'dev'}
-    """
-    names = list(groups)
-    return {
-        test: {
-            speaker: "test" if name == test else "dev" if name == names[place - 1] else "train"
-            for name in names
-            for speaker in groups[name]
-        }
-        for place, test in enumerate(names)
-    }
+def split_hash(corpus: Corpus, part_of: Mapping[str, str]) -> str:
+    """The sha256 of the sorted lines ``id, part``, of the clips that are in one."""
+    digest, last = hashlib.sha256(), ""
+    for line in _split_lines(corpus, part_of):
+        if line < last:
+            break
+        digest.update(("\n" * bool(last) + line).encode("utf-8", "surrogatepass"))
+        last = line
+    else:  # in order, as ids are by rule: no list of them is needed
+        return digest.hexdigest()
+    text = "\n".join(sorted(_split_lines(corpus, part_of)))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def protocols(
-    named: Iterable[str], parts: Iterable[str | None], apart: str = DRAWN
-) -> tuple[str, ...]:
-    """What may be asked for, where a corpus names protocols and gives its clips to parts.
-
-    >>> protocols(["paper"], ["train"])
-    ('speakers', 'paper', 'manifest', 'speakers:TEST,.../DEV,...')
-    >>> protocols(["paper"], [None], CONTENTS)
-    ('contents', 'contents:TEST,.../DEV,...')
-    """
-    own = [MANIFEST] if any(parts) else []
-    if apart == CONTENTS:
-        return (CONTENTS, *own, CONTENTS_BY_HAND)
-    return (DRAWN, *named, *own, BY_HAND)
+def _split_lines(corpus: Corpus, part_of: Mapping[str, str]) -> Iterator[str]:
+    ids = lazy_rows.field(corpus.utterances, "id")
+    for name, unit in zip(ids, corpus.units(), strict=True):
+        if unit in part_of:
+            yield f"{name}\t{part_of[unit]}"
 
 
-def parts_of(
-    protocol: str,
-    clips: Iterable[tuple[str, str | None]],
-    named: Mapping[str, Sequence[Fold]],
-    *,
-    seed: int = 0,
-    where: object = None,
-    apart: str = DRAWN,
-) -> dict[str, set[str]]:
-    """The speakers of each part by a fixed protocol; ``clips`` are pairs (speaker, own part), or how
-    many clips there are of each pair.
-
-    A named protocol of several folds takes the one that the seed counts to. ``apart`` may be
-    ``contents``: all that is said here of speakers is then meant of those. Raises ``InvalidInput``
-    for an unknown protocol or speaker, a speaker in two parts, a part without speakers.
-
-    >>> parts_of("speakers:a/b", [("a", None), ("b", None), ("c", None)], {})
-    {'train': {'c'}, 'dev': {'b'}, 'test': {'a'}}
-    """
-    counted = Counter(clips)
-    speakers = {speaker for speaker, _ in counted}
-    if protocol == MANIFEST:
-        parts = _own(counted, where, apart)
-    elif protocol in named and apart == DRAWN:
-        fold = named[protocol][seed % len(named[protocol])]
-        parts = {part: {s for s in speakers if fold.get(s) == part} for part in PARTS}
-    elif protocol.startswith(f"{apart}:"):
-        parts = _by_hand(protocol, speakers, where, apart)
-    else:
-        known = protocols(named, (part for _, part in counted), apart)
-        raise unknown_name("protocol", protocol[:100], known, where=where)
-    for part, members in parts.items():
-        if not members:
-            raise InvalidInput(
-                f"the {part} part of the protocol '{printable(protocol[:100])}' has no {apart}",
-                where=where,
-                remedy="Give the whole corpus, or choose another --protocol",
-            )
+def _fixed(corpus: Corpus, seed: int, protocol: str) -> dict[str, set[str]]:
+    if corpus.apart == protocols.CONTENTS and protocol.partition(":")[0] == protocols.DRAWN:
+        raise InvalidInput(
+            f"the protocol '{protocol[:100]}' keeps speakers apart, but they are the classes",
+            where=corpus.name,
+            remedy=f"Drop --protocol, or write {protocols.CONTENTS_BY_HAND}",
+        )
+    own = lazy_rows.field(corpus.utterances, "part")
+    clips = Counter(zip(corpus.units(), own, strict=True))
+    parts = protocols.parts_of(
+        protocol, clips, corpus.fixed, seed=seed, where=corpus.name, apart=corpus.apart
+    )
+    for part, units in parts.items():
+        labels = lazy_rows.field(corpus.utterances, "label")
+        held = {one for one, u in zip(labels, corpus.units(), strict=True) if u in units}
+        for label in corpus.labels:
+            if label not in held:
+                raise InvalidInput(
+                    f"class '{label}' has 0 {part} clips in the protocol '{protocol[:100]}'",
+                    where=corpus.name,
+                    remedy="Leave the class out, or choose speakers that have it",
+                )
     return parts
 
 
-def _by_hand(protocol: str, speakers: set[str], where: object, apart: str) -> dict[str, set[str]]:
-    lists = [
-        {name.strip() for name in names.split(",")} - {""}
-        for names in protocol.removeprefix(f"{apart}:").split("/")
-    ]
-    if len(lists) != 2 or not all(lists):
-        form, example = (
-            (BY_HAND, "speakers:03,08/09,10")
-            if apart == DRAWN
-            else (CONTENTS_BY_HAND, "contents:a01,a02/b01")
-        )
+def _drawn(corpus: Corpus, seed: int) -> dict[str, set[str]]:
+    """A fifth of the speakers (or contents) each for dev and test, until every class is in each part."""
+    labelled: dict[str, set[str]] = {}
+    for unit, label in zip(
+        corpus.units(), lazy_rows.field(corpus.utterances, "label"), strict=True
+    ):
+        labelled.setdefault(unit, set()).add(label or "")
+    if len(labelled) < 3:
         raise InvalidInput(
-            f"the protocol '{printable(protocol[:100])}' does not name test and dev {apart}",
-            where=where,
-            remedy=f"Write {form}, such as {example}; the others train",
+            f"{len(labelled)} {corpus.apart} cannot be split into train, dev and test",
+            where=corpus.name,
+            remedy=f"Give a corpus with at least 3 {corpus.apart}, or use this one whole with "
+            "--part all",
         )
-    test, dev = lists
-    for name in sorted(test | dev):
-        if name not in speakers:
-            raise unknown_name(apart[:-1], name[:100], speakers, where=where)
-    if both := sorted(test & dev):
-        raise InvalidInput(
-            f"{_named(both, apart)} named for test and for dev",
-            where=where,
-            remedy="Name each once",
-        )
-    return {"train": speakers - test - dev, "dev": dev, "test": test}
+    groups = _by_sex(corpus) if corpus.apart == protocols.DRAWN else _by_who_says_them(corpus)
+    rng = np.random.default_rng(seed)
+    lacking: tuple[str, str] = ("", "")
+    for _ in range(1000):
+        parts: dict[str, set[str]] = {"train": set(), "dev": set(), "test": set()}
+        for group in groups:
+            order = [group[i] for i in rng.permutation(len(group))]
+            fifth = max(1, round(len(group) / 5))
+            parts["test"].update(order[:fifth])
+            parts["dev"].update(order[fifth : 2 * fifth])
+            parts["train"].update(order[2 * fifth :])
+        missing = [
+            (part, label)
+            for part, units in parts.items()
+            for label in sorted(set(corpus.labels).difference(*(labelled[u] for u in units)))
+        ]
+        if not missing:
+            return parts
+        lacking = missing[0]
+    raise InvalidInput(
+        f"class '{lacking[1]}' has 0 {lacking[0]} clips in every {corpus.apart[:-1]}-disjoint split "
+        "tried",
+        where=corpus.name,
+        remedy=f"Leave the class out, or add {corpus.apart} that have it",
+    )
 
 
-def _own(clips: Counter[tuple[str, str | None]], where: object, apart: str) -> dict[str, set[str]]:
-    if not any(part for _, part in clips):
-        raise InvalidInput(
-            "gives its clips no split",
-            where=where,
-            remedy="Add a column 'split' (train, dev or test) to its manifest, or drop --protocol",
-        )
-    parts: dict[str, set[str]] = {part: set() for part in PARTS}
-    others: Counter[str] = Counter()
-    for (speaker, part), count in clips.items():
-        if part in parts:
-            parts[part].add(speaker)
-        else:
-            others[part or ""] += count
-    for name, count in sorted(others.items()):
-        raise InvalidInput(
-            f"{count} clips have the split '{printable(name[:100])}'",
-            where=where,
-            remedy="Write train, dev or test in each row of the manifest's split column",
-        )
-    for one, other in itertools.combinations(PARTS, 2):
-        if both := sorted(parts[one] & parts[other]):
-            raise InvalidInput(
-                f"{_named(both, apart)} in {one} and in {other}",
-                where=where,
-                remedy=f"Move all clips of a {apart[:-1]} into one part, or split by "
-                f"--protocol {apart}",
-            )
-    return parts
+def _by_sex(corpus: Corpus) -> list[list[str]]:
+    speakers, sexes = (lazy_rows.field(corpus.utterances, name) for name in ("speaker", "sex"))
+    sex = {speaker: one or "" for speaker, one in zip(speakers, sexes, strict=True)}
+    groups = [[s for s in sorted(sex) if sex[s] == g] for g in sorted(set(sex.values()))]
+    few = any(len(group) < 3 for group in groups)  # too few of one sex to be in every part
+    return [sorted(sex)] if few else groups
 
 
-def _named(names: Sequence[str], apart: str) -> str:
-    """The subject of a sentence about speakers or contents.
-
-    >>> _named(["a", "b"], "speakers")
-    'the speakers a, b are'
-    """
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    shown = ", ".join(printable(name) for name in names[:5])
-    return f"the {apart[:-1]} {shown} is" if len(names) == 1 else f"the {apart} {shown}{more} are"
+def _by_who_says_them(corpus: Corpus) -> list[list[str]]:
+    """The contents that several speakers have, and of each speaker those that no other has: a fifth
+    of each group keeps every speaker in every part, whether or not they say the same."""
+    said_by: dict[str, set[str]] = {content: set() for content in corpus.contents}
+    for u in corpus.utterances:
+        said_by[u.content_unit].add(u.speaker)
+    own: dict[str, list[str]] = {speaker: [] for speaker in corpus.speakers}
+    for content, speakers in said_by.items():
+        if len(speakers) == 1:
+            own[min(speakers)].append(content)
+    alone = [group for group in own.values() if len(group) >= 3]
+    dealt = {content for group in alone for content in group}
+    common = [content for content in said_by if content not in dealt]
+    return [*([common] if common else []), *alone]

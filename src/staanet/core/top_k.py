@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from staanet.core import Budget, valid
+from staanet.core.budget import Budget
+from staanet.core.victim import valid
 
 
 def top_k_mask(score: Tensor, budget: Budget, lengths: Tensor | None = None) -> Tensor:

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from staanet import audio
-from staanet.core import Corpus, Progress, Utterance, silent, splits
+from staanet.core import Corpus, Progress, Utterance, protocols, silent
 from staanet.errors import InvalidInput, UnusableClip, printable
 
 
@@ -86,9 +86,9 @@ def as_text(described: Mapping[str, Any]) -> str:
         f"lengths   {lengths}",
         f"formats   {formats}",
     ]
-    usual = {splits.DRAWN, splits.CONTENTS, splits.BY_HAND, splits.CONTENTS_BY_HAND}
+    usual = {protocols.DRAWN, protocols.CONTENTS, protocols.BY_HAND, protocols.CONTENTS_BY_HAND}
     others = [name for name in described["protocols"] if name not in usual]
-    if others or described["protocol"] != splits.DRAWN:
+    if others or described["protocol"] != protocols.DRAWN:
         known = f" (also {', '.join(others)})" if others else ""
         lines.append(f"protocol  {printable(described['protocol'])}{known}")
     for part, held in described["split"].items():
@@ -121,7 +121,7 @@ def told_contents(part: Corpus) -> dict[str, list[str]]:
     >>> told_contents(Corpus("none", (), ()))
     {}
     """
-    return {} if part.apart == splits.DRAWN else {"contents": [c[:80] for c in part.contents]}
+    return {} if part.apart == protocols.DRAWN else {"contents": [c[:80] for c in part.contents]}
 
 
 def _shown(names: Sequence[str]) -> str:

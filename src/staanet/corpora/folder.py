@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from staanet.core import Corpus, Utterance
-from staanet.core.splits import PARTS, part_named
+from staanet.core.protocols import PARTS, part_named
 from staanet.corpora.files import (
     AUDIO_SUFFIXES,
     UNKNOWN,

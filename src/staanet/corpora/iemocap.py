@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from staanet.core import Corpus, Utterance
-from staanet.core.splits import Fold, folds
+from staanet.core.protocols import Fold, folds
 from staanet.corpora.files import assemble, folder_of, left_out, listed, read_table, wav_files
 
 EMOTIONS = {

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TextIO
 
-from staanet.core.splits import part_named
+from staanet.core.protocols import part_named
 from staanet.corpora.rows import Row, Rows
 from staanet.errors import InvalidInput, printable
 

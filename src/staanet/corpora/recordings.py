@@ -147,8 +147,8 @@ def distances(clean: Path, adversarial: Path, sample_rate: int) -> dict[str, flo
     """
     count = changed = peak = largest = signal = noise = 0
     pairs = zip(
-        audio.stream_samples(clean, sample_rate, audio.OUR_OWN),
-        audio.stream_samples(adversarial, sample_rate, audio.OUR_OWN),
+        audio.stream_samples(clean, sample_rate, audio.OWN_FILES),
+        audio.stream_samples(adversarial, sample_rate, audio.OWN_FILES),
         strict=True,
     )
     for one, other in pairs:

@@ -7,10 +7,8 @@ when a corpus is read.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
-import platform
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,13 +19,14 @@ import numpy as np
 import torch
 
 from staanet.attacks import collate
-from staanet.core import NO_CHANNEL, Clip, Progress, Victim, metrics, silent
+from staanet.core import NO_CHANNEL, Progress, Victim, metrics, silent
 from staanet.core.metrics import Estimate
 from staanet.defences import Defended, chain_of
 from staanet.errors import InvalidInput, printable
 from staanet.evaluation.perceptual import Score
 from staanet.results.adversarial_set import WANTED, AdversarialClip, AdversarialSet
 from staanet.results.transfer_matrix import TransferMatrix
+from staanet.storage import describe_machine
 from staanet.transforms.channels import Channel, clip_seed, parse_channel
 
 CONTROLS = ("random", "uap")
@@ -35,39 +34,6 @@ CONTROLS = ("random", "uap")
 Listen = Callable[[AdversarialClip], Mapping[str, Score]]
 """Such as ``perception.panel`` on a pair; slow, so that a caller may remember what it heard."""
 DISTANCES = ("l0", "density", "linf", "snr_db", "peak_ratio_db")
-
-
-def stratified_subset(clips: Sequence[Clip], number: int) -> list[Clip]:
-    """``number`` of the clips, as even over labels and then speakers as they allow, in their order.
-
-    Which ones depends on ids, labels and speakers alone, and fewer are always among more.
-
-    >>> from staanet.core import Clip
-    >>> said = [Clip(str(i), np.zeros(1, np.int16), 8000, "ab"[i > 3], "s") for i in range(6)]
-    >>> [clip.label for clip in stratified_subset(said, 4)]
-    ['a', 'a', 'b', 'b']
-    """
-    left = {clip.id: (hashlib.sha256(clip.id.encode()).hexdigest(), clip) for clip in clips}
-    labels: Counter[str | None] = Counter()
-    speakers: Counter[str] = Counter()
-    pairs: Counter[tuple[str | None, str]] = Counter()
-    chosen: set[str] = set()
-    while left and len(chosen) < number:
-        _, clip = min(
-            left.values(),
-            key=lambda e: (
-                labels[e[1].label],
-                pairs[e[1].label, e[1].speaker],
-                speakers[e[1].speaker],
-                e[0],
-            ),
-        )
-        del left[clip.id]
-        chosen.add(clip.id)
-        labels[clip.label] += 1
-        speakers[clip.speaker] += 1
-        pairs[clip.label, clip.speaker] += 1
-    return [clip for clip in clips if clip.id in chosen]
 
 
 def check_names(targets: Sequence[Victim], sets: Sequence[AdversarialSet] = ()) -> None:
@@ -137,7 +103,7 @@ def transfer_matrix(
         "schema": 1,
         "targets": {target.name: _about(target) for target in targets},
         "cells": cells,
-        "machine": machine(),
+        "machine": describe_machine(),
         "quarantined": [item for one in sets for item in one.card.get("quarantined", [])],
         "flags": _all_flags(cells),
     }
@@ -466,18 +432,3 @@ def _unaware(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             f"{name}: non-adaptive: no attack here knew its detector; staanet detect --aware makes one "
             "that does"
         )
-
-
-def machine() -> str:
-    """The hardware that timings belong to: cores, processor and, where there is one, the GPU."""
-    name = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as info:
-            name = next(
-                line.split(":")[1].strip() for line in info if line.startswith("model name")
-            )
-    except (OSError, StopIteration):
-        pass
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    threads = torch.get_num_threads()
-    return f"{threads} thread{'s' * (threads > 1)}, {name}{gpu}, torch {torch.__version__}"

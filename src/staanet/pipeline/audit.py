@@ -17,16 +17,16 @@ from typing import Any
 
 from staanet import report, storage
 from staanet.config import AttackRecipe, AuditRecipe, GeneratorRecipe, VictimRecipe
-from staanet.core import NO_CHANNEL, Clip, Corpus, Progress, Victim, silent
+from staanet.core import NO_CHANNEL, Clip, Corpus, Progress, Victim, silent, stratified_subset
 from staanet.defences import Defence, Defended, parse_defence
 from staanet.errors import InvalidInput, unknown_name
-from staanet.evaluation import machine, stratified_subset
 from staanet.pipeline.crafting import attack
 from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
 from staanet.pipeline.judging import evaluate
 from staanet.pipeline.models import named, train_generator, train_victim
 from staanet.pipeline.plans import plan_attack
 from staanet.pipeline.recipe import Timed
+from staanet.storage import describe_machine
 from staanet.transforms.channels import parse_channel
 from staanet.victims import VICTIMS, fingerprint, load_victim
 
@@ -131,7 +131,7 @@ def audit(
         "seed": seed,
         "fail_above": fail_above,
         "seconds": journal.seconds(),
-        "machine": machine(),
+        "machine": describe_machine(),
         "quarantined": put_aside.rows,
         "flags": [*summary["flags"], *_unsure(given, test.split_hash)],
         **_found(summary["cells"], defended, recipe),

@@ -16,12 +16,11 @@ from staanet.corpora import recordings
 from staanet.corpora.recordings import Recording
 from staanet.defences import Defended, chain_of
 from staanet.errors import InvalidInput, UnusableClip
-from staanet.evaluation import machine
 from staanet.pipeline.folders import ClipSource, Quarantine, begin, end, is_done, normal
 from staanet.pipeline.plans import EACH, AttackPlan, aim
 from staanet.results import adversarial_set, row_files
 from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
-from staanet.storage import lazy_rows
+from staanet.storage import describe_machine, lazy_rows
 from staanet.victims import members_of
 
 RECORDINGS = "recordings.csv"
@@ -64,7 +63,7 @@ def attack(
         "budget": asdict(plan.attack.budget),
         "matched": plan.matched.name if plan.matched else None,
         "inputs": normal({**plan.inputs, "clips": crafted.fingerprint()}),
-        "machine": machine(),
+        "machine": describe_machine(),
         "quarantined": quarantine.in_order(),
     }
     if isinstance(plan.source, Defended):  # its name says which kinds, not with which settings

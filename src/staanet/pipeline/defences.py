@@ -9,10 +9,10 @@ from typing import Any
 
 from staanet import storage
 from staanet.config import AttackRecipe
-from staanet.core import Corpus, Progress, Victim, silent
+from staanet.core import Corpus, Progress, Victim, silent, stratified_subset
 from staanet.defences import Defended, parse_defence
 from staanet.errors import InvalidInput
-from staanet.evaluation import CONTROLS, check_names, knowledge, stratified_subset
+from staanet.evaluation import CONTROLS, check_names, knowledge
 from staanet.pipeline.crafting import attack
 from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
 from staanet.pipeline.models import named, quality_of

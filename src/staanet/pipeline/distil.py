@@ -19,8 +19,8 @@ from staanet import training
 from staanet.attacks import logits_of
 from staanet.config import VictimRecipe
 from staanet.core import Clip, Corpus, Progress, Victim, silent
-from staanet.evaluation import machine
 from staanet.pipeline.folders import Quarantine, begin, end, is_done, load_clips, normal
+from staanet.storage import describe_machine
 from staanet.victims import build_victim, fingerprint, learning_rate, load_victim
 
 SCHEME = "distill"
@@ -125,7 +125,7 @@ def distil(
         queries=task.queries,
         dev_agreement=history.best_score,
         best_step=history.best_step,
-        machine=machine(),
+        machine=describe_machine(),
     )
     end(out)
     return surrogate

@@ -10,11 +10,11 @@ from typing import Any
 from staanet import report, storage, training
 from staanet.attacks import Staa
 from staanet.config import HardenRecipe
-from staanet.core import Budget, Clip, Corpus, Progress, Victim, silent
+from staanet.core import Budget, Clip, Corpus, Progress, Victim, silent, stratified_subset
 from staanet.defences.detector_gated import DetectorGated
 from staanet.defences.detectors import Detector, Learned, build_detector
 from staanet.errors import InvalidInput
-from staanet.evaluation import certificates, machine, stratified_subset
+from staanet.evaluation import certificates
 from staanet.generators.base import Generator
 from staanet.generators.registry import build_generator, load_generator, save_generator
 from staanet.generators.warm_start import backward_net_of, network_of
@@ -22,6 +22,7 @@ from staanet.pipeline.crafting import clips_sha256
 from staanet.pipeline.folders import Quarantine, begin, end, is_done, load_clips, normal
 from staanet.pipeline.models import named, quality_of
 from staanet.results import adversarial_set, row_files
+from staanet.storage import describe_machine
 from staanet.training import adversarial, detectors
 from staanet.victims import fingerprint, load_victim
 from staanet.victims.external import External
@@ -104,7 +105,7 @@ def harden(
         inputs=normal(inputs),
         best_step=history.best_step,
         epochs=len(history.rows),
-        machine=machine(),
+        machine=describe_machine(),
         **found,
         hardened={
             "from": plain,
@@ -245,7 +246,7 @@ def certified(
         {
             "kind": "certificate",
             "inputs": inputs,
-            "machine": machine(),
+            "machine": describe_machine(),
             "quarantined": quarantine.rows,
         },
     )
@@ -345,7 +346,7 @@ def detect(
                 made, victim, clips, tune, schedule, out, budget=budget, progress=progress
             )
         target = detectors.guarded(victim, made, tune, false_positive_rate=false_positive_rate)
-        target.save_pretrained(out, inputs=normal(inputs), machine=machine())
+        target.save_pretrained(out, inputs=normal(inputs), machine=describe_machine())
         end(out)
     found = []
     for one in opened:

@@ -19,13 +19,14 @@ from staanet.config import AttackRecipe, GeneratorRecipe, VectorRecipe, VictimRe
 from staanet.core import Budget, Clip, Corpus, Progress, Victim, metrics, silent
 from staanet.defences import parse_defence
 from staanet.errors import InvalidInput, unknown_name
-from staanet.evaluation import machine, transfer_matrix
+from staanet.evaluation import transfer_matrix
 from staanet.generators.losses import Objective
 from staanet.generators.registry import build_generator, save_generator
 from staanet.generators.warm_start import generator_of, has_backward_net, network_of
 from staanet.nn import distributed, precision
 from staanet.pipeline import unlabelled
 from staanet.pipeline.folders import Quarantine, begin, end, is_done, load_clips, normal
+from staanet.storage import describe_machine
 from staanet.victims import (
     build_victim,
     fingerprint,
@@ -99,7 +100,7 @@ def train_victim(
         inputs=normal(inputs),
         best_step=history.best_step,
         epochs=len(history.rows),
-        machine=machine(),
+        machine=describe_machine(),
         **quality,
     )
     end(out)
@@ -257,7 +258,7 @@ def train_generator(
         dev_fooling_rate=history.best_score,
         parameters=sum(w.numel() for w in generator.parameters()),
         flags=[*training.collapse_flags(last), *extra.flags],
-        machine=machine(),
+        machine=describe_machine(),
         **extra.card,
     )
     end(out)
@@ -365,7 +366,7 @@ def train_uap(
         source_sha256=source_sha256,
         max_density=recipe.max_density,
         dev_fooling_rate=judged["fooling_rate"]["value"],
-        machine=machine(),
+        machine=describe_machine(),
     )
 
 

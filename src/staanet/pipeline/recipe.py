@@ -15,11 +15,10 @@ from typing import Any, TypeVar
 from staanet import audio, config, corpora, report, storage
 from staanet.attacks import ATTACKS
 from staanet.config import AttackRecipe, DefenceRecipe, Recipe, SyntheticRecipe
-from staanet.core import Budget, Clip, Corpus, Progress, silent
+from staanet.core import Budget, Clip, Corpus, Progress, silent, stratified_subset
 from staanet.corpora import cache
 from staanet.defences import parse_defence
 from staanet.errors import InvalidInput, unknown_name
-from staanet.evaluation import machine, stratified_subset
 from staanet.generators.registry import GENERATORS
 from staanet.pipeline.crafting import attack
 from staanet.pipeline.defences import defend
@@ -37,6 +36,7 @@ from staanet.pipeline.plans import plan_attack, settings_of, with_settings
 from staanet.pipeline.sweeping import SweepPlan, sweep
 from staanet.results.transfer_matrix import TransferMatrix
 from staanet.sanity import selfcheck
+from staanet.storage import describe_machine
 from staanet.transforms.channels import parse_channel
 from staanet.victims import VICTIMS, Ensemble, fingerprint, members_of
 
@@ -417,7 +417,7 @@ def _write_run_card(
             "recipe": recipe.name,
             "command": command or shlex.join(["staanet", "run", recipe.name, "--out", out.name]),
             "commit": commit(),
-            "machine": machine(),
+            "machine": describe_machine(),
             "seconds": dict(seconds),
             "corpus": {
                 "name": corpus.name,

@@ -9,12 +9,13 @@ from typing import Any
 
 from staanet import report, storage
 from staanet.config import AttackRecipe, SweepRecipe
-from staanet.core import Clip, Progress, Victim, silent
+from staanet.core import Clip, Progress, Victim, silent, stratified_subset
 from staanet.errors import InvalidInput, UnusableClip
-from staanet.evaluation import CONTROLS, machine, stratified_subset, sweeps
+from staanet.evaluation import CONTROLS, sweeps
 from staanet.pipeline.crafting import clips_sha256
 from staanet.pipeline.folders import Quarantine, is_done, normal
 from staanet.pipeline.plans import AttackPlan, plan_attack
+from staanet.storage import describe_machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +141,7 @@ def sweep(
             "kind": "sweep",
             "source": plan.source.name,
             "inputs": inputs,
-            "machine": machine(),
+            "machine": describe_machine(),
             "chosen": f"{len(chosen)} of {len(clips)} clips, spread over labels and speakers",
             "quarantined": quarantine.rows,
         },

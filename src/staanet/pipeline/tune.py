@@ -24,9 +24,9 @@ from staanet import pipeline, storage
 from staanet.config import GeneratorRecipe, checked
 from staanet.core import Corpus, Progress, Victim, silent
 from staanet.errors import InvalidInput, unknown_name
-from staanet.evaluation import machine
 from staanet.generators.registry import GENERATORS
 from staanet.results import row_files
+from staanet.storage import describe_machine
 from staanet.victims import fingerprint
 
 STUDY, TRIALS, FRONT = "study.db", "trials.csv", "pareto.png"
@@ -315,7 +315,8 @@ def _write(out: Path, trials: Sequence[Trial], source: str) -> None:
         storage.write_bytes(out / FRONT, picture(trials, source))
         front = [one.row() for one in trials if one.best]
         storage.write_card(
-            out, {"kind": "search", "source": source, "pareto": front, "machine": machine()}
+            out,
+            {"kind": "search", "source": source, "pareto": front, "machine": describe_machine()},
         )
 
 

@@ -24,9 +24,17 @@ from torch import Tensor, nn
 
 from staanet import training
 from staanet.attacks import PGD, Staa, collate
-from staanet.core import Budget, Clip, Progress, Untargeted, Victim, metrics, silent
+from staanet.core import (
+    Budget,
+    Clip,
+    Progress,
+    Untargeted,
+    Victim,
+    metrics,
+    silent,
+    stratified_subset,
+)
 from staanet.errors import InvalidInput, unknown_name
-from staanet.evaluation import stratified_subset
 from staanet.evaluation.certificates import Ablation, Gaussian, Noise
 from staanet.generators.base import Generator
 from staanet.generators.losses import Objective, SparsityController

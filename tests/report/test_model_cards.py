@@ -7,7 +7,7 @@ import re
 import pytest
 
 from staanet.errors import InvalidInput
-from staanet.storage import model_cards
+from staanet.report import model_cards
 
 VICTIM = {
     "kind": "victim",

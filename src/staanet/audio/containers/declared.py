@@ -1,0 +1,29 @@
+"""What a container says of its content before anything is decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import BinaryIO, NoReturn
+
+from staanet.errors import UnusableClip
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What the container says of its content; None where only the decoder can know."""
+
+    frames: int | None = None
+    md5: bytes | None = None
+    remedy: str = ""
+    note: str = ""
+
+
+def fail(what: str) -> NoReturn:
+    """Raises ``UnusableClip``; whoever opened the file adds its name."""
+    raise UnusableClip(what)
+
+
+def read_at(stream: BinaryIO, position: int, length: int) -> bytes:
+    """Returns at most ``length`` bytes from ``position`` on."""
+    stream.seek(position)
+    return stream.read(length)

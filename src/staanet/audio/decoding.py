@@ -1,0 +1,108 @@
+"""Decode an open file in blocks, channels averaged, and prove that it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from staanet.audio.containers.declared import Declared, fail
+from staanet.audio.limits import AudioLimits, check_format
+from staanet.errors import UnusableClip, printable
+
+_BLOCK = 4_096  # frames decoded at a time: how exactly an error can say where a file is damaged
+
+
+@dataclass(slots=True)
+class Decoder:
+    """The blocks ``[T]`` of an open file, channels averaged, and what was found in it.
+
+    Raises ``UnusableClip``, at the latest after the last block, where the file is not what it says.
+    """
+
+    descriptor: int
+    declared: Declared
+    limits: AudioLimits
+    rate: int = 0
+    channels: int = 0
+    form: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        import soundfile
+
+        try:
+            with soundfile.SoundFile(self.descriptor, closefd=False) as file:
+                # told that it cannot seek, soundfile no longer seeks after each block, which makes
+                # the MP3 decoder stumble
+                file.seekable = lambda: False
+                check_format(file.channels, file.samplerate, self.limits)
+                self.rate, self.channels = file.samplerate, file.channels
+                self.form = f"{file.format} {file.subtype}"
+                frames = file.frames if self.declared.frames is None else self.declared.frames
+                digest = hashlib.md5(usedforsecurity=False)
+                yield from self._mono(_blocks(file, frames, digest), frames)
+        except soundfile.SoundFileError as error:
+            raise UnusableClip(f"cannot be decoded ({_reason(error)})") from error
+        if self.declared.md5 not in (None, digest.digest()):
+            fail("its FLAC MD5 is not that of the decoded samples")
+
+    def _mono(
+        self, blocks: Iterator[NDArray[np.float32]], frames: int
+    ) -> Iterator[NDArray[np.float32]]:
+        """Channels averaged block by block, so that they never lie in memory together; nothing is
+        given of a clip that declares more than ``max_seconds``."""
+        budget = self.limits.max_seconds * self.rate
+        decoded, bad, first_bad, beyond = 0, 0, 0, 0
+        for block in blocks:
+            unsound = ~np.isfinite(block)
+            if unsound.any():
+                first_bad = first_bad if bad else decoded + int(unsound.any(axis=1).argmax())
+                bad += int(unsound.sum())
+            decoded += len(block)
+            if decoded > budget:
+                limit = f"longer than {self.limits.max_seconds:g} s, the limit"
+                raise UnusableClip(limit, remedy="Cut it or raise --max-seconds")
+            if frames <= budget and not bad:
+                mono = block[:, 0] if self.channels == 1 else block.mean(axis=1, dtype=np.float64)
+                beyond += int(np.count_nonzero(np.abs(mono) > 1))
+                yield np.clip(mono, -1, 1).astype(np.float32)
+        if decoded != frames:
+            raise UnusableClip(
+                f"holds {decoded} of {frames} declared frames", remedy=self.declared.remedy
+            )
+        if decoded == 0:
+            fail("0 samples")
+        if bad:
+            fail(f"{bad} non-finite sample{'s' * (bad > 1)}, first at {first_bad}")
+        self.notes += [f"{self.channels} channels averaged to mono"] if self.channels > 1 else []
+        self.notes += [f"{beyond} samples beyond full scale, clipped"] if beyond else []
+
+
+def _blocks(file: Any, frames: int, digest: Any) -> Iterator[NDArray[np.float32]]:
+    """The decoded file in blocks ``[T, channels]``; ``digest`` is fed as FLAC feeds its MD5."""
+    import soundfile
+
+    width = {"PCM_S8": 1, "PCM_16": 2, "PCM_24": 3}.get(file.subtype, 0) * (file.format == "FLAC")
+    decoded, full = 0, np.float32(2**31)
+    while True:
+        try:
+            block = file.read(_BLOCK, dtype="int32" if width else "float32", always_2d=True)
+        except soundfile.SoundFileError as error:
+            fail(f"damaged after frame {decoded} of {frames} declared frames ({_reason(error)})")
+        if not len(block):
+            return
+        decoded += len(block)
+        if width:  # the integers stand in the upper bytes
+            integers = np.ascontiguousarray(block, dtype="<i4")
+            digest.update(integers.view(np.uint8).reshape(-1, 4)[:, 4 - width :].tobytes())
+            block = integers.astype(np.float32) / full
+        yield block
+
+
+def _reason(error: Exception) -> str:
+    return printable(str(error).strip().removeprefix("Error : ").rstrip("."))

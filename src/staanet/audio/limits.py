@@ -1,0 +1,44 @@
+"""What is read at most: channels, rate, duration and bytes of a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from staanet.errors import UnusableClip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioLimits:
+    """What is read at most; each limit is an option of the command line."""
+
+    max_channels: int = 8
+    min_rate_hz: int = 4_000
+    max_rate_hz: int = 192_000
+    max_seconds: float = 600.0
+    max_bytes: int = 512 * 2**20
+
+
+DEFAULT_LIMITS = AudioLimits()
+OWN_FILES = AudioLimits(
+    max_channels=1, min_rate_hz=1, max_rate_hz=655_350, max_seconds=float("inf"), max_bytes=2**40
+)
+"""For files that we wrote: as long as they are."""
+
+
+def check_format(channels: int, rate: int, limits: AudioLimits) -> None:
+    """Before any decoder or resampler is built from them."""
+    if not 1 <= channels <= limits.max_channels:
+        remedy = "Mix it down or raise --max-channels" if channels else ""
+        raise UnusableClip(
+            f"{channels} channels, the limit is {limits.max_channels}", remedy=remedy
+        )
+    if rate < limits.min_rate_hz:
+        raise UnusableClip(
+            f"{rate} Hz, at least {limits.min_rate_hz} Hz are needed",
+            remedy="Drop the row or lower --min-rate-hz",
+        )
+    if rate > limits.max_rate_hz:
+        raise UnusableClip(
+            f"{rate} Hz, the limit is {limits.max_rate_hz} Hz",
+            remedy="Resample it or raise --max-rate-hz",
+        )

@@ -1,0 +1,53 @@
+"""Open an audio file only where it is a regular file within the limits."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from staanet.audio.containers.declared import fail
+from staanet.audio.limits import AudioLimits
+from staanet.errors import StorageFault, UnusableClip
+
+
+@contextlib.contextmanager
+def open_audio(path: Path | str, limits: AudioLimits) -> Iterator[tuple[BinaryIO, int]]:
+    """The open regular file and its size; a pipe is never waited for, a device never opened."""
+    try:
+        _check_regular(_status(path))
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            status = os.fstat(stream.fileno())
+            _check_regular(status)
+            if status.st_size > limits.max_bytes:
+                raise UnusableClip(
+                    f"{status.st_size} bytes, the limit is {limits.max_bytes}",
+                    remedy="Cut the file or raise --max-bytes",
+                )
+            yield stream, status.st_size
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            fail("not a regular file (a loop of links)")
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):  # not the clip's fault
+            what = f"cannot be opened ({reason})"
+            raise StorageFault(
+                what, where=path, remedy="Close other programs, run again"
+            ) from error
+        fail(f"cannot be read ({reason})")
+
+
+def _status(path: Path | str) -> os.stat_result:
+    try:
+        return Path(path).stat()
+    except ValueError as error:  # NUL or a lone surrogate in the name
+        fail(f"no file can have this name ({error})")
+
+
+def _check_regular(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise UnusableClip("not a regular file", remedy="Drop the row")

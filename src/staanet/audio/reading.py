@@ -1,0 +1,163 @@
+"""Read any usual audio file, wholly or not at all.
+
+Files are recognised by content and decoded in blocks under the limits. What the container declares
+(frames, MD5, last page) must be what the decoder gives, because decoders return half a file
+without an error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from staanet.audio.containers import CONTAINERS, SUFFIXES, container_kind
+from staanet.audio.containers.declared import Declared
+from staanet.audio.decoding import Decoder
+from staanet.audio.grid import cut, degenerate, resample, snap
+from staanet.audio.limits import DEFAULT_LIMITS, OWN_FILES, AudioLimits
+from staanet.audio.opening import open_audio
+from staanet.errors import StorageFault, UnusableClip
+
+_RECOPY = "Re-copy or drop the row"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sound:
+    """A decoded file: mono float samples ``[T]`` in [-1, 1], what it was, and what was unusual."""
+
+    samples: NDArray[np.float32]
+    sample_rate: int
+    channels: int
+    notes: tuple[str, ...] = ()
+
+
+def read_audio(path: Path | str, limits: AudioLimits = DEFAULT_LIMITS) -> Sound:
+    """Decode a WAV, FLAC, OGG (Vorbis, Opus) or MP3 file at its own rate, channels averaged.
+
+    Raises ``UnusableClip`` where it is no audio, cut, damaged, not finite or beyond ``limits``.
+    """
+    return _read(path, limits)[0]
+
+
+def load_samples(
+    path: Path | str,
+    sample_rate: int,
+    limits: AudioLimits = DEFAULT_LIMITS,
+    *,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+) -> NDArray[np.int16]:
+    """The file as mono 16-bit integers ``[T]`` at ``sample_rate`` Hz; PCM16 at that rate unchanged.
+
+    Raises ``UnusableClip`` as ``read_audio`` and ``cut`` do, and for a clip that holds no sound.
+    """
+    sound = read_audio(path, limits)
+    try:
+        heard = cut(sound.samples, sound.sample_rate, start_s, end_s)
+    except UnusableClip as problem:
+        raise UnusableClip(problem.what, where=path, remedy=problem.remedy) from None
+    samples = snap(heard)
+    reason = degenerate(samples)  # before resampling, which makes ripples out of a constant
+    if reason is None and sound.sample_rate != sample_rate:
+        samples = snap(resample(heard, sound.sample_rate, sample_rate))
+        reason = degenerate(samples)
+    if reason is not None:
+        raise UnusableClip(reason, where=path, remedy="Drop the row")
+    return samples
+
+
+def read_int16(path: Path | str) -> tuple[NDArray[np.int16], int]:
+    """The exact integers ``[T]`` and the rate (Hz) of a file that ``encode`` made.
+
+    Raises ``UnusableClip`` where it is damaged or not mono 16-bit WAV or FLAC.
+    """
+    sound, form = _read(path, OWN_FILES)
+    if form not in ("WAV PCM_16", "WAVEX PCM_16", "FLAC PCM_16"):
+        raise UnusableClip(
+            f"{form}, not 16-bit WAV or FLAC", where=path, remedy="Attack the clip again"
+        )
+    return snap(sound.samples), sound.sample_rate
+
+
+def stream_samples(
+    path: Path | str, sample_rate: int, limits: AudioLimits = DEFAULT_LIMITS
+) -> Iterator[NDArray[np.int16]]:
+    """The file in blocks ``[T]`` of mono 16-bit integers at ``sample_rate`` Hz, however long it is.
+
+    Joined they are what ``load_samples`` gives. Raises ``UnusableClip`` as ``read_audio`` does, at the
+    latest after the last block: whoever must know before reads the file twice.
+    """
+    try:
+        with open_audio(path, limits) as (stream, size):
+            kind, start = container_kind(stream, size)
+            declared = CONTAINERS[kind](stream, size, start, limits)
+            os.lseek(stream.fileno(), 0, os.SEEK_SET)
+            decoder = Decoder(stream.fileno(), declared, limits)
+            for block in _resampled(decoder, sample_rate):
+                yield snap(block)
+    except UnusableClip as problem:
+        raise UnusableClip(problem.what, where=path, remedy=problem.remedy or _RECOPY) from None
+
+
+def _resampled(decoder: Decoder, sample_rate: int) -> Iterator[NDArray[np.float32]]:
+    stream = None
+    for block in decoder:
+        if decoder.rate == sample_rate:
+            yield block
+            continue
+        if stream is None:
+            import soxr
+
+            stream = soxr.ResampleStream(
+                decoder.rate, sample_rate, 1, dtype="float32", quality="VHQ"
+            )
+        yield stream.resample_chunk(block)
+    if stream is not None:
+        yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def declared_seconds(path: Path | str, limits: AudioLimits = DEFAULT_LIMITS) -> float:
+    """How long the file says it is, in s, unproven; 0 where it cannot be opened or says nothing."""
+    import soundfile
+
+    try:
+        with (
+            open_audio(path, limits) as (stream, _),
+            soundfile.SoundFile(stream.fileno(), closefd=False) as file,
+        ):
+            return float(file.frames / file.samplerate)
+    except (UnusableClip, StorageFault, soundfile.SoundFileError, ZeroDivisionError):
+        return 0.0
+
+
+def _read(path: Path | str, limits: AudioLimits) -> tuple[Sound, str]:
+    """The sound and its form, such as ``WAV PCM_16``."""
+    try:
+        with open_audio(path, limits) as (stream, size):
+            kind, start = container_kind(stream, size)
+            declared = CONTAINERS[kind](stream, size, start, limits)
+            os.lseek(stream.fileno(), 0, os.SEEK_SET)
+            sound, form = _decode(stream.fileno(), declared, limits)
+    except UnusableClip as problem:
+        raise UnusableClip(problem.what, where=path, remedy=problem.remedy or _RECOPY) from None
+    suffix = Path(path).suffix
+    misnamed = SUFFIXES.get(suffix.lower(), kind) != kind
+    return _noted(sound, f"named {suffix} but is {kind}" if misnamed else ""), form
+
+
+def _noted(sound: Sound, note: str) -> Sound:
+    return replace(sound, notes=(*sound.notes, note)) if note else sound
+
+
+def _decode(descriptor: int, declared: Declared, limits: AudioLimits) -> tuple[Sound, str]:
+    decoder, kept = Decoder(descriptor, declared, limits), bytearray()
+    for block in decoder:
+        kept += block.tobytes()
+    samples = np.frombuffer(kept, dtype=np.float32)
+    sound = Sound(samples, decoder.rate, decoder.channels, tuple(decoder.notes))
+    return _noted(sound, declared.note), decoder.form

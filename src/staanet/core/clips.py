@@ -1,0 +1,81 @@
+"""One clip in memory, and one labelled file of a corpus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from staanet.audio.grid import to_float
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Samples = NDArray[np.int16]
+
+NO_CHANNEL = "pcm16"
+"""Name of the channel that leaves a file as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One clip in memory: mono 16-bit integers ``[T]`` on a grid shared by all that follows."""
+
+    id: str
+    samples: Samples
+    sample_rate: int
+    label: str | None = None
+    speaker: str = "unknown"
+
+    @property
+    def waveform(self) -> Tensor:
+        """``[T]`` float in [-1, 1)."""
+        import torch
+
+        return torch.from_numpy(to_float(self.samples))
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One labelled file of a corpus, or a part of one; ``id`` is unique and safe as a file name."""
+
+    id: str
+    path: Path
+    label: str | None
+    speaker: str
+    sex: str | None = None
+    start_s: float = 0.0
+    end_s: float | None = None
+    """Where the utterance ends in the file; None: where the file does."""
+    part: str | None = None
+    """What the corpus's own split calls its part (``train``, ``dev`` or ``test``), if it has one."""
+
+    row: str = field(default="", compare=False)
+    """The row that names it, such as ``list.csv:4``, where there is one."""
+    content: str | None = None
+    """What is said, such as a sentence's code: what speakers have in common; None: not known."""
+
+    @property
+    def content_unit(self) -> str:
+        """What is said, or the file: parts of one recording are never in two parts of a split."""
+        return self.content or str(self.path)
+
+    @property
+    def is_segment(self) -> bool:
+        """Whether it is a part of its file, not all of it."""
+        return self.start_s > 0 or self.end_s is not None
+
+    @property
+    def where(self) -> str:
+        """The file, for an error; of a part, also its times and its row.
+
+        >>> Utterance("a", Path("a.wav"), "joy", "s", start_s=0.5, row="list.csv:4").where
+        'a.wav [0.5 s to end, list.csv:4]'
+        """
+        if not self.is_segment:
+            return str(self.path)
+        end = "end" if self.end_s is None else f"{self.end_s:.9g} s"
+        return f"{self.path} [{self.start_s:.9g} s to {end}{self.row and f', {self.row}'}]"

@@ -1,0 +1,135 @@
+"""Labelled audio: a corpus and the parts that it splits into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from staanet.audio.limits import AudioLimits
+from staanet.audio.reading import load_samples
+from staanet.core import protocols, splits
+from staanet.core.clips import Clip, Samples, Utterance
+from staanet.errors import UnusableClip
+from staanet.storage import lazy_rows
+
+OnUnusable = Callable[[Utterance, UnusableClip], None]
+
+
+def _raise(utterance: Utterance, problem: UnusableClip) -> None:
+    raise problem
+
+
+class Store(Protocol):
+    """Clips that were decoded before; see ``staanet.corpora.cache``."""
+
+    def samples(self, utterance: Utterance, sample_rate: int) -> Samples | None:
+        """``[T]``, or None where the clip has to be read from its source."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Labelled audio, or a part of it. ``notes`` say what was unusual but usable."""
+
+    name: str
+    utterances: Sequence[Utterance]
+    """A tuple, or what makes each when it is looked at (``columns.Made``)."""
+    labels: tuple[str, ...]
+    part: str = "all"
+    split_hash: str = ""
+    notes: tuple[str, ...] = ()
+    limits: AudioLimits = field(default_factory=AudioLimits)
+    fixed: Mapping[str, Sequence[protocols.Fold]] = field(default_factory=dict, hash=False)
+    """Splits that the corpus's literature uses, by name; the seed chooses where there are several."""
+    classes: str = "label"
+    """What the labels are: the corpus's own ``label``, or each clip's ``speaker`` or ``sex``."""
+    decoded: Store | None = field(default=None, compare=False, repr=False)
+    """Clips that need not be decoded again; None: every clip is read from its source."""
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        return tuple(sorted(set(lazy_rows.field(self.utterances, "speaker"))))
+
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """What is said in it; a clip of which that is not known counts by its file."""
+        return tuple(sorted({u.content_unit for u in self.utterances}))
+
+    @property
+    def apart(self) -> str:
+        """What no two parts of a split share: ``speakers``, or ``contents`` where speakers are the
+        classes, each of which every part needs."""
+        return protocols.CONTENTS if self.classes == "speaker" else protocols.DRAWN
+
+    def unit(self, utterance: Utterance) -> str:
+        """The speaker or content with which ``utterance`` goes into a part."""
+        return utterance.speaker if self.apart == protocols.DRAWN else utterance.content_unit
+
+    def units(self) -> Iterator[str]:
+        """``unit`` of each utterance."""
+        if self.apart == protocols.DRAWN:
+            return lazy_rows.field(self.utterances, "speaker")
+        return (u.content_unit for u in self.utterances)
+
+    def load(self, utterance: Utterance, sample_rate: int) -> Clip:
+        """Read one utterance as mono 16-bit audio at ``sample_rate``.
+
+        Raises ``UnusableClip`` where the file is broken, silent, beyond ``limits`` or ends before
+        the utterance does.
+        """
+        if self.decoded is not None:
+            known = self.decoded.samples(utterance, sample_rate)
+            if known is not None:
+                return Clip(utterance.id, known, sample_rate, utterance.label, utterance.speaker)
+        try:
+            samples = load_samples(
+                utterance.path,
+                sample_rate,
+                self.limits,
+                start_s=utterance.start_s,
+                end_s=utterance.end_s,
+            )
+        except UnusableClip as problem:
+            raise UnusableClip(
+                problem.what, where=utterance.where, remedy=problem.remedy
+            ) from problem
+        return Clip(utterance.id, samples, sample_rate, utterance.label, utterance.speaker)
+
+    def clips(self, sample_rate: int, on_unusable: OnUnusable = _raise) -> Iterator[Clip]:
+        """All usable clips in order of their ids; the others are handed to ``on_unusable``."""
+        for utterance in self.utterances:
+            try:
+                yield self.load(utterance, sample_rate)
+            except UnusableClip as problem:
+                on_unusable(utterance, problem)
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """What ``split`` can be asked for."""
+        return protocols.protocols(self.fixed, lazy_rows.field(self.utterances, "part"), self.apart)
+
+    def split(self, seed: int = 0, protocol: str | None = None) -> tuple[Corpus, Corpus, Corpus]:
+        """Train, dev and test parts with disjoint speakers, every class in each.
+
+        By default a fifth of the speakers each, of both sexes, goes to dev and test; ``protocol``
+        names another way (``staanet.core.protocols``). Where speakers are the classes, contents are disjoint
+        instead: no sentence is in two parts. Raises ``InvalidInput`` where the corpus has too few
+        speakers, a class that is not in all parts, or no such protocol.
+        """
+        parts = splits.part_units(self, seed, protocol)
+        digest = splits.split_hash(
+            self, {unit: part for part, units in parts.items() for unit in units}
+        )
+        train, dev, test = (
+            replace(
+                self,
+                utterances=lazy_rows.where(self.utterances, (u in units for u in self.units())),
+                part=part,
+                split_hash=digest,
+            )
+            for part, units in parts.items()
+        )
+        return train, dev, test

@@ -1,0 +1,103 @@
+"""``card.json``: what a folder holds, which versions wrote it, and from which inputs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+from staanet.errors import InvalidInput, printable
+from staanet.storage.strict_json import read_json, write_json
+
+T = TypeVar("T")
+
+SCHEMA = 1
+
+CARD = "card.json"
+
+
+def write_card(folder: Path | str, card: Mapping[str, Any]) -> None:
+    """Write ``card.json``: ``card`` (with its ``kind``) and the versions that made it."""
+    assert isinstance(card.get("kind"), str), "a card says what it describes"
+    write_json(Path(folder) / CARD, {**card, "schema": SCHEMA, **_versions()})
+
+
+def read_card(folder: Path | str, kind: str) -> dict[str, Any]:
+    """The card of a folder that holds a ``kind`` (``victim``, ``generator``, ``run`` ...).
+
+    Raises ``InvalidInput`` where there is none, it is damaged, of another kind, or newer.
+    """
+    place = Path(folder)
+    remedy = (
+        f"Give the folder of {_a(kind)} that staanet wrote; pickles (.pt, .bin) are never loaded"
+    )
+    if not os.path.lexists(place):
+        raise InvalidInput("no such folder", where=folder, remedy=remedy)
+    if not place.is_dir():
+        raise InvalidInput(f"a file, not a staanet {kind} folder", where=folder, remedy=remedy)
+    if not os.path.lexists(place / CARD):
+        raise InvalidInput(
+            f"not a staanet {kind} folder; no {CARD} in it", where=folder, remedy=remedy
+        )
+    card = read_json(place / CARD)
+    if not isinstance(card, dict):
+        raise InvalidInput("not a card: not a JSON object", where=place / CARD, remedy=remedy)
+    schema = card.get("schema")
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise InvalidInput("not a card: it names no schema", where=place / CARD, remedy=remedy)
+    found = printable(str(card.get("kind")))[:40]
+    if schema > SCHEMA:
+        raise InvalidInput(
+            f"{_a(found)} of schema {schema}; this staanet knows schema {SCHEMA}",
+            where=place / CARD,
+            remedy="Install a newer staanet",
+        )
+    if card.get("kind") != kind:
+        raise InvalidInput(f"holds {_a(found)}, not {_a(kind)}", where=folder, remedy=remedy)
+    return card
+
+
+def _a(kind: str) -> str:
+    thing = "adversarial set" if kind == "adversarial" else kind
+    return f"an {thing}" if thing[:1] in "aeiou" else f"a {thing}"
+
+
+def holds(folder: Path | str, kind: str) -> bool:
+    """Whether a folder's card says that it is a ``kind``; False where there is no readable card."""
+    try:
+        return bool(read_card(folder, kind))
+    except InvalidInput:
+        return False
+
+
+def _versions() -> dict[str, str]:
+    try:
+        own = metadata.version("staanet")
+    except metadata.PackageNotFoundError:
+        own = "0+unknown"
+    found = {"staanet": own, "python": platform.python_version()}
+    for name in ("numpy", "torch"):
+        if name in sys.modules:
+            found[name] = str(sys.modules[name].__version__)
+    return found
+
+
+def build_from_card(build: Callable[[], T], folder: Path | str) -> T:
+    """``build()``, whose arguments come from a card: what it rejects is the card's fault.
+
+    >>> build_from_card(lambda: 3, "victims/emo18")
+    3
+    """
+    try:
+        return build()
+    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
+        raise InvalidInput(
+            f"describes nothing that can be built ({type(error).__name__}: "
+            f"{printable(str(error))[:200]})",
+            where=Path(folder) / CARD,
+            remedy="Copy the folder again, or train again",
+        ) from error

@@ -1,0 +1,127 @@
+"""The lock that keeps two runs out of one folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from staanet.errors import FolderLocked, InvalidInput, StorageFault, printable
+from staanet.storage.files import make_folder, refuse_to_replace, storage_faults
+
+LOCK = ".lock"
+UNFINISHED = "unfinished.json"
+"""Holds what unfinished work in a folder is made from, so that it never goes on with other inputs."""
+
+_ATTEMPTS = 100
+
+
+class FolderLock:
+    """Holds a folder for one process, ``with FolderLock(run):``; the kernel frees it on any death.
+
+    The folder is made where it is missing. Where no work was put into it, as after a mistake in the
+    command line, it is left as it was before: empty, or not there. Raises ``FolderLocked`` with pid,
+    host and time of the holder, and as ``make_folder``.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self._descriptor = -1
+        self._made: list[Path] = []
+        self._was_empty = False
+
+    def __enter__(self) -> Self:
+        path = self.folder / LOCK
+        self._made = [p for p in (self.folder, *self.folder.parents) if not os.path.lexists(p)]
+        if not any(self._taken(path) for _ in range(_ATTEMPTS)):
+            raise StorageFault(
+                "vanishes while it is locked",
+                where=self.folder,
+                remedy="Choose another folder with --out",
+            )
+        with storage_faults(path):
+            try:
+                self._was_empty = [one.name for one in self.folder.iterdir()] == [LOCK]
+                holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
+                os.ftruncate(self._descriptor, 0)
+                os.pwrite(self._descriptor, json.dumps(holder).encode("ascii"), 0)
+            except BaseException:
+                self._close()
+                raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
+            left = {one.name for one in self.folder.iterdir()}
+            if self._was_empty and left <= {LOCK, UNFINISHED}:
+                for name in sorted(left, reverse=True):  # the lock is ours until the last
+                    (self.folder / name).unlink()
+                for folder in self._made:
+                    folder.rmdir()
+        self._close()
+
+    def _close(self) -> None:
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _taken(self, path: Path) -> bool:
+        """Whether the lock is ours and still the file of that name, which whoever held it may have removed."""
+        try:
+            make_folder(self.folder)
+        except (InvalidInput, StorageFault) as problem:
+            if isinstance(problem.__cause__, FileNotFoundError | FileExistsError) and not (
+                os.path.lexists(self.folder)
+            ):
+                return False  # removed while it was made
+            raise
+        with storage_faults(path):
+            refuse_to_replace(path)
+            try:
+                self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            except FileNotFoundError:
+                return False
+            try:
+                self._lock()
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(self._descriptor), path.stat()):
+                        return True
+            except BaseException:
+                self._close()
+                raise
+            self._close()
+            return False
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FolderLocked(
+                f"another run holds the folder ({_holder(os.pread(self._descriptor, 4096, 0))})",
+                where=self.folder,
+                remedy="Wait until it ends, or choose another folder with --out",
+            ) from error
+        except OSError as error:
+            raise FolderLocked(
+                f"the file system has no locks ({os.strerror(error.errno or 0)}): another run may "
+                "hold the folder",
+                where=self.folder,
+                remedy="Choose a folder on a local disk with --out",
+            ) from error
+
+
+def _holder(data: bytes) -> str:
+    try:
+        holder = json.loads(data)
+        return printable(f"pid {holder['pid']} on {holder['host']} since {holder['since']}")
+    except (ValueError, TypeError, KeyError):
+        return "pid unknown"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
