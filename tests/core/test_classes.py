@@ -20,7 +20,7 @@ from staanet.core import Corpus, Utterance
 from staanet.core.protocols import PARTS
 from staanet.corpora import classed, describe, load_corpus
 from staanet.errors import InvalidInput
-from staanet.sanity import selfcheck
+from staanet.sanity import held_out, selfcheck
 
 TEXTS = ("a01", "a02", "a04", "b01", "b02")
 SPEAKERS = {
@@ -306,7 +306,7 @@ def test_the_self_check_finds_a_sentence_in_two_parts(run, tmp_path: Path, monke
     train, dev, test = found.corpus.split(0)
     leaking = replace(test, utterances=(*test.utterances, train.utterances[0]))
     monkeypatch.setattr(Corpus, "split", lambda self, seed, protocol: (train, dev, leaking))
-    monkeypatch.setattr(selfcheck.held_out, "shared_recordings", lambda parts, tell: [])
+    monkeypatch.setattr(held_out, "shared_recordings", lambda parts, tell: [])
     check = selfcheck.split(found, lambda what: None)
     unit = train.unit(train.utterances[0])
     kind = "content" if classes == "speaker" else "speaker"

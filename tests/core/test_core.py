@@ -152,8 +152,8 @@ def test_a_budget_without_meaning_is_refused(wrong):
 
 def test_the_ends_of_what_a_budget_may_be_are_allowed():
     widest = Budget(epsilon=2, max_density=1, max_l0=0, min_snr_db=-300)
-    assert widest.steps == 65536 and widest.max_samples(7) == 0
-    assert Budget(epsilon=1e-9, max_density=1e-9, max_l0=1).steps == 0
+    assert widest.epsilon_lsb == 65536 and widest.max_samples(7) == 0
+    assert Budget(epsilon=1e-9, max_density=1e-9, max_l0=1).epsilon_lsb == 0
 
 
 def test_the_fewest_of_all_limits_is_how_many_samples_may_change():
