@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from staanet.core import Corpus, Utterance
-from staanet.corpora.files import distinct_ids, safe_ids
 from staanet.corpora.folder import from_rows, read_folder
+from staanet.corpora.ids import distinct_ids, safe_ids
 from staanet.corpora.rows import Row, Rows
 from staanet.storage import lazy_rows
 

@@ -18,8 +18,12 @@ from staanet.corpora.emodb import read_emodb
 from staanet.corpora.files import UNKNOWN
 from staanet.corpora.folder import read_folder, unlabelled
 from staanet.corpora.iemocap import read_iemocap
+from staanet.corpora.meld import read_meld
+from staanet.corpora.msp_podcast import read_msp_podcast
 from staanet.corpora.ravdess import read_ravdess
+from staanet.corpora.savee import read_savee
 from staanet.corpora.synthetic import planned_synthetic, read_synthetic, render_synthetic
+from staanet.corpora.tess import read_tess
 from staanet.corpora.urdu import read_urdu
 from staanet.errors import InvalidInput, printable, unknown_name
 
@@ -44,8 +48,12 @@ CORPORA: dict[str, Callable[[Path], Corpus]] = {
     "emodb": read_emodb,
     "folder": read_folder,
     "iemocap": read_iemocap,
+    "meld": read_meld,
+    "msp_podcast": read_msp_podcast,
     "ravdess": read_ravdess,
+    "savee": read_savee,
     "synthetic": read_synthetic,
+    "tess": read_tess,
     "urdu": read_urdu,
 }
 

@@ -100,8 +100,9 @@ def read_audb(wanted: Path) -> Corpus:
         notes = [*notes, f"read as {settled}"]
     if unlabelled:
         notes = [*notes, f"rows without a label left out: {unlabelled}"]
-    corpus = from_rows(root, Path(str(settled)), rows, notes, "labelled audio files")
-    return replace(corpus, name=str(settled))
+    return from_rows(
+        root, Path(str(settled)), rows, notes, "labelled audio files", name=str(settled)
+    )
 
 
 def library() -> Any:

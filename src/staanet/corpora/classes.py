@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from staanet.core import Corpus, Utterance
-from staanet.corpora.files import UNKNOWN, left_out
+from staanet.corpora.files import UNKNOWN, omission_notes
 from staanet.errors import InvalidInput, unknown_name
 
 CLASSES = ("label", "speaker", "sex")
@@ -36,10 +36,12 @@ def classed(corpus: Corpus, classes: str) -> Corpus:
     kept, unknown = _known(corpus.utterances, speakers)
     if classes == "sex":
         _require_one_sex_each(kept, corpus.name)
-    notes = [*corpus.notes, *left_out(unknown, f"of unknown {classes}")]
+    notes = [*corpus.notes, *omission_notes(unknown, f"of unknown {classes}")]
     if speakers:
         kept, few = _with_enough_to_say(kept)
-        notes += left_out(few, f"of a speaker with fewer than {CONTENTS_OF_A_SPEAKER} contents")
+        notes += omission_notes(
+            few, f"of a speaker with fewer than {CONTENTS_OF_A_SPEAKER} contents"
+        )
         notes += _unknown_contents(kept)
     labels = tuple(sorted({u.label or "" for u in kept}))
     if len(labels) < 2:

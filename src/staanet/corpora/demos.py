@@ -7,10 +7,11 @@ neutral clips, in the folder ``NEU``, are left out as in STAA-Net's paper.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from staanet.core import Corpus, Utterance
-from staanet.corpora.files import assemble, folder_of, left_out, listed, wav_files
+from staanet.corpora.files import read_by_names, subfolder, wav_files
 
 EMOTIONS = {
     "col": "guilt",
@@ -27,33 +28,28 @@ NAME = re.compile(
 
 
 def read_demos(root: Path) -> Corpus:
-    """The corpus below ``root``: the folder of the clips, or the one that holds ``DEMOS``.
+    """Read the corpus below ``root``: the folder of the clips, or the one that holds ``DEMOS``.
 
     Files of another name are left out with a note. Raises ``InvalidInput`` without any clip.
     """
-    root = folder_of(root, "demos")
-    below = [p for p in listed(root) if p.name == "DEMOS" and p.is_dir()]
-    utterances, others = [], []
-    for path in wav_files(below[0] if below else root):
-        name = NAME.fullmatch(path.stem)
-        if name is None or name["emotion"] not in EMOTIONS:
-            others.append(path.name)
-        else:
-            utterances.append(parse(path, name))
-    notes = list(left_out(others, "not named as a DEMoS clip (such as NP_f_43_pau05b.wav)"))
-    if any(p.name == "NEU" for p in [*listed(root), *(listed(below[0]) if below else [])]):
-        notes.append("the neutral clips in NEU are left out, as in the paper")
-    return assemble("demos", root, utterances, notes, "files such as DEMOS/NP_f_43_pau05b.wav")
+    folder = subfolder(root, "demos", "DEMOS")
+    corpus = read_by_names("demos", root, wav_files(folder), parse, "DEMOS/NP_f_43_pau05b.wav")
+    if not any((place / "NEU").is_dir() for place in (root, folder)):
+        return corpus
+    note = "the neutral clips in NEU are left out, as in the paper"
+    return replace(corpus, notes=(*corpus.notes, note))
 
 
-def parse(path: Path, name: re.Match[str]) -> Utterance:
-    """What a matching file name says.
+def parse(path: Path) -> Utterance | str:
+    """Return what the file's name says, or why the file is left out.
 
-    >>> path = Path("NP_f_43_pau05b.wav")
-    >>> clip = parse(path, NAME.fullmatch(path.stem))
+    >>> clip = parse(Path("NP_f_43_pau05b.wav"))
     >>> clip.label, clip.speaker, clip.sex, clip.content
     ('fear', 'f_43', 'female', 'pau05')
     """
+    name = NAME.fullmatch(path.stem)
+    if name is None or name["emotion"] not in EMOTIONS:
+        return "not named as a DEMoS clip (such as NP_f_43_pau05b.wav)"
     sex = "male" if name["sex"] == "m" else "female"
     speaker = f"{name['sex']}_{name['speaker']}"
     content = name["emotion"] + name["take"]

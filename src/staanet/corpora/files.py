@@ -1,27 +1,26 @@
-"""What every corpus on disk shares: looking into folders, leaving files out aloud, checking ids."""
+"""What every corpus on disk shares: folders, label tables, and notes about omitted files."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from staanet.core import Corpus, Utterance
 from staanet.errors import InvalidInput, printable
-from staanet.storage.lazy_rows import Texts, digests_of, repeated
 
 UNKNOWN = "unknown"
-"""The speaker of a clip where nothing tells who speaks."""
-MAX_TABLE_BYTES = 16 * 2**20
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
+"""The speaker of a clip where nothing says who speaks."""
+MAX_TABLE_BYTES = 64 * 2**20
+AUDIO_SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
+SHOWN = 5
+"""Names that a note lists before it counts the others."""
 
 
-def folder_of(path: Path, kind: str) -> Path:
-    """``path`` if it is a folder; raises ``InvalidInput`` that says what is there instead."""
+def require_folder(path: Path, kind: str) -> Path:
+    """Return ``path`` if it is a folder; ``InvalidInput`` says what is there instead."""
     if not path.exists():
         raise InvalidInput(
             "no such folder", where=path, remedy=f"Write {kind}:PATH with the folder of the corpus"
@@ -31,14 +30,20 @@ def folder_of(path: Path, kind: str) -> Path:
     return path
 
 
-def listed(folder: Path) -> list[Path]:
-    """What ``folder`` holds, sorted by name, without hidden entries.
+def subfolder(root: Path, kind: str, *names: str) -> Path:
+    """Return the first of ``names`` that is a folder in ``root``, else ``root`` itself."""
+    require_folder(root, kind)
+    return next((root / name for name in names if (root / name).is_dir()), root)
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """Return what ``folder`` holds, sorted by name, without hidden entries.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as name:
     ...     for file in ("b.wav", "a.wav", "._a.wav"):
     ...         (Path(name) / file).touch()
-    ...     [path.name for path in listed(Path(name))]
+    ...     [path.name for path in list_folder(Path(name))]
     ['a.wav', 'b.wav']
     """
     try:
@@ -50,15 +55,17 @@ def listed(folder: Path) -> list[Path]:
     return [path for path in entries if not path.name.startswith(".")]
 
 
-def wav_files(folder: Path) -> Iterator[Path]:
-    """The ``.wav`` entries of one folder, upper case or lower."""
-    return (path for path in listed(folder) if path.suffix.lower() == ".wav")
+def wav_files(*folders: Path) -> Iterator[Path]:
+    """Yield the ``.wav`` entries of folders, whatever the case of their suffix."""
+    for folder in folders:
+        yield from (path for path in list_folder(folder) if path.suffix.lower() == ".wav")
 
 
-def read_table(path: Path) -> str:
-    """A corpus's own small text file; what is not UTF-8 in it is replaced, as only names matter.
+def read_text_table(path: Path) -> str:
+    """Return the text of a corpus's own label file.
 
-    Raises ``InvalidInput`` where it cannot be read, or is larger than any such file.
+    Bytes that are not UTF-8 are replaced, because only names and labels matter. Raises
+    ``InvalidInput`` where the file cannot be read, or is larger than any such file.
     """
     try:
         if (size := path.stat().st_size) > MAX_TABLE_BYTES:
@@ -74,92 +81,96 @@ def read_table(path: Path) -> str:
         ) from problem
 
 
-def left_out(names: Iterable[str], reason: str) -> tuple[str, ...]:
-    """One note for all files left out for the same reason, or none.
+def read_csv_table(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Return the rows of a corpus's own CSV file, with a text for each cell.
 
-    >>> left_out(["a.wav"], "no EMO-DB name")
+    Raises ``InvalidInput`` where it is no CSV, or lacks one of ``columns``.
+    """
+    reader = csv.DictReader(io.StringIO(read_text_table(path), newline=""), restval="")
+    try:
+        rows = list(reader)
+    except csv.Error as problem:
+        raise InvalidInput(
+            f"is not CSV ({problem})", where=path, remedy="Copy it from the corpus again"
+        ) from problem
+    missing = [name for name in columns if name not in (reader.fieldnames or ())]
+    if missing:
+        raise InvalidInput(
+            f"has no column '{missing[0]}'", where=path, remedy="Copy it from the corpus again"
+        )
+    return rows
+
+
+def omission_notes(names: Iterable[str], reason: str) -> tuple[str, ...]:
+    """Return one note for all files that are left out for the same reason, or none.
+
+    >>> omission_notes(["a.wav"], "no EMO-DB name")
     ('1 file left out, no EMO-DB name: a.wav',)
-    >>> left_out([], "no EMO-DB name")
+    >>> omission_notes([], "no EMO-DB name")
     ()
     """
-    found = [printable(name) for name in names]
-    if not found:
-        return ()
-    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-    count = "1 file" if len(found) == 1 else f"{len(found)} files"
-    return (f"{count} left out, {reason}: {', '.join(found[:5])}{more}",)
+    files = list(names)
+    count = "1 file" if len(files) == 1 else f"{len(files)} files"
+    return (f"{count} left out, {reason}: {first_names(files)}",) if files else ()
 
 
-def safe_ids(names: Mapping[str, str]) -> dict[str, str]:
-    """An id for each key, made of its file's name: ASCII, safe as a file name, never used twice.
+def first_names(names: Sequence[str]) -> str:
+    """Return the first names, safe to print, and how many more there are.
 
-    Where two names would give one id (upper and lower case count as equal), or a name is not safe
-    as it is, some digits of its hash follow; the order of the names never matters.
-
-    >>> safe_ids({"x": "fear/a.wav", "y": "joy/a.wav", "z": "joy/\u00fc.wav"})
-    {'x': 'fear__a', 'y': 'joy__a', 'z': 'joy__u-594e519a'}
+    >>> first_names(list("abcdefg"))
+    'a, b, c, d, e and 2 more'
     """
-    keys, files = list(names), list(names.values())
-    ids = distinct_ids(len(keys), keys.__getitem__, files.__getitem__)
-    return dict(zip(keys, ids, strict=True))
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(printable(name) for name in names[:SHOWN]) + more
 
 
-def distinct_ids(count: int, key: Callable[[int], str], name: Callable[[int], str]) -> Texts:
-    """``safe_ids`` of so many keys, all different, and the names of their files."""
-    ids, settled = Texts(), np.zeros(count, bool)
-    for digits in (0, 8, 64):
-        ids = Texts(
-            ids[place] if is_settled else _safe_id(key(place), name(place), digits)
-            for place, is_settled in enumerate(settled.tolist())
-        )
-        settled = np.fromiter((one != "" for one in ids), bool, count)
-        for group in repeated(digests_of(one.casefold() for one in ids)):
-            settled[group] = False
-        if settled.all():
-            break
-    return ids
-
-
-_SAFE = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
-
-
-def _safe_id(key: str, name: str, digits: int) -> str:
-    """The id with that many digits of the hash; none (and so not yet usable) may give ``""``."""
-    base = name.rpartition("/")[2]
-    dot = base.rfind(".")
-    stem = name[: dot - len(base)] if 0 < dot < len(base) - 1 else name
-    joined = stem.replace("/", "__")
-    if digits == 0 and len(joined) <= 80 and _SAFE.fullmatch(joined):
-        return joined
-    plain = unicodedata.normalize("NFKD", joined).encode("ascii", "ignore").decode()
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip(".-")[:80]
-    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{safe or 'clip'}-{digest[: digits or 8]}"
-
-
-def assemble(
-    name: str, root: Path, utterances: Sequence[Utterance], notes: Sequence[str], sought: str
+def read_by_names(
+    kind: str,
+    root: Path,
+    paths: Iterable[Path],
+    parse: Callable[[Path], Utterance | str],
+    example: str,
 ) -> Corpus:
-    """The corpus of ``utterances``, sorted by id; of two with one id the first path stays.
+    """Read a corpus whose file names say everything.
 
-    Raises ``InvalidInput`` that tells what was ``sought`` under ``root`` where there is none.
+    ``parse`` gives the utterance of a file, or the reason why the file is left out, which becomes
+    a note. Raises ``InvalidInput`` where no file below ``root`` is named like ``example``.
     """
-    if not utterances:
+    utterances: list[Utterance] = []
+    omitted: defaultdict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        parsed = parse(path)
+        if isinstance(parsed, Utterance):
+            utterances.append(parsed)
+        else:
+            omitted[parsed].append(path.name)
+    notes = [note for reason, names in omitted.items() for note in omission_notes(names, reason)]
+    return build_corpus(kind, root, utterances, notes, f"files such as {example}")
+
+
+def build_corpus(
+    kind: str, root: Path, utterances: Iterable[Utterance], notes: Sequence[str], sought: str
+) -> Corpus:
+    """Return the corpus of ``utterances``, sorted by id; the first path of an id is used.
+
+    Raises ``InvalidInput`` without any utterance; it says what was ``sought`` under ``root``.
+    """
+    unique: dict[str, Utterance] = {}
+    repeated = []
+    for utterance in sorted(utterances, key=lambda u: (u.id, str(u.path))):
+        if utterance.id in unique:
+            repeated.append(str(utterance.path.relative_to(root)))
+        else:
+            unique[utterance.id] = utterance
+    if not unique:
         raise InvalidInput(
-            f"holds no clip of '{name}': looked for {sought}",
+            f"holds no clip of '{kind}': looked for {sought}",
             where=root,
             remedy="; ".join((*notes, "give the folder that holds the clips"))[:400],
         )
-    unique: dict[str, Utterance] = {}
-    twice = []
-    for utterance in sorted(utterances, key=lambda u: (u.id, str(u.path))):
-        if utterance.id in unique:
-            twice.append(str(utterance.path.relative_to(root)))
-        else:
-            unique[utterance.id] = utterance
     return Corpus(
-        name=name,
+        name=kind,
         utterances=tuple(unique.values()),
         labels=tuple(sorted({u.label for u in unique.values() if u.label is not None})),
-        notes=(*notes, *left_out(twice, "a file of the same name was read before")),
+        notes=(*notes, *omission_notes(repeated, "a file of the same name was read before")),
     )

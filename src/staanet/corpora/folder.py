@@ -19,12 +19,11 @@ from staanet.core.protocols import PARTS, part_named
 from staanet.corpora.files import (
     AUDIO_SUFFIXES,
     UNKNOWN,
-    distinct_ids,
-    folder_of,
-    left_out,
-    listed,
-    safe_ids,
+    list_folder,
+    omission_notes,
+    require_folder,
 )
+from staanet.corpora.ids import distinct_ids, safe_ids
 from staanet.corpora.manifest import MANIFESTS, impossible, read_manifest
 from staanet.corpora.rows import Row, Rows, Spoken, speaker_of
 from staanet.errors import InvalidInput, printable
@@ -58,7 +57,7 @@ def read_folder(path: Path) -> Corpus:
         if not any(rows.parts.known) and _in_parts(rows.files):
             rows.parts = Words(part_named(file.partition("/")[0]) for file in rows.files)
         return from_rows(manifest.parent, manifest, rows, notes, "audio files in its rows")
-    root = folder_of(path, "folder")
+    root = require_folder(path, "folder")
     rows, notes = _split_rows(root) or _class_rows(root)
     return from_rows(root, root, rows, notes, "audio files in one folder per class")
 
@@ -75,7 +74,7 @@ def _in_parts(names: Iterable[str]) -> bool:
 
 def _split_rows(root: Path) -> tuple[Rows, list[str]] | None:
     """The rows of an audiofolder whose parts have a metadata file each; None where none has."""
-    folders = [p for p in listed(root) if part_named(p.name) in PARTS and p.is_dir()]
+    folders = [p for p in list_folder(root) if part_named(p.name) in PARTS and p.is_dir()]
     manifests = {folder: _metadata(folder) for folder in folders}
     if not any(manifests.values()):
         return None
@@ -93,8 +92,8 @@ def _split_rows(root: Path) -> tuple[Rows, list[str]] | None:
             part = r.part or part_named(folder.name)
             rows.append(replace(r, file=f"{folder.name}/{r.file}", part=part))
         notes += [f"{folder.name}: {note}" for note in part_notes]
-    others = [p.name for p in listed(root) if p not in manifests]
-    return rows, [*notes, *left_out(others, "not in a part of the split")]
+    others = [p.name for p in list_folder(root) if p not in manifests]
+    return rows, [*notes, *omission_notes(others, "not in a part of the split")]
 
 
 def unlabelled(paths: Sequence[Path], leave_out: Path | None = None) -> Corpus:
@@ -123,7 +122,7 @@ def unlabelled(paths: Sequence[Path], leave_out: Path | None = None) -> Corpus:
         name="files",
         utterances=tuple(sorted(utterances, key=lambda u: u.id)),
         labels=(),
-        notes=left_out(others, "not audio by name"),
+        notes=omission_notes(others, "not audio by name"),
     )
 
 
@@ -150,7 +149,7 @@ class _Walk:
 
     def _look_into(self, folder: Path) -> list[Path]:
         folders = []
-        for path in listed(folder):
+        for path in list_folder(folder):
             name = path.relative_to(self.root).as_posix()
             if path.is_dir() and path.is_symlink():
                 self.links.append(name)  # may be a loop, or hold files a second time
@@ -179,9 +178,9 @@ def _class_rows(root: Path) -> tuple[Rows, list[str]]:
             loose.append(name)
     return rows, [
         *(["the folders of the split are not taken for classes"] if split else []),
-        *left_out(sorted(walk.others), "not audio by name"),
-        *left_out(sorted(walk.links), "links to folders"),
-        *left_out(loose, "not in the folder of a class"),
+        *omission_notes(sorted(walk.others), "not audio by name"),
+        *omission_notes(sorted(walk.links), "links to folders"),
+        *omission_notes(loose, "not in the folder of a class"),
     ]
 
 
@@ -189,7 +188,12 @@ def _class_rows(root: Path) -> tuple[Rows, list[str]]:
 
 
 def from_rows(
-    root: Path, where: Path, rows: Sequence[Row], notes: Sequence[str], sought: str
+    root: Path,
+    where: Path,
+    rows: Sequence[Row],
+    notes: Sequence[str],
+    sought: str,
+    name: str = "folder",
 ) -> Corpus:
     """The corpus that rows describe, their files below ``root``.
 
@@ -202,9 +206,9 @@ def from_rows(
     all_notes = [
         *notes,
         *trimmed,
-        *left_out(out.leaving, "links that leave the folder"),
-        *left_out(out.conflicts, "listed under two labels or speakers"),
-        *left_out(out.torn, "listed in two parts of the split"),
+        *omission_notes(out.leaving, "links that leave the folder"),
+        *omission_notes(out.conflicts, "listed under two labels or speakers"),
+        *omission_notes(out.torn, "listed in two parts of the split"),
         *_listed_twice(out.repeated),
         *_unknown_speakers(table, kept),
         *_like_speakers(table, kept),
@@ -220,7 +224,7 @@ def from_rows(
     )
     utterances = Made(Spoken(root, table, kept, ids, labels), sorted_places(ids))
     return Corpus(
-        name="folder",
+        name=name,
         utterances=utterances,
         labels=tuple(sorted({labels[word] for word in _words(table.labels, kept)})),
         notes=tuple(all_notes),

@@ -1,12 +1,12 @@
 """IEMOCAP: dyadic acted English dialogues, 10 speakers in 5 sessions (Busso et al., LREC 2008).
 
-The four classes of the SER literature: anger, happiness (with excitement), neutral, sadness. Labels
-stand in ``SessionN/dialog/EmoEvaluation/<dialog>.txt``, the audio of single utterances in
-``SessionN/sentences/wav/<dialog>/<utterance>.wav``; the recordings of whole dialogues are not read.
+The classes are the four of the SER literature: anger, happiness (with excitement), neutral,
+sadness. Labels stand in ``SessionN/dialog/EmoEvaluation/<dialog>.txt``, the audio of single
+utterances in ``SessionN/sentences/wav/<dialog>/<utterance>.wav``. Whole dialogues are not read.
 
-Its literature splits by session. Protocols: ``loso:N`` tests session N, with the one before it as dev;
-``sessions`` is the one of these that the seed counts to (seeds 0 to 4 go through all); ``paper`` is
-STAA-Net's, sessions 1 to 3, 4 and 5.
+The literature splits by session. Protocols: ``loso:N`` tests session N, with the session before it
+as dev; ``sessions`` takes the ``loso`` protocol that the seed counts to (seeds 0 to 4 go through
+all); ``paper`` is STAA-Net's, sessions 1 to 3, 4 and 5.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from pathlib import Path
 
 from staanet.core import Corpus, Utterance
 from staanet.core.protocols import Fold, folds
-from staanet.corpora.files import assemble, folder_of, left_out, listed, read_table, wav_files
+from staanet.corpora.files import (
+    build_corpus,
+    list_folder,
+    omission_notes,
+    read_text_table,
+    require_folder,
+    wav_files,
+)
 
 EMOTIONS = {
     "ang": "anger",
@@ -38,39 +45,42 @@ SESSION_FOLDER = re.compile(r"Session[1-5]")
 
 
 def read_iemocap(root: Path) -> Corpus:
-    """The corpus below ``root``: the folder of ``Session1`` to ``Session5`` (or some of these).
+    """Read the corpus below ``root``: the folder of ``Session1`` to ``Session5`` (or some of these).
 
     Left out with a note: utterances of another label (``xxx``: the annotators did not agree), audio
     without a label, labels without audio. Raises ``InvalidInput`` without any clip.
     """
-    root = folder_of(root, "iemocap")
-    utterances, unlabelled, other, missing = [], [], Counter[str](), []
-    for session in (p for p in listed(root) if SESSION_FOLDER.fullmatch(p.name) and p.is_dir()):
+    require_folder(root, "iemocap")
+    utterances, unlabelled, other_labels, missing = [], [], Counter[str](), []
+    for session in (p for p in list_folder(root) if SESSION_FOLDER.fullmatch(p.name)):
         labels = _labels(session / "dialog" / "EmoEvaluation")
-        sentences = session / "sentences" / "wav"
-        dialogs = [p for p in listed(sentences) if p.is_dir()] if sentences.is_dir() else []
-        for path in (path for dialog in dialogs for path in wav_files(dialog)):
+        for path in wav_files(*_folders(session / "sentences" / "wav")):
             label = labels.pop(path.stem, None)
             if label is None:
                 unlabelled.append(path.name)
             elif label not in EMOTIONS:
-                other[label] += 1
+                other_labels[label] += 1
             else:
                 utterances.append(parse(path, EMOTIONS[label]))
         missing += [f"{name}.wav" for name, label in labels.items() if label in EMOTIONS]
-    counted = ", ".join(f"{label} {count}" for label, count in sorted(other.items()))
+    counts = ", ".join(f"{label} {count}" for label, count in sorted(other_labels.items()))
     notes = (
-        *([f"{other.total()} utterances of other labels left out: {counted}"] if other else []),
-        *left_out(unlabelled, "without a label in dialog/EmoEvaluation"),
-        *left_out(missing, "labelled but without audio"),
+        *([f"{other_labels.total()} utterances of other labels left out: {counts}"] * bool(counts)),
+        *omission_notes(unlabelled, "without a label in dialog/EmoEvaluation"),
+        *omission_notes(missing, "labelled but without audio"),
     )
     sought = "files such as Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav"
-    corpus = assemble("iemocap", root, utterances, notes, sought)
+    corpus = build_corpus("iemocap", root, utterances, notes, sought)
     return replace(corpus, fixed=_protocols(corpus.speakers))
 
 
+def _folders(parent: Path) -> list[Path]:
+    """Return the folders in ``parent``, none where it is not there."""
+    return [p for p in list_folder(parent) if p.is_dir()] if parent.is_dir() else []
+
+
 def _protocols(speakers: Sequence[str]) -> Mapping[str, Sequence[Fold]]:
-    """By name, for the sessions that are there.
+    """Return the protocols by name, for the sessions that are there.
 
     >>> _protocols(["Ses04F", "Ses04M", "Ses05M"])["loso:5"]
     ({'Ses04F': 'dev', 'Ses04M': 'dev', 'Ses05M': 'test'},)
@@ -86,8 +96,10 @@ def _protocols(speakers: Sequence[str]) -> Mapping[str, Sequence[Fold]]:
 
 
 def parse(path: Path, label: str) -> Utterance:
-    """Who speaks: the session, and the letter before the last number (not the one after the session,
-    which tells who wore the markers). What is said: the scene, as a whole, whichever take it was.
+    """Return the utterance of a file whose label was read.
+
+    The speaker is the session and the letter before the last number. (The letter after the session
+    says who wore the markers.) The content is the scene as a whole, whichever take it was.
 
     >>> clip = parse(Path("Ses01F_script01_1b_M003.wav"), "anger")
     >>> clip.speaker, clip.sex, clip.content
@@ -101,11 +113,11 @@ def parse(path: Path, label: str) -> Utterance:
 
 
 def _labels(folder: Path) -> dict[str, str]:
-    """Utterance -> three-letter label, of every dialogue; lines of another form are comments."""
-    found = {}
-    for path in listed(folder) if folder.is_dir() else []:
+    """Return the three-letter label of each utterance; lines of another form are comments."""
+    labels = {}
+    for path in list_folder(folder) if folder.is_dir() else []:
         if path.suffix.lower() == ".txt" and path.is_file():
-            for line in read_table(path).splitlines():
+            for line in read_text_table(path).splitlines():
                 if (label := LINE.fullmatch(line.rstrip())) is not None:
-                    found[label["id"]] = label["emotion"]
-    return found
+                    labels[label["id"]] = label["emotion"]
+    return labels

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from staanet.core import Corpus, Utterance
-from staanet.corpora.files import assemble, folder_of, left_out, listed, wav_files
+from staanet.corpora.files import list_folder, read_by_names, require_folder, wav_files
 
 EMOTIONS = {
     "01": "neutral",
@@ -30,38 +30,31 @@ ACTOR_FOLDER = re.compile(r"Actor_[0-9]{2}")
 
 
 def read_ravdess(root: Path) -> Corpus:
-    """The corpus below ``root``: the folder of the ``Actor_NN`` folders, or one of these.
+    """Read the corpus below ``root``: the folder of the ``Actor_NN`` folders, or one of these.
 
     Files of another name or form are left out with a note. Raises ``InvalidInput`` without any clip.
     """
-    root = folder_of(root, "ravdess")
-    actors = [p for p in listed(root) if ACTOR_FOLDER.fullmatch(p.name) and p.is_dir()]
-    utterances, others, not_speech = [], [], []
-    for path in (path for folder in actors or [root] for path in wav_files(folder)):
-        name = NAME.fullmatch(path.stem)
-        if name is None:
-            others.append(path.name)
-        elif name["form"] != "03-01":
-            not_speech.append(path.name)
-        else:
-            utterances.append(parse(path, name))
-    notes = (
-        *left_out(others, "not named as a RAVDESS clip (such as 03-01-06-01-02-01-12.wav)"),
-        *left_out(not_speech, "song or video (only 03-01-... is speech that is audio alone)"),
-    )
-    sought = "files such as Actor_12/03-01-06-01-02-01-12.wav"
-    return assemble("ravdess", root, utterances, notes, sought)
+    require_folder(root, "ravdess")
+    actors = [p for p in list_folder(root) if ACTOR_FOLDER.fullmatch(p.name) and p.is_dir()]
+    files = wav_files(*(actors or [root]))
+    return read_by_names("ravdess", root, files, parse, "Actor_12/03-01-06-01-02-01-12.wav")
 
 
-def parse(path: Path, name: re.Match[str]) -> Utterance:
-    """What a matching file name says; actors of odd number are male. As there are but two statements,
-    the content is statement and repetition.
+def parse(path: Path) -> Utterance | str:
+    """Return what the file's name says, or why the file is left out.
 
-    >>> path = Path("03-01-06-01-02-01-12.wav")
-    >>> clip = parse(path, NAME.fullmatch(path.stem))
+    Actors of odd number are male. There are only two statements, so the content of a clip is its
+    statement and repetition.
+
+    >>> clip = parse(Path("03-01-06-01-02-01-12.wav"))
     >>> clip.label, clip.speaker, clip.sex, clip.content
     ('fear', '12', 'female', '02-01')
     """
+    name = NAME.fullmatch(path.stem)
+    if name is None:
+        return "not named as a RAVDESS clip (such as 03-01-06-01-02-01-12.wav)"
+    if name["form"] != "03-01":
+        return "song or video (only 03-01-... is speech that is audio alone)"
     sex = "male" if int(name["actor"]) % 2 else "female"
     label = EMOTIONS[name["emotion"]]
     return Utterance(path.stem, path, label, name["actor"], sex, content=name["take"])

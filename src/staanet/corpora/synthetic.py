@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from staanet import audio, storage
 from staanet.core import Corpus, Progress, Utterance, silent
 from staanet.corpora import espeak
-from staanet.corpora.files import assemble, folder_of, listed
+from staanet.corpora.files import build_corpus, list_folder, require_folder
 from staanet.errors import InvalidInput
 
 SAMPLE_RATE = 16_000
@@ -142,7 +142,7 @@ def render_synthetic(
         _check_parameters(_manifest(folder)["parameters"], parameters, folder)
         return _verified(folder)
     begun = (folder / "journal.jsonl").exists()
-    if not begun and folder.exists() and listed(folder_of(folder, "synthetic")):
+    if not begun and folder.exists() and list_folder(require_folder(folder, "synthetic")):
         raise InvalidInput(
             "is not empty and holds no synthetic speech",
             where=folder,
@@ -280,7 +280,7 @@ def _verified(folder: Path) -> Corpus:
             )
         )
     note = f"synthetic speech by eSpeak NG {manifest.get('espeak')}"
-    return assemble("synthetic", folder, utterances, [note], "the files of its manifest")
+    return build_corpus("synthetic", folder, utterances, [note], "the files of its manifest")
 
 
 # ---------------------------------------------------------------- speaking
