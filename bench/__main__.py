@@ -25,7 +25,8 @@ from bench import sections
 from staanet.attacks import ATTACKS
 from staanet.core import NO_CHANNEL
 from staanet.evaluation.sweeps import MINIMISING
-from staanet.results import tables
+from staanet.results.run_folder import RunFolder
+from staanet.results.transfer_tables import transfer_table
 
 HERE = Path(__file__).parent
 WORDS = ("ablations", "defences", "gpu", "hiding", "networks", "newcomer", "speed", "strength")
@@ -87,9 +88,7 @@ def figures(run: Path) -> str:
         ),
         "Fooling rate (share of clips whose answer changed) with its 95 % interval clustered by speaker; "
         f"{summary['cells'][0]['count']} test clips of {summary['cells'][0]['speakers']} speakers.",
-        tables.markdown(
-            [c for c in summary["cells"] if c.get("channel", NO_CHANNEL) == NO_CHANNEL]
-        ).strip(),
+        transfer_table(RunFolder.read(run).cells).to_markdown().strip(),
         "| stage | seconds |\n|---|---|\n"
         + "\n".join(f"| {stage} | {took:.1f} |" for stage, took in card["seconds"].items()),
     ]

@@ -21,8 +21,9 @@ from staanet.core import Budget, Clip, Untargeted
 from staanet.defences import DEFENCES, Defence, Defended, Repair, parse_defence, straight_through
 from staanet.errors import InvalidInput
 from staanet.evaluation import transfer_matrix
-from staanet.report import facts, tables
+from staanet.report import tables
 from staanet.results.adversarial_set import AdversarialSet
+from staanet.results.run_folder import RunFolder
 from staanet.sanity import selfcheck
 from staanet.transforms.channels import parse_channel
 from staanet.victims import build_victim, fingerprint, load_victim
@@ -604,7 +605,7 @@ def test_a_recipe_yields_clean_static_and_adaptive_beside_each_other(run):
 
 def test_the_report_shows_both_sides_and_calls_the_other_non_adaptive(run):
     folder, _, matrix = run
-    table = tables.defences(facts.read(folder))
+    table = tables.defences(RunFolder.read(folder))
     rows = {(row[0].text, row[2].text): row for row in table.rows}
     for name, adaptive in (("emo18+median", True), ("emo18+noisy", False)):
         row = rows[name, "STAA-Net"]

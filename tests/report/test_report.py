@@ -33,12 +33,14 @@ from tests.support.report_runs import (
 from staanet import report, storage
 from staanet.core import Clip, metrics
 from staanet.errors import InvalidInput
-from staanet.report import facts as facts_module
 from staanet.report import figures, page, spectra, story, tables
 from staanet.report.verify import measure, verify
 from staanet.results.adversarial_set import AdversarialClip
+from staanet.results.cells import DISTANCES
+from staanet.results.run_folder import RunFolder, StoredModel
 from staanet.results.table import Table, TableCell
 from staanet.results.transfer_matrix import TransferMatrix
+from staanet.results.transfer_tables import effects_table, transfer_table
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +155,7 @@ def test_all_sections_and_figures_are_there_and_named(built: Path) -> None:
 
 
 def test_headline_tells_rate_interval_count_control_and_rival(built: Path) -> None:
-    run = facts_module.read(built)
+    run = RunFolder.read(built)
     text = Page(built / "report" / "index.html").text
     lead = story.headlines(run)[0]
     assert lead.control and lead.rival
@@ -179,7 +181,7 @@ def test_headline_tells_rate_interval_count_control_and_rival(built: Path) -> No
 
 
 def test_sounds_are_the_files_bit_by_bit(built: Path) -> None:
-    run, page_ = facts_module.read(built), Page(built / "report" / "index.html")
+    run, page_ = RunFolder.read(built), Page(built / "report" / "index.html")
     clips = story.choose_clips(run, story.headlines(run)[0], 4)
     sounds = page_.all("audio")
     assert len(sounds) == 4 * len(clips) and all(
@@ -360,14 +362,14 @@ def test_a_figure_that_is_not_the_files_is_refused(
 
 def test_a_hundredth_of_a_decibel_is_rounding(copied: Path) -> None:
     edit_table("snr_db", lambda v: f"{float(v):.2f}")(copied)
-    assert verify(facts_module.read(copied), lambda *_: None) == 0
+    assert verify(RunFolder.read(copied), lambda *_: None) == 0
 
 
 def test_measure_agrees_with_the_metrics() -> None:
     clip = fake_clips(1)[0]
     pair = AdversarialClip(clip, attacked(clip, ATTACKS[0], np.random.default_rng(1), 0.03), 0.0, 0)
     told, true = pair.measurements(), measure(clip.samples, pair.adversarial)
-    for name in facts_module.DISTANCES:
+    for name in DISTANCES:
         assert getattr(true, name) == pytest.approx(
             told[name], abs=1e-4 if name.endswith("db") else 1e-7
         )
@@ -421,7 +423,7 @@ def test_every_table_is_also_markdown_and_latex(built: Path) -> None:
     markdown, latex = (
         (out / f"tables.{kind}").read_text(encoding="utf-8") for kind in ("md", "tex")
     )
-    found = facts_module.read(built)
+    found = RunFolder.read(built)
     every = tables.every(found, [lead.cell for lead in story.headlines(found)])
     assert markdown.count("|---|") and len(every) >= 5
     assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") == len(every)
@@ -435,7 +437,7 @@ def test_every_table_is_also_markdown_and_latex(built: Path) -> None:
 
 
 def test_who_is_hit_harder_is_who_the_rows_say(built: Path) -> None:
-    found = facts_module.read(built)
+    found = RunFolder.read(built)
     lead = story.headlines(found)[0]
     told = story.harder(found, lead)
     rows = [
@@ -506,7 +508,7 @@ def test_a_universal_vector_is_a_control_and_never_the_headline_s(tmp_path: Path
     uap = replace(ATTACKS[3], attack="uap", title="one universal vector", white_box=0.3)
     made = [uap, ATTACKS[0], ATTACKS[3]]
     run = make_run(tmp_path / "run", fake_clips(), attacks=made, parts=False)
-    (lead,) = story.headlines(facts_module.read(run))
+    (lead,) = story.headlines(RunFolder.read(run))
     assert lead.cell.attack == "staa" and lead.control and lead.control.attack == "random"
     page = Page(report.build(run, clips=0))
     assert "one universal vector control" in page.text
@@ -523,7 +525,7 @@ def test_an_empty_mask_stands_beside_it_and_is_no_success(tmp_path: Path) -> Non
 
 def test_a_missing_control_and_a_weak_victim_are_told(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", fake_clips(), attacks=ATTACKS[:1], parts=False)
-    found = facts_module.read(run)
+    found = RunFolder.read(run)
     assert any(
         "no random control" in flag for flag in story.flags(found, story.headlines(found), 0)
     )
@@ -535,7 +537,7 @@ def test_a_missing_control_and_a_weak_victim_are_told(tmp_path: Path) -> None:
 def test_a_rate_whose_interval_reaches_into_the_control_s_is_doubted_until_it_is_clear_of_it(
     built: Path,
 ) -> None:
-    run = facts_module.read(built)
+    run = RunFolder.read(built)
     (lead,) = story.headlines(run)[:1]
     assert lead.control is not None
 
@@ -552,7 +554,7 @@ def test_a_rate_whose_interval_reaches_into_the_control_s_is_doubted_until_it_is
 
 def test_a_curve_of_one_point_begins_at_step_0_and_counts_from_no_offset() -> None:
     curve = {"step": [40.0], "density": [0.2], "dev_density": [0.19999]}
-    drawn = figures.generator_curves([facts_module.Model(name="emo18", card={}, curve=curve)])
+    drawn = figures.generator_curves([StoredModel(name="emo18", card={}, curve=curve)])
     assert drawn is not None
     written = re.findall(r"<text[^>]*>([^<]*)", drawn.wide)
     assert "0" in written and "20.0" in written
@@ -560,14 +562,14 @@ def test_a_curve_of_one_point_begins_at_step_0_and_counts_from_no_offset() -> No
 
 
 def test_a_collapsed_generator_is_told(built: Path) -> None:
-    run = facts_module.read(built)
+    run = RunFolder.read(built)
     collapsed = replace(run.generators[0], card={"flags": ["mask empty at the end of training"]})
     told = story.flags(replace(run, generators=[collapsed]), [], 0)
     assert "generator on emo18: mask empty at the end of training" in told
 
 
 def test_a_speaker_in_two_parts_is_told(built: Path) -> None:
-    run = facts_module.read(built)
+    run = RunFolder.read(built)
     assert not any("more than one part" in flag for flag in story.flags(run, [], 0))
     run.card["corpus"]["split"]["dev"]["speakers"].append("09")
     assert "speakers 09 are in more than one part of the split" in story.flags(run, [], 0)
@@ -576,7 +578,7 @@ def test_a_speaker_in_two_parts_is_told(built: Path) -> None:
 def test_the_runs_own_flags_are_not_told_twice(tmp_path: Path) -> None:
     own = "STAA-Net from emo18 fools emo18 no more often than the random control"
     weak = [replace(ATTACKS[0], white_box=0.0), replace(ATTACKS[3], white_box=1.0)]
-    run = facts_module.read(
+    run = RunFolder.read(
         make_run(tmp_path / "run", fake_clips(), attacks=weak, parts=False, flags=[own])
     )
     told = story.flags(run, story.headlines(run), 0)
@@ -584,7 +586,7 @@ def test_the_runs_own_flags_are_not_told_twice(tmp_path: Path) -> None:
 
 
 def test_clips_are_chosen_by_rule(built: Path) -> None:
-    run = facts_module.read(built)
+    run = RunFolder.read(built)
     lead = story.headlines(run)[0]
     chosen = story.choose_clips(run, lead, 4)
     assert chosen == story.choose_clips(run, lead, 4)
@@ -602,7 +604,7 @@ def test_every_source_gets_its_headline(tmp_path: Path) -> None:
         attacks=ATTACKS[::3],
         parts=False,
     )
-    leads = story.headlines(facts_module.read(run))
+    leads = story.headlines(RunFolder.read(run))
     assert [(lead.cell.source, lead.cell.target) for lead in leads] == [
         ("emo18",) * 2,
         ("zhao19",) * 2,
@@ -713,10 +715,10 @@ def test_a_channel_and_sound_stand_apart_and_leave_the_rest_as_it_was(
     before, page = Page(built / "report" / "index.html"), Page(copied / "report" / "index.html")
     assert "After the channel" not in before.text and "How it sounds" not in before.text
     assert "tested through a codec" in before.text and "tested through a codec" not in page.text
-    found, plain = facts_module.read(copied), facts_module.read(built)
+    found, plain = RunFolder.read(copied), RunFolder.read(built)
     assert found.cells == plain.cells and len(found.rows) == len(plain.rows)
-    assert tables.matrix(found) == tables.matrix(plain)
-    assert tables.effects(found) == tables.effects(plain)
+    assert transfer_table(found.cells) == transfer_table(plain.cells)
+    assert effects_table(found.cells) == effects_table(plain.cells)
     assert story.headlines(found) == story.headlines(plain)
     assert not tables.channels(plain).rows and not tables.sounds(plain).rows
     table = tables.channels(found)
@@ -757,7 +759,7 @@ def test_a_figure_of_a_channel_or_of_sound_is_checked_too(
     copied: Path, edit: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     after_a_channel(copied)
-    assert verify(facts_module.read(copied), lambda *_: None) == 0
+    assert verify(RunFolder.read(copied), lambda *_: None) == 0
     edit_summary(edit)(copied)
     with pytest.raises(InvalidInput, match=re.escape(message)):
         report.build(copied)

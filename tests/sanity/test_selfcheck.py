@@ -23,9 +23,9 @@ from staanet.attacks import PGD, Random
 from staanet.cli import app
 from staanet.core import Budget, Clip, Corpus, Utterance, Victim
 from staanet.errors import InvalidInput
-from staanet.report import facts
 from staanet.results import adversarial_set, row_files
 from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
+from staanet.results.run_folder import RunFolder
 from staanet.sanity import Check, Probe, selfcheck
 from staanet.victims import CallableVictim, load_victim
 
@@ -628,7 +628,7 @@ def test_the_command_names_a_failure_leaves_with_1_and_the_report_shows_it(tampe
     assert [one["name"] for one in found["checks"] if one["verdict"] == "fail"] == [
         "white_box_marks"
     ]
-    assert facts.read(tampered).selfcheck.stale is False
+    assert RunFolder.read(tampered).selfcheck.stale is False
     page = report.build(tampered).read_text(encoding="utf-8")
     first_screen = page[: page.index('<dl class="brief">')]
     assert "self-check failed: white box marks" in first_screen
@@ -636,7 +636,7 @@ def test_the_command_names_a_failure_leaves_with_1_and_the_report_shows_it(tampe
     evaluate_again(tampered)
     summary = tampered / "results" / "summary.json"
     summary.write_text(summary.read_text() + "\n")
-    assert facts.read(tampered).selfcheck.stale is True
+    assert RunFolder.read(tampered).selfcheck.stale is True
 
 
 def test_the_command_shows_a_table_and_leaves_with_0(tampered):

@@ -12,8 +12,8 @@ import numpy as np
 
 from staanet import storage
 from staanet.core import Clip, Samples, metrics
-from staanet.report import facts as facts_module
 from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
+from staanet.results.cells import DISTANCES
 from staanet.results.transfer_matrix import TransferMatrix
 
 RATE = 16_000
@@ -238,10 +238,7 @@ def plain(figure: metrics.Estimate) -> dict[str, Any]:
 
 
 def means(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-    finite = {
-        name: [row[name] for row in rows if math.isfinite(row[name])]
-        for name in facts_module.DISTANCES
-    }
+    finite = {name: [row[name] for row in rows if math.isfinite(row[name])] for name in DISTANCES}
     return {name: float(np.mean(values)) if values else None for name, values in finite.items()}
 
 

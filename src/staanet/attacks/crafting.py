@@ -64,7 +64,7 @@ def craft_batch(
             adversarial=_proven(attack, clip, x_adv[row]),
             seconds=seconds,
             queries=count.queries // len(clips),
-            wanted=label,
+            target_class=label,
         )
         for row, clip in enumerate(clips)
     ]

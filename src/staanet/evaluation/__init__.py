@@ -24,7 +24,7 @@ from staanet.core.metrics import Estimate
 from staanet.defences import Defended, chain_of
 from staanet.errors import InvalidInput, printable
 from staanet.evaluation.perceptual import Score
-from staanet.results.adversarial_set import WANTED, AdversarialClip, AdversarialSet
+from staanet.results.adversarial_set import TARGET_CLASS, AdversarialClip, AdversarialSet
 from staanet.results.transfer_matrix import TransferMatrix
 from staanet.storage import describe_machine
 from staanet.transforms.channels import Channel, clip_seed, parse_channel
@@ -138,7 +138,7 @@ def _rows(
                 "clean_probabilities": before.tolist(),
                 "adversarial_probabilities": after.tolist(),
                 **measured,
-                **({WANTED: clip.wanted} if clip.wanted else {}),
+                **({TARGET_CLASS: clip.target_class} if clip.target_class else {}),
                 **(_columns(scores[number - 1]) if scores is not None else {}),
                 **(_abstentions(target, heard[name]) if target.may_abstain else {}),
                 "seconds_audio": len(clip.adversarial) / clip.clean.sample_rate,
@@ -358,10 +358,10 @@ def _against_labels(
 
 def _reached(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Of an attack that aimed: how often it hit, over the clips that were not there already."""
-    if not any(row.get(WANTED) for row in rows):
+    if not any(row.get(TARGET_CLASS) for row in rows):
         return {}
-    away = [row for row in rows if row["clean_prediction"] != row[WANTED]]
-    hit = [row["adversarial_prediction"] == row[WANTED] for row in away]
+    away = [row for row in rows if row["clean_prediction"] != row[TARGET_CLASS]]
+    hit = [row["adversarial_prediction"] == row[TARGET_CLASS] for row in away]
     speakers = [row["speaker"] for row in away]
     return {"targeted_success_rate": _estimate(metrics.rate(hit, speakers))}
 

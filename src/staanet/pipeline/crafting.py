@@ -24,7 +24,7 @@ from staanet.storage import describe_machine, lazy_rows
 from staanet.victims import members_of
 
 RECORDINGS = "recordings.csv"
-_CRAFTED = (*adversarial_set.COLUMNS, "seconds", adversarial_set.WANTED, "sha256")
+_CRAFTED = (*adversarial_set.COLUMNS, "seconds", adversarial_set.TARGET_CLASS, "sha256")
 
 
 def attack(

@@ -15,9 +15,9 @@ from staanet import storage
 from staanet.core import Progress, Samples, silent
 
 if TYPE_CHECKING:
-    from staanet.report.facts import Run
     from staanet.report.page import ClipView
     from staanet.report.story import Headline
+    from staanet.results.run_folder import RunFolder
 
 __all__ = [
     "audit_pages",
@@ -36,10 +36,12 @@ def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
     Shows ``clips`` fooled clips and one that held. Raises ``InvalidInput`` where there are no
     results, or where a figure is not that of the files, and then writes nothing.
     """
-    from staanet.report import facts, figures, page, story, sweeps, tables
+    from staanet.report import figures, page, story, sweeps, tables
     from staanet.report.verify import verify
+    from staanet.results.run_folder import RunFolder
+    from staanet.results.transfer_tables import effects_table, transfer_table
 
-    found = facts.read(Path(run))
+    found = RunFolder.read(Path(run))
     unverified = verify(found, progress)
     leads = story.headlines(found)
     views = _views(found, leads[0], clips, progress)
@@ -64,13 +66,13 @@ def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
         storage.remove(old)  # a clip of an earlier report, which this one does not show
     for name, data in files.items():
         storage.write_bytes(out / "figures" / name, data)
-    matrix = [t.to_markdown() for t in (tables.matrix(found), tables.effects(found))]
+    matrix = [t.to_markdown() for t in (transfer_table(found.cells), effects_table(found.cells))]
     more = [
         t for t in (tables.defences(found), tables.channels(found), tables.sounds(found)) if t.rows
     ]
     matrix += [t.to_markdown() for t in more]
     storage.write_text(out / "matrix.md", "\n".join(matrix))
-    storage.write_text(out / "matrix.tex", found.latex)
+    storage.write_text(out / "matrix.tex", transfer_table(found.cells).to_latex())
     every = tables.every(found, [lead.cell for lead in leads])
     storage.write_text(out / "tables.md", "\n".join(t.to_markdown() for t in every))
     storage.write_text(out / "tables.tex", "\n".join(t.to_latex() for t in every))
@@ -126,16 +128,17 @@ def draw_roc(path: Path, told: Mapping[str, Any]) -> None:
     storage.write_bytes(path, guards.roc(told))
 
 
-def _views(run: Run, lead: Headline, number: int, progress: Progress) -> list[ClipView]:
-    from staanet.report import facts, page, spectra, story
-    from staanet.report.verify import measure, read_pair
+def _views(run: RunFolder, lead: Headline, number: int, progress: Progress) -> list[ClipView]:
+    from staanet.report import page, spectra, story
+    from staanet.report.verify import measure
 
     chosen = story.choose_clips(run, lead, number)
     ids = [clip.id for clip in chosen]
-    answers = facts.probabilities(run.folder, lead.cell.key, ids) if ids else {}
+    answers = run.probabilities(lead.cell.key, ids) if ids else {}
     views = []
     for done, clip in enumerate(chosen, start=1):
-        clean, adversarial, rate = read_pair(run.crafted[lead.cell.key].clips[clip.id])
+        pair = run.sets[lead.cell.key].pair(clip.id)
+        clean, adversarial, rate = pair.clean.samples, pair.adversarial, pair.clean.sample_rate
         end = round(page.EXCERPT_S * rate)
         views.append(
             page.ClipView(

@@ -22,8 +22,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.typing import RcKeyType
 
 from staanet.errors import printable
-from staanet.report.facts import Cell, Model, Run
 from staanet.results import formatting
+from staanet.results.cells import Cell
+from staanet.results.run_folder import RunFolder, StoredModel
 
 INK, FAINT = "#1a1a19", "#8a8a87"
 VERMILION, BLUE, GREEN, SKY = "#d55e00", "#0072b2", "#009e73", "#56b4e9"  # Okabe and Ito
@@ -226,7 +227,7 @@ def _interval(axes: Axes, y: float, cell: Cell, leading: bool) -> None:
 # ---------------------------------------------------------------- heat map
 
 
-def heat_map(run: Run) -> Picture:
+def heat_map(run: RunFolder) -> Picture:
     """Fooling rate of each (source, attack) on each target."""
     said = [
         f"{c.title} from {c.source} on {c.target} {formatting.rate(c.fooling_rate, c.count)}"
@@ -241,10 +242,10 @@ def heat_map(run: Run) -> Picture:
     )
 
 
-def _heat_map(run: Run, width: float) -> Figure:
-    targets, sources = run.targets, list(dict.fromkeys(source for _, source in run.sets))
+def _heat_map(run: RunFolder, width: float) -> Figure:
+    targets, sources = run.targets, list(dict.fromkeys(source for _, source in run.keys))
     left = 2.2 if width > NARROW else 1.35
-    lines = len(run.sets) + 1.35 * len(sources)
+    lines = len(run.keys) + 1.35 * len(sources)
     height = _pitch(run.cells, width) * lines + 0.3
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((left / width, 0.01, 1 - (left + 0.03) / width, 1 - 0.31 / height))
@@ -257,7 +258,7 @@ def _heat_map(run: Run, width: float) -> Figure:
         axes.text(
             margin, y, f"from {short(source, 24)}", transform=across, va="center", weight="bold"
         )
-        for key in [key for key in run.sets if key[1] == source]:
+        for key in [key for key in run.keys if key[1] == source]:
             y += 1
             cells = [cell for cell in run.cells if cell.key == key]
             axes.text(
@@ -310,7 +311,7 @@ def _heat_cell(axes: Axes, x: int, y: float, cell: Cell) -> None:
 # ---------------------------------------------------------------- training
 
 
-def victim_curves(models: Sequence[Model]) -> Picture | None:
+def victim_curves(models: Sequence[StoredModel]) -> Picture | None:
     """UAR on dev clips while the victims were trained."""
     drawable = [m for m in models if len(_finite(m, "dev_uar"))]
     if not drawable:
@@ -330,7 +331,7 @@ def victim_curves(models: Sequence[Model]) -> Picture | None:
     return drawn("training-victims", f"UAR on dev clips during training: {said}", 5.4, draw)
 
 
-def generator_curves(models: Sequence[Model]) -> Picture | None:
+def generator_curves(models: Sequence[StoredModel]) -> Picture | None:
     """Adversarial loss, fooling rate, density and SNR while the generators were trained."""
     drawable = [m for m in models if any(len(_finite(m, key)) for key, *_ in _PANELS)]
     if not drawable:
@@ -406,5 +407,5 @@ def _lines(
     axes.grid(axis="y", color=FAINT, alpha=0.3, linewidth=0.6)
 
 
-def _finite(model: Model, key: str) -> list[float]:
+def _finite(model: StoredModel, key: str) -> list[float]:
     return [value for value in model.curve.get(key, ()) if math.isfinite(value)]

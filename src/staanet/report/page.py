@@ -22,10 +22,12 @@ from staanet import audio
 from staanet.core import Samples
 from staanet.errors import printable
 from staanet.report import story, tables
-from staanet.report.facts import Distances, Model, Run
 from staanet.report.figures import Picture
 from staanet.report.story import Headline, Shown
 from staanet.results import formatting
+from staanet.results.cells import Distances
+from staanet.results.run_folder import RunFolder, StoredModel
+from staanet.results.transfer_tables import effects_table, transfer_table
 
 EXCERPT_S = 8.0
 """Longer clips are shown and played from their start up to here."""
@@ -59,7 +61,11 @@ class Drawn:
 
 
 def render(
-    run: Run, leads: Sequence[Headline], clips: Sequence[ClipView], drawn: Drawn, unverified: int
+    run: RunFolder,
+    leads: Sequence[Headline],
+    clips: Sequence[ClipView],
+    drawn: Drawn,
+    unverified: int,
 ) -> str:
     """The page as text."""
     environment = Environment(
@@ -87,8 +93,8 @@ def render(
         "run": run,
         "leads": [_lead(run, lead) for lead in leads],
         "flags": story.flags(run, leads, unverified) + story.weak_victims(run),
-        "matrix": tables.matrix(run),
-        "effects": tables.effects(run),
+        "matrix": transfer_table(run.cells),
+        "effects": effects_table(run.cells),
         "channels": tables.channels(run),
         "defences": tables.defences(run),
         "sounds": tables.sounds(run),
@@ -124,7 +130,7 @@ def data_uri(kind: str, data: bytes) -> Markup:
 # ---------------------------------------------------------------- the first screen
 
 
-def _lead(run: Run, lead: Headline) -> dict[str, Any]:
+def _lead(run: RunFolder, lead: Headline) -> dict[str, Any]:
     cell = lead.cell
     transfer = [c for c in run.cells if c.key == cell.key and c.target != cell.target]
     return {
@@ -141,7 +147,7 @@ def _lead(run: Run, lead: Headline) -> dict[str, Any]:
 # ---------------------------------------------------------------- clips
 
 
-def _clip(run: Run, clip: ClipView, number: int) -> dict[str, Any]:
+def _clip(run: RunFolder, clip: ClipView, number: int) -> dict[str, Any]:
     shown, whole = clip.shown, clip.whole_seconds
     length = len(clip.clean) / clip.sample_rate
     fooled = [row.target for row in shown.rows if row.fooled]
@@ -201,7 +207,7 @@ def _int16(samples: np.ndarray[Any, Any]) -> Samples:
     return rounded
 
 
-def _answers(run: Run, clip: ClipView, target: str) -> dict[str, Any]:
+def _answers(run: RunFolder, clip: ClipView, target: str) -> dict[str, Any]:
     row = next(row for row in clip.shown.rows if row.target == target)
     before, after = clip.answers[target]
     return {
@@ -217,9 +223,9 @@ def _answers(run: Run, clip: ClipView, target: str) -> dict[str, Any]:
 # ---------------------------------------------------------------- how to repeat
 
 
-def _how(run: Run) -> dict[str, Any]:
+def _how(run: RunFolder) -> dict[str, Any]:
     card, corpus = run.card, run.card.get("corpus") or {}
-    made_by = [run.card, *(one.card for one in run.crafted.values())]
+    made_by = [run.card, *(one.card for one in run.sets.values())]
     versions = next((c for c in made_by if c.get("staanet")), {})
     facts = {
         "recipe": card.get("recipe"),
@@ -234,15 +240,15 @@ def _how(run: Run) -> dict[str, Any]:
         "command": str(card.get("command") or ""),
         "facts": {key: str(value) for key, value in facts.items() if value not in (None, "")},
         "notes": [str(note) for note in corpus.get("notes") or ()],
-        "attacks": tables.attacks(list(run.crafted.values())),
-        "split": tables.split(card),
+        "attacks": tables.attacks(list(run.sets.values())),
+        "split": tables.split(run),
         "stages": tables.stages(card),
         "recipe": run.recipe.expandtabs(4).splitlines(),
         "generators": [_generator(model) for model in run.generators],
     }
 
 
-def _generator(model: Model) -> str:
+def _generator(model: StoredModel) -> str:
     known = ("network", "source", "epsilon", "max_density")
     told = [f"{key.replace('_', ' ')} {model.card[key]}" for key in known if key in model.card]
     if isinstance(size := model.card.get("parameters"), int):

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from staanet.core.metrics import Estimate
-from staanet.report.facts import Cell, Row, Run, speakers_of_parts
 from staanet.results import formatting
+from staanet.results.cells import Cell, ClipResult
+from staanet.results.run_folder import RunFolder
 
 METHOD = "staa"
 """Registry name of the attack that this package is about."""
@@ -27,7 +28,7 @@ class Headline:
     """The attack that changed the same number of samples (PGD)."""
 
 
-def headlines(run: Run) -> list[Headline]:
+def headlines(run: RunFolder) -> list[Headline]:
     """One per source: of STAA-Net where it was evaluated, else of the first attack."""
     attack = _leading_attack(run)
     sources = dict.fromkeys(cell.source for cell in run.cells if cell.attack == attack)
@@ -48,47 +49,47 @@ def headlines(run: Run) -> list[Headline]:
     return found
 
 
-def _leading_attack(run: Run) -> str:
+def _leading_attack(run: RunFolder) -> str:
     def rank(cell: Cell) -> tuple[bool, bool]:
-        crafted = run.crafted.get(cell.key)
+        crafted = run.sets.get(cell.key)
         return cell.control, (crafted.algorithm if crafted else cell.attack) != METHOD
 
     return min(run.cells, key=rank).attack if run.cells else ""
 
 
-def _control(run: Run, headline: Cell, controls: Sequence[Cell]) -> Cell | None:
+def _control(run: RunFolder, headline: Cell, controls: Sequence[Cell]) -> Cell | None:
     """Noise rather than a universal vector, which knows what its training clips have in common."""
 
     def universal(cell: Cell) -> bool:
-        crafted = run.crafted.get(cell.key)
+        crafted = run.sets.get(cell.key)
         return (crafted.algorithm if crafted else cell.attack) == UNIVERSAL
 
     return _best([c for c in controls if not universal(c)], run, headline)
 
 
-def _best(cells: Sequence[Cell], run: Run, headline: Cell) -> Cell | None:
+def _best(cells: Sequence[Cell], run: RunFolder, headline: Cell) -> Cell | None:
     """The one matched with the headline's set, or else the first."""
     return min(cells, key=lambda cell: not matched(run, cell, headline), default=None)
 
 
-def matched(run: Run, cell: Cell, headline: Cell) -> bool:
+def matched(run: RunFolder, cell: Cell, headline: Cell) -> bool:
     """Whether a cell's attack changed, clip by clip, as many samples as the headline's."""
-    crafted = run.crafted.get(cell.key)
+    crafted = run.sets.get(cell.key)
     return crafted is not None and crafted.matched == f"{headline.attack}__{headline.source}"
 
 
-def _same_samples(run: Run, cell: Cell, headline: Cell) -> bool:
+def _same_samples(run: RunFolder, cell: Cell, headline: Cell) -> bool:
     if cell.control:
         return False
     return matched(run, cell, headline) or (
-        cell.key not in run.crafted and cell.attack == "pgd_sparse"
+        cell.key not in run.sets and cell.attack == "pgd_sparse"
     )
 
 
-def compared(run: Run, headline: Headline) -> list[Cell]:
+def compared(run: RunFolder, headline: Headline) -> list[Cell]:
     """The cells of a headline's source for one figure: the attack, its likes, the controls last."""
     source = headline.cell.source
-    sets = [key for key in run.sets if key[1] == source]
+    sets = [key for key in run.keys if key[1] == source]
     cells = [cell for key in sets for cell in run.cells if cell.key == key]
     return sorted(
         cells,
@@ -99,7 +100,7 @@ def compared(run: Run, headline: Headline) -> list[Cell]:
 # ---------------------------------------------------------------- warnings
 
 
-def flags(run: Run, leads: Sequence[Headline], unverified: int) -> list[str]:
+def flags(run: RunFolder, leads: Sequence[Headline], unverified: int) -> list[str]:
     """What the reader must know before the headline, the run's own warnings first."""
     found = [*_failed_checks(run), *run.flags]
     for model in run.generators:
@@ -166,7 +167,7 @@ def _overlap(one: Estimate, other: Estimate) -> bool:
     return (one.low or 0) <= (other.high or 0) and (other.low or 0) <= (one.high or 0)
 
 
-def _failed_checks(run: Run) -> Iterator[str]:
+def _failed_checks(run: RunFolder) -> Iterator[str]:
     if run.selfcheck is None:
         return
     if run.selfcheck.stale:
@@ -177,10 +178,10 @@ def _failed_checks(run: Run) -> Iterator[str]:
             yield f"self-check failed: {check.name.replace('_', ' ')}{about}: {check.explanation}"
 
 
-def _shared_speakers(run: Run) -> str:
+def _shared_speakers(run: RunFolder) -> str:
     if (run.card.get("corpus") or {}).get("classes") == "speaker":
         return ""  # the classes: each has to be in every part
-    counts = Counter(s for names in speakers_of_parts(run.card).values() for s in set(names))
+    counts = Counter(s for names in run.speakers_by_part.values() for s in set(names))
     shared = sorted(speaker for speaker, parts in counts.items() if parts > 1)
     return (
         f"speakers {formatting.join_words(shared)} are in more than one part of the split"
@@ -189,7 +190,7 @@ def _shared_speakers(run: Run) -> str:
     )
 
 
-def weak_victims(run: Run) -> list[str]:
+def weak_victims(run: RunFolder) -> list[str]:
     """Warnings about targets that were hardly better than chance before any attack."""
     found = {}
     for cell in run.cells:
@@ -203,7 +204,7 @@ def weak_victims(run: Run) -> list[str]:
     return list(found.values())
 
 
-def harder(run: Run, lead: Headline) -> str:
+def harder(run: RunFolder, lead: Headline) -> str:
     """Which class and which speaker the headline's attack hit most and least, in one sentence."""
     cell = lead.cell
     rows = [r for r in run.rows if (r.attack, r.source) == cell.key and r.target == cell.target]
@@ -237,25 +238,21 @@ class Shown:
     id: str
     label: str
     speaker: str
-    rows: Sequence[Row]
+    rows: Sequence[ClipResult]
 
     @property
     def fooled(self) -> int:
         return sum(row.fooled for row in self.rows)
 
 
-def choose_clips(run: Run, lead: Headline, number: int) -> list[Shown]:
+def choose_clips(run: RunFolder, lead: Headline, number: int) -> list[Shown]:
     """``number`` clips that fooled most targets, and one that did not fool the source.
 
     In this order: more targets fooled, another label, another speaker, right when clean, better SNR.
     """
-    one = run.crafted.get(lead.cell.key)
-    stored = {
-        clip.id
-        for clip in (one.clips.values() if one else ())
-        if clip.adversarial.exists() and clip.original.exists()
-    }
-    by_id: dict[str, list[Row]] = defaultdict(list)
+    one = run.sets.get(lead.cell.key)
+    stored = {clip_id for clip_id in (one.rows if one else ()) if one and one.has_audio(clip_id)}
+    by_id: dict[str, list[ClipResult]] = defaultdict(list)
     for row in run.rows:
         if (row.attack, row.source) == lead.cell.key and row.id in stored:
             by_id[row.id].append(row)

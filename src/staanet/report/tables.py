@@ -7,116 +7,32 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from staanet.core import NO_CHANNEL, metrics
-from staanet.report.facts import Cell, Crafted, Distances, Row, Run, Sound, speakers_of_parts
 from staanet.results import formatting
+from staanet.results.cells import Cell, ClipResult
 from staanet.results.formatting import NONE, number, percent
-from staanet.results.table import CONTROL, WHITE_BOX, Table, TableCell, rate_cell
+from staanet.results.run_folder import PerceptualScore, RunFolder, StoredSet
+from staanet.results.table import CONTROL, Table, TableCell, rate_cell
+from staanet.results.transfer_tables import effects_table, target_cell, transfer_table
 
 
-def every(run: Run, leads: Sequence[Cell]) -> list[Table]:
+def every(run: RunFolder, leads: Sequence[Cell]) -> list[Table]:
     """All tables of results that have rows, in the order of the page."""
     groups = [by_group(run, lead, group) for lead in leads for group in ("label", "speaker")]
-    found = [victims(run), matrix(run), effects(run), defences(run), channels(run), sounds(run)]
+    found = [
+        victims(run),
+        transfer_table(run.cells),
+        effects_table(run.cells),
+        defences(run),
+        channels(run),
+        sounds(run),
+    ]
     return [table for table in (*found, *groups) if table.rows]
-
-
-# ---------------------------------------------------------------- the transfer matrix
-
-
-def matrix(run: Run) -> Table:
-    """Fooling rates: a row per source and attack, a column per target, then what it cost."""
-    head = ["crafted on", "attack", *(f"on {target}" for target in run.targets)]
-    head += ["samples changed", "l0", "SNR", "peak ratio", "largest change", "time per clip"]
-    head += ["queries per clip"]
-    rows = []
-    for attack, source in run.sets:
-        own = {cell.target: cell for cell in run.cells if cell.key == (attack, source)}
-        some = next(iter(own.values()))
-        rates = [_rate(own[target]) if target in own else TableCell("") for target in run.targets]
-        name = TableCell(some.title, mark=CONTROL if some.control else "")
-        rows.append([TableCell(source), name, *rates, *_costs(some)])
-    return Table(
-        key="matrix",
-        caption="Fooling rate: share of clips whose answer changed, with its 95 % interval clustered by "
-        "speaker, and the mean cost over all clips",
-        columns=head,
-        rows=rows,
-        names=2,
-    )
-
-
-def _rate(cell: Cell) -> TableCell:
-    mark = WHITE_BOX if cell.white_box and not cell.control else ""
-    return rate_cell(cell.fooling_rate, cell.count, mark)
-
-
-def _costs(cell: Cell) -> list[TableCell]:
-    mean, untouched = (
-        cell.mean,
-        formatting.quantity(cell.untouched, "clip") if cell.untouched else "",
-    )
-    sub = f"without {untouched} left as is" if untouched else ""
-    return [
-        TableCell(percent(mean.density)),
-        TableCell(number(mean.l0, 0)),
-        TableCell(number(mean.snr_db, 1, "dB"), sub),
-        TableCell(number(mean.peak_ratio_db, 1, "dB")),
-        TableCell(number(mean.linf, 4)),
-        TableCell(formatting.seconds(cell.seconds)),
-        TableCell(number(cell.queries, 0)),
-    ]
-
-
-def effects(run: Run) -> Table:
-    """What it does to accuracy, a row per cell, and the distances of the fooled clips alone."""
-    rows = [
-        [
-            TableCell(cell.source),
-            TableCell(cell.title, mark=CONTROL if cell.control else ""),
-            TableCell(cell.target, mark=WHITE_BOX if cell.white_box and not cell.control else ""),
-            _success(cell),
-            _before_after(cell.uar_before, cell.uar_after),
-            _before_after(cell.accuracy_before, cell.accuracy_after),
-            *_of_fooled(cell.mean_fooled, cell),
-        ]
-        for cell in run.cells
-    ]
-    head = ["crafted on", "attack", "target", "attack success", "UAR", "accuracy"]
-    return Table(
-        key="effects",
-        caption="Attack success (correct clips that became wrong, N of them), recall and accuracy before "
-        "and after, and the distances over the fooled clips alone",
-        columns=[*head, "fooled: samples changed", "fooled: SNR", "fooled: peak ratio"],
-        rows=rows,
-        names=3,
-    )
-
-
-def _success(cell: Cell) -> TableCell:
-    shown = rate_cell(cell.attack_success_rate, cell.count)
-    return shown if cell.attack_success_rate.value is not None else TableCell(shown.text)
-
-
-def _before_after(before: metrics.Estimate, after: metrics.Estimate) -> TableCell:
-    return TableCell(
-        f"{percent(before.value)} → {percent(after.value)}", f"after: {formatting.interval(after)}"
-    )
-
-
-def _of_fooled(mean: Distances, cell: Cell) -> list[TableCell]:
-    if mean.l0 is None:
-        return [TableCell(f"{NONE} (0 of {cell.count})")] * 3
-    return [
-        TableCell(percent(mean.density)),
-        TableCell(number(mean.snr_db, 1, "dB")),
-        TableCell(number(mean.peak_ratio_db, 1, "dB")),
-    ]
 
 
 # ---------------------------------------------------------------- defences
 
 
-def defences(run: Run) -> Table:
+def defences(run: RunFolder) -> Table:
     """What each defence is worth: undefended, against who does not know it, and who does."""
     rows = []
     for name, guarded in run.defended.items():
@@ -155,7 +71,7 @@ def defences(run: Run) -> Table:
 
 
 def _static(cells: Sequence[Cell], attack: str, inner: str) -> Cell | None:
-    """Crafted on the victim inside, or else on any other."""
+    """StoredSet on the victim inside, or else on any other."""
     found = [c for c in cells if c.attack == attack and c.defence == "static"]
     return min(found, key=lambda cell: cell.source != inner, default=None)
 
@@ -166,7 +82,7 @@ def _against(cell: Cell | None) -> TableCell:
     return rate_cell(cell.fooling_rate, cell.count)
 
 
-def _clean(run: Run, name: str, inner: str) -> TableCell:
+def _clean(run: RunFolder, name: str, inner: str) -> TableCell:
     """Recall on clean clips before and with the defence, on the set of most clips."""
     told = [
         max((c for c in run.cells if c.target == one), key=lambda c: c.count, default=None)
@@ -179,10 +95,10 @@ def _clean(run: Run, name: str, inner: str) -> TableCell:
 # ---------------------------------------------------------------- after a channel, and to the ear
 
 
-def channels(run: Run) -> Table:
+def channels(run: RunFolder) -> Table:
     """Fooling rates of the files and after each channel, a row per set and channel."""
     rows = []
-    for attack, source in run.sets if run.channel_cells else ():
+    for attack, source in run.keys if run.channel_cells else ():
         own = [c for c in (*run.cells, *run.channel_cells) if c.key == (attack, source)]
         for channel in dict.fromkeys(cell.channel for cell in own):
             cells = {cell.target: cell for cell in own if cell.channel == channel}
@@ -192,7 +108,7 @@ def channels(run: Run) -> Table:
                     TableCell(source),
                     TableCell(some.title, mark=CONTROL if some.control else ""),
                     TableCell("the file as it is" if channel == NO_CHANNEL else channel),
-                    *(_rate(cells[t]) if t in cells else TableCell("") for t in run.targets),
+                    *(target_cell(cells[t]) if t in cells else TableCell("") for t in run.targets),
                     *(
                         TableCell(percent(cells[t].uar_before.value) if t in cells else "")
                         for t in run.targets
@@ -226,12 +142,12 @@ HEARD = {
 }
 
 
-def sounds(run: Run) -> Table:
+def sounds(run: RunFolder) -> Table:
     """The mean of each perceptual metric, with how many clips have a value and why others do not."""
-    metrics = list(dict.fromkeys(name for scores in run.sounds.values() for name in scores))
+    metrics = list(dict.fromkeys(name for scores in run.perceptual.values() for name in scores))
     titles = {cell.key: cell for cell in run.cells}
     rows = []
-    for (attack, source), scores in run.sounds.items():
+    for (attack, source), scores in run.perceptual.items():
         cell = titles.get((attack, source))
         name = TableCell(
             cell.title if cell else attack, mark=CONTROL if cell and cell.control else ""
@@ -250,7 +166,7 @@ def sounds(run: Run) -> Table:
     )
 
 
-def _sound(sound: Sound) -> TableCell:
+def _sound(sound: PerceptualScore) -> TableCell:
     why = max(sound.missing, key=lambda reason: sound.missing[reason], default="")
     sub = f"N {sound.count:,} of {sound.of:,}"
     return TableCell(number(sound.value, 2), f"{sub}; {why}" if why else sub)
@@ -259,7 +175,7 @@ def _sound(sound: Sound) -> TableCell:
 # ---------------------------------------------------------------- who is hit harder
 
 
-def by_group(run: Run, lead: Cell, group: str) -> Table:
+def by_group(run: RunFolder, lead: Cell, group: str) -> Table:
     """Fooling rate per ``label`` or ``speaker`` of the headline's set, one column per target."""
     rows = [row for row in run.rows if (row.attack, row.source) == lead.key]
     targets = [target for target in run.targets if any(row.target == target for row in rows)]
@@ -275,7 +191,7 @@ def by_group(run: Run, lead: Cell, group: str) -> Table:
     )
 
 
-def _group(name: str, rows: Sequence[Row], targets: Sequence[str]) -> list[TableCell]:
+def _group(name: str, rows: Sequence[ClipResult], targets: Sequence[str]) -> list[TableCell]:
     rates = []
     for target in targets:
         own = [row for row in rows if row.target == target]
@@ -296,7 +212,7 @@ def _group(name: str, rows: Sequence[Row], targets: Sequence[str]) -> list[Table
 # ---------------------------------------------------------------- how it was made
 
 
-def attacks(crafted: Sequence[Crafted]) -> Table:
+def attacks(crafted: Sequence[StoredSet]) -> Table:
     """Settings of each adversarial set."""
     return Table(
         key="attacks",
@@ -307,12 +223,12 @@ def attacks(crafted: Sequence[Crafted]) -> Table:
     )
 
 
-def _as_run(one: Crafted) -> list[TableCell]:
+def _as_run(one: StoredSet) -> list[TableCell]:
     inputs = one.card.get("inputs") or {}
     settings = one.card.get("settings") or (inputs.get("recipe") or {}).get("settings")
     return [
         TableCell(one.name),
-        TableCell(str(one.card.get("title") or one.attack)),
+        TableCell(str(one.card.get("title") or one.key[0])),
         TableCell(str(one.card.get("goal") or NONE)),
         TableCell(formatting.right_to_change(one.budget)),
         TableCell(one.matched or "none"),
@@ -321,7 +237,7 @@ def _as_run(one: Crafted) -> list[TableCell]:
     ]
 
 
-def victims(run: Run) -> Table:
+def victims(run: RunFolder) -> Table:
     """What was attacked, and how well it does its work."""
     rows = []
     for model in run.victims:
@@ -346,9 +262,9 @@ def victims(run: Run) -> Table:
     )
 
 
-def split(card: Mapping[str, Any]) -> Table:
+def split(run: RunFolder) -> Table:
     """Clips and speakers of each part of the corpus; where these are the classes, what they say."""
-    parts = speakers_of_parts(card)
+    card, parts = run.card, run.speakers_by_part
     counts = (card.get("corpus") or {}).get("split") or {}
     protocol = (card.get("corpus") or {}).get("protocol")
     told = "contents" if any("contents" in one for one in counts.values()) else "speakers"
@@ -384,7 +300,7 @@ def stages(card: Mapping[str, Any]) -> Table:
     )
 
 
-def selfcheck(run: Run) -> Table:
+def selfcheck(run: RunFolder) -> Table:
     """What ``staanet selfcheck`` asked of the run, failures first."""
     order = ("fail", "warn", "pass", "skipped")
     checks = run.selfcheck.checks if run.selfcheck else ()

@@ -10,24 +10,16 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 
 from staanet import audio
-from staanet.core import NO_CHANNEL, Budget, Progress, Samples
+from staanet.core import NO_CHANNEL, Progress, Samples
 from staanet.errors import InvalidInput
-from staanet.report.facts import (
-    DISTANCES,
-    ROWS,
-    SUMMARY,
-    Cell,
-    Crafted,
-    Distances,
-    Row,
-    Run,
-    StoredClip,
-)
+from staanet.results.cells import DISTANCES, Cell, ClipResult, Distances
+from staanet.results.run_folder import ROWS, SUMMARY, RunFolder, StoredSet
 
 TOLERANCE = {"l0": 0.0, "density": 1e-6, "linf": 1e-6, "snr_db": 0.01, "peak_ratio_db": 0.01}
 """l0 and linf are exact: a step of the grid is 3e-5."""
@@ -53,21 +45,7 @@ def measure(clean: Samples, adversarial: Samples) -> Distances:
     )
 
 
-def read_pair(clip: StoredClip) -> tuple[Samples, Samples, int]:
-    """Clean and adversarial integers ``[T]`` and their rate; ``InvalidInput`` where they differ."""
-    clean, clean_rate = audio.read_int16(clip.original)
-    adversarial, rate = audio.read_int16(clip.adversarial)
-    if clean.shape != adversarial.shape or clean_rate != rate:
-        raise InvalidInput(
-            f"{len(adversarial)} samples at {rate} Hz, but its original has {len(clean)} at "
-            f"{clean_rate} Hz",
-            where=clip.adversarial,
-            remedy=_REMEDY,
-        )
-    return clean, adversarial, rate
-
-
-def verify(run: Run, progress: Progress) -> int:
+def verify(run: RunFolder, progress: Progress) -> int:
     """Check all figures against the files; returns how many clips of the results have no files.
 
     Raises ``InvalidInput`` that names the file and both values where they differ, and
@@ -75,49 +53,47 @@ def verify(run: Run, progress: Progress) -> int:
     """
     _check_cells(run)
     _check_sounds(run)
-    reported: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    reported: dict[tuple[str, str, str], list[ClipResult]] = defaultdict(list)
     for row in (*run.rows, *run.channel_rows):
         reported[row.attack, row.source, row.id].append(row)
-    pairs = [(one, clip) for one in run.crafted.values() for clip in one.clips.values()]
-    found = set()
-    for number, (one, clip) in enumerate(pairs, start=1):
-        if not (clip.adversarial.exists() and clip.original.exists()):
+    pairs = [(stored, clip_id) for stored in run.sets.values() for clip_id in stored.rows]
+    checked = set()
+    for number, (stored, clip_id) in enumerate(pairs, start=1):
+        if not stored.has_audio(clip_id):
             continue
-        key = (one.attack, one.source, clip.id)
-        _check_clip(one, clip, reported.get(key, ()))
-        found.add(key)
+        key = (*stored.key, clip_id)
+        _check_clip(stored, clip_id, reported.get(key, ()))
+        checked.add(key)
         progress("check figures against files", number, len(pairs), "")
-    return len(reported.keys() - found)
+    return len(reported.keys() - checked)
 
 
-def _check_clip(one: Crafted, clip: StoredClip, rows: Sequence[Row]) -> None:
-    clean, adversarial, _ = read_pair(clip)
-    true = measure(clean, adversarial)
-    _compare(clip, "metadata.csv", clip.distances, true)
+def _check_clip(stored: StoredSet, clip_id: str, rows: Sequence[ClipResult]) -> None:
+    pair, path = stored.pair(clip_id), stored.path(clip_id)
+    clean, adversarial = pair.clean.samples, pair.adversarial
+    measured = measure(clean, adversarial)
+    _compare(path, "metadata.csv", stored.distances(clip_id), measured)
     for row in rows:
-        _compare(clip, ROWS, row.distances, true)
-    budget: Budget | None = one.budget
-    for violation in budget.violations(clean, adversarial) if budget else ():
-        raise InvalidInput(
-            f"beyond its budget: {violation}", where=clip.adversarial, remedy=_REMEDY
-        )
+        _compare(path, ROWS, row.distances, measured)
+    for violation in stored.budget.violations(clean, adversarial) if stored.budget else ():
+        raise InvalidInput(f"beyond its budget: {violation}", where=path, remedy=_REMEDY)
 
 
-def _compare(clip: StoredClip, table: str, told: Distances, true: Distances) -> None:
+def _compare(path: Path, table: str, written: Distances, measured: Distances) -> None:
     for name in DISTANCES:
-        a, b = getattr(told, name), getattr(true, name)
+        a, b = getattr(written, name), getattr(measured, name)
         same = a is b if a is None or b is None else abs(a - b) <= TOLERANCE[name]
         if not same:
             raise InvalidInput(
                 f"{name} is {_shown(b)} in the file and {_shown(a)} in {table}",
-                where=clip.adversarial,
+                where=path,
                 remedy=_REMEDY,
             )
 
 
-def _check_cells(run: Run) -> None:
+def _check_cells(run: RunFolder) -> None:
     where = run.folder / "results" / SUMMARY
-    behind: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    behind: dict[tuple[str, ...], list[ClipResult]] = defaultdict(list)
     for row in (*run.rows, *run.channel_rows):
         behind[row.attack, row.source, row.target, row.channel].append(row)
     for cell in (*run.cells, *run.channel_cells):
@@ -133,8 +109,8 @@ def _check_cells(run: Run) -> None:
                 )
 
 
-def _check_sounds(run: Run) -> None:
-    for (attack, source), sounds in run.sounds.items():
+def _check_sounds(run: RunFolder) -> None:
+    for (attack, source), sounds in run.perceptual.items():
         rows = [row for row in run.rows if (row.attack, row.source) == (attack, source)]
         by_clip = {row.id: row.scores for row in rows}  # the same beside every target
         for name, sound in sounds.items():
@@ -156,10 +132,10 @@ def _differ(told: float | None, true: float | None) -> bool:
     return abs(told - true) > 1e-6 * abs(true or 1)
 
 
-def _pairs(cell: Cell, rows: Sequence[Row]) -> list[tuple[str, float | None, float | None]]:
+def _pairs(cell: Cell, rows: Sequence[ClipResult]) -> list[tuple[str, float | None, float | None]]:
     """(figure, as the summary tells it, as its rows give it)."""
 
-    def mean(name: str, of: Sequence[Row]) -> float | None:
+    def mean(name: str, of: Sequence[ClipResult]) -> float | None:
         values = [value for row in of if (value := getattr(row.distances, name)) is not None]
         return fmean(values) if values else None
 

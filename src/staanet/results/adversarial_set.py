@@ -36,7 +36,7 @@ COLUMNS = (
     "peak_ratio_db",
     "queries",
 )
-WANTED = "wanted"
+TARGET_CLASS = "target_class"
 """One more column where an attack aimed: the class it aimed at."""
 UNLABELLED = "unlabelled.csv"
 """Beside a generator's card: what trained it that is not of its corpus."""
@@ -51,7 +51,7 @@ class AdversarialClip:
     adversarial: Samples
     seconds: float
     queries: int
-    wanted: str | None = None
+    target_class: str | None = None
     """The class a targeted attack aimed at."""
 
     @property
@@ -169,7 +169,7 @@ def write_clip(folder: Path, clip: AdversarialClip) -> dict[str, str]:
         "speaker": clip.clean.speaker,
         "seconds": repr(clip.seconds),
         "queries": str(clip.queries),
-        **({WANTED: clip.wanted} if clip.wanted else {}),
+        **({TARGET_CLASS: clip.target_class} if clip.target_class else {}),
     }
     measured = read_clip(folder, row).measurements()
     return row | {key: repr(value) for key, value in measured.items()}
@@ -199,7 +199,7 @@ def read_clip(folder: Path, row: Mapping[str, str]) -> AdversarialClip:
             where=folder / row["file_name"],
             remedy="Make the set again with staanet attack",
         )
-    return AdversarialClip(original, adversarial, seconds, queries, row.get(WANTED) or None)
+    return AdversarialClip(original, adversarial, seconds, queries, row.get(TARGET_CLASS) or None)
 
 
 def write_set(folder: Path, rows: Iterable[Mapping[str, str]], card: Mapping[str, Any]) -> None:
@@ -208,8 +208,8 @@ def write_set(folder: Path, rows: Iterable[Mapping[str, str]], card: Mapping[str
     Rows that are made when they are looked at come in the order of their ids.
     """
     ordered = rows if isinstance(rows, Made) else sorted(rows, key=lambda row: row["id"])
-    aimed = any(row.get(WANTED) for row in ordered)
-    columns = [*COLUMNS, WANTED] if aimed else COLUMNS
+    aimed = any(row.get(TARGET_CLASS) for row in ordered)
+    columns = [*COLUMNS, TARGET_CLASS] if aimed else COLUMNS
     write_csv(folder / TIMES, TIMES_COLUMNS, ordered)
     write_csv(folder / "metadata.csv", columns, ordered)
     storage.write_card(folder, {"kind": "adversarial", **card, "clips": len(ordered)})

@@ -24,7 +24,7 @@ class TableCell:
     """A value as text; for a measurement also its interval and the number of clips behind it.
 
     >>> TableCell("75.0 %", interval="25.0 to 100.0 %", count=4, mark="white box").line
-    '75.0 % (25.0 to 100.0 %, N 4; white box)'
+    '75.0 % (25.0 to 100.0 %, N 4) (white box)'
     """
 
     text: str
@@ -48,8 +48,8 @@ class TableCell:
     @property
     def line(self) -> str:
         """The whole cell in one line of text."""
-        more = "; ".join(filter(None, [self.detail, self.mark]))
-        return f"{self.text} ({more})".lstrip() if more else self.text
+        more = [f"({part})" for part in (self.detail, self.mark) if part]
+        return " ".join(filter(None, [self.text, *more]))
 
 
 def rate_cell(estimate: Estimate, of: int, mark: str = "") -> TableCell:

@@ -12,63 +12,78 @@ from typing import Any
 
 from staanet import storage
 from staanet.core import NO_CHANNEL
-from staanet.results import row_files, tables
-from staanet.results.adversarial_set import WANTED
+from staanet.results import row_files, transfer_tables
+from staanet.results.adversarial_set import TARGET_CLASS
+from staanet.results.cells import Cell
+from staanet.results.table import Table
 
 
 @dataclass(frozen=True)
 class TransferMatrix:
-    """Cells (attack, source, target, channel) with rates, intervals, counts; the rows behind them."""
+    """Cells with rates, intervals and counts, and the rows of the clips behind them."""
 
     rows: Sequence[Mapping[str, Any]]
     summary: Mapping[str, Any]
 
     @property
     def cells(self) -> list[Mapping[str, Any]]:
+        """Every cell, as ``summary.json`` holds it."""
         return list(self.summary["cells"])
 
     def after(self, channel: str) -> list[Mapping[str, Any]]:
-        """The cells of one channel; ``pcm16`` is the files as they are."""
+        """Returns the cells of one channel; ``pcm16`` is the files as they are."""
         return [cell for cell in self.cells if cell.get("channel", NO_CHANNEL) == channel]
 
     def cell(
         self, attack: str, source: str, target: str, channel: str = NO_CHANNEL
     ) -> Mapping[str, Any]:
-        """One cell; ``KeyError`` where it was not evaluated."""
+        """Returns one cell; raises ``KeyError`` where it was not evaluated."""
         for cell in self.after(channel):
             if (cell["attack"], cell["source"], cell["target"]) == (attack, source, target):
                 return cell
         raise KeyError((attack, source, target, channel))
 
+    def table(self, metric: str = "fooling_rate") -> Table:
+        """Returns the matrix of the files as they are, a column per target.
+
+        ``metric`` is one of ``transfer_tables.METRICS``: fooling_rate, attack_success_rate or
+        uar_after. Raises ``InvalidInput`` for another.
+        """
+        return transfer_tables.transfer_table(self._typed_cells(), metric)
+
+    def to_markdown(self, metric: str = "fooling_rate") -> str:
+        """Returns ``table`` as Markdown, in per cent with 95 % intervals and N."""
+        return self.table(metric).to_markdown()
+
+    def to_latex(self, metric: str = "fooling_rate") -> str:
+        """Returns ``table`` for the LaTeX packages booktabs and graphicx."""
+        return self.table(metric).to_latex()
+
+    def to_parquet(self, path: Path | str) -> None:
+        """Writes a flat row per cell and channel: names, budget, rates with interval and N, means."""
+        row_files.write_parquet(Path(path), transfer_tables.flat_rows(self.cells))
+
     def save(self, folder: Path | str) -> None:
-        """Write ``results.parquet`` (a row per clip), ``cells.parquet`` and ``cells.csv`` (a row per
-        cell and channel), ``matrix.md``, ``matrix.tex`` and, last, ``summary.json``."""
+        """Writes all files of the results; ``summary.json`` comes last.
+
+        ``results.parquet`` has a row per clip, ``cells.parquet`` and ``cells.csv`` a row per cell
+        and channel, ``targeted.csv`` a row per pair of classes where attacks had a target class.
+        ``matrix.md`` and ``matrix.tex`` are for reading.
+        """
         folder = Path(folder)
         row_files.write_parquet(folder / "results.parquet", self.rows)
-        cells = tables.tidy(self.cells)
-        row_files.write_parquet(folder / "cells.parquet", cells)
+        self.to_parquet(folder / "cells.parquet")
+        cells = transfer_tables.flat_rows(self.cells)
         columns = list(cells[0]) if cells else []
         storage.write_text(folder / "cells.csv", row_files.csv_text(columns, cells))
-        aimed = [row for row in self.rows if row.get(WANTED)]
-        if aimed:
-            storage.write_text(
-                folder / "targeted.csv", row_files.csv_text(*tables.class_by_class(aimed))
-            )
-        storage.write_text(folder / "matrix.md", tables.document(self.after(NO_CHANNEL)))
+        targeted = [row for row in self.rows if row.get(TARGET_CLASS)]
+        if targeted:
+            text = row_files.csv_text(*transfer_tables.class_by_class(targeted))
+            storage.write_text(folder / "targeted.csv", text)
+        document = transfer_tables.matrix_document(self._typed_cells())
+        storage.write_text(folder / "matrix.md", document)
         storage.write_text(folder / "matrix.tex", self.to_latex())
         storage.write_json(folder / "summary.json", dict(self.summary))
 
-    def to_markdown(self, metric: str = "fooling_rate") -> str:
-        """The matrix of the files as they are in Markdown, in per cent with 95 % intervals and N.
-
-        ``metric`` is one of ``tables.METRICS``: fooling_rate, attack_success_rate or uar_after.
-        """
-        return tables.markdown(self.after(NO_CHANNEL), metric)
-
-    def to_latex(self, metric: str = "fooling_rate") -> str:
-        """The matrix of the files as they are as a booktabs table, its caption telling the budgets."""
-        return tables.latex(self.after(NO_CHANNEL), metric)
-
-    def to_parquet(self, path: Path | str) -> None:
-        """Write one flat row per cell and channel: names, budget, rates with interval and N, means."""
-        row_files.write_parquet(Path(path), tables.tidy(self.cells))
+    def _typed_cells(self) -> list[Cell]:
+        return [Cell.from_dict(cell) for cell in self.after(NO_CHANNEL)]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from staanet.attacks import logits_of
 from staanet.core import Budget, Victim
-from staanet.report.facts import DISTANCES, Distances
 from staanet.report.verify import TOLERANCE, measure
+from staanet.results.cells import DISTANCES, Distances
 from staanet.sanity import Check
 from staanet.sanity.run_folder import Finished, Made
 from staanet.sanity.verdicts import AGAIN, judged, no_victim

@@ -16,8 +16,9 @@ from tests.support.speech import clip
 
 from staanet.errors import InvalidInput
 from staanet.evaluation import transfer_matrix
-from staanet.results import tables
 from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
+from staanet.results.cells import Cell
+from staanet.results.transfer_tables import METRICS, effects_table, matrix_document
 
 HOSTILE = r"50 % & a_b|c {x} \input{~} $^#"
 
@@ -45,15 +46,20 @@ def matrix():
     return transfer_matrix([fooling, tame], [ones, other])
 
 
-@pytest.mark.parametrize("metric", sorted(tables.METRICS))
+def rows_of(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("|")]
+
+
+@pytest.mark.parametrize("metric", sorted(METRICS))
 def test_markdown_has_one_width_and_shows_the_metric_with_its_n(matrix, metric):
-    lines = matrix.to_markdown(metric=metric).splitlines()
+    lines = rows_of(matrix.to_markdown(metric=metric))
     widths = {len(re.findall(r"(?<!\\)\|", line)) for line in lines}
-    assert len(lines) == 4 and widths == {10}
+    assert len(lines) == 4 and widths == {12}
     value = 100 * matrix.cell("pgd", "linear", "linear")[metric]["value"]
-    assert f"{value:.1f} %" in lines[2] and "(N 4)" in lines[2] and "(white box)" in lines[2]
-    assert lines[2].split("|")[-3].strip() == "30"  # queries per clip
-    assert "(control)" in lines[3] and "(N 1)" in lines[3]
+    assert f"{value:.1f} %" in lines[2] and ", N 4)" in lines[2] and "(white box)" in lines[2]
+    assert lines[2].split("|")[-2].strip() == "30"  # queries per clip
+    assert "(control)" in lines[3] and ", N 1)" in lines[3]
+    assert METRICS[metric] in matrix.to_markdown(metric=metric).splitlines()[0]
 
 
 def test_an_unknown_metric_is_named_with_the_known_ones(matrix):
@@ -63,10 +69,11 @@ def test_an_unknown_metric_is_named_with_the_known_ones(matrix):
 
 
 def test_no_fooled_clip_is_no_mean(matrix):
-    lines = tables.markdown_of_fooled(matrix.cells).splitlines()
+    cells = [Cell.from_dict(cell) for cell in matrix.cells]
+    lines = rows_of(effects_table(cells).to_markdown())
     assert "| 3 of 4 |" in lines[2]
-    assert lines[4].endswith("| 0 of 1 | n/a | n/a | n/a | n/a |")
-    assert "3 of 4" in tables.document(matrix.cells) and "nan" not in tables.document(matrix.cells)
+    assert lines[4].endswith("| 0 of 1 | n/a (0 of 1) | n/a (0 of 1) | n/a (0 of 1) |")
+    assert "3 of 4" in matrix_document(cells) and "nan" not in matrix_document(cells)
 
 
 def test_latex_escapes_every_name_and_closes_what_it_opens(matrix):
@@ -78,16 +85,16 @@ def test_latex_escapes_every_name_and_closes_what_it_opens(matrix):
     bare = re.sub(r"\\[\\&%$#_{}]", "", text)
     assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {6}
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {10}
 
 
 def test_latex_tells_budget_white_box_and_control(matrix):
     text = matrix.to_latex()
     caption = next(line for line in text.splitlines() if line.startswith(r"\caption"))
-    assert r"$\epsilon = 0.01$, at most 20\,\% of the samples" in caption
-    assert "as many samples as 50" in caption and "$N =$ $1$ to $4$ clips" in caption
+    assert r"$\epsilon$ = 0.01, at most 20 \% of the samples" in caption
+    assert "as many samples as 50" in caption and "number of clips N" in caption
     white = [line for line in text.splitlines() if r"$^{\mathrm{w}}$ " in line and "&" in line]
-    assert len(white) == 2 and r"\textit{random}" in text
+    assert len(white) == 1 and r"\textit{random}" in text
 
 
 def test_tidy_cells_are_written_beside_the_rows(matrix, tmp_path):
@@ -102,12 +109,12 @@ def test_tidy_cells_are_written_beside_the_rows(matrix, tmp_path):
     assert [row["target"] for row in rows] == list(frame.target) and len(rows[0]) == frame.shape[1]
     matrix.to_parquet(tmp_path / "again.parquet")
     assert pandas.read_parquet(tmp_path / "again.parquet").equals(frame)
-    for metric in ("fooling rate", "attack success rate", "uar after", "fooled clips alone"):
-        assert f"**{metric}**" in (tmp_path / "matrix.md").read_text()
+    for metric in ("Fooling rate", "Attack success rate", "Uar after", "Attack success (correct"):
+        assert f"**{metric}" in (tmp_path / "matrix.md").read_text()
     assert (tmp_path / "matrix.tex").read_text() == matrix.to_latex()
 
 
 def test_no_cell_gives_empty_tables(tmp_path):
     empty = transfer_matrix([], [])
     empty.save(tmp_path)
-    assert len(empty.to_markdown().splitlines()) == 2 and r"\bottomrule" in empty.to_latex()
+    assert len(rows_of(empty.to_markdown())) == 2 and r"\bottomrule" in empty.to_latex()
