@@ -108,7 +108,8 @@ class Bench:
         train, dev, _ = self.corpus.split(self.seed, self.protocol)
         first = next(iter(self.victims.values()))
         loaded = [
-            pipeline.load_clips(part, first, pipeline.Quarantine(), told) for part in (train, dev)
+            pipeline.load_clips(part, first, pipeline.Context(progress=told))
+            for part in (train, dev)
         ]
         return loaded[0], stratified_subset(loaded[1], max(1, len(loaded[1]) // 4))
 
@@ -132,7 +133,7 @@ class Bench:
         held_out = corpus.split(recipe.seed, recipe.protocol)[2]
         first = next(iter(victims.values()))
         clips = stratified_subset(
-            pipeline.load_clips(held_out, first, pipeline.Quarantine(), told), count
+            pipeline.load_clips(held_out, first, pipeline.Context(progress=told)), count
         )
         return cls(run, corpus, out, clips, victims, steps, recipe.seed, recipe.protocol, device)
 
@@ -180,7 +181,7 @@ class Bench:
         """As many clips of another corpus as there are test clips, under its name."""
         corpus = load_corpus(spec)
         first = next(iter(self.victims.values()))
-        loaded = pipeline.load_clips(corpus, first, pipeline.Quarantine(), told)
+        loaded = pipeline.load_clips(corpus, first, pipeline.Context(progress=told))
         return {corpus.name: stratified_subset(loaded, len(self.clips))}
 
     def generator(self, name: str, sources: Sequence[str], **settings: Any) -> Generator:
@@ -202,13 +203,11 @@ class Bench:
         pipeline.train_generator(
             self.corpus,
             self.source(",".join(sources)),
-            [self.run / "victims" / s for s in sources],
             folder,
             recipe=recipe,
-            seed=self.seed,
-            protocol=self.protocol,
-            device=self.device,
-            progress=told,
+            context=pipeline.Context(
+                seed=self.seed, protocol=self.protocol, device=self.device, progress=told
+            ),
         )
         return load_generator(folder).to(self.device)
 

@@ -162,7 +162,7 @@ class Bench:
         self.victim.name = Path(spec.rpartition(":")[2]).name  # two of a kind may be called alike
         self.card = storage.read_card(Path(place_of(spec)), "victim")
         test = corpus.split(seed=chosen.seed)[2] if unseen is None else unseen
-        usable = pipeline.load_clips(test, self.victim, pipeline.Quarantine())
+        usable = pipeline.load_clips(test, self.victim, pipeline.Context())
         self.clips = stratified_subset(usable, chosen.clips)
         self.epsilons = chosen.epsilon or EPSILONS
 
@@ -190,12 +190,10 @@ class Bench:
         folder = self.chosen.out / "defended" / name
         pipeline.defend(
             self.victim,
-            self.spec,
             [text],
             folder,
             corpus=self.corpus,
-            seed=self.chosen.seed,
-            progress=told,
+            context=pipeline.Context(seed=self.chosen.seed, progress=told),
         )
         through = Bench(str(folder), self.corpus, self.chosen, self.unseen)
         for epsilon in self.epsilons:
@@ -210,11 +208,16 @@ class Bench:
                 continue
             key = f"{attack}-e{epsilon:g}"
             recipe = AttackRecipe(attack=attack, title=key, epsilon=epsilon, max_density=DENSITY)
-            plan = pipeline.plan_attack(key, recipe, self.victim, generator=generator)
+            plan = pipeline.plan_attack(
+                key, recipe, self.victim, generator=generator, context=pipeline.Context()
+            )
             where = "adversarial" if self.unseen is None else f"adversarial-{self.unseen.name}"
             folder = self.chosen.out / where / f"{key}__{self.victim.name}"
             pipeline.attack(
-                plan, self.clips, folder, quarantine=pipeline.Quarantine(), progress=told
+                plan,
+                self.clips,
+                folder,
+                context=pipeline.Context(quarantine=pipeline.Quarantine(), progress=told),
             )
             yield AdversarialSet.load(folder)
 
@@ -230,11 +233,9 @@ class Bench:
         pipeline.train_generator(
             self.corpus,
             self.victim,
-            self.spec,
             folder,
             recipe=recipe,
-            seed=self.chosen.seed,
-            progress=told,
+            context=pipeline.Context(seed=self.chosen.seed, progress=told),
         )
         return folder
 

@@ -64,9 +64,7 @@ def main(arguments: list[str]) -> None:
     chosen = parser.parse_args(arguments)
     victim = load_victim(chosen.victim)
     _, _, test = load_corpus(chosen.corpus).split(seed=chosen.seed)
-    clips = stratified_subset(
-        pipeline.load_clips(test, victim, pipeline.Quarantine()), chosen.clips
-    )
+    clips = stratified_subset(pipeline.load_clips(test, victim, pipeline.Context()), chosen.clips)
     rows = []
     for title, (attack, epsilon, settings) in ATTACKS.items():
         recipe = AttackRecipe(
@@ -77,8 +75,13 @@ def main(arguments: list[str]) -> None:
             settings=dict(settings),
         )
         folder = chosen.out / title.replace(", ", "__").replace(" ", "_")
-        plan = pipeline.plan_attack(title, recipe, victim)
-        pipeline.attack(plan, clips, folder, quarantine=pipeline.Quarantine(), progress=told)
+        plan = pipeline.plan_attack(title, recipe, victim, context=pipeline.Context())
+        pipeline.attack(
+            plan,
+            clips,
+            folder,
+            context=pipeline.Context(quarantine=pipeline.Quarantine(), progress=told),
+        )
         made = AdversarialSet.load(folder)
         fooled = transfer_matrix([made], [victim]).summary["cells"][0]["fooling_rate"]["value"]
         rows.append(row(title, epsilon, float(fooled), made))

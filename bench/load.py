@@ -41,13 +41,13 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 def attack(corpus, window_s):
-    clips = pipeline.ReadingClips(corpus, victim, aside, window_s)
-    plan = pipeline.plan_attack("random", AttackRecipe(max_density=0.1), victim)
-    made = pipeline.attack(plan, clips, Path(sys.argv[2]), quarantine=aside)
-    pipeline.join_recordings(clips.recordings.values(), made, Path(sys.argv[2]))
+    clips = pipeline.ReadingClips(corpus, victim, context, window_s)
+    plan = pipeline.plan_attack("random", AttackRecipe(max_density=0.1), victim, context=context)
+    made = pipeline.attack(plan, clips, Path(sys.argv[2]), context=context)
+    pipeline.join_recordings(clips.recordings.values(), made, Path(sys.argv[2]), context=context)
     return len(made)
 
-victim, aside = Mean(), pipeline.Quarantine()
+victim, context = Mean(), pipeline.Context()
 before, begun = peak(), time.process_time()
 """
 READ = """
@@ -62,7 +62,7 @@ limits = AudioLimits(max_seconds=1e6, max_bytes=2**40)
 number = attack(replace(unlabelled([Path(sys.argv[1])]), limits=limits), 10.0)
 """
 EVALUATE = """
-number = len(pipeline.evaluate([Path(sys.argv[1])], [victim], Path(sys.argv[2])).rows)
+number = len(pipeline.evaluate([Path(sys.argv[1])], [victim], Path(sys.argv[2]), context=context).rows)
 """
 END = """
 print(json.dumps([number, time.process_time() - begun, before, peak()]))

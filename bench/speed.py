@@ -296,16 +296,18 @@ def child(what: list[str]) -> None:
             for number in range(int(what[2])):
                 write_noise(folder / "in" / f"{number}.wav", float(what[3]))
             begun = time.perf_counter()
-            quarantine = pipeline.Quarantine()
+            context = pipeline.Context()
             limits = audio.AudioLimits(max_seconds=1e9, max_bytes=2**40)
             corpus = corpora.unlabelled([folder / "in"])
             corpus = type(corpus)(corpus.name, corpus.utterances, corpus.labels, limits=limits)
             recipe = AttackRecipe(attack="random", epsilon=0.03, max_density=0.2)
-            plan = pipeline.plan_attack("random", recipe, source)
+            plan = pipeline.plan_attack("random", recipe, source, context=context)
             plan = type(plan)("staa", "staa", Staa(generator=network, budget=BUDGET), source)
-            read = pipeline.ReadingClips(corpus, source, quarantine, window_s=6.0)
-            made = pipeline.attack(plan, read, folder / "out", quarantine=quarantine)
-            pipeline.join_recordings(read.recordings.values(), made, folder / "out")
+            read = pipeline.ReadingClips(corpus, source, context, window_s=6.0)
+            made = pipeline.attack(plan, read, folder / "out", context=context)
+            pipeline.join_recordings(
+                read.recordings.values(), made, folder / "out", context=context
+            )
             print(time.perf_counter() - begun)
     print(largest())
 

@@ -277,7 +277,9 @@ match = "staa"
 def run(request, emodb: Path, tmp_path_factory) -> tuple[str, Path]:
     root = tmp_path_factory.mktemp(request.param)
     (root / "voices.toml").write_text(RECIPE.format(corpus=emodb, classes=request.param))
-    pipeline.run(config.load_recipe(str(root / "voices.toml")), root / "run")
+    pipeline.run(
+        config.load_recipe(str(root / "voices.toml")), root / "run", context=pipeline.Context()
+    )
     return request.param, root / "run"
 
 

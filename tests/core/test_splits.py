@@ -278,14 +278,20 @@ GENERATOR = GeneratorRecipe(steps=2, batch_size=4, seconds=0.2, evaluate_every=2
 def test_cards_tell_the_protocol_and_another_one_stops(iemocap: Path, tmp_path: Path) -> None:
     corpus = load_corpus(f"iemocap:{iemocap}")
     folder = tmp_path / "v"
-    victim = pipeline.train_victim(corpus, "zhao19", folder, recipe=VICTIM, protocol="paper")
+    victim = pipeline.train_victim(
+        corpus, "zhao19", folder, recipe=VICTIM, context=pipeline.Context(protocol="paper")
+    )
     card = storage.read_card(folder, "victim")["inputs"]
     assert card["protocol"] == "paper" and card["split"] == corpus.split(0, "paper")[0].split_hash
-    pipeline.train_victim(corpus, "zhao19", folder, recipe=VICTIM, protocol="paper")
+    pipeline.train_victim(
+        corpus, "zhao19", folder, recipe=VICTIM, context=pipeline.Context(protocol="paper")
+    )
     with pytest.raises(InvalidInput, match="was made with split"):
-        pipeline.train_victim(corpus, "zhao19", folder, recipe=VICTIM)
+        pipeline.train_victim(corpus, "zhao19", folder, recipe=VICTIM, context=pipeline.Context())
     generator = tmp_path / "g"
-    pipeline.train_generator(corpus, victim, folder, generator, recipe=GENERATOR, protocol="paper")
+    pipeline.train_generator(
+        corpus, victim, generator, recipe=GENERATOR, context=pipeline.Context(protocol="paper")
+    )
     assert storage.read_card(generator, "generator")["inputs"]["protocol"] == "paper"
     out = tmp_path / "random"
     code, _, said = staanet(
@@ -313,7 +319,9 @@ def test_cards_tell_the_protocol_and_another_one_stops(iemocap: Path, tmp_path: 
 
 def test_cards_of_the_default_say_nothing_of_a_protocol(tiny_corpus: Path, tmp_path: Path) -> None:
     corpus = load_corpus(f"folder:{tiny_corpus}")
-    pipeline.train_victim(corpus, "zhao19", tmp_path / "v", recipe=VICTIM)
+    pipeline.train_victim(
+        corpus, "zhao19", tmp_path / "v", recipe=VICTIM, context=pipeline.Context()
+    )
     assert "protocol" not in storage.read_card(tmp_path / "v", "victim")["inputs"]
 
 

@@ -110,12 +110,13 @@ def world(tmp_path_factory):
 
 
 def attacked(root, out, paths, window_s):
-    victim, quarantine = load_victim(root / "emo18"), pipeline.Quarantine()
+    victim, context = load_victim(root / "emo18"), pipeline.Context()
     recipe = AttackRecipe(attack="staa", epsilon=0.05, max_density=0.1)
-    plan = pipeline.plan_attack("staa", recipe, victim, generator=root / "g")
-    clips = pipeline.ReadingClips(corpora.unlabelled(paths), victim, quarantine, window_s)
-    made = pipeline.attack(plan, clips, out, quarantine=quarantine)
-    return pipeline.join_recordings(clips.recordings.values(), made, out), quarantine
+    plan = pipeline.plan_attack("staa", recipe, victim, generator=root / "g", context=context)
+    clips = pipeline.ReadingClips(corpora.unlabelled(paths), victim, context, window_s)
+    made = pipeline.attack(plan, clips, out, context=context)
+    rows = pipeline.join_recordings(clips.recordings.values(), made, out, context=context)
+    return rows, context.quarantine
 
 
 def test_each_window_equals_that_part_attacked_as_a_file(world, tmp_path):

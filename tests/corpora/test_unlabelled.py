@@ -60,7 +60,14 @@ def extra(tmp_path: Path, corpus: Corpus) -> Path:
 
 def gathered(places, corpus, source, out, **about):
     quarantine = pipeline.Quarantine()
-    found = unlabelled.gather(places, corpus.split(0), source, out, quarantine=quarantine, **about)
+    found = unlabelled.gather(
+        places,
+        corpus.split(0),
+        source,
+        out,
+        context=pipeline.Context(quarantine=quarantine),
+        **about,
+    )
     return found, quarantine
 
 

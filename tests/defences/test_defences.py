@@ -26,7 +26,7 @@ from staanet.results.adversarial_set import AdversarialSet
 from staanet.results.run_folder import RunFolder
 from staanet.sanity import selfcheck
 from staanet.transforms.channels import parse_channel
-from staanet.victims import build_victim, fingerprint, load_victim
+from staanet.victims import build_victim, load_victim
 
 LABELS = ("anger", "joy", "fear")
 NAMES = sorted(DEFENCES)
@@ -302,7 +302,7 @@ def test_a_saved_defended_victim_is_the_same_function(chain, tmp_path):
     assert again.name == "+".join(["emo18", *(text.split(":")[0] for text in chain)])
     assert isinstance(again, Defended) and not again.training and again.labels == LABELS
     assert not any(p.requires_grad for p in again.parameters())
-    assert fingerprint(again, tmp_path / "v") != fingerprint(again.inner, tmp_path / "v" / "inner")
+    assert again.sha256 != again.inner.sha256
 
 
 def test_a_defence_within_a_defence_is_kept_too(tmp_path):
@@ -336,7 +336,7 @@ def test_a_black_box_is_defended_with_its_copy_inside_and_attacked_by_queries(tm
 
     export_onnx(network(), tmp_path / "m.onnx")
     box = load_victim(f"onnx:{tmp_path / 'm.onnx'}")
-    made = pipeline.defend(box, f"onnx:{tmp_path / 'm.onnx'}", ["median:3"], tmp_path / "d")
+    made = pipeline.defend(box, ["median:3"], tmp_path / "d", context=pipeline.Context())
     (tmp_path / "m.onnx").unlink()
     again = load_victim(tmp_path / "d")
     x = speechlike(8000)[0]
@@ -347,7 +347,10 @@ def test_a_black_box_is_defended_with_its_copy_inside_and_attacked_by_queries(tm
     static = craft(ATTACKS["random"](budget=Budget(epsilon=0.03)), again.inner, [clip(0.2)])
     static.save(tmp_path / "static")
     found = pipeline.adapt(
-        [tmp_path / "static"], [again], tmp_path / "a", quarantine=pipeline.Quarantine()
+        [tmp_path / "static"],
+        [again],
+        tmp_path / "a",
+        context=pipeline.Context(quarantine=pipeline.Quarantine()),
     )
     assert [place.name for place in found] == ["sparse_rs__m+median"]
     with (tmp_path / "d" / "inner" / "model.onnx").open("ab") as file:
@@ -566,7 +569,7 @@ def test_a_namesake_behind_other_settings_knew_nothing(world, tmp_path):
         [target],
         tmp_path / "k",
         attacks=["random"],
-        quarantine=pipeline.Quarantine(),
+        context=pipeline.Context(quarantine=pipeline.Quarantine()),
     )
     assert [AdversarialSet.load(place).card["source_defences"] for place in found] == [["median:3"]]
 
@@ -580,7 +583,7 @@ RECIPE = (
 @pytest.fixture(scope="module")
 def run(world):
     recipe = config.parse_recipe(tomllib.loads(RECIPE.format(corpus=(world / "tiny").as_posix())))
-    matrix, _ = pipeline.run(recipe, world / "run")
+    matrix = pipeline.run(recipe, world / "run", context=pipeline.Context())
     return world / "run", recipe, matrix
 
 
@@ -624,7 +627,7 @@ def test_the_report_shows_both_sides_and_calls_the_other_non_adaptive(run):
 def test_a_finished_run_with_defences_is_skipped_and_a_generator_finds_its_source(run):
     folder, recipe, matrix = run
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("model.safetensors")}
-    again, _ = pipeline.run(recipe, folder)
+    again = pipeline.run(recipe, folder, context=pipeline.Context())
     assert again.cells == matrix.cells
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("model.safetensors")}
     source = pipeline.source_of(folder / "generators" / "emo18+median")
@@ -657,7 +660,7 @@ def test_a_mistake_in_a_defence_is_told_before_any_training(world, tmp_path, lin
     path = tmp_path / "wrong.toml"
     path.write_text(TINY_RECIPE.format(corpus=(world / "tiny").as_posix()) + lines + "\n")
     with pytest.raises(InvalidInput) as error:
-        pipeline.run(config.load_recipe(str(path)), tmp_path / "run")
+        pipeline.run(config.load_recipe(str(path)), tmp_path / "run", context=pipeline.Context())
     assert said in str(error.value) and not (tmp_path / "run").exists()
 
 

@@ -277,13 +277,11 @@ def test_a_stopped_certification_goes_on_with_the_next_clip(trained, tmp_path):
     def run(out, progress=lambda *a: None):
         return pipeline.certified(
             victim,
-            trained / "victim",
             clips,
             out,
             noise=Gaussian(sigma=0.01),
             how=Votes(votes=40, guesses=10),
-            quarantine=pipeline.Quarantine(),
-            progress=progress,
+            context=pipeline.Context(quarantine=pipeline.Quarantine(), progress=progress),
         )
 
     with pytest.raises(StoppedError):

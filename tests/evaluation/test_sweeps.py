@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas
@@ -16,7 +17,7 @@ from tests.support.speech import clip
 from staanet import config, pipeline, storage
 from staanet.attacks import PGD, craft
 from staanet.config import AttackRecipe, SweepRecipe
-from staanet.core import Budget, stratified_subset
+from staanet.core import Budget, silent, stratified_subset
 from staanet.errors import InvalidInput
 from staanet.evaluation import sweeps
 from staanet.report import sweeps as drawing
@@ -47,12 +48,13 @@ def plan(linear):
         },
         source=linear,
         targets=[linear, other],
-        sha256={"linear": "1", "other": "2"},
+        context=pipeline.Context(),
     )
 
 
-def run(plan, clips, out, **more):
-    return pipeline.sweep(plan, clips, out, quarantine=pipeline.Quarantine(), **more)
+def run(plan, clips, out, progress=silent, **more):
+    context = pipeline.Context(progress=progress)
+    return pipeline.sweep(replace(plan, context=context), clips, out, **more)
 
 
 def untimed(frame):
@@ -210,10 +212,9 @@ def test_a_damaged_table_is_named(plan, clips, tmp_path):
 
 def test_a_clip_too_short_for_a_target_is_put_aside(plan, clips, tmp_path):
     plan.targets[1].minimum_samples = 1000
-    quarantine = pipeline.Quarantine()
     short = clip(0.05, id="short", label="a", speaker="s0")
-    found = pipeline.sweep(plan, [*clips, short], tmp_path / "s", quarantine=quarantine)
-    assert [row["id"] for row in quarantine.rows] == ["short"]
+    found = pipeline.sweep(plan, [*clips, short], tmp_path / "s")
+    assert [row["id"] for row in plan.context.quarantine.rows] == ["short"]
     assert {row["count"] for row in found} == {5}
     card = json.loads((tmp_path / "s" / "card.json").read_text())
     assert card["chosen"].startswith("5 of 7 clips")

@@ -288,10 +288,18 @@ def test_cards_tell_bfloat16_and_say_nothing_of_float32(tiny_corpus, tmp_path, o
     for asked, told in (("auto", "bfloat16"), ("float32", None)):
         root = tmp_path / asked
         victim = pipeline.train_victim(
-            corpus, "zhao19", root / "v", recipe=VictimRecipe(**few, precision=asked)
+            corpus,
+            "zhao19",
+            root / "v",
+            recipe=VictimRecipe(**few, precision=asked),
+            context=pipeline.Context(),
         )
         pipeline.train_generator(
-            corpus, victim, root / "v", root / "g", recipe=GeneratorRecipe(**few, precision=asked)
+            corpus,
+            victim,
+            root / "g",
+            recipe=GeneratorRecipe(**few, precision=asked),
+            context=pipeline.Context(),
         )
         cards = [
             storage.read_card(root / "v", "victim"),
@@ -299,14 +307,18 @@ def test_cards_tell_bfloat16_and_say_nothing_of_float32(tiny_corpus, tmp_path, o
         ]
         assert [card["inputs"]["recipe"].get("precision") for card in cards] == [told, told]
         recipe = AttackRecipe(attack="staa", max_density=0.1, precision=asked)
-        plan = pipeline.plan_attack("staa", recipe, victim, generator=root / "g")
+        plan = pipeline.plan_attack(
+            "staa", recipe, victim, generator=root / "g", context=pipeline.Context()
+        )
         assert plan.inputs.get("precision") == told and "precision" not in plan.inputs["recipe"]
         assert isinstance(plan.attack, Staa) and plan.attack.precision == (told or "float32")
     other = VictimRecipe(**few)
     with pytest.raises(
         InvalidInput, match="was made with recipe"
     ):  # bfloat16 is another experiment
-        pipeline.train_victim(corpus, "zhao19", tmp_path / "float32" / "v", recipe=other)
+        pipeline.train_victim(
+            corpus, "zhao19", tmp_path / "float32" / "v", recipe=other, context=pipeline.Context()
+        )
 
 
 def staanet(*words: object) -> tuple[int, str, str]:

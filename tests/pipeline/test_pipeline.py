@@ -58,8 +58,9 @@ def done(tmp_path_factory):
             )
     (root / "tiny.toml").write_text(TINY_RECIPE.format(corpus=corpus.as_posix()), encoding="utf-8")
     recipe = config.load_recipe(str(root / "tiny.toml"))
-    matrix, quarantine = pipeline.run(recipe, root / "run", command="staanet run tiny.toml")
-    assert quarantine.rows == []
+    context = pipeline.Context()
+    matrix = pipeline.run(recipe, root / "run", command="staanet run tiny.toml", context=context)
+    assert context.quarantine.rows == []
     return root, recipe, matrix
 
 
@@ -112,7 +113,7 @@ def test_figures_are_those_of_the_files(done):
 def test_a_finished_run_is_skipped_and_gives_the_same_matrix(done):
     root, recipe, matrix = done
     before = tree(root / "run")
-    again, _ = pipeline.run(recipe, root / "run")
+    again = pipeline.run(recipe, root / "run", context=pipeline.Context())
     assert again.cells == matrix.cells and tree(root / "run") == before
 
 
@@ -120,7 +121,7 @@ def test_another_recipe_in_the_same_folder_is_refused(done):
     root, _, _ = done
     other = config.load_recipe(str(root / "tiny.toml"), ["generator.steps=7"])
     with pytest.raises(InvalidInput) as error:
-        pipeline.run(other, root / "run")
+        pipeline.run(other, root / "run", context=pipeline.Context())
     assert "generator.steps" in str(error.value) and "--out" in str(error.value)
 
 
@@ -129,7 +130,7 @@ def test_a_finished_run_can_be_judged_after_a_channel_and_by_ear(done, tmp_path)
     shutil.copytree(root / "run", tmp_path / "run")
     asked = ["channels=['gain:-6', 'mulaw']", "perceptual=true"]
     recipe = config.load_recipe(str(root / "tiny.toml"), asked)
-    more, _ = pipeline.run(recipe, tmp_path / "run")
+    more = pipeline.run(recipe, tmp_path / "run", context=pipeline.Context())
     assert [c["channel"] for c in more.cells].count("mulaw") == len(matrix.cells)
     for cell in matrix.cells:
         where = (cell["attack"], cell["source"], cell["target"])
@@ -145,7 +146,7 @@ def test_a_channel_that_does_not_exist_is_told_before_any_training(done, tmp_pat
     root, _, _ = done
     recipe = config.load_recipe(str(root / "tiny.toml"), ["channels=['mp4']"])
     with pytest.raises(InvalidInput, match="unknown channel 'mp4'"):
-        pipeline.run(recipe, tmp_path / "run")
+        pipeline.run(recipe, tmp_path / "run", context=pipeline.Context())
     assert not (tmp_path / "run").exists()
 
 
@@ -163,17 +164,19 @@ def test_what_was_heard_is_not_listened_to_again(done, tmp_path, monkeypatch):
     monkeypatch.setattr(perceptual, "panel", panel)
     victim = [load_victim(root / "run" / "victims" / "emo18")]
     with pytest.raises(StoppedError):
-        pipeline.evaluate([folder], victim, tmp_path, perceptual=True)
+        pipeline.evaluate([folder], victim, tmp_path, perceptual=True, context=pipeline.Context())
     heard.clear()
     whole = len(adversarial_set.read_rows(folder))
     scores = {"pesq_wb": Score(2.5), "stoi": Score(None, "too short")}
     monkeypatch.setattr(perceptual, "panel", lambda *pair: (heard.append(pair), scores)[1])
-    matrix = pipeline.evaluate([folder], victim, tmp_path, perceptual=True)
+    matrix = pipeline.evaluate(
+        [folder], victim, tmp_path, perceptual=True, context=pipeline.Context()
+    )
     assert len(heard) == whole - 1 > 0
     pesq = matrix.summary["sets"][0]["perceptual"]["pesq_wb"]
     assert (pesq["value"], pesq["count"]) == (2.5, whole)
     monkeypatch.setattr(perceptual, "versions", lambda: {"pesq": "another"})
-    pipeline.evaluate([folder], victim, tmp_path, perceptual=True)
+    pipeline.evaluate([folder], victim, tmp_path, perceptual=True, context=pipeline.Context())
     assert len(heard) == 2 * whole - 1, "another judge listens anew"
 
 
@@ -198,8 +201,8 @@ def test_a_run_stopped_in_any_stage_resumes_to_the_same_files(done, tmp_path, st
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        pipeline.run(recipe, tmp_path / "run", progress=stop)
-    resumed, _ = pipeline.run(recipe, tmp_path / "run")
+        pipeline.run(recipe, tmp_path / "run", context=pipeline.Context(progress=stop))
+    resumed = pipeline.run(recipe, tmp_path / "run", context=pipeline.Context())
     assert tree(tmp_path / "run") == tree(root / "run")
     rates = [(c["attack"], c["target"], c["fooling_rate"], c["mean"]) for c in matrix.cells]
     assert rates == [
@@ -215,14 +218,14 @@ def test_a_stage_made_from_other_inputs_is_not_reused(done, tmp_path):
     told["inputs"]["split"] = "another split"
     card.write_text(json.dumps(told))
     with pytest.raises(InvalidInput) as error:
-        pipeline.run(recipe, tmp_path / "run")
+        pipeline.run(recipe, tmp_path / "run", context=pipeline.Context())
     assert "was made with split" in str(error.value)
 
 
 def test_two_runs_in_one_folder_are_kept_apart(done):
     root, recipe, _ = done
     with storage.FolderLock(root / "run"), pytest.raises(FolderLocked):
-        pipeline.run(recipe, root / "run")
+        pipeline.run(recipe, root / "run", context=pipeline.Context())
 
 
 def test_a_generator_finds_its_source_and_notices_another(done, tmp_path):
@@ -249,7 +252,7 @@ def test_clips_attacked_in_groups_are_what_they_are_alone(done, tmp_path, label)
     made = {}
     for size in (1, 4):
         recipe = config.AttackRecipe(attack="pgd", batch_size=size, settings={"steps": 2})
-        plan = pipeline.plan_attack("pgd", recipe, source, label=label)
+        plan = pipeline.plan_attack("pgd", recipe, source, label=label, context=pipeline.Context())
         assert plan.inputs["recipe"].get("batch_size", 1) == size
         told = []
 
@@ -263,12 +266,14 @@ def test_clips_attacked_in_groups_are_what_they_are_alone(done, tmp_path, label)
                 plan,
                 clips,
                 tmp_path / str(size),
-                quarantine=pipeline.Quarantine(),
-                progress=progress,
+                context=pipeline.Context(quarantine=pipeline.Quarantine(), progress=progress),
             )
         quarantine = pipeline.Quarantine()  # and goes on where it was
         made[size] = pipeline.attack(
-            plan, clips, tmp_path / str(size), quarantine=quarantine, progress=progress
+            plan,
+            clips,
+            tmp_path / str(size),
+            context=pipeline.Context(quarantine=quarantine, progress=progress),
         )
         assert [row["file"] for row in quarantine.rows] == ["short"]
         assert told[1:] == (list(range(1, 8)) if size == 1 or label else [4, 7])

@@ -66,15 +66,15 @@ def test_the_paper_s_table_is_whole(corpus):
 def test_a_mistake_in_an_attack_is_told_before_any_training(tmp_path, override, said):
     recipe = config.load_recipe("ravdess", ["corpus=folder:nowhere", override])
     with pytest.raises(InvalidInput, match=re.escape(said)):
-        pipeline.run(recipe, tmp_path / "run")
+        pipeline.run(recipe, tmp_path / "run", context=pipeline.Context())
     assert not (tmp_path / "run").exists()
 
 
 def test_limits_of_an_attack_reach_its_budget_and_its_clips(linear):
     limited = config.AttackRecipe(attack="pgd", max_l0=5, clips=9)
-    plan = pipeline.plan_attack("pgd", limited, linear)
+    plan = pipeline.plan_attack("pgd", limited, linear, context=pipeline.Context())
     assert plan.attack.budget.max_l0 == 5 and plan.inputs["recipe"]["max_l0"] == 5
-    free = pipeline.plan_attack("pgd", config.AttackRecipe(), linear)
+    free = pipeline.plan_attack("pgd", config.AttackRecipe(), linear, context=pipeline.Context())
     assert {"clips", "max_l0"}.isdisjoint(free.inputs["recipe"])  # as before these keys existed
     follower = config.AttackRecipe(attack="random", match="a")
     attacks = {"a": limited, "b": follower, "c": config.AttackRecipe(match="b", clips=4)}
@@ -125,8 +125,9 @@ def whole(tmp_path_factory):
                 samples = tone(0.15 + 0.1 * take, hz, 100 * number + 10 * speaker + take)
                 storage.write_bytes(folder / f"{take}.wav", audio.encode(samples, RATE))
     recipe = tiny_emodb_full(root / "tiny")
-    matrix, quarantine = pipeline.run(recipe, root / "run")
-    assert quarantine.rows == []
+    context = pipeline.Context()
+    matrix = pipeline.run(recipe, root / "run", context=context)
+    assert context.quarantine.rows == []
     return root / "run", recipe, matrix
 
 
@@ -211,7 +212,7 @@ def test_nothing_of_a_finished_comparison_is_made_again(whole):
 
     before = (run / "results" / "summary.json").read_bytes()
     with pytest.raises(StoppedError):
-        pipeline.run(recipe, run, progress=note)
+        pipeline.run(recipe, run, context=pipeline.Context(progress=note))
     assert all(what.startswith(("read", "evaluate")) for what in worked), worked
     assert (run / "results" / "summary.json").read_bytes() == before
 
@@ -225,7 +226,12 @@ def test_a_vector_of_another_source_is_noticed(whole, tmp_path):
     with pytest.raises(InvalidInput, match="--source"):
         pipeline.source_of(tmp_path / "v", "vector")
     with pytest.raises(InvalidInput, match="--vector DIR"):
-        pipeline.plan_attack("uap", config.AttackRecipe(), pipeline.source_of(vector, "vector"))
+        pipeline.plan_attack(
+            "uap",
+            config.AttackRecipe(),
+            pipeline.source_of(vector, "vector"),
+            context=pipeline.Context(),
+        )
 
 
 def test_an_ensemble_is_checked_like_any_source(whole, tmp_path):

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from staanet import config, pipeline, storage, training
 from staanet.attacks import Staa
 from staanet.cli import app
-from staanet.core import Budget
+from staanet.core import Budget, silent
 from staanet.corpora import load_corpus
 from staanet.errors import InvalidInput
 from staanet.generators.registry import load_generator
@@ -94,7 +94,7 @@ def test_figures_are_those_of_the_generators_and_a_search_goes_on(
     assert strip == [{k: v for k, v in row.items() if k != "pareto"} for row in two]
 
     source, corpus = load_victim(victim), load_corpus(f"folder:{tiny_corpus}")
-    dev = pipeline.load_clips(corpus.split(0)[1], source, pipeline.Quarantine())
+    dev = pipeline.load_clips(corpus.split(0)[1], source, pipeline.Context())
     for row in rows(out):
         generator = load_generator(out / "trials" / f"{int(row['trial']):04d}")
         share = float(row.get("max_density", 0.2))
@@ -122,8 +122,15 @@ def test_a_killed_search_ends_as_an_uninterrupted_one(
         {"network": "compact", "steps": 2, "batch_size": 2, "seconds": 0.15, "evaluate_every": 1}
     )
 
-    def search(name: str, **about) -> list[tune.Trial]:
-        return tune.tune(corpus, source, victim, tmp_path / name, recipe=recipe, trials=3, **about)
+    def search(name: str, progress=silent) -> list[tune.Trial]:
+        return tune.tune(
+            corpus,
+            source,
+            tmp_path / name,
+            recipe=recipe,
+            trials=3,
+            context=pipeline.Context(progress=progress),
+        )
 
     def kill(what: str, done: int, total: int, figures: str = "") -> None:
         if what.startswith("trial 2/3: train") and done == 1:

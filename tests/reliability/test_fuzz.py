@@ -261,9 +261,16 @@ class AttackFolder(RuleBasedStateMachine):
 
                 time.perf_counter = lambda: 0.0
                 shim(os.open(os.devnull, os.O_WRONLY), fault)
-                plan = pipeline.plan_attack("random", AttackRecipe(max_density=0.1), self.victim)
+                plan = pipeline.plan_attack(
+                    "random", AttackRecipe(max_density=0.1), self.victim, context=pipeline.Context()
+                )
                 with storage.FolderLock(out):
-                    pipeline.attack(plan, self.clips, out, quarantine=pipeline.Quarantine())
+                    pipeline.attack(
+                        plan,
+                        self.clips,
+                        out,
+                        context=pipeline.Context(quarantine=pipeline.Quarantine()),
+                    )
                 code = 0
             except StaaNetError as problem:
                 code = problem.exit_code

@@ -119,7 +119,7 @@ def honest_run(root: Path, seed: int, *, keys: str = "", attacks: str = "") -> P
     recipe = root / "hums.toml"
     text = RECIPE.format(corpus=(root / "hums").as_posix(), seed=seed, keys=keys, attacks=attacks)
     recipe.write_text(text)
-    pipeline.run(config.load_recipe(str(recipe)), root / "run")
+    pipeline.run(config.load_recipe(str(recipe)), root / "run", context=pipeline.Context())
     return root / "run"
 
 
@@ -154,7 +154,7 @@ def evaluate_again(folder: Path) -> None:
     """What a fraudster does after tampering, so that tables and files agree."""
     victims = [load_victim(place) for place in sorted((folder / "victims").iterdir())]
     sets = sorted(p for p in (folder / "adversarial").iterdir())
-    pipeline.evaluate(sets, victims, folder / "results")
+    pipeline.evaluate(sets, victims, folder / "results", context=pipeline.Context())
 
 
 def remake(

@@ -56,23 +56,23 @@ def world(tmp_path_factory):
 
 def attacked(root, out, clips="clips", shard=None, seed=0, **recipe):
     """What ``staanet attack`` does, in this process."""
-    victim, quarantine = load_victim(root / "emo18"), pipeline.Quarantine()
+    victim, context = load_victim(root / "emo18"), pipeline.Context(seed=seed)
     corpus = corpora.unlabelled([root / clips])
     settings = {"attack": "staa", "epsilon": 0.05, "max_density": 0.1, **recipe}
     plan = pipeline.plan_attack(
-        settings["attack"], AttackRecipe(**settings), victim, generator=root / "g", seed=seed
+        settings["attack"], AttackRecipe(**settings), victim, generator=root / "g", context=context
     )
     if shard is not None:
         plan = pipeline.part_of(plan, shard, corpus, WINDOW_S)
         corpus = replace(corpus, utterances=tuple(shard.part(corpus.utterances)))
-    source = pipeline.ReadingClips(corpus, victim, quarantine, WINDOW_S)
-    made = pipeline.attack(plan, source, out, quarantine=quarantine)
-    quarantine.save(out)
+    source = pipeline.ReadingClips(corpus, victim, context, WINDOW_S)
+    made = pipeline.attack(plan, source, out, context=context)
+    context.quarantine.save(out)
     return made
 
 
 def merged(out, *shards):
-    return pipeline.merge(shards, out, quarantine=pipeline.Quarantine())
+    return pipeline.merge(shards, out, context=pipeline.Context(quarantine=pipeline.Quarantine()))
 
 
 def test_a_part_is_every_nth_and_all_parts_are_all():
@@ -134,7 +134,13 @@ def test_merged_shards_of_an_evaluation_are_the_whole_evaluation(world, tmp_path
 
     def judged(out, shard=None):
         return pipeline.evaluate(
-            [world / "whole"], targets, out, channels=["mulaw"], perceptual=True, shard=shard
+            [world / "whole"],
+            targets,
+            out,
+            channels=["mulaw"],
+            perceptual=True,
+            shard=shard,
+            context=pipeline.Context(),
         )
 
     judged(tmp_path / "all")
@@ -223,7 +229,12 @@ def test_an_unfinished_or_single_shard_is_told(world, tmp_path):
     with pytest.raises(InvalidInput, match=r"no card\.json"):
         merged(tmp_path / "m", tmp_path / "s1", world / "s2", world / "s3")
     with pytest.raises(InvalidInput, match="Merge the shards first"):
-        pipeline.evaluate([world / "s1"], [load_victim(world / "emo18")], tmp_path / "r")
+        pipeline.evaluate(
+            [world / "s1"],
+            [load_victim(world / "emo18")],
+            tmp_path / "r",
+            context=pipeline.Context(),
+        )
 
 
 def test_a_killed_attack_goes_on_only_with_the_same_settings_and_clips(world, tmp_path):

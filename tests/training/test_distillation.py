@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from staanet import corpora, storage, training
 from staanet.cli import app
 from staanet.config import VictimRecipe
-from staanet.pipeline import distil, source_of
+from staanet.pipeline import Context, distil, source_of
 from staanet.pipeline.distil import DistilTask
 from staanet.victims import build_victim, load_victim
 
@@ -28,7 +28,7 @@ def target(tmp_path):
 def test_it_counts_each_clip_that_the_target_is_asked(tiny_corpus, target, tmp_path):
     corpus = corpora.load_corpus(f"folder:{tiny_corpus}")
     recipe = VictimRecipe(steps=4, batch_size=3, seconds=0.2, evaluate_every=2)
-    distil(corpus, str(target), tmp_path / "s", recipe=recipe)
+    distil(corpus, load_victim(target), tmp_path / "s", recipe=recipe, context=Context())
     card = storage.read_card(tmp_path / "s", "victim")
     dev = len(corpus.split(0)[1])
     assert card["queries"] == 4 * 3 + dev

@@ -345,7 +345,9 @@ def test_a_gradient_reaches_the_waveform_of_a_published_model(published, name):
 @pytest.mark.parametrize("name", ["normalised", "ast"])
 def test_a_published_model_is_defended_with_its_copy_inside(published, name, tmp_path):
     spec = f"hf:{published / name}"
-    made = pipeline.defend(load_victim(spec), spec, ["median:3"], tmp_path / "d")
+    made = pipeline.defend(
+        load_victim(spec), ["median:3"], tmp_path / "d", context=pipeline.Context()
+    )
     again = load_victim(tmp_path / "d")
     assert torch.equal(made(padded(), LENGTHS), again(padded(), LENGTHS))
     assert again.name == f"{name}+median" and again.inner.name == name
@@ -372,9 +374,9 @@ def test_a_generator_finds_its_published_source_again(published, tiny_corpus, tm
     pipeline.train_generator(
         corpora.load_corpus(f"folder:{tiny_corpus}"),
         load_victim(spec),
-        spec,
         tmp_path / "g",
         recipe=GeneratorRecipe(network="compact", steps=1, batch_size=1, seconds=0.1),
+        context=pipeline.Context(),
     )
     assert pipeline.source_of(tmp_path / "g").name == "normalised"
     card = storage.read_json(tmp_path / "g" / "card.json")

@@ -83,7 +83,7 @@ def test_a_saved_victim_is_the_same_function_and_says_where_it_comes_from(name, 
     assert again.labels == LABELS and not again.training
     assert not any(p.requires_grad for p in again.parameters())
     card = storage.read_card(folders / name, "victim")
-    assert card["settings"]["origin"] == "trained from scratch"
+    assert card["settings"]["initialisation"] == "trained from scratch"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -100,7 +100,7 @@ def test_its_folder_is_a_model_of_transformers(name, folders):
 @pytest.mark.parametrize("name", NAMES)
 def test_fine_tuning_keeps_the_body_and_freezes_the_feature_encoder(name, folders):
     victim = build_victim(name, ("a", "b"), pretrained=str(folders / name))
-    assert victim.origin == f"fine-tuned from {name}"
+    assert victim.initialisation == f"fine-tuned from {name}"
     assert victim(padded()).shape == (3, 2)
     old, new = load_victim(folders / name).network.base_model, victim.network.base_model
     for key, value in old.state_dict().items():
@@ -242,10 +242,16 @@ def test_a_stopped_training_resumes_bit_for_bit_and_the_card_tells_the_recipe(
         if what.startswith("train") and done == 2:
             raise StoppedError
 
-    whole = pipeline.train_victim(corpus, "h", tmp_path / "whole", recipe=recipe)
+    whole = pipeline.train_victim(
+        corpus, "h", tmp_path / "whole", recipe=recipe, context=pipeline.Context()
+    )
     with pytest.raises(StoppedError):
-        pipeline.train_victim(corpus, "h", tmp_path / "half", recipe=recipe, progress=stop)
-    resumed = pipeline.train_victim(corpus, "h", tmp_path / "half", recipe=recipe)
+        pipeline.train_victim(
+            corpus, "h", tmp_path / "half", recipe=recipe, context=pipeline.Context(progress=stop)
+        )
+    resumed = pipeline.train_victim(
+        corpus, "h", tmp_path / "half", recipe=recipe, context=pipeline.Context()
+    )
     for (key, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), key
     card = storage.read_card(tmp_path / "half", "victim")

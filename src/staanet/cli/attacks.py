@@ -194,16 +194,16 @@ def attack(
         matched=match,
         label=label,
         window_s=window,
-        seed=seed,
-        device=checked_device(device),
-        strict=strict,
     )
-    victim, quarantine = job.victim(), pipeline.Quarantine(strict)
+    victim, quarantine = job.victim(checked_device(device)), pipeline.Quarantine(strict)
     with storage.FolderLock(out), Bars.shown() as progress:
+        context = pipeline.Context(
+            seed=seed, device=device, quarantine=quarantine, progress=progress
+        )
         made = (
-            job.run_on_ray(victim, out, quarantine=quarantine, progress=progress)
+            job.run_on_ray(victim, out, context=context)
             if engine == "ray"
-            else job.run(victim, out, quarantine=quarantine, shard=one, progress=progress)
+            else job.run(victim, out, context=context, shard=one)
         )
         others = [victims.load_victim(spec) for spec in witnesses] or victims.members_of(victim)
         rows = pipeline.answers(made, others, progress)
@@ -316,20 +316,13 @@ def evaluate(
     targets = [on_device(victims.load_victim(spec), device) for spec in target]
     evaluation.check_names(targets)
     quarantine = pipeline.Quarantine()
-    weights = {
-        v.name: victims.fingerprint(v, spec) for v, spec in zip(targets, target, strict=True)
-    }
     with storage.FolderLock(out), Bars.shown() as progress:
+        context = pipeline.Context(
+            seed=seed, device=device, quarantine=quarantine, progress=progress
+        )
         if not static_only:
             adversarial += pipeline.adapt(
-                adversarial,
-                targets,
-                out / "adversarial",
-                clips=adaptive_clips,
-                seed=seed,
-                device=device,
-                quarantine=quarantine,
-                progress=progress,
+                adversarial, targets, out / "adversarial", clips=adaptive_clips, context=context
             )
         matrix = pipeline.evaluate(
             adversarial,
@@ -338,8 +331,7 @@ def evaluate(
             channels=channel,
             perceptual=perceptual,
             shard=one,
-            sha256=weights,
-            progress=progress,
+            context=context,
         )
     if not json_output:
         show(findings(matrix.summary))
@@ -408,32 +400,28 @@ def sweep(
     )
     specs = list(dict.fromkeys([source, *target]))
     loaded = [on_device(victims.load_victim(spec), device) for spec in specs]
-    named = dict(zip((victim.name for victim in loaded), specs, strict=True))
-    if len(named) < len(specs):
+    names_of_victims = [victim.name for victim in loaded]
+    if len(set(names_of_victims)) < len(specs):
         raise InvalidInput(
-            f"two victims are called {twice([victim.name for victim in loaded])}",
+            f"two victims are called {twice(names_of_victims)}",
             remedy="Give each victim a name of its own",
         )
-    plan = pipeline.SweepPlan(
-        recipe=recipe,
-        attacks={name: config.AttackRecipe(attack=name) for name in recipe.attacks},
-        source=loaded[0],
-        targets=loaded,
-        sha256={
-            v.name: victims.fingerprint(v, spec) for v, spec in zip(loaded, specs, strict=True)
-        },
-        generator=generator,
-        vectors={"uap": vector} if vector else {},
-        seed=seed,
-        device=device,
-    )
     quarantine = pipeline.Quarantine(strict)
     corpus = inputs_of(inputs, part, seed, out, protocol, classes)
     with storage.FolderLock(out), Bars.shown() as progress:
-        usable = pipeline.load_clips(corpus, loaded[0], quarantine, progress)
-        found = pipeline.sweep(
-            plan, usable, out, keep=keep, quarantine=quarantine, progress=progress
+        plan = pipeline.SweepPlan(
+            recipe=recipe,
+            attacks={name: config.AttackRecipe(attack=name) for name in recipe.attacks},
+            source=loaded[0],
+            targets=loaded,
+            generator=generator,
+            vectors={"uap": vector} if vector else {},
+            context=pipeline.Context(
+                seed=seed, device=device, quarantine=quarantine, progress=progress
+            ),
         )
+        usable = pipeline.load_clips(corpus, loaded[0], plan.context)
+        found = pipeline.sweep(plan, usable, out, keep=keep)
         quarantine.save(out)
     if not json_output:
         show(

@@ -68,16 +68,17 @@ def defend(
     with storage.FolderLock(out), Bars.shown() as progress:
         made = pipeline.defend(
             loaded,
-            victim,
             with_,
             out,
             name=name,
             corpus=data,
-            seed=seed,
-            protocol=protocol,
-            device=device,
-            quarantine=quarantine,
-            progress=progress,
+            context=pipeline.Context(
+                seed=seed,
+                protocol=protocol,
+                device=device,
+                quarantine=quarantine,
+                progress=progress,
+            ),
         )
         quarantine.save(out)
     card = storage.read_card(out, "victim")

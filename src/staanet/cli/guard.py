@@ -116,14 +116,12 @@ def harden(
         pipeline.harden(
             loaded,
             beginning,
-            victim,
             out,
             recipe=recipe,
             name=name,
-            seed=seed,
-            protocol=protocol,
-            quarantine=quarantine,
-            progress=progress,
+            context=pipeline.Context(
+                seed=seed, protocol=protocol, quarantine=quarantine, progress=progress
+            ),
         )
         quarantine.save(out)
     card = storage.read_card(out, "victim")
@@ -189,7 +187,6 @@ def detect(
         told = pipeline.detect(
             loaded,
             inner,
-            victim,
             out,
             detector=detector,
             false_positive_rate=false_positive_rate,
@@ -198,10 +195,9 @@ def detect(
             aware=aware,
             generator_steps=generator_steps,
             steps=steps,
-            seed=seed,
-            protocol=protocol,
-            quarantine=quarantine,
-            progress=progress,
+            context=pipeline.Context(
+                seed=seed, protocol=protocol, quarantine=quarantine, progress=progress
+            ),
         )
         quarantine.save(out)
     if not json_output:
@@ -292,18 +288,17 @@ def certify(
     judged, quarantine = on_device(victims.load_victim(victim), device), pipeline.Quarantine(strict)
     corpus = inputs_of(inputs, part, seed, out, protocol)
     with storage.FolderLock(out), Bars.shown() as progress:
-        loaded = pipeline.load_clips(corpus, judged, quarantine, progress)
+        context = pipeline.Context(quarantine=quarantine, progress=progress)
+        loaded = pipeline.load_clips(corpus, judged, context)
         told = pipeline.certified(
             judged,
-            victim,
             loaded,
             out,
             noise=noise,
             how=how,
             attack_steps=attack_steps,
             limit=clips,
-            quarantine=quarantine,
-            progress=progress,
+            context=context,
         )
         quarantine.save(out)
     if not json_output:
@@ -406,18 +401,19 @@ def audit(
     with storage.FolderLock(out), Bars.shown() as progress:
         told = pipeline.audit(
             judged,
-            victim,
             loaded,
             out,
             recipe=recipe,
             sources=source,
             fail_above=fail_above,
             command=shlex.join(["staanet", *sys.argv[1:]]),
-            seed=seed,
-            protocol=protocol,
-            device=device,
-            quarantine=quarantine,
-            progress=progress,
+            context=pipeline.Context(
+                seed=seed,
+                protocol=protocol,
+                device=device,
+                quarantine=quarantine,
+                progress=progress,
+            ),
         )
     if not json_output:
         for sentence in told["verdict"]:

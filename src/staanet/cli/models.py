@@ -143,11 +143,9 @@ def train_victim(
             name,
             out,
             recipe=recipe,
-            seed=seed,
-            protocol=protocol,
-            device=own,
-            quarantine=quarantine,
-            progress=progress,
+            context=pipeline.Context(
+                seed=seed, protocol=protocol, device=own, quarantine=quarantine, progress=progress
+            ),
         )
         if not distributed.is_first():
             return
@@ -279,25 +277,20 @@ def train_generator(
         taught = partial(
             pipeline.distil,
             loaded,
-            seed=seed,
-            protocol=protocol,
-            device=own,
-            quarantine=quarantine,
-            progress=progress,
+            context=pipeline.Context(
+                seed=seed, protocol=protocol, device=own, quarantine=quarantine, progress=progress
+            ),
         )
-        source = _taught(source, out, taught, surrogate_steps)
+        source = _taught(source, out, taught, surrogate_steps, own)
         victim = on_device(victims.load_victims(source), own)
         pipeline.train_generator(
             loaded,
             victim,
-            source,
             out,
             recipe=recipe,
-            seed=seed,
-            protocol=protocol,
-            device=own,
-            quarantine=quarantine,
-            progress=progress,
+            context=pipeline.Context(
+                seed=seed, protocol=protocol, device=own, quarantine=quarantine, progress=progress
+            ),
         )
         if not distributed.is_first():
             return
@@ -317,11 +310,12 @@ def train_generator(
 
 
 def _taught(
-    sources: Sequence[str], out: Path, teach: Callable[..., object], steps: int
+    sources: Sequence[str], out: Path, teach: Callable[..., object], steps: int, device: str
 ) -> list[str]:
     """Sources with, in the place of each ``distill:VICTIM``, the folder of its surrogate."""
     from staanet.config import VictimRecipe
     from staanet.nn import distributed
+    from staanet.victims import load_victim
 
     places = []
     for number, spec in enumerate(sources, start=1):
@@ -334,7 +328,11 @@ def _taught(
                     remedy="Train without torchrun, or give the folder of a surrogate as --source",
                 )
             folder = out / "surrogates" / str(number)
-            teach(target, folder, recipe=VictimRecipe(steps=steps, seconds=1.5))
+            teach(
+                load_victim(target).to(device),
+                folder,
+                recipe=VictimRecipe(steps=steps, seconds=1.5),
+            )
             spec = str(folder)
         places.append(spec)
     return places
@@ -388,14 +386,12 @@ def train_uap(
         pipeline.train_uap(
             loaded,
             victim,
-            source,
             out,
             recipe=recipe,
             label=label,
-            seed=seed,
-            protocol=protocol,
-            quarantine=quarantine,
-            progress=progress,
+            context=pipeline.Context(
+                seed=seed, protocol=protocol, quarantine=quarantine, progress=progress
+            ),
         )
         quarantine.save(out)
     card = storage.read_card(out, "vector")

@@ -66,19 +66,19 @@ def run(
     checked_device(device)
     words = ["staanet", "run", recipe, *(w for o in overrides for w in ("--set", o))]
     with logging(tensorboard, folder / "tensorboard") as progress:
-        matrix, quarantine = pipeline.run(
-            loaded,
-            folder,
-            command=shlex.join([*words, "--out", str(folder)]),
-            device=device,
-            strict=strict,
-            progress=progress,
+        context = pipeline.Context(
+            device=device, quarantine=pipeline.Quarantine(strict), progress=progress
+        )
+        matrix = pipeline.run(
+            loaded, folder, command=shlex.join([*words, "--out", str(folder)]), context=context
         )
     if not json_output:
         show(findings(matrix.summary))
         show(f"\nReport: {folder / 'report' / 'index.html'}")
     finish(
-        {"run": str(folder), "summary": dict(matrix.summary)}, quarantine, json_output=json_output
+        {"run": str(folder), "summary": dict(matrix.summary)},
+        context.quarantine,
+        json_output=json_output,
     )
 
 

@@ -32,7 +32,8 @@ def merge(
 
     quarantine = pipeline.Quarantine()
     with storage.FolderLock(out), Bars.shown() as progress:
-        whole = pipeline.merge(shards, out, quarantine=quarantine, progress=progress)
+        context = pipeline.Context(quarantine=quarantine, progress=progress)
+        whole = pipeline.merge(shards, out, context=context)
     if isinstance(whole, TransferMatrix):
         if not json_output:
             show(f"{findings(whole.summary)}\n\n-> {out}")

@@ -79,15 +79,16 @@ def tune(
         found = tune.tune(
             loaded,
             victim,
-            source,
             out,
             recipe=recipe,
             trials=trials,
-            seed=seed,
-            protocol=protocol,
-            device=device,
-            quarantine=quarantine,
-            progress=progress,
+            context=pipeline.Context(
+                seed=seed,
+                protocol=protocol,
+                device=device,
+                quarantine=quarantine,
+                progress=progress,
+            ),
         )
         quarantine.save(out)
     front = sorted((one for one in found if one.best), key=lambda one: one.density)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -22,6 +23,9 @@ class Victim(nn.Module):
     """
 
     architecture: ClassVar[str]
+    origin: str
+    """How it was named when it was loaded: a folder, ``hf:...``, ``onnx:...`` or ``shipped:NAME``.
+    Empty for a model that was built in memory."""
     minimum_samples: int = 1
     differentiable: bool = True
     """False for a black box: it answers, and raises where a gradient is asked for."""
@@ -37,11 +41,23 @@ class Victim(nn.Module):
     def __init__(self, *, name: str, labels: Sequence[str], sample_rate: int = 16_000) -> None:
         super().__init__()
         self.name, self.labels, self.sample_rate = name, tuple(labels), sample_rate
+        self.origin = ""
+        self._sha256: str | None = None
 
     @property
     def device(self) -> torch.device:
         """Where its weights are, and its input has to be."""
         return next((weight.device for weight in self.parameters()), torch.device("cpu"))
+
+    @property
+    def sha256(self) -> str | None:
+        """The hash that identifies the model: that of its card once it is saved or loaded, else one of
+        its tensors. ``None`` if the model has no tensors either."""
+        return self._sha256 or tensors_sha256(self)
+
+    @sha256.setter
+    def sha256(self, digest: str) -> None:
+        self._sha256 = digest
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         return self.logits(standardise(waveforms, lengths), lengths)
@@ -65,7 +81,7 @@ class Victim(nn.Module):
 
     def save_pretrained(self, folder: Path | str, **card: Any) -> None:
         """Write ``model.safetensors`` and ``card.json``; ``card`` adds to what the card says."""
-        storage.save_model(
+        self.sha256 = storage.save_model(
             Path(folder),
             kind="victim",
             tensors=self.weights.state_dict(),
@@ -103,7 +119,18 @@ class Victim(nn.Module):
             folder,
         )
         storage.fill_module(victim.weights, tensors, folder)
+        victim.sha256 = card["sha256"]
         return victim.requires_grad_(False).eval()
+
+
+def tensors_sha256(module: nn.Module) -> str | None:
+    """The sha256 of a module's names and tensors; ``None`` if it has none."""
+    state = module.state_dict()
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(name.encode() + raw.numpy().tobytes())
+    return digest.hexdigest() if state else None
 
 
 def check_victim_card(card: Mapping[str, Any], folder: Path) -> None:

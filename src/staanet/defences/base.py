@@ -195,7 +195,7 @@ class Defended(Victim):
         self.minimum_samples, self.differentiable = inner.minimum_samples, inner.differentiable
         self.randomised = any(one.randomised for one in chain) or inner.randomised
         self.exact_gradient = all(one.exact for one in chain) and inner.exact_gradient
-        text = " + ".join(map(str, self.chain))  # so that no hash of tensors takes it for its inner
+        text = json.dumps(self.settings())  # so that its hash is not that of the inner victim
         self.register_buffer("described", torch.tensor(list(text.encode()), dtype=torch.uint8))
         self.train(inner.training)
 
@@ -257,13 +257,6 @@ class Defended(Victim):
         other.pinned = pinned
         return other.train(self.training)
 
-    def sealed(self) -> str:
-        """The sha256 of its tensors: of the inner victim's and of the chain's description."""
-        digest = hashlib.sha256(json.dumps(self.settings(), sort_keys=True).encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
-
     def settings(self) -> dict[str, Any]:
         return {"chain": [str(one) for one in self.chain], "seed": self.seed}
 
@@ -271,7 +264,7 @@ class Defended(Victim):
         """Write ``inner/`` (the inner victim's own folder) and then ``card.json`` around it."""
         place = Path(folder)
         self.inner.save_pretrained(place / INNER, **card.pop("inner_card", {}))
-        sealed = _seal(storage.read_card(place / INNER, "victim"), self.settings())
+        self.sha256 = _seal(storage.read_card(place / INNER, "victim"), self.settings())
         storage.write_card(
             place,
             {
@@ -282,7 +275,7 @@ class Defended(Victim):
                 "sample_rate": self.sample_rate,
                 "settings": self.settings(),
                 **card,
-                "sha256": sealed,
+                "sha256": self.sha256,
             },
         )
 

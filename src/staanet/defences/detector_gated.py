@@ -104,6 +104,7 @@ class DetectorGated(Victim):
                 tensors=weights,
                 card={"name": self.detector.name},
             )
+        self.sha256 = _seal(place, self.settings())
         storage.write_card(
             place,
             {
@@ -114,7 +115,7 @@ class DetectorGated(Victim):
                 "sample_rate": self.sample_rate,
                 "settings": self.settings(),
                 **card,
-                "sha256": _seal(place, self.settings()),
+                "sha256": self.sha256,
             },
         )
 

@@ -17,18 +17,20 @@ from typing import Any
 
 from staanet import report, storage
 from staanet.config import AttackRecipe, AuditRecipe, GeneratorRecipe, VictimRecipe
-from staanet.core import NO_CHANNEL, Clip, Corpus, Progress, Victim, silent, stratified_subset
+from staanet.core import NO_CHANNEL, Clip, Corpus, Victim, stratified_subset
 from staanet.defences import Defence, Defended, parse_defence
 from staanet.errors import InvalidInput, unknown_name
+from staanet.pipeline.clips import load_clips
+from staanet.pipeline.context import Context
 from staanet.pipeline.crafting import attack
-from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
+from staanet.pipeline.folders import is_done, normal
 from staanet.pipeline.judging import evaluate
-from staanet.pipeline.models import named, train_generator, train_victim
+from staanet.pipeline.models import train_generator, train_victim
 from staanet.pipeline.plans import plan_attack
 from staanet.pipeline.recipe import Timed
 from staanet.storage import describe_machine
 from staanet.transforms.channels import parse_channel
-from staanet.victims import VICTIMS, fingerprint, load_victim
+from staanet.victims import VICTIMS, load_victim
 
 TRANSFERRED = {"staa": "staa", "pgd-sparse": "pgd", "mi-fgsm": "mi_fgsm", "random": "random"}
 """What is crafted on each source, by the name that folders get; ``random`` is the control."""
@@ -42,13 +44,11 @@ class Source:
     """A model that attacks are crafted on; ``white_box`` where it is the audited one itself."""
 
     victim: Victim
-    spec: Path | str
     white_box: bool = False
 
 
 def audit(
     victim: Victim,
-    victim_spec: Path | str,
     corpus: Corpus,
     out: Path,
     *,
@@ -56,11 +56,7 @@ def audit(
     sources: Sequence[str] = (),
     fail_above: float | None = None,
     command: str = "",
-    seed: int = 0,
-    protocol: str | None = None,
-    device: str = "cpu",
-    quarantine: Quarantine | None = None,
-    progress: Progress = silent,
+    context: Context,
 ) -> dict[str, Any]:
     """Audit ``victim`` on the corpus's test part; what was found, as in ``audit.json``.
 
@@ -71,9 +67,9 @@ def audit(
     another audit.
     """
     chains = _checked(recipe, fail_above)
-    sha256 = fingerprint(victim, victim_spec)
-    test = corpus.split(seed, protocol)[2]
-    given = [_given(spec, victim, device) for spec in sources]
+    sha256 = victim.sha256
+    test = context.split(corpus)[2]
+    given = [_given(spec, victim, context) for spec in sources]
     names = [source.victim.name for source in given]
     if len({*names}) < len(names):
         raise InvalidInput(
@@ -84,21 +80,17 @@ def audit(
         out,
         {
             "victim": sha256,
-            "corpus": corpus.name,
-            "split": test.split_hash,
-            "seed": seed,
+            **context.split_inputs(corpus),
             "recipe": asdict(recipe),
-            "sources": [fingerprint(s.victim, s.spec) for s in given],
-            **named(protocol),
+            "sources": [s.victim.sha256 for s in given],
         },
     )
-    put_aside = quarantine if quarantine is not None else Quarantine()
     journal = Timed(storage.Journal(out / "journal.jsonl"))
-    room = _Room(out, corpus, recipe, seed, protocol, device, put_aside, journal, progress)
+    room = _Room(out, corpus, recipe, context, journal)
     made_from = given or [room.surrogate(name, victim) for name in recipe.surrogates]
     if victim.differentiable:
-        made_from = [*made_from, Source(victim, victim_spec, white_box=True)]
-    usable = load_clips(test, victim, put_aside, progress)
+        made_from = [*made_from, Source(victim, white_box=True)]
+    usable = load_clips(test, victim, context)
     clips = stratified_subset(usable, recipe.clips)
     if not clips:
         raise InvalidInput("no test clip can be used", where=corpus.name, remedy="Give more clips")
@@ -114,7 +106,7 @@ def audit(
         "schema": SCHEMA,
         "victim": {
             "name": victim.name,
-            "spec": str(victim_spec),
+            "spec": victim.origin,
             "sha256": sha256,
             "labels": list(victim.labels),
             "gradients": victim.differentiable,
@@ -128,15 +120,15 @@ def audit(
         },
         "sources": [{"name": s.victim.name, "white_box": s.white_box} for s in made_from],
         "recipe": asdict(recipe),
-        "seed": seed,
+        "seed": context.seed,
         "fail_above": fail_above,
         "seconds": journal.seconds(),
         "machine": describe_machine(),
-        "quarantined": put_aside.rows,
+        "quarantined": context.quarantine.rows,
         "flags": [*summary["flags"], *_unsure(given, test.split_hash)],
         **_found(summary["cells"], defended, recipe),
     }
-    put_aside.save(out)
+    context.quarantine.save(out)
     return _written(normal(told), out, command)
 
 
@@ -160,8 +152,8 @@ def _written(told: dict[str, Any], out: Path, command: str) -> dict[str, Any]:
     return told
 
 
-def _given(spec: str, victim: Victim, device: str) -> Source:
-    source = load_victim(spec).to(device)
+def _given(spec: str, victim: Victim, context: Context) -> Source:
+    source = load_victim(spec).to(context.device)
     if not source.differentiable:
         raise InvalidInput(
             f"{source.name} gives no gradients: nothing can be crafted on it",
@@ -176,14 +168,14 @@ def _given(spec: str, victim: Victim, device: str) -> Source:
         )
     if source.name == victim.name:  # a cell would take one for the other
         source.name = f"source-{source.name}"
-    return Source(source, spec)
+    return Source(source)
 
 
 def _unsure(sources: Sequence[Source], split_hash: str) -> Iterator[str]:
     """Given sources of which it is not known that they have not met a test speaker."""
     for source in sources:
-        place = Path(source.spec) / storage.CARD
-        card = storage.read_card(Path(source.spec), "victim") if place.is_file() else {}
+        place = Path(source.victim.origin) / storage.CARD
+        card = storage.read_card(Path(source.victim.origin), "victim") if place.is_file() else {}
         if (card.get("inputs") or {}).get("split") != split_hash:
             yield (
                 f"{source.victim.name} was not trained on this split: it may have heard the test "
@@ -213,12 +205,8 @@ class _Room:
     out: Path
     corpus: Corpus
     recipe: AuditRecipe
-    seed: int
-    protocol: str | None
-    device: str
-    quarantine: Quarantine
+    context: Context
     journal: Timed
-    progress: Progress
 
     def surrogate(self, network: str, victim: Victim) -> Source:
         """A model of the attacker's own, trained on the corpus's labels."""
@@ -246,18 +234,16 @@ class _Room:
                 name,
                 folder,
                 recipe=recipe,
-                seed=self.seed + 1,
-                protocol=self._same_split(),
-                device=self.device,
-                quarantine=self.quarantine,
-                progress=self.progress,
+                context=replace(
+                    self.context, seed=self.context.seed + 1, protocol=self._same_split()
+                ),
             ),
         )
-        return Source(made, folder)
+        return Source(made)
 
     def _same_split(self) -> str:
         """The audit's own split whatever the surrogate's seed: it must not have met a test speaker."""
-        parts = self.corpus.split(self.seed, self.protocol)
+        parts = self.context.split(self.corpus)
         return f"speakers:{','.join(parts[2].speakers)}/{','.join(parts[1].speakers)}"
 
     def crafted(self, source: Source, clips: Sequence[Clip], of: int) -> list[Path]:
@@ -276,8 +262,7 @@ class _Room:
                 ),
                 source.victim,
                 generator=generator,
-                seed=self.seed,
-                device=self.device,
+                context=self.context,
             )
             made.append(self._attack(replace(plan, of=of), clips, f"{key}__{source.victim.name}"))
         return made
@@ -306,14 +291,9 @@ class _Room:
                 train_generator,
                 self.corpus,
                 source.victim,
-                source.spec,
                 folder,
                 recipe=recipe,
-                seed=self.seed,
-                protocol=self.protocol,
-                device=self.device,
-                quarantine=self.quarantine,
-                progress=self.progress,
+                context=self.context,
             ),
         )
         return folder
@@ -332,17 +312,12 @@ class _Room:
             title=f"sparse-rs, {self.recipe.queries} queries, epsilon {epsilon:g}, "
             f"{100 * density:g} % of samples",
         )
-        plan = plan_attack(key, recipe, victim, seed=self.seed, device=self.device)
+        plan = plan_attack(key, recipe, victim, context=self.context)
         return [self._attack(replace(plan, of=of), clips, f"{key}__{victim.name}")]
 
     def _attack(self, plan: Any, clips: Sequence[Clip], folder: str) -> Path:
         target = self.out / "adversarial" / folder
-        self.journal(
-            f"attack {folder}",
-            partial(
-                attack, plan, clips, target, quarantine=self.quarantine, progress=self.progress
-            ),
-        )
+        self.journal(f"attack {folder}", partial(attack, plan, clips, target, context=self.context))
         return target
 
     def judged(
@@ -350,7 +325,7 @@ class _Room:
         sets: Sequence[Path],
         targets: Sequence[Victim],
         folder: Path,
-        sha256: str,
+        sha256: str | None,
         *,
         channels: Sequence[str] = (),
     ) -> dict[str, Any]:
@@ -363,7 +338,7 @@ class _Room:
         }
         if not is_done(folder, "evaluation", inputs):
             work: Callable[[], Any] = partial(
-                evaluate, sets, targets, folder, channels=channels, progress=self.progress
+                evaluate, sets, targets, folder, channels=channels, context=self.context
             )
             self.journal(f"evaluate {folder.name}", work)
             storage.write_card(folder, {"kind": "evaluation", "inputs": normal(inputs)})
@@ -377,7 +352,7 @@ class _Room:
         sources: Sequence[Source],
         strongest: Sequence[tuple[Path, str]],
         clips: Sequence[Clip],
-        sha256: str,
+        sha256: str | None,
     ) -> dict[str, Any]:
         """A defence against the strongest sets as they are, and against PGD that knows it."""
         place = text.replace(":", "-").replace(",", "-")
@@ -394,7 +369,7 @@ class _Room:
             max_density=density,
             title=f"PGD that knows {text}, epsilon {epsilon:g}, {100 * density:g} % of samples",
         )
-        plan = plan_attack(f"knowing-{place}", recipe, known, seed=self.seed, device=self.device)
+        plan = plan_attack(f"knowing-{place}", recipe, known, context=self.context)
         fewer = stratified_subset(clips, self.recipe.defended_clips)
         made = self._attack(
             replace(plan, of=len(clips)), fewer, f"knowing-{place}__{best.victim.name}"

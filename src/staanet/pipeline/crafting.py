@@ -11,13 +11,16 @@ from typing import Any
 
 from staanet import audio, storage
 from staanet.attacks import craft_batch
-from staanet.core import Attack, Clip, Progress, Samples, silent
+from staanet.core import Attack, Clip, Samples
 from staanet.corpora import recordings
 from staanet.corpora.recordings import Recording
 from staanet.defences import Defended, chain_of
 from staanet.errors import InvalidInput, UnusableClip
-from staanet.pipeline.folders import ClipSource, Quarantine, begin, end, is_done, normal
+from staanet.pipeline.clips import ClipSource
+from staanet.pipeline.context import Context
+from staanet.pipeline.folders import begin, end, is_done, normal
 from staanet.pipeline.plans import EACH, AttackPlan, aim
+from staanet.pipeline.quarantine import Quarantine
 from staanet.results import adversarial_set, row_files
 from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
 from staanet.storage import describe_machine, lazy_rows
@@ -27,14 +30,7 @@ RECORDINGS = "recordings.csv"
 _CRAFTED = (*adversarial_set.COLUMNS, "seconds", adversarial_set.TARGET_CLASS, "sha256")
 
 
-def attack(
-    plan: AttackPlan,
-    clips: ClipSource,
-    out: Path,
-    *,
-    quarantine: Quarantine,
-    progress: Progress = silent,
-) -> AdversarialSet:
+def attack(plan: AttackPlan, clips: ClipSource, out: Path, *, context: Context) -> AdversarialSet:
     """Craft every clip, write it, read it back and measure it; a killed run goes on where it was."""
     if is_finished(plan, clips, out):
         return AdversarialSet.load(out)
@@ -45,14 +41,14 @@ def attack(
     for some in _in_groups(clips, 1 if alone else plan.batch_size):
         digests = {clip.id: _sha256(clip) for clip in some}
         missing = [clip for clip in some if not crafted.has(clip, digests[clip.id])]
-        for made in _crafted(plan, limits, missing, quarantine):
+        for made in _crafted(plan, limits, missing, context.quarantine):
             digest = digests[made.clean.id]
             crafted.add(made.clean, digest, adversarial_set.write_clip(out, made))
         for clip in missing:
             if clip.id not in crafted.rows:  # put aside
                 crafted.read(digests[clip.id])
         done += len(some)
-        progress(f"attack with {plan.key} from {plan.source.name}", done, len(clips), "")
+        context.progress(f"attack with {plan.key} from {plan.source.name}", done, len(clips), "")
     card = {
         "attack": plan.key,
         "title": plan.title,
@@ -64,7 +60,7 @@ def attack(
         "matched": plan.matched.name if plan.matched else None,
         "inputs": normal({**plan.inputs, "clips": crafted.fingerprint()}),
         "machine": describe_machine(),
-        "quarantined": quarantine.in_order(),
+        "quarantined": context.quarantine.in_order(),
     }
     if isinstance(plan.source, Defended):  # its name says which kinds, not with which settings
         card["source_defences"] = chain_of(plan.source)
@@ -104,7 +100,7 @@ def _crafted(
 
 
 def join_recordings(
-    found: Iterable[Recording], made: AdversarialSet, out: Path, *, progress: Progress = silent
+    found: Iterable[Recording], made: AdversarialSet, out: Path, *, context: Context
 ) -> list[dict[str, Any]]:
     """Write each recording that was attacked in windows as a whole, and ``recordings.csv`` about them.
 
@@ -125,7 +121,7 @@ def join_recordings(
     rows = []
     for number, one in enumerate(ordered, start=1):
         rows.append(one.join(adversarial, out))
-        progress("join recordings", number, len(ordered), "")
+        context.progress("join recordings", number, len(ordered), "")
     storage.write_text(path, row_files.csv_text(recordings.COLUMNS, rows))
     return rows
 

@@ -9,16 +9,18 @@ from typing import Any
 
 from staanet import storage
 from staanet.config import AttackRecipe
-from staanet.core import Corpus, Progress, Victim, silent, stratified_subset
+from staanet.core import Corpus, Victim, stratified_subset
 from staanet.defences import Defended, parse_defence
 from staanet.errors import InvalidInput
 from staanet.evaluation import CONTROLS, check_names, knowledge
+from staanet.pipeline.clips import load_clips
+from staanet.pipeline.context import Context
 from staanet.pipeline.crafting import attack
-from staanet.pipeline.folders import Quarantine, is_done, load_clips, normal
-from staanet.pipeline.models import named, quality_of
+from staanet.pipeline.folders import is_done, normal
+from staanet.pipeline.models import quality_of
 from staanet.pipeline.plans import plan_attack
 from staanet.results.adversarial_set import AdversarialSet
-from staanet.victims import fingerprint, load_victim
+from staanet.victims import load_victim
 
 ADAPTIVE = ("pgd", "sigma_zero")
 """What is tried through a defence where nothing else is asked for: many samples a little, few by more."""
@@ -42,52 +44,42 @@ _OF_ANY_CARD = {
 
 def defend(
     victim: Victim,
-    spec: Path | str,
     chain: Sequence[str],
     out: Path,
     *,
     name: str | None = None,
     corpus: Corpus | None = None,
-    seed: int = 0,
-    protocol: str | None = None,
-    device: str = "cpu",
-    quarantine: Quarantine | None = None,
-    progress: Progress = silent,
+    context: Context,
 ) -> Defended:
     """Write ``victim`` behind a chain of defences (``NAME[:SETTING]``) as a victim folder.
 
-    ``spec`` is what ``load_victim`` made the victim from. With a corpus the card tells recall before
+    With a corpus the card tells recall before
     (``undefended_dev_uar`` ...) and after (``dev_uar`` ...) on its dev and test parts.
     """
-    made = Defended(victim, [parse_defence(text) for text in chain], name=name, seed=seed)
-    inner = _card_of(spec)
+    made = Defended(victim, [parse_defence(text) for text in chain], name=name, seed=context.seed)
+    inner = _card_of(victim)
     inputs: dict[str, Any] = {
         **(inner.get("inputs") or {}),
         "defences": [str(one) for one in made.chain],
-        "draws": seed,
-        "inner": fingerprint(victim, spec),
+        "draws": context.seed,
+        "inner": victim.sha256,
     }
     figures: dict[str, float] = {}
     if corpus is not None:
-        parts = dict(zip(("dev", "test"), corpus.split(seed, protocol)[1:], strict=True))
-        inputs |= {
-            "corpus": corpus.name,
-            "split": parts["dev"].split_hash,
-            "seed": seed,
-            **named(protocol),
-        }
+        parts = dict(zip(("dev", "test"), context.split(corpus)[1:], strict=True))
+        inputs |= context.split_inputs(corpus)
         if is_done(out, "victim", inputs):
-            return _again(out, device)
-        put_aside = quarantine if quarantine is not None else Quarantine()
+            return _again(out, context)
         for part, own in parts.items():
-            clips = load_clips(own, victim, put_aside, progress)
+            clips = load_clips(own, victim, context)
             for prefix, one in (("undefended_", victim), ("", made)):
                 figures |= {f"{prefix}{part}_{k}": v for k, v in quality_of(one, clips).items()}
-            progress("defend", len(figures), 8, "")
+            context.progress("defend", len(figures), 8, "")
     elif is_done(out, "victim", inputs):
-        return _again(out, device)
+        return _again(out, context)
     own_card = {key: value for key, value in inner.items() if key not in _OF_ANY_CARD}
     made.save_pretrained(out, inner_card=own_card, inputs=normal(inputs), **figures)
+    made.origin = str(out)
     return made
 
 
@@ -98,10 +90,7 @@ def adapt(
     *,
     attacks: Sequence[str] | None = None,
     clips: int = 40,
-    seed: int = 0,
-    device: str = "cpu",
-    quarantine: Quarantine,
-    progress: Progress = silent,
+    context: Context,
 ) -> list[Path]:
     """Attack each defended target that no set knows, on the clips of ``sets`` and at their budget.
 
@@ -127,8 +116,8 @@ def adapt(
                 epsilon=float(budget.get("epsilon") or 0.03),
                 max_density=budget.get("max_density"),
             )
-            plan = plan_attack(name, recipe, target, seed=seed, device=device)
-            plan = replace(plan, inputs={**plan.inputs, "target": target.sealed()})
+            plan = plan_attack(name, recipe, target, context=context)
+            plan = replace(plan, inputs={**plan.inputs, "target": target.sha256})
             usable = [c.clean for c in most if len(c.clean.samples) >= target.minimum_samples]
             chosen = stratified_subset(usable, clips)
             if not chosen:
@@ -140,18 +129,18 @@ def adapt(
             if len(chosen) < len(usable):
                 plan = replace(plan, of=len(usable))
             place = out / f"{name}__{target.name}"
-            attack(plan, chosen, place, quarantine=quarantine, progress=progress)
+            attack(plan, chosen, place, context=context)
             made.append(place)
     return made
 
 
-def _card_of(spec: Path | str) -> dict[str, Any]:
+def _card_of(victim: Victim) -> dict[str, Any]:
     """The card of a victim folder; nothing of a model that was made elsewhere."""
-    place = Path(spec)
+    place = Path(victim.origin)
     return storage.read_card(place, "victim") if (place / storage.CARD).is_file() else {}
 
 
-def _again(out: Path, device: str) -> Defended:
-    victim = load_victim(out).to(device)
+def _again(out: Path, context: Context) -> Defended:
+    victim = load_victim(out).to(context.device)
     assert isinstance(victim, Defended), "its inputs name defences"
     return victim

@@ -18,10 +18,12 @@ from torch import Tensor
 from staanet import training
 from staanet.attacks import logits_of
 from staanet.config import VictimRecipe
-from staanet.core import Clip, Corpus, Progress, Victim, silent
-from staanet.pipeline.folders import Quarantine, begin, end, is_done, load_clips, normal
+from staanet.core import Clip, Corpus, Victim
+from staanet.pipeline.clips import load_clips
+from staanet.pipeline.context import Context
+from staanet.pipeline.folders import begin, end, is_done, normal
 from staanet.storage import describe_machine
-from staanet.victims import build_victim, fingerprint, learning_rate, load_victim
+from staanet.victims import build_victim, learning_rate, load_victim
 
 SCHEME = "distill"
 """``distill:VICTIM`` as a source stands for a surrogate of that victim."""
@@ -68,55 +70,44 @@ class DistilTask:
 
 
 def distil(
-    corpus: Corpus,
-    target_spec: str,
-    out: Path,
-    *,
-    recipe: VictimRecipe,
-    seed: int = 0,
-    protocol: str | None = None,
-    device: str = "cpu",
-    quarantine: Quarantine | None = None,
-    progress: Progress = silent,
+    corpus: Corpus, target: Victim, out: Path, *, recipe: VictimRecipe, context: Context
 ) -> Victim:
-    """A surrogate of the victim ``target_spec``, taught on the corpus's train part; its card in ``out``
+    """A surrogate of ``target``, taught on the corpus's train part; its card in ``out``
     tells ``queries`` and how often it agrees with the target on dev clips.
 
     ``recipe.network`` is ``emo18`` (the default) or another; steps and crops are those of a victim.
     """
-    target = load_victim(target_spec).to(device)
     network = recipe.network or "emo18"
-    train, dev, _ = corpus.split(seed, protocol)
+    train, dev, _ = context.split(corpus)
     told = asdict(recipe)
     del told["precision"]  # it learns in float32
     inputs = {
-        "corpus": corpus.name,
-        "split": train.split_hash,
-        "seed": seed,
+        **context.split_inputs(corpus),
         "network": network,
-        "target": fingerprint(target, target_spec),
+        "target": target.sha256,
         "recipe": told,
     }
     if is_done(out, "victim", inputs):
-        return load_victim(out).to(device)
+        return load_victim(out).to(context.device)
     begin(out, inputs)
-    put_aside = quarantine if quarantine is not None else Quarantine()
-    training.seeded(seed)
-    surrogate = build_victim(network, target.labels).to(device)
+    training.seeded(context.seed)
+    surrogate = build_victim(network, target.labels).to(context.device)
     surrogate.name = f"{target.name}_surrogate"
-    clips = [load_clips(part, target, put_aside, progress) for part in (train, dev)]
+    clips = [load_clips(part, target, context) for part in (train, dev)]
     schedule = training.Schedule(
         steps=recipe.steps,
         batch_size=recipe.batch_size,
         seconds=recipe.seconds,
         learning_rate=recipe.learning_rate or learning_rate(network),
-        seed=seed,
+        seed=context.seed,
         speed=recipe.speed,
         evaluate_every=recipe.evaluate_every,
         patience=recipe.patience,
     )
     task = DistilTask(surrogate, target, training.Crops(clips[0], schedule), clips[1])
-    history = training.fit(task, schedule, out, what=f"learn from {target.name}", progress=progress)
+    history = training.fit(
+        task, schedule, out, what=f"learn from {target.name}", progress=context.progress
+    )
     surrogate.requires_grad_(False).eval()
     surrogate.save_pretrained(
         out,
@@ -127,5 +118,6 @@ def distil(
         best_step=history.best_step,
         machine=describe_machine(),
     )
+    surrogate.origin = str(out)
     end(out)
     return surrogate

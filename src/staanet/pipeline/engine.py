@@ -17,14 +17,16 @@ from typing import Any
 
 from staanet import storage, victims
 from staanet.config import AttackRecipe
-from staanet.core import Corpus, Progress, Victim, silent
+from staanet.core import Corpus, Victim
 from staanet.corpora.recordings import COLUMNS
 from staanet.errors import InvalidInput, StaaNetError, StorageFault, printable
+from staanet.pipeline.clips import ReadingClips, drawn_from
+from staanet.pipeline.context import Context
 from staanet.pipeline.crafting import RECORDINGS, attack, join_recordings
-from staanet.pipeline.folders import Quarantine, ReadingClips, drawn_from
 from staanet.pipeline.merging import merge
 from staanet.pipeline.models import source_of
 from staanet.pipeline.plans import part_of, plan_attack
+from staanet.pipeline.quarantine import Quarantine
 from staanet.results import row_files
 from staanet.results.adversarial_set import AdversarialSet
 from staanet.storage.shards import Shard
@@ -49,30 +51,21 @@ class AttackJob:
     matched: Path | None = None
     label: str | None = None
     window_s: float = 0.0
-    seed: int = 0
-    device: str = "cpu"
-    strict: bool = False
 
-    def victim(self) -> Victim:
+    def victim(self, device: str) -> Victim:
         """The classifier that the attack is crafted on."""
         if self.sources:
-            return victims.load_victims(self.sources).to(self.device)
+            return victims.load_victims(self.sources).to(device)
         kind, place = ("generator", self.generator) if self.generator else ("vector", self.vector)
         if place is None:
             raise InvalidInput(
                 "no victim to attack",
                 remedy="Pass --source VICTIM, --generator DIR or --vector DIR",
             )
-        return source_of(place, kind).to(self.device)
+        return source_of(place, kind).to(device)
 
     def run(
-        self,
-        victim: Victim,
-        out: Path,
-        *,
-        quarantine: Quarantine,
-        shard: Shard | None = None,
-        progress: Progress = silent,
+        self, victim: Victim, out: Path, *, context: Context, shard: Shard | None = None
     ) -> AdversarialSet:
         """Craft it, or a shard of it, in this process."""
         plan, corpus = (
@@ -84,8 +77,7 @@ class AttackJob:
                 vector=self.vector,
                 matched=self.matched,
                 label=self.label,
-                seed=self.seed,
-                device=self.device,
+                context=context,
             ),
             self.corpus,
         )
@@ -93,24 +85,22 @@ class AttackJob:
         if shard is not None:
             plan = part_of(plan, shard, corpus, self.window_s)
             corpus = replace(corpus, utterances=shard.part(corpus.utterances))
-        clips = ReadingClips(corpus, victim, quarantine, self.window_s or None)
-        if self.strict:  # nothing is written where any clip is unusable
+        clips = ReadingClips(corpus, victim, context, self.window_s or None)
+        if context.strict:  # nothing is written where any clip is unusable
             deque(clips, maxlen=0)
-        made = attack(plan, clips, out, quarantine=quarantine, progress=progress)
-        join_recordings(clips.recordings.values(), made, out, progress=progress)
-        quarantine.save(out)
+        made = attack(plan, clips, out, context=context)
+        join_recordings(clips.recordings.values(), made, out, context=context)
+        context.quarantine.save(out)
         return made
 
-    def run_on_ray(
-        self, victim: Victim, out: Path, *, quarantine: Quarantine, progress: Progress = silent
-    ) -> AdversarialSet:
+    def run_on_ray(self, victim: Victim, out: Path, *, context: Context) -> AdversarialSet:
         """Craft it on a Ray cluster: that of ``RAY_ADDRESS``, or one of this machine's cores."""
         if (out / storage.CARD).exists():  # done, or of something else: both are told here
-            return self.run(victim, out, quarantine=quarantine, progress=progress)
+            return self.run(victim, out, context=context)
         count = max(1, min(SHARDS, len(self.corpus)))
         folders = {number: out / ".shards" / f"{number:04d}" for number in range(1, count + 1)}
-        _run_all(self, folders, progress)
-        made = merge(list(folders.values()), out, quarantine=quarantine, progress=progress)
+        _run_all(self, folders, context)
+        made = merge(list(folders.values()), out, context=context)
         assert isinstance(made, AdversarialSet), "shards of an attack"
         shutil.rmtree(out / ".shards", ignore_errors=True)
         return made
@@ -122,7 +112,7 @@ def joined_recordings(out: Path) -> list[dict[str, str]]:
     return list(row_files.read_csv(path, COLUMNS)) if path.exists() else []
 
 
-def _run_all(job: AttackJob, folders: dict[int, Path], progress: Progress) -> None:
+def _run_all(job: AttackJob, folders: dict[int, Path], context: Context) -> None:
     try:
         import ray
     except ImportError as problem:
@@ -136,12 +126,14 @@ def _run_all(job: AttackJob, folders: dict[int, Path], progress: Progress) -> No
         ray.init(log_to_driver=False)
     elif begun:
         ray.init(include_dashboard=False, log_to_driver=False, num_cpus=os.cpu_count())
-    gpus = 1 if job.device.startswith("cuda") else 0
+    gpus = 1 if context.device.startswith("cuda") else 0
     task = ray.remote(max_retries=RETRIES, num_cpus=1, num_gpus=gpus)(_shard)
     try:
         sent = ray.put(job)
+        settings = {name: getattr(context, name) for name in ("seed", "device", "strict")}
         waiting = [
-            task.remote(sent, number, len(folders), folder) for number, folder in folders.items()
+            task.remote(sent, number, len(folders), folder, settings)
+            for number, folder in folders.items()
         ]
         while waiting:
             done, waiting = ray.wait(waiting, num_returns=1)
@@ -149,7 +141,7 @@ def _run_all(job: AttackJob, folders: dict[int, Path], progress: Progress) -> No
             if failed is not None:
                 raise _Failed(failed)
             finished = len(folders) - len(waiting)
-            progress(f"shards of {job.recipe.attack} on Ray", finished, len(folders), "")
+            context.progress(f"shards of {job.recipe.attack} on Ray", finished, len(folders), "")
     except ray.exceptions.WorkerCrashedError as problem:
         raise StorageFault(
             f"a shard lost its worker {RETRIES + 1} times",
@@ -174,12 +166,19 @@ def _reach(address: str) -> None:
         ) from problem
 
 
-def _shard(job: AttackJob, number: int, of: int, folder: Path) -> dict[str, Any] | None:
+def _shard(
+    job: AttackJob, number: int, of: int, folder: Path, settings: dict[str, Any]
+) -> dict[str, Any] | None:
     """In a worker: one shard; None, or the error that a user can mend."""
     try:
         with storage.FolderLock(folder):
-            quarantine = Quarantine(job.strict)
-            job.run(job.victim(), folder, quarantine=quarantine, shard=Shard(number, of))
+            context = Context(
+                seed=settings["seed"],
+                device=settings["device"],
+                quarantine=Quarantine(settings["strict"]),
+            )
+            victim = job.victim(context.device)
+            job.run(victim, folder, context=context, shard=Shard(number, of))
     except StaaNetError as error:
         return error.to_dict()
     return None

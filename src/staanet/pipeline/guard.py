@@ -10,7 +10,7 @@ from typing import Any
 from staanet import report, storage, training
 from staanet.attacks import Staa
 from staanet.config import HardenRecipe
-from staanet.core import Budget, Clip, Corpus, Progress, Victim, silent, stratified_subset
+from staanet.core import Budget, Clip, Corpus, Victim, stratified_subset
 from staanet.defences.detector_gated import DetectorGated
 from staanet.defences.detectors import Detector, Learned, build_detector
 from staanet.errors import InvalidInput
@@ -18,33 +18,30 @@ from staanet.evaluation import certificates
 from staanet.generators.base import Generator
 from staanet.generators.registry import build_generator, load_generator, save_generator
 from staanet.generators.warm_start import backward_net_of, network_of
+from staanet.pipeline.clips import load_clips
+from staanet.pipeline.context import Context
 from staanet.pipeline.crafting import clips_sha256
-from staanet.pipeline.folders import Quarantine, begin, end, is_done, load_clips, normal
-from staanet.pipeline.models import named, quality_of
+from staanet.pipeline.folders import begin, end, is_done, normal
+from staanet.pipeline.models import quality_of
 from staanet.results import adversarial_set, row_files
 from staanet.storage import describe_machine
 from staanet.training import adversarial, detectors
-from staanet.victims import fingerprint, load_victim
+from staanet.victims import load_victim
 from staanet.victims.external import External
 
 
 def harden(
     corpus: Corpus,
     victim: Victim,
-    victim_spec: Path | str,
     out: Path,
     *,
     recipe: HardenRecipe,
     name: str | None = None,
-    seed: int = 0,
-    protocol: str | None = None,
-    quarantine: Quarantine | None = None,
-    progress: Progress = silent,
+    context: Context,
 ) -> Victim:
     """Train ``victim`` on against an attack, on the corpus's train part, into the victim folder ``out``.
 
-    ``victim_spec`` is what ``load_victim`` made it from; ``name`` is by default
-    ``VICTIM+METHOD``. The card tells UAR before and after, on dev
+    ``name`` is by default ``VICTIM+METHOD``. The card tells UAR before and after, on dev
     and test, and what a step costs beside a plain one. With ``staa`` the generator that grew up beside
     the victim is kept in ``out/generator``.
     """
@@ -52,7 +49,7 @@ def harden(
     if isinstance(victim, External) or not victim.differentiable:
         raise InvalidInput(
             f"{victim.name} was made elsewhere: its weights cannot be trained here",
-            where=victim_spec,
+            where=victim.origin,
             remedy="Harden a victim folder, or put a transformation or a detector in front of it",
         )
     lacking = sorted({*corpus.labels} - {*victim.labels})
@@ -60,37 +57,33 @@ def harden(
         raise InvalidInput(
             f"{victim.name} knows {len(victim.labels)} labels ({', '.join(victim.labels)}), the corpus "
             f"also has {', '.join(lacking)}",
-            where=victim_spec,
+            where=victim.origin,
             remedy="Give the corpus that it was trained on",
         )
-    train, dev, test = corpus.split(seed, protocol)
-    sha256 = fingerprint(victim, victim_spec)
+    train, dev, test = context.split(corpus)
+    sha256 = victim.sha256
     inputs = {
-        "corpus": corpus.name,
-        "split": train.split_hash,
-        "seed": seed,
+        **context.split_inputs(corpus),
         "victim": sha256,
         "recipe": asdict(recipe),
-        **named(protocol),
         **({"name": name} if name else {}),
     }
     if is_done(out, "victim", inputs):
         return load_victim(out).to(victim.device)
     begin(out, inputs)
-    put_aside = quarantine if quarantine is not None else Quarantine()
-    clips = [load_clips(part, victim, put_aside, progress) for part in (train, dev, test)]
+    clips = [load_clips(part, victim, context) for part in (train, dev, test)]
     before = quality_of(victim, clips[2])
-    training.seeded(seed)
+    training.seeded(context.seed)
     generator = _beside(victim, how.budget) if how.method == "staa" else None
     history, cost = adversarial.harden(
         victim,
         clips[0],
         clips[1],
-        _schedule(recipe, seed),
+        _schedule(recipe, context.seed),
         out,
         how=how,
         generator=generator,
-        progress=progress,
+        progress=context.progress,
     )
     if generator is not None:  # before the card that says done; its source's sha256 follows
         _keep(generator, out, victim, how.budget)
@@ -118,6 +111,7 @@ def harden(
             "history": history.rows[-1],
         },
     )
+    victim.origin = str(out)
     if generator is not None:
         _keep(generator, out, victim, how.budget, str(storage.read_card(out, "victim")["sha256"]))
     end(out)
@@ -181,7 +175,6 @@ def _beside(victim: Victim, budget: Budget) -> Generator:
 
 def certified(
     victim: Victim,
-    victim_spec: Path | str,
     clips: Sequence[Clip],
     out: Path,
     *,
@@ -189,8 +182,7 @@ def certified(
     how: certificates.Votes,
     attack_steps: int = 0,
     limit: int = 50,
-    quarantine: Quarantine,
-    progress: Progress = silent,
+    context: Context,
 ) -> dict[str, Any]:
     """Certificates of ``limit`` clips, spread over labels and speakers, into ``out``.
 
@@ -203,7 +195,7 @@ def certified(
     method = type(noise).__name__.lower()
     inputs = normal(
         {
-            "victim": fingerprint(victim, victim_spec),
+            "victim": victim.sha256,
             "clips": clips_sha256(chosen),
             "method": method,
             "noise": asdict(noise),  # type: ignore[call-overload]
@@ -232,7 +224,7 @@ def certified(
                 victim, noise, clip, how, attack_steps=attack_steps
             )
             journal.append(rows[clip.id])
-        progress(f"certify {victim.name} by {method}", number, len(chosen), "")
+        context.progress(f"certify {victim.name} by {method}", number, len(chosen), "")
     told = _certificate(victim, noise, how, [rows[clip.id] for clip in chosen], len(clips))
     columns = list(rows[chosen[0].id])
     storage.write_text(
@@ -247,7 +239,7 @@ def certified(
             "kind": "certificate",
             "inputs": inputs,
             "machine": describe_machine(),
-            "quarantined": quarantine.rows,
+            "quarantined": context.quarantine.rows,
         },
     )
     (out / "journal.jsonl").unlink(missing_ok=True)
@@ -286,7 +278,6 @@ def _certificate(
 def detect(
     corpus: Corpus,
     victim: Victim,
-    victim_spec: Path | str,
     out: Path,
     *,
     detector: str,
@@ -296,10 +287,7 @@ def detect(
     aware: int = 0,
     generator_steps: int = 0,
     steps: int = 200,
-    seed: int = 0,
-    protocol: str | None = None,
-    quarantine: Quarantine | None = None,
-    progress: Progress = silent,
+    context: Context,
 ) -> dict[str, Any]:
     """A victim behind a detector, as the victim folder ``out``, its threshold chosen on dev.
 
@@ -309,27 +297,23 @@ def detect(
     ``learned`` is trained on the train part for ``steps`` steps under ``budget``.
     """
     made, opened = detecting(detector, false_positive_rate, sets)
-    train, dev, test = corpus.split(seed, protocol)
+    train, dev, test = context.split(corpus)
     inputs = {
-        "corpus": corpus.name,
-        "split": train.split_hash,
-        "seed": seed,
-        "victim": fingerprint(victim, victim_spec),
+        **context.split_inputs(corpus),
+        "victim": victim.sha256,
         "detector": detector,
         "false_positive_rate": false_positive_rate,
         "budget": asdict(budget),
         "steps": steps if detector == "learned" else None,
-        **named(protocol),
     }
-    put_aside = quarantine if quarantine is not None else Quarantine()
     if is_done(out, "victim", inputs):
         target = load_victim(out).to(victim.device)
         assert isinstance(target, DetectorGated)
     else:
         begin(out, inputs)
-        tune = load_clips(dev, victim, put_aside, progress)
+        tune = load_clips(dev, victim, context)
         if isinstance(made, Learned):
-            training.seeded(seed)
+            training.seeded(context.seed)
             made = Learned().to(victim.device)
             schedule = training.Schedule(
                 steps=steps,
@@ -337,33 +321,38 @@ def detect(
                 seconds=1.0,
                 learning_rate=2e-3,
                 evaluate_every=max(1, min(50, steps // 4)),
-                seed=seed,
+                seed=context.seed,
                 speed=0.0,
                 noise_db=60.0,
             )
-            clips = load_clips(train, victim, put_aside, progress)
+            clips = load_clips(train, victim, context)
             detectors.train_detector(
-                made, victim, clips, tune, schedule, out, budget=budget, progress=progress
+                made, victim, clips, tune, schedule, out, budget=budget, progress=context.progress
             )
         target = detectors.guarded(victim, made, tune, false_positive_rate=false_positive_rate)
         target.save_pretrained(out, inputs=normal(inputs), machine=describe_machine())
+        target.origin = str(out)
         end(out)
     found = []
     for one in opened:
-        found.append(detectors.told(f"{one.attack} from {one.source}", target, list(one), progress))
-    if aware:
-        chosen = stratified_subset(load_clips(test, target, put_aside, progress), aware)
-        attack = detectors.AwarePGD(budget=budget)
-        made_of = detectors.aware_clips(target, chosen, attack, progress=progress)
-        found.append(detectors.told("PGD that knows the detector", target, made_of, progress))
-    if generator_steps:
-        generator = _knowing(
-            target, [train, dev], out, budget, generator_steps, seed, put_aside, progress
+        found.append(
+            detectors.told(f"{one.attack} from {one.source}", target, list(one), context.progress)
         )
+    if aware:
+        chosen = stratified_subset(load_clips(test, target, context), aware)
+        attack = detectors.AwarePGD(budget=budget)
+        made_of = detectors.aware_clips(target, chosen, attack, progress=context.progress)
+        found.append(
+            detectors.told("PGD that knows the detector", target, made_of, context.progress)
+        )
+    if generator_steps:
+        generator = _knowing(target, [train, dev], out, budget, generator_steps, context)
         knowing = Staa(generator=generator, budget=budget)
-        clips = load_clips(test, target, put_aside, progress)
-        made_of = detectors.aware_clips(target, clips, knowing, progress=progress)
-        found.append(detectors.told("STAA-Net that knows the detector", target, made_of, progress))
+        clips = load_clips(test, target, context)
+        made_of = detectors.aware_clips(target, clips, knowing, progress=context.progress)
+        found.append(
+            detectors.told("STAA-Net that knows the detector", target, made_of, context.progress)
+        )
     told = {
         "victim": target.inner.name,
         "detector": detector,
@@ -400,26 +389,24 @@ def _knowing(
     out: Path,
     budget: Budget,
     steps: int,
-    seed: int,
-    put_aside: Quarantine,
-    progress: Progress,
+    context: Context,
 ) -> Generator:
     """The STAA-Net trained through a detector, in ``out/generator``."""
     sha256 = str(storage.read_card(out, "victim")["sha256"])
-    inputs = {"source": sha256, "steps": steps, "seed": seed, "budget": asdict(budget)}
+    inputs = {"source": sha256, "steps": steps, "seed": context.seed, "budget": asdict(budget)}
     if is_done(out / "generator", "generator", inputs):
         return load_generator(out / "generator").to(target.device)
-    training.seeded(seed)
+    training.seeded(context.seed)
     generator = _beside(target.inner, budget)
     schedule = training.Schedule(
         steps=steps,
         batch_size=8,
         seconds=1.5,
         learning_rate=3e-4,
-        seed=seed,
+        seed=context.seed,
         evaluate_every=max(1, min(100, steps // 2)),
     )
-    train, dev = (load_clips(part, target, put_aside, progress) for part in parts)
+    train, dev = (load_clips(part, target, context) for part in parts)
     detectors.aware_generator(
         generator,
         target,
@@ -428,7 +415,7 @@ def _knowing(
         schedule,
         out / "generator",
         budget=budget,
-        progress=progress,
+        progress=context.progress,
     )
     _keep(generator, out, target, budget, sha256, inputs=normal(inputs))
     storage.discard_checkpoints(out / "generator" / "checkpoint")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from staanet.core import Progress, Victim, silent
 from staanet.errors import InvalidInput
 from staanet.evaluation import perceptual, transfer_matrix
 from staanet.evaluation.perceptual import Score
+from staanet.pipeline.context import Context
 from staanet.results import adversarial_set
 from staanet.results.adversarial_set import AdversarialSet
 from staanet.results.transfer_matrix import TransferMatrix
@@ -53,13 +54,12 @@ def evaluate(
     channels: Sequence[str] = (),
     perceptual: bool = False,
     shard: Shard | None = None,
-    sha256: Mapping[str, str] | None = None,
-    progress: Progress = silent,
+    context: Context,
 ) -> TransferMatrix:
     """The transfer matrix from adversarial sets on disk, written to ``out``; see ``transfer_matrix``.
 
     ``perceptual`` also listens to each clip, and remembers it in ``out/perception.jsonl``. With a
-    ``shard`` it is of that part of each set's clips, and says so, with the ``sha256`` of each target's
+    ``shard`` it is of that part of each set's clips, and says so, with the hash of each target's
     weights, for ``merge``.
     """
     loaded = [_whole(folder) for folder in sets]
@@ -70,11 +70,12 @@ def evaluate(
         targets,
         channels=channels,
         listen=_Listener(storage.Journal(out / "perception.jsonl")) if perceptual else None,
-        progress=progress,
+        progress=context.progress,
     )
     if shard is not None:
         tables = [storage.sha256(folder / "metadata.csv") for folder in sets]
-        part = {**shard.card(tables), "channels": list(channels), "sha256": dict(sha256 or {})}
+        hashes = {target.name: target.sha256 for target in targets}
+        part = {**shard.card(tables), "channels": list(channels), "sha256": hashes}
         matrix = replace(matrix, summary={**matrix.summary, "shard": part})
     matrix.save(out)
     return matrix

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from staanet import storage
-from staanet.core import Progress, silent
 from staanet.corpora import recordings
 from staanet.errors import InvalidInput
 from staanet.evaluation import ABOUT, recounted
+from staanet.pipeline.context import Context
 from staanet.pipeline.crafting import RECORDINGS, sum_of
-from staanet.pipeline.folders import Quarantine, is_done
+from staanet.pipeline.folders import is_done
 from staanet.results import adversarial_set, row_files
 from staanet.results.adversarial_set import AdversarialSet
 from staanet.results.transfer_matrix import TransferMatrix
@@ -28,7 +28,7 @@ AGAIN = "Make that shard again with the settings of the others"
 
 
 def merge(
-    shards: Sequence[Path], out: Path, *, quarantine: Quarantine, progress: Progress = silent
+    shards: Sequence[Path], out: Path, *, context: Context
 ) -> AdversarialSet | TransferMatrix:
     """One adversarial set, or one transfer matrix, of all its shards; written to ``out``.
 
@@ -41,9 +41,7 @@ def merge(
         return _merged_results(shards, out)
     cards = {place: storage.read_card(place, "adversarial") for place in shards}
     parts = {place: card.get("inputs", {}).get("shard") for place, card in cards.items()}
-    return _merged_set(
-        _in_order(parts, "staanet attack"), cards, out, quarantine=quarantine, progress=progress
-    )
+    return _merged_set(_in_order(parts, "staanet attack"), cards, out, context=context)
 
 
 def _in_order(parts: Mapping[Path, Any], command: str) -> list[Path]:
@@ -95,12 +93,7 @@ def _same(first: Path, place: Path, one: Mapping[str, Any], other: Mapping[str, 
 
 
 def _merged_set(
-    shards: Sequence[Path],
-    cards: Mapping[Path, Mapping[str, Any]],
-    out: Path,
-    *,
-    quarantine: Quarantine,
-    progress: Progress,
+    shards: Sequence[Path], cards: Mapping[Path, Mapping[str, Any]], out: Path, *, context: Context
 ) -> AdversarialSet:
     own = {place: _settings(cards[place]) for place in shards}
     for place in shards[1:]:
@@ -110,7 +103,7 @@ def _merged_set(
     inputs["clips"] = sum_of(one.removeprefix("sum:") for one in sums)
     for place in shards:
         for row in cards[place]["quarantined"]:
-            quarantine.put(row)
+            context.quarantine.put(row)
     if is_done(out, "adversarial", inputs):
         return AdversarialSet.load(out)
     rows: list[dict[str, str]] = []
@@ -122,7 +115,7 @@ def _merged_set(
                 storage.copy(place / name, out / name)
             rows.append(row)
             done += 1
-            progress(f"merge into {out.name}", done, total, "")
+            context.progress(f"merge into {out.name}", done, total, "")
     _merge_recordings(shards, out)
     machines = dict.fromkeys(str(cards[place].get("machine")) for place in shards)
     adversarial_set.write_set(
@@ -132,10 +125,10 @@ def _merged_set(
             **own[shards[0]],
             "inputs": inputs,
             "machine": "; ".join(machines),
-            "quarantined": quarantine.in_order(),
+            "quarantined": context.quarantine.in_order(),
         },
     )
-    quarantine.save(out)
+    context.quarantine.save(out)
     return AdversarialSet.load(out)
 
 

@@ -25,11 +25,12 @@ from staanet.generators.registry import build_generator, save_generator
 from staanet.generators.warm_start import generator_of, has_backward_net, network_of
 from staanet.nn import distributed, precision
 from staanet.pipeline import unlabelled
-from staanet.pipeline.folders import Quarantine, begin, end, is_done, load_clips, normal
+from staanet.pipeline.clips import load_clips
+from staanet.pipeline.context import Context
+from staanet.pipeline.folders import begin, end, is_done, normal
 from staanet.storage import describe_machine
 from staanet.victims import (
     build_victim,
-    fingerprint,
     learning_rate,
     load_victim,
     load_victims,
@@ -41,59 +42,45 @@ USUAL = {"pretrained": None, "config": None, "noise_db": 25.0, "precision": "flo
 
 
 def train_victim(
-    corpus: Corpus,
-    name: str,
-    out: Path,
-    *,
-    recipe: VictimRecipe,
-    seed: int = 0,
-    protocol: str | None = None,
-    device: str = "cpu",
-    quarantine: Quarantine | None = None,
-    progress: Progress = silent,
+    corpus: Corpus, name: str, out: Path, *, recipe: VictimRecipe, context: Context
 ) -> Victim:
     """Train a victim on the corpus's train part; its card tells UAR on dev and test."""
-    recipe = replace(settled(name, recipe), precision=precision.settled(recipe.precision, device))
+    recipe = replace(
+        settled(name, recipe), precision=precision.settled(recipe.precision, context.device)
+    )
     network = recipe.network or name
-    train, dev, test = corpus.split(seed, protocol)
+    train, dev, test = context.split(corpus)
     settings = asdict(replace(recipe, network=network))
     for key, usual in USUAL.items():
         if settings[key] == usual:  # most victims have none, and their cards say nothing of it
             del settings[key]
-    inputs = {
-        "corpus": corpus.name,
-        "split": train.split_hash,
-        "seed": seed,
-        "recipe": settings,
-        **named(protocol),
-    }
+    inputs = {**context.split_inputs(corpus), "recipe": settings}
     if is_done(out, "victim", inputs):
-        return load_victim(out).to(device)
+        return load_victim(out).to(context.device)
     if distributed.is_first():
         begin(out, inputs)
-    put_aside = quarantine if quarantine is not None else Quarantine()
-    training.seeded(seed)
+    training.seeded(context.seed)
     victim = build_victim(
         network, corpus.labels, pretrained=recipe.pretrained, config=recipe.config
     )
     victim.name = name
-    parts = [load_clips(part, victim, put_aside, progress) for part in (train, dev, test)]
-    schedule = _schedule(recipe, seed)
+    parts = [load_clips(part, victim, context) for part in (train, dev, test)]
+    schedule = _schedule(recipe, context.seed)
     history = training.train_victim(
-        victim.to(device),
+        victim.to(context.device),
         parts[0],
         parts[1],
         schedule,
         out,
         precision=recipe.precision,
-        progress=progress,
+        progress=context.progress,
     )
     if not distributed.is_first():
         return victim
     quality = {
         f"{p}_{k}": v
         for p, clips in (("dev", parts[1]), ("test", parts[2]))
-        for k, v in quality_of(victim, clips, progress).items()
+        for k, v in quality_of(victim, clips, context.progress).items()
     }
     victim.save_pretrained(
         out,
@@ -103,13 +90,9 @@ def train_victim(
         machine=describe_machine(),
         **quality,
     )
+    victim.origin = str(out)
     end(out)
     return victim
-
-
-def named(protocol: str | None) -> dict[str, str]:
-    """Only where one was asked for: cards say nothing of the default."""
-    return {} if protocol is None else {"protocol": protocol}
 
 
 def settled(name: str, recipe: VictimRecipe) -> VictimRecipe:
@@ -159,28 +142,18 @@ def quality_of(
 
 
 def train_generator(
-    corpus: Corpus,
-    source: Victim,
-    source_spec: Path | str | Sequence[Path | str],
-    out: Path,
-    *,
-    recipe: GeneratorRecipe,
-    seed: int = 0,
-    protocol: str | None = None,
-    device: str = "cpu",
-    quarantine: Quarantine | None = None,
-    progress: Progress = silent,
+    corpus: Corpus, source: Victim, out: Path, *, recipe: GeneratorRecipe, context: Context
 ) -> None:
     """Train STAA-Net against ``source`` on the corpus's train part, judged on its dev part.
 
-    ``source_spec`` is what ``load_victim`` made it from; of an ensemble, that of each member.
+    ``source`` comes from ``load_victim`` or ``load_victims``: the card refers to its folders.
     """
-    specs = [source_spec] if isinstance(source_spec, str | Path) else list(source_spec)
     sources = members_of(source)
-    train, dev, test = corpus.split(seed, protocol)
-    source_sha256 = fingerprint(source, *specs)
+    train, dev, test = context.split(corpus)
+    source_sha256 = source.sha256
     recipe = replace(
-        _settled_generator(recipe, sources), precision=precision.settled(recipe.precision, device)
+        _settled_generator(recipe, sources),
+        precision=precision.settled(recipe.precision, context.device),
     )
     settings = _told(replace(recipe, sources=()))
     del settings["unlabelled"]  # what is there counts, not where: its hashes are among the inputs
@@ -188,40 +161,28 @@ def train_generator(
     for way in augment:  # one that the rate does not allow is told before anything is made
         silence = torch.zeros(1, source.sample_rate)
         way(silence, None, torch.Generator(), sample_rate=source.sample_rate)
-    put_aside = quarantine if quarantine is not None else Quarantine()
-    extra = unlabelled.gather(
-        recipe.unlabelled,
-        (train, dev, test),
-        source,
-        out,
-        seed=seed,
-        quarantine=put_aside,
-        progress=progress,
-    )
+    extra = unlabelled.gather(recipe.unlabelled, (train, dev, test), source, out, context=context)
     inputs = {
-        "corpus": corpus.name,
-        "split": train.split_hash,
-        "seed": seed,
+        **context.split_inputs(corpus),
         **extra.inputs,
         "source": source_sha256,
         "recipe": settings,
-        **named(protocol),
     }
     if is_done(out, "generator", inputs):
         return
     if distributed.is_first():
         begin(out, inputs)
     extra.save(out)
-    training.seeded(seed)
+    training.seeded(context.seed)
     density = recipe.max_density if recipe.objective == "constrained" else None
     begun = generator_of(sources, density, recipe.epsilon, recipe.iterations)
     generator = (
         begun
         if recipe.network == "backward_net" and begun is not None
         else build_generator(recipe.network, density, source.labels)
-    ).to(device)
-    clips = [load_clips(part, source, put_aside, progress) for part in (train, dev)]
-    schedule = _schedule(recipe, seed)
+    ).to(context.device)
+    clips = [load_clips(part, source, context) for part in (train, dev)]
+    schedule = _schedule(recipe, context.seed)
     budget = Budget(
         epsilon=recipe.epsilon, max_density=recipe.max_density, min_snr_db=recipe.min_snr_db
     )
@@ -237,7 +198,7 @@ def train_generator(
         targeted=recipe.goal == "targeted",
         augment=augment,
         precision=recipe.precision,
-        progress=progress,
+        progress=context.progress,
     )
     if not distributed.is_first():
         return
@@ -250,7 +211,7 @@ def train_generator(
         source=source.name,
         sources=[one.name for one in sources],
         source_sha256=source_sha256,
-        source_folders=[_relative(spec, out) for spec in specs],
+        source_folders=[_relative(one.origin, out) for one in sources],
         goal=recipe.goal,
         epsilon=recipe.epsilon,
         max_density=recipe.max_density,
@@ -295,55 +256,47 @@ def _objective(recipe: GeneratorRecipe) -> Objective:
     )
 
 
-def _relative(spec: Path | str, start: Path) -> str:
+def _relative(spec: str, start: Path) -> str:
     if str(spec).startswith("hf:"):
         return str(spec)
-    spec = place_of(spec)
-    return Path(os.path.relpath(Path(spec).resolve(), start.resolve())).as_posix()
+    return Path(os.path.relpath(Path(place_of(spec)).resolve(), start.resolve())).as_posix()
 
 
 def train_uap(
     corpus: Corpus,
     source: Victim,
-    source_spec: Path | str,
     out: Path,
     *,
     recipe: VectorRecipe,
     label: str | None = None,
-    seed: int = 0,
-    protocol: str | None = None,
-    quarantine: Quarantine | None = None,
-    progress: Progress = silent,
+    context: Context,
 ) -> None:
     """Learn one universal vector for ``source`` on the corpus's train part; dev clips judge it.
 
-    ``source_spec`` is what ``load_victim`` made it from; with ``label`` it aims at that class.
+    With ``label`` it aims at that class.
     """
     if label is not None and label not in source.labels:
         raise unknown_name("class", label, source.labels)
-    train, dev, _ = corpus.split(seed, protocol)
-    source_sha256 = fingerprint(source, source_spec)
+    train, dev, _ = context.split(corpus)
+    source_sha256 = source.sha256
     inputs = {
-        "corpus": corpus.name,
-        "split": train.split_hash,
-        "seed": seed,
+        **context.split_inputs(corpus),
         "label": label,
         "source": source_sha256,
         "recipe": asdict(recipe),
     }
     if is_done(out, "vector", inputs):
         return
-    put_aside = quarantine if quarantine is not None else Quarantine()
-    clips = [load_clips(part, source, put_aside, progress) for part in (train, dev)]
+    clips = [load_clips(part, source, context) for part in (train, dev)]
     schedule = training.Schedule(
-        steps=recipe.steps, batch_size=recipe.batch_size, seconds=recipe.seconds, seed=seed
+        steps=recipe.steps, batch_size=recipe.batch_size, seconds=recipe.seconds, seed=context.seed
     )
     crops = training.Crops(clips[0], schedule)
 
     def batches() -> Iterable[tuple[Tensor, None]]:
         for step in range(recipe.steps):
             yield crops.draw(step)[0].to(source.device), None
-            progress(f"universal vector on {source.name}", step + 1, recipe.steps, "")
+            context.progress(f"universal vector on {source.name}", step + 1, recipe.steps, "")
 
     uap = fit_uap(
         source,
@@ -354,15 +307,15 @@ def train_uap(
         decay=recipe.decay,
         target=None if label is None else source.labels.index(label),
     )
-    made = craft(uap, source, clips[1], label=label, progress=progress)
-    judged = transfer_matrix([made], [source], progress=progress).cells[0]
+    made = craft(uap, source, clips[1], label=label, progress=context.progress)
+    judged = transfer_matrix([made], [source], progress=context.progress).cells[0]
     save_uap(
         uap,
         out,
         inputs=normal(inputs),
         source=source.name,
         label=label,
-        source_folder=_relative(source_spec, out),
+        source_folder=_relative(source.origin, out),
         source_sha256=source_sha256,
         max_density=recipe.max_density,
         dev_fooling_rate=judged["fooling_rate"]["value"],
@@ -395,7 +348,7 @@ def source_of(generator_folder: Path, kind: str = "generator") -> Victim:
                 remedy="Pass --source VICTIM",
             )
     victim = load_victims(places)
-    if fingerprint(victim, *places) != card.get("source_sha256"):
+    if victim.sha256 != card.get("source_sha256"):
         raise InvalidInput(
             f"its source at {', '.join(specs)} was trained again since",
             where=generator_folder,

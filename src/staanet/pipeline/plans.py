@@ -18,6 +18,7 @@ from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation import CONTROLS
 from staanet.generators.registry import load_generator
 from staanet.nn import precision
+from staanet.pipeline.context import Context
 from staanet.storage import lazy_rows
 from staanet.storage.shards import Shard
 
@@ -81,8 +82,7 @@ def plan_attack(
     vector: Path | None = None,
     matched: Path | None = None,
     label: str | None = None,
-    seed: int = 0,
-    device: str = "cpu",
+    context: Context,
 ) -> AttackPlan:
     """An attack of a recipe (or of the command line) with everything it needs."""
     name = recipe.attack or key
@@ -96,16 +96,16 @@ def plan_attack(
     )
     told = {key: value for key, value in asdict(recipe).items() if value != UNSAID.get(key, ...)}
     del told["precision"]
-    inputs: dict[str, Any] = {"recipe": told, "source": source.name, "seed": seed}
+    inputs: dict[str, Any] = {"recipe": told, "source": source.name, "seed": context.seed}
     if name == "staa":
         if generator is None:
             raise InvalidInput("the attack staa needs a generator", remedy="Pass --generator DIR")
         inputs["generator"] = storage.read_card(generator, "generator")["sha256"]
-        runs_in = precision.settled(recipe.precision, device)
+        runs_in = precision.settled(recipe.precision, context.device)
         if runs_in != "float32":
             inputs["precision"] = runs_in
         made: Attack = Staa(
-            generator=load_generator(generator).to(device),
+            generator=load_generator(generator).to(context.device),
             budget=budget,
             precision=runs_in,
             **settings_of("staa", recipe),
@@ -119,7 +119,7 @@ def plan_attack(
         inputs["vector"] = storage.read_card(vector, "vector")["sha256"]
         made = load_uap(vector, budget)
     else:
-        made = with_settings(name, recipe, budget, seed)
+        made = with_settings(name, recipe, budget, context.seed)
     if matched is not None:
         inputs["matched"] = storage.sha256(matched / "metadata.csv")
     title, label = recipe.title or key, label or recipe.label or None
@@ -127,7 +127,7 @@ def plan_attack(
         raise unknown_name("class", str(label), [*source.labels, EACH])
     if isinstance(source, Defended) and source.randomised and name not in ("staa", *CONTROLS):
         draws = recipe.eot or EOT
-        source, inputs = source.with_eot(draws, seed=seed + 1), {**inputs, "eot": draws}
+        source, inputs = source.with_eot(draws, seed=context.seed + 1), {**inputs, "eot": draws}
     return AttackPlan(
         key,
         title,

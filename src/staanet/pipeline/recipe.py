@@ -15,46 +15,34 @@ from typing import Any, TypeVar
 from staanet import audio, config, corpora, report, storage
 from staanet.attacks import ATTACKS
 from staanet.config import AttackRecipe, DefenceRecipe, Recipe, SyntheticRecipe
-from staanet.core import Budget, Clip, Corpus, Progress, silent, stratified_subset
+from staanet.core import Budget, Clip, Corpus, stratified_subset
 from staanet.corpora import cache
 from staanet.defences import parse_defence
 from staanet.errors import InvalidInput, unknown_name
 from staanet.generators.registry import GENERATORS
+from staanet.pipeline.clips import drawn_from, load_clips
+from staanet.pipeline.context import Context
 from staanet.pipeline.crafting import attack
 from staanet.pipeline.defences import defend
-from staanet.pipeline.folders import Quarantine, drawn_from, load_clips
 from staanet.pipeline.judging import evaluate
-from staanet.pipeline.models import (
-    named,
-    settled,
-    train_generator,
-    train_uap,
-    train_victim,
-    vector_recipe,
-)
+from staanet.pipeline.models import settled, train_generator, train_uap, train_victim, vector_recipe
 from staanet.pipeline.plans import plan_attack, settings_of, with_settings
 from staanet.pipeline.sweeping import SweepPlan, sweep
 from staanet.results.transfer_matrix import TransferMatrix
 from staanet.sanity import selfcheck
 from staanet.storage import describe_machine
 from staanet.transforms.channels import parse_channel
-from staanet.victims import VICTIMS, Ensemble, fingerprint, members_of
+from staanet.victims import VICTIMS, Ensemble, members_of
 
 T = TypeVar("T")
 LAST = ("selfcheck", "report")
 """Stages after the card, which tells nothing of them: else it were another one when a run is given again."""
 
 
-def run(
-    recipe: Recipe,
-    out: Path,
-    *,
-    command: str = "",
-    device: str = "cpu",
-    strict: bool = False,
-    progress: Progress = silent,
-) -> tuple[TransferMatrix, Quarantine]:
+def run(recipe: Recipe, out: Path, *, command: str = "", context: Context) -> TransferMatrix:
     """Every stage of a recipe into ``out``, skipping what is done; returns the matrix.
+
+    The recipe's seed and protocol take the place of the context's.
 
     Raises ``InvalidInput`` where ``out`` holds another recipe's run, ``FolderLocked`` where another
     process works in it.
@@ -64,23 +52,14 @@ def run(
     with storage.FolderLock(out):
         _claim(recipe, out)
         journal = Timed(storage.Journal(out / "journal.jsonl"))
-        quarantine = Quarantine(strict)
-        corpus = journal("corpus", lambda: _corpus(recipe, out, progress))
+        context = replace(context, seed=recipe.seed, protocol=recipe.protocol)
+        corpus = journal("corpus", lambda: _corpus(recipe, out, context))
         corpus = cache.kept(corpus, out / "decoded")
         victims = {
             name: journal(
                 f"train-victim {name}",
                 partial(
-                    train_victim,
-                    corpus,
-                    name,
-                    out / "victims" / name,
-                    recipe=one,
-                    seed=recipe.seed,
-                    protocol=recipe.protocol,
-                    device=device,
-                    quarantine=quarantine,
-                    progress=progress,
+                    train_victim, corpus, name, out / "victims" / name, recipe=one, context=context
                 ),
             )
             for name, one in recipe.victims.items()
@@ -91,23 +70,16 @@ def run(
                 partial(
                     defend,
                     victims[inner],
-                    out / "victims" / inner,
                     defence.chain,
                     out / "victims" / name,
                     name=name,
                     corpus=corpus,
-                    seed=recipe.seed,
-                    protocol=recipe.protocol,
-                    device=device,
-                    quarantine=quarantine,
-                    progress=progress,
+                    context=context,
                 ),
             )
         sets: list[Path] = []
-        sha256 = {n: fingerprint(one, out / "victims" / n) for n, one in victims.items()}
         for source, keys in sources_of(recipe).items():
             members = source.split(",")
-            specs = [out / "victims" / member for member in members]
             attacked = (
                 victims[source] if len(members) == 1 else Ensemble([victims[m] for m in members])
             )
@@ -119,18 +91,13 @@ def run(
                         train_generator,
                         corpus,
                         attacked,
-                        specs,
                         folder,
                         recipe=recipe.generator,
-                        seed=recipe.seed,
-                        protocol=recipe.protocol,
-                        device=device,
-                        quarantine=quarantine,
-                        progress=progress,
+                        context=context,
                     ),
                 )
-            held_out = corpus.split(recipe.seed, recipe.protocol)[2]
-            test = load_clips(held_out, attacked, quarantine, progress)
+            held_out = context.split(corpus)[2]
+            test = load_clips(held_out, attacked, context)
             test = _of_length(test, recipe.clip_seconds)
             for key in keys:
                 one = recipe.attacks[key]
@@ -144,13 +111,9 @@ def run(
                             train_uap,
                             corpus,
                             victims[source],
-                            out / "victims" / source,
                             vector,
                             recipe=vector_recipe(key, recipe.attacks),
-                            seed=recipe.seed,
-                            protocol=recipe.protocol,
-                            quarantine=quarantine,
-                            progress=progress,
+                            context=context,
                         ),
                     )
                 target = out / "adversarial" / f"{key}__{source}"
@@ -162,8 +125,7 @@ def run(
                     generator=folder,
                     vector=vector,
                     matched=matched,
-                    seed=recipe.seed,
-                    device=device,
+                    context=context,
                 )
                 limit = clip_limit(key, recipe.attacks)
                 plan = replace(plan, drawn=drawn_from(held_out))
@@ -172,7 +134,7 @@ def run(
                     plan = replace(plan, of=len(test))
                 journal(
                     f"attack {key} from {source}",
-                    partial(attack, plan, clips, target, quarantine=quarantine, progress=progress),
+                    partial(attack, plan, clips, target, context=context),
                 )
                 sets.append(target)
             if recipe.sweep is not None and source in (
@@ -184,22 +146,12 @@ def run(
                     attacks=recipe.attacks,
                     source=attacked,
                     targets=[*members_of(attacked), *others],
-                    sha256=sha256,
                     generator=folder,
                     vectors={k: out / "vectors" / f"{k}__{source}" for k in recipe.attacks},
-                    seed=recipe.seed,
-                    device=device,
+                    context=context,
                 )
                 journal(
-                    f"sweep from {source}",
-                    partial(
-                        sweep,
-                        swept,
-                        test,
-                        out / "sweeps" / source,
-                        quarantine=quarantine,
-                        progress=progress,
-                    ),
+                    f"sweep from {source}", partial(sweep, swept, test, out / "sweeps" / source)
                 )
         matrix = journal(
             "evaluate",
@@ -209,22 +161,22 @@ def run(
                 out / "results",
                 channels=recipe.channels,
                 perceptual=recipe.perceptual,
-                progress=progress,
+                context=context,
             ),
         )
-        quarantine.save(out)
+        context.quarantine.save(out)
         made = {stage: took for stage, took in journal.seconds().items() if stage not in LAST}
         _write_run_card(recipe, corpus, out, command, made)
         if recipe.selfcheck and not selfcheck.is_current(out, recipe.seed):
             journal(
                 "selfcheck",
                 lambda: selfcheck.selfcheck(
-                    out, seed=recipe.seed, device=device, progress=progress
+                    out, seed=recipe.seed, device=context.device, progress=context.progress
                 ),
             )
-        journal("report", lambda: report.build(out, progress=progress))
+        journal("report", lambda: report.build(out, progress=context.progress))
         cache.discard(out / "decoded")
-        return matrix, quarantine
+        return matrix
 
 
 def require_sound(recipe: Recipe, out: Path | None = None) -> None:
@@ -374,7 +326,7 @@ def recorded_seconds(out: Path) -> dict[str, float]:
     return Timed(storage.Journal(out / "journal.jsonl")).seconds()
 
 
-def _corpus(recipe: Recipe, out: Path, progress: Progress) -> Corpus:
+def _corpus(recipe: Recipe, out: Path, context: Context) -> Corpus:
     if recipe.corpus == "synthetic:":
         size: SyntheticRecipe = recipe.synthetic
         rendered = corpora.render_synthetic(
@@ -382,7 +334,7 @@ def _corpus(recipe: Recipe, out: Path, progress: Progress) -> Corpus:
             voices=size.voices,
             sentences=size.sentences,
             seed=recipe.seed,
-            progress=progress,
+            progress=context.progress,
         )
         return corpora.classed(rendered, recipe.classes)
     return corpora.load_corpus(recipe.corpus, classes=recipe.classes)
@@ -433,7 +385,7 @@ def _write_run_card(
                     for part in parts
                 },
                 "split_hash": parts[0].split_hash,
-                **named(recipe.protocol),
+                **({} if recipe.protocol is None else {"protocol": recipe.protocol}),
                 **({} if corpus.classes == "label" else {"classes": corpus.classes}),
                 "notes": list(corpus.notes),
             },

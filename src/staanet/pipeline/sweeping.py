@@ -9,28 +9,27 @@ from typing import Any
 
 from staanet import report, storage
 from staanet.config import AttackRecipe, SweepRecipe
-from staanet.core import Clip, Progress, Victim, silent, stratified_subset
+from staanet.core import Clip, Victim, stratified_subset
 from staanet.errors import InvalidInput, UnusableClip
 from staanet.evaluation import CONTROLS, sweeps
+from staanet.pipeline.context import Context
 from staanet.pipeline.crafting import clips_sha256
-from staanet.pipeline.folders import Quarantine, is_done, normal
+from staanet.pipeline.folders import is_done, normal
 from staanet.pipeline.plans import AttackPlan, plan_attack
 from staanet.storage import describe_machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepPlan:
-    """What a sweep is made of; ``sha256`` names each victim's weights, ``vectors`` each uap's."""
+    """What a sweep is made of; ``vectors`` are the folders of each uap."""
 
     recipe: SweepRecipe
     attacks: Mapping[str, AttackRecipe]
     source: Victim
     targets: Sequence[Victim]
-    sha256: Mapping[str, str]
     generator: Path | None = None
     vectors: Mapping[str, Path] = field(default_factory=dict)
-    seed: int = 0
-    device: str = "cpu"
+    context: Context
 
     def attack(self, point: sweeps.Point) -> AttackPlan:
         """The attack of a point, its own limits replaced by the point's."""
@@ -48,8 +47,7 @@ class SweepPlan:
             self.source,
             generator=self.generator,
             vector=self.vectors.get(point.attack),
-            seed=self.seed,
-            device=self.device,
+            context=self.context,
         )
 
     def about(self) -> dict[str, sweeps.About]:
@@ -69,13 +67,7 @@ class SweepPlan:
 
 
 def sweep(
-    plan: SweepPlan,
-    clips: Sequence[Clip],
-    out: Path,
-    *,
-    keep: bool = False,
-    quarantine: Quarantine,
-    progress: Progress = silent,
+    plan: SweepPlan, clips: Sequence[Clip], out: Path, *, keep: bool = False
 ) -> list[dict[str, Any]]:
     """Success against budget into ``out``: tables, the figure, and with ``keep`` the audio.
 
@@ -84,7 +76,7 @@ def sweep(
     shortest = max(victim.minimum_samples for victim in plan.targets)
     for clip in clips:
         if len(clip.samples) < shortest:
-            quarantine.add(
+            plan.context.quarantine.add(
                 clip.id,
                 UnusableClip(
                     f"{len(clip.samples)} samples; a victim of this sweep needs {shortest}",
@@ -103,7 +95,7 @@ def sweep(
         {
             "attacks": {p.name: dict(plan.attack(p).inputs) for p in wanted},
             "keep": keep,
-            "victims": dict(plan.sha256),
+            "victims": {target.name: target.sha256 for target in plan.targets},
             "source": plan.source.name,
             "targets": [target.name for target in plan.targets],
             "clips": clips_sha256(chosen),
@@ -131,7 +123,7 @@ def sweep(
         chosen,
         journal=journal,
         keep=out / "audio" if keep else None,
-        progress=progress,
+        progress=plan.context.progress,
     )
     found = sweeps.save(rows, out)
     report.draw_sweep(out, plan.source.name)
@@ -143,7 +135,7 @@ def sweep(
             "inputs": inputs,
             "machine": describe_machine(),
             "chosen": f"{len(chosen)} of {len(clips)} clips, spread over labels and speakers",
-            "quarantined": quarantine.rows,
+            "quarantined": plan.context.quarantine.rows,
         },
     )
     storage.remove(out / "journal.jsonl")

@@ -22,12 +22,12 @@ from typing import Any
 
 from staanet import pipeline, storage
 from staanet.config import GeneratorRecipe, checked
-from staanet.core import Corpus, Progress, Victim, silent
+from staanet.core import Corpus, Victim
 from staanet.errors import InvalidInput, unknown_name
 from staanet.generators.registry import GENERATORS
+from staanet.pipeline.context import Context
 from staanet.results import row_files
 from staanet.storage import describe_machine
-from staanet.victims import fingerprint
 
 STUDY, TRIALS, FRONT = "study.db", "trials.csv", "pareto.png"
 MOST_TRIALS = 10_000
@@ -104,16 +104,11 @@ def published(values: Mapping[str, Any]) -> GeneratorRecipe:
 def tune(
     corpus: Corpus,
     source: Victim,
-    source_spec: Path | str,
     out: Path,
     *,
     recipe: GeneratorRecipe,
     trials: int,
-    seed: int = 0,
-    protocol: str | None = None,
-    device: str = "cpu",
-    quarantine: pipeline.Quarantine | None = None,
-    progress: Progress = silent,
+    context: Context,
 ) -> list[Trial]:
     """Up to ``trials`` generators against ``source``, into ``out``; more may be asked for later.
 
@@ -125,13 +120,11 @@ def tune(
     if recipe.network not in GENERATORS:
         raise unknown_name("network", recipe.network, GENERATORS)
     searched = space(recipe)
-    study = _study(
-        out, _about(corpus, fingerprint(source, source_spec), recipe, searched, seed, protocol)
-    )
+    study = _study(out, _about(corpus, source, recipe, searched, context))
     while len(done := _finished(study)) < trials:
         number = len(done)
-        progress("tune", number, trials, _best(done))
-        study.sampler = _sampler(seed, number)
+        context.progress("tune", number, trials, _best(done))
+        study.sampler = _sampler(context.seed, number)
         asked = study.ask()
         settings = {
             name: asked.suggest_float(name, limits.low, limits.high, log=True)
@@ -143,19 +136,14 @@ def tune(
             pipeline.train_generator(
                 corpus,
                 source,
-                source_spec,
                 folder,
                 recipe=dataclasses.replace(recipe, **settings),
-                seed=seed,
-                protocol=protocol,
-                device=device,
-                quarantine=quarantine,
-                progress=_of_trial(number, trials, progress),
+                context=_of_trial(number, trials, context),
             )
             figures = _judged(folder)
         study.tell(asked, figures)
         _write(out, _finished(study), source.name)
-    progress("tune", trials, trials, _best(done))
+    context.progress("tune", trials, trials, _best(done))
     _write(out, done, source.name)
     return done
 
@@ -170,29 +158,26 @@ def _diverging() -> Iterator[None]:
             raise
 
 
-def _of_trial(number: int, trials: int, progress: Progress) -> Progress:
-    """Progress that says which trial it is of."""
+def _of_trial(number: int, trials: int, context: Context) -> Context:
+    """A context whose progress says which trial it is of."""
 
     def told(what: str, step: int, total: int, figures: str = "") -> None:
-        progress(f"trial {number + 1}/{trials}: {what}", step, total, figures)
+        context.progress(f"trial {number + 1}/{trials}: {what}", step, total, figures)
 
-    return told
+    return dataclasses.replace(context, progress=told)
 
 
 def _about(
     corpus: Corpus,
-    source_sha256: str,
+    source: Victim,
     recipe: GeneratorRecipe,
     searched: Mapping[str, Range],
-    seed: int,
-    protocol: str | None,
+    context: Context,
 ) -> dict[str, Any]:
     """What makes two searches one: all but how many trials."""
     return {
-        "corpus": corpus.name,
-        "split": corpus.split(seed, protocol)[0].split_hash,
-        "seed": seed,
-        "source": source_sha256,
+        **context.split_inputs(corpus),
+        "source": source.sha256,
         "recipe": {k: v for k, v in dataclasses.asdict(recipe).items() if k not in searched},
         "searched": {name: [limits.low, limits.high] for name, limits in searched.items()},
     }

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from staanet import audio, corpora, storage
-from staanet.core import Clip, Corpus, Progress, Victim, silent
+from staanet.core import Clip, Corpus, Victim
 from staanet.errors import InvalidInput
-from staanet.pipeline.folders import Quarantine, load_clips
+from staanet.pipeline.clips import load_clips
+from staanet.pipeline.context import Context
 from staanet.results import adversarial_set, row_files
 
 SYNTHETIC = "synthetic:"
@@ -52,14 +53,7 @@ class Extra:
 
 
 def gather(
-    places: Sequence[str],
-    parts: Sequence[Corpus],
-    source: Victim,
-    out: Path,
-    *,
-    seed: int = 0,
-    quarantine: Quarantine,
-    progress: Progress = silent,
+    places: Sequence[str], parts: Sequence[Corpus], source: Victim, out: Path, *, context: Context
 ) -> Extra:
     """The usable clips of ``places`` at the source's rate, each once, none of the corpus's ``parts``.
 
@@ -78,14 +72,12 @@ def gather(
                 remedy="Give other audio",
             )
     seen = {
-        digest: part.part
-        for part in parts
-        for digest in _hashes(load_clips(part, source, quarantine, progress))
+        digest: part.part for part in parts for digest in _hashes(load_clips(part, source, context))
     }
     kept: list[Clip] = []
     rows: list[dict[str, Any]] = []
     left_out = {"train": 0, "dev": 0, "test": 0, "twice": 0}
-    for place, clip in _clips(places, source, out, seed, quarantine, progress):
+    for place, clip in _clips(places, source, out, context):
         digest = audio.content_hash(clip.samples)
         if digest in seen:
             left_out[seen[digest]] += 1
@@ -147,22 +139,17 @@ def _flags(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def _clips(
-    places: Sequence[str],
-    source: Victim,
-    out: Path,
-    seed: int,
-    quarantine: Quarantine,
-    progress: Progress,
+    places: Sequence[str], source: Victim, out: Path, context: Context
 ) -> Iterator[tuple[str, Clip]]:
     for place in places:
-        corpus = _corpus(place, out, seed, progress)
-        for clip in load_clips(corpus, source, quarantine, progress):
+        corpus = _corpus(place, out, context)
+        for clip in load_clips(corpus, source, context):
             yield place, clip
 
 
-def _corpus(place: str, out: Path, seed: int, progress: Progress) -> Corpus:
+def _corpus(place: str, out: Path, context: Context) -> Corpus:
     if place == SYNTHETIC:
-        return corpora.render_synthetic(out / "speech", progress, seed=seed)
+        return corpora.render_synthetic(out / "speech", context.progress, seed=context.seed)
     if place.partition(":")[0] in corpora.CORPORA and ":" in place:
         return corpora.load_corpus(place)
     return corpora.unlabelled([Path(place).expanduser()], leave_out=out)

@@ -23,8 +23,8 @@ _MAX_HEADER_BYTES = 100 * 10**6
 
 def save_model(
     folder: Path | str, *, kind: str, tensors: Mapping[str, Tensor], card: Mapping[str, Any]
-) -> None:
-    """Write ``model.safetensors`` and then ``card.json`` with its sha256.
+) -> str:
+    """Write ``model.safetensors`` and then ``card.json`` with its sha256, which is returned.
 
     A writer killed between the two leaves a folder that ``load_model`` refuses.
     """
@@ -32,6 +32,7 @@ def save_model(
     write_bytes(Path(folder) / WEIGHTS, data)
     digest = hashlib.sha256(data).hexdigest()
     write_card(folder, {**card, "kind": kind, "sha256": digest})
+    return digest
 
 
 def load_model(folder: Path | str, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -30,7 +30,6 @@ __all__ = [
     "Ensemble",
     "Zhao19",
     "build_victim",
-    "fingerprint",
     "joint_sha256",
     "lacking",
     "learning_rate",
@@ -103,13 +102,17 @@ def load_victim(spec: Path | str) -> Victim:
     """A trained victim, frozen and in ``eval()``: the folder that ``train-victim`` wrote,
     ``hf:NAME-OR-FOLDER``, ``onnx:FILE``, or ``shipped:NAME``.
 
-    Raises ``InvalidInput`` where it is not a victim, is damaged, or is of an unknown kind.
+    Its ``origin`` is ``spec``. Raises ``InvalidInput`` where it is not a victim, is damaged, or is
+    of an unknown kind.
     """
-    spec = place_of(spec)
-    scheme, colon, place = str(spec).partition(":")
-    if colon and scheme in SCHEMES:
-        return SCHEMES[scheme](place)
-    folder = Path(spec)
+    scheme, colon, name = str(spec).partition(":")
+    external = bool(colon) and scheme in SCHEMES
+    victim = SCHEMES[scheme](name) if external else _from_folder(Path(place_of(spec)))
+    victim.origin = str(spec)
+    return victim
+
+
+def _from_folder(folder: Path) -> Victim:
     if str(folder) in VICTIMS and not folder.exists():
         raise InvalidInput(
             f"'{folder}' names an untrained network",
@@ -120,7 +123,9 @@ def load_victim(spec: Path | str) -> Victim:
     if architecture in COPIES:
         return _copied(folder, card)
     if architecture in WRAPPERS:
-        return WRAPPERS[architecture](folder, load_victim)
+        victim = WRAPPERS[architecture](folder, load_victim)
+        victim.sha256 = str(card.get("sha256"))
+        return victim
     if architecture not in VICTIMS:
         raise unknown_name("victim", architecture, VICTIMS, where=folder / "card.json")
     return VICTIMS[architecture].from_pretrained(folder)
@@ -129,7 +134,7 @@ def load_victim(spec: Path | str) -> Victim:
 def _copied(folder: Path, card: Mapping[str, Any]) -> Victim:
     """A model made elsewhere, from its copy inside a folder."""
     victim = COPIES[str(card["architecture"])](folder)
-    if victim.fingerprint() != card.get("sha256"):
+    if victim.sha256 != card.get("sha256"):
         raise InvalidInput(
             "the model was changed since it was copied: its sha256 differs from card.json",
             where=folder,
@@ -159,14 +164,3 @@ def load_victims(specs: Sequence[Path | str]) -> Victim:
     """One victim, or the ensemble of several; see ``load_victim``."""
     victims = [load_victim(spec) for spec in specs]
     return victims[0] if len(victims) == 1 else Ensemble(victims)
-
-
-def fingerprint(victim: Victim, *specs: Path | str) -> str:
-    """The sha256 of the weights of ``victim``, which ``load_victims(specs)`` gave."""
-    if len(specs) > 1:
-        pairs = zip(members_of(victim), specs, strict=True)
-        return joint_sha256([fingerprint(member, spec) for member, spec in pairs])
-    (spec,) = specs
-    if isinstance(victim, External):
-        return victim.fingerprint()
-    return str(storage.read_card(place_of(spec), "victim").get("sha256"))

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from staanet import storage
 from staanet.core import Victim, standardise
+from staanet.core.victim import tensors_sha256
 from staanet.errors import InvalidInput, MissingExtra, printable
 from staanet.nn.padding import by_length, receptive_field, require_samples
 from staanet.victims import hub
@@ -38,13 +39,6 @@ class External(Victim):
     """A victim whose weights, if it has any that we can see, are kept elsewhere."""
 
     architecture = "external"
-
-    def fingerprint(self) -> str:
-        """The sha256 of its weights: whether a name still stands for the model that it stood for."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
 
     def files(self) -> dict[str, bytes]:
         """All that it is read from again, by file name; nothing where it cannot be copied."""
@@ -73,7 +67,7 @@ class External(Victim):
                 "labels": list(self.labels),
                 "sample_rate": self.sample_rate,
                 **card,
-                "sha256": self.fingerprint(),
+                "sha256": self.sha256,
             },
         )
 
@@ -208,13 +202,14 @@ class OnnxVictim(BlackBox):
                 where=path,
                 remedy="Export it for waveforms, [batch, time] or [batch, 1, time]",
             )
+        self.sha256 = self._files_sha256()
         self.eval()
 
     def files(self) -> dict[str, bytes]:
         card = self.path.with_name(f"{self.path.name}.toml")
         return {ONNX_FILE: self.path.read_bytes(), f"{ONNX_FILE}.toml": card.read_bytes()}
 
-    def fingerprint(self) -> str:
+    def _files_sha256(self) -> str:
         digest = hashlib.sha256()
         for name, data in sorted(self.files().items()):
             digest.update(name.encode() + hashlib.sha256(data).digest())
@@ -372,7 +367,9 @@ def hugging_face(source: str) -> External:
     network = hub.read_model(hub.library().AutoModelForAudioClassification, source, config=config)
     waveform = type(extractor).__name__ == WAVEFORM_EXTRACTOR
     kind = HuggingFaceVictim if waveform else HuggingFaceBlackBox
-    return kind(source, network, extractor)
+    victim = kind(source, network, extractor)
+    victim.sha256 = str(tensors_sha256(victim))
+    return victim
 
 
 def _title(source: str) -> str:

@@ -63,16 +63,16 @@ class SelfSupervised(Victim):
         config: Mapping[str, Any],
         name: str = "",
         sample_rate: int = 16_000,
-        origin: str = SCRATCH,
+        initialisation: str = SCRATCH,
         network: nn.Module | None = None,
     ) -> None:
         super().__init__(name=name or self.architecture, labels=labels, sample_rate=sample_rate)
-        self.origin = origin
+        self.initialisation = initialisation
         if network is None:
             network = _class(self.prefix, "ForSequenceClassification")(self._configured(config))
         self.network = network
         hub.let_gradients_through(network)
-        if origin != SCRATCH:
+        if initialisation != SCRATCH:
             self.network.freeze_feature_encoder()
         settings = self.network.config
         self.minimum_samples = receptive_field(
@@ -112,7 +112,7 @@ class SelfSupervised(Victim):
             _class(cls.prefix, "ForSequenceClassification"), source, config=found, may_lack=HEAD
         )
         title = Path(source).name if Path(source).exists() else source
-        return cls(labels, config={}, origin=f"fine-tuned from {title}", network=network)
+        return cls(labels, config={}, initialisation=f"fine-tuned from {title}", network=network)
 
     def _configured(self, config: Mapping[str, Any]) -> Any:
         id2label, label2id = _numbered(self.labels)
@@ -149,7 +149,7 @@ class SelfSupervised(Victim):
         config = self.network.config.to_dict()
         for key in ("_name_or_path", "id2label", "label2id", "architectures", "apply_spec_augment"):
             config.pop(key, None)
-        return {"config": config, "origin": self.origin}
+        return {"config": config, "initialisation": self.initialisation}
 
     def library_files(self) -> dict[str, dict[str, Any]]:
         """By name, the two JSON files that make a folder of its weights a model of transformers."""

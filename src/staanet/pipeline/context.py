@@ -1,0 +1,46 @@
+"""What every stage of one command shares, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from staanet.core import Corpus, Progress, silent
+from staanet.pipeline.quarantine import Quarantine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What every stage of one command shares: randomness, split, machine, and where reports go.
+
+    >>> context = Context(seed=1)
+    >>> context.device, context.strict
+    ('cpu', False)
+    """
+
+    seed: int = 0
+    """Of the split, of training and of every attack."""
+    protocol: str | None = None
+    """How the corpus is split (``staanet.core.splits``). ``None``: speakers drawn by the seed."""
+    device: str = "cpu"
+    """``cpu``, ``cuda`` or ``cuda:N``."""
+    quarantine: Quarantine = field(default_factory=Quarantine)
+    """Collects the clips that cannot be used."""
+    progress: Progress = silent
+
+    @property
+    def strict(self) -> bool:
+        """Whether the first clip that cannot be used stops the command."""
+        return self.quarantine.strict
+
+    def split(self, corpus: Corpus) -> tuple[Corpus, Corpus, Corpus]:
+        """The train, dev and test part of a corpus, by this seed and protocol."""
+        return corpus.split(self.seed, self.protocol)
+
+    def split_inputs(self, corpus: Corpus) -> dict[str, object]:
+        """What a card says of the corpus and its split. The default protocol is left out."""
+        inputs = {
+            "corpus": corpus.name,
+            "split": self.split(corpus)[0].split_hash,
+            "seed": self.seed,
+        }
+        return inputs if self.protocol is None else {**inputs, "protocol": self.protocol}
