@@ -38,8 +38,8 @@ from staanet.defences import Defended, parse_defence
 from staanet.generators.base import Generator
 from staanet.generators.losses import Objective
 from staanet.generators.registry import build_generator, load_generator, save_generator
-from staanet.generators.warm_start import backward_net_of
-from staanet.nn.precision import settled
+from staanet.generators.warm_start import backward_net_from
+from staanet.nn.precision import resolve_precision
 from staanet.pipeline.recipe import commit
 from staanet.storage import describe_machine
 
@@ -214,7 +214,7 @@ def trained(bench: Bench, variant: Variant, seed: int) -> Generator:
                 budget=BUDGET,
                 objective=replace(Objective(kappa=math.inf), **variant.objective),
                 augment=[parse_defence(text) for text in variant.through],
-                precision=settled("auto", bench.device),
+                precision=resolve_precision("auto", bench.device),
                 progress=told,
             )
     save_generator(generator, folder, title=variant.title, seed=seed)
@@ -226,7 +226,7 @@ def untrained(bench: Bench, variant: Variant) -> Generator:
     source = bench.victims[SOURCE]
     if variant.network != "backward_net":
         return build_generator(variant.network, DENSITY, source.labels)
-    backward_net = backward_net_of(source, DENSITY, EPSILON, variant.iterations)
+    backward_net = backward_net_from(source, DENSITY, EPSILON, variant.iterations)
     if variant.warm:
         return backward_net
     return type(backward_net)(**backward_net.settings)

@@ -23,7 +23,7 @@ from staanet.cli.shell import checked_device
 from staanet.config import GeneratorRecipe
 from staanet.core import Attack, Clip, Corpus, Victim, stratified_subset
 from staanet.generators.base import Generator
-from staanet.generators.warm_start import network_of
+from staanet.generators.warm_start import find_conv_recurrent
 from staanet.victims import Ensemble
 
 EPSILON, DENSITY = 0.03, 0.2
@@ -215,7 +215,7 @@ class Bench:
         """Against one victim, or the ensemble of several: the run's, or trained here. A reflection
         begins as strong as it gets, and one of three voices is slow to train."""
         members = name.split(",")
-        convolutional = all(network_of(self.victims[one]) is not None for one in members)
+        convolutional = all(find_conv_recurrent(self.victims[one]) is not None for one in members)
         if (self.run / "generators" / name / storage.CARD).exists():
             return self.generator(name, members)
         steps = 400 if convolutional else 40 if len(members) > 1 else 60

@@ -13,7 +13,7 @@ import torch
 from bench.measuring import LABELS, RATE, Size, paired, ratio, spread, table
 from staanet.core import Budget
 from staanet.generators.registry import build_generator
-from staanet.generators.warm_start import backward_net_of
+from staanet.generators.warm_start import backward_net_from
 from staanet.victims import build_victim
 
 LIMIT = 400.0
@@ -67,7 +67,9 @@ def child(name: str, seconds: float, rounds: int) -> None:
     """In a process of its own: seconds of compiling and of each round, as JSON."""
     torch.manual_seed(0)
     source = build_victim("emo18", LABELS).eval().requires_grad_(False)
-    network = backward_net_of(source, 0.2) if name == "backward_net" else build_generator(name, 0.2)
+    network = (
+        backward_net_from(source, 0.2) if name == "backward_net" else build_generator(name, 0.2)
+    )
     network = network.eval().requires_grad_(False)
     fast, budget = torch.compile(network, dynamic=False), Budget(epsilon=0.03, max_density=0.2)
     x = 0.1 * torch.randn(1, round(seconds * RATE))

@@ -35,11 +35,11 @@ from bench.measuring import (
 )
 from bench.subjects import BUDGET, generators, gflop, task
 from staanet.attacks import ATTACKS, Staa, craft_batch
-from staanet.attacks.replay import Replays
+from staanet.attacks.replay import GraphCache
 from staanet.cli.shell import checked_device
 from staanet.core import Attack, Goal, Untargeted, Victim
 from staanet.generators.base import Generator
-from staanet.nn.precision import settled
+from staanet.nn.precision import resolve_precision
 from staanet.pipeline.recipe import commit
 from staanet.storage import describe_machine
 from staanet.training import Ahead, GeneratorTask
@@ -97,7 +97,7 @@ def parts(networks: dict[str, Generator], source: Victim, size: Size, device: st
         max(2, size.large // 4),
         {n: networks[n] for n in ("narrow", "backward_net", "paper")},
     )
-    fast = settled("auto", where)
+    fast = resolve_precision("auto", where)
     both = tuple(dict.fromkeys(("float32", fast)))  # a CPU has no units for bfloat16
     long = replace(size, batch=many, rounds=min(FEW, size.rounds))
 
@@ -293,7 +293,7 @@ def _by_network(
                 generator=network,
                 budget=BUDGET,
                 precision=precision,
-                replays=Replays() if replayed else None,
+                graphs=GraphCache() if replayed else None,
             )
             works[name, way] = _finished(attack, source, x, Untargeted(-1))
             made[name, way] = [works[name, way]() for _ in range(2)][-1]  # and recorded
@@ -316,9 +316,7 @@ def _by_network(
 
 def _by_gradient(pgd: Attack, paper: Generator, source: Victim, x: Tensor, rounds: int) -> Row:
     """PGD takes seconds, so it takes turns with ``paper`` alone, in few rounds."""
-    beside = _finished(
-        Staa(generator=paper, budget=BUDGET, replays=None), source, x, Untargeted(-1)
-    )
+    beside = _finished(Staa(generator=paper, budget=BUDGET, graphs=None), source, x, Untargeted(-1))
     times = paired({PGD: _finished(pgd, source, x, _goal(source, x)), "paper": beside}, rounds)
     return PGD, "as it is", times[PGD], ratio(times["paper"], times[PGD]), "", ""
 
@@ -353,7 +351,7 @@ def crafting_table(
     batches: Sequence[int],
 ) -> str:
     """Clips a second from samples in numpy to adversarial ones in int16, every limit proven."""
-    precision = settled("auto", device)
+    precision = resolve_precision("auto", device)
     rows = []
     for batch in batches:
         many = clips(batch, size.seconds)

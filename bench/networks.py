@@ -24,7 +24,7 @@ from staanet import storage
 from staanet.attacks import PGD, Random, Staa
 from staanet.core import Budget, metrics
 from staanet.core.metrics import Estimate
-from staanet.generators.warm_start import backward_net_of
+from staanet.generators.warm_start import backward_net_from
 from staanet.pipeline.recipe import commit
 from staanet.storage import describe_machine
 
@@ -145,7 +145,7 @@ def split_of(bench: Bench) -> str:
 def untrained(bench: Bench) -> dict[str, list[Outcome]]:
     """What needs no training."""
     source = bench.victims[SOURCE]
-    backward_net = backward_net_of(source, DENSITY).requires_grad_(False).eval()
+    backward_net = backward_net_from(source, DENSITY).requires_grad_(False).eval()
     attacks = {
         "mirror, untrained": Staa(generator=backward_net, budget=BUDGET),
         "PGD, 20 steps": PGD(budget=BUDGET),

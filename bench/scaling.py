@@ -21,7 +21,7 @@ from staanet.apps.doctor import allowed_cpus
 from staanet.core import Corpus
 from staanet.corpora import cache
 from staanet.generators.registry import save_generator
-from staanet.generators.warm_start import backward_net_of
+from staanet.generators.warm_start import backward_net_from
 from staanet.results.adversarial_set import TIMES
 from staanet.victims import build_victim
 
@@ -98,7 +98,7 @@ def _world(folder: Path, size: Size) -> None:
     victim = build_victim("emo18", ("high", "low")).eval()
     victim.save_pretrained(folder / "v")
     save_generator(
-        backward_net_of(victim, 0.2),
+        backward_net_from(victim, 0.2),
         folder / "g",
         source="emo18",
         source_folder="../v",

@@ -45,7 +45,7 @@ from staanet.generators.base import Generator
 from staanet.generators.export import onnx_bytes
 from staanet.generators.registry import build_generator
 from staanet.generators.runtime import Runner
-from staanet.generators.warm_start import backward_net_of
+from staanet.generators.warm_start import backward_net_from
 from staanet.generators.wave_u_net import Unit
 from staanet.pipeline.recipe import commit
 from staanet.storage import describe_machine
@@ -281,7 +281,7 @@ def child(what: list[str]) -> None:
     source = build_victim("emo18", LABELS).eval().requires_grad_(False)
     if what[0] == "step":
         network = (
-            backward_net_of(source, 0.2)
+            backward_net_from(source, 0.2)
             if what[1] == "backward_net"
             else build_generator(what[1], 0.2)
         )

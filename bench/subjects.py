@@ -12,7 +12,7 @@ from staanet.core import Budget, Clip, Victim
 from staanet.generators.base import Generator
 from staanet.generators.losses import Objective, SparsityController
 from staanet.generators.registry import build_generator
-from staanet.generators.warm_start import backward_net_of
+from staanet.generators.warm_start import backward_net_from
 from staanet.training import Crops, GeneratorTask, Schedule
 
 BUDGET = Budget(epsilon=0.03, max_density=0.2)
@@ -23,7 +23,7 @@ def generators(source: Victim) -> dict[str, Generator]:
     made = {name: build_generator(name, 0.2) for name in ("paper", "compact", "narrow")}
     return {
         n: g.eval().requires_grad_(False)
-        for n, g in {**made, "backward_net": backward_net_of(source, 0.2)}.items()
+        for n, g in {**made, "backward_net": backward_net_from(source, 0.2)}.items()
     }
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from staanet import storage
-from staanet.attacks.universal import UAP, fit_uap, load_uap, looped, save_uap
+from staanet.attacks.universal import UAP, fit_uap, load_uap, save_uap, tile_to_length
 from staanet.core import Budget, Targeted, Untargeted
 from staanet.errors import InvalidInput
 
@@ -64,7 +64,7 @@ def test_a_universal_vector_fits_any_length_and_keeps_the_budget(linear):
         assert 0 < int((x_adv[row] != 0).sum()) <= budget.max_samples(length)
         assert not x_adv[row, length:].any()
     assert float(x_adv.max()) == budget.epsilon_lsb / 32768
-    assert looped(vector, 120).tolist() == (vector.tolist() * 3)[:120]
+    assert tile_to_length(vector, 120).tolist() == (vector.tolist() * 3)[:120]
 
 
 def test_a_universal_vector_says_what_it_was_learned_for(linear):

@@ -8,7 +8,7 @@ from tests.support.speech import clip
 
 from staanet.attacks import ATTACKS, Staa, craft, project_to_snr
 from staanet.core import Budget, Untargeted, metrics
-from staanet.generators.warm_start import backward_net_of
+from staanet.generators.warm_start import backward_net_from
 from staanet.victims import build_victim
 
 LABELS = ("anger", "fear", "joy")
@@ -23,7 +23,7 @@ def source():
 @pytest.mark.parametrize("snr", [26.0, 30.0, 40.0])
 @pytest.mark.parametrize("refine", [0, 2])
 def test_a_limit_in_db_is_kept_by_less_on_as_many_samples(source, snr, refine):
-    generator = backward_net_of(source, 0.2).requires_grad_(False).eval()
+    generator = backward_net_from(source, 0.2).requires_grad_(False).eval()
     budget = Budget(epsilon=0.03, max_density=0.2, min_snr_db=snr)
     attack = Staa(generator=generator, budget=budget, refine=refine)
     made = craft(attack, source, [clip(1.0)]).clips[0]

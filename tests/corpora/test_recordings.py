@@ -22,7 +22,7 @@ from staanet.core import Utterance, metrics
 from staanet.corpora.recordings import Recording, bounds, distances
 from staanet.errors import InvalidInput, UnusableClip
 from staanet.generators.registry import save_generator
-from staanet.generators.warm_start import backward_net_of
+from staanet.generators.warm_start import backward_net_from
 from staanet.results import adversarial_set
 from staanet.victims import build_victim, load_victim
 
@@ -93,7 +93,7 @@ def world(tmp_path_factory):
     victim = build_victim("emo18", ("high", "low", "none")).eval()
     victim.save_pretrained(root / "emo18")
     save_generator(
-        backward_net_of(victim, 0.1),
+        backward_net_from(victim, 0.1),
         root / "g",
         source="emo18",
         source_folder="../emo18",

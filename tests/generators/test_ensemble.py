@@ -10,10 +10,10 @@ from staanet import storage
 from staanet.attacks import Staa, craft
 from staanet.core import Budget, Targeted, Untargeted, standardise
 from staanet.errors import InvalidInput
-from staanet.generators.base import Best, logit_gradient
 from staanet.generators.ensemble import EnsembleGenerator
+from staanet.generators.iterative import BestProposal, logit_gradient
 from staanet.generators.registry import build_generator, load_generator, save_generator
-from staanet.generators.warm_start import backward_net_of, generator_of
+from staanet.generators.warm_start import backward_net_from, warm_start_generator
 from staanet.victims import Ensemble, build_victim, load_victims, members_of
 
 LABELS = ("anger", "fear", "joy")
@@ -26,7 +26,7 @@ def sources():
 
 
 def test_a_chorus_of_one_is_its_mirror(sources):
-    backward_net, x = backward_net_of(sources[0], 0.1), torch.randn(2, 5000) * 0.1
+    backward_net, x = backward_net_from(sources[0], 0.1), torch.randn(2, 5000) * 0.1
     alone, sung = backward_net(x), EnsembleGenerator.of([backward_net], density=0.1)(x)
     assert torch.allclose(alone.magnitude, sung.magnitude, atol=1e-5)
     assert torch.equal(alone.mask(), sung.mask())
@@ -34,19 +34,19 @@ def test_a_chorus_of_one_is_its_mirror(sources):
 
 def test_a_silent_voice_is_not_there_and_the_order_does_not_matter(sources):
     backward_nets, x = (
-        [backward_net_of(source, 0.1) for source in sources],
+        [backward_net_from(source, 0.1) for source in sources],
         torch.randn(1, 6000) * 0.1,
     )
     both = EnsembleGenerator.of(backward_nets, density=0.1)
     turned = EnsembleGenerator.of(backward_nets[::-1], density=0.1)
     assert torch.allclose(both(x).magnitude, turned(x).magnitude, atol=1e-5)
     with torch.no_grad():
-        both.member_weights[1] = 0
+        both.weights[1] = 0
     assert torch.allclose(both(x).magnitude, backward_nets[0](x).magnitude, atol=1e-5)
 
 
 def test_it_comes_back_from_disk_as_it_was(sources, tmp_path):
-    ensemble, x = generator_of(sources, 0.1, 0.03, 2), torch.randn(1, 4000) * 0.1
+    ensemble, x = warm_start_generator(sources, 0.1, 0.03, 2), torch.randn(1, 4000) * 0.1
     save_generator(ensemble, tmp_path / "g")
     assert storage.read_card(tmp_path / "g", "generator")["architecture"] == "ensemble"
     for before, after in zip(ensemble(x), load_generator(tmp_path / "g")(x), strict=True):
@@ -58,26 +58,26 @@ def test_untrained_it_goes_with_the_gradient_towards_the_wanted_class(sources, n
     source, x = sources[number], (torch.randn(1, 8000) * 0.1).requires_grad_()
     goal = Targeted(2)
     (gradient,) = torch.autograd.grad(goal.margin(source(x)).sum(), x)
-    change = backward_net_of(source, 1.0)(x.detach(), None, torch.tensor([2])).magnitude
+    change = backward_net_from(source, 1.0)(x.detach(), None, torch.tensor([2])).magnitude
     agreed = (change * gradient).sum() / (change.norm() * gradient.norm())
     assert agreed < -0.3  # far from the 0.01 of chance: the margin falls along it
 
 
 def test_the_question_is_about_the_wanted_class_and_sums_to_nothing(sources):
-    backward_net = backward_net_of(sources[0])
+    backward_net = backward_net_from(sources[0])
     steps = backward_net.states(backward_net.encode(torch.randn(2, 5000) * 0.1))[-1]
-    question = logit_gradient(backward_net.answers(steps, None), Targeted(torch.tensor([0, 2])))
+    question = logit_gradient(backward_net.logits(steps, None), Targeted(torch.tensor([0, 2])))
     assert question.argmax(dim=1).tolist() == [0, 2]
     assert torch.allclose(question.sum(dim=1), torch.zeros(2), atol=1e-6)
 
 
 def test_of_several_looks_the_one_that_the_goal_likes_best_is_kept_and_else_the_last():
     silent = torch.zeros(3, 2)
-    best = Best.none(silent, torch.tensor([[1.0, 0.0]] * 3), None)
+    best = BestProposal.initial(silent, torch.tensor([[1.0, 0.0]] * 3), None)
     first, second, last = (torch.full((3, 2), value) for value in (1.0, 2.0, 3.0))
-    best = best.or_this(first, -first, torch.tensor([[0.0, 1.0], [0.0, 1.0], [2.0, 1.0]]))
-    best = best.or_this(second, -second, torch.tensor([[0.0, 3.0], [9.0, 0.0], [1.0, 0.0]]))
-    magnitude, position = best.or_last(last, -last)
+    best = best.update(first, -first, torch.tensor([[0.0, 1.0], [0.0, 1.0], [2.0, 1.0]]))
+    best = best.update(second, -second, torch.tensor([[0.0, 3.0], [9.0, 0.0], [1.0, 0.0]]))
+    magnitude, position = best.or_default(last, -last)
     assert magnitude[:, 0].tolist() == [2.0, 1.0, 3.0]
     assert torch.equal(position, -magnitude)
 
@@ -90,7 +90,7 @@ def test_more_looks_never_lose_what_fewer_reached(sources, wanted):
     goal = Untargeted(own) if wanted is None else Targeted(wanted)
     budget, kept = Budget(epsilon=epsilon, max_density=0.2), torch.zeros(4, dtype=torch.bool)
     for iterations in (1, 2, 4, 6):
-        backward_net = backward_net_of(
+        backward_net = backward_net_from(
             sources[0], 0.2, budget.epsilon_lsb / 32768, iterations
         ).eval()
         attack = Staa(generator=backward_net, budget=budget)
@@ -121,7 +121,7 @@ def test_the_wish_reaches_every_sample_rate_of_a_wave_u_net():
 
 @pytest.mark.parametrize("density", [0.002, 0.05, 0.37, 1.0])
 def test_one_generator_serves_every_density_and_fewer_are_among_more(sources, density):
-    generator = backward_net_of(sources[0], 0.2).requires_grad_(False).eval()
+    generator = backward_net_from(sources[0], 0.2).requires_grad_(False).eval()
     x = torch.randn(1, 16_000) * 0.1
 
     def support(share):
@@ -141,19 +141,19 @@ def test_an_attack_can_look_more_often_than_its_generator_was_trained_to(sources
             sources[0], x, goal
         )
 
-    one, three = (backward_net_of(sources[0], 0.2, 0.01, iterations) for iterations in (1, 3))
+    one, three = (backward_net_from(sources[0], 0.2, 0.01, iterations) for iterations in (1, 3))
     assert torch.equal(attacked(one, 3), attacked(three, 0))
     assert torch.equal(attacked(three, 1), attacked(one, 0)) and one.iterations == 1
     sung = EnsembleGenerator.of([one], density=0.2)
     assert torch.equal(attacked(sung, 3), attacked(EnsembleGenerator.of([three], density=0.2), 0))
-    assert sung.member_list[0].iterations == 1
+    assert sung.members[0].iterations == 1
     with pytest.raises(InvalidInput, match="Leave iterations out"):
         attacked(build_generator("compact", 0.2), 2)
 
 
 def test_a_budget_that_names_no_number_leaves_a_look_the_samples_that_the_attack_takes(sources):
     x, budget = clip(0.5).waveform[None], Budget(epsilon=0.01)
-    backward_net = backward_net_of(sources[0], 0.2, budget.epsilon_lsb / 32768, 2).eval()
+    backward_net = backward_net_from(sources[0], 0.2, budget.epsilon_lsb / 32768, 2).eval()
     assert torch.equal(backward_net(x, budget=budget).magnitude, backward_net(x).magnitude)
 
 
@@ -179,8 +179,8 @@ def test_an_ensemble_wants_one_list_of_labels_and_names_of_their_own(sources):
 
 def test_features_stay_those_of_each_source(sources):
     x = torch.randn(1, 5000) * 0.1
-    ensemble = generator_of(sources, 0.1, 0.03, 1)
-    for source, backward_net in zip(sources, ensemble.member_list, strict=True):
+    ensemble = warm_start_generator(sources, 0.1, 0.03, 1)
+    for source, backward_net in zip(sources, ensemble.members, strict=True):
         heard = standardise(x)[:, None, None]
         for block in source.network.blocks:
             heard = block(heard)

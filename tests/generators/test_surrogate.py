@@ -9,11 +9,12 @@ from tests.support.models import LinearVictim
 from staanet.attacks import Staa
 from staanet.core import Budget, Targeted, Untargeted
 from staanet.errors import InvalidInput
-from staanet.generators.base import logit_gradient, unit_rms
+from staanet.generators.base import unit_rms
 from staanet.generators.ensemble import EnsembleGenerator
+from staanet.generators.iterative import logit_gradient
 from staanet.generators.registry import load_generator, save_generator
 from staanet.generators.surrogate import SurrogateGradient
-from staanet.generators.warm_start import generator_of, has_backward_net, voice_of
+from staanet.generators.warm_start import has_warm_start, warm_start_generator, warm_start_member
 from staanet.victims import build_victim
 from staanet.victims.blueprint import blueprint, built
 
@@ -38,13 +39,13 @@ def test_it_answers_with_the_gradient_of_its_source(source, waves):
     answers = source(x)
     question = logit_gradient(answers.detach(), Untargeted(answers.argmax(dim=1)))
     (slope,) = torch.autograd.grad((answers * question).sum(), x)
-    magnitude, position = voice_of(source).heads(waves, None, None)
+    magnitude, position = warm_start_member(source).heads(waves, None, None)
     assert torch.allclose(magnitude, unit_rms(slope, None), atol=1e-3)
     assert (position == 0).all()
 
 
 def test_inside_inference_mode_as_outside(source, waves):
-    surrogate = voice_of(source, 0.1).eval()
+    surrogate = warm_start_member(source, 0.1).eval()
     with torch.inference_mode():
         inside = surrogate(waves)
     assert torch.equal(inside.magnitude, surrogate(waves).magnitude)
@@ -53,7 +54,7 @@ def test_inside_inference_mode_as_outside(source, waves):
 def test_clips_in_a_batch_are_answered_as_alone(source, waves):
     lengths, batch = torch.tensor([6000, 5000]), waves.clone()
     batch[1, 5000:] = 0
-    surrogate = voice_of(source, 0.1).eval()
+    surrogate = warm_start_member(source, 0.1).eval()
     both, alone = surrogate(batch, lengths), surrogate(batch[1:, :5000])
     assert torch.allclose(both.magnitude[1, :5000], alone.magnitude[0], atol=1e-3)
     assert (both.magnitude[1, 5000:] == 0).all()
@@ -61,7 +62,8 @@ def test_clips_in_a_batch_are_answered_as_alone(source, waves):
 
 def test_untrained_it_moves_its_source_as_the_goal_says(source, waves):
     attack = Staa(
-        generator=voice_of(source, 0.2).eval(), budget=Budget(epsilon=0.01, max_density=0.2)
+        generator=warm_start_member(source, 0.2).eval(),
+        budget=Budget(epsilon=0.01, max_density=0.2),
     )
     own = source(waves).argmax(dim=1)
     for goal in (Untargeted(own), Targeted((own + 1) % 3)):
@@ -71,7 +73,7 @@ def test_untrained_it_moves_its_source_as_the_goal_says(source, waves):
 
 def test_a_second_look_sees_what_the_first_proposed(source, waves):
     near = 1e-6  # too little to fool: else the first proposal is kept
-    one, two = (voice_of(source, 0.2, near, iterations).eval() for iterations in (1, 2))
+    one, two = (warm_start_member(source, 0.2, near, iterations).eval() for iterations in (1, 2))
     first, both = one(waves), two(waves)
     assert not torch.equal(first.magnitude, both.magnitude)
     moved = waves + near * first.magnitude * first.mask()
@@ -84,7 +86,7 @@ def test_a_second_look_sees_what_the_first_proposed(source, waves):
 
 
 def test_a_second_look_keeps_a_first_proposal_that_fools(source, waves):
-    one, two = (voice_of(source, 0.2, 0.5, iterations).eval() for iterations in (1, 2))
+    one, two = (warm_start_member(source, 0.2, 0.5, iterations).eval() for iterations in (1, 2))
     first = one(waves)
     moved = (waves + 0.5 * first.magnitude * first.mask()).clamp(-1, 1)
     fooled = source(moved).argmax(dim=1) != source(waves).argmax(dim=1)
@@ -93,7 +95,7 @@ def test_a_second_look_keeps_a_first_proposal_that_fools(source, waves):
 
 
 def test_it_learns_and_dropout_stays_off(source, waves):
-    surrogate = voice_of(source, 0.2)
+    surrogate = warm_start_member(source, 0.2)
     before = surrogate.eval()(waves).magnitude
     change = surrogate.requires_grad_(True).train()(waves)
     assert torch.allclose(before, change.magnitude.detach(), atol=1e-3)
@@ -104,7 +106,7 @@ def test_it_learns_and_dropout_stays_off(source, waves):
 
 
 def test_it_comes_back_from_disk_without_its_source(source, waves, tmp_path):
-    surrogate = voice_of(source, 0.2).eval()
+    surrogate = warm_start_member(source, 0.2).eval()
     save_generator(surrogate, tmp_path / "g")
     again = load_generator(tmp_path / "g")
     assert isinstance(again, SurrogateGradient)
@@ -113,21 +115,21 @@ def test_it_comes_back_from_disk_without_its_source(source, waves, tmp_path):
 
 def test_it_sings_in_a_chorus_with_mirrors(source, waves, tmp_path):
     emo18 = build_victim("emo18", LABELS).requires_grad_(False).eval()
-    ensemble = generator_of([emo18, source], 0.2, 0.03, 1)
+    ensemble = warm_start_generator([emo18, source], 0.2, 0.03, 1)
     assert isinstance(ensemble, EnsembleGenerator)
     save_generator(ensemble.eval(), tmp_path / "g")
     again = load_generator(tmp_path / "g")
     assert torch.allclose(again(waves).magnitude, ensemble(waves).magnitude, atol=1e-3)
     ensemble.requires_grad_(True).freeze_encoder()
-    learning = {name[:8] for name, w in ensemble.named_parameters() if w.requires_grad}
-    assert learning == {"members.0", "member_weights"}  # the mirror learns, the reflection is held
+    learning = {name[:9] for name, w in ensemble.named_parameters() if w.requires_grad}
+    assert learning == {"members.0", "weights"}  # the mirror learns, the reflection is held
 
 
 def test_what_cannot_be_reflected_is_said():
     victim = LinearVictim(torch.ones(4))
-    assert blueprint(victim) is None and not has_backward_net(victim)
+    assert blueprint(victim) is None and not has_warm_start(victim)
     with pytest.raises(InvalidInput, match="no convolutional classifier"):
-        voice_of(victim)
+        warm_start_member(victim)
     with pytest.raises(InvalidInput, match="wav2vec"):
         built(
             {"architecture": "wav2vec", "config": {}, "labels": ["a", "b"], "sample_rate": 16_000}

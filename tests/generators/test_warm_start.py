@@ -13,7 +13,7 @@ from staanet.core import Budget, Untargeted, standardise
 from staanet.errors import InvalidInput
 from staanet.generators import warm_start
 from staanet.generators.backward_net import SHARPNESS
-from staanet.generators.base import logit_gradient
+from staanet.generators.iterative import logit_gradient
 from staanet.generators.losses import Objective
 from staanet.victims import build_victim
 
@@ -34,7 +34,7 @@ def source(request):
 @pytest.mark.parametrize("time", [4001, 12_345])
 def test_its_features_are_those_of_the_source(source, time):
     x = torch.randn(2, time) * 0.1
-    features = warm_start.backward_net_of(source).encode(x).features
+    features = warm_start.backward_net_from(source).encode(x).features
     heard = standardise(x)[:, None, None]
     for block in source.network.blocks:
         heard = block(heard)
@@ -49,7 +49,7 @@ def test_its_way_back_is_the_backward_pass_of_the_source(source, time):
         heard = block(heard)
     direction = torch.randn_like(heard[:, :, 0].transpose(1, 2))
     (exact,) = torch.autograd.grad((heard[:, :, 0].transpose(1, 2) * direction).sum(), x)
-    backward_net = warm_start.backward_net_of(source)
+    backward_net = warm_start.backward_net_from(source)
     magnitude, position = backward_net.decode(
         direction, backward_net.encode(x.detach()).levels, time
     )
@@ -63,23 +63,23 @@ def clean_answers(source, features):
 
 
 def test_what_it_wants_is_the_gradient_of_the_answers_it_asks_about(source):
-    backward_net = warm_start.backward_net_of(source)
+    backward_net = warm_start.backward_net_from(source)
     heard = backward_net.encode(torch.randn(2, 12_000) * 0.1)
     states = backward_net.states(heard)
-    answers = backward_net.answers(states[-1], None)
+    answers = backward_net.logits(states[-1], None)
     question = logit_gradient(answers, Untargeted(answers.argmax(dim=1)))
     leaf = heard.features.detach().requires_grad_()
     (exact,) = torch.autograd.grad((clean_answers(source, leaf) * question.detach()).sum(), leaf)
-    wanted = backward_net.direction(question, states, None)
+    wanted = backward_net.feature_gradient(question, states, None)
     rms = exact.square().mean(dim=(1, 2), keepdim=True).sqrt()
     assert torch.allclose(wanted, torch.tanh(SHARPNESS * exact / rms), atol=2e-3)
 
 
 def test_it_asks_the_first_answer_down_and_likely_ones_up(source):
-    backward_net = warm_start.backward_net_of(source)
+    backward_net = warm_start.backward_net_from(source)
     x = torch.randn(4, 12_000) * 0.1
     heard = backward_net.encode(x)
-    answers = backward_net.answers(backward_net.states(heard)[-1], None)
+    answers = backward_net.logits(backward_net.states(heard)[-1], None)
     question = logit_gradient(answers, Untargeted(answers.argmax(dim=1)))
     first = source(x).argmax(dim=1)
     assert torch.equal(question.argmin(dim=1), first)
@@ -94,7 +94,7 @@ def test_untrained_it_lowers_the_margin_as_a_gradient_step_does(source, iteratio
     x = torch.randn(6, 12_000) * 0.1
     goal = Untargeted(source(x).argmax(dim=1))
     budget = Budget(epsilon=0.01, max_density=0.2)
-    backward_net = warm_start.backward_net_of(
+    backward_net = warm_start.backward_net_from(
         source, density=0.2, epsilon=0.01, iterations=iterations
     ).eval()
     moved = Staa(generator=backward_net, budget=budget)(source, x, goal)
@@ -108,7 +108,9 @@ def test_more_looks_lower_the_margin_further(source):
     goal = Untargeted(source(x).argmax(dim=1))
     margins = []
     for iterations in (1, 3):
-        backward_net = warm_start.backward_net_of(source, density=0.2, iterations=iterations).eval()
+        backward_net = warm_start.backward_net_from(
+            source, density=0.2, iterations=iterations
+        ).eval()
         attack = Staa(generator=backward_net, budget=Budget(epsilon=0.03, max_density=0.2))
         margins.append(float(goal.margin(source(attack(source, x, goal))).mean()))
     assert margins[1] < margins[0]
@@ -116,14 +118,14 @@ def test_more_looks_lower_the_margin_further(source):
 
 def test_another_kind_of_source_is_refused_by_name():
     victim = LinearVictim(torch.randn(3, 2000))
-    assert warm_start.network_of(victim) is None
+    assert warm_start.find_conv_recurrent(victim) is None
     with pytest.raises(InvalidInput, match="linear is no convolutional classifier"):
-        warm_start.backward_net_of(victim, density=0.2)
+        warm_start.backward_net_from(victim, density=0.2)
 
 
 def test_training_moves_the_way_back_and_leaves_the_ears(source, tmp_path):
     clips = [clip(0.4, 200.0 + 150 * n, n, id=f"c{n}", speaker=f"s{n}") for n in range(6)]
-    backward_net = warm_start.backward_net_of(source, density=0.2)
+    backward_net = warm_start.backward_net_from(source, density=0.2)
     before = {name: value.clone() for name, value in backward_net.state_dict().items()}
     schedule = training.Schedule(steps=4, batch_size=2, seconds=0.3, evaluate_every=2)
     history = training.train_generator(
@@ -138,5 +140,5 @@ def test_training_moves_the_way_back_and_leaves_the_ears(source, tmp_path):
     )
     assert [row["density"] for row in history.rows] == pytest.approx([0.2, 0.2], abs=1e-3)
     for name, value in backward_net.state_dict().items():
-        ears = name.startswith(("down", "head")) or ".lstm." in name
+        ears = name.startswith(("down.", "head.")) or ".lstm." in name
         assert torch.equal(value, before[name]) == ears, name

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from staanet.generators.backward_net import unpooled
 from staanet.nn import conv_maxpool
+from staanet.nn.conv_maxpool import max_unpool
 
 SHAPES = [
     # clips, samples, channels, kernel, pool, channels out
@@ -26,21 +26,21 @@ def drawn(*shape):
 @pytest.fixture(autouse=True, params=[3, 10_000])
 def small_and_large_pieces(request, monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(conv_maxpool, "FORWARDS", request.param)
-    monkeypatch.setattr(conv_maxpool, "BACKWARDS", request.param)
+    monkeypatch.setattr(conv_maxpool, "FORWARD_FRAMES", request.param)
+    monkeypatch.setattr(conv_maxpool, "BACKWARD_FRAMES", request.param)
 
 
 @pytest.mark.parametrize("batch, time, channels, kernel, pool, out", SHAPES)
 def test_forwards_they_are_a_convolution_and_a_pooling(batch, time, channels, kernel, pool, out):
     x, weight, bias = drawn(batch, time), drawn(channels, kernel), drawn(channels)
     padding = (kernel - 1) // 2
-    found, winner = conv_maxpool.convolved_maxima(x, weight, bias, padding, pool)
+    found, argmax = conv_maxpool.conv_maxpool(x, weight, bias, padding, pool)
     wanted, index = F.max_pool1d(
         F.conv1d(x[:, None], weight[:, None], bias, padding=padding), pool, return_indices=True
     )
     assert torch.allclose(found, wanted.transpose(1, 2))
     places = (index - pool * torch.arange(index.shape[2])).transpose(1, 2)
-    assert torch.equal(winner.long(), places)
+    assert torch.equal(argmax.long(), places)
     pull = torch.randn_like(found)
     ours = torch.autograd.grad((found * pull).sum(), (x, weight, bias))
     exact = torch.autograd.grad((wanted.transpose(1, 2) * pull).sum(), (x, weight, bias))
@@ -51,10 +51,12 @@ def test_forwards_they_are_a_convolution_and_a_pooling(batch, time, channels, ke
 def test_backwards_it_is_a_transposed_convolution(batch, time, channels, kernel, pool, out):
     steps = time // pool
     values, weight = drawn(batch, steps, channels), drawn(channels, out, kernel)
-    winner = torch.randint(0, pool, values.shape)
-    spread = unpooled(values.transpose(1, 2)[:, :, None], winner.transpose(1, 2)[:, :, None], pool)
+    argmax = torch.randint(0, pool, values.shape)
+    spread = max_unpool(
+        values.transpose(1, 2)[:, :, None], argmax.transpose(1, 2)[:, :, None], pool
+    )
     exact = F.conv_transpose1d(spread[:, :, 0], weight)
-    found = conv_maxpool.through_winners(values, winner.to(torch.uint8), weight, pool)
+    found = conv_maxpool.unpool_conv_transpose(values, argmax.to(torch.uint8), weight, pool)
     assert torch.allclose(found, exact)
     pull = torch.randn_like(found)
     ours = torch.autograd.grad((found * pull).sum(), (values, weight))

@@ -18,21 +18,21 @@ from staanet.victims import build_victim
 
 def test_one_process_is_alone(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with distributed.joined("cpu") as device:
-        assert device == "cpu" and distributed.world() == 1 and distributed.is_first()
-    assert distributed.own_rows(6) == slice(0, 6)
-    assert distributed.mean({"a": 1.5}) == {"a": 1.5}
+    with distributed.process_group("cpu") as device:
+        assert device == "cpu" and distributed.world_size() == 1 and distributed.is_first()
+    assert distributed.rank_rows(6) == slice(0, 6)
+    assert distributed.average_over_processes({"a": 1.5}) == {"a": 1.5}
     layer = torch.nn.BatchNorm1d(2)
-    distributed.share_norms(layer)
+    distributed.synchronise_batch_norms(layer)
     assert "forward" not in vars(layer)
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_told(monkeypatch):
-    monkeypatch.setattr(distributed, "world", lambda: 3)
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
     with pytest.raises(InvalidInput, match="--batch-size 15"):
-        distributed.own_rows(16)
+        distributed.rank_rows(16)
     with pytest.raises(InvalidInput, match="--batch-size 3"):
-        distributed.own_rows(2)
+        distributed.rank_rows(2)
 
 
 def trained(processes, *arguments, cwd):

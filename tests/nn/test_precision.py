@@ -21,11 +21,11 @@ from staanet.errors import InvalidInput
 from staanet.generators.backward_net import BackwardNet
 from staanet.generators.losses import Objective, SparsityController
 from staanet.generators.registry import build_generator
-from staanet.generators.warm_start import backward_net_of
+from staanet.generators.warm_start import backward_net_from
 from staanet.generators.wave_u_net import masked_group_norm
 from staanet.nn import distributed, precision
-from staanet.nn.conv_maxpool import convolved_maxima, through_winners
-from staanet.nn.precision import in_float32, networks_in
+from staanet.nn.conv_maxpool import conv_maxpool, unpool_conv_transpose
+from staanet.nn.precision import autocast, in_float32
 from staanet.victims import build_victim, load_victim
 from staanet.victims.layers import ConvBlock, normalising, recurrent
 
@@ -35,7 +35,7 @@ BUDGET = Budget(epsilon=0.05, max_density=0.3)
 
 
 def rounded():
-    return networks_in("bfloat16", CPU)
+    return autocast("bfloat16", CPU)
 
 
 def tiny(name: str):
@@ -51,21 +51,21 @@ def wave(batch: int = 1, time: int = 1600) -> torch.Tensor:
 
 
 def test_auto_is_float32_on_a_cpu_and_bfloat16_where_a_gpu_has_units(monkeypatch):
-    assert precision.settled("auto", "cpu") == "float32"
+    assert precision.resolve_precision("auto", "cpu") == "float32"
     for able, with_eot in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, a=able: a)
-        assert precision.settled("auto", "cuda:1") == with_eot
-        assert precision.settled("float32", "cuda") == "float32"
+        assert precision.resolve_precision("auto", "cuda:1") == with_eot
+        assert precision.resolve_precision("float32", "cuda") == "float32"
     with pytest.raises(InvalidInput, match="cuda has no units for bfloat16"):
-        precision.settled("bfloat16", "cuda")
+        precision.resolve_precision("bfloat16", "cuda")
 
 
 def test_what_a_cpu_is_slow_at_is_refused_with_a_remedy():
     with pytest.raises(InvalidInput, match="slower with it, not faster") as told:
-        precision.settled("bfloat16", "cpu")
+        precision.resolve_precision("bfloat16", "cpu")
     assert "--device cuda" in told.value.remedy
     with pytest.raises(InvalidInput, match="float16"):
-        precision.settled("float16", "cpu")
+        precision.resolve_precision("float16", "cpu")
 
 
 @pytest.mark.parametrize("name", ["paper", "small", "backward_net"])
@@ -99,13 +99,13 @@ def test_an_attack_keeps_its_promise_whatever_the_precision(name, linear):
 def test_what_must_not_be_rounded_is_not():
     torch.manual_seed(0)
     x, weight = torch.randn(2, 400), torch.randn(4, 8)
-    values, winner = torch.randn(2, 5, 4), torch.randint(0, 10, (2, 5, 4)).byte()
+    values, argmax = torch.randn(2, 5, 4), torch.randint(0, 10, (2, 5, 4)).byte()
     up, norm, inside = torch.randn(4, 2, 8), nn.GroupNorm(1, 8), torch.ones(2, 50, dtype=torch.bool)
     conv, batch_norm = nn.Conv2d(1, 4, (1, 8)), nn.BatchNorm2d(4).train()
     features = torch.randn(2, 8, 1, 50)
     works = {
-        "maxima": lambda: convolved_maxima(x, weight, None, 3, 10)[0],
-        "through winners": lambda: through_winners(values, winner, up, 10),
+        "maxima": lambda: conv_maxpool(x, weight, None, 3, 10)[0],
+        "through winners": lambda: unpool_conv_transpose(values, argmax, up, 10),
         "group norm": lambda: masked_group_norm(features, inside, norm),
         "normalising": lambda: normalising(x, conv, batch_norm)[0],
         "lowpass": lambda: lowpass().defend(x[:1]),
@@ -123,7 +123,7 @@ def test_statistics_of_several_processes_are_taken_of_whole_numbers(monkeypatch)
     monkeypatch.setattr(functional, "all_reduce", lambda sums: sums)
     layer, x = nn.BatchNorm1d(4).train(), (3 + torch.randn(8, 4, 500)).bfloat16()
     with rounded():
-        normed = distributed._normed(layer, layer.forward, x)
+        normed = distributed._synchronised_norm(layer, layer.forward, x)
     assert normed.dtype == torch.float32
     assert torch.allclose(normed, layer(x.float()), atol=1e-4)
 
@@ -161,7 +161,7 @@ def test_a_step_of_training_in_bfloat16_follows_that_in_float32(name):
     for kind in ("float32", "bfloat16"):
         torch.manual_seed(0)
         network = (
-            backward_net_of(source, 0.3) if name == "backward_net" else build_generator(name, 0.3)
+            backward_net_from(source, 0.3) if name == "backward_net" else build_generator(name, 0.3)
         )
         schedule = training.Schedule(steps=1, batch_size=2, seconds=0.1)
         task = training.GeneratorTask(
@@ -274,10 +274,10 @@ def test_clips_for_a_gpu_are_copied_from_pinned_memory_without_waiting(monkeypat
 @pytest.fixture
 def on_a_gpu(monkeypatch):
     """A CPU that takes bfloat16 for its own, as a GPU does."""
-    own = precision.settled
+    own = precision.resolve_precision
     monkeypatch.setattr(
         precision,
-        "settled",
+        "resolve_precision",
         lambda asked, device: "bfloat16" if asked != "float32" else own(asked, "cpu"),
     )
 

@@ -17,7 +17,7 @@ from staanet.errors import InvalidInput
 from staanet.evaluation import perceptual
 from staanet.evaluation.perceptual import Score
 from staanet.generators.registry import save_generator
-from staanet.generators.warm_start import backward_net_of
+from staanet.generators.warm_start import backward_net_from
 from staanet.results import adversarial_set
 from staanet.storage.shards import Shard, listing
 from staanet.victims import build_victim, load_victim
@@ -40,7 +40,7 @@ def world(tmp_path_factory):
         if name == "emo18":
             sha256 = storage.read_card(root / name, "victim")["sha256"]
             save_generator(
-                backward_net_of(victim, 0.1),
+                backward_net_from(victim, 0.1),
                 root / "g",
                 source="emo18",
                 source_folder="../emo18",

@@ -14,7 +14,7 @@ from staanet.attacks import PGD
 from staanet.core import Budget, Untargeted, silent
 from staanet.defences import Defended, parse_defence
 from staanet.errors import InvalidInput
-from staanet.generators.warm_start import backward_net_of
+from staanet.generators.warm_start import backward_net_from
 from staanet.training import adversarial as adversarial_training
 from staanet.training.adversarial import METHODS, Divergence, Hardening
 from staanet.victims import CallableVictim, build_victim, load_victim
@@ -57,7 +57,7 @@ def how(method, epsilon=0.02, **changes):
 def hardened(plain, folder, method, progress=silent, **changes):
     victim, way = load_victim(plain), how(method)
     training.seeded(0)
-    generator = backward_net_of(victim, 0.3, 0.02) if method == "staa" else None
+    generator = backward_net_from(victim, 0.3, 0.02) if method == "staa" else None
     history, cost = adversarial_training.harden(
         victim,
         tones(range(6)),
@@ -147,7 +147,7 @@ def test_twins_keep_the_budget_and_the_rest_of_training_is_as_it_was(plain, meth
             [],
             way,
             adversarial_training._rival(
-                backward_net_of(victim, 0.3, 0.02), victim, crops, way.budget
+                backward_net_from(victim, 0.3, 0.02), victim, crops, way.budget
             ),
         )
     x, chosen = crops.draw(0)
@@ -169,7 +169,7 @@ def test_a_generator_beside_it_gets_no_gradient_into_the_victim(plain):
     victim, way = load_victim(plain), how("staa")
     crops = training.Crops(tones(range(6)), schedule())
     rival = adversarial_training._rival(
-        backward_net_of(victim, 0.3, 0.02), victim, crops, way.budget
+        backward_net_from(victim, 0.3, 0.02), victim, crops, way.budget
     )
     adversarial_training.freeze(victim)
     rival.loss(0)[0].backward()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from staanet.core import Victim
 from staanet.errors import InvalidInput
 from staanet.generators.registry import build_generator, save_generator
-from staanet.generators.warm_start import backward_net_of
+from staanet.generators.warm_start import backward_net_from
 from staanet.nn import conv_maxpool
 from staanet.victims import build_victim, load_victim
 
@@ -86,13 +86,13 @@ def test_gradients_and_running_figures_are_those_of_the_layers_as_they_are(name,
 @pytest.mark.parametrize("name", sorted(PAPERS))
 def test_a_long_clip_is_answered_as_its_features_written_down(name, monkeypatch):
     victim, x = trained(name), torch.randn(2, 9000) * 0.1
-    whole, heard = victim(x), backward_net_of(victim)
+    whole, heard = victim(x), backward_net_from(victim)
     listened = heard.encode(x)
-    monkeypatch.setattr(conv_maxpool, "FORWARDS", 100)
+    monkeypatch.setattr(conv_maxpool, "FORWARD_FRAMES", 100)
     assert torch.allclose(victim(x), whole, atol=1e-5)
     for one, other in zip(heard.encode(x).levels, listened.levels, strict=True):
         assert torch.allclose(one.pooled, other.pooled, atol=1e-5)
-        assert (one.winner == other.winner).float().mean() > 0.999  # near ties aside
+        assert (one.argmax == other.argmax).float().mean() > 0.999  # near ties aside
 
 
 def convolved_normed_pooled(block, x):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from staanet.attacks.support import clip_noise, hiding, in_bursts
+from staanet.attacks.support import clip_noise, masking_weight, sum_runs
 from staanet.core import Budget, Goal, Victim
 from staanet.core.top_k import top_k_mask
 
@@ -59,7 +59,7 @@ class PGD:
     def __call__(
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
-        weight = hiding(x, lengths, source.sample_rate, self.masking_power)
+        weight = masking_weight(x, lengths, source.sample_rate, self.masking_power)
         limit = self.budget.step_limit(x, lengths) * weight
         gradient = normalised(margin_gradient(source, x, goal, lengths))
         support = top_k_mask(gradient.abs(), self.budget, lengths)
@@ -101,12 +101,12 @@ def descend(
 ) -> Tensor:
     """Steps of PGD from a change ``delta [B, T]`` of every sample and gradients ``total`` summed so
     far; no sample moves by more than ``limit [B, T]``, and that times its sum ranks it. See ``PGD``."""
-    support = top_k_mask(in_bursts(total.abs() * limit, run_length), budget, lengths)
+    support = top_k_mask(sum_runs(total.abs() * limit, run_length), budget, lengths)
     for _ in range(steps):
         gradient = margin_gradient(source, (x + delta * support).clamp(-1, 1), goal, lengths)
         total = decay * total + normalised(gradient)
         delta = (delta - relative_step * limit * gradient.sign()).clamp(-limit, limit)
-        support = top_k_mask(in_bursts(total.abs() * limit, run_length), budget, lengths)
+        support = top_k_mask(sum_runs(total.abs() * limit, run_length), budget, lengths)
     return (x + delta * support).clamp(-1, 1)
 
 

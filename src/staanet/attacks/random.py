@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from staanet import audio
-from staanet.attacks.support import clip_noise, hiding
+from staanet.attacks.support import clip_noise, masking_weight
 from staanet.core import Budget, Goal, Victim
 from staanet.core.top_k import top_k_mask
 
@@ -30,7 +30,7 @@ class Random:
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
         places, signs = clip_noise(x, lengths, self.seed, draws=2)
-        weight = hiding(x, lengths, source.sample_rate, self.masking_power)
+        weight = masking_weight(x, lengths, source.sample_rate, self.masking_power)
         support = top_k_mask(places * weight, self.budget, lengths)
         epsilon = self.budget.epsilon_lsb / audio.FULL_SCALE * weight
         delta = torch.where(signs < 0.5, -epsilon, epsilon) * support

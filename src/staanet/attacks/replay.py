@@ -31,28 +31,28 @@ NEARLY_ALL = 0.999
 """Of its values: where two samples are wanted alike, either may be chosen."""
 
 
-def can_record(generator: Generator, x: Tensor) -> bool:
+def can_record_graph(generator: Generator, x: Tensor) -> bool:
     """Whether a pass over ``x [B, T]`` asks the same kernels whatever the samples are: one clip on a GPU,
     and a network without automatic differentiation inside."""
-    voices = generator.member_list if isinstance(generator, EnsembleGenerator) else [generator]
+    voices = generator.members if isinstance(generator, EnsembleGenerator) else [generator]
     known = all(isinstance(voice, BackwardNet | WaveUNet) for voice in voices)
     return x.is_cuda and len(x) == 1 and known
 
 
-class Replays:
+class GraphCache:
     """The last ``kept`` recordings; ``record`` makes one from a pass and a clip."""
 
     def __init__(
         self, record: Callable[[Pass, Tensor], Pass] | None = None, kept: int = KEPT
     ) -> None:
-        self.record = record or recorded
+        self.record = record or record_graph
         self.kept = kept
         self.passes: OrderedDict[Hashable, Pass | None] = OrderedDict()
         """By length and settings; None: met once, not recorded."""
 
     def __call__(self, generator: Generator, passed: Pass, x: Tensor, settings: Hashable) -> Answer:
         """What ``passed`` answers to ``x [B, T]``; ``settings`` is all that it depends on besides ``x``."""
-        if not can_record(generator, x):
+        if not can_record_graph(generator, x):
             return passed(x)
         key = x.shape[1], settings
         again, replay = key in self.passes, self.passes.pop(key, None)
@@ -64,7 +64,7 @@ class Replays:
         return (replay or passed)(x)
 
 
-def recorded(passed: Pass, x: Tensor) -> Pass:
+def record_graph(passed: Pass, x: Tensor) -> Pass:
     """``passed`` as a CUDA graph for clips of the shape of ``x``; itself where its replay answers otherwise."""
     with torch.cuda.device(x.device):
         read, graph = x.clone(), torch.cuda.CUDAGraph()

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from staanet import audio
 from staanet.attacks.gradient import descend, normalised
-from staanet.attacks.replay import Replays
-from staanet.attacks.support import hiding
+from staanet.attacks.replay import GraphCache
+from staanet.attacks.support import masking_weight
 from staanet.core import Budget, Goal, Untargeted, Victim
 from staanet.errors import InvalidInput
 from staanet.generators.base import Generator, Perturbation, select_samples
-from staanet.nn.precision import networks_in
+from staanet.nn.precision import autocast
 
 MOST = 1 - 1e-6  # of a magnitude whose tanh can be undone
 ROUNDING = 1e-3  # of an energy: x + delta in float32 may round to the next step, 0.004 dB
@@ -46,7 +46,7 @@ class Staa:
     refine: int = 0
     masking_power: float = 0.0
     precision: str = "float32"
-    replays: Replays | None = field(default_factory=Replays, repr=False, compare=False)
+    graphs: GraphCache | None = field(default_factory=GraphCache, repr=False, compare=False)
 
     @property
     def needs_answer(self) -> bool:
@@ -65,10 +65,12 @@ class Staa:
             wanted = self._wanted(source, goal, x)
             rate = source.sample_rate
             limited = self.budget.max_density is not None or self.budget.max_l0 is not None
-            order_only = generator.ranks and limited and not (self.masking_power or self.refine)
+            order_only = (
+                generator.has_ranking and limited and not (self.masking_power or self.refine)
+            )
 
             def proposed(x: Tensor) -> Perturbation:
-                with networks_in(self.precision, x.device):
+                with autocast(self.precision, x.device):
                     answer: Perturbation = generator(
                         x, lengths, wanted, self.budget, order_only=order_only
                     )
@@ -77,15 +79,15 @@ class Staa:
             def attacked(x: Tensor) -> tuple[Tensor, ...]:
                 return self._moved(x, lengths, proposed(x), rate)
 
-            if self.replays is None or lengths is not None or wanted is not None:
+            if self.graphs is None or lengths is not None or wanted is not None:
                 moved = attacked(x)
             elif (
                 self.masking_power or self.budget.min_snr_db is not None
             ):  # the rest depends on the samples
-                change = self.replays(generator, proposed, x, self._settings)
+                change = self.graphs(generator, proposed, x, self._settings)
                 moved = self._moved(x, lengths, Perturbation(*change), rate)
             else:
-                moved = self.replays(generator, attacked, x, self._settings)
+                moved = self.graphs(generator, attacked, x, self._settings)
         x_adv, *start = moved
         if not start:
             return x_adv
@@ -113,11 +115,11 @@ class Staa:
     ) -> tuple[Tensor, ...]:
         """The clips as ``change`` moves them; and what a refinement begins with: by how much each sample
         would move, how far it may, and what stands for the gradients of steps before."""
-        ranks = self.generator.ranks
-        weight = hiding(x, lengths, sample_rate, self.masking_power)
+        ranks = self.generator.has_ranking
+        weight = masking_weight(x, lengths, sample_rate, self.masking_power)
         if ranks and self.masking_power:
             change = change._replace(position=change.position * weight)
-        mask = select_samples(change, self.budget, lengths, ranks=ranks)
+        mask = select_samples(change, self.budget, lengths, has_ranking=ranks)
         limit = (self.budget.epsilon_lsb / audio.FULL_SCALE) * weight
         magnitude = project_to_snr(x, change.magnitude, mask * limit, self.budget)
         by = limit * magnitude
@@ -132,7 +134,7 @@ class Staa:
     def _wanted(self, source: Victim, goal: Goal, x: Tensor) -> Tensor | None:
         if isinstance(goal, Untargeted):
             return None
-        if not self.generator.aims:
+        if not self.generator.is_conditional:
             raise InvalidInput(
                 "this generator was trained to change the answer, not to reach a wanted class",
                 remedy="Train one with --goal targeted, or use --attack pgd",

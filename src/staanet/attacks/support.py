@@ -12,7 +12,7 @@ from staanet.core import clip_generators
 from staanet.errors import InvalidInput
 
 
-def in_bursts(score: Tensor, run_length: int) -> Tensor:
+def sum_runs(score: Tensor, run_length: int) -> Tensor:
     """Each sample's score becomes the sum over its run of ``burst`` samples, ``[B, T] -> [B, T]``.
 
     >>> in_bursts(torch.tensor([[1.0, 2.0, 3.0]]), 2)
@@ -26,7 +26,9 @@ def in_bursts(score: Tensor, run_length: int) -> Tensor:
     return runs.repeat_interleave(run_length, dim=1)[:, :time]
 
 
-def hiding(x: Tensor, lengths: Tensor | None, sample_rate: int, masking_power: float) -> Tensor:
+def masking_weight(
+    x: Tensor, lengths: Tensor | None, sample_rate: int, masking_power: float
+) -> Tensor:
     """What share of epsilon each sample of ``x [B, T]`` may move by, and how it is preferred, in (0, 1].
 
     ``psychoacoustics.hiding_weight`` to the power of ``hide``: 0 is the same everywhere, 1 moves a

@@ -54,13 +54,15 @@ class UAP:
                 remedy="Learn another one: fit_uap(..., target=CLASS), without it to change the answer",
             )
         epsilon = self.budget.epsilon_lsb / audio.FULL_SCALE
-        delta = looped(self.vector.to(x), x.shape[1]).clamp(-epsilon, epsilon).expand_as(x)
+        delta = tile_to_length(self.vector.to(x), x.shape[1]).clamp(-epsilon, epsilon).expand_as(x)
         ranked = self.vector.abs() if self.importance is None else self.importance
-        support = top_k_mask(looped(ranked.to(x), x.shape[1]).expand_as(x), self.budget, lengths)
+        support = top_k_mask(
+            tile_to_length(ranked.to(x), x.shape[1]).expand_as(x), self.budget, lengths
+        )
         return (x + delta * support).clamp(-1, 1)
 
 
-def looped(vector: Tensor, time: int) -> Tensor:
+def tile_to_length(vector: Tensor, time: int) -> Tensor:
     """``[V] -> [time]``: the vector again and again, cut at the end.
 
     >>> looped(torch.tensor([1, 2, 3]), 5)
@@ -94,7 +96,7 @@ def fit_uap(
         applied = (vector * support).requires_grad_()
         with torch.enable_grad():
             inside = 1 if lengths is None else valid(lengths, x.shape[1])
-            x_adv = (x + looped(applied, x.shape[1]) * inside).clamp(-1, 1)
+            x_adv = (x + tile_to_length(applied, x.shape[1]) * inside).clamp(-1, 1)
             margin = goal.margin(source(x_adv, lengths)).clamp_min(0)
             (gradient,) = torch.autograd.grad(margin.sum(), applied)
         gradient = gradient / gradient.abs().sum().clamp_min(1e-12)

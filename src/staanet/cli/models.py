@@ -135,7 +135,7 @@ def train_victim(
         pipeline.Quarantine(strict),
     )
     with (
-        distributed.joined(checked_device(device)) as own,
+        distributed.process_group(checked_device(device)) as own,
         speaking(out, tensorboard=tensorboard) as progress,
     ):
         pipeline.train_victim(
@@ -271,7 +271,7 @@ def train_generator(
         pipeline.Quarantine(strict),
     )
     with (
-        distributed.joined(checked_device(device)) as own,
+        distributed.process_group(checked_device(device)) as own,
         speaking(out, tensorboard=tensorboard) as progress,
     ):
         taught = partial(
@@ -321,9 +321,9 @@ def _taught(
     for number, spec in enumerate(sources, start=1):
         scheme, _, target = spec.partition(":")
         if scheme == "distill":
-            if distributed.world() > 1:
+            if distributed.world_size() > 1:
                 raise InvalidInput(
-                    f"{distributed.world()} processes cannot teach a surrogate together",
+                    f"{distributed.world_size()} processes cannot teach a surrogate together",
                     where=spec,
                     remedy="Train without torchrun, or give the folder of a surrogate as --source",
                 )

@@ -30,7 +30,7 @@ def top_k_mask(score: Tensor, budget: Budget, lengths: Tensor | None = None) -> 
         return able
     places, nowhere = highest(score, counts).indices, torch.zeros_like(able)
     if alike(counts):
-        return able & nowhere.scatter(1, places, value=True)
+        return able & nowhere.scatter(1, places, 1)
     kept = torch.arange(max(counts), device=score.device) < column(counts, score.device)
     return able & nowhere.scatter(1, places, kept)
 

@@ -1,16 +1,14 @@
-"""What every generator answers: for each sample how far to move it, and how much that is wanted."""
+"""What every generator returns: for each sample how far to move it, and how much it should be moved."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from staanet.core import Budget, Goal, Targeted, Untargeted, valid
+from staanet.core import Budget, valid
 from staanet.core.top_k import alike, column, highest, top_k_mask
 from staanet.errors import InvalidInput
 
@@ -24,30 +22,33 @@ class Perturbation(NamedTuple):
     """``p = (tanh(o_m) + 1) / 2`` in (0, 1): how much this sample should be changed."""
 
     def mask(self) -> Tensor:
-        """The binary choice of the paper, ``1[p >= 0.5]``, as float."""
+        """The binary mask of the paper, ``1[p >= 0.5]``, as float."""
         return (self.position >= 0.5).float()
 
 
 class Generator(nn.Module):
     """Waveforms ``[B, T]`` of any length -> ``Perturbation(magnitude, position)``, both ``[B, T]``.
 
-    A subclass implements ``heads``. ``wanted [B]`` numbers, among ``labels``, the class that each clip
-    shall be taken for; without it any answer but the clip's own will do.
-
-    Two things go beyond the published network, each off by default:
+    A subclass implements ``heads``. Two settings go beyond the published network, both off by default:
 
     * ``gain``: ``o_v`` is scaled to this root mean square over the clip before its tanh. Samples then
-      move by nearly all of epsilon from the first step, and the tanh can never saturate for good,
-      which stops an unbounded head from learning.
+      move by nearly all of epsilon from the first training step. An unbounded head can stop learning
+      because its tanh saturates; this one cannot.
     * ``density``: ``o_m`` is shifted, clip by clip, so that this share of positions is at least 1/2.
-      The mask can then neither empty nor fill up; what is learned is which samples rank first.
+      The mask can then neither empty nor fill up. What is learned is which samples rank first.
+
+    Args:
+        gain: Root mean square of ``o_v``, or None to leave it as it is.
+        density: Share of positions at or above 1/2, or None to leave them as they are.
+        sample_rate: Rate of the waveforms in Hz.
+        labels: Classes of a class-conditional generator; empty for one that takes no target class.
     """
 
     architecture: ClassVar[str]
-    ranked_by_magnitude: ClassVar[bool] = False
-    """Whether samples that would move most are wanted most, unless ``o_m`` objects."""
+    is_ranked_by_magnitude: ClassVar[bool] = False
+    """Whether the samples that would move most rank first, corrected by ``o_m``."""
     iterations: int | None = None
-    """How often it iterations, at what it proposed before; None: once, always."""
+    """How often the network runs, each time on the clip that its proposals so far make; None: once."""
 
     def __init__(
         self,
@@ -68,25 +69,27 @@ class Generator(nn.Module):
         }
 
     @property
-    def ranks(self) -> bool:
-        """Whether its positions rank samples for any budget; those of a published network choose."""
+    def has_ranking(self) -> bool:
+        """Whether its positions rank the samples for any budget.
+
+        The positions of the published network do not: they choose samples by the threshold 1/2.
+        """
         return self.density is not None
 
     @property
-    def aims(self) -> bool:
-        """Whether it can be given a ``wanted`` class."""
+    def is_conditional(self) -> bool:
+        """Whether it takes a ``target_class``."""
         return bool(self.labels)
 
     def with_iterations(self, iterations: int) -> Self:
-        """The same weights with another number of ``iterations``; ``InvalidInput`` where it cannot be."""
-        if self.iterations is None or iterations < 1:
-            raise InvalidInput(
-                f"a generator of kind '{self.architecture}' cannot look {iterations} times",
-                remedy="Leave iterations out, or give 1 or more to a mirror or reflection",
-            )
-        other = copy.copy(self)  # shares every weight
-        other.iterations = iterations
-        return other
+        """Returns the same weights with another number of iterations.
+
+        Raises ``InvalidInput`` for a generator that runs once, always.
+        """
+        raise InvalidInput(
+            f"a generator of kind '{self.architecture}' cannot run {iterations} iterations",
+            remedy="Leave iterations out, or use a generator of kind backward_net or surrogate",
+        )
 
     def forward(
         self,
@@ -97,7 +100,16 @@ class Generator(nn.Module):
         *,
         order_only: bool = False,
     ) -> Perturbation:
-        """``order_only``: positions only rank the samples of a clip, of any size; quicker to make."""
+        """Returns the perturbation of each clip.
+
+        Args:
+            waveforms: ``[B, T]`` in [-1, 1], zero beyond ``lengths``.
+            lengths: Samples of each clip, ``[B]``; None where every clip fills its row.
+            target_class: Index of a class in ``labels`` for each clip, ``[B]``; None to change the
+                prediction to any other class.
+            budget: The budget of the attack, for a generator that iterates; None for that of training.
+            order_only: Whether positions need only rank the samples of a clip, which is quicker.
+        """
         heads = self.heads(waveforms, lengths, target_class, budget)
         return self.propose(*heads, lengths, order_only=order_only)
 
@@ -108,11 +120,7 @@ class Generator(nn.Module):
         target_class: Tensor | None,
         budget: Budget | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The raw answers ``o_v, o_m``, both ``[B, T]``.
-
-        ``budget`` is that of the attack, for a generator that iterations at what it proposed before; None:
-        that of its training.
-        """
+        """Returns the raw outputs ``o_v, o_m``, both ``[B, T]``; see ``forward`` for the arguments."""
         raise TypeError(f"{type(self).__name__} does not implement heads")
 
     def propose(
@@ -123,9 +131,9 @@ class Generator(nn.Module):
         *,
         order_only: bool = False,
     ) -> Perturbation:
-        """The heads' raw answers ``o_v, o_m [B, T]`` as a perturbation, in float32 whatever they are in."""
+        """Returns the raw outputs ``o_v, o_m [B, T]`` as a perturbation in float32."""
         magnitude, position = magnitude.float(), position.float()
-        if self.ranked_by_magnitude:
+        if self.is_ranked_by_magnitude:
             magnitude = unit_rms(magnitude, lengths)
             position = magnitude.abs() + position
         if self.gain is not None:
@@ -133,61 +141,29 @@ class Generator(nn.Module):
         if order_only:
             return Perturbation(torch.tanh(magnitude), position)
         if self.density is not None:
-            position = 2 * shifted(unit_rms(position, lengths), self.density, lengths)
+            position = 2 * self.shift(unit_rms(position, lengths), self.density, lengths)
         return Perturbation(torch.tanh(magnitude), (torch.tanh(position) + 1) / 2)
 
-
-@dataclass(frozen=True, slots=True)
-class Best:
-    """Of what a generator proposes look by look, the one that the classifier inside it is fooled most by.
-
-    Clips that none has fooled take the last. ``goal`` is what ``wanted [B]`` says, or any answer but
-    the first.
-    """
-
-    goal: Goal
-    magnitude: Tensor
-    position: Tensor
-    margin: Tensor
-    """``[B]``: of the goal, below 0 where it is reached; 0 where no proposal has done so."""
-
-    @classmethod
-    def none(cls, waveforms: Tensor, answers: Tensor, target_class: Tensor | None) -> Self:
-        """Before the first proposal, from the ``answers [B, K]`` to clips ``[B, T]`` as they are."""
-        goal = Untargeted(answers.argmax(dim=1)) if target_class is None else Targeted(target_class)
-        silent = torch.zeros_like(waveforms)
-        return cls(goal, silent, silent, answers.new_zeros(len(answers)))
-
-    def or_this(self, magnitude: Tensor, position: Tensor, answers: Tensor) -> Self:
-        """A proposal ``[B, T], [B, T]`` in its place where its ``answers [B, K]`` are better."""
-        margin = self.goal.margin(answers.detach())
-        better = margin < self.margin
-        return replace(
-            self,
-            magnitude=torch.where(better[:, None], magnitude, self.magnitude),
-            position=torch.where(better[:, None], position, self.position),
-            margin=torch.where(better, margin, self.margin),
-        )
-
-    def or_last(self, magnitude: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-        """What is kept of each clip, or the last proposal where nothing is."""
-        reached = self.margin[:, None] < 0
-        return (
-            torch.where(reached, self.magnitude, magnitude),
-            torch.where(reached, self.position, position),
-        )
+    def shift(self, position: Tensor, density: float, lengths: Tensor | None) -> Tensor:
+        """Returns ``shift_to_density(position, density, lengths)``; an export writes it another way."""
+        return shift_to_density(position, density, lengths)
 
 
 def select_samples(
-    change: Perturbation, budget: Budget, lengths: Tensor | None = None, *, ranks: bool = False
+    change: Perturbation,
+    budget: Budget,
+    lengths: Tensor | None = None,
+    *,
+    has_ranking: bool = False,
 ) -> Tensor:
-    """The samples of highest position that the budget allows, ``[B, T]`` bool.
+    """Returns the samples of highest position that the budget allows, ``[B, T]`` bool.
 
-    Without ``ranks``, or where the budget limits nothing, those below 1/2 are left out.
+    Samples of a position below 1/2 are left out, except where ``has_ranking`` and the budget limits the
+    number of samples.
     """
     position = change.position.detach()
     limited = budget.max_density is not None or budget.max_l0 is not None
-    if not (ranks and limited):
+    if not (has_ranking and limited):
         position = position.masked_fill(position < 0.5, -torch.inf)
     return top_k_mask(position, budget, lengths)
 
@@ -199,10 +175,18 @@ def apply_perturbation(
     epsilon: float,
     budget: Budget | None,
     *,
-    ranks: bool = False,
+    has_ranking: bool = False,
 ) -> Tensor:
-    """``[B, T]`` as a proposal would leave it: where its position is at least 1/2, by ``epsilon``; or
-    as ``budget`` has it, see ``select_samples``.
+    """Returns the clips ``[B, T]`` with a proposal added to them.
+
+    Args:
+        waveforms: ``[B, T]`` in [-1, 1].
+        change: The proposal.
+        lengths: Samples of each clip, ``[B]``, or None.
+        epsilon: Largest change of a sample where ``budget`` is None. Then the samples of position at
+            least 1/2 move.
+        budget: How far samples move, and how many; see ``select_samples``.
+        has_ranking: As in ``select_samples``.
 
     >>> change = Perturbation(torch.tensor([[1.0, -1.0, 1.0]]), torch.tensor([[0.6, 0.4, 0.9]]))
     >>> apply_perturbation(torch.zeros(1, 3), change, None, 0.5, None)
@@ -211,15 +195,15 @@ def apply_perturbation(
     tensor([[0.0000, 0.0000, 0.2500]])
     """
     if budget is None:
-        reach, mask = waveforms.new_tensor(epsilon), change.mask()
+        limit, mask = waveforms.new_tensor(epsilon), change.mask()
     else:
-        reach = budget.step_limit(waveforms, lengths)
-        mask = select_samples(change, budget, lengths, ranks=ranks).to(waveforms.dtype)
-    return (waveforms + reach * change.magnitude * mask).clamp(-1, 1)
+        limit = budget.step_limit(waveforms, lengths)
+        mask = select_samples(change, budget, lengths, has_ranking=has_ranking).to(waveforms.dtype)
+    return (waveforms + limit * change.magnitude * mask).clamp(-1, 1)
 
 
 def unit_rms(values: Tensor, lengths: Tensor | None) -> Tensor:
-    """``[B, T]`` scaled, clip by clip, to a root mean square of 1 over its own samples.
+    """Returns ``[B, T]`` scaled, clip by clip, to a root mean square of 1 over the clip's samples.
 
     >>> unit_rms(torch.tensor([[3.0, -3.0]]), None)
     tensor([[ 1., -1.]])
@@ -228,16 +212,15 @@ def unit_rms(values: Tensor, lengths: Tensor | None) -> Tensor:
     if lengths is None:
         mean = squares.mean(dim=1, keepdim=True)
     else:
-        mean = (squares * valid(lengths, values.shape[1])).sum(dim=1, keepdim=True) / lengths[
-            :, None
-        ]
+        total = (squares * valid(lengths, values.shape[1])).sum(dim=1, keepdim=True)
+        mean = total / lengths[:, None]
     return values / (mean + 1e-12).sqrt()
 
 
-def shifted(values: Tensor, density: float, lengths: Tensor | None) -> Tensor:
-    """``[B, T]`` less the value that a share ``density`` of a clip's own samples reaches.
+def shift_to_density(values: Tensor, density: float, lengths: Tensor | None) -> Tensor:
+    """Returns ``[B, T]`` less the value that a share ``density`` of the clip's samples reaches.
 
-    >>> shifted(torch.tensor([[4.0, 1.0, 3.0, 2.0]]), 0.5, None)
+    >>> shift_to_density(torch.tensor([[4.0, 1.0, 3.0, 2.0]]), 0.5, None)
     tensor([[ 1., -2.,  0., -1.]])
     """
     time = values.shape[1]
@@ -250,17 +233,3 @@ def shifted(values: Tensor, density: float, lengths: Tensor | None) -> Tensor:
     if alike(counts):
         return values - best.amin(dim=1, keepdim=True)
     return values - best.gather(1, column(counts, values.device) - 1)
-
-
-def logit_gradient(answers: Tensor, goal: Goal) -> Tensor:
-    """How ``answers [B, K]`` should change: the clip's own down and the others up as far as they are
-    likely; or the wanted one up and the others down likewise. In all by nothing.
-
-    >>> logit_gradient(torch.tensor([[2.0, 1.0, 1.0]]), Untargeted(0))
-    tensor([[-1.0000,  0.5000,  0.5000]])
-    """
-    label = torch.as_tensor(goal.label, device=answers.device).expand(len(answers))
-    own = label[:, None] == torch.arange(answers.shape[1], device=answers.device)
-    others = torch.softmax(answers.masked_fill(own, -torch.inf), dim=1)
-    one = own.to(answers.dtype)
-    return one - others if isinstance(goal, Targeted) else others - one

@@ -1,14 +1,15 @@
-"""Several mirrors or reflections, each of another classifier, whose proposals are added up.
+"""Several generators, each with the classifier of another source, whose proposals are added up.
 
-What one classifier alone would answer to cancels, what several would answer to stays: an ensemble of
-sources is what transfers best (Liu et al. 2017, arXiv 1611.02770; Dong et al. 2018, arXiv 1710.06081).
+A change that only one classifier would react to cancels, a change that several would react to stays. An
+ensemble of sources transfers best (Liu et al., 2017, arXiv 1611.02770; Dong et al., 2018,
+arXiv 1710.06081).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,61 +17,55 @@ from torch import Tensor, nn
 from staanet.core import Budget
 from staanet.generators.backward_net import BackwardNet
 from staanet.generators.base import Generator, unit_rms
+from staanet.generators.iterative import IterativeGenerator
 from staanet.generators.surrogate import SurrogateGradient
 
-Member = BackwardNet | SurrogateGradient
-MEMBERS: dict[str, type[Member]] = {
+MEMBERS: dict[str, type[IterativeGenerator]] = {
     kind.architecture: kind for kind in (BackwardNet, SurrogateGradient)
 }
 
 
+class _Members(nn.ModuleList):
+    """A list of modules of which the type checker knows the kind."""
+
+    def __iter__(self) -> Iterator[IterativeGenerator]:
+        return cast(Iterator[IterativeGenerator], super().__iter__())
+
+
 class EnsembleGenerator(Generator):
-    """``members`` are the settings of its members, with the ``architecture`` of each (default:
-    mirror); how loud each one is, is learned."""
+    """The weighted sum of its members' proposals; the weights are learned.
+
+    Args:
+        members: The settings of each member, with its ``architecture`` (a key of ``MEMBERS``).
+        settings: ``gain``, ``density``, ``sample_rate`` and ``labels`` of ``Generator``.
+    """
 
     architecture = "ensemble"
-    ranked_by_magnitude = True
+    is_ranked_by_magnitude = True
 
-    def __init__(
-        self,
-        *,
-        members: Sequence[Mapping[str, Any]],
-        gain: float | None = 2.0,
-        density: float | None = None,
-        sample_rate: int = 16_000,
-        labels: Sequence[str] = (),
-    ) -> None:
-        super().__init__(gain=gain, density=density, sample_rate=sample_rate, labels=labels)
-        self.members = nn.ModuleList(_member(**settings) for settings in members)
-        self.member_weights = nn.Parameter(torch.ones(len(members)))
-        self.settings |= {"members": [_settings(voice) for voice in self.member_list]}
+    def __init__(self, *, members: Sequence[Mapping[str, Any]], **settings: Any) -> None:
+        super().__init__(**{"gain": 2.0, "density": None, **settings})
+        self.members = _Members(_build_member(**member) for member in members)
+        self.weights = nn.Parameter(torch.ones(len(members)))
+        self.settings |= {"members": [_member_settings(member) for member in self.members]}
 
     @classmethod
-    def of(cls, members: Sequence[Member], **settings: Any) -> EnsembleGenerator:
-        """A chorus of members as they are."""
-        ensemble = cls(members=[_settings(voice) for voice in members], **settings)
-        ensemble.members = nn.ModuleList(members)
+    def of(cls, members: Sequence[IterativeGenerator], **settings: Any) -> EnsembleGenerator:
+        """Returns an ensemble of existing generators, which it shares."""
+        ensemble = cls(members=[_member_settings(member) for member in members], **settings)
+        ensemble.members = _Members(members)
         return ensemble.to(next(members[0].parameters()).device)
 
-    @property
-    def member_list(self) -> list[Member]:
-        """Its members."""
-        return [
-            voice for voice in self.members if isinstance(voice, BackwardNet | SurrogateGradient)
-        ]
-
     def freeze_encoder(self) -> None:
-        """Train the ways back alone; see ``BackwardNet.freeze_encoder``."""
-        for voice in self.member_list:
-            voice.freeze_encoder()
+        """Freezes the classifiers of all members."""
+        for member in self.members:
+            member.freeze_encoder()
 
     def with_iterations(self, iterations: int) -> Self:
-        """The same members, each with another number of iterations."""
+        """Returns the same members, each with another number of iterations."""
         other = copy.copy(self)
-        other._modules = {
-            **self._modules,
-            "members": nn.ModuleList(one.with_iterations(iterations) for one in self.member_list),
-        }
+        members = _Members(member.with_iterations(iterations) for member in self.members)
+        other._modules = {**self._modules, "members": members}
         return other
 
     def heads(
@@ -81,18 +76,18 @@ class EnsembleGenerator(Generator):
         budget: Budget | None = None,
     ) -> tuple[Tensor, Tensor]:
         magnitude = position = waveforms.new_zeros(())
-        for voice, member_weights in zip(self.member_list, self.member_weights, strict=True):
-            moves, places = voice.heads(waveforms, lengths, target_class, budget)
-            magnitude, position = (
-                magnitude + member_weights * unit_rms(moves, lengths),
-                position + places,
+        for member, weight in zip(self.members, self.weights, strict=True):
+            member_magnitude, member_position = member.heads(
+                waveforms, lengths, target_class, budget
             )
+            magnitude = magnitude + weight * unit_rms(member_magnitude, lengths)
+            position = position + member_position
         return magnitude, position
 
 
-def _member(architecture: str = BackwardNet.architecture, **settings: Any) -> Member:
+def _build_member(architecture: str, **settings: Any) -> IterativeGenerator:
     return MEMBERS[architecture](**settings)
 
 
-def _settings(voice: Member) -> dict[str, Any]:
-    return {"architecture": voice.architecture, **voice.settings}
+def _member_settings(member: IterativeGenerator) -> dict[str, Any]:
+    return {"architecture": member.architecture, **member.settings}

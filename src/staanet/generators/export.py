@@ -1,8 +1,8 @@
-"""A generator as an ONNX file of any length, for ``staanet.generators.runtime`` and for any other runtime.
+"""A generator as an ONNX file for clips of any length, which ``staanet.generators.runtime`` runs.
 
-The file holds the network up to its two heads; the rest is a few lines of numpy there. A mirror's loops
-over time (the cells of its LSTM, and its way back through the gates) are scripted, so that the file
-keeps them as loops; the rest is traced.
+The file holds everything that the attack ``staa`` does before rounding: the network, all its iterations,
+and the choice of samples. The loops over time (the cells of an LSTM and its backward pass) are scripted,
+so that the file keeps them as loops; the rest is traced.
 """
 
 from __future__ import annotations
@@ -11,64 +11,52 @@ import functools
 import io
 import json
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from staanet.core import Untargeted
+from staanet.core import Budget
 from staanet.errors import InvalidInput
-from staanet.generators.backward_net import BackwardNet, Level, Recurrent, unpooled
-from staanet.generators.base import Generator, Perturbation, logit_gradient
-from staanet.generators.runtime import FORMAT, KEY
+from staanet.generators.backward_net import BackwardNet
+from staanet.generators.base import Generator, select_samples
+from staanet.generators.runtime import FORMAT, INPUTS, KEY
 from staanet.generators.wave_u_net import WaveUNet
-from staanet.nn.conv_maxpool import banded
+from staanet.nn.conv_maxpool import banded_matrix, channels_to_rows
+from staanet.nn.recurrent import LSTMWithBackward
 
 
 def onnx_bytes(generator: Generator, epsilon: float, max_density: float | None) -> bytes:
-    """The file's content, with the budget that ``staanet.generators.runtime.Runner`` takes where none is given.
+    """Returns the content of the file.
 
-    Raises ``InvalidInput`` for another kind of network, or where the package onnx is missing.
+    Args:
+        generator: A ``BackwardNet`` or a ``WaveUNet``.
+        epsilon: The largest change that ``Runner`` takes where none is given.
+        max_density: The share of samples that it takes where none is given.
+
+    Raises:
+        InvalidInput: The network is of another kind, or the package onnx is missing.
     """
     card: dict[str, Any] = {
         "format": FORMAT,
         "architecture": generator.architecture,
-        "gain": generator.gain,
         "density": generator.density,
         "sample_rate": generator.sample_rate,
         "epsilon": epsilon,
         "max_density": max_density,
         "minimum_samples": minimum_samples(generator),
     }
-    example = 0.1 * torch.randn(
-        1,
-        card["minimum_samples"] + generator.sample_rate,
-        generator=torch.Generator().manual_seed(0),
-    )
-    if isinstance(generator, BackwardNet):
-        card["iterations"] = generator.iterations
-        nothing = torch.zeros(1, dtype=torch.int64), torch.zeros(1)
-        return _traced(
-            _Look(generator),
-            (example, *nothing),
-            card,
-            ["waveforms", "own", "known"],
-            ["magnitude", "position", "answers"],
-        )
-    if isinstance(generator, WaveUNet):
-        return _traced(
-            _Heads(generator), (example,), card, ["waveforms"], ["magnitude", "position"]
-        )
-    raise InvalidInput(
-        f"a generator of kind '{generator.architecture}' cannot be exported",
-        remedy="Give a mirror or a Wave-U-Net",
-    )
+    time = card["minimum_samples"] + generator.sample_rate
+    waveform = 0.1 * torch.randn(1, time, generator=torch.Generator().manual_seed(0))
+    example = waveform, torch.full((1, 1), epsilon), torch.tensor(time // 2)
+    return _trace(_Attack(generator), example, card)
 
 
 def minimum_samples(generator: Generator) -> int:
-    """The shortest clip of which every layer of a mirror has a frame; 1 for a Wave-U-Net, which pads."""
+    """Returns the shortest clip that has a frame in every layer; 1 for a Wave-U-Net, which pads."""
     if not isinstance(generator, BackwardNet):
         return 1
     frames = 1
@@ -78,176 +66,171 @@ def minimum_samples(generator: Generator) -> int:
     return frames
 
 
-def _traced(
-    module: nn.Module,
-    example: tuple[Tensor, ...],
-    card: dict[str, Any],
-    inputs: list[str],
-    outputs: list[str],
-) -> bytes:
+def _trace(module: nn.Module, example: tuple[Tensor, ...], card: dict[str, Any]) -> bytes:
     try:
         import onnx
-    except ImportError as problem:
+    except ImportError as error:
         raise InvalidInput(
             "the package onnx is not installed", remedy="Install it: pip install 'staanet[onnx]'"
-        ) from problem
+        ) from error
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter(
-            "ignore"
-        )  # of what a trace fixes: the comparison shows that it did not
+        # of values that a trace fixes: export_generator compares the file with torch
+        warnings.simplefilter("ignore")
         torch.onnx.export(
             module.eval(),
             example,
             buffer,  # type: ignore[arg-type]
             dynamo=False,
             opset_version=17,
-            input_names=inputs,
-            output_names=outputs,
-            dynamic_axes={name: {1: "time"} for name in ("waveforms", "magnitude", "position")},
+            input_names=list(INPUTS),
+            output_names=["adversarial"],
+            dynamic_axes={name: {1: "time"} for name in ("waveform", "adversarial")},
         )
     model = onnx.load_from_string(buffer.getvalue())
     onnx.helper.set_model_props(model, {KEY: json.dumps(card, allow_nan=False)})
-    written: bytes = model.SerializeToString()
-    return written
+    return cast(bytes, model.SerializeToString())
 
 
-class _Heads(nn.Module):
-    """A Wave-U-Net without what ``propose`` makes of its answers."""
+@dataclass(frozen=True)
+class _TracedBudget:
+    """A budget whose limits are inputs of the file. It stands for ``Budget`` in one clip's trace."""
 
-    def __init__(self, generator: WaveUNet) -> None:
+    limit: Tensor
+    count: Tensor
+    max_density: float | None
+    max_l0: None = None
+
+    def step_limit(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return self.limit
+
+    def max_samples(self, length: int) -> Tensor:
+        return self.count
+
+
+class _Attack(nn.Module):
+    """One clip ``[1, T]``, the limit ``[1, 1]`` of a change and the number of changes -> ``[1, T]``."""
+
+    def __init__(self, generator: Generator) -> None:
         super().__init__()
-        self.network = WaveUNet(**generator.settings)
+        kinds: dict[type[Generator], type[Generator]] = {
+            BackwardNet: _TracedBackwardNet,
+            WaveUNet: _TracedWaveUNet,
+        }
+        kind = next((kinds[base] for base in type(generator).__mro__ if base in kinds), None)
+        if kind is None:
+            raise InvalidInput(
+                f"a generator of kind '{generator.architecture}' cannot be exported",
+                remedy="Give one of kind backward_net or wave_u_net",
+            )
+        self.network = kind(**generator.settings)
+        self.network.iterations = generator.iterations
         self.network.load_state_dict(generator.state_dict())
-        self.network.propose = _as_they_are  # type: ignore[method-assign]
 
-    def forward(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
-        magnitude, position = self.network(waveforms)
-        return magnitude, position
-
-
-def _as_they_are(
-    magnitude: Tensor, position: Tensor, lengths: Tensor | None, *, order_only: bool = False
-) -> Perturbation:
-    return Perturbation(magnitude, position)
+    def forward(self, waveform: Tensor, limit: Tensor, count: Tensor) -> Tensor:
+        has_ranking = self.network.has_ranking
+        traced = _TracedBudget(limit, count, max_density=1.0 if has_ranking else None)
+        budget = cast(Budget, traced)
+        change = self.network(waveform, None, None, budget, order_only=has_ranking)
+        mask = select_samples(change, budget, has_ranking=has_ranking)
+        x_adv: Tensor = waveform + limit * change.magnitude * mask
+        return x_adv.clamp(-1, 1)
 
 
-class _Look(nn.Module):
-    """One look of a mirror, away from the class that it hears or, where ``known`` is above 0, ``own``."""
+class _TracedShift(Generator):
+    """A generator whose shift to a density follows the clip's length."""
 
-    def __init__(self, generator: BackwardNet) -> None:
-        super().__init__()
-        self.network = _Mirror(**generator.settings)
-        self.network.load_state_dict(generator.state_dict())
-        for layer in self.network.recurrent:
-            layer.__class__ = _Recurrent
-
-    def forward(self, waveforms: Tensor, own: Tensor, known: Tensor) -> tuple[Tensor, ...]:
-        backward_net = self.network
-        heard = backward_net.encode(waveforms)
-        states = backward_net.states(heard)
-        answers = backward_net.answers(states[-1], None)
-        goal = Untargeted(torch.where(known > 0, own, answers.argmax(dim=1)))
-        direction = backward_net.direction(logit_gradient(answers, goal), states, None)
-        magnitude, position = backward_net.decode(direction, heard.levels, waveforms.shape[1])
-        return magnitude, position, answers
+    def shift(self, position: Tensor, density: float, lengths: Tensor | None) -> Tensor:
+        time = torch.as_tensor(position.shape[1])
+        count = (density * time.double()).floor().long().clamp_min(1)
+        best = position.topk(cast(int, count), dim=1, sorted=False).values  # a trace takes a tensor
+        return position - best.amin(dim=1, keepdim=True)
 
 
-class _Mirror(BackwardNet):
-    """A mirror whose way back has no branch that depends on the length, and no operator that few know."""
+class _TracedWaveUNet(_TracedShift, WaveUNet):
+    pass
 
-    def maxima(self, x: Tensor, conv: nn.Conv2d, pool: int) -> tuple[Tensor, Tensor]:
+
+class _TracedBackwardNet(_TracedShift, BackwardNet):
+    """A BackwardNet without branches that depend on the length, and of operators that runtimes know."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for layer in self.recurrent:
+            layer.__class__ = _ScriptedLSTM
+
+    def conv_maxpool(self, x: Tensor, conv: nn.Conv2d, pool: int) -> tuple[Tensor, Tensor]:
         features = conv(x)
         whole = features[..., : features.shape[3] // pool * pool]
         frames = whole.reshape(1, conv.out_channels, 1, -1, pool)
-        return frames.amax(dim=4), frames.argmax(
-            dim=4
-        )  # no runtime is quick at the places of maxima
+        # runtimes are slow at max-pooling with indices
+        return frames.amax(dim=4), frames.argmax(dim=4)
 
-    def decode(
-        self, direction: Tensor, levels: Sequence[Level], time: int
-    ) -> tuple[Tensor, Tensor]:
-        x = direction.transpose(1, 2)[:, :, None]
-        for number in reversed(range(len(levels))):
-            below, pooled, winner, _ = levels[number]
-            if number < len(self.skip):
-                x = x + self.skip[number](self.activate(pooled))
-            x = x * self.slope(pooled)
-            conv, pool = self.up[number], self.pools[number]
-            assert isinstance(conv, nn.Conv2d)
-            if number == 0:
-                x = _at_winners(x, winner, pool, conv.weight)
-            else:
-                x = F.conv_transpose2d(unpooled(x, winner, pool), conv.weight)
-            x = x[..., int(conv.padding[1]) :]  # less than pool frames may be missing at the end
-            x = F.pad(x, (0, pool))[..., : below if number else time]
-        return x[:, 0, 0], x[:, 1, 0]
+    def unpool_samples(self, x: Tensor, argmax: Tensor, weight: Tensor, pool: int) -> Tensor:
+        _, channels, _, steps = x.shape
+        out, kernel = weight.shape[1], weight.shape[3]
+        width = pool + kernel - 1
+        values, index = (channels_to_rows(part)[:, :, None] for part in (x, argmax))
+        spread = values * (index == torch.arange(pool)[:, None]).to(values.dtype)
+        matrix = banded_matrix(weight[:, :, 0], pool).view(pool * channels, out * width)
+        rows = (spread.flatten(2) @ matrix).view(1, steps, out, width).transpose(1, 2)
+        rows = F.pad(rows, (0, -width % pool))
+        reach = rows.shape[3] // pool  # frames of the output that one frame reaches into
+        output = torch.zeros(())
+        for offset, part in enumerate(rows.split(pool, dim=3)):  # type: ignore[no-untyped-call]
+            output = output + F.pad(part, (0, 0, offset, reach - 1 - offset))
+        return output.flatten(2)[..., : steps * pool + kernel - 1][:, :, None]
+
+    def fit_time(self, x: Tensor, time: int) -> Tensor:
+        return F.pad(x, (0, max(self.pools)))[..., :time]  # fewer than a pool may be missing
 
 
-def _at_winners(values: Tensor, winner: Tensor, pool: int, weight: Tensor) -> Tensor:
-    """``staanet.nn.conv_maxpool.through_winners`` in operators that every runtime has."""
-    _, channels, _, steps = values.shape
-    out, kernel = weight.shape[1], weight.shape[3]
-    width = pool + kernel - 1
-    features, place = (x[:, :, 0].transpose(1, 2)[:, :, None] for x in (values, winner))
-    spread = features * (place == torch.arange(pool)[:, None]).to(features.dtype)
-    rows = banded(weight[:, :, 0], pool).view(pool * channels, out * width)
-    taps = (spread.flatten(2) @ rows).view(1, steps, out, width).transpose(1, 2)
-    taps = F.pad(taps, (0, -width % pool))
-    whole = taps.shape[3] // pool  # frames that the answer to one frame reaches into
-    parts = taps.split(pool, dim=3)  # type: ignore[no-untyped-call]
-    answer = torch.zeros(())
-    for number, part in enumerate(parts):
-        answer = answer + F.pad(part, (0, 0, number, whole - 1 - number))
-    return answer.flatten(2)[..., : steps * pool + kernel - 1][:, :, None]
-
-
-class _Recurrent(Recurrent):
+class _ScriptedLSTM(LSTMWithBackward):
     """A recurrent layer whose loops stay loops in the file."""
 
-    def backward(self, grad_output: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
-        forget, through_cell, through_gates = self._slopes(inputs, outputs)
-        loop = _scripted(_gates)
-        gates = loop(grad_output, forget, through_cell, through_gates, self.to_state.weight)
-        answer: Tensor = self.to_input(gates)
-        return answer
+    def _gate_gradients(
+        self, grad_output: Tensor, forget: Tensor, cell_slope: Tensor, gate_slopes: Tensor
+    ) -> Tensor:
+        loop = _scripted(_gate_gradients)
+        return loop(grad_output, forget, cell_slope, gate_slopes, self.to_state.weight)
 
-    def _cells(self, news: Tensor, forget: Tensor) -> Tensor:
-        return _scripted(_cells)(news, forget)
+    def _cells(self, additions: Tensor, forget: Tensor) -> Tensor:
+        return _scripted(_cells)(additions, forget)
 
 
 @functools.cache
 def _scripted(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A function whose loops a trace keeps as loops; compiled when an export first asks for it."""
+    """A function whose loops a trace keeps as loops; compiled when an export first needs it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # what the ONNX exporter still reads
         scripted: Callable[..., Tensor] = torch.jit.script(function)
     return scripted
 
 
-def _cells(news: Tensor, forget: Tensor) -> Tensor:
-    """``c_t = news_t + forget_t c_(t-1)``, all ``[B, S, H]``."""
-    cell = torch.zeros_like(news[:, 0])
+def _cells(additions: Tensor, forget: Tensor) -> Tensor:
+    """``LSTMWithBackward._cells``."""
+    cell = torch.zeros_like(additions[:, 0])
     cells: list[Tensor] = []
-    for step in range(news.size(1)):
-        cell = news.select(1, step) + forget.select(1, step) * cell  # [:, step] would copy all
+    for step in range(additions.size(1)):
+        cell = additions.select(1, step) + forget.select(1, step) * cell  # [:, step] would copy all
         cells.append(cell)
     return torch.stack(cells, dim=1)
 
 
-def _gates(
-    wanted: Tensor, forget: Tensor, through_cell: Tensor, through_gates: Tensor, weight: Tensor
+def _gate_gradients(
+    grad_output: Tensor, forget: Tensor, cell_slope: Tensor, gate_slopes: Tensor, weight: Tensor
 ) -> Tensor:
-    """The loop of ``Recurrent.back``, on a clip turned round, ``[B, S, 4 H]``."""
-    back = wanted.flip(1), forget.flip(1), through_cell.flip(1), through_gates.flip(1)
-    carry = torch.zeros_like(wanted[:, 0])
-    state = torch.zeros_like(wanted[:, 0])
+    """``LSTMWithBackward._gate_gradients``."""
+    grad, forget, cell_slope = grad_output.flip(1), forget.flip(1), cell_slope.flip(1)
+    gate_slopes = gate_slopes.flip(1)
+    carry = torch.zeros_like(grad[:, 0])
+    state = torch.zeros_like(grad[:, 0])
     gates: list[Tensor] = []
-    for step in range(wanted.size(1)):
-        state = back[0].select(1, step) + state
-        cell = carry + state * back[2].select(1, step)
-        gate = torch.cat([cell, cell, cell, state], dim=1) * back[3].select(1, step)
+    for step in range(grad.size(1)):
+        state = grad.select(1, step) + state
+        cell = carry + state * cell_slope.select(1, step)
+        gate = torch.cat([cell, cell, cell, state], dim=1) * gate_slopes.select(1, step)
         gates.append(gate)
-        carry = cell * back[1].select(1, step)
+        carry = cell * forget.select(1, step)
         state = torch.matmul(gate, weight.t())
     return torch.stack(gates, dim=1).flip(1)

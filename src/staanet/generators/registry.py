@@ -1,4 +1,4 @@
-"""The networks of STAA-Net. ``GENERATORS`` names them; each answers with a ``Perturbation``."""
+"""The generator networks by name, and how they are built, saved and loaded."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from staanet.generators.wave_u_net import WaveUNet
 
 __all__ = [
     "GENERATORS",
+    "BackwardNet",
     "EnsembleGenerator",
     "Generator",
-    "BackwardNet",
     "Perturbation",
     "SurrogateGradient",
     "WaveUNet",
@@ -41,18 +41,24 @@ GENERATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "narrow": ("wave_u_net", {"features": 32, "levels": 3, "fold": 16, "gain": 2.0}),
     "backward_net": ("backward_net", {}),
 }
-"""``paper`` as published; ``small``, a quarter of its features; ``compact``, where no layer runs at the
-full rate; ``narrow``, half as wide; ``mirror``, the default: a convolutional classifier and its own way back. Where the source is
-a transformer, a ``SurrogateGradient`` takes the mirror's place (``staanet.generators.warm_start``)."""
+"""Architecture and settings of each network.
+
+``paper`` is the published one and ``small`` has a quarter of its features. ``compact`` has no layer at
+the full sample rate, and ``narrow`` is half as wide. ``backward_net`` is the default: a convolutional
+classifier and its learned backward pass. Where the source is a transformer, a ``SurrogateGradient``
+replaces it (``staanet.generators.warm_start``).
+"""
 
 
 def build_generator(
     network: str, density: float | None = None, labels: Sequence[str] = ()
 ) -> Generator:
-    """An untrained generator by name; weights from torch's global random generator.
+    """Returns an untrained generator, its weights from torch's global random generator.
 
-    ``paper`` has no built-in ``density``; the others take one, and ``labels`` it can aim at (see
-    ``Generator``).
+    Args:
+        network: A key of ``GENERATORS``.
+        density: See ``Generator``; ``paper`` has none, whatever is given.
+        labels: Classes that it can be conditioned on; see ``Generator``.
 
     >>> sum(weight.numel() for weight in build_generator("small").parameters())
     3176066
@@ -65,7 +71,7 @@ def build_generator(
 
 
 def save_generator(generator: Generator, folder: Path | str, **card: object) -> None:
-    """Write ``model.safetensors`` and ``card.json``; ``card`` adds to what the card says."""
+    """Writes ``model.safetensors`` and ``card.json``; ``card`` is added to the card."""
     storage.save_model(
         Path(folder),
         kind="generator",
@@ -75,7 +81,10 @@ def save_generator(generator: Generator, folder: Path | str, **card: object) -> 
 
 
 def load_generator(folder: Path | str) -> Generator:
-    """Read what ``save_generator`` wrote, frozen and in ``eval()``; ``InvalidInput`` if it is not that."""
+    """Reads what ``save_generator`` wrote, frozen and in ``eval()``.
+
+    Raises ``InvalidInput`` where the folder holds no generator, or a damaged one.
+    """
     tensors, card = storage.load_model(Path(folder), kind="generator")
     architecture = str(card.get("architecture", "wave_u_net"))
     if architecture not in ARCHITECTURES:

@@ -1,13 +1,15 @@
-"""A generator that holds any classifier whole, and answers with what its gradient says.
+"""A generator that holds any differentiable classifier, and follows its gradient.
 
-What a mirror writes out by hand for convolutions and an LSTM, automatic differentiation does here for
-any network that torch can differentiate, transformers among them. Its weights begin as its source's
-(``staanet.generators.warm_start``) and are its own: training may move them so that one step along the gradient
-fools best, as meta-surrogates are trained (Qin et al. 2023, arXiv 2109.01983). The source is not called.
+``BackwardNet`` writes the backward pass of convolutions and LSTMs out by hand; here automatic
+differentiation does it, for transformers among others. The weights begin as the source's
+(``staanet.generators.warm_start``) and belong to the generator: training may move them so that one step
+along the gradient fools best, as for meta-surrogates (Qin et al., 2023, arXiv 2109.01983). The source
+itself is not called.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -15,39 +17,36 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from staanet.core import Budget
-from staanet.generators.base import Best, Generator, apply_perturbation, logit_gradient, unit_rms
+from staanet.generators.iterative import IterativeGenerator
 from staanet.victims.blueprint import Blueprint, built
 
 
-class SurrogateGradient(Generator):
-    """``inside`` is the classifier that it holds, by its blueprint.
+class SurrogateGradient(IterativeGenerator):
+    """See the module. Each iteration takes one forward and one backward pass of the classifier.
 
-    There are ``iterations`` steps: each iterations at the clip as the steps before leave it, moved by
-    ``epsilon``, and asks again; what they propose is added up, see ``Best``. Each takes one forward
-    and one backward pass.
+    Args:
+        classifier: The classifier's blueprint, see ``staanet.victims.blueprint``.
+        settings: ``iterations`` and ``epsilon`` of ``IterativeGenerator``; ``gain``, ``density``,
+            ``sample_rate`` and ``labels`` of ``Generator``.
     """
 
     architecture = "surrogate"
-    ranked_by_magnitude = True
 
-    def __init__(
-        self, *, inside: Blueprint, iterations: int = 1, epsilon: float = 0.03, **settings: Any
-    ) -> None:
-        super().__init__(**{"gain": 2.0, "density": None, **settings})
-        self.settings |= {"inside": dict(inside), "iterations": iterations, "epsilon": epsilon}
-        self.iterations: int = iterations
-        self.epsilon = epsilon
-        self.inside = built(inside)
+    def __init__(self, *, classifier: Blueprint, **settings: Any) -> None:
+        defaults = {"iterations": 1, "epsilon": 0.03, "gain": 2.0, "density": None}
+        super().__init__(**{**defaults, **settings})
+        self.settings |= {"classifier": dict(classifier)}
+        self.classifier = built(classifier)
 
     def train(self, mode: bool = True) -> Self:
-        """The classifier inside answers as in use, without dropout, also while it is trained."""
+        """Sets the mode of the generator; the classifier stays in ``eval()``, without dropout."""
         super().train(mode)
-        self.inside.eval()
+        self.classifier.eval()
         return self
 
     def freeze_encoder(self) -> None:
-        """Train none of it, as one voice among others: what listens is what answers."""
-        self.inside.requires_grad_(False)
+        """Freezes everything, for a member of an ensemble: the classifier is also the backward pass."""
+        self.classifier.requires_grad_(False)
 
     def heads(
         self,
@@ -56,30 +55,21 @@ class SurrogateGradient(Generator):
         target_class: Tensor | None,
         budget: Budget | None = None,
     ) -> tuple[Tensor, Tensor]:
-        learning = self.training and torch.is_grad_enabled()
-        magnitude, best = torch.zeros_like(waveforms), None
-        with torch.inference_mode(False), torch.enable_grad():
-            seen, lengths = waveforms.clone(), None if lengths is None else lengths.clone()
-            target_class = None if target_class is None else target_class.clone()
-            for look in range(self.iterations):
-                if look:
-                    change = self.propose(magnitude, torch.zeros_like(magnitude), lengths)
-                    seen = apply_perturbation(
-                        waveforms, change, lengths, self.epsilon, budget, ranks=self.ranks
-                    ).detach()
-                answers, x = self._answers(seen, lengths)
-                if best is None:
-                    best = Best.none(waveforms, answers, target_class)
-                else:
-                    best = best.or_this(magnitude, torch.zeros_like(magnitude), answers)
-                question = logit_gradient(answers.detach(), best.goal)
-                (slope,) = torch.autograd.grad((answers * question).sum(), x, create_graph=learning)
-                magnitude = magnitude + unit_rms(slope, lengths)
-        silent = torch.zeros_like(magnitude)
-        return (magnitude, silent) if best is None else best.or_last(magnitude, silent)
+        create_graph = self.training and torch.is_grad_enabled()
 
-    def _answers(self, waveforms: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``[B, K]``, and the input ``[B, T]`` that they can be differentiated by, more than once."""
-        x = waveforms.clone().requires_grad_()
-        with sdpa_kernel(SDPBackend.MATH):  # attention's other kernels have one derivative only
-            return self.inside(x, lengths), x
+        def step(x: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
+            x = x.detach().clone().requires_grad_()
+            with sdpa_kernel(SDPBackend.MATH):  # attention's other kernels have one derivative only
+                logits = self.classifier(x, lengths)
+
+            def backward(grad_logits: Tensor) -> tuple[Tensor, Tensor]:
+                score = (logits * grad_logits.detach()).sum()
+                (gradient,) = torch.autograd.grad(score, x, create_graph=create_graph)
+                return gradient, torch.zeros_like(gradient)
+
+            return logits, backward
+
+        with torch.inference_mode(False), torch.enable_grad():
+            waveforms, lengths = waveforms.clone(), None if lengths is None else lengths.clone()
+            target_class = None if target_class is None else target_class.clone()
+            return self.iterate(step, waveforms, lengths, target_class, budget)

@@ -1,4 +1,4 @@
-"""Generators that begin as their sources: with the source's ears, and its backward pass as way back."""
+"""Generators that begin as their sources: the source's weights, and its backward pass as decoder."""
 
 from __future__ import annotations
 
@@ -9,31 +9,40 @@ from torch import nn
 
 from staanet.core import Victim
 from staanet.errors import InvalidInput
-from staanet.generators.backward_net import ACTIVATIONS, BackwardNet, Recurrent
+from staanet.generators.backward_net import ACTIVATIONS, BackwardNet
 from staanet.generators.base import Generator
 from staanet.generators.ensemble import EnsembleGenerator
+from staanet.generators.iterative import IterativeGenerator
 from staanet.generators.surrogate import SurrogateGradient
+from staanet.nn.recurrent import LSTMWithBackward
 from staanet.victims.blueprint import blueprint
 from staanet.victims.layers import ConvBlock, ConvRecurrent, folded
 
 
-def network_of(source: Victim) -> ConvRecurrent | None:
-    """The convolutional classifier inside a victim, or None where it is of another kind."""
+def find_conv_recurrent(source: Victim) -> ConvRecurrent | None:
+    """Returns the convolutional classifier of a victim, or None where it has none."""
     network = getattr(source, "network", None)
     return network if isinstance(network, ConvRecurrent) else None
 
 
-def has_backward_net(source: Victim) -> bool:
-    """Whether a generator can begin as ``source``."""
-    return network_of(source) is not None or blueprint(source) is not None
+def has_warm_start(source: Victim) -> bool:
+    """Returns whether a generator can begin as ``source``."""
+    return find_conv_recurrent(source) is not None or blueprint(source) is not None
 
 
-def generator_of(
+def warm_start_generator(
     sources: Sequence[Victim], density: float | None, epsilon: float, iterations: int
 ) -> Generator | None:
-    """A mirror or reflection of the one source that can be mirrored, or a chorus of several; None
-    where there is none."""
-    members = [voice_of(s, density, epsilon, iterations) for s in sources if has_backward_net(s)]
+    """Returns a generator that begins as the sources that have a warm start.
+
+    That is one member for one such source, an ensemble for several, and None where there is none. See
+    ``warm_start_member`` for the other arguments.
+    """
+    members = [
+        warm_start_member(source, density, epsilon, iterations)
+        for source in sources
+        if has_warm_start(source)
+    ]
     if len(members) < 2:
         return members[0] if members else None
     first = members[0]
@@ -42,41 +51,51 @@ def generator_of(
     )
 
 
-def voice_of(
+def warm_start_member(
     source: Victim, density: float | None = None, epsilon: float = 0.03, iterations: int = 1
-) -> BackwardNet | SurrogateGradient:
-    """A mirror where ``source`` is convolutional with an LSTM, else a reflection; ``InvalidInput``
-    where it is neither that nor a transformer."""
+) -> IterativeGenerator:
+    """Returns a ``BackwardNet`` of a convolutional source, or a ``SurrogateGradient`` of a transformer.
+
+    Args:
+        source: The victim to begin as.
+        density: Share of positions at or above 1/2; see ``Generator``.
+        epsilon: Change of each iteration where the attack names no budget.
+        iterations: How often the generator runs.
+
+    Raises:
+        InvalidInput: The source is neither.
+    """
     plan = blueprint(source)
     if plan is None:
-        return backward_net_of(source, density, epsilon, iterations)
+        return backward_net_from(source, density, epsilon, iterations)
     surrogate = SurrogateGradient(
-        inside=plan,
+        classifier=plan,
         iterations=iterations,
         epsilon=epsilon,
         density=density,
         sample_rate=source.sample_rate,
         labels=source.labels,
     )
-    surrogate.inside.load_state_dict(source.state_dict())
+    surrogate.classifier.load_state_dict(source.state_dict())
     return surrogate.to(source.device)
 
 
-def backward_net_of(
+def backward_net_from(
     source: Victim, density: float | None = None, epsilon: float = 0.03, iterations: int = 1
 ) -> BackwardNet:
-    """A mirror of ``source``: of its shape and with its weights; ``InvalidInput`` where it has no such shape.
+    """Returns a ``BackwardNet`` with the shape and the weights of a convolutional source.
 
-    With ``density`` and ``epsilon`` it is, before any training, one step against the source's gradient.
+    Before any training it takes, with ``density`` and ``epsilon``, one step against the source's
+    gradient. The arguments are those of ``warm_start_member``.
     """
-    network = network_of(source)
+    network = find_conv_recurrent(source)
     if network is None:
         raise InvalidInput(
-            f"{source.name} is no convolutional classifier with an LSTM, so nothing can mirror it",
+            f"{source.name} is no convolutional classifier with an LSTM, so no backward_net can begin as it",
             remedy="Use the network compact",
         )
     blocks = [block for block in network.blocks if isinstance(block, ConvBlock)]
-    backward_net = BackwardNet(
+    generator = BackwardNet(
         blocks=[
             (b.conv.in_channels, b.conv.out_channels, b.conv.kernel_size[1], b.pool) for b in blocks
         ],
@@ -91,26 +110,26 @@ def backward_net_of(
         labels=source.labels,
     )
     with torch.no_grad():
-        for block, down, up in zip(blocks, backward_net.down, backward_net.up, strict=True):
-            _mirror_convolution(block, down, up)
-        for number, layer in enumerate(backward_net.recurrent):
-            assert isinstance(layer, Recurrent)
-            _mirror_layer(network.lstm, number, layer)
-        backward_net.head.load_state_dict(network.head.state_dict())
-        backward_net.ask.weight.copy_(network.head.weight.T)
-    return backward_net.to(source.device)
+        for block, down, up in zip(blocks, generator.down, generator.up, strict=True):
+            _copy_convolution(block, down, up)
+        for number, layer in enumerate(generator.recurrent):
+            assert isinstance(layer, LSTMWithBackward)
+            _copy_lstm(network.lstm, number, layer)
+        generator.head.load_state_dict(network.head.state_dict())
+        generator.head_backward.weight.copy_(network.head.weight.T)
+    return generator.to(source.device)
 
 
-def _mirror_convolution(block: ConvBlock, down: nn.Module, up: nn.Module) -> None:
+def _copy_convolution(block: ConvBlock, down: nn.Module, up: nn.Module) -> None:
     assert isinstance(down, nn.Conv2d) and isinstance(up, nn.Conv2d) and down.bias is not None
     weight, bias = folded(block.conv, block.norm)
     down.weight.copy_(weight)
     down.bias.copy_(bias)
     up.weight.zero_()
-    up.weight[:, : weight.shape[1]] = weight  # the lowest has a second head, silent at first
+    up.weight[:, : weight.shape[1]] = weight  # the lowest has a second output, zero at first
 
 
-def _mirror_layer(lstm: nn.LSTM, number: int, layer: Recurrent) -> None:
+def _copy_lstm(lstm: nn.LSTM, number: int, layer: LSTMWithBackward) -> None:
     for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
         getattr(layer.lstm, f"{name}_l0").copy_(getattr(lstm, f"{name}_l{number}"))
     layer.to_input.weight.copy_(getattr(lstm, f"weight_ih_l{number}").T)

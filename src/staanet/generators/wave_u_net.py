@@ -1,4 +1,4 @@
-"""The network of STAA-Net: one Wave-U-Net encoder, a decoder for places, a decoder for magnitudes.
+"""The network of STAA-Net: a Wave-U-Net encoder with one decoder for positions and one for magnitudes.
 
 Chang et al. 2024, arXiv 2402.01227; Stoller et al., "Wave-U-Net", ISMIR 2018, arXiv 1806.03185.
 Unlike the published code, nothing is shifted: output sample ``t`` belongs to input sample ``t``.
@@ -6,7 +6,8 @@ Unlike the published code, nothing is shifted: output sample ``t`` belongs to in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,16 +32,16 @@ class Unit(nn.Module):
         super().__init__()
         self.conv = conv
         self.norm = nn.GroupNorm(conv.out_channels // NORM_CHANNELS, conv.out_channels)
-        self.rounded: tuple[object, Tensor] | None = None
+        self.cached_weight: tuple[object, Tensor] | None = None
 
     def forward(self, x: Tensor, inside: Tensor | None, time: int | None = None) -> Tensor:
-        """``[B, C, 1, T] -> [B, C', 1, T']``, cut to ``time``; ``inside [B, T']`` marks the clip.
+        """``[B, C, 1, T] -> [B, C', 1, T']``, cut to ``time``; ``inside [B, T']`` marks the clip's frames.
 
-        Frames outside are kept out of the statistics and set to zero, so that a clip gives the same
+        Frames outside are kept out of the statistics and set to zero. A clip therefore gives the same
         output alone and in a batch of longer ones.
         """
         if inside is None and kernels.can_normalise(x, self.norm):
-            return kernels.relu_of_norm(self._without_bias(x)[..., :time], self._bias, self.norm)
+            return kernels.group_norm_relu(self._without_bias(x)[..., :time], self._bias, self.norm)
         x = self.conv(x)[..., :time]
         if inside is None:
             return F.relu(self.norm(x))
@@ -60,14 +61,14 @@ class Unit(nn.Module):
         return F.conv2d(x, weight, None, stride, padding)
 
     def _weight(self, device: torch.device) -> Tensor:
-        """The frozen weight, rounded once where autocast would round it in every pass."""
+        """The frozen weight; where autocast would round it in every pass, the weight rounded once."""
         weight = self.conv.weight
         if not torch.is_autocast_enabled(device.type):
             return weight
-        own = weight.data_ptr(), weight._version, torch.get_autocast_dtype(device.type)
-        if self.rounded is None or self.rounded[0] != own:
-            self.rounded = own, weight.to(own[2])
-        return self.rounded[1]
+        key = weight.data_ptr(), weight._version, torch.get_autocast_dtype(device.type)
+        if self.cached_weight is None or self.cached_weight[0] != key:
+            self.cached_weight = key, weight.to(key[2])
+        return self.cached_weight[1]
 
 
 @in_float32
@@ -84,19 +85,19 @@ def masked_group_norm(x: Tensor, inside: Tensor, norm: nn.GroupNorm) -> Tensor:
     return normed * norm.weight[:, None, None] + norm.bias[:, None, None]
 
 
-def _both(
-    one: Callable[[], Tensor], other: Callable[[], Tensor], x: Tensor
+def _run_both(
+    first: Callable[[], Tensor], second: Callable[[], Tensor], x: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The answers of both; at the same time where a graph of a GPU's kernels is recorded."""
+    """Both results; computed at the same time where a CUDA graph is being captured."""
     if not (x.is_cuda and torch.cuda.is_current_stream_capturing()):
-        return one(), other()
-    here, beside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    beside.wait_stream(here)
-    with torch.cuda.stream(beside):
-        second = other()
-    first = one()
-    here.wait_stream(beside)
-    return first, second
+        return first(), second()
+    main, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(main)
+    with torch.cuda.stream(side):
+        second_output = second()
+    first_output = first()
+    main.wait_stream(side)
+    return first_output, second_output
 
 
 def _conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> Unit:
@@ -106,7 +107,7 @@ def _conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> 
 
 
 class Down(nn.Module):
-    """Keep a skip connection, widen, and leave every ``stride``-th frame."""
+    """One level of the encoder: makes the skip connection, widens, and keeps every ``stride``-th frame."""
 
     def __init__(self, channels_in: int, skip: int, channels_out: int, kernel: int, stride: int):
         super().__init__()
@@ -122,7 +123,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Stretch by ``stride``, narrow, and merge the skip connection of the same rate."""
+    """One level of a decoder: stretches by ``stride``, narrows, and merges the skip connection."""
 
     def __init__(self, channels_in: int, skip: int, channels_out: int, kernel: int, stride: int):
         super().__init__()
@@ -147,7 +148,7 @@ class Up(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Own bottleneck, a way up, and one number for each sample."""
+    """A bottleneck, the levels up to the full rate, and one number for each sample."""
 
     def __init__(self, widths: list[int], kernel: int, stride: int, fold: int) -> None:
         super().__init__()
@@ -160,16 +161,22 @@ class Decoder(nn.Module):
         x = self.bottleneck(x, inside[-1])
         for up, skip, fine in zip(self.ups, reversed(skips), reversed(inside[:-1]), strict=True):
             x = up(x, skip, fine)
-        answer = in_float32(self.output.forward)(x)  # rounded, samples would tie for a rank
-        return answer[:, :, 0].transpose(1, 2).flatten(1)
+        output = in_float32(self.output.forward)(x)  # rounded, samples would tie for a rank
+        return output[:, :, 0].transpose(1, 2).flatten(1)
 
 
 class WaveUNet(Generator):
-    """The published network; ``features`` double per level.
+    """The published network; see ``Generator`` for the settings that it does not list.
 
-    One thing, besides what ``Generator`` adds, goes beyond the paper: ``fold`` neighbouring samples
-    become the channels of one frame, and each frame answers for its own samples; the full-rate layers,
-    which cost most, disappear. With ``labels`` each class is a vector added at the bottleneck.
+    ``fold`` goes beyond the paper: it removes the layers at the full rate, which cost most. With
+    ``labels`` each class has a learned vector that is added at the bottleneck.
+
+    Args:
+        features: Channels of the first level; they double per level.
+        levels: Levels of the encoder.
+        kernel: Kernel of each convolution.
+        stride: Ratio of the rates of neighbouring levels.
+        fold: Neighbouring samples that become the channels of one frame.
     """
 
     architecture = "wave_u_net"
@@ -182,12 +189,9 @@ class WaveUNet(Generator):
         kernel: int = 5,
         stride: int = 4,
         fold: int = 1,
-        gain: float | None = None,
-        density: float | None = None,
-        sample_rate: int = 16_000,
-        labels: Sequence[str] = (),
+        **settings: Any,
     ) -> None:
-        super().__init__(gain=gain, density=density, sample_rate=sample_rate, labels=labels)
+        super().__init__(**{"gain": None, "density": None, **settings})
         self.settings |= {
             "features": features,
             "levels": levels,
@@ -203,7 +207,8 @@ class WaveUNet(Generator):
         )
         self.magnitude = Decoder(widths, kernel, stride, fold)
         self.position = Decoder(widths, kernel, stride, fold)
-        self.wish = nn.Embedding(len(labels), widths[-1]) if labels else None
+        classes = len(self.labels)
+        self.class_embedding = nn.Embedding(classes, widths[-1]) if classes else None
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def heads(
@@ -222,9 +227,9 @@ class WaveUNet(Generator):
         for down, fine, coarse in zip(self.downs, inside[:-1], inside[1:], strict=True):
             x, skip = down(x, fine, coarse)
             skips.append(skip)
-        if target_class is not None and self.wish is not None:
-            x = x + self.wish(target_class)[:, :, None, None]
-        magnitude, position = _both(
+        if target_class is not None and self.class_embedding is not None:
+            x = x + self.class_embedding(target_class)[:, :, None, None]
+        magnitude, position = _run_both(
             lambda: self.magnitude(x, skips, inside), lambda: self.position(x, skips, inside), x
         )
         return magnitude[:, :time], position[:, :time]
@@ -233,6 +238,6 @@ class WaveUNet(Generator):
         """For each level, which frames are centred on a frame of the clip."""
         if lengths is None:
             return [None] * (len(self.downs) + 1)
-        own = (lengths + self.fold - 1) // self.fold
+        sizes = (lengths + self.fold - 1) // self.fold
         rates = [self.stride**level for level in range(len(self.downs) + 1)]
-        return [valid((own + rate - 1) // rate, (frames + rate - 1) // rate) for rate in rates]
+        return [valid((sizes + rate - 1) // rate, (frames + rate - 1) // rate) for rate in rates]

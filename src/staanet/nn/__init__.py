@@ -1,1 +1,1 @@
-"""Building blocks of networks: convolution with max-pooling, padding, precision, several processes, Triton kernels."""
+"""Building blocks of networks: convolution with max-pooling, recurrent backward passes, padding, precision, processes."""

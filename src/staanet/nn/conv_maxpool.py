@@ -1,9 +1,9 @@
-"""Convolution and maxima over a waveform in one pass, and the way back through the winners.
+"""Convolution with max-pooling in one pass, and the transposed convolution through its argmax.
 
-The features of a first layer at the full rate are its largest tensor by far, and of ``pool`` of them one
-is kept. Here they live in pieces that fit a cache: forwards a few frames are convolved by one product
-with a banded matrix and pooled at once; backwards each winner iterations up its row of that matrix. What has
-to be remembered for a gradient is one byte for each maximum.
+The features of a first layer at the full sample rate are its largest tensor by far, and max-pooling
+keeps one of ``pool`` of them. ``conv_maxpool`` therefore works on pieces that fit a cache: a few frames
+are convolved by one product with a banded matrix and pooled at once. The gradient needs one byte for
+each maximum: which of its ``pool`` samples was the largest.
 """
 
 from __future__ import annotations
@@ -19,198 +19,251 @@ from torch.autograd.function import once_differentiable
 from staanet.nn import kernels
 from staanet.nn.precision import in_float32
 
-FORWARDS = 2400
-"""Frames of maxima that are made at once: with 10 x 64 features each, 6 MB."""
-BACKWARDS = 256
-"""Frames at once where a matrix product fills what a convolution would: 0.6 MB, in a core's own cache."""
+FORWARD_FRAMES = 2400
+"""Pooled frames that one piece of the forward pass makes: with 10 x 64 features each, 6 MB."""
+BACKWARD_FRAMES = 256
+"""Pooled frames of one piece where a matrix product replaces a convolution: 0.6 MB, a core's own cache."""
 
 
 @in_float32
-def convolved_maxima(
+def conv_maxpool(
     x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, pool: int
 ) -> tuple[Tensor, Tensor]:
-    """``max_pool1d(conv1d(x, weight, bias, padding), pool)`` of one channel, and which frame won.
+    """Returns ``max_pool1d(conv1d(x, weight, bias, padding), pool)`` of one channel, and its argmax.
 
-    ``x [B, T]``, ``weight [C, K]``, ``bias [C]`` -> maxima ``[B, S, C]`` with
-    ``S = (T + 2 padding - K + 1) // pool``, and winners ``[B, S, C]`` as bytes below ``pool`` (at most
-    256). Gradients reach ``x``, ``weight`` and ``bias``, once.
+    Gradients reach ``x``, ``weight`` and ``bias``; there are no second derivatives.
+
+    Args:
+        x: Waveforms, ``[B, T]``.
+        weight: Kernels, ``[C, K]``.
+        bias: ``[C]``, or None.
+        padding: Zeros before and after each row of ``x``.
+        pool: Frames of each maximum, at most 256.
+
+    Returns:
+        The maxima ``[B, S, C]`` with ``S = (T + 2 padding - K + 1) // pool``, and for each of them the
+        frame that it came from, ``[B, S, C]`` as bytes below ``pool``.
 
     >>> ones = torch.ones(1, 1)
-    >>> maxima, winner = convolved_maxima(torch.tensor([[1.0, 5.0, 7.0, 2.0]]), ones, None, 0, 2)
-    >>> maxima.flatten().tolist(), winner.flatten().tolist()
+    >>> pooled, argmax = conv_maxpool(torch.tensor([[1.0, 5.0, 7.0, 2.0]]), ones, None, 0, 2)
+    >>> pooled.flatten().tolist(), argmax.flatten().tolist()
     ([5.0, 7.0], [1, 0])
     """
-    maxima, winner = _ConvolvedMaxima.apply(x, weight, padding, pool)  # type: ignore[no-untyped-call]
-    return maxima if bias is None else maxima + bias, winner  # a bias lifts all alike
+    pooled, argmax = _ConvMaxpool.apply(x, weight, padding, pool)  # type: ignore[no-untyped-call]
+    return pooled if bias is None else pooled + bias, argmax  # a bias raises all frames alike
 
 
 def is_long(x: Tensor, pool: int) -> bool:
-    """Whether the features of ``x [B, T]`` are too many to be written down at once: some 25 MB; on a GPU any.
+    """Returns whether ``conv_maxpool`` is quicker than a convolution and a pooling of ``x [B, T]``.
+
+    It is where the features take more than some 25 MB, and always on a GPU.
 
     >>> is_long(torch.zeros(1, 6 * 16_000), 10), is_long(torch.zeros(1, 7 * 16_000), 10)
     (False, True)
     """
-    return x.numel() > 4 * FORWARDS * pool or kernels.serve(x)
+    return x.numel() > 4 * FORWARD_FRAMES * pool or kernels.is_available(x)
 
 
 @in_float32
-def through_winners(values: Tensor, winner: Tensor, weight: Tensor, pool: int) -> Tensor:
-    """``conv_transpose1d`` of features that are zero but for ``values``, each in its winner's frame.
+def unpool_conv_transpose(values: Tensor, argmax: Tensor, weight: Tensor, pool: int) -> Tensor:
+    """Returns ``conv_transpose1d(max_unpool1d(values, argmax), weight)`` without the unpooled tensor.
 
-    ``values`` and ``winner [B, S, C]``, ``weight [C, O, K]`` -> ``[B, O, S * pool + K - 1]``. Gradients
-    reach ``values`` and ``weight``, once.
+    Gradients reach ``values`` and ``weight``; there are no second derivatives.
 
-    >>> values, winner = torch.tensor([[[5.0], [7.0]]]), torch.tensor([[[1], [0]]])
-    >>> through_winners(values, winner, torch.tensor([[[1.0, 10.0]]]), 2)
+    Args:
+        values: One value for each maximum, ``[B, S, C]``.
+        argmax: The frame that each maximum came from, ``[B, S, C]``, below ``pool``.
+        weight: Kernels, ``[C, O, K]``.
+        pool: Frames of each maximum.
+
+    Returns:
+        ``[B, O, S * pool + K - 1]``.
+
+    >>> values, argmax = torch.tensor([[[5.0], [7.0]]]), torch.tensor([[[1], [0]]])
+    >>> unpool_conv_transpose(values, argmax, torch.tensor([[[1.0, 10.0]]]), 2)
     tensor([[[ 0.,  5., 57., 70.,  0.]]])
     """
-    answer: Tensor = _ThroughWinners.apply(values, winner, weight, pool)  # type: ignore[no-untyped-call]
-    return answer
+    output: Tensor = _UnpoolConvTranspose.apply(values, argmax, weight, pool)  # type: ignore[no-untyped-call]
+    return output
 
 
-class _ConvolvedMaxima(Function):
+def max_unpool(values: Tensor, argmax: Tensor, pool: int) -> Tensor:
+    """Returns each value in the frame of its maximum, zeros elsewhere, ``[B, C, 1, S] -> [B, C, 1, S * pool]``.
+
+    Input and output are in channels-last memory.
+
+    >>> max_unpool(torch.tensor([[[[5.0, 7.0]]]]), torch.tensor([[[[1, 0]]]]), 2)
+    tensor([[[[0., 5., 7., 0.]]]])
+    """
+    batch, channels, _, steps = values.shape
+    values, argmax = channels_to_rows(values), channels_to_rows(argmax)
+    if (
+        values.is_cuda
+    ):  # there a deterministic scatter waits for the CPU, and no CUDA graph holds it
+        is_maximum = argmax[:, :, None] == torch.arange(pool, device=values.device)[:, None]
+        spread = torch.where(is_maximum, values[:, :, None], 0)
+        return spread.reshape(batch, 1, steps * pool, channels).permute(0, 3, 1, 2)
+    frames = argmax + pool * torch.arange(steps, device=values.device)[:, None]
+    indices = frames * channels + torch.arange(channels, device=values.device)
+    spread = values.new_zeros(batch, steps * pool * channels).scatter(
+        1, indices.reshape(batch, -1), values.reshape(batch, -1)
+    )
+    return spread.view(batch, 1, steps * pool, channels).permute(0, 3, 1, 2)
+
+
+def channels_to_rows(x: Tensor) -> Tensor:
+    """``[B, C, 1, S] -> [B, S, C]``: no copy where ``x`` is in channels-last memory."""
+    return x[:, :, 0].transpose(1, 2)
+
+
+def banded_matrix(weight: Tensor, pool: int) -> Tensor:
+    """Returns each kernel shifted to each frame of a maximum, ``[C, O, K] -> [pool, C, O, pool + K - 1]``."""
+    channels, out, kernel = weight.shape
+    matrix = weight.new_zeros(pool, channels, out, pool + kernel - 1)
+    for shift in range(pool):
+        matrix[shift, ..., shift : shift + kernel] = weight
+    return matrix
+
+
+class _ConvMaxpool(Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, padding: int, pool: int
     ) -> tuple[Tensor, Tensor]:
         padded = F.pad(x, (padding, padding))
         steps = (padded.shape[1] - weight.shape[1] + 1) // pool
-        on_gpu = kernels.serve(x)
-        maxima, winner = (kernels.convolved_maxima if on_gpu else _in_pieces)(
-            padded, weight, pool, steps
-        )
-        ctx.save_for_backward(padded, weight, winner)
-        ctx.mark_non_differentiable(winner)
+        compute = kernels.conv_maxpool if kernels.is_available(x) else _conv_maxpool_in_pieces
+        pooled, argmax = compute(padded, weight, pool, steps)
+        ctx.save_for_backward(padded, weight, argmax)
+        ctx.mark_non_differentiable(argmax)
         ctx.padding, ctx.pool, ctx.time = padding, pool, x.shape[1]
-        return maxima, winner
+        return pooled, argmax
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        padded, weight, winner = ctx.saved_tensors
-        to_x = to_weight = None
+    def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        padded, weight, argmax = ctx.saved_tensors
+        grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            back = _summed(gradient, winner, weight[:, None], ctx.pool)[:, 0]
-            missing = ctx.padding + ctx.time - back.shape[1]
-            to_x = F.pad(back, (0, max(0, missing)))[:, ctx.padding : ctx.padding + ctx.time]
+            summed = _unpool_conv_transpose(grad_output, argmax, weight[:, None], ctx.pool)[:, 0]
+            missing = ctx.padding + ctx.time - summed.shape[1]
+            grad_x = F.pad(summed, (0, max(0, missing)))[:, ctx.padding : ctx.padding + ctx.time]
         if ctx.needs_input_grad[1]:
             windows = _windows(padded, ctx.pool, weight.shape[1])
-            to_weight = _to_weight(gradient, winner, windows, ctx.pool)
-        return to_x, to_weight, None, None
+            grad_weight = _weight_gradient(grad_output, argmax, windows, ctx.pool)
+        return grad_x, grad_weight, None, None
 
 
-def _in_pieces(padded: Tensor, weight: Tensor, pool: int, steps: int) -> tuple[Tensor, Tensor]:
-    """Maxima ``[B, steps, C]`` of convolved ``padded [B, T]``, and which frames won."""
-    batch, (channels, kernel) = len(padded), weight.shape
-    rows = _channels_last(weight[:, None, None])
-    maxima = padded.new_empty(batch, steps, channels)
-    winner = torch.empty(batch, steps, channels, dtype=torch.uint8, device=padded.device)
-    for clips, frames in _pieces(batch, steps, padded.device, FORWARDS):
-        read = padded[clips, None, None, frames.start * pool : frames.stop * pool + kernel - 1]
-        best, index = F.max_pool2d(F.conv2d(read, rows), (1, pool), return_indices=True)
-        starts = pool * torch.arange(best.shape[3], device=padded.device)
-        maxima[clips, frames] = best[:, :, 0].transpose(1, 2)
-        winner[clips, frames] = (index - starts)[:, :, 0].transpose(1, 2).to(torch.uint8)
-    return maxima, winner
-
-
-class _ThroughWinners(Function):
+class _UnpoolConvTranspose(Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, winner: Tensor, weight: Tensor, pool: int) -> Tensor:
-        ctx.save_for_backward(values, winner, weight)
+    def forward(ctx: Any, values: Tensor, argmax: Tensor, weight: Tensor, pool: int) -> Tensor:
+        ctx.save_for_backward(values, argmax, weight)
         ctx.pool = pool
-        return _summed(values, winner, weight, pool)
+        return _unpool_conv_transpose(values, argmax, weight, pool)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        values, winner, weight = ctx.saved_tensors
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        values, argmax, weight = ctx.saved_tensors
         channels, out, kernel = weight.shape
-        windows = torch.cat([_windows(gradient[:, o], ctx.pool, kernel) for o in range(out)], dim=2)
-        to_values = to_weight = None
+        windows = torch.cat(
+            [_windows(grad_output[:, o], ctx.pool, kernel) for o in range(out)], dim=2
+        )
+        grad_values = grad_weight = None
         if ctx.needs_input_grad[0]:
-            matrix = banded(weight, ctx.pool).view(ctx.pool * channels, -1).t().contiguous()
-            to_values = torch.empty_like(values)
-            for rows, frames in _pieces(len(values), values.shape[1], values.device, BACKWARDS):
-                every = windows[rows, frames] @ matrix
-                every = every.view(*every.shape[:2], ctx.pool, channels)
-                place = winner[rows, frames].long()[:, :, None]
-                to_values[rows, frames] = every.gather(2, place)[:, :, 0]
+            matrix = banded_matrix(weight, ctx.pool).view(ctx.pool * channels, -1).t().contiguous()
+            grad_values = torch.empty_like(values)
+            for clips, frames in _pieces(
+                len(values), values.shape[1], values.device, BACKWARD_FRAMES
+            ):
+                all_frames = windows[clips, frames] @ matrix
+                all_frames = all_frames.view(*all_frames.shape[:2], ctx.pool, channels)
+                index = argmax[clips, frames].long()[:, :, None]
+                grad_values[clips, frames] = all_frames.gather(2, index)[:, :, 0]
         if ctx.needs_input_grad[2]:
             parts = windows.chunk(out, dim=2)
-            to_weight = torch.stack(
-                [_to_weight(values, winner, part, ctx.pool) for part in parts], dim=1
+            grad_weight = torch.stack(
+                [_weight_gradient(values, argmax, part, ctx.pool) for part in parts], dim=1
             )
-        return to_values, None, to_weight, None
+        return grad_values, None, grad_weight, None
 
 
-def _summed(values: Tensor, winner: Tensor, weight: Tensor, pool: int) -> Tensor:
-    """What ``through_winners`` answers: each value takes its winner's row of the banded matrix."""
+def _conv_maxpool_in_pieces(
+    padded: Tensor, weight: Tensor, pool: int, steps: int
+) -> tuple[Tensor, Tensor]:
+    """Maxima ``[B, steps, C]`` of the convolved ``padded [B, T]``, and their argmax."""
+    batch, (channels, kernel) = len(padded), weight.shape
+    kernels_2d = _channels_last(weight[:, None, None])
+    pooled = padded.new_empty(batch, steps, channels)
+    argmax = torch.empty(batch, steps, channels, dtype=torch.uint8, device=padded.device)
+    for clips, frames in _pieces(batch, steps, padded.device, FORWARD_FRAMES):
+        samples = padded[clips, None, None, frames.start * pool : frames.stop * pool + kernel - 1]
+        largest, index = F.max_pool2d(F.conv2d(samples, kernels_2d), (1, pool), return_indices=True)
+        starts = pool * torch.arange(largest.shape[3], device=padded.device)
+        pooled[clips, frames] = largest[:, :, 0].transpose(1, 2)
+        argmax[clips, frames] = (index - starts)[:, :, 0].transpose(1, 2).to(torch.uint8)
+    return pooled, argmax
+
+
+def _unpool_conv_transpose(values: Tensor, argmax: Tensor, weight: Tensor, pool: int) -> Tensor:
+    """``unpool_conv_transpose``: each value takes the row of the banded matrix of its argmax."""
     batch, steps, _ = values.shape
     out, kernel = weight.shape[1:]
-    width = pool + kernel - 1
-    whole = -(-width // pool)  # frames that the answer to one frame reaches into
-    answer = values.new_zeros(batch, out, steps + whole - 1, pool)
-    on_gpu = kernels.serve(values)
-    spread = (kernels.sums_of_rows if on_gpu else _looked_up)(values, winner, weight, pool)
-    spread = spread.transpose(1, 2)
-    for number in range(whole):
-        part = spread[..., number * pool : (number + 1) * pool]
-        answer[:, :, number : number + steps, : part.shape[3]] += part
-    return answer.flatten(2)[..., : steps * pool + kernel - 1]
+    reach = -(-(pool + kernel - 1) // pool)  # frames of the output that one frame reaches into
+    output = values.new_zeros(batch, out, steps + reach - 1, pool)
+    compute = kernels.unpool_rows if kernels.is_available(values) else _unpool_rows
+    rows = compute(values, argmax, weight, pool).transpose(1, 2)
+    for offset in range(reach):
+        part = rows[..., offset * pool : (offset + 1) * pool]
+        output[:, :, offset : offset + steps, : part.shape[3]] += part
+    return output.flatten(2)[..., : steps * pool + kernel - 1]
 
 
-def _looked_up(values: Tensor, winner: Tensor, weight: Tensor, pool: int) -> Tensor:
-    """What each frame of ``values [B, S, C]`` adds to the samples that it reaches, ``[B, S, O, pool + K - 1]``."""
+def _unpool_rows(values: Tensor, argmax: Tensor, weight: Tensor, pool: int) -> Tensor:
+    """What each frame of ``values [B, S, C]`` adds to the samples it reaches, ``[B, S, O, pool + K - 1]``."""
     batch, steps, channels = values.shape
     out, kernel = weight.shape[1:]
-    rows = banded(weight, pool).view(pool * channels, -1)
-    own = torch.arange(channels, device=values.device)
-    taps = values.new_empty(batch, steps, rows.shape[1])
-    for clips, frames in _pieces(batch, steps, values.device, FORWARDS):
-        places = winner[clips, frames].long() * channels + own
-        loud = values[clips, frames].reshape(-1, channels)
-        found = F.embedding_bag(places.view(loud.shape), rows, mode="sum", per_sample_weights=loud)
-        taps[clips, frames] = found.view(*places.shape[:2], -1)
-    return taps.view(batch, steps, out, pool + kernel - 1)
+    matrix = banded_matrix(weight, pool).view(pool * channels, -1)
+    channel = torch.arange(channels, device=values.device)
+    rows = values.new_empty(batch, steps, matrix.shape[1])
+    for clips, frames in _pieces(batch, steps, values.device, FORWARD_FRAMES):
+        index = argmax[clips, frames].long() * channels + channel
+        scale = values[clips, frames].reshape(-1, channels)
+        sums = F.embedding_bag(
+            index.view(scale.shape), matrix, mode="sum", per_sample_weights=scale
+        )
+        rows[clips, frames] = sums.view(*index.shape[:2], -1)
+    return rows.view(batch, steps, out, pool + kernel - 1)
 
 
-def _to_weight(values: Tensor, winner: Tensor, windows: Tensor, pool: int) -> Tensor:
-    """Sums of ``values`` times what each winner saw of ``windows [B, S, P + K - 1]``, ``[C, K]``."""
+def _weight_gradient(values: Tensor, argmax: Tensor, windows: Tensor, pool: int) -> Tensor:
+    """Sums of ``values`` times the part of ``windows [B, S, pool + K - 1]`` at their argmax, ``[C, K]``."""
     batch, steps, channels = values.shape
     kernel = windows.shape[2] - pool + 1
     sums = values.new_zeros(pool * channels, windows.shape[2])
-    own = torch.arange(channels, device=values.device)
-    for rows, frames in _pieces(batch, steps, values.device, BACKWARDS):
-        mine = values[rows, frames].reshape(-1, channels)
-        spread = mine.new_zeros(len(mine), pool * channels)
-        spread.scatter_(1, winner[rows, frames].reshape(mine.shape).long() * channels + own, mine)
-        sums.addmm_(spread.t(), windows[rows, frames].reshape(len(mine), -1))
+    channel = torch.arange(channels, device=values.device)
+    for clips, frames in _pieces(batch, steps, values.device, BACKWARD_FRAMES):
+        rows = values[clips, frames].reshape(-1, channels)
+        spread = rows.new_zeros(len(rows), pool * channels)
+        index = argmax[clips, frames].reshape(rows.shape).long() * channels + channel
+        spread.scatter_(1, index, rows)
+        sums.addmm_(spread.t(), windows[clips, frames].reshape(len(rows), -1))
     bands = [sums[j * channels : (j + 1) * channels, j : j + kernel] for j in range(pool)]
     return torch.stack(bands).sum(dim=0)
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """A copy in channels-last memory even where sizes of 1 leave it open, which convolutions go by."""
+    """A copy whose strides are channels-last also where a size of 1 leaves them open."""
     return torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
 
 
 def _windows(x: Tensor, pool: int, kernel: int) -> Tensor:
-    """What each frame of maxima sees of ``x [B, T]``: ``[B, S, pool + K - 1]``, a view."""
+    """The samples of ``x [B, T]`` that each pooled frame sees, ``[B, S, pool + K - 1]``, a view."""
     return x.unfold(1, pool + kernel - 1, pool)
 
 
-def banded(weight: Tensor, pool: int) -> Tensor:
-    """``[C, O, K] -> [pool, C, O, pool + K - 1]``: the kernel, shifted by each place in a frame."""
-    channels, out, kernel = weight.shape
-    matrix = weight.new_zeros(pool, channels, out, pool + kernel - 1)
-    for place in range(pool):
-        matrix[place, ..., place : place + kernel] = weight
-    return matrix
-
-
 def _pieces(batch: int, steps: int, device: torch.device, size: int) -> list[tuple[slice, slice]]:
-    """Clips and frames that are done at once: ``size`` frames of one clip; on a GPU, all."""
+    """Clips and frames of each piece: ``size`` frames of one clip; on a GPU everything at once."""
     if device.type != "cpu":
         return [(slice(None), slice(0, steps))]
     return [

@@ -1,13 +1,15 @@
-"""What torch is slow at on a GPU, as small programs in Triton.
+"""Triton kernels for what torch is slow at on a GPU.
 
-* GroupNorm and ReLU over channels-last features. torch normalises groups in another order of memory only, so that
-  features are copied there and back, and on one clip it keeps a handful of a GPU's units busy. Here each program
-  reads some frames of some groups as they lie, adds the convolution's bias on the way, and writes them back in
-  the precision that they came in.
-* The two passes of ``staanet.nn.conv_maxpool`` between samples and the first features: one channel is too few for cuDNN.
+* GroupNorm and ReLU over channels-last features. torch normalises groups in another memory order only,
+  so it copies the features there and back, and one clip keeps few of a GPU's units busy. Here each
+  program reads some frames of some groups as they lie, adds the convolution's bias, and writes them back
+  in the precision that they came in.
+* The two passes of ``staanet.nn.conv_maxpool`` between samples and the first features: cuDNN is slow
+  with a single channel.
 
-Triton comes with a torch for GPUs; without it, and where it finds no C compiler, torch's own operators serve, as they do on a CPU.
-With ``TRITON_INTERPRET=1`` the programs run on a CPU, slowly, which is how they are tested without a GPU.
+Triton comes with a torch for GPUs. Without it, or where it finds no C compiler, torch's own operators
+are used, as on a CPU. With ``TRITON_INTERPRET=1`` the kernels run on a CPU, slowly; so they are tested
+without a GPU.
 """
 
 from __future__ import annotations
@@ -30,332 +32,291 @@ except ImportError:
 P = ParamSpec("P")
 R = TypeVar("R")
 BLOCK = 16_384
-"""Values that one program holds in its registers at most."""
-UNITS = 264
+"""The most values that one program holds in its registers."""
+MIN_PROGRAMS = 264
 """Programs that keep a large GPU busy: two for each of its processors."""
-LONGEST = 2**31
-"""Values of a clip that an offset of 32 bits reaches; a convolution answers at most 8 frames for one."""
+MAX_OFFSET = 2**31
+"""Values of a clip that an offset of 32 bits reaches; a convolution makes at most 8 frames of one."""
 
 
-def serve(x: Tensor) -> bool:
-    """Whether the programs of this module can be asked about ``x``."""
-    return triton is not None and x.device.type == "cuda" and _works(x.device)
+def is_available(x: Tensor) -> bool:
+    """Returns whether the kernels of this module can run on ``x``: a GPU, and Triton works there."""
+    return triton is not None and x.device.type == "cuda" and _compiles_on(x.device)
 
 
 @functools.cache
-def _works(device: torch.device) -> bool:
-    """Whether a program can be compiled for ``device``: Triton needs a C compiler and a folder for its files."""
-    one = torch.ones(1, 1, 1, device=device)
+def _compiles_on(device: torch.device) -> bool:
+    """Whether a kernel compiles for ``device``: Triton needs a C compiler and a folder for its files."""
+    ones = torch.ones(1, 1, 1, device=device)
     try:
-        return bool(sums_of_rows(one, one.byte(), one, 2)[0, 0, 0, 1] == 1)
-    except Exception as problem:  # whatever it is, torch's own operators serve
-        said = " ".join(str(problem).split())[:200]
-        warnings.warn(f"Triton compiles nothing here, so {device} is slower: {said}", stacklevel=2)
+        return bool(unpool_rows(ones, ones.byte(), ones, 2)[0, 0, 0, 1] == 1)
+    except Exception as error:  # of any kind: torch's own operators are used then
+        reason = " ".join(str(error).split())[:200]
+        warnings.warn(
+            f"Triton compiles nothing here, so {device} is slower: {reason}", stacklevel=2
+        )
         return False
 
 
-def _there(function: Callable[Concatenate[Tensor, P], R]) -> Callable[Concatenate[Tensor, P], R]:
-    """The function, its programs started on the GPU of its first argument."""
-
-    @functools.wraps(function)
-    def started(x: Tensor, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext():
-            return function(x, *args, **kwargs)
-
-    return started
-
-
 def can_normalise(x: Tensor, norm: nn.GroupNorm) -> bool:
-    """Whether ``relu_of_norm`` serves for features ``x [B, C, 1, T]``."""
+    """Returns whether ``group_norm_relu`` serves for features ``x [B, C, 1, T]``."""
     width = norm.num_channels // norm.num_groups
     return (
-        serve(x)
+        is_available(x)
         and not torch.is_grad_enabled()
-        and 8 * norm.num_channels * x.shape[3] < LONGEST
-        and width == _power(width)
+        and 8 * norm.num_channels * x.shape[3] < MAX_OFFSET
+        and width == _largest_power_dividing(width)
         and norm.affine
     )
 
 
-@_there
-def relu_of_norm(x: Tensor, bias: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """``relu(norm(x + bias))`` of features ``x [B, C, 1, T]`` with ``bias [C]``, in channels-last memory."""
+def _on_device_of_first(
+    function: Callable[Concatenate[Tensor, P], R],
+) -> Callable[Concatenate[Tensor, P], R]:
+    """Decorates a function so that its kernels start on the GPU of its first argument."""
+
+    @functools.wraps(function)
+    def on_device(x: Tensor, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext():
+            return function(x, *args, **kwargs)
+
+    return on_device
+
+
+@_on_device_of_first
+def group_norm_relu(x: Tensor, bias: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """Returns ``relu(norm(x + bias))`` in channels-last memory, for ``x [B, C, 1, T]`` and ``bias [C]``."""
     batch, channels, _, time = x.shape
     if x.stride(1) != 1 or (time > 1 and x.stride(3) != channels):
         x = x.contiguous(memory_format=torch.channels_last)
     groups, width = norm.num_groups, channels // norm.num_groups
-    written = x.new_empty(batch, 1, time, channels)
-    given, sizes = (x, bias, norm.weight, norm.bias, written), (x.stride(0), time, channels)
-    whole = _at_least(time) * width <= BLOCK
-    frames = _at_least(time) if whole else BLOCK // (2 * width)
-    side = _side_by_side(groups, BLOCK // (frames * width))
-    while not whole and frames > 128 and batch * groups * time < UNITS * side * frames:
+    output = x.new_empty(batch, 1, time, channels)
+    affine, sizes = (norm.weight, norm.bias), (x.stride(0), time, channels)
+    fits_whole = _next_power(time) * width <= BLOCK
+    frames = _next_power(time) if fits_whole else BLOCK // (2 * width)
+    side = _groups_per_program(groups, BLOCK // (frames * width))
+    while not fits_whole and frames > 128 and batch * groups * time < MIN_PROGRAMS * side * frames:
         frames //= 2
-    shape = {"frames": frames, "side": side, "width": width}
-    shape["num_warps"] = max(1, min(8, frames * side * width // 1024))
-    if whole:
-        _whole[batch, groups // side](*given, *sizes, norm.eps, **shape)
+    warps = max(1, min(8, frames * side * width // 1024))
+    if fits_whole:
+        block = frames, side, width
+        _normalise_whole[batch, groups // side](
+            x, bias, affine, output, sizes, norm.eps, block=block, num_warps=warps
+        )
     else:
         pieces = triton.cdiv(time, frames)
-        grid, most = (batch, groups // side, pieces), _at_least(pieces)
-        moments = torch.empty(2, batch, groups, pieces, device=x.device)
-        _moments[grid](x, bias, *moments, *sizes, **shape)
-        _normalised[grid](*given, *moments, *sizes, pieces, norm.eps, most=most, **shape)
-    return written.permute(0, 3, 1, 2)
+        piece_block = frames, side, width, _next_power(pieces)
+        grid = batch, groups // side, pieces
+        means, squares = torch.empty(2, batch, groups, pieces, device=x.device)
+        _write_moments[grid](x, bias, means, squares, sizes, block=piece_block, num_warps=warps)
+        _normalise_piece[grid](
+            x,
+            bias,
+            affine,
+            output,
+            (means, squares),
+            sizes,
+            norm.eps,
+            block=piece_block,
+            num_warps=warps,
+        )
+    return output.permute(0, 3, 1, 2)
 
 
-def _power(number: int) -> int:
+def _largest_power_dividing(number: int) -> int:
     """The largest power of 2 that divides it."""
     return number & -number
 
 
-def _at_least(number: int) -> int:
+def _next_power(number: int) -> int:
     """The smallest power of 2 that is not below it."""
     return 1 << (number - 1).bit_length()
 
 
-def _side_by_side(groups: int, most: int) -> int:
-    """How many groups a program takes, so that all are taken."""
-    return min(_power(groups), 1 << (max(1, most).bit_length() - 1))
+def _groups_per_program(groups: int, most: int) -> int:
+    """How many groups one program takes, at most ``most``, so that programs share them equally."""
+    return min(_largest_power_dividing(groups), 1 << (max(1, most).bit_length() - 1))
 
 
-def _program(function: Callable[..., Any]) -> Any:
+@_on_device_of_first
+def conv_maxpool(padded: Tensor, weight: Tensor, pool: int, steps: int) -> tuple[Tensor, Tensor]:
+    """``staanet.nn.conv_maxpool.conv_maxpool`` of ``padded [B, T]`` without bias: ``[B, steps, C]`` twice."""
+    batch, (channels, kernel) = len(padded), weight.shape
+    padded, weight = padded.contiguous(), weight.contiguous()
+    pooled = padded.new_empty(batch, steps, channels)
+    argmax = torch.empty(batch, steps, channels, dtype=torch.uint8, device=padded.device)
+    frames = 32
+    _conv_maxpool[batch, triton.cdiv(steps, frames)](
+        padded,
+        weight,
+        pooled,
+        argmax,
+        (padded.shape[1], steps, channels),
+        block=(pool, kernel, frames, _next_power(channels)),
+        num_warps=4,
+    )
+    return pooled, argmax
+
+
+@_on_device_of_first
+def unpool_rows(values: Tensor, argmax: Tensor, weight: Tensor, pool: int) -> Tensor:
+    """Returns what each frame adds to the samples that it reaches, ``[B, S, O, pool + K - 1]``.
+
+    Each of the ``values [B, S, C]`` is multiplied by its kernel in ``weight [C, O, K]``, shifted to its
+    ``argmax [B, S, C]``.
+    """
+    (batch, steps, channels), (_, out, kernel) = values.shape, weight.shape
+    values, argmax, weight = values.contiguous(), argmax.contiguous(), weight.contiguous()
+    width, frames = pool + kernel - 1, 32
+    rows = values.new_empty(batch, steps, out, width)
+    _unpool_rows[triton.cdiv(batch * steps, frames), out](
+        values,
+        argmax,
+        weight,
+        rows,
+        batch * steps,
+        block=(channels, width, kernel, frames, _next_power(width)),
+        num_warps=4,
+    )
+    return rows
+
+
+# The kernels. Sizes and pointers that belong together are tuples. ``block`` is known at compile time.
+
+
+def _kernel(function: Callable[..., Any]) -> Any:
     return function if triton is None else triton.jit(function)
 
 
-@_there
-def convolved_maxima(
-    padded: Tensor, weight: Tensor, pool: int, steps: int
-) -> tuple[Tensor, Tensor]:
-    """``staanet.nn.conv_maxpool.convolved_maxima`` of ``padded [B, T]`` without a bias: ``[B, steps, C]``, and bytes."""
-    batch, (channels, kernel) = len(padded), weight.shape
-    padded, weight = padded.contiguous(), weight.contiguous()
-    maxima = padded.new_empty(batch, steps, channels)
-    winner = torch.empty(batch, steps, channels, dtype=torch.uint8, device=padded.device)
-    frames, across = 32, _at_least(channels)
-    grid = batch, triton.cdiv(steps, frames)
-    _convolved_maxima[grid](
-        padded,
-        weight,
-        maxima,
-        winner,
-        padded.shape[1],
-        steps,
-        channels,
-        pool=pool,
-        kernel=kernel,
-        frames=frames,
-        across=across,
-        num_warps=4,
-    )
-    return maxima, winner
-
-
-@_there
-def sums_of_rows(values: Tensor, winner: Tensor, weight: Tensor, pool: int) -> Tensor:
-    """Of each frame of ``values [B, S, C]`` what it adds to the ``pool + K - 1`` samples that it reaches, through
-    ``weight [C, O, K]`` shifted to its winners: ``[B, S, O, pool + K - 1]``."""
-    (batch, steps, channels), (_, out, kernel) = values.shape, weight.shape
-    values, winner, weight = values.contiguous(), winner.contiguous(), weight.contiguous()
-    width, frames = pool + kernel - 1, 32
-    taps = values.new_empty(batch, steps, out, width)
-    _sums_of_rows[triton.cdiv(batch * steps, frames), out](
-        values,
-        winner,
-        weight,
-        taps,
-        batch * steps,
-        channels=channels,
-        width=width,
-        kernel=kernel,
-        frames=frames,
-        across=_at_least(width),
-        num_warps=4,
-    )
-    return taps
-
-
-# ------------------------------------------------- programs: the grid is clips, groups, pieces of a clip
-
-
-@_program
-def _read(
-    x,
-    bias,
-    start,
-    stride,
-    time,
-    channels,
-    frames: tl.constexpr,
-    side: tl.constexpr,
-    width: tl.constexpr,
-):
+@_kernel
+def _load(x, bias, start, sizes, block: tl.constexpr):
+    """Frames from ``start`` on of this program's clip and groups, with the mask of those that exist."""
+    stride, time, channels = sizes
+    frames: tl.constexpr = block[0]
+    side: tl.constexpr = block[1]
+    width: tl.constexpr = block[2]
     t = start + tl.arange(0, frames)[:, None, None]
     group = tl.program_id(1) * side + tl.arange(0, side)[None, :, None]
     c = group * width + tl.arange(0, width)[None, None, :]
     inside = (t < time) & (c < channels)
-    at = x + tl.program_id(0).to(tl.int64) * stride + t * channels + c
-    value = tl.load(at, mask=inside, other=0.0).to(tl.float32) + tl.load(bias + c).to(tl.float32)
-    return value, inside, t, c
+    address = x + tl.program_id(0).to(tl.int64) * stride + t * channels + c
+    value = tl.load(address, mask=inside, other=0.0).to(tl.float32)
+    return value + tl.load(bias + c).to(tl.float32), inside, t, c
 
 
-@_program
-def _spread(value, inside, count):
-    """Mean of each group, and the sum of squares about it."""
+@_kernel
+def _moments(value, inside, count):
+    """The mean of each group, and the sum of squared distances from it."""
     mean = tl.sum(tl.sum(tl.where(inside, value, 0.0), 2), 0) / count
-    off = tl.where(inside, value - mean[None, :, None], 0.0)
-    return mean, tl.sum(tl.sum(off * off, 2), 0)
+    centred = tl.where(inside, value - mean[None, :, None], 0.0)
+    return mean, tl.sum(tl.sum(centred * centred, 2), 0)
 
 
-@_program
-def _write(written, value, inside, t, c, mean, variance, weight, shift, time, channels, eps):
+@_kernel
+def _store(output, loaded, mean, variance, affine, sizes, eps):
+    """Writes ``relu(weight * normalised + shift)`` of what ``_load`` returned."""
+    value, inside, t, c = loaded
+    weight, shift = affine
+    _, time, channels = sizes
     scale = tl.load(weight + c) / tl.sqrt(variance + eps)[None, :, None]
     normed = (value - mean[None, :, None]) * scale + tl.load(shift + c)
-    at = written + tl.program_id(0).to(tl.int64) * time * channels + t * channels + c
-    tl.store(at, tl.maximum(normed, 0.0).to(written.dtype.element_ty), mask=inside)
+    address = output + tl.program_id(0).to(tl.int64) * time * channels + t * channels + c
+    tl.store(address, tl.maximum(normed, 0.0).to(output.dtype.element_ty), mask=inside)
 
 
-@_program
-def _whole(
-    x,
-    bias,
-    weight,
-    shift,
-    written,
-    stride,
-    time,
-    channels,
-    eps,
-    frames: tl.constexpr,
-    side: tl.constexpr,
-    width: tl.constexpr,
-):
-    """Groups whose frames one program can hold."""
-    value, inside, t, c = _read(x, bias, 0, stride, time, channels, frames, side, width)
-    mean, squares = _spread(value, inside, time * width)
-    variance = squares / (time * width)
-    _write(written, value, inside, t, c, mean, variance, weight, shift, time, channels, eps)
+@_kernel
+def _normalise_whole(x, bias, affine, output, sizes, eps, block: tl.constexpr):
+    """GroupNorm of groups whose frames fit one program. Grid: clips, groups."""
+    loaded = _load(x, bias, 0, sizes, block)
+    count = sizes[1] * block[2]
+    mean, squares = _moments(loaded[0], loaded[1], count)
+    _store(output, loaded, mean, squares / count, affine, sizes, eps)
 
 
-@_program
-def _moments(
-    x,
-    bias,
-    means,
-    squares,
-    stride,
-    time,
-    channels,
-    frames: tl.constexpr,
-    side: tl.constexpr,
-    width: tl.constexpr,
-):
-    """Of a piece of a clip: each group's mean, and the sum of squares about it."""
+@_kernel
+def _write_moments(x, bias, means, squares, sizes, block: tl.constexpr):
+    """The moments of each group of one piece of a clip. Grid: clips, groups, pieces."""
+    frames: tl.constexpr = block[0]
+    side: tl.constexpr = block[1]
     start = tl.program_id(2) * frames
-    value, inside, _, _ = _read(x, bias, start, stride, time, channels, frames, side, width)
-    mean, square = _spread(value, inside, tl.minimum(frames, time - start) * width)
+    loaded = _load(x, bias, start, sizes, block)
+    mean, square = _moments(loaded[0], loaded[1], tl.minimum(frames, sizes[1] - start) * block[2])
     group = tl.program_id(1) * side + tl.arange(0, side)
-    every = tl.num_programs(1) * side
-    at = (tl.program_id(0) * every + group) * tl.num_programs(2) + tl.program_id(2)
-    tl.store(means + at, mean)
-    tl.store(squares + at, square)
+    groups = tl.num_programs(1) * side
+    index = (tl.program_id(0) * groups + group) * tl.num_programs(2) + tl.program_id(2)
+    tl.store(means + index, mean)
+    tl.store(squares + index, square)
 
 
-@_program
-def _normalised(
-    x,
-    bias,
-    weight,
-    shift,
-    written,
-    means,
-    squares,
-    stride,
-    time,
-    channels,
-    pieces,
-    eps,
-    most: tl.constexpr,
-    frames: tl.constexpr,
-    side: tl.constexpr,
-    width: tl.constexpr,
-):
-    """A piece of a clip, by what ``_moments`` says of all of its pieces."""
-    start = tl.program_id(2) * frames
-    value, inside, t, c = _read(x, bias, start, stride, time, channels, frames, side, width)
-    piece = tl.arange(0, most)[:, None]
+@_kernel
+def _normalise_piece(x, bias, affine, output, moments, sizes, eps, block: tl.constexpr):
+    """GroupNorm of one piece of a clip, from the moments of all pieces. Grid: clips, groups, pieces."""
+    frames: tl.constexpr = block[0]
+    side: tl.constexpr = block[1]
+    width: tl.constexpr = block[2]
+    time, pieces = sizes[1], tl.num_programs(2)
+    loaded = _load(x, bias, tl.program_id(2) * frames, sizes, block)
+    piece = tl.arange(0, block[3])[:, None]
     group = tl.program_id(1) * side + tl.arange(0, side)[None, :]
-    every = tl.num_programs(1) * side
-    at = (tl.program_id(0) * every + group) * pieces + piece
-    there = (piece < pieces) & (group < every)
-    count = tl.where(there, tl.minimum(frames, time - piece * frames) * width, 0).to(tl.float32)
-    own = tl.load(means + at, mask=there, other=0.0)
-    mean = tl.sum(count * own, 0) / (time * width)
-    off = own - mean[None, :]
-    spread = tl.load(squares + at, mask=there, other=0.0) + count * off * off
-    variance = tl.sum(spread, 0) / (time * width)
-    _write(written, value, inside, t, c, mean, variance, weight, shift, time, channels, eps)
+    groups = tl.num_programs(1) * side
+    index = (tl.program_id(0) * groups + group) * pieces + piece
+    exists = (piece < pieces) & (group < groups)
+    count = tl.where(exists, tl.minimum(frames, time - piece * frames) * width, 0).to(tl.float32)
+    piece_mean = tl.load(moments[0] + index, mask=exists, other=0.0)
+    mean = tl.sum(count * piece_mean, 0) / (time * width)
+    offset = piece_mean - mean[None, :]
+    squares = tl.load(moments[1] + index, mask=exists, other=0.0) + count * offset * offset
+    _store(output, loaded, mean, tl.sum(squares, 0) / (time * width), affine, sizes, eps)
 
 
-@_program
-def _convolved_maxima(
-    padded,
-    weight,
-    maxima,
-    winner,
-    time,
-    steps,
-    channels,
-    pool: tl.constexpr,
-    kernel: tl.constexpr,
-    frames: tl.constexpr,
-    across: tl.constexpr,
-):
+@_kernel
+def _conv_maxpool(padded, weight, pooled, argmax, sizes, block: tl.constexpr):
+    """Convolution of one channel and max-pooling. Grid: clips, pieces of ``frames`` maxima."""
+    time, steps, channels = sizes
+    pool: tl.constexpr = block[0]
+    kernel: tl.constexpr = block[1]
+    frames: tl.constexpr = block[2]
+    across: tl.constexpr = block[3]
     s = tl.program_id(1) * frames + tl.arange(0, frames)
     c = tl.arange(0, across)
     clip = tl.program_id(0).to(tl.int64)
-    inside, known = s < steps, c < channels
-    best = tl.full((frames, across), float("-inf"), tl.float32)
-    won = tl.zeros((frames, across), tl.int32)
-    for place in tl.static_range(pool):
-        answer = tl.zeros((frames, across), tl.float32)
+    is_step, is_channel = s < steps, c < channels
+    largest = tl.full((frames, across), float("-inf"), tl.float32)
+    index = tl.zeros((frames, across), tl.int32)
+    for frame in tl.static_range(pool):
+        feature = tl.zeros((frames, across), tl.float32)
         for tap in tl.static_range(kernel):
-            read = tl.load(padded + clip * time + s * pool + place + tap, mask=inside, other=0.0)
-            by = tl.load(weight + c * kernel + tap, mask=known, other=0.0)
-            answer += read[:, None] * by[None, :]
-        better = (answer > best) | (answer != answer)  # noqa: PLR0124 - not a number
-        best = tl.where(better, answer, best)
-        won = tl.where(better, place, won)
-    at = (clip * steps + s[:, None]) * channels + c[None, :]
-    both = inside[:, None] & known[None, :]
-    tl.store(maxima + at, best, mask=both)
-    tl.store(winner + at, won.to(tl.uint8), mask=both)
+            address = padded + clip * time + s * pool + frame + tap
+            sample = tl.load(address, mask=is_step, other=0.0)
+            scale = tl.load(weight + c * kernel + tap, mask=is_channel, other=0.0)
+            feature += sample[:, None] * scale[None, :]
+        larger = (feature > largest) | (feature != feature)  # noqa: PLR0124 - not a number
+        largest = tl.where(larger, feature, largest)
+        index = tl.where(larger, frame, index)
+    offset = (clip * steps + s[:, None]) * channels + c[None, :]
+    exists = is_step[:, None] & is_channel[None, :]
+    tl.store(pooled + offset, largest, mask=exists)
+    tl.store(argmax + offset, index.to(tl.uint8), mask=exists)
 
 
-@_program
-def _sums_of_rows(
-    values,
-    winner,
-    weight,
-    taps,
-    count,
-    channels: tl.constexpr,
-    width: tl.constexpr,
-    kernel: tl.constexpr,
-    frames: tl.constexpr,
-    across: tl.constexpr,
-):
+@_kernel
+def _unpool_rows(values, argmax, weight, rows, count, block: tl.constexpr):
+    """Sums of kernels shifted to their argmax. Grid: pieces of ``frames`` maxima, output channels."""
+    channels: tl.constexpr = block[0]
+    width: tl.constexpr = block[1]
+    kernel: tl.constexpr = block[2]
+    frames: tl.constexpr = block[3]
     s = (tl.program_id(0) * frames + tl.arange(0, frames)).to(tl.int64)
     out = tl.program_id(1)
-    tap = tl.arange(0, across)
-    inside = s < count
-    sums = tl.zeros((frames, across), tl.float32)
+    column = tl.arange(0, block[4])
+    exists = s < count
+    sums = tl.zeros((frames, block[4]), tl.float32)
     for c in range(channels):
-        value = tl.load(values + s * channels + c, mask=inside, other=0.0)
-        won = tl.load(winner + s * channels + c, mask=inside, other=0).to(tl.int32)
-        place = tap[None, :] - won[:, None]
-        reached = (place >= 0) & (place < kernel)
+        value = tl.load(values + s * channels + c, mask=exists, other=0.0)
+        index = tl.load(argmax + s * channels + c, mask=exists, other=0).to(tl.int32)
+        tap = column[None, :] - index[:, None]
+        is_tap = (tap >= 0) & (tap < kernel)
         row = weight + (c * tl.num_programs(1) + out) * kernel
-        sums += value[:, None] * tl.load(row + place, mask=reached, other=0.0)
-    at = (s[:, None] * tl.num_programs(1) + out) * width + tap[None, :]
-    tl.store(taps + at, sums, mask=inside[:, None] & (tap < width)[None, :])
+        sums += value[:, None] * tl.load(row + tap, mask=is_tap, other=0.0)
+    offset = (s[:, None] * tl.num_programs(1) + out) * width + column[None, :]
+    tl.store(rows + offset, sums, mask=exists[:, None] & (column < width)[None, :])

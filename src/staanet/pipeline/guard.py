@@ -17,7 +17,7 @@ from staanet.errors import InvalidInput
 from staanet.evaluation import certificates
 from staanet.generators.base import Generator
 from staanet.generators.registry import build_generator, load_generator, save_generator
-from staanet.generators.warm_start import backward_net_of, network_of
+from staanet.generators.warm_start import backward_net_from, find_conv_recurrent
 from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
 from staanet.pipeline.crafting import clips_sha256
@@ -168,9 +168,9 @@ def _schedule(recipe: HardenRecipe, seed: int) -> training.Schedule:
 
 def _beside(victim: Victim, budget: Budget) -> Generator:
     """The generator that begins beside a victim: its mirror where it has one, ears not kept."""
-    if network_of(victim) is None:
+    if find_conv_recurrent(victim) is None:
         return build_generator("compact", budget.max_density).to(victim.device)
-    return backward_net_of(victim, budget.max_density, budget.epsilon)
+    return backward_net_from(victim, budget.max_density, budget.epsilon)
 
 
 def certified(

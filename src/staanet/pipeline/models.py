@@ -22,7 +22,7 @@ from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation import transfer_matrix
 from staanet.generators.losses import Objective
 from staanet.generators.registry import build_generator, save_generator
-from staanet.generators.warm_start import generator_of, has_backward_net, network_of
+from staanet.generators.warm_start import find_conv_recurrent, has_warm_start, warm_start_generator
 from staanet.nn import distributed, precision
 from staanet.pipeline import unlabelled
 from staanet.pipeline.clips import load_clips
@@ -46,7 +46,8 @@ def train_victim(
 ) -> Victim:
     """Train a victim on the corpus's train part; its card tells UAR on dev and test."""
     recipe = replace(
-        settled(name, recipe), precision=precision.settled(recipe.precision, context.device)
+        settled(name, recipe),
+        precision=precision.resolve_precision(recipe.precision, context.device),
     )
     network = recipe.network or name
     train, dev, test = context.split(corpus)
@@ -104,11 +105,11 @@ def settled(name: str, recipe: VictimRecipe) -> VictimRecipe:
 def _settled_generator(recipe: GeneratorRecipe, sources: Sequence[Victim]) -> GeneratorRecipe:
     """With the network and learning rate that fit its sources."""
     network = recipe.network
-    if network == "backward_net" and not any(map(has_backward_net, sources)):
+    if network == "backward_net" and not any(map(has_warm_start, sources)):
         network = "compact"
     usual = 2e-3
     if network == "backward_net":  # begins as its source, others from nothing
-        usual = 3e-4 if any(map(network_of, sources)) else 1e-5
+        usual = 3e-4 if any(map(find_conv_recurrent, sources)) else 1e-5
     return replace(recipe, network=network, learning_rate=recipe.learning_rate or usual)
 
 
@@ -153,7 +154,7 @@ def train_generator(
     source_sha256 = source.sha256
     recipe = replace(
         _settled_generator(recipe, sources),
-        precision=precision.settled(recipe.precision, context.device),
+        precision=precision.resolve_precision(recipe.precision, context.device),
     )
     settings = _told(replace(recipe, sources=()))
     del settings["unlabelled"]  # what is there counts, not where: its hashes are among the inputs
@@ -175,7 +176,7 @@ def train_generator(
     extra.save(out)
     training.seeded(context.seed)
     density = recipe.max_density if recipe.objective == "constrained" else None
-    begun = generator_of(sources, density, recipe.epsilon, recipe.iterations)
+    begun = warm_start_generator(sources, density, recipe.epsilon, recipe.iterations)
     generator = (
         begun
         if recipe.network == "backward_net" and begun is not None

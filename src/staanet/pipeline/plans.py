@@ -101,7 +101,7 @@ def plan_attack(
         if generator is None:
             raise InvalidInput("the attack staa needs a generator", remedy="Pass --generator DIR")
         inputs["generator"] = storage.read_card(generator, "generator")["sha256"]
-        runs_in = precision.settled(recipe.precision, context.device)
+        runs_in = precision.resolve_precision(recipe.precision, context.device)
         if runs_in != "float32":
             inputs["precision"] = runs_in
         made: Attack = Staa(
@@ -152,7 +152,7 @@ def settings_of(name: str, recipe: AttackRecipe) -> dict[str, Any]:
     usual: dict[str, Any] = {
         f.name: f.default
         for f in dataclasses.fields(ATTACKS[name])
-        if f.name not in ("budget", "seed", "generator", "precision", "replays")
+        if f.name not in ("budget", "seed", "generator", "precision", "graphs")
     }
     for setting, value in recipe.settings.items():
         if setting not in usual:

@@ -37,12 +37,12 @@ class Crops:
         rate = self.clips[0].sample_rate
         length = round(self.schedule.seconds * rate)
         rows = np.stack([self._crop(self.clips[i].samples, length, rng) for i in chosen])
-        own = self.own_rows()
+        own = self.rank_rows()
         return torch.from_numpy(rows[own]), chosen[own]
 
-    def own_rows(self) -> slice:
+    def rank_rows(self) -> slice:
         """Which rows of a batch are this process's: all where it trains alone."""
-        return distributed.own_rows(self.schedule.batch_size)
+        return distributed.rank_rows(self.schedule.batch_size)
 
     def _crop(self, samples: Samples, length: int, rng: np.random.Generator) -> NDArray[np.float32]:
         speed = 1 + rng.uniform(-1, 1) * self.schedule.speed

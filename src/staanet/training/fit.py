@@ -134,7 +134,7 @@ def _learn(
     for group in optimiser.param_groups:
         group["lr"] = _learning_rate(schedule, step)
     loss, figures = task.loss(step)
-    figures = distributed.mean({"loss": float(loss.detach()), **figures})
+    figures = distributed.average_over_processes({"loss": float(loss.detach()), **figures})
     value = figures.pop("loss")
     if not math.isfinite(value):
         raise InvalidInput(

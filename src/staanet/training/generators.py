@@ -23,7 +23,7 @@ from staanet.generators.ensemble import EnsembleGenerator
 from staanet.generators.losses import Objective, SparsityController
 from staanet.generators.surrogate import SurrogateGradient
 from staanet.nn import distributed
-from staanet.nn.precision import networks_in
+from staanet.nn.precision import autocast
 from staanet.training.ahead import Ahead
 from staanet.training.crops import Crops
 from staanet.training.fit import History, Schedule, fit
@@ -60,11 +60,11 @@ class GeneratorTask:
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         x, uniform = self.batches(step)
         rng = np.random.default_rng([self.crops.schedule.seed, step, 1])
-        batch, own = self.crops.schedule.batch_size, self.crops.own_rows()
+        batch, own = self.crops.schedule.batch_size, self.crops.rank_rows()
         goals, wanted = self.goals(x, rng.random(batch)[own])
         epsilon = self.budget.epsilon_lsb / audio.FULL_SCALE
         budget = self._budget(step)
-        with networks_in(self.precision, x.device):
+        with autocast(self.precision, x.device):
             change = self.module.train()(x, None, wanted, budget)
         binary = select_samples(
             change, budget
@@ -74,7 +74,7 @@ class GeneratorTask:
         x_adv = (x + delta * self.objective.mask(change.position, binary, uniform)).clamp(-1, 1)
         way = np.random.default_rng([self.crops.schedule.seed, step, 2])
         hearing = self.hearings[way.integers(len(self.hearings))]
-        with networks_in(self.precision, x.device):
+        with autocast(self.precision, x.device):
             said = [source(x_adv).float() for source in hearing]
         margin = torch.stack([goal.margin(z) for goal, z in zip(goals, said, strict=True)])
         terms = self.objective.terms(margin.mean(dim=0), change, binary)
@@ -90,7 +90,9 @@ class GeneratorTask:
         if (
             self.module.density is None and self.objective.sparsity is None
         ):  # else the density is what it is meant to be at this step
-            both = distributed.mean({"share": share, "fooling": figures["fooling_rate"]})
+            both = distributed.average_over_processes(
+                {"share": share, "fooling": figures["fooling_rate"]}
+            )
             self.sparsity.update(step, both["share"], both["fooling"])
         return loss, figures
 
@@ -103,7 +105,7 @@ class GeneratorTask:
         x, _ = self.crops.draw(step)
         shape = self.crops.schedule.batch_size, x.shape[1]
         uniform = torch.rand(shape, generator=torch.Generator().manual_seed(step))
-        return x, uniform[self.crops.own_rows()]
+        return x, uniform[self.crops.rank_rows()]
 
     @cached_property
     def hearings(self) -> list[Sequence[Victim]]:

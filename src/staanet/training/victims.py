@@ -14,7 +14,7 @@ from torch import Tensor
 from staanet.attacks import logits_of
 from staanet.core import Clip, Progress, Victim, metrics, silent
 from staanet.nn import distributed
-from staanet.nn.precision import networks_in
+from staanet.nn.precision import autocast
 from staanet.training.ahead import Ahead
 from staanet.training.crops import Crops, balanced
 from staanet.training.fit import History, Schedule, fit
@@ -40,7 +40,7 @@ class VictimTask:
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         self.module.train()
         x, wanted = self.batches(step)
-        with networks_in(self.precision, x.device):
+        with autocast(self.precision, x.device):
             logits = self.module(x).float()
         right = (logits.argmax(dim=1) == wanted).float().mean()
         return F.cross_entropy(logits, wanted), {"train_accuracy": float(right)}
@@ -79,7 +79,7 @@ def train_victim(
     """Train ``victim`` in place; the weights of best dev UAR are kept, frozen and in ``eval()``."""
     crops = Crops(train, schedule, balanced([clip.label or "" for clip in train]))
     task = VictimTask(victim, crops, dev, precision)
-    distributed.share_norms(victim)
+    distributed.synchronise_batch_norms(victim)
     history = fit(task, schedule, folder, what=f"train {victim.name}", progress=progress)
     victim.requires_grad_(False).eval()
     return history

@@ -24,7 +24,7 @@ from staanet import storage
 from staanet.core import Victim, standardise
 from staanet.core.victim import tensors_sha256
 from staanet.errors import InvalidInput, MissingExtra, printable
-from staanet.nn.padding import by_length, receptive_field, require_samples
+from staanet.nn.padding import receptive_field, require_samples, run_by_length
 from staanet.victims import hub
 
 Floats = NDArray[np.float32]
@@ -88,7 +88,7 @@ class BlackBox(External):
             )
         clips = waveforms.detach().cpu()
         counts = None if lengths is None else lengths.cpu()
-        return by_length(self._answer, clips, counts).to(waveforms.device)
+        return run_by_length(self._answer, clips, counts).to(waveforms.device)
 
     def ask(self, waveforms: Floats) -> Any:
         """Clips of one length ``[B, T]`` in [-1, 1], nothing padded -> ``[B, K]``."""
@@ -320,7 +320,7 @@ class HuggingFaceVictim(External):
         return hub.files(self.network, self.extractor)
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
-        return by_length(self._answer, waveforms, lengths)
+        return run_by_length(self._answer, waveforms, lengths)
 
     def _answer(self, x: Tensor) -> Tensor:
         require_samples(self, x.shape[1])

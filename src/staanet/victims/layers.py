@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from staanet.core import valid
-from staanet.nn.conv_maxpool import convolved_maxima, is_long
+from staanet.nn.conv_maxpool import conv_maxpool, is_long
 from staanet.nn.precision import in_float32
 
 
@@ -61,7 +61,7 @@ class ConvBlock(nn.Module):
         return self.conv.in_channels == 1
 
     def _of_samples(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        pooled, _ = convolved_maxima(x[:, 0, 0], weight[:, 0, 0], bias, self.padding, self.pool)
+        pooled, _ = conv_maxpool(x[:, 0, 0], weight[:, 0, 0], bias, self.padding, self.pool)
         return pooled.transpose(1, 2)[:, :, None]
 
     def frames(self, lengths: Tensor) -> Tensor:

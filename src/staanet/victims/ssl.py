@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from staanet import storage
 from staanet.core import Victim
 from staanet.errors import InvalidInput, unknown_name
-from staanet.nn.padding import by_length, receptive_field, require_samples
+from staanet.nn.padding import receptive_field, require_samples, run_by_length
 from staanet.victims import hub
 
 SCRATCH = "trained from scratch"
@@ -131,9 +131,9 @@ class SelfSupervised(Victim):
 
     def logits(self, standardised: Tensor, lengths: Tensor | None) -> Tensor:
         if not self.training:
-            return by_length(self._answer, standardised, lengths)
+            return run_by_length(self._answer, standardised, lengths)
         with _seeded(int(self.draws), self.device):
-            logits = by_length(self._answer, standardised, lengths)
+            logits = run_by_length(self._answer, standardised, lengths)
         self.draws += 1
         return logits
 
