@@ -47,23 +47,23 @@ def quantised_table(run: Path) -> str:
     model = onnx_bytes(load_generator(folder), budget.epsilon, budget.max_density)
     runners = {"ONNX Runtime": Runner(model), "ONNX Runtime, int8": Runner(quantised(model))}
     rounded = Staa(generator=load_generator(folder), budget=budget, precision="bfloat16")
-    rows = [["torch", rate(source, [(p.clean.samples, p.adversarial) for p in pairs]), "", ""]]
+    rows = [["torch", rate(source, [(p.clean.pcm16, p.adversarial) for p in pairs]), "", ""]]
     times: dict[str, list[float]] = {name: [] for name in runners}
     answers: dict[str, list[Any]] = {name: [] for name in runners}
     answers[ROUNDED] = [craft_batch(rounded, source, [p.clean])[0].adversarial for p in pairs]
     for pair in pairs:
         for name, runner in runners.items():
             begun = time.perf_counter()
-            answers[name].append(runner(pair.clean.samples))
+            answers[name].append(runner(pair.clean.pcm16))
             times[name].append(time.perf_counter() - begun)
     for name, samples in answers.items():
         others = [int((a != p.adversarial).sum()) for a, p in zip(samples, pairs, strict=True)]
         changed = sum(len(p.support) for p in pairs)
-        both = [(p.clean.samples, a) for p, a in zip(pairs, samples, strict=True)]
+        both = [(p.clean.pcm16, a) for p, a in zip(pairs, samples, strict=True)]
         taken = spread(times[name]) if name in times else ""
         rows.append([name, rate(source, both), f"{sum(others) / changed:.2%}", taken])
     same = sum(
-        np.count_nonzero((a != p.clean.samples) & (p.adversarial != p.clean.samples))
+        np.count_nonzero((a != p.clean.pcm16) & (p.adversarial != p.clean.pcm16))
         for a, p in zip(answers[ROUNDED], pairs, strict=True)
     )
     head = [
@@ -89,7 +89,7 @@ def window_table(run: Path, size: Size) -> str:
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     source = load_victim(run / "victims" / card["source"])
     made = AdversarialSet.load(run / "adversarial" / f"staa__{folder.name}")
-    speech = np.concatenate([made.clips[i].clean.samples for i in range(min(len(made), 24))])
+    speech = np.concatenate([made.clips[i].clean.pcm16 for i in range(min(len(made), 24))])
     speech = speech[: round(10 * size.seconds * RATE)]
     budget = Budget(epsilon=card["epsilon"], max_density=card["max_density"])
     attack = Staa(generator=load_generator(folder), budget=budget)

@@ -99,7 +99,7 @@ def row(title: str, epsilon: float, fooled: float, made: AdversarialSet) -> str:
     """A line of the table: means over the clips."""
     measured = [one.measurements() for one in made]
     heard = [
-        perceptual.panel(one.clean.samples, one.adversarial, one.clean.sample_rate, JUDGES)
+        perceptual.panel(one.clean.pcm16, one.adversarial, one.clean.sample_rate, JUDGES)
         for one in made
     ]
     share, excess_db, zimtohrli = (

@@ -248,4 +248,4 @@ def loading_table(size: Size) -> str:
 
 
 def _read(corpus: Corpus) -> int:
-    return sum(int(clip.samples[-1]) for clip in corpus.clips(RATE))
+    return sum(int(clip.pcm16[-1]) for clip in corpus.clips(RATE))

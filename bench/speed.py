@@ -152,7 +152,7 @@ def per_clip(networks: dict[str, Generator], source: Victim, size: Size) -> dict
     }
     for name in ("compact", "narrow", "backward_net"):
         runner = Runner(onnx_bytes(networks[name], 0.03, 0.2), threads=torch.get_num_threads())
-        works[f"{name}, ONNX Runtime"] = lambda runner=runner: runner(clip.samples)
+        works[f"{name}, ONNX Runtime"] = lambda runner=runner: runner(clip.pcm16)
     square = torch.randn(size.square, size.square)
     works["product"] = lambda: square @ square
     return paired(works, size.rounds)

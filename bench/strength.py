@@ -95,7 +95,7 @@ class Strength(Bench):
             for number in range(batch):
                 whole = self.clips[number % len(self.clips)]
                 length = int(rng.uniform(2, 10) * whole.sample_rate)
-                samples = np.resize(whole.samples, length)
+                samples = np.resize(whole.pcm16, length)
                 clips.append(Clip(str(number), samples, whole.sample_rate))
             for share, count in ((0.05, None), (0.2, None), (None, 1000)):
                 budget = Budget(epsilon=epsilon, max_density=share, max_l0=count)
@@ -103,7 +103,7 @@ class Strength(Bench):
                     Staa(generator=generator, budget=budget), source, clips, batch_size=batch
                 )
                 broken = sum(
-                    bool(budget.violations(one.clean.samples, one.adversarial)) for one in made
+                    bool(budget.violations(one.clean.pcm16, one.adversarial)) for one in made
                 )
                 used = statistics.fmean(
                     len(one.support) / (count or math.floor((share or 1) * len(one.adversarial)))

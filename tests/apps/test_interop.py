@@ -48,7 +48,7 @@ def world(tmp_path_factory, victim, clips):
     """A victim's folder, a file of speech's shape, and an adversarial set."""
     root = tmp_path_factory.mktemp("interop")
     victim.save_pretrained(root / "victim")
-    storage.write_bytes(root / "clip.wav", audio.encode(clips[0].samples, RATE))
+    storage.write_bytes(root / "clip.wav", audio.encode(clips[0].pcm16, RATE))
     craft(Random(budget=Budget(epsilon=0.03, max_density=0.1)), victim, clips).save(root / "set")
     return root
 
@@ -265,7 +265,7 @@ def test_a_speech_model_opens_in_a_pipeline_of_transformers(tmp_path, clips, mon
     torch.manual_seed(0)
     small = build_victim("wav2vec2", LABELS, config="tiny").requires_grad_(False).eval()
     small.save_pretrained(tmp_path / "v")
-    storage.write_bytes(tmp_path / "clip.wav", audio.encode(clips[0].samples, RATE))
+    storage.write_bytes(tmp_path / "clip.wav", audio.encode(clips[0].pcm16, RATE))
     said = example(
         "transformers_pipeline", monkeypatch, capsys, tmp_path / "v", tmp_path / "clip.wav"
     )

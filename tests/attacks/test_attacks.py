@@ -63,7 +63,7 @@ def test_every_attack_keeps_its_budget_on_16_bit_audio(name, budget, source):
     loud = np.where(np.arange(5000) % 50 < 25, 32767, -32768).astype(np.int16)
     clips.append(Clip("loud", loud, RATE))
     for made in craft(make(name, budget), source, clips):
-        assert budget.violations(made.clean.samples, made.adversarial) == []
+        assert budget.violations(made.clean.pcm16, made.adversarial) == []
         assert made.adversarial.dtype == np.int16
 
 
@@ -180,7 +180,7 @@ def test_a_hidden_change_is_within_epsilon_times_the_weight_of_masking(kind, sou
         assert np.all(
             np.abs(made.delta) <= budget.epsilon_lsb * weight**masking_power + 0.51
         )  # rounded
-        assert budget.violations(one.samples, made.adversarial) == [] and len(made.support)
+        assert budget.violations(one.pcm16, made.adversarial) == [] and len(made.support)
 
 
 @pytest.mark.parametrize("kind", HIDING)
@@ -276,10 +276,10 @@ def test_craft_refuses_an_attack_that_breaks_its_promise(how, said, source):
 
 def test_craft_checks_rate_and_length(source):
     with pytest.raises(InvalidInput) as error:
-        craft_batch(Random(), source, [Clip("c", clip().samples, 8000)])
+        craft_batch(Random(), source, [Clip("c", clip().pcm16, 8000)])
     assert "8000 Hz" in str(error.value) and "16000 Hz" in str(error.value)
     with pytest.raises(UnusableClip) as short:
-        craft_batch(Random(), source, [Clip("c", clip().samples[:100], RATE)])
+        craft_batch(Random(), source, [Clip("c", clip().pcm16[:100], RATE)])
     assert "6.2 ms is shorter than the 16.0 ms" in str(short.value)
 
 

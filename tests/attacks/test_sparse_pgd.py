@@ -60,5 +60,5 @@ def test_padding_is_never_touched_and_a_batch_equals_single_clips():
     attack = SparsePGD(budget=budget, steps=6)
     together = craft(attack, source, clips, batch_size=3)
     for one, alone in zip(together, craft(attack, source, clips), strict=True):
-        assert budget.violations(one.clean.samples, one.adversarial) == []
+        assert budget.violations(one.clean.pcm16, one.adversarial) == []
         assert int((one.adversarial != alone.adversarial).sum()) <= 0.01 * len(one.adversarial)

@@ -99,7 +99,7 @@ def test_a_pinned_version_gives_labels_speakers_and_sexes(published, tmp_path: P
     for u in corpus.utterances:
         assert u.path.is_file() and u.path.is_relative_to(tmp_path / "cache")
     loaded = corpus.load(corpus.utterances[0], RATE)
-    assert np.array_equal(loaded.samples, tone(0.5, 200, seed=0))
+    assert np.array_equal(loaded.pcm16, tone(0.5, 200, seed=0))
     assert not describe(corpus)["problems"] and len(corpus.split(0)) == 3
     assert not list((tmp_path / "cache").rglob(Path(FILES[-1]).name)), "unlabelled: not fetched"
     assert not list((tmp_path / "shared").rglob("*.wav"))
@@ -125,7 +125,7 @@ def test_the_newest_version_and_the_usual_column_are_said(published) -> None:
     assert "newest version" in notes and "'@1.1.0'" in notes and f"read as {corpus.name}" in notes
     old = load_corpus("audb:tiny@1.0.0")
     first, other = old.load(old.utterances[0], RATE), corpus.load(corpus.utterances[0], RATE)
-    assert first.id == other.id and not np.array_equal(first.samples, other.samples)
+    assert first.id == other.id and not np.array_equal(first.pcm16, other.pcm16)
     again = load_corpus(corpus.name)
     assert again.utterances == corpus.utterances
 
@@ -137,7 +137,7 @@ def test_a_table_of_parts_gives_parts_with_the_speakers_of_their_files(published
         "wav__s1_anger_a_200-500": ("anger", "1", 0.2, 0.5),
         "wav__s1_anger_b_100-end": ("joy", "1", 0.1, None),
     }
-    assert [len(clip.samples) for clip in corpus.clips(RATE)] == [3200, 4800, 6400]
+    assert [len(clip.pcm16) for clip in corpus.clips(RATE)] == [3200, 4800, 6400]
 
 
 def test_the_cache_is_enough(published, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from tests.support.speech import tone
 
 from staanet import audio, storage
 from staanet.core import Corpus, Utterance
+from staanet.core import corpus as corpus_module
 from staanet.corpora import cache
 from staanet.errors import UnusableClip
 
@@ -34,7 +35,9 @@ def counted(monkeypatch):
     calls = []
     load = audio.load_samples
     monkeypatch.setattr(
-        audio, "load_samples", lambda path, *a, **k: calls.append(path) or load(path, *a, **k)
+        corpus_module,
+        "load_samples",
+        lambda path, *a, **k: calls.append(path) or load(path, *a, **k),
     )
     return calls
 
@@ -48,8 +51,8 @@ def test_its_clips_are_those_of_the_sources_and_are_decoded_once(
         found = read(cache.kept(corpus, tmp_path / "kept"), rate)
         assert found.keys() == wanted.keys() == {"0", "1", "2", "part"}
         for name, clip in found.items():
-            assert np.array_equal(clip.samples, wanted[name].samples)
-            assert clip.samples.dtype == np.int16 and not clip.samples.flags.writeable
+            assert np.array_equal(clip.pcm16, wanted[name].pcm16)
+            assert clip.pcm16.dtype == np.int16 and not clip.pcm16.flags.writeable
     assert len(calls) == 5 + 3  # all once; the unusable one each time, so that it is told each time
 
 
@@ -65,8 +68,8 @@ def test_a_changed_source_is_decoded_anew(corpus, tmp_path):
     before = read(cache.kept(corpus, tmp_path / "kept"))["0"]
     storage.write_bytes(corpus.utterances[0].path, audio.encode(tone(0.3, 500), 16_000))
     after = read(cache.kept(corpus, tmp_path / "kept"))["0"]
-    assert not np.array_equal(before.samples, after.samples)
-    assert np.array_equal(after.samples, read(corpus)["0"].samples)
+    assert not np.array_equal(before.pcm16, after.pcm16)
+    assert np.array_equal(after.pcm16, read(corpus)["0"].pcm16)
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "index"])
@@ -81,7 +84,7 @@ def test_a_damaged_file_is_written_again(corpus, harm, tmp_path):
         path.unlink()
         path.write_bytes(data if harm == "flip" else data[:100])
     found = read(cache.kept(corpus, tmp_path / "kept"))
-    assert all(np.array_equal(found[name].samples, wanted[name].samples) for name in wanted)
+    assert all(np.array_equal(found[name].pcm16, wanted[name].pcm16) for name in wanted)
 
 
 def test_without_a_place_to_write_the_sources_are_read(corpus, tmp_path):

@@ -101,7 +101,7 @@ def test_files_and_folders_without_labels(tmp_path: Path) -> None:
     corpus = unlabelled([one, tmp_path / "in", one], leave_out=tmp_path / "in" / "out")
     assert [u.id for u in corpus.utterances] == ["one", "sub__two"]
     assert corpus.labels == () and "words.txt" in corpus.notes[0]
-    assert [len(c.samples) for c in corpus.clips(16_000)] == [400, 400]
+    assert [len(c.pcm16) for c in corpus.clips(16_000)] == [400, 400]
     with pytest.raises(InvalidInput, match="no such file"):
         unlabelled([tmp_path / "gone.wav"])
     with pytest.raises(InvalidInput, match="no audio file"):

@@ -92,7 +92,7 @@ def test_real_ravdess_says_its_rate_and_its_stereo_files() -> None:
     assert any("2 speakers cannot be split" in note for note in described["notes"])
     assert not described["problems"] and not described["split"]
     clip = corpus.load(corpus.utterances[0], 16_000)
-    assert clip.sample_rate == 16_000 and 2.5 * 16_000 < len(clip.samples) < 6 * 16_000
+    assert clip.sample_rate == 16_000 and 2.5 * 16_000 < len(clip.pcm16) < 6 * 16_000
 
 
 EVALUATION = (

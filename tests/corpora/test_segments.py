@@ -31,11 +31,11 @@ def test_a_table_of_audformat_cuts_files_into_utterances(tmp_path: Path) -> None
     }
     whole, rate = audio.read_int16(tmp_path / "a.wav")
     clips = {clip.id: clip for clip in corpus.clips(rate)}
-    parts = [clips[i].samples for i in ("a_0-1200", "a_1200-2500", "a_2500-end")]
+    parts = [clips[i].pcm16 for i in ("a_0-1200", "a_1200-2500", "a_2500-end")]
     assert np.array_equal(np.concatenate(parts), whole), "the parts fill the file, bit for bit"
-    assert np.array_equal(clips["b"].samples, audio.read_int16(tmp_path / "b.wav")[0])
+    assert np.array_equal(clips["b"].pcm16, audio.read_int16(tmp_path / "b.wav")[0])
     assert [clips[i].label for i in sorted(clips)] == ["joy", "rage", "joy", "joy"]
-    assert len(clips["a_1200-2500"].samples) == round(1.3 * RATE)
+    assert len(clips["a_1200-2500"].pcm16) == round(1.3 * RATE)
     described = describe(corpus)
     assert not described["problems"] and described["seconds"]["total"] == 6.0
 
@@ -45,16 +45,16 @@ def test_a_part_is_cut_at_the_rate_of_its_file(rate: int, tmp_path: Path) -> Non
     put(tmp_path, "a.wav", rate=rate, length_s=3.0)
     path = write(tmp_path / "m.csv", "file,start,end,label\na.wav,0.25,0.75,joy\n")
     (clip,) = load_corpus(f"folder:{path}").clips(RATE)
-    assert len(clip.samples) == RATE // 2
+    assert len(clip.pcm16) == RATE // 2
     whole = audio.read_audio(tmp_path / "a.wav").samples[rate // 4 : 3 * rate // 4]
-    assert np.array_equal(clip.samples, audio.snap(audio.resample(whole, rate, RATE)))
+    assert np.array_equal(clip.pcm16, audio.snap(audio.resample(whole, rate, RATE)))
 
 
 def test_an_end_rounded_to_milliseconds_is_the_end_of_the_file(tmp_path: Path) -> None:
     put(tmp_path, "a.wav", length_s=1.00003)
     path = write(tmp_path / "m.csv", "file,start,end,label\na.wav,0.5,1.0003,joy\n")
     (clip,) = load_corpus(f"folder:{path}").clips(RATE)
-    assert len(clip.samples) == round(1.00003 * RATE) - RATE // 2
+    assert len(clip.pcm16) == round(1.00003 * RATE) - RATE // 2
 
 
 @pytest.mark.parametrize(

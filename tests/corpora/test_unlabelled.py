@@ -82,8 +82,8 @@ def test_each_clip_counts_once_and_none_of_the_corpus(extra, corpus, emo18, tmp_
     assert found.left_out == {"train": 1, "dev": 1, "test": 1, "twice": 1}
     assert found.told["speakers"] == "unknown" and "speakers are not known" in found.flags[0]
     assert {(clip.label, clip.speaker) for clip in found.clips} == {(None, "unknown")}
-    own = {c.samples.tobytes() for part in corpus.split(0) for c in part.clips(RATE)}
-    assert not own & {clip.samples.tobytes() for clip in found.clips}
+    own = {c.pcm16.tobytes() for part in corpus.split(0) for c in part.clips(RATE)}
+    assert not own & {clip.pcm16.tobytes() for clip in found.clips}
     card = {"inputs": found.inputs, **found.card}
     assert "3 clips" in unlabelled.summary(card) and "1 of the test part" in unlabelled.summary(
         card
@@ -200,7 +200,7 @@ def test_selfcheck_reads_the_list(extra, corpus, emo18, tmp_path) -> None:
     assert said.endswith(f"up to 1 clip; {corpus.name}")
 
     held_out = corpus.split(0)[2].load(corpus.split(0)[2].utterances[0], 16_000)
-    more = {"id": "x", "from": "y", "seconds": "1", "sha256": audio.content_hash(held_out.samples)}
+    more = {"id": "x", "from": "y", "seconds": "1", "sha256": audio.content_hash(held_out.pcm16)}
     rows = [*row_files.read_csv(place / "unlabelled.csv", ("id",)), more]
     storage.write_text(place / "unlabelled.csv", row_files.csv_text(list(more), rows))
     check = selfcheck.unlabelled(run, place, lambda what: None)

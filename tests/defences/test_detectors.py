@@ -245,7 +245,7 @@ def test_who_knows_the_detector_is_seen_less(victim):
         return float(target.detector_score(x).mean())
 
     assert score(made) < score(blind)
-    assert all(budget.violations(p.clean.samples, p.adversarial) == [] for p in made)
+    assert all(budget.violations(p.clean.pcm16, p.adversarial) == [] for p in made)
 
 
 def test_an_attack_on_loud_stretches_leaves_the_quiet_ones_alone(victim):
@@ -328,7 +328,7 @@ def world(victim, tmp_path_factory):
     victim.save_pretrained(root / "victim")
     for one in clips(12):
         storage.write_bytes(
-            root / "speech" / one.label / one.speaker / "0.wav", audio.encode(one.samples, RATE)
+            root / "speech" / one.label / one.speaker / "0.wav", audio.encode(one.pcm16, RATE)
         )
     return root
 

@@ -26,7 +26,7 @@ def pair(name, before, after, label, speaker):
     """A clip that a LinearVictim of ones answers 'up' (positive) or 'down'."""
     clean = np.full(100, before, dtype=np.int16)
     clean[0] += 1  # a constant clip is no speech
-    made = replace(clip(id=name, label=label, speaker=speaker), samples=clean)
+    made = replace(clip(id=name, label=label, speaker=speaker), pcm16=clean)
     return AdversarialClip(made, np.full(100, after, dtype=np.int16), 0.5, 3)
 
 
@@ -71,7 +71,7 @@ def test_means_are_over_all_clips_and_apart_over_the_fooled(ones, crafted):
 def test_no_fooled_clip_gives_none_never_zero_or_infinity(ones):
     still = AdversarialSet([pair("a", 10, 10, "up", "s1")], {"attack": "x", "source": "linear"})
     still = AdversarialSet(
-        [replace(still.clips[0], adversarial=still.clips[0].clean.samples)], still.card
+        [replace(still.clips[0], adversarial=still.clips[0].clean.pcm16)], still.card
     )
     matrix = transfer_matrix([still], [ones])
     cell = matrix.cells[0]
@@ -157,7 +157,7 @@ def test_a_clip_and_its_twin_meet_the_same_noise(ones):
     still = AdversarialSet(
         [pair(str(n), 1, 1, "up", "s1") for n in range(20)], {"attack": "x", "source": "linear"}
     )
-    same = [replace(c, adversarial=c.clean.samples) for c in still.clips]
+    same = [replace(c, adversarial=c.clean.pcm16) for c in still.clips]
     still = AdversarialSet(same, still.card)
     matrix = transfer_matrix([still], [ones], channels=["noise:-20", "rir:0.1"])
     assert {r["clean_prediction"] for r in matrix.rows if r["channel"] == "noise:-20"} == {
@@ -220,7 +220,7 @@ def test_a_set_survives_the_disk_bit_for_bit(linear, tmp_path):
     again = AdversarialSet.load(tmp_path / "set")
     for a, b in zip(made, again, strict=True):
         assert np.array_equal(a.adversarial, b.adversarial)
-        assert np.array_equal(a.clean.samples, b.clean.samples)
+        assert np.array_equal(a.clean.pcm16, b.clean.pcm16)
         assert (a.clean.id, a.clean.label, a.clean.speaker) == (
             b.clean.id,
             b.clean.label,

@@ -90,8 +90,8 @@ def test_an_attack_keeps_its_promise_whatever_the_precision(name, linear):
     }
     same = []
     for one, other in zip(made["float32"].clips, made["bfloat16"].clips, strict=True):
-        assert budget.violations(other.clean.samples, other.adversarial) == []
-        assert (other.adversarial != other.clean.samples).sum() > 0
+        assert budget.violations(other.clean.pcm16, other.adversarial) == []
+        assert (other.adversarial != other.clean.pcm16).sum() > 0
         same.append((one.adversarial == other.adversarial).mean())
     assert 0.9 < min(same) < 1  # most samples alike, and yet another computation
 
@@ -248,7 +248,7 @@ def test_on_a_gpu_an_attack_in_bfloat16_keeps_its_promise(name):
     source = build_victim("zhao19", LABELS).eval().requires_grad_(False).cuda()
     attack = Staa(generator=tiny(name).cuda(), budget=BUDGET, precision="bfloat16")
     for one in craft(attack, source, [clip(0.5, 300.0, 1, id="c")] * 3).clips:
-        assert BUDGET.violations(one.clean.samples, one.adversarial) == []
+        assert BUDGET.violations(one.clean.pcm16, one.adversarial) == []
 
 
 def test_clips_for_a_gpu_are_copied_from_pinned_memory_without_waiting(monkeypatch, linear):

@@ -248,7 +248,7 @@ def test_clips_attacked_in_groups_are_what_they_are_alone(done, tmp_path, label)
         Clip(f"c{n}", audio.snap(0.1 * rng.standard_normal(1600 + 40 * n)), 16_000, "low", "s")
         for n in range(6)
     ]
-    clips.insert(2, Clip("short", clips[0].samples[:50], 16_000, "low", "s"))
+    clips.insert(2, Clip("short", clips[0].pcm16[:50], 16_000, "low", "s"))
     made = {}
     for size in (1, 4):
         recipe = config.AttackRecipe(attack="pgd", batch_size=size, settings={"steps": 2})

@@ -368,12 +368,12 @@ def test_a_hundredth_of_a_decibel_is_rounding(copied: Path) -> None:
 def test_measure_agrees_with_the_metrics() -> None:
     clip = fake_clips(1)[0]
     pair = AdversarialClip(clip, attacked(clip, ATTACKS[0], np.random.default_rng(1), 0.03), 0.0, 0)
-    told, true = pair.measurements(), measure(clip.samples, pair.adversarial)
+    told, true = pair.measurements(), measure(clip.pcm16, pair.adversarial)
     for name in DISTANCES:
         assert getattr(true, name) == pytest.approx(
             told[name], abs=1e-4 if name.endswith("db") else 1e-7
         )
-    assert measure(clip.samples, clip.samples).snr_db is None
+    assert measure(clip.pcm16, clip.pcm16).snr_db is None
 
 
 def test_a_table_may_not_lead_out_of_its_folder(copied: Path) -> None:

@@ -26,7 +26,7 @@ HOSTILE = r"50 % & a_b|c {x} \input{~} $^#"
 def pair(name: str, after: int, speaker: str) -> AdversarialClip:
     clean = np.full(100, 10, dtype=np.int16)
     clean[0] += 1
-    made = replace(clip(id=name, label="up", speaker=speaker), samples=clean)
+    made = replace(clip(id=name, label="up", speaker=speaker), pcm16=clean)
     return AdversarialClip(made, np.full(100, after, dtype=np.int16), 0.5, 30)
 
 

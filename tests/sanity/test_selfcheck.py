@@ -165,7 +165,7 @@ def remake(
     made = AdversarialSet.load(place)
     pairs = []
     for pair in list(made):
-        moved = np.clip(pair.clean.samples + change(pair, rng), -32768, 32767).astype(np.int16)
+        moved = np.clip(pair.clean.pcm16 + change(pair, rng), -32768, 32767).astype(np.int16)
         pairs.append(replace(pair, adversarial=moved))
     adversarial_set.write_set(
         place, [adversarial_set.write_clip(place, pair) for pair in pairs], made.card

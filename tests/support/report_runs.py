@@ -93,13 +93,13 @@ def fake_clips(count: int = 10) -> list[Clip]:
 
 
 def attacked(clip: Clip, made: Made, rng: np.random.Generator, epsilon: float) -> Samples:
-    steps, length = math.floor(epsilon * 32768), len(clip.samples)
+    steps, length = math.floor(epsilon * 32768), len(clip.pcm16)
     delta = rng.integers(-steps, steps + 1, length)
     if made.density < 1:
         bursts = np.convolve(rng.standard_normal(length), np.ones(40), mode="same")
         loudest = np.argsort(bursts if made.attack == "staa" else rng.random(length))
         delta[loudest[math.floor(made.density * length) :]] = 0
-    return np.clip(clip.samples.astype(int) + delta, -32768, 32767).astype(np.int16)
+    return np.clip(clip.pcm16.astype(int) + delta, -32768, 32767).astype(np.int16)
 
 
 def make_run(

@@ -82,19 +82,19 @@ def collate(clips: Sequence[Clip], source: Victim) -> tuple[Tensor, Tensor | Non
                 where=clip.id,
                 remedy="Load it at the victim's rate",
             )
-        if len(clip.samples) < source.minimum_samples:
+        if len(clip.pcm16) < source.minimum_samples:
             raise UnusableClip(
-                f"{1000 * len(clip.samples) / clip.sample_rate:.1f} ms is shorter than the "
+                f"{1000 * len(clip.pcm16) / clip.sample_rate:.1f} ms is shorter than the "
                 f"{1000 * source.minimum_samples / source.sample_rate:.1f} ms that {source.name} "
                 "needs",
                 where=clip.id,
                 remedy="Give a longer clip",
             )
-    sizes = [len(clip.samples) for clip in clips]
+    sizes = [len(clip.pcm16) for clip in clips]
     on_gpu = source.device.type == "cuda"  # from pinned memory nobody waits for the copy
     x = torch.zeros(len(clips), max(sizes), pin_memory=on_gpu)
     for row, clip in enumerate(clips):
-        x[row, : len(clip.samples)] = clip.waveform
+        x[row, : len(clip.pcm16)] = clip.waveform
     x = x.to(source.device, non_blocking=on_gpu)
     return x, None if min(sizes) == max(sizes) else torch.tensor(sizes, device=source.device)
 
@@ -137,15 +137,15 @@ def _goal(
 def _proven(
     attack: Attack, clip: Clip, x_adv: Tensor
 ) -> np.ndarray[tuple[int], np.dtype[np.int16]]:
-    raw = x_adv[: len(clip.samples)].detach().cpu().numpy()
+    raw = x_adv[: len(clip.pcm16)].detach().cpu().numpy()
     if not np.isfinite(raw).all():
         raise BudgetExceeded(
             f"{type(attack).__name__} returned {int((~np.isfinite(raw)).sum())} non-finite samples",
             where=clip.id,
             remedy="This is a fault of the attack, not of the clip",
         )
-    adversarial = attack.budget.project(clip.samples, raw)
-    broken = attack.budget.violations(clip.samples, adversarial)
+    adversarial = attack.budget.project(clip.pcm16, raw)
+    broken = attack.budget.violations(clip.pcm16, adversarial)
     if broken:
         raise BudgetExceeded(
             f"{type(attack).__name__}: {'; '.join(broken)}",

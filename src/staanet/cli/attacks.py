@@ -209,7 +209,7 @@ def attack(
         rows = pipeline.answers(made, others, progress)
         shown = made.clips[: 0 if shard else pictures]
         drawn = report.draw_clips(
-            out, ((c.clean.id, c.clean.samples, c.adversarial, c.clean.sample_rate) for c in shown)
+            out, ((c.clean.id, c.clean.pcm16, c.adversarial, c.clean.sample_rate) for c in shown)
         )
     if not json_output and not rows:
         show("No clip was attacked: none is usable.")

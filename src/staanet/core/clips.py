@@ -22,20 +22,33 @@ NO_CHANNEL = "pcm16"
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One clip in memory: mono 16-bit integers ``[T]`` on a grid shared by all that follows."""
+    """One mono clip in memory.
+
+    >>> clip = Clip("a", np.int16([16384, -32768]), 16_000)
+    >>> clip.samples, clip.pcm16
+    (array([ 0.5, -1. ], dtype=float32), array([ 16384, -32768], dtype=int16))
+    """
 
     id: str
-    samples: Samples
+    pcm16: Samples
+    """The 16-bit integers ``[T]``: what attacks count in and files hold."""
     sample_rate: int
     label: str | None = None
     speaker: str = "unknown"
+    notes: tuple[str, ...] = ()
+    """What is unusual about its file, such as samples that were clipped."""
+
+    @property
+    def samples(self) -> NDArray[np.float32]:
+        """``[T]`` float in [-1, 1), exactly ``pcm16 / 32768``: what a model takes."""
+        return to_float(self.pcm16)
 
     @property
     def waveform(self) -> Tensor:
-        """``[T]`` float in [-1, 1)."""
+        """``samples`` as a tensor ``[T]``."""
         import torch
 
-        return torch.from_numpy(to_float(self.samples))
+        return torch.from_numpy(self.samples)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, overload
 
 from staanet.audio.limits import AudioLimits
 from staanet.audio.reading import load_samples
@@ -46,8 +46,28 @@ class Corpus:
     decoded: Store | None = field(default=None, compare=False, repr=False)
     """Clips that need not be decoded again; None: every clip is read from its source."""
 
+    sample_rate: int = 16_000
+    """Hz at which clips are read when the corpus is iterated or indexed."""
+
     def __len__(self) -> int:
         return len(self.utterances)
+
+    def __iter__(self) -> Iterator[Clip]:
+        """Clips in order of their ids, whose ``samples`` are floats in [-1, 1].
+
+        Raises ``UnusableClip`` at a file that cannot be used; ``clips`` goes on after it.
+        """
+        return self.clips(self.sample_rate)
+
+    @overload
+    def __getitem__(self, index: int) -> Clip: ...
+    @overload
+    def __getitem__(self, index: slice) -> Corpus: ...
+    def __getitem__(self, index: int | slice) -> Clip | Corpus:
+        """The clip of an index, read from its file; of a slice, the corpus of those utterances."""
+        if isinstance(index, slice):
+            return replace(self, utterances=self.utterances[index])
+        return self.load(self.utterances[index], self.sample_rate)
 
     @property
     def speakers(self) -> tuple[str, ...]:

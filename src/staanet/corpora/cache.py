@@ -113,7 +113,7 @@ def _write(corpus: Corpus, sample_rate: int, path: Path, key: str) -> Places:
     with storage.FileWriter(path) as file:
         for utterance in corpus.utterances:
             try:
-                data = plain.load(utterance, sample_rate).samples.astype("<i2").tobytes()
+                data = plain.load(utterance, sample_rate).pcm16.astype("<i2").tobytes()
             except UnusableClip:
                 continue
             file.write(data)

@@ -202,14 +202,14 @@ def _heard(scores: Sequence[Mapping[str, Score]]) -> dict[str, Any]:
 def _through(channel: Channel, clip: AdversarialClip) -> AdversarialClip:
     """Both clips after one channel, with the same noise and room."""
     rate, seed = clip.clean.sample_rate, clip_seed(clip.clean.id)
-    clean = replace(clip.clean, samples=channel(clip.clean.samples, rate, seed=seed))
+    clean = replace(clip.clean, pcm16=channel(clip.clean.pcm16, rate, seed=seed))
     return replace(clip, clean=clean, adversarial=channel(clip.adversarial, rate, seed=seed))
 
 
 def _probabilities(
     target: Victim, clip: AdversarialClip
 ) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.float64]]]:
-    pair = [clip.clean, replace(clip.clean, samples=clip.adversarial)]
+    pair = [clip.clean, replace(clip.clean, pcm16=clip.adversarial)]
     x, _ = collate(pair, target)
     with torch.inference_mode():
         clean, adversarial = torch.softmax(target(x).double(), dim=1).cpu().numpy()
@@ -218,7 +218,7 @@ def _probabilities(
 
 def _abstentions(target: Victim, clip: AdversarialClip) -> dict[str, bool]:
     """Whether a victim with a detector answers the clip at all, before and after."""
-    x, _ = collate([clip.clean, replace(clip.clean, samples=clip.adversarial)], target)
+    x, _ = collate([clip.clean, replace(clip.clean, pcm16=clip.adversarial)], target)
     with torch.inference_mode():
         clean, adversarial = target.abstains(x).tolist()
     return {"clean_abstained": clean, "adversarial_abstained": adversarial}

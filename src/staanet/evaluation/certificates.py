@@ -242,7 +242,7 @@ def certified_row(
         "id": clip.id,
         "label": clip.label,
         "speaker": clip.speaker,
-        "samples": len(clip.samples),
+        "samples": len(clip.pcm16),
         "answer": answer,
         "radius": found.radius,
         "agree_at_least": found.agree,

@@ -145,7 +145,7 @@ def _measured(
     for target in targets:
         if (target.name, clip.id) not in clean:
             clean[target.name, clip.id] = _answer(target, clip)
-        after = _answer(target, replace(clip, samples=made.adversarial))
+        after = _answer(target, replace(clip, pcm16=made.adversarial))
         answers[target.name] = [clean[target.name, clip.id], after]
     return {
         "point": point.name,

@@ -75,9 +75,9 @@ class ReadingClips:
 
 
 def _check_length(clip: Clip, victim: Victim, utterance: Utterance) -> None:
-    if len(clip.samples) < victim.minimum_samples:
+    if len(clip.pcm16) < victim.minimum_samples:
         raise UnusableClip(
-            f"{1000 * len(clip.samples) / victim.sample_rate:.1f} ms is shorter than the "
+            f"{1000 * len(clip.pcm16) / victim.sample_rate:.1f} ms is shorter than the "
             f"{1000 * victim.minimum_samples / victim.sample_rate:.1f} ms that "
             f"{victim.name} needs",
             where=utterance.path,

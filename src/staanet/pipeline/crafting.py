@@ -195,7 +195,7 @@ def _still_holds(out: Path, row: Mapping[str, Any]) -> bool:
 
 
 def _sha256(clip: Clip) -> str:
-    return hashlib.sha256(clip.id.encode() + b"\0" + clip.samples.tobytes()).hexdigest()
+    return hashlib.sha256(clip.id.encode() + b"\0" + clip.pcm16.tobytes()).hexdigest()
 
 
 def sum_of(digests: Iterable[str]) -> str:
@@ -211,7 +211,7 @@ def clips_sha256(clips: Iterable[Clip]) -> str:
     """What tells these clips, by name and sample, from any others."""
     digest = hashlib.sha256()
     for clip in clips:
-        digest.update(clip.id.encode() + b"\0" + clip.samples.tobytes())
+        digest.update(clip.id.encode() + b"\0" + clip.pcm16.tobytes())
     return digest.hexdigest()
 
 

@@ -118,7 +118,7 @@ def adapt(
             )
             plan = plan_attack(name, recipe, target, context=context)
             plan = replace(plan, inputs={**plan.inputs, "target": target.sha256})
-            usable = [c.clean for c in most if len(c.clean.samples) >= target.minimum_samples]
+            usable = [c.clean for c in most if len(c.clean.pcm16) >= target.minimum_samples]
             chosen = stratified_subset(usable, clips)
             if not chosen:
                 raise InvalidInput(

@@ -102,7 +102,7 @@ class _Listener:
         self.known = {str(row["audio"]): row["scores"] for row in journal.records()}
 
     def __call__(self, clip: adversarial_set.AdversarialClip) -> dict[str, Score]:
-        clean, rate = clip.clean.samples, clip.clean.sample_rate
+        clean, rate = clip.clean.pcm16, clip.clean.sample_rate
         digest = hashlib.sha256(f"{self.judges} {rate} {len(clean)} ".encode())
         digest.update(clean.tobytes() + clip.adversarial.tobytes())
         key = digest.hexdigest()

@@ -254,8 +254,7 @@ def _of_length(clips: list[Clip], seconds: float | None) -> list[Clip]:
     if seconds is None:
         return clips
     return [
-        replace(c, samples=audio.fit_length(c.samples, round(seconds * c.sample_rate)))
-        for c in clips
+        replace(c, pcm16=audio.fit_length(c.pcm16, round(seconds * c.sample_rate))) for c in clips
     ]
 
 

@@ -75,16 +75,16 @@ def sweep(
     """
     shortest = max(victim.minimum_samples for victim in plan.targets)
     for clip in clips:
-        if len(clip.samples) < shortest:
+        if len(clip.pcm16) < shortest:
             plan.context.quarantine.add(
                 clip.id,
                 UnusableClip(
-                    f"{len(clip.samples)} samples; a victim of this sweep needs {shortest}",
+                    f"{len(clip.pcm16)} samples; a victim of this sweep needs {shortest}",
                     where=clip.id,
                     remedy="Drop it or give a longer clip",
                 ),
             )
-    usable = [clip for clip in clips if len(clip.samples) >= shortest]
+    usable = [clip for clip in clips if len(clip.pcm16) >= shortest]
     chosen = stratified_subset(usable, plan.recipe.clips)
     if not chosen:
         raise InvalidInput("no clip to attack", where=out, remedy="Give at least one usable clip")

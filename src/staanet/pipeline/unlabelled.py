@@ -78,13 +78,13 @@ def gather(
     rows: list[dict[str, Any]] = []
     left_out = {"train": 0, "dev": 0, "test": 0, "twice": 0}
     for place, clip in _clips(places, source, out, context):
-        digest = audio.content_hash(clip.samples)
+        digest = audio.content_hash(clip.pcm16)
         if digest in seen:
             left_out[seen[digest]] += 1
             continue
         seen[digest] = "twice"
         kept.append(replace(clip, label=None, speaker=corpora.UNKNOWN))
-        seconds = len(clip.samples) / clip.sample_rate
+        seconds = len(clip.pcm16) / clip.sample_rate
         rows.append({"id": clip.id, "from": place, "seconds": f"{seconds:.3f}", "sha256": digest})
     if not kept:
         raise InvalidInput(
@@ -156,4 +156,4 @@ def _corpus(place: str, out: Path, context: Context) -> Corpus:
 
 
 def _hashes(clips: Iterable[Clip]) -> Iterator[str]:
-    return (audio.content_hash(clip.samples) for clip in clips)
+    return (audio.content_hash(clip.pcm16) for clip in clips)

@@ -138,7 +138,7 @@ def _views(run: RunFolder, lead: Headline, number: int, progress: Progress) -> l
     views = []
     for done, clip in enumerate(chosen, start=1):
         pair = run.sets[lead.cell.key].pair(clip.id)
-        clean, adversarial, rate = pair.clean.samples, pair.adversarial, pair.clean.sample_rate
+        clean, adversarial, rate = pair.clean.pcm16, pair.adversarial, pair.clean.sample_rate
         end = round(page.EXCERPT_S * rate)
         views.append(
             page.ClipView(

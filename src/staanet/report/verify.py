@@ -70,7 +70,7 @@ def verify(run: RunFolder, progress: Progress) -> int:
 
 def _check_clip(stored: StoredSet, clip_id: str, rows: Sequence[ClipResult]) -> None:
     pair, path = stored.pair(clip_id), stored.path(clip_id)
-    clean, adversarial = pair.clean.samples, pair.adversarial
+    clean, adversarial = pair.clean.pcm16, pair.adversarial
     measured = measure(clean, adversarial)
     _compare(path, "metadata.csv", stored.distances(clip_id), measured)
     for row in rows:

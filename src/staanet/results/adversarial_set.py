@@ -57,7 +57,7 @@ class AdversarialClip:
     @property
     def delta(self) -> NDArray[np.int32]:
         """The change of each sample in steps of the 16-bit grid, ``[T]``."""
-        return self.adversarial.astype(np.int32) - self.clean.samples
+        return self.adversarial.astype(np.int32) - self.clean.pcm16
 
     @property
     def support(self) -> NDArray[np.intp]:
@@ -159,7 +159,7 @@ def write_clip(folder: Path, clip: AdversarialClip) -> dict[str, str]:
     """
     names = {part: f"{part}/{clip.clean.id}.wav" for part in ("adversarial", "clean")}
     rate = clip.clean.sample_rate
-    for part, samples in (("adversarial", clip.adversarial), ("clean", clip.clean.samples)):
+    for part, samples in (("adversarial", clip.adversarial), ("clean", clip.clean.pcm16)):
         storage.write_bytes(folder / names[part], audio.encode(samples, rate))
     row = {
         "file_name": names["adversarial"],

@@ -91,7 +91,7 @@ class Probe:
     def misled(self, pairs: Sequence[AdversarialClip]) -> Bools:
         """Whether the victim's answer changes on clips that were attacked anywhere, ``[N]``."""
         after = answers(
-            self.victim, [replace(pair.clean, samples=pair.adversarial) for pair in pairs]
+            self.victim, [replace(pair.clean, pcm16=pair.adversarial) for pair in pairs]
         )
         changed: Bools = after != self.clean
         return changed

@@ -30,7 +30,7 @@ def shared_recordings(parts: Sequence[Corpus], tell: Tell = lambda what: None) -
     for number, (part, utterance) in enumerate(everyone, start=1):
         tell(f"{number}/{len(everyone)}")
         try:
-            samples = part.load(utterance, rate).samples
+            samples = part.load(utterance, rate).pcm16
         except UnusableClip:
             continue
         usable.append((part, utterance))
@@ -42,7 +42,7 @@ def shared_recordings(parts: Sequence[Corpus], tell: Tell = lambda what: None) -
     for done, (i, j) in enumerate(near, start=1):
         tell(f"pair {done}/{len(near)}")
         (a, one), (b, two) = usable[i], usable[j]
-        found = correlation(a.load(one, rate).samples, b.load(two, rate).samples)
+        found = correlation(a.load(one, rate).pcm16, b.load(two, rate).pcm16)
         if found > NEAR_COPY and not any(one.id in w and two.id in w for w in wrong):
             wrong.append(_copy_found(a, one.id, b, two.id, f"correlated by {found:.2f}"))
     return wrong

@@ -158,8 +158,8 @@ def planted_example(victim: Victim, clips: Sequence[Clip]) -> Check:
     """A clip exchanged for one with another answer is counted as fooled, an untouched one is not."""
     told = sanity.answers(victim, clips)
     for a, b in permutations(range(len(clips)), 2):
-        swapped = audio.fit_length(clips[b].samples, len(clips[a].samples))
-        found = sanity.answers(victim, [replace(clips[a], samples=swapped)])[0]
+        swapped = audio.fit_length(clips[b].pcm16, len(clips[a].pcm16))
+        found = sanity.answers(victim, [replace(clips[a], pcm16=swapped)])[0]
         if found != told[a]:
             break
     else:
@@ -170,7 +170,7 @@ def planted_example(victim: Victim, clips: Sequence[Clip]) -> Check:
             explanation="it gives the same answer to every clip: nothing can be planted",
         )
     planted = AdversarialClip(replace(clips[a], id="planted"), swapped, 0.0, 0)
-    untouched = AdversarialClip(replace(clips[a], id="untouched"), clips[a].samples, 0.0, 0)
+    untouched = AdversarialClip(replace(clips[a], id="untouched"), clips[a].pcm16, 0.0, 0)
     made = AdversarialSet([planted, untouched], {"attack": "planted", "source": victim.name})
     matrix = transfer_matrix([made], [victim])
     rate = matrix.cells[0]["fooling_rate"]["value"]

@@ -31,7 +31,7 @@ def disk(run: Finished, one: Made) -> Check:
     wrong = []
     for clip_id, told in one.rows.items():
         pair = one.pair(clip_id)
-        true = measure(pair.clean.samples, pair.adversarial)
+        true = measure(pair.clean.pcm16, pair.adversarial)
         wrong += [f"{clip_id}: {what}" for what in _differing(told, true, "metadata.csv")]
         for row in reported[clip_id]:
             wrong += [f"{clip_id}: {what}" for what in _differing(row, true, "results.parquet")]
@@ -43,7 +43,7 @@ def disk(run: Finished, one: Made) -> Check:
             ]
         budget = _budget(one)
         wrong += [
-            f"{clip_id}: {what}" for what in budget.violations(pair.clean.samples, pair.adversarial)
+            f"{clip_id}: {what}" for what in budget.violations(pair.clean.pcm16, pair.adversarial)
         ]
         if not reported[clip_id]:
             wrong.append(f"{clip_id}: is in no row of results.parquet")
@@ -80,7 +80,7 @@ def predictions(run: Finished, one: Made, ids: Sequence[str]) -> Check:
     }
     for clip_id in ids:
         pair = one.pair(clip_id)
-        both = [pair.clean, replace(pair.clean, samples=pair.adversarial)]
+        both = [pair.clean, replace(pair.clean, pcm16=pair.adversarial)]
         for target in run.summary["targets"]:
             victim, row = run.victims.get(target), rows.get((clip_id, target))
             if victim is None or row is None:

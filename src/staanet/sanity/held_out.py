@@ -32,7 +32,7 @@ def clean_audio(run: Finished, tell: Tell) -> Check:
         for number, clip_id in enumerate(one.rows, start=1):
             clean = one.pair(clip_id).clean
             tell(f"{number}/{len(one.rows)} of {one.name}")
-            about = (clip_id, clean.label or "", clean.speaker, audio.content_hash(clean.samples))
+            about = (clip_id, clean.label or "", clean.speaker, audio.content_hash(clean.pcm16))
             if about in seen:  # the same as in another set, and right there
                 continue
             own = known.get(clip_id)
@@ -61,10 +61,10 @@ def _differing(clean: Clip, own: Utterance, corpus: Corpus, seconds: float | Non
     ):
         if found != due:
             yield f"{key} is '{found}', in the corpus '{due}'"
-    wanted = corpus.load(own, clean.sample_rate).samples
+    wanted = corpus.load(own, clean.sample_rate).pcm16
     if seconds is not None:
         wanted = audio.fit_length(wanted, round(seconds * clean.sample_rate))
-    if not np.array_equal(wanted, clean.samples):
+    if not np.array_equal(wanted, clean.pcm16):
         yield "its clean file is not the corpus's clip"
 
 
@@ -163,6 +163,6 @@ def _held_out(run: Finished, tell: Tell) -> dict[str, str]:
     for number, (rate, part, utterance) in enumerate(clips, start=1):
         tell(f"{number}/{len(clips)}")
         with suppress(UnusableClip):
-            samples = part.load(utterance, rate).samples
+            samples = part.load(utterance, rate).pcm16
             found[audio.content_hash(samples)] = f"{utterance.id} of the {part.part} part"
     return found

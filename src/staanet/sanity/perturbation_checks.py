@@ -136,7 +136,7 @@ def _margins(
 ) -> NDArray[np.float64]:
     """The margin with each of ``deltas [V, T]`` added to the clean clip, ``[V]``."""
     limits = np.iinfo(np.int16)
-    moved = np.clip(pair.clean.samples.astype(np.int32) + deltas, limits.min, limits.max)
+    moved = np.clip(pair.clean.pcm16.astype(np.int32) + deltas, limits.min, limits.max)
     x = torch.from_numpy(audio.to_float(moved.astype(np.int16))).to(victim.device)
     with torch.inference_mode():
         parts = [

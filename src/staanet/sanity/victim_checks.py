@@ -49,8 +49,8 @@ def eval_mode(victim: Victim, clips: Sequence[Clip]) -> Check:
         name or type(module).__name__ for name, module in victim.named_modules() if module.training
     ]
     before = {name: tensor.clone() for name, tensor in victim.named_buffers()}
-    length = min(len(clip.samples) for clip in clips)
-    cut = [replace(clip, samples=clip.samples[:length]) for clip in clips]
+    length = min(len(clip.pcm16) for clip in clips)
+    cut = [replace(clip, pcm16=clip.pcm16[:length]) for clip in clips]
     alone = logits_of(victim, cut[:1])
     beside = [_batch(victim, [cut[0], other])[0] for other in cut[1:4]]
     drift = max((float(np.abs(alone[0] - row).max()) for row in beside), default=0.0)

@@ -36,7 +36,7 @@ class Crops:
         chosen = rng.choice(len(self.clips), self.schedule.batch_size, p=self.weights)
         rate = self.clips[0].sample_rate
         length = round(self.schedule.seconds * rate)
-        rows = np.stack([self._crop(self.clips[i].samples, length, rng) for i in chosen])
+        rows = np.stack([self._crop(self.clips[i].pcm16, length, rng) for i in chosen])
         own = self.rank_rows()
         return torch.from_numpy(rows[own]), chosen[own]
 

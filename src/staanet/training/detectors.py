@@ -128,7 +128,7 @@ def told(
     clean = detector_scores(
         detector, inner, [c.clean for c in clips], what=f"{what}: clean", progress=progress
     )
-    twins = [replace(clip.clean, samples=clip.adversarial) for clip in clips]
+    twins = [replace(clip.clean, pcm16=clip.adversarial) for clip in clips]
     attacked = detector_scores(detector, inner, twins, what=what, progress=progress)
     speakers = [clip.clean.speaker for clip in clips]
     changed = np.array(
@@ -323,7 +323,7 @@ class DetectorTask:
     def evaluate(self) -> tuple[float, dict[str, float]]:
         self.module.eval()
         clean = detector_scores(self.module, self.victim, [one.clean for one in self.dev])
-        twins = [replace(one.clean, samples=one.adversarial) for one in self.dev]
+        twins = [replace(one.clean, pcm16=one.adversarial) for one in self.dev]
         area = auroc(clean, detector_scores(self.module, self.victim, twins))
         return area, {"dev_auroc": area}
 

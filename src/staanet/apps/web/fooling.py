@@ -171,11 +171,7 @@ class Workshop:
     def _write(self, pair: AdversarialClip) -> tuple[int, dict[str, Path]]:
         gain_db, alone = amplify(pair.delta)
         place = self._place()
-        sounds = {
-            "clean": pair.clean.samples,
-            "adversarial": pair.adversarial,
-            "perturbation": alone,
-        }
+        sounds = {"clean": pair.clean.pcm16, "adversarial": pair.adversarial, "perturbation": alone}
         files = {}
         for name, samples in sounds.items():
             files[name] = place / f"{name}.wav"

@@ -290,7 +290,7 @@ def _answer(one: Answer) -> str:
 def portrait(made: Fooled) -> str:
     """The waveform with its changed samples, and the densest ten milliseconds."""
     pair = made.pair
-    png = spectra.portrait(pair.clean.samples, pair.adversarial, pair.clean.sample_rate)
+    png = spectra.portrait(pair.clean.pcm16, pair.adversarial, pair.clean.sample_rate)
     alt = (
         f"Waveform of the adversarial clip, its {len(pair.support):,} changed samples marked; below, the "
         "ten milliseconds in which most samples changed, one by one."
