@@ -81,7 +81,7 @@ def quantised_table(run: Path) -> str:
 
 def window_table(run: Path, size: Size) -> str:
     """How much a recording attacked in windows differs from one pass over all of it."""
-    from staanet.corpora.recordings import bounds
+    from staanet.corpora.recordings import window_bounds
     from staanet.results.adversarial_set import AdversarialSet
     from staanet.victims import load_victim
 
@@ -99,7 +99,7 @@ def window_table(run: Path, size: Size) -> str:
 
     whole, rows = crafted(speech), []
     for seconds in (size.seconds / 2, size.seconds, 5 * size.seconds):
-        edges = bounds(len(speech), round(seconds * RATE))
+        edges = window_bounds(len(speech), round(seconds * RATE))
         parts = np.concatenate([crafted(speech[a:b]) for a, b in edges])
         moved = np.count_nonzero(whole != speech)
         both = np.count_nonzero((whole != speech) & (parts != speech))

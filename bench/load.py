@@ -25,7 +25,7 @@ from staanet import pipeline
 from staanet.audio import AudioLimits
 from staanet.config import AttackRecipe
 from staanet.core import Victim
-from staanet.corpora import unlabelled
+from staanet.corpora import unlabelled_corpus
 from staanet.corpora.folder import read_folder
 from dataclasses import replace
 
@@ -55,11 +55,11 @@ corpus = read_folder(Path(sys.argv[1]))
 number = sum(len(part) for part in corpus.split(0))
 """
 ATTACK = """
-number = attack(unlabelled([Path(sys.argv[1])]), None)
+number = attack(unlabelled_corpus([Path(sys.argv[1])]), None)
 """
 RECORDING = """
 limits = AudioLimits(max_seconds=1e6, max_bytes=2**40)
-number = attack(replace(unlabelled([Path(sys.argv[1])]), limits=limits), 10.0)
+number = attack(replace(unlabelled_corpus([Path(sys.argv[1])]), limits=limits), 10.0)
 """
 EVALUATE = """
 number = len(pipeline.evaluate([Path(sys.argv[1])], [victim], Path(sys.argv[2]), context=context).rows)

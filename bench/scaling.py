@@ -214,11 +214,11 @@ def loading_table(size: Size) -> str:
             _read(corpus)
             first = time.perf_counter() - begun
             begun = time.perf_counter()
-            _read(cache.kept(corpus, folder / "kept"))
+            _read(cache.with_cache(corpus, folder / "kept"))
             written = time.perf_counter() - begun
             works: dict[str, Callable[[], object]] = {
                 "files": lambda c=corpus: _read(c),  # type: ignore[misc]
-                "kept": lambda c=corpus, f=folder: _read(cache.kept(c, f / "kept")),  # type: ignore[misc]
+                "kept": lambda c=corpus, f=folder: _read(cache.with_cache(c, f / "kept")),  # type: ignore[misc]
             }
             times = paired(works, size.rounds)
         each = 1000 / size.many

@@ -298,7 +298,7 @@ def child(what: list[str]) -> None:
             begun = time.perf_counter()
             context = pipeline.Context()
             limits = audio.AudioLimits(max_seconds=1e9, max_bytes=2**40)
-            corpus = corpora.unlabelled([folder / "in"])
+            corpus = corpora.unlabelled_corpus([folder / "in"])
             corpus = type(corpus)(corpus.name, corpus.utterances, corpus.labels, limits=limits)
             recipe = AttackRecipe(attack="random", epsilon=0.03, max_density=0.2)
             plan = pipeline.plan_attack("random", recipe, source, context=context)

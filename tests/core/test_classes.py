@@ -18,7 +18,7 @@ from staanet import audio, config, pipeline, report, storage
 from staanet.cli import app
 from staanet.core import Corpus, Utterance
 from staanet.core.protocols import PARTS
-from staanet.corpora import classed, describe, load_corpus
+from staanet.corpora import describe, load_corpus, with_classes
 from staanet.errors import InvalidInput
 from staanet.sanity import held_out, selfcheck
 
@@ -116,7 +116,7 @@ def test_what_is_said_by_one_alone_or_not_known_is_split_in_each_speaker(
     """Whoever says what: each speaker in each part, or (where sentences are shared so that it cannot
     be) a refusal that names one."""
     texts = {who: [f"{n}" if shared else f"{who}{n}" for n in what] for who, what in said.items()}
-    corpus = classed(made_of(texts), "speaker")
+    corpus = with_classes(made_of(texts), "speaker")
     try:
         parts = corpus.split(seed)
     except InvalidInput as refused:
@@ -134,8 +134,8 @@ def test_unknown_contents_are_told_and_parts_of_a_file_stay_together() -> None:
         for u in corpus.utterances
         for half in range(2)
     )
-    by = classed(replace(corpus, utterances=halves), "speaker")
-    assert any("what is said is not known of 16 clips" in note for note in by.notes)
+    by = with_classes(replace(corpus, utterances=halves), "speaker")
+    assert any("the content of 16 clips is unknown" in note for note in by.notes)
     for one, other in combinations(by.split(0), 2):
         assert not {u.path for u in one.utterances} & {u.path for u in other.utterances}
 
@@ -143,7 +143,7 @@ def test_unknown_contents_are_told_and_parts_of_a_file_stay_together() -> None:
 def test_speakers_with_little_to_say_or_no_name_are_left_out_aloud() -> None:
     texts = [f"t{n}" for n in range(5)]
     corpus = made_of({"a": texts, "b": texts, "few": ["t1", "t2"], "unknown": texts})
-    by = classed(corpus, "speaker")
+    by = with_classes(corpus, "speaker")
     assert by.labels == ("a", "b") and len(by) == 10
     assert any(note.startswith("5 files left out, of unknown speaker") for note in by.notes)
     assert any("2 files left out, of a speaker with fewer than 3 contents" in n for n in by.notes)
@@ -151,11 +151,15 @@ def test_speakers_with_little_to_say_or_no_name_are_left_out_aloud() -> None:
 
 @pytest.mark.parametrize(
     "classes, said",
-    [("sex", "tells 0 sex apart"), ("speakers", "Did you mean 'speaker'"), ("", "unknown classes")],
+    [
+        ("sex", "has 0 classes by sex"),
+        ("speakers", "Did you mean 'speaker'"),
+        ("", "unknown classes"),
+    ],
 )
 def test_what_cannot_be_told_apart_is_refused(classes: str, said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
-        classed(made_of({"a": ["1", "2", "3"], "b": ["1", "2", "3"]}), classes)
+        with_classes(made_of({"a": ["1", "2", "3"], "b": ["1", "2", "3"]}), classes)
 
 
 @pytest.mark.parametrize(

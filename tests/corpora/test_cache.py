@@ -48,7 +48,7 @@ def test_its_clips_are_those_of_the_sources_and_are_decoded_once(
 ):
     wanted, calls = read(corpus, rate), counted(monkeypatch)
     for _ in range(3):
-        found = read(cache.kept(corpus, tmp_path / "kept"), rate)
+        found = read(cache.with_cache(corpus, tmp_path / "kept"), rate)
         assert found.keys() == wanted.keys() == {"0", "1", "2", "part"}
         for name, clip in found.items():
             assert np.array_equal(clip.pcm16, wanted[name].pcm16)
@@ -57,7 +57,7 @@ def test_its_clips_are_those_of_the_sources_and_are_decoded_once(
 
 
 def test_a_part_of_it_reads_the_same_file_and_an_unusable_clip_is_told(corpus, tmp_path):
-    kept = cache.kept(corpus, tmp_path / "kept")
+    kept = cache.with_cache(corpus, tmp_path / "kept")
     part = dataclasses.replace(kept, utterances=kept.utterances[2:])
     with pytest.raises(UnusableClip, match="3.wav"):
         list(part.clips(16_000))
@@ -65,16 +65,16 @@ def test_a_part_of_it_reads_the_same_file_and_an_unusable_clip_is_told(corpus, t
 
 
 def test_a_changed_source_is_decoded_anew(corpus, tmp_path):
-    before = read(cache.kept(corpus, tmp_path / "kept"))["0"]
+    before = read(cache.with_cache(corpus, tmp_path / "kept"))["0"]
     storage.write_bytes(corpus.utterances[0].path, audio.encode(tone(0.3, 500), 16_000))
-    after = read(cache.kept(corpus, tmp_path / "kept"))["0"]
+    after = read(cache.with_cache(corpus, tmp_path / "kept"))["0"]
     assert not np.array_equal(before.pcm16, after.pcm16)
     assert np.array_equal(after.pcm16, read(corpus)["0"].pcm16)
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "index"])
 def test_a_damaged_file_is_written_again(corpus, harm, tmp_path):
-    wanted = read(cache.kept(corpus, tmp_path / "kept"))
+    wanted = read(cache.with_cache(corpus, tmp_path / "kept"))
     (path,) = (tmp_path / "kept").glob("*.i16")
     data = bytearray(path.read_bytes())
     if harm == "index":
@@ -83,21 +83,21 @@ def test_a_damaged_file_is_written_again(corpus, harm, tmp_path):
         data[7] ^= 1
         path.unlink()
         path.write_bytes(data if harm == "flip" else data[:100])
-    found = read(cache.kept(corpus, tmp_path / "kept"))
+    found = read(cache.with_cache(corpus, tmp_path / "kept"))
     assert all(np.array_equal(found[name].pcm16, wanted[name].pcm16) for name in wanted)
 
 
 def test_without_a_place_to_write_the_sources_are_read(corpus, tmp_path):
     (tmp_path / "kept").write_text("a file where the folder should be")
-    assert read(cache.kept(corpus, tmp_path / "kept")).keys() == read(corpus).keys()
+    assert read(cache.with_cache(corpus, tmp_path / "kept")).keys() == read(corpus).keys()
 
 
 def test_discard_removes_what_was_kept_and_nothing_else(corpus, tmp_path):
-    read(cache.kept(corpus, tmp_path / "kept"))
+    read(cache.with_cache(corpus, tmp_path / "kept"))
     (tmp_path / "kept" / "note.txt").write_text("mine")
-    cache.discard(tmp_path / "kept")
+    cache.discard_cache(tmp_path / "kept")
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["note.txt"]
     (tmp_path / "kept" / "note.txt").unlink()
-    cache.discard(tmp_path / "kept")
+    cache.discard_cache(tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
-    cache.discard(tmp_path / "kept")  # nothing there is no fault
+    cache.discard_cache(tmp_path / "kept")  # nothing there is no fault

@@ -10,7 +10,7 @@ import numpy as np
 from tests.support.corpora import emodb_tree, write_wav
 
 from staanet import audio
-from staanet.corpora import as_text, describe, load_corpus
+from staanet.corpora import describe, description_text, load_corpus
 
 
 def test_describe_counts_and_collects_problems(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_describe_counts_and_collects_problems(tmp_path: Path) -> None:
     assert ("08a03Wa" in problems) is not together
     assert any("2 channels averaged" in note for note in described["notes"])
     json.dumps(described, allow_nan=False)
-    assert "problem   " in as_text(described)
+    assert "problem   " in description_text(described)
 
 
 def test_describe_survives_a_corpus_that_cannot_be_read(tmp_path: Path) -> None:
@@ -44,4 +44,4 @@ def test_describe_survives_a_corpus_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "joy" / "a.wav").write_bytes(b"")
     described = describe(load_corpus(f"folder:{tmp_path}"))
     assert described["seconds"] == {"min": None, "median": None, "max": None, "total": 0.0}
-    assert described["split"] == {} and "none could be read" in as_text(described)
+    assert described["split"] == {} and "none could be read" in description_text(described)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from tests.support.corpora import put, refusal, write, write_wav
 
-from staanet.corpora import describe, load_corpus, unlabelled
+from staanet.corpora import describe, load_corpus, unlabelled_corpus
 from staanet.errors import InvalidInput
 
 
@@ -98,14 +98,14 @@ def test_files_and_folders_without_labels(tmp_path: Path) -> None:
     write_wav(tmp_path / "in" / "sub" / "two.wav", 2)
     write_wav(tmp_path / "in" / "out" / "old.wav", 3)
     (tmp_path / "in" / "words.txt").write_text("words")
-    corpus = unlabelled([one, tmp_path / "in", one], leave_out=tmp_path / "in" / "out")
+    corpus = unlabelled_corpus([one, tmp_path / "in", one], leave_out=tmp_path / "in" / "out")
     assert [u.id for u in corpus.utterances] == ["one", "sub__two"]
     assert corpus.labels == () and "words.txt" in corpus.notes[0]
     assert [len(c.pcm16) for c in corpus.clips(16_000)] == [400, 400]
     with pytest.raises(InvalidInput, match="no such file"):
-        unlabelled([tmp_path / "gone.wav"])
+        unlabelled_corpus([tmp_path / "gone.wav"])
     with pytest.raises(InvalidInput, match="no audio file"):
-        unlabelled([tmp_path / "in" / "out"], leave_out=tmp_path / "in" / "out")
+        unlabelled_corpus([tmp_path / "in" / "out"], leave_out=tmp_path / "in" / "out")
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])

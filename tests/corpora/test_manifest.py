@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.corpora import ids_are_sorted_and_unique, refusal, write, write_wav
 
-from staanet.corpora import as_text, describe, load_corpus, manifest
+from staanet.corpora import describe, description_text, load_corpus, manifest
 from staanet.errors import InvalidInput, UnusableClip
 
 
@@ -132,7 +132,7 @@ def test_a_file_that_cannot_be_is_put_aside_when_it_is_read(file: str, tmp_path:
     described = describe(corpus)
     ((name, reason),) = described["problems"]
     assert reason and name.isprintable()
-    assert as_text(described).replace("\n", "").isprintable()
+    assert description_text(described).replace("\n", "").isprintable()
     with pytest.raises(UnusableClip):
         corpus.load(corpus.utterances[0], 16_000)
 

@@ -19,7 +19,7 @@ from tests.support.speech import RATE, tone
 from staanet import audio, corpora, pipeline, storage
 from staanet.config import AttackRecipe
 from staanet.core import Utterance, metrics
-from staanet.corpora.recordings import Recording, bounds, distances
+from staanet.corpora.recordings import Recording, file_distances, window_bounds
 from staanet.errors import InvalidInput, UnusableClip
 from staanet.generators.registry import save_generator
 from staanet.generators.warm_start import backward_net_from
@@ -30,7 +30,7 @@ from staanet.victims import build_victim, load_victim
 @settings(deadline=None)
 @given(st.integers(1, 10**5), st.integers(20, 10**5))
 def test_windows_cover_a_recording_and_none_is_short(samples, window):
-    edges = bounds(samples, window)
+    edges = window_bounds(samples, window)
     assert edges[0][0] == 0 and edges[-1][1] == samples
     assert all(a[1] == b[0] for a, b in itertools.pairwise(edges))
     assert all(end - start == window for start, end in edges[:-1])
@@ -76,13 +76,13 @@ def test_distances_by_accumulation_are_those_of_the_whole(tmp_path):
     for name, samples in (("c.wav", clean), ("a.wav", moved)):
         storage.write_bytes(tmp_path / name, audio.encode(samples, RATE))
     x, x_adv = (torch.from_numpy(audio.to_float(s))[None] for s in (clean, moved))
-    found = distances(tmp_path / "c.wav", tmp_path / "a.wav", RATE)
+    found = file_distances(tmp_path / "c.wav", tmp_path / "a.wav", RATE)
     assert found["l0"] == int(metrics.l0(x, x_adv))
     assert found["density"] == found["l0"] / len(clean)
     assert found["linf"] == float(metrics.linf(x, x_adv))
     for name in ("snr_db", "peak_ratio_db"):
         assert found[name] == pytest.approx(float(getattr(metrics, name)(x, x_adv)), abs=1e-4)
-    assert distances(tmp_path / "c.wav", tmp_path / "c.wav", RATE)["snr_db"] == np.inf
+    assert file_distances(tmp_path / "c.wav", tmp_path / "c.wav", RATE)["snr_db"] == np.inf
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def attacked(root, out, paths, window_s):
     victim, context = load_victim(root / "emo18"), pipeline.Context()
     recipe = AttackRecipe(attack="staa", epsilon=0.05, max_density=0.1)
     plan = pipeline.plan_attack("staa", recipe, victim, generator=root / "g", context=context)
-    clips = pipeline.ReadingClips(corpora.unlabelled(paths), victim, context, window_s)
+    clips = pipeline.ReadingClips(corpora.unlabelled_corpus(paths), victim, context, window_s)
     made = pipeline.attack(plan, clips, out, context=context)
     rows = pipeline.join_recordings(clips.recordings.values(), made, out, context=context)
     return rows, context.quarantine
@@ -123,7 +123,7 @@ def test_each_window_equals_that_part_attacked_as_a_file(world, tmp_path):
     rows, quarantine = attacked(world, tmp_path / "o", [world / "in"], 0.5)
     whole, _ = audio.read_int16(world / "in" / "long.wav")
     parts = tmp_path / "parts"
-    edges = bounds(len(whole), RATE // 2)
+    edges = window_bounds(len(whole), RATE // 2)
     assert len(edges) == 4 and edges[-1] == (24_000, 35_200)  # the rest of 0.2 s joins the last
     for number, (start, end) in enumerate(edges, start=1):
         data = audio.encode(whole[start:end], RATE)
@@ -156,11 +156,11 @@ def test_each_window_equals_that_part_attacked_as_a_file(world, tmp_path):
 def test_a_file_that_changes_while_it_is_attacked_is_told(world, tmp_path):
     storage.write_bytes(tmp_path / "a.wav", audio.encode(tone(1, 300), RATE))
     limits = audio.AudioLimits()
-    one = Recording.of(Utterance("a", tmp_path / "a.wav", None, "s"), RATE, 0.3, limits)
-    assert one is not None and len(one) == 3
+    recording = Recording.measure(Utterance("a", tmp_path / "a.wav", None, "s"), RATE, 0.3, limits)
+    assert recording is not None and len(recording) == 3
     storage.write_bytes(tmp_path / "a.wav", audio.encode(tone(0.7, 300), RATE))
     with pytest.raises(UnusableClip, match="shorter than when it was read first"):
-        list(one.windows())
+        list(recording.windows())
 
 
 MEASURE = """

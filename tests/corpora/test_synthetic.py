@@ -11,7 +11,7 @@ import pytest
 from tests.support.corpora import ids_are_sorted_and_unique, refusal, speakers_are_apart
 
 from staanet import audio, storage
-from staanet.corpora import describe, load_corpus, render_synthetic, synthetic
+from staanet.corpora import describe, espeak, load_corpus, prosody, render_synthetic
 from staanet.errors import InvalidInput
 
 
@@ -161,7 +161,7 @@ def test_a_broken_espeak_is_reported(tmp_path: Path, monkeypatch) -> None:
 
 def test_an_unknown_voice_is_reported_and_the_next_one_speaks() -> None:
     pytest.importorskip("espeakng_loader")
-    with synthetic._espeak() as (_, say):
+    with espeak.start_espeak() as (_, say):
         with pytest.raises(InvalidInput, match="no voice 'xx'"):
             say("xx", "<speak>Hello.</speak>")
         first = say("en-us+m1", "<speak>Hello.</speak>")
@@ -169,7 +169,7 @@ def test_an_unknown_voice_is_reported_and_the_next_one_speaks() -> None:
 
 
 def test_every_voice_is_another_and_half_are_female() -> None:
-    assert len({v.espeak for v in synthetic.VOICES}) == len({v.name for v in synthetic.VOICES})
-    sexes = [v.sex for v in synthetic.VOICES]
+    assert len({v.espeak for v in prosody.VOICES}) == len({v.name for v in prosody.VOICES})
+    sexes = [v.sex for v in prosody.VOICES]
     assert sexes == ["female", "male"] * (len(sexes) // 2)
-    assert len(set(synthetic.SENTENCES)) == len(synthetic.SENTENCES)
+    assert len(set(prosody.SENTENCES)) == len(prosody.SENTENCES)

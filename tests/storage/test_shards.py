@@ -57,7 +57,7 @@ def world(tmp_path_factory):
 def attacked(root, out, clips="clips", shard=None, seed=0, **recipe):
     """What ``staanet attack`` does, in this process."""
     victim, context = load_victim(root / "emo18"), pipeline.Context(seed=seed)
-    corpus = corpora.unlabelled([root / clips])
+    corpus = corpora.unlabelled_corpus([root / clips])
     settings = {"attack": "staa", "epsilon": 0.05, "max_density": 0.1, **recipe}
     plan = pipeline.plan_attack(
         settings["attack"], AttackRecipe(**settings), victim, generator=root / "g", context=context

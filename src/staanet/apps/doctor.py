@@ -466,9 +466,9 @@ def _through(channel: str) -> str:
 
 
 def _speech() -> str:
-    from staanet.corpora.synthetic import spoken
+    from staanet.corpora.espeak import speak
 
-    version, samples = spoken("Is this installation sound?")
+    version, samples = speak("Is this installation sound?")
     return f"eSpeak NG {version} spoke for {len(samples) / 16_000:.1f} s"
 
 

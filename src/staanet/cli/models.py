@@ -65,7 +65,7 @@ def corpus(
     if json_output:
         print(json.dumps(described, allow_nan=False, default=str))
     else:
-        show(corpora.as_text(described))
+        show(corpora.description_text(described))
     if described["problems"]:
         raise typer.Exit(QUARANTINED)
 

@@ -290,7 +290,7 @@ def inputs_of(
         raise InvalidInput("files have no split", remedy="Drop --protocol, or attack KIND:PATH")
     if classes != "label":
         raise InvalidInput("files have no classes", remedy="Drop --classes, or attack KIND:PATH")
-    return corpora.unlabelled([Path(item) for item in inputs], leave_out=out)
+    return corpora.unlabelled_corpus([Path(item) for item in inputs], leave_out=out)
 
 
 def numbers(option: str, text: str) -> list[float]:

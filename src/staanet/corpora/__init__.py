@@ -10,19 +10,19 @@ from pathlib import Path
 from staanet.audio import AudioLimits
 from staanet.core import Corpus
 from staanet.corpora.audb import read_audb
-from staanet.corpora.classes import CLASSES, classed
+from staanet.corpora.classes import CLASSES, with_classes
 from staanet.corpora.crema_d import read_crema_d
 from staanet.corpora.demos import read_demos
-from staanet.corpora.description import as_text, describe, told_contents
+from staanet.corpora.description import contents_entry, describe, description_text
 from staanet.corpora.emodb import read_emodb
 from staanet.corpora.files import UNKNOWN
-from staanet.corpora.folder import read_folder, unlabelled
+from staanet.corpora.folder import read_folder, unlabelled_corpus
 from staanet.corpora.iemocap import read_iemocap
 from staanet.corpora.meld import read_meld
 from staanet.corpora.msp_podcast import read_msp_podcast
 from staanet.corpora.ravdess import read_ravdess
 from staanet.corpora.savee import read_savee
-from staanet.corpora.synthetic import planned_synthetic, read_synthetic, render_synthetic
+from staanet.corpora.synthetic import plan_synthetic, read_synthetic, render_synthetic
 from staanet.corpora.tess import read_tess
 from staanet.corpora.urdu import read_urdu
 from staanet.errors import InvalidInput, printable, unknown_name
@@ -31,14 +31,14 @@ __all__ = [
     "CLASSES",
     "CORPORA",
     "UNKNOWN",
-    "as_text",
-    "classed",
+    "description_text",
+    "with_classes",
     "describe",
     "load_corpus",
-    "planned_synthetic",
+    "plan_synthetic",
     "render_synthetic",
-    "told_contents",
-    "unlabelled",
+    "contents_entry",
+    "unlabelled_corpus",
 ]
 
 CORPORA: dict[str, Callable[[Path], Corpus]] = {
@@ -87,7 +87,7 @@ def load_corpus(
         )
     if classes not in CLASSES:  # before anything is read or rendered
         raise unknown_name("classes", classes, CLASSES)
-    corpus = classed(CORPORA[kind](_expanded(path)), classes)
+    corpus = with_classes(CORPORA[kind](_expanded(path)), classes)
     if out is not None and kind not in ("synthetic", "audb"):
         _keep_out(out, _expanded(path))
     return corpus if limits is None else replace(corpus, limits=limits)

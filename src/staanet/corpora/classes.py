@@ -1,8 +1,8 @@
-"""What is told apart: a corpus's own labels, its speakers, or their sex."""
+"""What a classifier of a corpus tells apart: its own labels, its speakers, or their sex."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,65 +11,66 @@ from staanet.corpora.files import UNKNOWN, omission_notes
 from staanet.errors import InvalidInput, unknown_name
 
 CLASSES = ("label", "speaker", "sex")
-CONTENTS_OF_A_SPEAKER = 3
-"""One at least for each of train, dev and test."""
+MIN_CONTENTS = 3
+"""Contents that a speaker needs: at least one for each of train, dev and test."""
 
 
-def classed(corpus: Corpus, classes: str) -> Corpus:
-    """``corpus`` with its own labels (``label``), or with each clip's ``speaker`` or ``sex`` as label.
+def with_classes(corpus: Corpus, classes: str) -> Corpus:
+    """Return the corpus with its own labels, or with the ``speaker`` or ``sex`` of each clip as label.
 
-    Its name says so (``emodb by sex``), for cards that must not be taken for each other's. Clips of
-    which that is not known are left out with a note, and so are speakers who say fewer than three
-    things: of each, train, dev and test need one (``Corpus.split``). A speaker whose name is a number
-    becomes ``speaker_03``, as a class is a word. Raises ``InvalidInput`` for other ``classes``, and
-    where fewer than two are left.
+    Its name says so (``emodb by sex``), so that no card is taken for that of other classes. Clips
+    of unknown speaker or sex are left out with a note. So are speakers with fewer than three
+    contents: train, dev and test need one each (``Corpus.split``). A speaker whose name is a number
+    becomes ``speaker_03``, because a class is a word. Raises ``InvalidInput`` for other
+    ``classes``, and where fewer than two are left.
 
     >>> clips = [Utterance(f"{s}{n}", None, "joy", s, "male", content=str(n)) for s in "ab" for n in range(3)]
-    >>> classed(Corpus("two", tuple(clips), ("joy",)), "speaker").labels
+    >>> with_classes(Corpus("two", tuple(clips), ("joy",)), "speaker").labels
     ('a', 'b')
     """
     if classes not in CLASSES:
         raise unknown_name("classes", classes, CLASSES)
     if classes == corpus.classes:
         return corpus
-    speakers = classes == "speaker"
-    kept, unknown = _known(corpus.utterances, speakers)
-    if classes == "sex":
-        _require_one_sex_each(kept, corpus.name)
+    by_speaker = classes == "speaker"
+    labelled, unknown = _relabel(corpus.utterances, by_speaker)
+    if not by_speaker:
+        _require_one_sex_each(labelled, corpus.name)
     notes = [*corpus.notes, *omission_notes(unknown, f"of unknown {classes}")]
-    if speakers:
-        kept, few = _with_enough_to_say(kept)
-        notes += omission_notes(
-            few, f"of a speaker with fewer than {CONTENTS_OF_A_SPEAKER} contents"
-        )
-        notes += _unknown_contents(kept)
-    labels = tuple(sorted({u.label or "" for u in kept}))
+    if by_speaker:
+        labelled, few = _with_enough_contents(labelled)
+        notes += omission_notes(few, f"of a speaker with fewer than {MIN_CONTENTS} contents")
+        notes += _unknown_contents_note(labelled)
+    labels = tuple(sorted({u.label or "" for u in labelled}))
     if len(labels) < 2:
         raise InvalidInput(
-            f"tells {len(labels)} {classes} apart; a classifier needs 2",
+            f"has {len(labels)} classes by {classes}; a classifier needs 2",
             where=corpus.name,
             remedy="; ".join([*notes, f"give a corpus (or a column '{classes}') of two at least"]),
         )
     return replace(
         corpus,
         name=f"{corpus.name} by {classes}",
-        utterances=tuple(kept),
+        utterances=tuple(labelled),
         labels=labels,
         notes=tuple(notes),
         classes=classes,
     )
 
 
-def _known(utterances: Sequence[Utterance], speakers: bool) -> tuple[list[Utterance], list[str]]:
-    """The clips with their new labels, and the names of those that have none."""
-    kept, unknown = [], []
+def _relabel(
+    utterances: Sequence[Utterance], by_speaker: bool
+) -> tuple[list[Utterance], list[str]]:
+    """Return the clips with their new labels, and the file names of clips that have none."""
+    labelled, unknown = [], []
     for u in utterances:
-        label = u.sex if not speakers else None if u.speaker == UNKNOWN else _word(u.speaker)
+        speaker = None if u.speaker == UNKNOWN else _word(u.speaker)
+        label = speaker if by_speaker else u.sex
         if label:
-            kept.append(replace(u, label=label))
+            labelled.append(replace(u, label=label))
         else:
             unknown.append(u.path.name)
-    return kept, unknown
+    return labelled, unknown
 
 
 def _require_one_sex_each(utterances: Sequence[Utterance], where: str) -> None:
@@ -84,7 +85,7 @@ def _require_one_sex_each(utterances: Sequence[Utterance], where: str) -> None:
 
 
 def _word(speaker: str) -> str:
-    """A class is a word: a number could be its place among the others.
+    """Return a word for a speaker, because a number could be an index among the classes.
 
     >>> _word("03"), _word("Ses01F")
     ('speaker_03', 'Ses01F')
@@ -92,21 +93,21 @@ def _word(speaker: str) -> str:
     return f"speaker_{speaker}" if speaker.replace(".", "").isdigit() else speaker
 
 
-def _with_enough_to_say(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[str]]:
-    said: defaultdict[str, set[str]] = defaultdict(set)
+def _with_enough_contents(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[str]]:
+    """Return the clips of speakers with enough contents, and the file names of the others."""
+    contents: defaultdict[str, set[str]] = defaultdict(set)
     for u in utterances:
-        said[u.speaker].add(u.content or str(u.path))
-    enough = {s for s, contents in said.items() if len(contents) >= CONTENTS_OF_A_SPEAKER}
+        contents[u.speaker].add(u.content or str(u.path))
+    enough = {speaker for speaker, texts in contents.items() if len(texts) >= MIN_CONTENTS}
     few = [u.path.name for u in utterances if u.speaker not in enough]
     return [u for u in utterances if u.speaker in enough], few
 
 
-def _unknown_contents(utterances: Sequence[Utterance]) -> list[str]:
-    unknown = Counter(u.content is None for u in utterances)[True]
+def _unknown_contents_note(utterances: Sequence[Utterance]) -> list[str]:
+    unknown = sum(u.content is None for u in utterances)
     if not unknown:
         return []
     return [
-        f"what is said is not known of {unknown} clips: each of their files counts as another "
-        "content, so that a speaker may say the same in two parts; a manifest's column 'content' "
-        "tells it"
+        f"the content of {unknown} clips is unknown: each of their files counts as another content, "
+        "so that a speaker may say the same in two parts; a column 'content' of a manifest tells it"
     ]

@@ -64,7 +64,7 @@ def describe(
     }
 
 
-def as_text(described: Mapping[str, Any]) -> str:
+def description_text(described: Mapping[str, Any]) -> str:
     """``describe``'s findings as lines for a terminal."""
     seconds = described["seconds"]
     lengths = "none could be read"
@@ -110,15 +110,15 @@ def _split(
             raise
         return {}, {}, [f"no split: {problem.what}"]
     split: dict[str, dict[str, Any]] = {
-        p.part: {"speakers": list(p.speakers), "clips": len(p), **told_contents(p)} for p in parts
+        p.part: {"speakers": list(p.speakers), "clips": len(p), **contents_entry(p)} for p in parts
     }
     return split, {u.id: p.part for p in parts for u in p.utterances}, []
 
 
-def told_contents(part: Corpus) -> dict[str, list[str]]:
+def contents_entry(part: Corpus) -> dict[str, list[str]]:
     """What is said in a part, where parts are kept apart by it, for a card or a table.
 
-    >>> told_contents(Corpus("none", (), ()))
+    >>> contents_entry(Corpus("none", (), ()))
     {}
     """
     return {} if part.apart == protocols.DRAWN else {"contents": [c[:80] for c in part.contents]}

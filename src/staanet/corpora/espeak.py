@@ -1,93 +1,86 @@
-"""A program that speaks: requests on standard input, 16-bit samples on standard output.
-
-    python -I espeak.py LIBRARY DATA
-
-It first answers with a line ``{"rate": 22050, "version": "1.52.0"}``. Each request is a line
-``{"voice": "en+f2", "ssml": "<speak>Hello.</speak>"}``, each answer a line ``{"samples": N}``
-followed by N native 16-bit samples, or a line ``{"error": "..."}``.
-
-eSpeak NG runs in a process of its own because it may print or crash, and because it keeps state
-from one call to the next: two equal calls differ. Each request is therefore spoken by a fresh fork
-of the process that has just started eSpeak, and equal requests give equal samples in any order.
-"""
+"""eSpeak NG as a function: text goes in, samples come out."""
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import json
 import os
+import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import Any
+from xml.sax.saxutils import escape
 
-SYNCHRONOUS, DONT_EXIT = 2, 0x8000  # espeak_AUDIO_OUTPUT, espeakINITIALIZE_DONT_EXIT
-UTF8, SSML, END_PAUSE = 0x01, 0x10, 0x1000  # flags of espeak_Synth
-ON_SAMPLES = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
-)
+import numpy as np
+from numpy.typing import NDArray
 
+from staanet import audio
+from staanet.corpora import espeak_server
+from staanet.errors import InvalidInput
 
-def main(library: str, data: str) -> None:
-    """Start eSpeak NG, then answer requests until the input ends."""
-    speech = ctypes.CDLL(library)
-    folder = Path(data)
-    os.chdir(folder.parent)  # eSpeak cuts off paths beyond 160 characters, so it gets a short one
-    speech.espeak_Initialize.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_int]
-    speech.espeak_Info.argtypes, speech.espeak_Info.restype = [ctypes.c_void_p], ctypes.c_char_p
-    speech.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
-    speech.espeak_SetVoiceByName.argtypes = [ctypes.c_char_p]
-    speech.espeak_Synth.argtypes = [
-        ctypes.c_char_p,
-        ctypes.c_size_t,
-        ctypes.c_uint,
-        ctypes.c_int,
-        ctypes.c_uint,
-        ctypes.c_uint,
-        ctypes.c_void_p,
-        ctypes.c_void_p,
-    ]
-    rate = speech.espeak_Initialize(SYNCHRONOUS, 0, os.fsencode(folder.name), DONT_EXIT)
-    version = speech.espeak_Info(None).decode("ascii", "replace")
-    reply({"rate": rate, "version": version.split()[0]})
-    for line in sys.stdin.buffer:
-        request = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            speak(speech, request["voice"], request["ssml"])
-            os._exit(0)
-        _, status = os.waitpid(pid, 0)
-        if status:
-            reply({"error": f"eSpeak NG ended with status {status}"})
+SAMPLE_RATE = 16_000
+REINSTALL = "Install it anew: pip install --force-reinstall espeakng-loader"
+Say = Callable[[str, str], NDArray[np.float32]]
+"""(eSpeak voice, SSML) -> float samples ``[T]`` at 16 kHz."""
 
 
-def speak(speech: ctypes.CDLL, voice: str, ssml: str) -> None:
-    """Answer one request; nothing is written before all of it is spoken."""
-    spoken = bytearray()
+def speak(sentence: str, voice: str = "en") -> tuple[str, NDArray[np.float32]]:
+    """Return the version of eSpeak NG and a sentence as it speaks it: ``[T]`` in [-1, 1] at 16 kHz.
 
-    def collect(samples: ctypes._Pointer[ctypes.c_short], count: int, _: int | None) -> int:
-        if samples and count > 0:
-            spoken.extend(ctypes.string_at(samples, 2 * count))
-        return 0
-
-    on_samples = ON_SAMPLES(collect)  # a name of its own keeps it alive while C calls it
-    if speech.espeak_SetVoiceByName(voice.encode()):
-        reply({"error": f"eSpeak NG has no voice '{voice}'"})
-        return
-    speech.espeak_ng_SetRandSeed(1)  # else seeded by the clock
-    speech.espeak_SetSynthCallback(on_samples)
-    text = ssml.encode() + b"\0"
-    failed = speech.espeak_Synth(text, len(text), 0, 0, 0, UTF8 | SSML | END_PAUSE, None, None)
-    if failed or not spoken:
-        reply({"error": f"eSpeak NG could not speak (status {failed})"})
-    else:
-        reply({"samples": len(spoken) // 2}, bytes(spoken))
+    Raises ``InvalidInput`` where the package is absent or does not work.
+    """
+    with start_espeak() as (version, say):
+        return version, say(voice, f"<speak>{escape(sentence)}</speak>")
 
 
-def reply(head: dict[str, object], samples: bytes = b"") -> None:
-    """One answer, past all buffers, so that a fork never repeats what its parent holds."""
-    rest = memoryview(json.dumps(head).encode("ascii") + b"\n" + samples)
-    while rest:
-        rest = rest[os.write(1, rest) :]
+@contextlib.contextmanager
+def start_espeak() -> Iterator[tuple[str, Say]]:
+    """Start eSpeak NG in a process; gives its version and a function that speaks.
 
+    Raises ``InvalidInput`` where the package is absent or does not work.
+    """
+    try:
+        import espeakng_loader as wheel
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+        program = [sys.executable, "-I", espeak_server.__file__]
+        command = [*program, wheel.get_library_path(), wheel.get_data_path()]
+    except (ImportError, RuntimeError) as problem:
+        raise InvalidInput(
+            "synthetic speech needs the package espeakng-loader",
+            remedy='Install it: pip install "staanet[demo]"',
+        ) from problem
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for us; the end of its input ends eSpeak
+    ) as process:
+        assert process.stdin and process.stdout
+        requests, answers = process.stdin.fileno(), process.stdout
+
+        def read_answer() -> dict[str, Any]:
+            line = answers.readline()
+            answer: dict[str, Any] = json.loads(line) if line else {"error": "eSpeak NG ended"}
+            if "error" in answer:
+                raise InvalidInput(str(answer["error"]), remedy=REINSTALL)
+            return answer
+
+        def say(voice: str, text: str) -> NDArray[np.float32]:
+            request = json.dumps({"voice": voice, "ssml": text}).encode() + b"\n"
+            with contextlib.suppress(BrokenPipeError):  # then there is no answer either
+                os.write(requests, request)  # unbuffered, so that nothing is left to be flushed
+            size = 2 * int(read_answer()["samples"])
+            samples = answers.read(size)
+            if len(samples) < size:
+                raise InvalidInput("eSpeak NG ended while it spoke", remedy=REINSTALL)
+            speech = audio.to_float(np.frombuffer(samples, np.int16))
+            return audio.resample(speech, rate, SAMPLE_RATE)
+
+        start = read_answer()
+        rate = int(start["rate"])
+        if rate <= 0:
+            raise InvalidInput(
+                "eSpeak NG does not start with its data", where=command[-1], remedy=REINSTALL
+            )
+        yield str(start["version"]), say

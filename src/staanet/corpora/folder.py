@@ -96,7 +96,7 @@ def _split_rows(root: Path) -> tuple[Rows, list[str]] | None:
     return rows, [*notes, *omission_notes(others, "not in a part of the split")]
 
 
-def unlabelled(paths: Sequence[Path], leave_out: Path | None = None) -> Corpus:
+def unlabelled_corpus(paths: Sequence[Path], leave_out: Path | None = None) -> Corpus:
     """Audio files, and all audio files below folders, without labels; none below ``leave_out``.
 
     Raises ``InvalidInput`` where a path does not exist, or no audio file is found.

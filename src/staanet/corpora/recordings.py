@@ -1,10 +1,10 @@
-"""Recordings of any length in flat memory: windows that are clips of their own, and joined again.
+"""Recordings of any length in flat memory: windows that are clips themselves, and joined again.
 
-Neither network has an exact context that would let a part of a clip be computed alone: the mirror's
-LSTM runs over the whole clip both ways, GroupNorm of the Wave-U-Nets spans it, and both scale what they
-propose by its root mean square. So windows are the definition, as they are for whoever analyses a long
-recording: each is attacked, judged and measured as a clip, and equals that part attacked as a file. The
-adversarial recording is its windows in order; parts without sound stay as they are.
+No network here has an exact context that would let a part of a clip be computed alone. The LSTM
+runs over the whole clip in both directions, GroupNorm of the Wave-U-Nets spans it, and both scale
+their perturbation by its root mean square. So a window is the unit, as it is for whoever analyses a
+long recording: each window is attacked, judged and measured as a clip, and equals that part attacked
+as a file. The adversarial recording is its windows in order; parts without sound stay as they are.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ COLUMNS = (
 FOLDER = "recordings"
 
 
-def bounds(samples: int, window: int) -> list[tuple[int, int]]:
-    """Where the windows of a recording begin and end; the last one has half to one and a half windows.
+def window_bounds(samples: int, window: int) -> list[tuple[int, int]]:
+    """Return where each window begins and ends; the last has half to one and a half windows.
 
-    >>> bounds(10, 4), bounds(9, 4), bounds(5, 4)
+    >>> window_bounds(10, 4), window_bounds(9, 4), window_bounds(5, 4)
     ([(0, 4), (4, 8), (8, 10)], [(0, 4), (4, 9)], [(0, 5)])
     """
     count = max(1, (samples + window // 2) // window)
@@ -53,7 +53,7 @@ def bounds(samples: int, window: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A file that is attacked in windows of ``window`` samples, ``samples`` long at ``sample_rate`` Hz."""
+    """A file of ``samples`` samples at ``sample_rate`` Hz, attacked in windows of ``window`` samples."""
 
     utterance: Utterance
     sample_rate: int
@@ -62,12 +62,13 @@ class Recording:
     limits: audio.AudioLimits
 
     @classmethod
-    def of(
+    def measure(
         cls, utterance: Utterance, sample_rate: int, seconds: float, limits: audio.AudioLimits
     ) -> Recording | None:
-        """The recording, read once and found whole; None where it is too short for two windows.
+        """Read the whole file once and return the recording; None where it is too short for two windows.
 
-        Raises ``UnusableClip`` where it is broken or beyond ``limits``.
+        ``seconds`` is the length of a window. Raises ``UnusableClip`` where the file is broken or
+        beyond ``limits``.
         """
         window = max(1, round(seconds * sample_rate))
         declared = 0.0 if utterance.is_segment else audio.declared_seconds(utterance.path, limits)
@@ -77,15 +78,19 @@ class Recording:
         return cls(utterance, sample_rate, window, samples, limits)
 
     def __len__(self) -> int:
-        return len(bounds(self.samples, self.window))
+        return len(window_bounds(self.samples, self.window))
 
     def windows(self) -> Iterator[tuple[Utterance, Samples]]:
-        """Each window as an utterance, ``ID~00001`` the first, and its samples; one at a time in memory."""
+        """Yield each window as an utterance (``ID~00001`` is the first) and its samples.
+
+        One window is in memory at a time. Raises ``UnusableClip`` where the file became shorter.
+        """
         blocks = audio.stream_samples(self.utterance.path, self.sample_rate, self.limits)
-        waiting: list[Samples] = []
-        held = 0
-        for number, (start, end) in enumerate(bounds(self.samples, self.window), start=1):
-            while held < end - start:
+        buffer = np.zeros(0, np.int16)
+        for number, (start, end) in enumerate(window_bounds(self.samples, self.window), start=1):
+            pending = [buffer]
+            missing = end - start - len(buffer)
+            while missing > 0:
                 block = next(blocks, None)
                 if block is None:
                     raise UnusableClip(
@@ -93,40 +98,42 @@ class Recording:
                         where=self.utterance.path,
                         remedy="Leave the file as it is while it is attacked, run again",
                     )
-                waiting.append(block)
-                held += len(block)
-            together = np.concatenate(waiting)
-            waiting, held = [together[end - start :].copy()], held - (end - start)
+                pending.append(block)
+                missing -= len(block)
+            joined = np.concatenate(pending)
+            buffer = joined[end - start :].copy()
             part = replace(
                 self.utterance,
                 id=f"{self.utterance.id}~{number:05d}",
                 start_s=start / self.sample_rate,
                 end_s=end / self.sample_rate,
             )
-            yield part, together[: end - start]
+            yield part, joined[: end - start]
 
     def join(self, adversarial: Callable[[str], Samples | None], out: Path) -> dict[str, Any]:
-        """Write the whole recording, clean and adversarial, below ``out``, and measure what was written.
+        """Write the whole recording, clean and adversarial, below ``out``, and measure the files.
 
         ``adversarial`` gives a window by its id, or None where it was put aside and stays as it is.
-        Returns a row of ``COLUMNS``; its distances are those of the whole, by accumulation.
+        Returns a row of ``COLUMNS``; its distances are those of the whole files.
         """
         names = {
             part: f"{FOLDER}/{part}/{self.utterance.id}.wav" for part in ("adversarial", "clean")
         }
-        aside = 0
+        put_aside = 0
         header = audio.wav_header(self.samples, self.sample_rate)
         with (
-            storage.FileWriter(out / names["adversarial"]) as made,
-            storage.FileWriter(out / names["clean"]) as clean,
+            storage.FileWriter(out / names["adversarial"]) as adversarial_file,
+            storage.FileWriter(out / names["clean"]) as clean_file,
         ):
-            made.write(header)
-            clean.write(header)
-            for part, samples in self.windows():
-                moved = adversarial(part.id)
-                aside += moved is None
-                clean.write(samples.astype("<i2").tobytes())
-                made.write((samples if moved is None else moved).astype("<i2").tobytes())
+            adversarial_file.write(header)
+            clean_file.write(header)
+            for part, clean in self.windows():
+                changed = adversarial(part.id)
+                put_aside += changed is None
+                clean_file.write(clean.astype("<i2").tobytes())
+                adversarial_file.write(
+                    (clean if changed is None else changed).astype("<i2").tobytes()
+                )
         return {
             "id": self.utterance.id,
             "file_name": names["adversarial"],
@@ -134,14 +141,14 @@ class Recording:
             "label": self.utterance.label or "",
             "speaker": self.utterance.speaker,
             "windows": len(self),
-            "put_aside": aside,
+            "put_aside": put_aside,
             "samples": self.samples,
-            **distances(out / names["clean"], out / names["adversarial"], self.sample_rate),
+            **file_distances(out / names["clean"], out / names["adversarial"], self.sample_rate),
         }
 
 
-def distances(clean: Path, adversarial: Path, sample_rate: int) -> dict[str, float | int]:
-    """l0, density, linf, snr_db and peak_ratio_db of two files of any length, in flat memory.
+def file_distances(clean: Path, adversarial: Path, sample_rate: int) -> dict[str, float | int]:
+    """Return l0, density, linf, snr_db and peak_ratio_db of two files of any length, in flat memory.
 
     Counts, peaks and energies are summed as integers, so the figures are exact for the whole files.
     """
@@ -151,8 +158,8 @@ def distances(clean: Path, adversarial: Path, sample_rate: int) -> dict[str, flo
         audio.stream_samples(adversarial, sample_rate, audio.OWN_FILES),
         strict=True,
     )
-    for one, other in pairs:
-        x, delta = one.astype(np.int64), other.astype(np.int64) - one
+    for block, adversarial_block in pairs:
+        x, delta = block.astype(np.int64), adversarial_block.astype(np.int64) - block
         count, changed = count + len(x), changed + int(np.count_nonzero(delta))
         peak = max(peak, int(np.abs(x).max(initial=0)))
         largest = max(largest, int(np.abs(delta).max(initial=0)))
@@ -166,7 +173,7 @@ def distances(clean: Path, adversarial: Path, sample_rate: int) -> dict[str, flo
     }
 
 
-def _decibels(above: int, below: int, factor: float) -> float:
-    if not below:
+def _decibels(numerator: int, denominator: int, factor: float) -> float:
+    if not denominator:
         return math.inf
-    return factor * math.log10(above / below) if above else -math.inf
+    return factor * math.log10(numerator / denominator) if numerator else -math.inf

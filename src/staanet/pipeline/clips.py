@@ -60,7 +60,7 @@ class ReadingClips:
         if self.window_s is None:
             return None
         rate, limits = self.victim.sample_rate, self.corpus.limits
-        return Recording.of(utterance, rate, self.window_s, limits)
+        return Recording.measure(utterance, rate, self.window_s, limits)
 
     def _windows(self, recording: Recording) -> Iterator[Clip]:
         for part, samples in recording.windows():

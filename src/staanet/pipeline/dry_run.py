@@ -134,11 +134,11 @@ def _corpus(recipe: Recipe, out: Path) -> Corpus | None:
         return corpora.load_corpus(f"synthetic:{folder}", classes=recipe.classes)
     size = recipe.synthetic
     planned = (
-        corpora.planned_synthetic(folder)
+        corpora.plan_synthetic(folder)
         if path
-        else corpora.planned_synthetic(folder, voices=size.voices, sentences=size.sentences)
+        else corpora.plan_synthetic(folder, voices=size.voices, sentences=size.sentences)
     )
-    return corpora.classed(planned, recipe.classes)
+    return corpora.with_classes(planned, recipe.classes)
 
 
 def _corpus_stage(

@@ -54,7 +54,7 @@ def run(recipe: Recipe, out: Path, *, command: str = "", context: Context) -> Tr
         journal = Timed(storage.Journal(out / "journal.jsonl"))
         context = replace(context, seed=recipe.seed, protocol=recipe.protocol)
         corpus = journal("corpus", lambda: _corpus(recipe, out, context))
-        corpus = cache.kept(corpus, out / "decoded")
+        corpus = cache.with_cache(corpus, out / "decoded")
         victims = {
             name: journal(
                 f"train-victim {name}",
@@ -175,7 +175,7 @@ def run(recipe: Recipe, out: Path, *, command: str = "", context: Context) -> Tr
                 ),
             )
         journal("report", lambda: report.build(out, progress=context.progress))
-        cache.discard(out / "decoded")
+        cache.discard_cache(out / "decoded")
         return matrix
 
 
@@ -335,7 +335,7 @@ def _corpus(recipe: Recipe, out: Path, context: Context) -> Corpus:
             seed=recipe.seed,
             progress=context.progress,
         )
-        return corpora.classed(rendered, recipe.classes)
+        return corpora.with_classes(rendered, recipe.classes)
     return corpora.load_corpus(recipe.corpus, classes=recipe.classes)
 
 
@@ -379,7 +379,7 @@ def _write_run_card(
                     part.part: {
                         "clips": len(part),
                         "speakers": list(part.speakers),
-                        **corpora.told_contents(part),
+                        **corpora.contents_entry(part),
                     }
                     for part in parts
                 },

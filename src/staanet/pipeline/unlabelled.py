@@ -152,7 +152,7 @@ def _corpus(place: str, out: Path, context: Context) -> Corpus:
         return corpora.render_synthetic(out / "speech", context.progress, seed=context.seed)
     if place.partition(":")[0] in corpora.CORPORA and ":" in place:
         return corpora.load_corpus(place)
-    return corpora.unlabelled([Path(place).expanduser()], leave_out=out)
+    return corpora.unlabelled_corpus([Path(place).expanduser()], leave_out=out)
 
 
 def _hashes(clips: Iterable[Clip]) -> Iterator[str]:
