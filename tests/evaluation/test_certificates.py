@@ -18,7 +18,9 @@ from staanet import storage
 from staanet.core import Clip
 from staanet.errors import InvalidInput
 from staanet.evaluation import certificates
-from staanet.evaluation.certificates import Ablation, Gaussian, Votes
+from staanet.evaluation.certificates import Votes
+from staanet.transforms import noise as noises
+from staanet.transforms.noise import Ablation, Gaussian
 
 
 @pytest.mark.parametrize(
@@ -26,16 +28,16 @@ from staanet.evaluation.certificates import Ablation, Gaussian, Votes
 )
 def test_delta_is_the_hypergeometric_one(length, seen, changed):
     none_seen = stats.hypergeom(length, changed, seen).pmf(0)
-    assert certificates.touched(length, seen, changed) == pytest.approx(1 - none_seen, rel=1e-9)
+    assert noises.hit_probability(length, seen, changed) == pytest.approx(1 - none_seen, rel=1e-9)
 
 
 @pytest.mark.parametrize("length, keep", [(11, 0.3), (400, 0.25), (48_000, 0.3)])
 @pytest.mark.parametrize("votes", [0.51, 0.7, 0.95, 1.0])
 def test_the_radius_of_ablation_is_the_last_that_the_theorem_allows(length, keep, votes):
     noise = Ablation(keep=keep)
-    rho, seen = int(noise.radius(votes, length)), noise.seen(length)
-    assert votes - certificates.touched(length, seen, rho) > 0.5
-    assert votes - certificates.touched(length, seen, rho + 1) <= 0.5
+    rho, seen = int(noise.radius(votes, length)), noise.kept_samples(length)
+    assert votes - noises.hit_probability(length, seen, rho) > 0.5
+    assert votes - noises.hit_probability(length, seen, rho + 1) <= 0.5
 
 
 def test_lines_between_samples_are_those_of_numpy():
@@ -47,14 +49,14 @@ def test_lines_between_samples_are_those_of_numpy():
         ]
     )
     wanted = [np.interp(np.arange(50), p, row[p]) for p, row in zip(places.numpy(), x.numpy())]
-    assert np.allclose(certificates.between(x, places), wanted)
+    assert np.allclose(noises.interpolate(x, places), wanted)
 
 
 def test_what_ablation_shows_depends_on_the_samples_seen_alone():
     noise, x = Ablation(keep=0.2), torch.randn(1, 100)
     shown = noise(x, torch.Generator().manual_seed(3))
     unseen = (shown != x)[0]
-    assert int((~unseen).sum()) >= noise.seen(100)
+    assert int((~unseen).sum()) >= noise.kept_samples(100)
     other = torch.where(unseen, torch.randn(1, 100), x)
     assert torch.equal(noise(other, torch.Generator().manual_seed(3)), shown)
 
@@ -109,7 +111,7 @@ def test_attacks_inside_the_radius_never_succeed(noise):
         found = certificates.certify(victim, noise, x, Votes(votes=300, seed=seed))
         if found.radius == 0:
             continue
-        x_adv = certificates.inside(victim, noise, x, found, steps=20)
+        x_adv = certificates.attack_inside(victim, noise, x, found, steps=20)
         if isinstance(noise, Ablation):
             assert 0 < int((x_adv != x).sum()) <= found.radius
         else:
@@ -126,8 +128,8 @@ def test_attacks_inside_the_radius_never_succeed(noise):
 def test_the_attack_inside_would_break_what_is_not_certified():
     """The same attack, given twice the true distance, crosses: it is able to."""
     victim, x = on_a_line(0.05)
-    beyond = certificates.Certificate(answer=0, radius=0.1, agree=1.0)
-    x_adv = certificates.inside(victim, Gaussian(sigma=0.05), x, beyond, steps=20)
+    beyond = certificates.Certificate(answer=0, radius=0.1, agreement=1.0)
+    x_adv = certificates.attack_inside(victim, Gaussian(sigma=0.05), x, beyond, steps=20)
     assert certificates.certify(victim, Gaussian(sigma=0.05), x_adv, Votes(votes=200)).answer == 1
 
 
@@ -137,7 +139,7 @@ def test_no_change_of_so_many_samples_turns_an_enumerated_vote():
     subsets = torch.tensor(list(itertools.combinations(range(7), 3)))
 
     def share(x):
-        shown = certificates.between(x.expand(len(subsets), -1), subsets)
+        shown = noises.interpolate(x.expand(len(subsets), -1), subsets)
         return float((victim(shown).argmax(dim=1) == 0).double().mean())
 
     noise, tried = Ablation(keep=3 / 7), 0
@@ -172,7 +174,7 @@ def test_the_curve_never_rises_and_starts_at_the_accuracy():
         {"right": bool(rng.random() < 0.7), "radius": float(rng.random()), "speaker": f"s{i % 5}"}
         for i in range(90)
     ]
-    points = certificates.curve(rows)
+    points = certificates.certified_accuracy(rows)
     shares = [p["certified_accuracy"] for p in points]
     assert shares[0] == np.mean([r["right"] for r in rows])
     assert shares == sorted(shares, reverse=True) and len(points) <= 40
@@ -315,4 +317,4 @@ def test_mistakes_are_told_in_a_line(trained, tmp_path, given, said):
 
 def test_a_clip_of_another_rate_is_not_certified(linear):
     with pytest.raises(InvalidInput):
-        certificates.certified_row(linear, Gaussian(), Clip("a", tone(0.1, 300), 8_000), Votes())
+        certificates.certify_clip(linear, Gaussian(), Clip("a", tone(0.1, 300), 8_000), Votes())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import shutil
@@ -62,10 +61,10 @@ def untimed(frame):
 
 
 def test_points_are_a_cross_or_a_grid_and_minimisers_run_once():
-    cross = sweeps.points({"pgd": "pgd", "v": "vfga"}, EPSILONS, DENSITIES)
+    cross = sweeps.sweep_points({"pgd": "pgd", "v": "vfga"}, EPSILONS, DENSITIES)
     assert [p.max_density for p in cross if p.attack == "v"] == [None]
     assert len(cross) == 3 + 3 - 1 + 1
-    grid = sweeps.points({"pgd": "pgd"}, EPSILONS, DENSITIES, grid=True)
+    grid = sweeps.sweep_points({"pgd": "pgd"}, EPSILONS, DENSITIES, grid=True)
     assert len({p.name for p in grid}) == 9 and set(cross[:-1]) <= set(grid)
 
 
@@ -218,25 +217,6 @@ def test_a_clip_too_short_for_a_target_is_put_aside(plan, clips, tmp_path):
     assert {row["count"] for row in found} == {5}
     card = json.loads((tmp_path / "s" / "card.json").read_text())
     assert card["chosen"].startswith("5 of 7 clips")
-
-
-def test_chosen_clips_are_even_over_labels_and_speakers_and_nested():
-    many = [
-        clip(0.1, id=f"{label}{speaker}{take}", label=label, speaker=speaker)
-        for label in "abc"
-        for speaker in ("x", "y")
-        for take in range(4 if label == "a" else 9)
-    ]
-    for number in (1, 6, 12, 24):
-        chosen = stratified_subset(many, number)
-        pairs = [(c.label, c.speaker) for c in chosen]
-        counts = {pair: pairs.count(pair) for pair in itertools.product("abc", "xy")}
-        assert len(chosen) == number and max(counts.values()) - min(counts.values()) <= 1
-        assert {c.id for c in chosen} <= {c.id for c in stratified_subset(many, number + 5)}
-    assert (
-        stratified_subset(many, 999) == many
-        and stratified_subset(many[::-1], 7) == stratified_subset(many, 7)[::-1]
-    )
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def crafted():
             pair("b", 10, 10, "up", "s2"),  # right, still right
             pair("c", -10, 10, "up", "s1"),  # wrong, made right: fooled, but no success
             pair("d", -10, -10, "down", "s2"),  # right, still right
-            pair("e", 10, -10, "unheard", "s1"),  # a label that the victim does not know
+            pair("e", 10, -10, "perceptual_missing", "s1"),  # a label that the victim does not know
         ],
         {"attack": "pgd", "source": "linear", "budget": {}},
     )
@@ -177,7 +177,7 @@ def test_how_it_sounds_is_asked_once_a_clip_and_averaged_over_those_that_have_a_
 ):
     heard = []
 
-    def listen(one):
+    def scorer(one):
         heard.append(one.clean.id)
         odd = one.clean.id in "ab"
         return {
@@ -188,7 +188,7 @@ def test_how_it_sounds_is_asked_once_a_clip_and_averaged_over_those_that_have_a_
 
     two = LinearVictim(torch.ones(100))
     two.name = "other"
-    matrix = transfer_matrix([crafted], [ones, two], channels=["gain:-6"], listen=listen)
+    matrix = transfer_matrix([crafted], [ones, two], channels=["gain:-6"], scorer=scorer)
     assert heard == ["a", "b", "c", "d", "e"]
     matrix.save(tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -204,12 +204,15 @@ def test_how_it_sounds_is_asked_once_a_clip_and_averaged_over_those_that_have_a_
     frame = pandas.read_parquet(tmp_path / "results.parquet")
     own = frame[(frame.channel == "pcm16") & (frame.target == "other")]
     assert list(own.pesq_wb.isna()) == [True, True, False, False, False]
-    assert list(own.unheard[:2]) == ["pesq_wb: too short (0.01 s)", "pesq_wb: too short (0.02 s)"]
+    assert list(own.perceptual_missing[:2]) == [
+        "pesq_wb: too short (0.01 s)",
+        "pesq_wb: too short (0.02 s)",
+    ]
 
 
 def test_without_listening_nothing_is_said_of_sound(ones, crafted):
     matrix = transfer_matrix([crafted], [ones])
-    assert "sets" not in matrix.summary and "unheard" not in matrix.rows[0]
+    assert "sets" not in matrix.summary and "perceptual_missing" not in matrix.rows[0]
 
 
 def test_a_set_survives_the_disk_bit_for_bit(linear, tmp_path):

@@ -674,7 +674,7 @@ def after_a_channel(run: Path) -> None:
     for row in rows:
         short = row["id"] == "clip03"
         row |= {"channel": "pcm16", "pesq_wb": None if short else 3.5 + len(row["attack"]) / 100}
-        row["unheard"] = "pesq_wb: too short" if short else ""
+        row["perceptual_missing"] = "pesq_wb: too short" if short else ""
     held = [
         row | {"channel": "mp3:32", "adversarial_prediction": row["clean_prediction"]}
         for row in rows

@@ -276,12 +276,13 @@ def certify(
     """What no attack can do: certified accuracy against radius, by voting under noise; resumable."""
     from staanet import pipeline, storage, victims
     from staanet.evaluation import certificates
+    from staanet.transforms.noise import Ablation, Gaussian, SmoothingNoise
 
     if method not in ("smoothing", "ablation"):
         raise unknown_name("method of certificates", method, ["smoothing", "ablation"])
-    noise: certificates.Noise = certificates.Gaussian(sigma=sigma)
+    noise: SmoothingNoise = Gaussian(sigma=sigma)
     if method == "ablation":
-        noise = certificates.Ablation(keep=keep)
+        noise = Ablation(keep=keep)
     how = certificates.Votes(
         guesses=guesses, votes=votes, alpha=alpha, batch_size=batch_size, seed=seed
     )

@@ -1,17 +1,19 @@
 """How an adversarial clip sounds beside its original, by published models of human hearing.
 
-Every metric gives a number or the reason why there is none: a clip too short, silent or at a rate
-that the model does not know, a package that is not installed (extra ``perceptual``). The native
-code behind two of them writes beyond its memory outside the lengths it was made for (pesq 0.0.4
-above 50 utterances, zimtohrli 0.2.1 below a tenth of a second): such clips never reach it.
+Each metric gives a number, or the reason why there is none: the clip is too short, silent or at a
+rate that the model does not know, or a package is not installed (extra ``perceptual``). The native
+code behind two metrics writes beyond its memory outside the lengths it was made for: pesq 0.0.4
+above 50 utterances, zimtohrli 0.2.1 below a tenth of a second. Such clips never reach that code.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import math
+import re
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -27,12 +29,14 @@ from staanet.core import Samples
 from staanet.errors import printable
 
 PACKAGES = ("pesq", "pystoi", "zimtohrli", "speechmos", "onnxruntime")
-_DNSMOS_S = 9.01  # what the network hears at a time
+_DNSMOS_S = 9.01  # length of the network's input
+MISSING = "perceptual_missing"
+"""Column of a row of results: which metrics have no score, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A finite ``value``, or None and the ``reason``, whose details stand in brackets at its end."""
+    """A finite ``value``, or None and a ``reason``, which ends in details in brackets."""
 
     value: float | None
     reason: str = ""
@@ -41,15 +45,21 @@ class Score:
 def panel(
     clean: Samples, adversarial: Samples, rate: int, only: Collection[str] | None = None
 ) -> dict[str, Score]:
-    """Each metric of ``METRICS`` (or ``only`` some) for two 16-bit clips ``[T]`` at ``rate`` Hz; never raises.
+    """Returns the score of each metric for a pair of 16-bit clips ``[T]``; it never raises.
 
-    ``pesq_wb`` (1 to 4.64, ITU-T P.862.2), ``stoi`` (0 to 1, Taal et al. 2010), ``zimtohrli_mos``
-    (1 to 5, made for differences that are barely heard): each is highest for equal clips.
-    ``dnsmos_ovrl`` (1 to 5, Reddy et al. 2022, arXiv 2110.01763) judges the adversarial clip by
-    itself, ``dnsmos_change`` takes the original's away: 0 for equal clips. ``masked_excess`` (0 to 1)
-    is the share of time-frequency bins in which the change is above the original's masking
-    threshold, ``masked_excess_db`` by how much it is so there: 0 and no score for equal clips. These
-    two need nothing that is not installed.
+    ``pesq_wb`` (1 to 4.64, ITU-T P.862.2), ``stoi`` (0 to 1, Taal et al. 2010) and ``zimtohrli_mos``
+    (1 to 5, made for differences that are barely audible) are highest for equal clips.
+    ``dnsmos_ovrl`` (1 to 5, Reddy et al. 2022, arXiv 2110.01763) judges the adversarial clip alone;
+    ``dnsmos_change`` subtracts the original's score, and is 0 for equal clips. ``masked_excess`` (0 to
+    1) is the share of time-frequency bins where the change exceeds the original's masking threshold.
+    ``masked_excess_db`` is by how much it does so there. For equal clips these two are 0 and no score.
+    They need no extra package.
+
+    Args:
+        clean: The original.
+        adversarial: The clip that is judged, of the same length.
+        rate: Sampling rate of both, in Hz.
+        only: Names of ``METRICS``; None for all.
 
     >>> panel(np.zeros(16_000, np.int16), np.ones(16_000, np.int16), 16_000)["stoi"]
     Score(value=None, reason='clean clip: digital silence')
@@ -62,8 +72,43 @@ def panel(
 
 
 def versions() -> dict[str, str | None]:
-    """The installed version of each package behind the panel, None where it is absent."""
+    """Returns the installed version of each package behind the panel, None where it is absent."""
     return {name: _version(name) for name in PACKAGES}
+
+
+def score_columns(scores: Mapping[str, Score]) -> dict[str, Any]:
+    """Returns a column per metric, None where there is no value, and the reasons in one more."""
+    missing = [f"{name}: {score.reason}" for name, score in scores.items() if score.value is None]
+    return {name: score.value for name, score in scores.items()} | {MISSING: "; ".join(missing)}
+
+
+def scores_of_rows(
+    rows: Sequence[Mapping[str, Any]], names: Sequence[str]
+) -> list[dict[str, Score]]:
+    """Returns what ``score_columns`` wrote into ``rows``, for the metrics ``names``."""
+    separator = re.compile(rf"; (?=(?:{'|'.join(map(re.escape, names))}): )")
+    scores = []
+    for row in rows:
+        missing = separator.split(row[MISSING]) if row[MISSING] else []
+        reasons = dict(text.split(": ", 1) for text in missing)
+        scores.append({name: Score(row[name], reasons.get(name, "")) for name in names})
+    return scores
+
+
+def summarise_scores(scores: Sequence[Mapping[str, Score]]) -> dict[str, Any]:
+    """Returns the mean of each metric over the clips that have it, and why others do not."""
+    summary = {}
+    for name in scores[0] if scores else ():
+        column = [clip[name] for clip in scores]
+        values = [score.value for score in column if score.value is not None]
+        reasons = Counter(s.reason.partition(" (")[0] for s in column if s.value is None)
+        summary[name] = {
+            "value": float(np.mean(values)) if values else None,
+            "count": len(values),
+            "of": len(scores),
+            "missing": dict(reasons),
+        }
+    return summary
 
 
 class _NoScore(Exception):
@@ -83,7 +128,7 @@ def _score(measure: _Measure, clean: Samples, adversarial: Samples, rate: int) -
     except ImportError as problem:
         name = problem.name or str(problem)
         return Score(None, f"{name} is not installed (pip install 'staanet[perceptual]')")
-    except Exception as problem:  # a judge that fails on a clip must not end an evaluation
+    except Exception as problem:  # a metric that fails on a clip must not end an evaluation
         return Score(None, f"{type(problem).__name__}: {printable(str(problem))[:120]}")
     return Score(value) if math.isfinite(value) else Score(None, f"the result is {value}")
 
@@ -97,7 +142,7 @@ _Measure = Callable[[_Wave, _Wave, int], float]
 def _pesq(clean: _Wave, adversarial: _Wave, rate: int) -> float:
     from pesq import NoUtterancesError, pesq
 
-    _needs(rate, clean, hz=16_000, shortest_s=0.25, longest_s=20)
+    _require_length(rate, clean, hz=16_000, shortest_s=0.25, longest_s=20)
     try:
         return float(pesq(rate, clean, adversarial, "wb"))
     except NoUtterancesError:
@@ -107,7 +152,7 @@ def _pesq(clean: _Wave, adversarial: _Wave, rate: int) -> float:
 def _stoi(clean: _Wave, adversarial: _Wave, rate: int) -> float:
     from pystoi import stoi
 
-    _needs(rate, clean, shortest_s=0.4)
+    _require_length(rate, clean, shortest_s=0.4)
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         try:
@@ -120,10 +165,10 @@ def _stoi(clean: _Wave, adversarial: _Wave, rate: int) -> float:
 def _zimtohrli(clean: _Wave, adversarial: _Wave, rate: int) -> float:
     import zimtohrli
 
-    _needs(rate, clean, shortest_s=0.25, longest_s=60)
-    judge = zimtohrli.Pyohrli()
-    heard = [audio.resample(clip, rate, 48_000) for clip in (clean, adversarial)]
-    return float(zimtohrli.mos_from_zimtohrli(judge.distance(*heard)))
+    _require_length(rate, clean, shortest_s=0.25, longest_s=60)
+    model = zimtohrli.Pyohrli()
+    pair = [audio.resample(clip, rate, 48_000) for clip in (clean, adversarial)]
+    return float(zimtohrli.mos_from_zimtohrli(model.distance(*pair)))
 
 
 def _dnsmos_change(clean: _Wave, adversarial: _Wave, rate: int) -> float:
@@ -131,13 +176,13 @@ def _dnsmos_change(clean: _Wave, adversarial: _Wave, rate: int) -> float:
 
 
 def _dnsmos(clean: _Wave, adversarial: _Wave, rate: int) -> float:
-    _needs(rate, adversarial, hz=16_000, shortest_s=0.25, longest_s=60)
+    _require_length(rate, adversarial, hz=16_000, shortest_s=0.25, longest_s=60)
     return _dnsmos_overall(adversarial.tobytes())
 
 
-@lru_cache(maxsize=256)  # each clean clip is judged beside every attack
+@lru_cache(maxsize=256)  # each clean clip meets every attack
 def _dnsmos_overall(data: bytes, rate: int = 16_000) -> float:
-    """As its authors do: windows of 9.01 s, one each second, over a clip repeated until it fills one."""
+    """Windows of 9.01 s, a new one each second, over a clip repeated until it fills one; as published."""
     session, length = _dnsmos_session(), int(_DNSMOS_S * rate)
     clip = np.frombuffer(data, dtype=np.float32)
     while len(clip) < length:
@@ -153,13 +198,13 @@ def _dnsmos_session() -> Any:
     """The network in the ``speechmos`` wheel, whose own code needs librosa."""
     import onnxruntime
 
-    found = importlib.util.find_spec("speechmos")
-    folders = list(found.submodule_search_locations or ()) if found else []
+    spec = importlib.util.find_spec("speechmos")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
     model = Path(folders[0]) / "dnsmos_models" / "sig_bak_ovr.onnx" if folders else None
     if model is None or not model.is_file():
         raise _NoScore("speechmos is not installed (pip install --no-deps speechmos==0.0.1.1)")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # threads that wait would take the cores from others
+    options.intra_op_num_threads = 1  # waiting threads would take the cores from others
     return onnxruntime.InferenceSession(model.read_bytes(), options)
 
 
@@ -174,7 +219,7 @@ def _masked_excess_db(clean: _Wave, adversarial: _Wave, rate: int) -> float:
     return excess_db
 
 
-@lru_cache(maxsize=1)  # both figures of a pair are asked for, one after the other
+@lru_cache(maxsize=1)  # both figures of a pair come from one computation
 def _excess(clean: bytes, adversarial: bytes, rate: int) -> tuple[float, float]:
     import torch
 
@@ -195,7 +240,7 @@ METRICS: Mapping[str, _Measure] = {
 }
 
 
-def _needs(
+def _require_length(
     rate: int, clip: _Wave, *, hz: int | None = None, shortest_s: float, longest_s: float = math.inf
 ) -> None:
     seconds = len(clip) / rate

@@ -1,15 +1,15 @@
 """Success against budget: attacks over a range of epsilons and densities, clip by clip.
 
-A point is an attack within one budget. A clip's row is measured on the 16-bit audio that ``craft``
-proved; the audio itself is dropped unless it is wanted. Each row goes to a journal at once, so that a
-killed sweep goes on with the next clip.
+A point is an attack within one budget. Each clip is measured on the 16-bit audio that ``craft``
+proved; the audio itself is dropped unless a folder for it is given. Each record goes to a journal at
+once, so that a killed sweep goes on with the next clip.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,21 @@ from staanet import storage
 from staanet.attacks import collate, craft_batch
 from staanet.core import Attack, Clip, Progress, Victim, metrics, silent
 from staanet.results import adversarial_set, row_files
-from staanet.results.adversarial_set import AdversarialClip
 
 MINIMISING = ("sigma_zero", "sparsefool", "vfga")
-"""They look for the fewest samples: one run each, at free density, tells the whole curve."""
-MEASURED = ("l0", "density", "linf", "snr_db", "seconds", "queries")
-BY = ("attack", "title", "control", "minimising", "source", "target", "epsilon", "max_density")
+"""Attacks that search for the fewest samples: one run each, at free density, gives the whole curve."""
+MEASUREMENTS = ("l0", "density", "linf", "snr_db", "seconds", "queries")
+POINT_KEY = (
+    "attack",
+    "title",
+    "control",
+    "minimising",
+    "source",
+    "target",
+    "epsilon",
+    "max_density",
+)
+"""Columns that tell the rows of one point and target from others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,119 +56,160 @@ class Point:
         return f"{self.attack}__eps-{self.epsilon!r}__density-{density}"
 
 
-def points(
+def sweep_points(
     attacks: Mapping[str, str],
     epsilons: Iterable[float],
     densities: Iterable[float],
     *,
     grid: bool = False,
 ) -> list[Point]:
-    """What to run for ``attacks`` (name -> registry name): every epsilon at the largest density and
-    every density at the largest epsilon, or with ``grid`` each with each.
+    """Returns the points to run: every epsilon at the largest density, and the reverse.
 
-    >>> [(p.epsilon, p.max_density) for p in points({"pgd": "pgd"}, [0.1, 0.2], [0.5, 1])]
+    Args:
+        attacks: Name of each attack -> its registry name.
+        epsilons: Limits of a sample's change, in (0, 1].
+        densities: Limits of the share of samples that change, in (0, 1].
+        grid: Combine each epsilon with each density.
+
+    Returns:
+        The points, by attack, epsilon and density. An attack of ``MINIMISING`` has one.
+
+    >>> [(p.epsilon, p.max_density) for p in sweep_points({"pgd": "pgd"}, [0.1, 0.2], [0.5, 1])]
     [(0.1, 1), (0.2, 0.5), (0.2, 1)]
-    >>> [(p.epsilon, p.max_density) for p in points({"a": "vfga"}, [0.1, 0.2], [0.5, 1])]
+    >>> [(p.epsilon, p.max_density) for p in sweep_points({"a": "vfga"}, [0.1, 0.2], [0.5, 1])]
     [(0.2, None)]
     """
     eps, shares = sorted(set(epsilons)), sorted(set(densities))
-    found = []
+    points = []
     for name, algorithm in attacks.items():
         if algorithm in MINIMISING:
-            found.append(Point(attack=name, epsilon=eps[-1], max_density=None))
+            points.append(Point(attack=name, epsilon=eps[-1], max_density=None))
             continue
-        found += [
+        points += [
             Point(attack=name, epsilon=e, max_density=d)
             for e in eps
             for d in shares
             if grid or e == eps[-1] or d == shares[-1]
         ]
-    return found
+    return points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class About:
-    """What a figure has to know of an attack beyond its name."""
+class AttackDescription:
+    """What a figure shows of an attack beside its name."""
 
     title: str
     control: bool
     minimising: bool
 
 
-def sweep(
-    wanted: Sequence[Point],
-    make: Callable[[Point], Attack],
-    about: Mapping[str, About],
-    source: Victim,
-    targets: Sequence[Victim],
-    clips: Sequence[Clip],
-    *,
-    journal: storage.Journal,
-    keep: Path | None = None,
-    progress: Progress = silent,
-) -> list[dict[str, Any]]:
-    """A row per point, clip and target; those in ``journal`` are not made again.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """Attacks made on ``source`` at several points, and measured on each of ``targets``."""
 
-    With ``keep`` the audio of each point is written below that folder, and what was written is
-    what is measured.
-    """
-    known = {(r["point"], r["id"]): r for r in journal.records() if "point" in r}
-    clean: dict[tuple[str, str], str] = {}
-    rows = []
-    for number, point in enumerate(wanted):
-        attack = make(point)
-        for done, clip in enumerate(clips, start=1):
-            record = known.get((point.name, clip.id))
-            if record is None:
-                record = _measured(attack, point, source, targets, clip, clean, keep)
-                journal.append(record)
-            rows += _per_target(record, point, about[point.attack], source, targets, clip)
-            progress(
-                f"sweep from {source.name}",
-                number * len(clips) + done,
-                len(wanted) * len(clips),
-                f"{point.attack} epsilon {point.epsilon:g}",
-            )
-        if keep is not None:
-            _close(keep / point.name, point, attack, source, rows)
-    return rows
+    source: Victim
+    targets: Sequence[Victim]
+    make_attack: Callable[[Point], Attack]
+    descriptions: Mapping[str, AttackDescription]
+    """By the name of the attack."""
+    _clean_answers: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
 
+    def run(
+        self,
+        points: Sequence[Point],
+        clips: Sequence[Clip],
+        *,
+        journal: storage.Journal,
+        audio_folder: Path | None = None,
+        progress: Progress = silent,
+    ) -> list[dict[str, Any]]:
+        """Returns a row per point, clip and target.
 
-def _measured(
-    attack: Attack,
-    point: Point,
-    source: Victim,
-    targets: Sequence[Victim],
-    clip: Clip,
-    clean: dict[tuple[str, str], str],
-    keep: Path | None,
-) -> dict[str, Any]:
-    crafted = craft_batch(attack, source, [clip])[0]
-    file = None if keep is None else adversarial_set.write_clip(keep / point.name, crafted)
-    made = (
-        crafted
-        if keep is None or file is None
-        else adversarial_set.read_clip(keep / point.name, file)
-    )
-    answers = {}
-    for target in targets:
-        if (target.name, clip.id) not in clean:
-            clean[target.name, clip.id] = _answer(target, clip)
-        after = _answer(target, replace(clip, pcm16=made.adversarial))
-        answers[target.name] = [clean[target.name, clip.id], after]
-    return {
-        "point": point.name,
-        "id": clip.id,
-        "answers": answers,
-        "file": file,
-        **_distances(made),
-    }
+        Args:
+            points: What to run.
+            clips: Clean clips, at the rate of all victims.
+            journal: Records of earlier calls are not made again; new ones are added.
+            audio_folder: Where the audio of each point is written. Then the files are what is
+                measured. None: no audio is kept.
+            progress: Receives a call per clip.
+        """
+        records = {(r["point"], r["id"]): r for r in journal.records() if "point" in r}
+        rows = []
+        for index, point in enumerate(points):
+            attack = self.make_attack(point)
+            folder = None if audio_folder is None else audio_folder / point.name
+            for number, clip in enumerate(clips, start=1):
+                record = records.get((point.name, clip.id))
+                if record is None:
+                    record = self._measure(attack, point, clip, folder)
+                    journal.append(record)
+                rows += self._rows(record, point, clip)
+                progress(
+                    f"sweep from {self.source.name}",
+                    index * len(clips) + number,
+                    len(points) * len(clips),
+                    f"{point.attack} epsilon {point.epsilon:g}",
+                )
+            if folder is not None:
+                self._write_card(folder, point, attack, rows)
+        return rows
 
+    def _measure(
+        self, attack: Attack, point: Point, clip: Clip, folder: Path | None
+    ) -> dict[str, Any]:
+        crafted, file = craft_batch(attack, self.source, [clip])[0], None
+        if folder is not None:
+            file = adversarial_set.write_clip(folder, crafted)
+            crafted = adversarial_set.read_clip(folder, file)
+        answers = {}
+        for target in self.targets:
+            key = target.name, clip.id
+            if key not in self._clean_answers:
+                self._clean_answers[key] = _answer(target, clip)
+            after = _answer(target, replace(clip, pcm16=crafted.adversarial))
+            answers[target.name] = [self._clean_answers[key], after]
+        values = crafted.measurements()
+        finite = {
+            name: values[name] if math.isfinite(values[name]) else None for name in MEASUREMENTS
+        }
+        return {"point": point.name, "id": clip.id, "answers": answers, "file": file, **finite}
 
-def _distances(made: AdversarialClip) -> dict[str, float | int | None]:
-    """The measurements of the 16-bit pair; a ratio to no change at all is None."""
-    found = made.measurements()
-    return {name: found[name] if math.isfinite(found[name]) else None for name in MEASURED}
+    def _rows(self, record: Mapping[str, Any], point: Point, clip: Clip) -> list[dict[str, Any]]:
+        return [
+            {
+                "attack": point.attack,
+                **asdict(self.descriptions[point.attack]),
+                "source": self.source.name,
+                "target": target.name,
+                "epsilon": point.epsilon,
+                "max_density": point.max_density,
+                "id": clip.id,
+                "label": clip.label,
+                "speaker": clip.speaker,
+                "clean_prediction": record["answers"][target.name][0],
+                "adversarial_prediction": record["answers"][target.name][1],
+                **{name: record[name] for name in MEASUREMENTS},
+                "file": record["file"],
+            }
+            for target in self.targets
+        ]
+
+    def _write_card(
+        self, folder: Path, point: Point, attack: Attack, rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        key = (point.attack, point.epsilon, point.max_density)
+        files = {
+            row["id"]: row["file"]
+            for row in rows
+            if (row["attack"], row["epsilon"], row["max_density"]) == key
+        }
+        card = {
+            "attack": point.attack,
+            "source": self.source.name,
+            "algorithm": type(attack).__name__.lower(),
+            "budget": {"epsilon": point.epsilon, "max_density": point.max_density},
+        }
+        adversarial_set.write_set(folder, files.values(), card)
 
 
 def _answer(target: Victim, clip: Clip) -> str:
@@ -168,68 +218,24 @@ def _answer(target: Victim, clip: Clip) -> str:
         return target.labels[int(target(x, lengths).argmax())]
 
 
-def _per_target(
-    record: Mapping[str, Any],
-    point: Point,
-    about: About,
-    source: Victim,
-    targets: Sequence[Victim],
-    clip: Clip,
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "attack": point.attack,
-            "title": about.title,
-            "control": about.control,
-            "minimising": about.minimising,
-            "source": source.name,
-            "target": target.name,
-            "epsilon": point.epsilon,
-            "max_density": point.max_density,
-            "id": clip.id,
-            "label": clip.label,
-            "speaker": clip.speaker,
-            "clean_prediction": record["answers"][target.name][0],
-            "adversarial_prediction": record["answers"][target.name][1],
-            **{name: record[name] for name in MEASURED},
-            "file": record["file"],
-        }
-        for target in targets
-    ]
-
-
-def _close(
-    folder: Path, point: Point, attack: Attack, source: Victim, rows: Sequence[Mapping[str, Any]]
-) -> None:
-    own = {
-        row["id"]: row["file"]
-        for row in rows
-        if (row["attack"], row["epsilon"], row["max_density"])
-        == (point.attack, point.epsilon, point.max_density)
-    }
-    card = {
-        "attack": point.attack,
-        "source": source.name,
-        "algorithm": type(attack).__name__.lower(),
-        "budget": {"epsilon": point.epsilon, "max_density": point.max_density},
-    }
-    adversarial_set.write_set(folder, own.values(), card)
-
-
 # ---------------------------------------------------------------- figures of each point
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One tidy row per point and target: fooling rate with its 95 % interval clustered by speaker, N,
-    means of density, l0 and SNR (over the clips that were touched), median time, mean queries.
+    """Returns a row per point and target: fooling rate with 95 % interval, N, means, median time.
+
+    The interval is clustered by speaker. Means are of density, l0, queries, and of the SNR over the
+    clips that were touched.
 
     >>> summarise([])
     []
     """
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[name] for name in BY), []).append(row)
-    return [dict(zip(BY, key, strict=True)) | _figures(own) for key, own in groups.items()]
+        groups.setdefault(tuple(row[name] for name in POINT_KEY), []).append(row)
+    return [
+        dict(zip(POINT_KEY, key, strict=True)) | _figures(group) for key, group in groups.items()
+    ]
 
 
 def _figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -253,20 +259,22 @@ def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
 
 
 def save(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    """Write ``sweep.parquet`` and ``sweep.csv`` (a row per point and target) and ``clips.parquet``;
-    returns the points."""
-    found = summarise(rows)
+    """Writes the rows of a sweep and its points; returns the points.
+
+    ``clips.parquet`` holds a row per clip; ``sweep.parquet`` and ``sweep.csv`` one per point and target.
+    """
+    points = summarise(rows)
     row_files.write_parquet(
         folder / "clips.parquet", [{k: v for k, v in r.items() if k != "file"} for r in rows]
     )
-    row_files.write_parquet(folder / "sweep.parquet", found)
-    columns = list(found[0]) if found else list(BY)
-    storage.write_text(folder / "sweep.csv", row_files.csv_text(columns, found))
-    return found
+    row_files.write_parquet(folder / "sweep.parquet", points)
+    columns = list(points[0]) if points else list(POINT_KEY)
+    storage.write_text(folder / "sweep.csv", row_files.csv_text(columns, points))
+    return points
 
 
 def load(folder: Path) -> list[dict[str, Any]]:
-    """The points of a finished sweep, as ``save`` returned them."""
+    """Returns the points of a finished sweep, as ``save`` did."""
     import pandas
 
     frame = pandas.read_parquet(folder / "sweep.parquet")

@@ -12,7 +12,7 @@ from staanet.config import AttackRecipe
 from staanet.core import Corpus, Victim, stratified_subset
 from staanet.defences import Defended, parse_defence
 from staanet.errors import InvalidInput
-from staanet.evaluation import CONTROLS, check_names, knowledge
+from staanet.evaluation import CONTROLS, check_names, defence_knowledge
 from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
 from staanet.pipeline.crafting import attack
@@ -103,7 +103,7 @@ def adapt(
     attacks_held = [one for one in held if one.card.get("algorithm") not in CONTROLS]
     made = []
     for target in targets:
-        known = any(knowledge(one, target) == "adaptive" for one in attacks_held)
+        known = any(defence_knowledge(one, target) == "adaptive" for one in attacks_held)
         if not isinstance(target, Defended) or known:
             continue
         model = next(iter(attacks_held), held[0])

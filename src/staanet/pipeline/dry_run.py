@@ -104,7 +104,7 @@ def _stages(recipe: Recipe, out: Path, corpus: Corpus | None) -> Iterator[Row]:
         if recipe.sweep is not None and source in (recipe.sweep.sources or network.sources):
             sweep = recipe.sweep
             names = {key: recipe.attacks[key].attack or key for key in sweep.attacks}
-            points = sweeps.points(names, sweep.epsilons, sweep.densities, grid=sweep.grid)
+            points = sweeps.sweep_points(names, sweep.epsilons, sweep.densities, grid=sweep.grid)
             most = sweep.clips if count is None else min(count, sweep.clips)
             yield (
                 f"sweep from {source}",

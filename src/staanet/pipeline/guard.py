@@ -26,6 +26,7 @@ from staanet.pipeline.models import quality_of
 from staanet.results import adversarial_set, row_files
 from staanet.storage import describe_machine
 from staanet.training import adversarial, detectors
+from staanet.transforms.noise import SmoothingNoise
 from staanet.victims import load_victim
 from staanet.victims.external import External
 
@@ -178,7 +179,7 @@ def certified(
     clips: Sequence[Clip],
     out: Path,
     *,
-    noise: certificates.Noise,
+    noise: SmoothingNoise,
     how: certificates.Votes,
     attack_steps: int = 0,
     limit: int = 50,
@@ -220,7 +221,7 @@ def certified(
     rows = {str(row["id"]): row for row in known[1:]}
     for number, clip in enumerate(chosen, start=1):
         if clip.id not in rows:
-            rows[clip.id] = certificates.certified_row(
+            rows[clip.id] = certificates.certify_clip(
                 victim, noise, clip, how, attack_steps=attack_steps
             )
             journal.append(rows[clip.id])
@@ -248,7 +249,7 @@ def certified(
 
 def _certificate(
     victim: Victim,
-    noise: certificates.Noise,
+    noise: SmoothingNoise,
     how: certificates.Votes,
     rows: Sequence[dict[str, Any]],
     of: int,
@@ -271,7 +272,7 @@ def _certificate(
         "largest_radius": radii[-1],
         "attacked": sum(bool(row["attacked"]) for row in rows),
         "broken": sum(bool(row["broken"]) for row in rows),
-        "curve": certificates.curve(rows),
+        "curve": certificates.certified_accuracy(rows),
     }
 
 

@@ -69,7 +69,7 @@ def evaluate(
         loaded,
         targets,
         channels=channels,
-        listen=_Listener(storage.Journal(out / "perception.jsonl")) if perceptual else None,
+        scorer=_Listener(storage.Journal(out / "perception.jsonl")) if perceptual else None,
         progress=context.progress,
     )
     if shard is not None:

@@ -15,7 +15,7 @@ from typing import Any
 from staanet import storage
 from staanet.corpora import recordings
 from staanet.errors import InvalidInput
-from staanet.evaluation import ABOUT, recounted
+from staanet.evaluation import ATTACK_FIELDS, recount_matrix
 from staanet.pipeline.context import Context
 from staanet.pipeline.crafting import RECORDINGS, sum_of
 from staanet.pipeline.folders import is_done
@@ -186,7 +186,7 @@ def _merged_results(shards: Sequence[Path], out: Path) -> TransferMatrix:
         own = [summaries[place]["sets"][number] for place in ordered]
         whole["sets"][number] = next((one for one in own if one["perceptual"]), own[0])
     machines = dict.fromkeys(str(summaries[place]["machine"]) for place in ordered)
-    matrix = recounted(rows, {**whole, "machine": "; ".join(machines)})
+    matrix = recount_matrix(rows, {**whole, "machine": "; ".join(machines)})
     journals = [storage.Journal(place / "perception.jsonl").records() for place in ordered]
     heard = [one for turn in zip_longest(*journals) for one in turn if one is not None]
     if heard:
@@ -206,7 +206,7 @@ def _summary(place: Path) -> dict[str, Any]:
 def _judged(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What shards of one evaluation have in common."""
     part = summary["shard"]
-    cells = [{key: cell[key] for key in (*ABOUT, "channel")} for cell in summary["cells"]]
+    cells = [{key: cell[key] for key in (*ATTACK_FIELDS, "channel")} for cell in summary["cells"]]
     return {
         "targets": summary["targets"],
         "cells": cells,

@@ -50,10 +50,10 @@ class SweepPlan:
             context=self.context,
         )
 
-    def about(self) -> dict[str, sweeps.About]:
+    def descriptions(self) -> dict[str, sweeps.AttackDescription]:
         """Titles without what a recipe says of samples behind the first comma."""
         return {
-            key: sweeps.About(
+            key: sweeps.AttackDescription(
                 title=(self.attacks[key].title or key).split(",")[0],
                 control=name in CONTROLS,
                 minimising=name in sweeps.MINIMISING,
@@ -88,7 +88,7 @@ def sweep(
     chosen = stratified_subset(usable, plan.recipe.clips)
     if not chosen:
         raise InvalidInput("no clip to attack", where=out, remedy="Give at least one usable clip")
-    wanted = sweeps.points(
+    wanted = sweeps.sweep_points(
         plan.names(), plan.recipe.epsilons, plan.recipe.densities, grid=plan.recipe.grid
     )
     inputs = normal(
@@ -114,15 +114,17 @@ def sweep(
         )
     if not before:
         journal.append({"inputs": inputs})
-    rows = sweeps.sweep(
+    measured = sweeps.Sweep(
+        source=plan.source,
+        targets=plan.targets,
+        make_attack=lambda point: plan.attack(point).attack,
+        descriptions=plan.descriptions(),
+    )
+    rows = measured.run(
         wanted,
-        lambda point: plan.attack(point).attack,
-        plan.about(),
-        plan.source,
-        plan.targets,
         chosen,
         journal=journal,
-        keep=out / "audio" if keep else None,
+        audio_folder=out / "audio" if keep else None,
         progress=plan.context.progress,
     )
     found = sweeps.save(rows, out)

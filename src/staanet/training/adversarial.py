@@ -35,9 +35,9 @@ from staanet.core import (
     stratified_subset,
 )
 from staanet.errors import InvalidInput, unknown_name
-from staanet.evaluation.certificates import Ablation, Gaussian, Noise
 from staanet.generators.base import Generator
 from staanet.generators.losses import Objective, SparsityController
+from staanet.transforms.noise import Ablation, Gaussian, SmoothingNoise
 
 METHODS = ("pgd", "sparse_pgd", "sparse_trades", "staa", "trades", "gaussian", "ablation")
 SPARSE = ("sparse_pgd", "sparse_trades", "staa")
@@ -116,7 +116,7 @@ class Hardening:
         budget = replace(self.budget, epsilon=grown * self.budget.epsilon)
         return PGD(budget=budget, steps=self.steps, relative_step=min(1.0, 2.5 / self.steps))
 
-    def noise(self) -> Noise | None:
+    def noise(self) -> SmoothingNoise | None:
         """What takes the place of an attack in ``gaussian`` and ``ablation``."""
         if self.method == "gaussian":
             return Gaussian(sigma=self.sigma)

@@ -1,0 +1,65 @@
+"""Warnings that a transfer matrix carries: empty masks, strong controls, defences nobody knew."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from staanet.core import NO_CHANNEL
+from staanet.evaluation.controls import changes_far_more
+
+Cell = Mapping[str, Any]
+
+
+def matrix_flags(cells: Sequence[Cell]) -> list[str]:
+    """Returns every warning about ``cells``, each as one sentence."""
+    plain = [cell for cell in cells if cell["channel"] == NO_CHANNEL]
+    return [
+        *_empty_masks(plain),
+        *_strong_controls(plain),
+        *_non_adaptive_defences(cells),
+        *_unknown_detectors(cells),
+    ]
+
+
+def _empty_masks(cells: Sequence[Cell]) -> Iterator[str]:
+    for cell in cells:
+        if cell["count"] and cell["untouched"] == cell["count"]:
+            yield f"{cell['title']} from {cell['source']}: mask empty in every clip: SNR undefined"
+
+
+def _strong_controls(cells: Sequence[Cell]) -> Iterator[str]:
+    """Attacks that fool no more often than a control with the same source and target."""
+    controls = [cell for cell in cells if cell["control"]]
+    targets: dict[tuple[str, str, str], list[str]] = {}
+    for cell, control in itertools.product(cells, controls):
+        is_pair = (control["source"], control["target"]) == (cell["source"], cell["target"])
+        rate, noise = cell["fooling_rate"]["value"], control["fooling_rate"]["value"]
+        if is_pair and not cell["control"] and None not in (rate, noise) and rate <= noise:
+            name = "universal vector" if control["algorithm"] == "uap" else "random control"
+            if not changes_far_more(control, cell):
+                key = (cell["title"], cell["source"], f"the {name}")
+                targets.setdefault(key, []).append(cell["target"])
+    for (title, source, name), beaten in targets.items():
+        yield f"{title} from {source} fools {' and '.join(beaten)} no more often than {name}"
+
+
+def _non_adaptive_defences(cells: Sequence[Cell]) -> Iterator[str]:
+    """Defended targets that no attack knew: such a figure is no robustness."""
+    for name in dict.fromkeys(cell["target"] for cell in cells if cell["defence"]):
+        adaptive = [c for c in cells if c["target"] == name and c["defence"] == "adaptive"]
+        if all(cell["control"] for cell in adaptive):
+            yield (
+                f"{name}: non-adaptive: no attack here knew the defence, so that this says nothing of "
+                "an attacker who does"
+            )
+
+
+def _unknown_detectors(cells: Sequence[Cell]) -> Iterator[str]:
+    """Targets with a detector: a source's answers do not show an attacker when it abstains."""
+    for name in dict.fromkeys(cell["target"] for cell in cells if "abstention" in cell):
+        yield (
+            f"{name}: non-adaptive: no attack here knew its detector; staanet detect --aware makes one "
+            "that does"
+        )

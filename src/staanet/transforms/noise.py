@@ -1,0 +1,121 @@
+"""Noise under which a smoothed victim votes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from staanet.errors import InvalidInput
+
+
+class SmoothingNoise(Protocol):
+    """The noise under which a smoothed victim votes: ``x [B, T] -> [B, T]``, drawn from ``generator``."""
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor: ...
+
+    def radius(self, votes: float, length: int) -> float:
+        """How far a clip of ``length`` may go where at least a share ``votes`` > 1/2 agrees."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gaussian:
+    """White noise of standard deviation ``sigma``, of full scale 1; the radius is an L2 norm.
+
+    >>> Gaussian(sigma=0.5).radius(0.9772498680518208, length=1)  # 0.5 * 2 sigma
+    1.0
+    """
+
+    sigma: float = 0.02
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma <= 1:
+            raise InvalidInput(f"sigma is {self.sigma}", remedy="Give a value in (0, 1]")
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        return x + self.sigma * torch.randn(x.shape, generator=generator).to(x)
+
+    def radius(self, votes: float, length: int) -> float:
+        """``sigma * Phi^-1(votes)``: theorem 1 of Cohen et al. 2019 (arXiv 1902.02918) with the
+        runner-up at ``1 - votes``."""
+        from scipy.stats import norm
+
+        return float(round(self.sigma * norm.ppf(votes), 12))
+
+
+@dataclass(frozen=True, slots=True)
+class Ablation:
+    """Keeps ``ceil(keep * T)`` random samples and draws the rest as straight lines between them.
+
+    The lines depend on nothing but the samples that are kept and their indices. So the theorem of
+    Levine and Feizi (2020, arXiv 1911.09272) holds for them as for the paper's empty pixels. The radius
+    is the number of samples that an attacker may set to any value.
+    """
+
+    keep: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep <= 1:
+            raise InvalidInput(f"keep is {self.keep}", remedy="Give a share of samples in (0, 1]")
+
+    def kept_samples(self, length: int) -> int:
+        """How many samples of a clip of ``length`` are kept.
+
+        >>> Ablation(keep=0.3).kept_samples(10)
+        3
+        """
+        return min(length, max(1, math.ceil(round(self.keep * length, 9))))
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        batch, time = x.shape
+        order = torch.rand(batch, time, generator=generator, dtype=torch.float64).argsort(dim=1)
+        indices = order[:, : self.kept_samples(time)].sort(dim=1).values.to(x.device)
+        return interpolate(x, indices)
+
+    def radius(self, votes: float, length: int) -> float:
+        """The most samples rho with ``votes - Delta(rho) > 1/2``, by bisection: Delta grows with rho."""
+        low, high = 0, length - self.kept_samples(length) + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            hit = hit_probability(length, self.kept_samples(length), middle)
+            low, high = (middle, high) if votes - hit > 0.5 else (low, middle)
+        return float(low)
+
+
+def hit_probability(length: int, kept: int, changed: int) -> float:
+    """Delta: how probably ``kept`` random samples of ``length`` hold one of ``changed`` samples.
+
+    ``1 - C(T - rho, k) / C(T, k)`` by logarithms of the gamma function, for any T.
+
+    >>> round(hit_probability(4, 2, 1), 12), hit_probability(4, 3, 2)
+    (0.5, 1.0)
+    """
+    if changed <= 0:
+        return 0.0
+    if changed > length - kept:
+        return 1.0
+    rest = length - changed
+    logs = math.lgamma(rest + 1) - math.lgamma(rest - kept + 1)
+    logs -= math.lgamma(length + 1) - math.lgamma(length - kept + 1)
+    return min(1.0, -math.expm1(min(0.0, logs)))
+
+
+def interpolate(x: Tensor, indices: Tensor) -> Tensor:
+    """``x [B, T]`` at ascending ``indices [B, k]``, straight lines between, flat beyond both ends.
+
+    >>> interpolate(torch.tensor([[0.0, 9.0, 2.0, 9.0]]), torch.tensor([[0, 2]]))
+    tensor([[0., 1., 2., 2.]])
+    """
+    batch, time = x.shape
+    values = x.gather(1, indices)
+    position = torch.arange(time, device=x.device).expand(batch, time).contiguous()
+    right = torch.searchsorted(indices.contiguous(), position).clamp_max(indices.shape[1] - 1)
+    left = torch.searchsorted(indices.contiguous(), position, right=True).sub(1).clamp_min(0)
+    start, end = indices.gather(1, left), indices.gather(1, right)
+    share = (position - start) / (end - start).clamp_min(1)
+    return torch.lerp(
+        values.gather(1, left), values.gather(1, right), share.to(x.dtype).clamp(0, 1)
+    )
