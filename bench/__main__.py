@@ -29,7 +29,17 @@ from staanet.results.run_folder import RunFolder
 from staanet.results.transfer_tables import transfer_table
 
 HERE = Path(__file__).parent
-WORDS = ("ablations", "defences", "gpu", "hiding", "networks", "newcomer", "speed", "strength")
+WORDS = (
+    "ablations",
+    "defences",
+    "gpu",
+    "hiding",
+    "networks",
+    "newcomer",
+    "pictures",
+    "speed",
+    "strength",
+)
 """Commands with a module of their own."""
 
 
