@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas
 import soundfile
 from PIL import Image
+from tests.support import headless
 
 from staanet.report import spectra
 from staanet.storage import write_bytes
-from tests.support import headless
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 WIDTH = 1000  # of a stored picture, in pixels
