@@ -608,8 +608,8 @@ def test_a_recipe_yields_clean_static_and_adaptive_beside_each_other(run):
 
 def test_the_report_shows_both_sides_and_calls_the_other_non_adaptive(run):
     folder, _, matrix = run
-    table = tables.defences(RunFolder.read(folder))
-    rows = {(row[0].text, row[2].text): row for row in table.rows}
+    table = tables.defence_table(RunFolder.read(folder))
+    rows = {(row[0].text, row[2].text): row for row in table.cells}
     for name, adaptive in (("emo18+median", True), ("emo18+noisy", False)):
         row = rows[name, "STAA-Net"]
         assert row[0].mark == ("" if adaptive else "non-adaptive")

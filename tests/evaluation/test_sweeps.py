@@ -19,7 +19,7 @@ from staanet.config import AttackRecipe, SweepRecipe
 from staanet.core import Budget, silent, stratified_subset
 from staanet.errors import InvalidInput
 from staanet.evaluation import sweeps
-from staanet.report import sweeps as drawing
+from staanet.report import sweep_charts, sweep_tables
 from staanet.results.adversarial_set import AdversarialSet
 
 EPSILONS, DENSITIES = (0.0005, 0.002, 0.01), (0.05, 0.3, 1.0)
@@ -170,23 +170,23 @@ def test_no_audio_is_kept_unless_wanted(plan, clips, tmp_path):
 
 def test_the_figure_is_the_same_each_time_and_says_its_figures(plan, clips, tmp_path):
     run(plan, clips, tmp_path / "s")
-    swept = drawing.read(tmp_path / "s")
+    swept = sweep_tables.read(tmp_path / "s")
     assert swept.targets == ["linear", "other"]
     before = (tmp_path / "s" / "sweep.svg").read_bytes()
     pdf = (tmp_path / "s" / "sweep.pdf").read_bytes()
-    drawing.write(tmp_path / "s", swept)
+    sweep_charts.write(tmp_path / "s", swept)
     assert (tmp_path / "s" / "sweep.svg").read_bytes() == before
     assert (tmp_path / "s" / "sweep.pdf").read_bytes() == pdf
     text = re.sub(r"<[^>]*>", " ", before.decode())
     for word in ("PGD", "random", "vfga", "linear · white box", "other · transfer", "SNR, dB"):
         assert word in text, word
-    picture = drawing.chart(swept)
+    picture = sweep_charts.draw_chart(swept)
     assert "PGD on linear at epsilon 0.01" in picture.alt and "nan" not in picture.alt
 
 
 def test_a_minimisers_curve_counts_clips_fooled_with_at_most_so_many_samples(plan, clips, tmp_path):
     run(plan, clips, tmp_path / "s")
-    figure = drawing.figure(drawing.read(tmp_path / "s"), 9.6)
+    figure = sweep_charts.build_figure(sweep_tables.read(tmp_path / "s"), 9.6)
     rows = pandas.read_parquet(tmp_path / "s" / "clips.parquet")
     own = rows[(rows.attack == "vfga") & (rows.target == "linear")]
     hits = own[own.clean_prediction != own.adversarial_prediction]
@@ -200,13 +200,13 @@ def test_a_damaged_table_is_named(plan, clips, tmp_path):
     run(plan, clips, tmp_path / "s")
     (tmp_path / "s" / "sweep.parquet").write_bytes(b"PAR1")
     with pytest.raises(InvalidInput, match="staanet sweep again"):
-        drawing.read(tmp_path / "s")
+        sweep_tables.read(tmp_path / "s")
     pandas.DataFrame({"attack": ["pgd"]}).to_parquet(tmp_path / "s" / "sweep.parquet")
     with pytest.raises(InvalidInput, match="staanet sweep again"):
-        drawing.read(tmp_path / "s")
+        sweep_tables.read(tmp_path / "s")
     shutil.rmtree(tmp_path / "s")
     with pytest.raises(InvalidInput, match="no such folder"):
-        drawing.read(tmp_path / "s")
+        sweep_tables.read(tmp_path / "s")
 
 
 def test_a_clip_too_short_for_a_target_is_put_aside(plan, clips, tmp_path):

@@ -33,7 +33,10 @@ from tests.support.report_runs import (
 from staanet import report, storage
 from staanet.core import Clip, metrics
 from staanet.errors import InvalidInput
-from staanet.report import figures, page, spectra, story, tables
+from staanet.report import chart_style, clip_pictures, clip_view, tables, training_charts
+from staanet.report.example_clips import choose_clips
+from staanet.report.flags import run_flags, weak_victims
+from staanet.report.headlines import hardest_hit, headlines
 from staanet.report.verify import measure, verify
 from staanet.results.adversarial_set import AdversarialClip
 from staanet.results.cells import DISTANCES
@@ -157,7 +160,7 @@ def test_all_sections_and_figures_are_there_and_named(built: Path) -> None:
 def test_headline_tells_rate_interval_count_control_and_rival(built: Path) -> None:
     run = RunFolder.read(built)
     text = Page(built / "report" / "index.html").text
-    lead = story.headlines(run)[0]
+    lead = headlines(run)[0]
     assert lead.control and lead.rival
     assert (lead.cell.attack, lead.control.attack, lead.rival.attack) == (
         "staa",
@@ -182,7 +185,7 @@ def test_headline_tells_rate_interval_count_control_and_rival(built: Path) -> No
 
 def test_sounds_are_the_files_bit_by_bit(built: Path) -> None:
     run, page_ = RunFolder.read(built), Page(built / "report" / "index.html")
-    clips = story.choose_clips(run, story.headlines(run)[0], 4)
+    clips = choose_clips(run, headlines(run)[0], 4)
     sounds = page_.all("audio")
     assert len(sounds) == 4 * len(clips) and all(
         "controls" in s and s["aria-label"] for s in sounds
@@ -424,7 +427,7 @@ def test_every_table_is_also_markdown_and_latex(built: Path) -> None:
         (out / f"tables.{kind}").read_text(encoding="utf-8") for kind in ("md", "tex")
     )
     found = RunFolder.read(built)
-    every = tables.every(found, [lead.cell for lead in story.headlines(found)])
+    every = tables.result_tables(found, [lead.cell for lead in headlines(found)])
     assert markdown.count("|---|") and len(every) >= 5
     assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") == len(every)
     for table in every:
@@ -438,8 +441,8 @@ def test_every_table_is_also_markdown_and_latex(built: Path) -> None:
 
 def test_who_is_hit_harder_is_who_the_rows_say(built: Path) -> None:
     found = RunFolder.read(built)
-    lead = story.headlines(found)[0]
-    told = story.harder(found, lead)
+    lead = headlines(found)[0]
+    told = hardest_hit(found, lead)
     rows = [
         r
         for r in found.rows
@@ -508,7 +511,7 @@ def test_a_universal_vector_is_a_control_and_never_the_headline_s(tmp_path: Path
     uap = replace(ATTACKS[3], attack="uap", title="one universal vector", white_box=0.3)
     made = [uap, ATTACKS[0], ATTACKS[3]]
     run = make_run(tmp_path / "run", fake_clips(), attacks=made, parts=False)
-    (lead,) = story.headlines(RunFolder.read(run))
+    (lead,) = headlines(RunFolder.read(run))
     assert lead.cell.attack == "staa" and lead.control and lead.control.attack == "random"
     page = Page(report.build(run, clips=0))
     assert "one universal vector control" in page.text
@@ -526,11 +529,9 @@ def test_an_empty_mask_stands_beside_it_and_is_no_success(tmp_path: Path) -> Non
 def test_a_missing_control_and_a_weak_victim_are_told(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", fake_clips(), attacks=ATTACKS[:1], parts=False)
     found = RunFolder.read(run)
-    assert any(
-        "no random control" in flag for flag in story.flags(found, story.headlines(found), 0)
-    )
+    assert any("no random control" in flag for flag in run_flags(found, headlines(found), 0))
     poor = replace(found.cells[0], uar_before=metrics.Estimate(0.3, 0.2, 0.4, 8, 2))
-    (warning,) = story.weak_victims(replace(found, cells=[poor]))
+    (warning,) = weak_victims(replace(found, cells=[poor]))
     assert "hardly better than chance" in warning
 
 
@@ -538,13 +539,13 @@ def test_a_rate_whose_interval_reaches_into_the_control_s_is_doubted_until_it_is
     built: Path,
 ) -> None:
     run = RunFolder.read(built)
-    (lead,) = story.headlines(run)[:1]
+    (lead,) = headlines(run)[:1]
     assert lead.control is not None
 
     def told(low: float, high: float) -> list[str]:
         control = replace(lead.control, fooling_rate=metrics.Estimate(0.2, 0.1, 0.4, 8, 2))
         cell = replace(lead.cell, fooling_rate=metrics.Estimate(0.7, low, high, 8, 2))
-        found = story.flags(run, [replace(lead, cell=cell, control=control)], 0)
+        found = run_flags(run, [replace(lead, cell=cell, control=control)], 0)
         return [flag for flag in found if "overlap" in flag]
 
     (doubt,) = told(0.3, 0.9)
@@ -554,7 +555,7 @@ def test_a_rate_whose_interval_reaches_into_the_control_s_is_doubted_until_it_is
 
 def test_a_curve_of_one_point_begins_at_step_0_and_counts_from_no_offset() -> None:
     curve = {"step": [40.0], "density": [0.2], "dev_density": [0.19999]}
-    drawn = figures.generator_curves([StoredModel(name="emo18", card={}, curve=curve)])
+    drawn = training_charts.generator_curves([StoredModel(name="emo18", card={}, curve=curve)])
     assert drawn is not None
     written = re.findall(r"<text[^>]*>([^<]*)", drawn.wide)
     assert "0" in written and "20.0" in written
@@ -564,15 +565,15 @@ def test_a_curve_of_one_point_begins_at_step_0_and_counts_from_no_offset() -> No
 def test_a_collapsed_generator_is_told(built: Path) -> None:
     run = RunFolder.read(built)
     collapsed = replace(run.generators[0], card={"flags": ["mask empty at the end of training"]})
-    told = story.flags(replace(run, generators=[collapsed]), [], 0)
+    told = run_flags(replace(run, generators=[collapsed]), [], 0)
     assert "generator on emo18: mask empty at the end of training" in told
 
 
 def test_a_speaker_in_two_parts_is_told(built: Path) -> None:
     run = RunFolder.read(built)
-    assert not any("more than one part" in flag for flag in story.flags(run, [], 0))
+    assert not any("more than one part" in flag for flag in run_flags(run, [], 0))
     run.card["corpus"]["split"]["dev"]["speakers"].append("09")
-    assert "speakers 09 are in more than one part of the split" in story.flags(run, [], 0)
+    assert "speakers 09 are in more than one part of the split" in run_flags(run, [], 0)
 
 
 def test_the_runs_own_flags_are_not_told_twice(tmp_path: Path) -> None:
@@ -581,15 +582,15 @@ def test_the_runs_own_flags_are_not_told_twice(tmp_path: Path) -> None:
     run = RunFolder.read(
         make_run(tmp_path / "run", fake_clips(), attacks=weak, parts=False, flags=[own])
     )
-    told = story.flags(run, story.headlines(run), 0)
+    told = run_flags(run, headlines(run), 0)
     assert sum("random control" in flag for flag in told) == 1
 
 
 def test_clips_are_chosen_by_rule(built: Path) -> None:
     run = RunFolder.read(built)
-    lead = story.headlines(run)[0]
-    chosen = story.choose_clips(run, lead, 4)
-    assert chosen == story.choose_clips(run, lead, 4)
+    lead = headlines(run)[0]
+    chosen = choose_clips(run, lead, 4)
+    assert chosen == choose_clips(run, lead, 4)
     fooled = [clip.fooled for clip in chosen[:4]]
     assert fooled == sorted(fooled, reverse=True) and fooled[0] == 2
     assert len({clip.id for clip in chosen}) == 5
@@ -604,7 +605,7 @@ def test_every_source_gets_its_headline(tmp_path: Path) -> None:
         attacks=ATTACKS[::3],
         parts=False,
     )
-    leads = story.headlines(RunFolder.read(run))
+    leads = headlines(RunFolder.read(run))
     assert [(lead.cell.source, lead.cell.target) for lead in leads] == [
         ("emo18",) * 2,
         ("zhao19",) * 2,
@@ -616,27 +617,27 @@ def test_every_source_gets_its_headline(tmp_path: Path) -> None:
 
 
 def test_mel_filters_cover_every_band_and_find_a_tone() -> None:
-    filters = spectra.mel_filters(RATE, 512)
+    filters = clip_pictures.mel_filters(RATE, 512)
     assert (
         filters.shape == (64, 257) and np.allclose(filters.sum(axis=1), 1) and (filters >= 0).all()
     )
     tone: NDArray[np.float64] = np.sin(2 * np.pi * 1000 * np.arange(RATE) / RATE)
-    band = int(spectra.log_mel(tone, RATE)[:, 20:80].mean(axis=1).argmax())
-    centres = spectra.mel_to_hz(np.linspace(0, spectra.hz_to_mel(RATE / 2), 66))[1:-1]
+    band = int(clip_pictures.log_mel(tone, RATE)[:, 20:80].mean(axis=1).argmax())
+    centres = clip_pictures.mel_to_hz(np.linspace(0, clip_pictures.hz_to_mel(RATE / 2), 66))[1:-1]
     assert abs(centres[band] - 1000) < 60
 
 
 def test_a_short_clip_and_an_untouched_one_can_be_drawn() -> None:
     clip = voice(0, 0.005)
-    assert spectra.triptych(clip, clip, RATE).startswith(b"\x89PNG")
-    assert page.amplify(np.zeros(4, np.int32))[0] == 0
+    assert clip_pictures.triptych_picture(clip, clip, RATE).startswith(b"\x89PNG")
+    assert clip_view.amplify(np.zeros(4, np.int32))[0] == 0
 
 
 def test_svg_follows_the_theme_and_carries_no_date(built: Path) -> None:
     svg = (built / "report" / "figures" / "fooling-rates.svg").read_text(encoding="utf-8")
     assert "dc:date" not in svg and "Matplotlib" not in svg
-    inline = figures.inline(svg.encode(), "p")
-    assert figures.INK in svg and figures.INK not in inline and "currentColor" in inline
+    inline = chart_style.inline_svg(svg.encode(), "p")
+    assert chart_style.INK in svg and chart_style.INK not in inline and "currentColor" in inline
     assert all(i.startswith("p-") for i in re.findall(r'\bid="([^"]+)"', inline))
 
 
@@ -719,16 +720,16 @@ def test_a_channel_and_sound_stand_apart_and_leave_the_rest_as_it_was(
     assert found.cells == plain.cells and len(found.rows) == len(plain.rows)
     assert transfer_table(found.cells) == transfer_table(plain.cells)
     assert effects_table(found.cells) == effects_table(plain.cells)
-    assert story.headlines(found) == story.headlines(plain)
-    assert not tables.channels(plain).rows and not tables.sounds(plain).rows
-    table = tables.channels(found)
-    ways = [(row[1].text, row[2].text, row[3].text) for row in table.rows]
+    assert headlines(found) == headlines(plain)
+    assert not tables.channel_table(plain).rows and not tables.perceptual_table(plain).rows
+    table = tables.channel_table(found)
+    ways = [(row[1].text, row[2].text, row[3].text) for row in table.cells]
     assert len(ways) == 2 * len(ATTACKS)
     assert all(rate == "0.0 %" for _, way, rate in ways if way == "mp3:32")
     assert ways[0][1] == "the file as it is" and ways[0][2] != "0.0 %"
-    assert [row[1].mark for row in table.rows].count("control") == 2
-    heard = tables.sounds(found)
-    assert heard.rows[0][2].text == "3.54" and heard.rows[0][2].detail == "N 9 of 10; too short"
+    assert [row[1].mark for row in table.cells].count("control") == 2
+    heard = tables.perceptual_table(found)
+    assert heard.cells[0][2].text == "3.54" and heard.cells[0][2].detail == "N 9 of 10; too short"
     for said in ("After the channel", "mp3:32", "How it sounds", "PESQ (1 to 4.64)", "N 9 of 10"):
         assert said in page.text
     markdown = (copied / "report" / "matrix.md").read_text(encoding="utf-8")

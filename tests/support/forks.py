@@ -190,7 +190,7 @@ def _warm_up() -> None:
     import typer.main
 
     from staanet import cli, config
-    from staanet.report import figures, page, spectra, story, tables, verify  # noqa: F401
+    from staanet.report import charts, page, sweep_charts, tables, training_charts, verify  # noqa: F401
     from staanet.sanity import selfcheck  # noqa: F401
 
     built = typer.main.get_command(cli.app)  # the parser, which each command would build anew
@@ -280,22 +280,28 @@ def _become(folder: Path, request: Mapping[str, Any]) -> NoReturn:
 
 
 def leave_undrawn() -> None:
-    """A digest of what they show instead of pictures: matplotlib takes nine tenths of a short command's
-    time, and its bytes reach the disk like any others."""
-    from staanet.report import figures, spectra
+    """Writes a digest of the content instead of pictures.
+
+    Drawing takes nine tenths of the time of a short command; the digest's bytes reach the disk like
+    any others.
+    """
+    from staanet.report import chart_style, charts, clip_pictures, clip_view, training_charts
 
     def triptych(clean: Any, adversarial: Any, sample_rate: int) -> bytes:
         digest = hashlib.sha256(clean.tobytes() + adversarial.tobytes())
         return f"{sample_rate} {digest.hexdigest()}".encode()
 
-    def drawn(name: str, alt: str, width: float, draw: object) -> figures.Picture:
+    def drawn(name: str, alt: str, width: float, draw: object) -> chart_style.Picture:
         said = f'<svg width="{width}pt"><title>{html.escape(alt)}</title></svg>'
         data = said.encode()
-        return figures.Picture(
+        return chart_style.Picture(
             name=name, alt=alt, wide=said, narrow=said, svg=data, png=data, pdf=data
         )
 
-    spectra.triptych, figures.drawn = triptych, drawn
+    for module in (clip_pictures, clip_view):
+        module.triptych_picture = triptych
+    for charts_module in (chart_style, charts, training_charts):
+        charts_module.draw_picture = drawn
 
 
 def shim(tally: int, fault: Fault | None) -> None:

@@ -148,7 +148,7 @@ def _written(told: dict[str, Any], out: Path, command: str) -> dict[str, Any]:
     """With the verdict, as JSON, Markdown and HTML."""
     told |= _verdict(told, out, command)
     storage.write_json(out / "audit.json", told)
-    report.audit_pages(out, told)
+    report.write_audit(out, told)
     return told
 
 
@@ -483,7 +483,7 @@ def _verdict(told: Mapping[str, Any], out: Path, command: str) -> dict[str, Any]
     """Whether it passed, why in plain words, and the commands that show it again."""
     worst, limit = told["worst"], told["fail_above"]
     passed = None if limit is None else worst["fooling_rate"] <= limit
-    words = list(report.audit_words(told))
+    words = list(report.audit_verdict(told))
     spec = told["victim"]["spec"]
     shown = f"{worst['attack']}__{worst['source']}"
     commands = [

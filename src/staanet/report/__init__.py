@@ -1,13 +1,13 @@
-"""From results on disk to one HTML page with sound; never touches a model or an attack.
+"""Makes one HTML page with sound, tables and charts from results on disk; loads no model, no attack.
 
-``build`` reads a run folder, holds every figure against the audio files, and writes
-``report/index.html`` (self-contained), ``report/figures/`` (PNG, SVG and
-PDF), ``matrix.md``, ``matrix.tex`` and, with all tables, ``tables.md`` and ``tables.tex``.
+``build`` reads a run folder and checks every figure against the audio files. It writes
+``report/index.html`` (self-contained), ``report/figures/`` (PNG, SVG and PDF), ``matrix.md`` and
+``matrix.tex``, and all tables as ``tables.md`` and ``tables.tex``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,144 +15,135 @@ from staanet import storage
 from staanet.core import Progress, Samples, silent
 
 if TYPE_CHECKING:
-    from staanet.report.page import ClipView
-    from staanet.report.story import Headline
+    from staanet.report.headlines import Headline
+    from staanet.report.page import Charts
     from staanet.results.run_folder import RunFolder
 
 __all__ = [
-    "audit_pages",
-    "audit_words",
+    "audit_verdict",
     "build",
     "draw_certificate",
     "draw_clips",
     "draw_roc",
     "draw_sweep",
+    "write_audit",
 ]
 
 
 def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
-    """Write the report of the folder ``run`` and return the path of its page.
+    """Writes the report of the folder ``run`` and returns the path of its page.
 
-    Shows ``clips`` fooled clips and one that held. Raises ``InvalidInput`` where there are no
-    results, or where a figure is not that of the files, and then writes nothing.
+    Shows ``clips`` fooled clips and one that was not fooled. Raises ``InvalidInput`` where there are
+    no results, or where a figure is not that of the files; then nothing is written.
     """
-    from staanet.report import figures, page, story, sweeps, tables
+    from staanet.report.clip_view import clip_views
+    from staanet.report.headlines import headlines
+    from staanet.report.page import render_page
     from staanet.report.verify import verify
     from staanet.results.run_folder import RunFolder
-    from staanet.results.transfer_tables import effects_table, transfer_table
 
-    found = RunFolder.read(Path(run))
-    unverified = verify(found, progress)
-    leads = story.headlines(found)
-    views = _views(found, leads[0], clips, progress)
-    drawn = page.Drawn(
-        forest=figures.forest(story.compared(found, leads[0])),
-        heat=figures.heat_map(found),
-        victims=figures.victim_curves(found.victims),
-        generators=figures.generator_curves(found.generators),
-        sweeps=[sweeps.chart(swept) for swept in sweeps.of_run(Path(run))],
-    )
-    html = page.render(found, leads, views, drawn, unverified)
-    files: dict[str, bytes] = {f"clip-{view.shown.id}.png": view.png for view in views}
-    charts = (drawn.forest, drawn.heat, drawn.victims, drawn.generators)
-    for picture in (*charts, *drawn.sweeps):
-        if picture:
-            kinds = {"png": picture.png, "svg": picture.svg, "pdf": picture.pdf}
-            files |= {f"{picture.name}.{kind}": data for kind, data in kinds.items()}
-    out = Path(run) / "report"
-    for old in set((out / "figures").glob("clip-*.png")) - {
-        out / "figures" / name for name in files
-    }:
-        storage.remove(old)  # a clip of an earlier report, which this one does not show
-    for name, data in files.items():
+    results, out = RunFolder.read(Path(run)), Path(run) / "report"
+    unverified = verify(results, progress)
+    leads = headlines(results)
+    views = clip_views(results, leads[0], clips, progress)
+    charts = _charts(results, leads[0])
+    html = render_page(results, leads, views, charts, unverified)
+    figures = {f"clip-{view.example.id}.png": view.png for view in views} | _chart_files(charts)
+    for path in set((out / "figures").glob("clip-*.png")):
+        if path.name not in figures:  # a clip of an earlier report
+            storage.remove(path)
+    for name, data in figures.items():
         storage.write_bytes(out / "figures" / name, data)
-    matrix = [t.to_markdown() for t in (transfer_table(found.cells), effects_table(found.cells))]
-    more = [
-        t for t in (tables.defences(found), tables.channels(found), tables.sounds(found)) if t.rows
-    ]
-    matrix += [t.to_markdown() for t in more]
-    storage.write_text(out / "matrix.md", "\n".join(matrix))
-    storage.write_text(out / "matrix.tex", transfer_table(found.cells).to_latex())
-    every = tables.every(found, [lead.cell for lead in leads])
-    storage.write_text(out / "tables.md", "\n".join(t.to_markdown() for t in every))
-    storage.write_text(out / "tables.tex", "\n".join(t.to_latex() for t in every))
+    _write_tables(results, leads, out)
     storage.write_text(out / "index.html", html)
     return out / "index.html"
 
 
-def draw_clips(folder: Path, pairs: Iterable[tuple[str, Samples, Samples, int]]) -> list[Path]:
-    """Pictures of pairs ``(id, clean, adversarial, sample rate)`` into the ``pictures/`` of a set."""
-    from staanet.report import spectra
+def _charts(run: RunFolder, lead: Headline) -> Charts:
+    from staanet.report.charts import forest_chart, heat_map_chart
+    from staanet.report.headlines import compared_cells
+    from staanet.report.page import Charts
+    from staanet.report.sweep_charts import draw_chart
+    from staanet.report.sweep_tables import read_all
+    from staanet.report.training_charts import generator_curves, victim_curves
 
-    drawn = []
+    return Charts(
+        forest=forest_chart(compared_cells(run, lead)),
+        heat=heat_map_chart(run),
+        victims=victim_curves(run.victims),
+        generators=generator_curves(run.generators),
+        sweeps=[draw_chart(sweep) for sweep in read_all(run.folder)],
+    )
+
+
+def _chart_files(charts: Charts) -> dict[str, bytes]:
+    pictures = (charts.forest, charts.heat, charts.victims, charts.generators, *charts.sweeps)
+    return {
+        f"{picture.name}.{kind}": data
+        for picture in pictures
+        if picture
+        for kind, data in (("png", picture.png), ("svg", picture.svg), ("pdf", picture.pdf))
+    }
+
+
+def _write_tables(run: RunFolder, leads: Sequence[Headline], out: Path) -> None:
+    from staanet.report import tables
+    from staanet.results.transfer_tables import effects_table, transfer_table
+
+    matrix = transfer_table(run.cells)
+    optional = [tables.defence_table(run), tables.channel_table(run), tables.perceptual_table(run)]
+    shown = [matrix, effects_table(run.cells), *(table for table in optional if table.rows)]
+    storage.write_text(out / "matrix.md", "\n".join(table.to_markdown() for table in shown))
+    storage.write_text(out / "matrix.tex", matrix.to_latex())
+    every = tables.result_tables(run, [lead.cell for lead in leads])
+    storage.write_text(out / "tables.md", "\n".join(table.to_markdown() for table in every))
+    storage.write_text(out / "tables.tex", "\n".join(table.to_latex() for table in every))
+
+
+def draw_clips(folder: Path, pairs: Iterable[tuple[str, Samples, Samples, int]]) -> list[Path]:
+    """Draws pairs ``(id, clean, adversarial, sample rate)`` into the ``pictures/`` of a set."""
+    from staanet.report.clip_pictures import triptych_picture
+
+    paths = []
     for name, clean, adversarial, rate in pairs:
-        drawn.append(folder / "pictures" / f"{name}.png")
-        drawn[-1].parent.mkdir(exist_ok=True)
-        storage.write_bytes(drawn[-1], spectra.triptych(clean, adversarial, rate))
-    return drawn
+        paths.append(folder / "pictures" / f"{name}.png")
+        paths[-1].parent.mkdir(exist_ok=True)
+        storage.write_bytes(paths[-1], triptych_picture(clean, adversarial, rate))
+    return paths
 
 
 def draw_sweep(folder: Path, source: str) -> None:
-    """Write ``sweep.png``, ``.svg`` and ``.pdf`` beside the tables of a sweep in ``folder``."""
-    from staanet.report import sweeps
+    """Writes ``sweep.png``, ``.svg`` and ``.pdf`` beside the tables of a sweep in ``folder``."""
+    from staanet.report.sweep_charts import write
+    from staanet.report.sweep_tables import read_tables
 
-    sweeps.write(folder, sweeps.tables_of(folder, source))
+    write(folder, read_tables(folder, source))
 
 
-def audit_pages(out: Path, told: Mapping[str, Any]) -> None:
-    """Write ``audit.md`` and ``audit.html`` of what an audit found into ``out``."""
+def write_audit(out: Path, results: Mapping[str, Any]) -> None:
+    """Writes ``audit.md`` and ``audit.html`` of the results of an audit into ``out``."""
     from staanet.report import audit
 
-    storage.write_text(out / "audit.md", audit.markdown(told))
-    storage.write_text(out / "audit.html", audit.page(told))
+    storage.write_text(out / "audit.md", audit.markdown(results))
+    storage.write_text(out / "audit.html", audit.page(results))
 
 
-def audit_words(told: Mapping[str, Any]) -> list[str]:
-    """The verdict of an audit in plain sentences."""
+def audit_verdict(results: Mapping[str, Any]) -> list[str]:
+    """Returns the verdict of an audit in plain sentences."""
     from staanet.report import audit
 
-    return audit.verdict(told)
+    return audit.verdict(results)
 
 
-def draw_certificate(path: Path, told: Mapping[str, Any]) -> None:
-    """Write the curve of certified accuracy against radius as PNG."""
-    from staanet.report import guards
+def draw_certificate(path: Path, results: Mapping[str, Any]) -> None:
+    """Writes the curve of certified accuracy against radius as PNG."""
+    from staanet.report.detector_charts import certificate_chart
 
-    storage.write_bytes(path, guards.certificate(told))
-
-
-def draw_roc(path: Path, told: Mapping[str, Any]) -> None:
-    """Write the ROC curves of a detector, one per attack, as PNG."""
-    from staanet.report import guards
-
-    storage.write_bytes(path, guards.roc(told))
+    storage.write_bytes(path, certificate_chart(results))
 
 
-def _views(run: RunFolder, lead: Headline, number: int, progress: Progress) -> list[ClipView]:
-    from staanet.report import page, spectra, story
-    from staanet.report.verify import measure
+def draw_roc(path: Path, results: Mapping[str, Any]) -> None:
+    """Writes the ROC curves of a detector, one per attack, as PNG."""
+    from staanet.report.detector_charts import roc_chart
 
-    chosen = story.choose_clips(run, lead, number)
-    ids = [clip.id for clip in chosen]
-    answers = run.probabilities(lead.cell.key, ids) if ids else {}
-    views = []
-    for done, clip in enumerate(chosen, start=1):
-        pair = run.sets[lead.cell.key].pair(clip.id)
-        clean, adversarial, rate = pair.clean.pcm16, pair.adversarial, pair.clean.sample_rate
-        end = round(page.EXCERPT_S * rate)
-        views.append(
-            page.ClipView(
-                shown=clip,
-                clean=clean[:end],
-                adversarial=adversarial[:end],
-                sample_rate=rate,
-                whole_seconds=len(clean) / rate,
-                distances=measure(clean, adversarial),
-                png=spectra.triptych(clean[:end], adversarial[:end], rate),
-                answers={
-                    target: both for (name, target), both in answers.items() if name == clip.id
-                },
-            )
-        )
-        progress("draw clips", done, len(chosen), "")
-    return views
+    storage.write_bytes(path, roc_chart(results))

@@ -1,16 +1,16 @@
-"""Model cards for people: what a model folder's ``card.json`` says, as Markdown.
+"""Writes a model card in Markdown from the ``card.json`` of a model folder.
 
-After Mitchell et al. 2019, "Model Cards for Model Reporting" (arXiv 1810.03993). Every figure comes
-from the card; what a card does not say is left out, never guessed.
+It follows Mitchell et al. 2019, "Model Cards for Model Reporting" (arXiv 1810.03993). Every figure
+comes from the card; what a card does not say is left out.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from staanet.errors import InvalidInput, printable, unknown_name
+from staanet.results.table import Table, markdown_text
 
 _INTENDED = {
     "victim": "A classifier to attack: to learn how easily such models are fooled, to compare attacks "
@@ -18,7 +18,7 @@ _INTENDED = {
     "generator": "One pass of it turns a clip into an adversarial one for the classifier that it was "
     "trained against. For measuring and hardening classifiers that are yours or that you were asked to "
     "test.",
-    "vector": "One perturbation for all clips, the control that an attack which iterations at its clip has to "
+    "vector": "One perturbation for all clips, the control that an attack made for a single clip has to "
     "beat.",
 }
 _NOT_FOR = {
@@ -39,7 +39,7 @@ _MEASURES = {
 
 
 def model_card(card: Mapping[str, Any]) -> str:
-    """``MODEL_CARD.md`` from the ``card.json`` of a victim, a generator or a vector.
+    """Returns ``MODEL_CARD.md`` from the ``card.json`` of a victim, a generator or a vector.
 
     Raises ``InvalidInput`` for a card of another kind, or one that names no kind.
 
@@ -56,15 +56,15 @@ def model_card(card: Mapping[str, Any]) -> str:
         )
     if kind not in _INTENDED:
         raise unknown_name("kind of model card", str(kind), _INTENDED)
-    told = _told(card)
     sections = [
-        f"# {_plain(_name(card))}",
+        f"# {markdown_text(_name(card))}",
         _sentence(card),
         "## Details\n\n" + _table(("", ""), _details(card)),
         f"## Intended use\n\n{_INTENDED[kind]}",
         f"## Not for\n\n{_NOT_FOR[kind]}",
         "## Data\n\n" + _data(card),
-        "## Measured\n\n" + (_table(("measure", "value"), _measured(card)) if told else "Nothing."),
+        "## Measured\n\n"
+        + (_table(("measure", "value"), _measured(card)) if _measure_keys(card) else "Nothing."),
         "## Training\n\n" + _table(("setting", "value"), _training(card)),
         "## Limits\n\n" + _limits(card),
         "## Load\n\n" + _load(kind),
@@ -81,15 +81,15 @@ def _name(card: Mapping[str, Any]) -> str:
 def _sentence(card: Mapping[str, Any]) -> str:
     if card["kind"] == "victim":
         labels = [str(label) for label in card.get("labels", ())]
-        return f"An audio classifier of {len(labels)} classes: {_plain(', '.join(labels))}."
-    source = _plain(str(card.get("source", "an unnamed classifier")))
+        return f"An audio classifier of {len(labels)} classes: {markdown_text(', '.join(labels))}."
+    source = markdown_text(str(card.get("source", "an unnamed classifier")))
     if card["kind"] == "vector":
         return f"One universal adversarial perturbation, learned against {source}."
     return f"A STAA-Net generator (arXiv 2402.01227), trained to fool {source}."
 
 
 def _details(card: Mapping[str, Any]) -> list[tuple[str, object]]:
-    known = (
+    keys = (
         "kind",
         "architecture",
         "network",
@@ -105,7 +105,7 @@ def _details(card: Mapping[str, Any]) -> list[tuple[str, object]]:
         "python",
         "machine",
     )
-    return [(_label(key), card[key]) for key in known if card.get(key) is not None]
+    return [(_label(key), card[key]) for key in keys if card.get(key) is not None]
 
 
 def _label(key: str) -> str:
@@ -127,37 +127,41 @@ def _data(card: Mapping[str, Any]) -> str:
         "speaker was used. Speakers are in one part only."
     )
     if inputs.get("split"):
-        text += f" Hash of the split: `{_code(inputs['split'])}`, seed {inputs.get('seed', 'not told')}."
+        text += f" Hash of the split: `{_code(inputs['split'])}`, seed {inputs.get('seed', 'not recorded')}."
     return text
 
 
-def _told(card: Mapping[str, Any]) -> list[str]:
+def _measure_keys(card: Mapping[str, Any]) -> list[str]:
     return [key for key in _MEASURES if isinstance(card.get(key), int | float)]
 
 
 def _measured(card: Mapping[str, Any]) -> list[tuple[str, object]]:
     fooled = card.get("test_fooling_rate") or {}
-    each: list[tuple[str, object]] = [
+    rates: list[tuple[str, object]] = [
         (f"fooling rate of {name} on test speakers", f"{r:.3f}") for name, r in fooled.items()
     ]
-    return [*((_MEASURES[key], f"{card[key]:.3f}") for key in _told(card)), *each]
+    return [*((_MEASURES[key], f"{card[key]:.3f}") for key in _measure_keys(card)), *rates]
 
 
 def _training(card: Mapping[str, Any]) -> list[tuple[str, object]]:
     recipe = dict((card.get("inputs") or {}).get("recipe") or {})
     recipe |= {key: card[key] for key in ("best_step", "epochs") if key in card}
-    found = [(key.replace("_", " "), value) for key, value in recipe.items() if value is not None]
-    return found or [("recipe", "not told")]
+    settings = [
+        (key.replace("_", " "), value) for key, value in recipe.items() if value is not None
+    ]
+    return settings or [("recipe", "not recorded")]
 
 
 def _limits(card: Mapping[str, Any]) -> str:
-    lines = [f"- {_plain(str(flag))}" for flag in card.get("flags") or ()]
+    lines = [f"- {markdown_text(str(flag))}" for flag in card.get("flags") or ()]
     if (card.get("inputs") or {}).get("corpus") == "synthetic":
         lines.append(
-            "- It has heard synthetic speech only (eSpeak NG): on real speech its answers mean little, and "
+            "- It was trained on synthetic speech alone (eSpeak NG). On real speech its answers mean little; "
             "they serve to show the method."
         )
-    lines.append("- Few test speakers say little about others: see the intervals of the report.")
+    lines.append(
+        "- Few test speakers say little about other speakers: see the intervals of the report."
+    )
     lines.append("- No claim of robustness: it was not trained to withstand attacks.")
     return "\n".join(lines if card["kind"] == "victim" else lines[:-1])
 
@@ -172,22 +176,17 @@ def _load(kind: str) -> str:
     return f"```python\n{loaders[kind]}\n```"
 
 
-def _table(head: tuple[str, str], rows: list[tuple[str, object]]) -> str:
-    lines = [f"| {head[0]} | {head[1]} |", "|---|---|"]
-    return "\n".join([*lines, *(f"| {_plain(a)} | {_plain(_value(b))} |" for a, b in rows)])
+def _table(columns: tuple[str, str], rows: list[tuple[str, object]]) -> str:
+    cells = [[name, _value(value)] for name, value in rows]
+    return Table(columns=columns, rows=cells, names=2).to_markdown().rstrip()
 
 
 def _value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple):
-        return ", ".join(_value(one) for one in value) or "none"
+        return ", ".join(_value(item) for item in value) or "none"
     return str(value)
-
-
-def _plain(text: str) -> str:
-    """Text in which nothing is taken for markup."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", printable(text))
 
 
 def _code(text: object) -> str:

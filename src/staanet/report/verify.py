@@ -1,8 +1,8 @@
-"""A report is built only of figures that are those of the files.
+"""Checks every figure of a run against its files; a report is built of checked figures alone.
 
-Every clip of every adversarial set is read again: its distances and its budget are recomputed from
-the 16-bit integers and held against the set's table and against the results; the rates of the
-summary are recomputed from the rows behind them.
+The distances and the budget of every clip are recomputed from its 16-bit integers and compared with
+the table of its set and with the results. Rates and means of the summary are recomputed from the
+rows behind them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _REMEDY = "Attack and evaluate again: a report shows the figures of its files or
 
 
 def measure(clean: Samples, adversarial: Samples) -> Distances:
-    """The distances of two 16-bit clips ``[T]``; ratios are None where nothing changed.
+    """Returns the distances of two 16-bit clips ``[T]``; ratios are None where nothing changed.
 
     >>> measure(np.int16([0, 100]), np.int16([0, 110]))
     Distances(l0=1, density=0.5, linf=0.00030517578125, snr_db=20.0, peak_ratio_db=20.0)
@@ -46,13 +46,13 @@ def measure(clean: Samples, adversarial: Samples) -> Distances:
 
 
 def verify(run: RunFolder, progress: Progress) -> int:
-    """Check all figures against the files; returns how many clips of the results have no files.
+    """Checks all figures; returns how many clips of the results have no files.
 
     Raises ``InvalidInput`` that names the file and both values where they differ, and
     ``UnusableClip`` where a file is damaged.
     """
     _check_cells(run)
-    _check_sounds(run)
+    _check_perceptual(run)
     reported: dict[tuple[str, str, str], list[ClipResult]] = defaultdict(list)
     for row in (*run.rows, *run.channel_rows):
         reported[row.attack, row.source, row.id].append(row)
@@ -99,41 +99,46 @@ def _check_cells(run: RunFolder) -> None:
     for cell in (*run.cells, *run.channel_cells):
         rows = behind[*cell.key, cell.target, cell.channel]
         after = f" after {cell.channel}" if cell.channel != NO_CHANNEL else ""
-        place = f"{cell.title} from {cell.source} on {cell.target}{after}"
-        for name, told, true in _pairs(cell, rows):
-            if _differ(told, true):
+        name_of_cell = f"{cell.title} from {cell.source} on {cell.target}{after}"
+        for name, written, measured in _figures(cell, rows):
+            if _differ(written, measured):
                 raise InvalidInput(
-                    f"{name} of {place} is {_shown(told)}, but {_shown(true)} by its rows in {ROWS}",
+                    f"{name} of {name_of_cell} is {_shown(written)}, but {_shown(measured)} by its rows in {ROWS}",
                     where=where,
                     remedy=_REMEDY,
                 )
 
 
-def _check_sounds(run: RunFolder) -> None:
-    for (attack, source), sounds in run.perceptual.items():
-        rows = [row for row in run.rows if (row.attack, row.source) == (attack, source)]
-        by_clip = {row.id: row.scores for row in rows}  # the same beside every target
-        for name, sound in sounds.items():
+def _check_perceptual(run: RunFolder) -> None:
+    for (attack, source), scores_of_set in run.perceptual.items():
+        rows = run.rows_of((attack, source))
+        by_clip = {row.id: row.scores for row in rows}  # the same for every target
+        for name, score in scores_of_set.items():
             values = [v for scores in by_clip.values() if (v := scores.get(name)) is not None]
-            true = fmean(values) if values else None
-            if _differ(sound.value, true) or (sound.count, sound.of) != (len(values), len(by_clip)):
+            measured = fmean(values) if values else None
+            if _differ(score.value, measured) or (score.count, score.of) != (
+                len(values),
+                len(by_clip),
+            ):
                 raise InvalidInput(
-                    f"mean {name} of {attack} from {source} is {_shown(sound.value)} over "
-                    f"{sound.count} of {sound.of} clips, but {_shown(true)} over {len(values)} of "
+                    f"mean {name} of {attack} from {source} is {_shown(score.value)} over "
+                    f"{score.count} of {score.of} clips, but {_shown(measured)} over {len(values)} of "
                     f"{len(by_clip)} by its rows in {ROWS}",
                     where=run.folder / "results" / SUMMARY,
                     remedy=_REMEDY,
                 )
 
 
-def _differ(told: float | None, true: float | None) -> bool:
-    if told is None or true is None:
-        return told is not true
-    return abs(told - true) > 1e-6 * abs(true or 1)
+def _differ(written: float | None, measured: float | None) -> bool:
+    if written is None or measured is None:
+        return written is not measured
+    return abs(written - measured) > 1e-6 * abs(measured or 1)
 
 
-def _pairs(cell: Cell, rows: Sequence[ClipResult]) -> list[tuple[str, float | None, float | None]]:
-    """(figure, as the summary tells it, as its rows give it)."""
+def _figures(
+    cell: Cell, rows: Sequence[ClipResult]
+) -> list[tuple[str, float | None, float | None]]:
+    """Name of each figure, its value in the summary, and its value by the rows."""
 
     def mean(name: str, of: Sequence[ClipResult]) -> float | None:
         values = [value for row in of if (value := getattr(row.distances, name)) is not None]

@@ -19,7 +19,7 @@ from staanet.errors import InvalidInput, UnusableClip, unknown_name
 from staanet.evaluation import transfer_matrix
 from staanet.generators.base import Generator
 from staanet.generators.registry import load_generator
-from staanet.report.page import amplify
+from staanet.report.clip_view import amplify
 from staanet.results.adversarial_set import AdversarialClip
 from staanet.victims import load_victim
 

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from staanet.apps.web.fooling import Answer, Fooled, Request, Workshop
 from staanet.defences import DEFENCES
 from staanet.errors import StaaNetError, printable
-from staanet.report import spectra
+from staanet.report.clip_pictures import waveform_picture
 from staanet.results import formatting
 
 if TYPE_CHECKING:
@@ -290,7 +290,7 @@ def _answer(one: Answer) -> str:
 def portrait(made: Fooled) -> str:
     """The waveform with its changed samples, and the densest ten milliseconds."""
     pair = made.pair
-    png = spectra.portrait(pair.clean.pcm16, pair.adversarial, pair.clean.sample_rate)
+    png = waveform_picture(pair.clean.pcm16, pair.adversarial, pair.clean.sample_rate)
     alt = (
         f"Waveform of the adversarial clip, its {len(pair.support):,} changed samples marked; below, the "
         "ten milliseconds in which most samples changed, one by one."

@@ -1,4 +1,4 @@
-"""The charts of certificates and detectors: certified accuracy against radius, and ROC curves."""
+"""The charts of certificates and detectors."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from staanet.errors import printable
-from staanet.report.figures import BLUE, FAINT, GREEN, SKY, STYLE, VERMILION, short, to_png
+from staanet.report.chart_style import BLUE, FAINT, GREEN, SKY, STYLE, VERMILION, short, to_png
 
 COLOURS = (VERMILION, BLUE, GREEN, SKY)
 
 
-def certificate(told: Mapping[str, Any]) -> bytes:
-    """Certified accuracy in per cent against radius, with its intervals, as PNG."""
+def certificate_chart(results: Mapping[str, Any]) -> bytes:
+    """Draws certified accuracy in per cent against radius, with its intervals, as PNG."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _square(5.0, 3.4)
-        points = told["curve"]
+        figure, axes = _figure(5.0, 3.4)
+        points = results["curve"]
         radii = [p["radius"] for p in points]
-        # the share falls behind each radius: a step to the left of it
+        # the share falls behind each radius, so the step lies to its left
         axes.step(radii, [100 * p["certified_accuracy"] for p in points], where="pre", color=BLUE)
         bounded = [p for p in points if p["low"] is not None]
         axes.fill_between(
@@ -35,38 +35,41 @@ def certificate(told: Mapping[str, Any]) -> bytes:
         )
         axes.set_ylim(0, 100)
         axes.set_xlim(left=0)
-        axes.set_xlabel(f"radius: {told['unit']}")
+        axes.set_xlabel(f"radius: {results['unit']}")
         axes.set_ylabel("certified accuracy, %")
-        alpha = told["votes"]["alpha"]
+        alpha = results["votes"]["alpha"]
         axes.set_title(
-            f"{printable(short(told['victim']))} by {told['method']}, {told['clips']} clips, "
+            f"{printable(short(results['victim']))} by {results['method']}, {results['clips']} clips, "
             f"each certain at {100 * (1 - alpha):g} %"
         )
         return to_png(figure)
 
 
-def roc(told: Mapping[str, Any]) -> bytes:
-    """Detection rate against false alarms for each attack, as PNG; the diagonal is chance."""
+def roc_chart(results: Mapping[str, Any]) -> bytes:
+    """Draws detection rate against false positive rate for each attack, as PNG.
+
+    The diagonal is chance.
+    """
     with matplotlib.rc_context(STYLE):
-        figure, axes = _square(4.6, 4.0)
+        figure, axes = _figure(4.6, 4.0)
         axes.plot([0, 100], [0, 100], color=FAINT, linewidth=0.8, linestyle=":")
-        for number, one in enumerate(told["attacks"]):
+        for number, attack in enumerate(results["attacks"]):
             axes.plot(
-                [100 * p["false_positive_rate"] for p in one["roc"]],
-                [100 * p["detected"] for p in one["roc"]],
+                [100 * p["false_positive_rate"] for p in attack["roc"]],
+                [100 * p["detected"] for p in attack["roc"]],
                 color=COLOURS[number % len(COLOURS)],
                 linestyle=("-", "--", "-.")[number // len(COLOURS) % 3],
-                label=f"{printable(short(one['attack']))}: AUROC {one['auroc']:.3f}",
+                label=f"{printable(short(attack['attack']))}: AUROC {attack['auroc']:.3f}",
             )
         axes.set_xlim(-1, 100)
         axes.set_ylim(0, 101)
-        axes.set_xlabel("false alarms, % of clean clips")
+        axes.set_xlabel("false positive rate, % of clean clips")
         axes.set_ylabel("detected, % of attacked clips")
-        axes.set_title(f"detector {printable(short(told['detector']))}")
+        axes.set_title(f"detector {printable(short(results['detector']))}")
         axes.legend(loc="lower right", fontsize=8)
         return to_png(figure)
 
 
-def _square(width: float, height: float) -> tuple[Figure, Axes]:
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()

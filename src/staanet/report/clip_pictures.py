@@ -1,7 +1,7 @@
-"""A clip as seen: waveform, log-mel spectrogram and the changed samples one by one.
+"""Pictures of a clip: waveform, log-mel spectrogram and the changed samples.
 
-The layout is that of Chang et al. 2024, figure 3: original, adversarial clip and perturbation side
-by side on one time axis, with ten milliseconds below in which single samples can be counted.
+The triptych has the layout of Chang et al. 2024, figure 3: original, adversarial clip and
+perturbation side by side on one time axis. Below, ten milliseconds show single samples.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from PIL import Image
 
 from staanet import audio
 from staanet.core import Samples
-from staanet.report.figures import BLUE, FAINT, INK, STYLE, VERMILION, to_png
+from staanet.report.chart_style import BLUE, FAINT, INK, STYLE, VERMILION, to_png
 
 WINDOW_S, HOP_S, MELS, RANGE_DB = 0.032, 0.008, 64, 80.0
 ZOOM_S = 0.010
 
 
 def log_mel(samples: NDArray[np.floating], sample_rate: int) -> NDArray[np.float64]:
-    """Log-mel power, ``[T] in [-1, 1] -> [MELS, frames]`` in dB (floor at -100 dB), Hann window.
+    """Returns log-mel power, ``[T] in [-1, 1] -> [MELS, frames]`` in dB (floor at -100 dB), Hann window.
 
     >>> log_mel(np.zeros(16_000), 16_000).max()
     np.float64(-100.0)
@@ -39,7 +39,7 @@ def log_mel(samples: NDArray[np.floating], sample_rate: int) -> NDArray[np.float
 
 
 def mel_filters(sample_rate: int, size: int) -> NDArray[np.float64]:
-    """Triangles, evenly spaced in mel (2595 log10(1 + f/700)), each of sum 1: ``[MELS, size//2+1]``.
+    """Returns triangles, evenly spaced in mel (2595 log10(1 + f/700)), each of sum 1: ``[MELS, size//2+1]``.
 
     >>> mel_filters(16_000, 512).shape
     (64, 257)
@@ -55,7 +55,8 @@ def mel_filters(sample_rate: int, size: int) -> NDArray[np.float64]:
 
 
 def hz_to_mel(hz: float) -> float:
-    """
+    """Returns the mel of a frequency.
+
     >>> round(hz_to_mel(1000.0))
     1000
     """
@@ -63,32 +64,34 @@ def hz_to_mel(hz: float) -> float:
 
 
 def mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The inverse of ``hz_to_mel``."""
+    """Returns the frequencies of mel values; the inverse of ``hz_to_mel``."""
     return np.asarray(700 * (10 ** (mel / 2595) - 1))
 
 
-def typical(clean: Samples, delta: NDArray[np.int64], sample_rate: int) -> tuple[int, int]:
-    """Start and end of ``ZOOM_S`` in the louder half of a clip ``[T]``, changed as densely as the whole.
+def typical_span(clean: Samples, delta: NDArray[np.int64], sample_rate: int) -> tuple[int, int]:
+    """Returns start and end of a ``ZOOM_S`` in the louder half of a clip ``[T]``.
 
-    >>> typical(np.int16([9] * 640), np.array([0] * 320 + [5] * 160 + [5, 0] * 80), 16_000)
+    Of these, it is the one whose share of changed samples is nearest to that of the whole clip.
+
+    >>> typical_span(np.int16([9] * 640), np.array([0] * 320 + [5] * 160 + [5, 0] * 80), 16_000)
     (480, 640)
     """
     length = max(1, min(len(delta), round(ZOOM_S * sample_rate)))
     blocks = len(delta) // length
     shape = (blocks, length)
     energy = np.square(clean[: blocks * length].astype(np.int64)).reshape(shape).sum(axis=1)
-    moved = np.count_nonzero(delta[: blocks * length].reshape(shape), axis=1)
-    usable = (moved > 0) & (energy >= np.median(energy))
+    changed = np.count_nonzero(delta[: blocks * length].reshape(shape), axis=1)
+    usable = (changed > 0) & (energy >= np.median(energy))
     usable = usable if usable.any() else np.ones(blocks, dtype=bool)
-    away = np.abs(moved - length * np.count_nonzero(delta) / len(delta))
-    start = int(np.where(usable, away, np.inf).argmin()) * length
+    distance = np.abs(changed - length * np.count_nonzero(delta) / len(delta))
+    start = int(np.where(usable, distance, np.inf).argmin()) * length
     return start, start + length
 
 
-def densest(delta: NDArray[np.int64], sample_rate: int) -> tuple[int, int]:
-    """Start and end of the ``ZOOM_S`` of a clip ``[T]`` in which most samples changed.
+def densest_span(delta: NDArray[np.int64], sample_rate: int) -> tuple[int, int]:
+    """Returns start and end of the ``ZOOM_S`` of a clip ``[T]`` in which most samples changed.
 
-    >>> densest(np.array([0] * 300 + [1] * 40 + [0] * 300), 16_000)
+    >>> densest_span(np.array([0] * 300 + [1] * 40 + [0] * 300), 16_000)
     (180, 340)
     """
     length = max(1, min(len(delta), round(ZOOM_S * sample_rate)))
@@ -97,11 +100,11 @@ def densest(delta: NDArray[np.int64], sample_rate: int) -> tuple[int, int]:
     return start, start + length
 
 
-def portrait(clean: Samples, adversarial: Samples, sample_rate: int) -> bytes:
-    """A 16-bit clip ``[T]`` with its changed samples marked, above its densest ``ZOOM_S``; PNG."""
+def waveform_picture(clean: Samples, adversarial: Samples, sample_rate: int) -> bytes:
+    """Draws a 16-bit clip ``[T]`` with its changed samples marked, above its densest ``ZOOM_S``; PNG."""
     delta = adversarial.astype(np.int64) - clean
     x, x_adv, change = audio.to_float(clean), audio.to_float(adversarial), delta / audio.FULL_SCALE
-    span = densest(delta, sample_rate)
+    span = densest_span(delta, sample_rate)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.4, 4.6))
         whole = figure.add_axes((0.07, 0.56, 0.835, 0.37))
@@ -109,27 +112,27 @@ def portrait(clean: Samples, adversarial: Samples, sample_rate: int) -> bytes:
         whole.plot(time, x_adv, color=FAINT, linewidth=0.5)
         changed = np.flatnonzero(delta)
         whole.plot(changed / sample_rate, x_adv[changed], ",", color=VERMILION)
-        whole.axvspan(*(place / sample_rate for place in span), color=BLUE, alpha=0.35, linewidth=0)
+        whole.axvspan(*(index / sample_rate for index in span), color=BLUE, alpha=0.35, linewidth=0)
         loud = 1.08 * max(float(np.abs(x).max()), float(np.abs(x_adv).max()), 1e-4)
         whole.set(xlim=(0, len(clean) / sample_rate), ylim=(-loud, loud), xlabel="time, s")
         whole.set_title(f"{len(changed):,} of {len(clean):,} samples changed; blue: enlarged below")
         whole.set_ylabel("full scale = 1")
-        _zoom(figure, x, x_adv, change, span, sample_rate, reach=(0.13, 0.38))
+        _zoom(figure, x, x_adv, change, span, sample_rate, edges=(0.13, 0.38))
         return to_png(figure, dpi=130)
 
 
-def triptych(clean: Samples, adversarial: Samples, sample_rate: int) -> bytes:
-    """The figure of one pair of 16-bit clips ``[T]`` as PNG on white, with at most 256 colours."""
+def triptych_picture(clean: Samples, adversarial: Samples, sample_rate: int) -> bytes:
+    """Draws a pair of 16-bit clips ``[T]`` side by side as PNG on white, with at most 256 colours."""
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Glyph.*")
-        png = to_png(_draw(clean, adversarial, sample_rate), dpi=140)
+        png = to_png(_draw_triptych(clean, adversarial, sample_rate), dpi=140)
     out = io.BytesIO()
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     picture.quantize(256, dither=Image.Dither.NONE).save(out, format="PNG", optimize=True)
     return out.getvalue()
 
 
-def _draw(clean: Samples, adversarial: Samples, sample_rate: int) -> Figure:
+def _draw_triptych(clean: Samples, adversarial: Samples, sample_rate: int) -> Figure:
     delta = adversarial.astype(np.int64) - clean
     x, x_adv, change = audio.to_float(clean), audio.to_float(adversarial), delta / audio.FULL_SCALE
     end = len(clean) / sample_rate
@@ -170,15 +173,15 @@ def _draw(clean: Samples, adversarial: Samples, sample_rate: int) -> Figure:
     figure.colorbar(
         image, cax=figure.add_axes((0.92, bar.y0, 0.012, bar.height)), label="log-mel power, dB"
     )
-    _zoom(figure, x, x_adv, change, typical(clean, delta, sample_rate), sample_rate)
+    _zoom(figure, x, x_adv, change, typical_span(clean, delta, sample_rate), sample_rate)
     return figure
 
 
 def _mel_axis(axes: Axes, sample_rate: int, labelled: bool) -> None:
-    wanted = [hz for hz in (250, 500, 1000, 2000, 4000, 8000, 16000) if hz <= sample_rate / 2]
+    ticks = [hz for hz in (250, 500, 1000, 2000, 4000, 8000, 16000) if hz <= sample_rate / 2]
     top = hz_to_mel(sample_rate / 2)
-    axes.set_yticks([hz_to_mel(hz) / top * MELS for hz in wanted])
-    axes.set_yticklabels([f"{hz / 1000:g}" for hz in wanted] if labelled else [])
+    axes.set_yticks([hz_to_mel(hz) / top * MELS for hz in ticks])
+    axes.set_yticklabels([f"{hz / 1000:g}" for hz in ticks] if labelled else [])
     if labelled:
         axes.set_ylabel("frequency, kHz")
 
@@ -190,32 +193,32 @@ def _zoom(
     change: NDArray[np.floating],
     span: tuple[int, int],
     sample_rate: int,
-    reach: tuple[float, float] = (0.085, 0.285),
+    edges: tuple[float, float] = (0.085, 0.285),
 ) -> None:
-    """The samples of ``span`` one by one: the waveform under both its values, then the changes.
+    """Draws the samples of ``span`` one by one: the waveform with both values, then the changes.
 
-    ``reach`` is where the figure's height ends below and above, as a share of it.
+    ``edges`` are the lower and the upper edge, as shares of the height of the figure.
     """
     inside = slice(*span)
     milliseconds = 1000 * np.arange(span[1] - span[0]) / sample_rate
-    moved = np.flatnonzero(change[inside])
+    changed = np.flatnonzero(change[inside])
     grid = figure.add_gridspec(
-        1, 3, left=0.07, right=0.905, top=reach[1], bottom=reach[0], wspace=0.2
+        1, 3, left=0.07, right=0.905, top=edges[1], bottom=edges[0], wspace=0.2
     )
     wave, alone = figure.add_subplot(grid[0, :2]), figure.add_subplot(grid[0, 2])
     wave.plot(
         milliseconds, x[inside], "o-", color=BLUE, markersize=2, linewidth=0.8, label="original"
     )
     for axes, low, high in ((wave, x, x_adv), (alone, np.zeros_like(change), change)):
-        at, tips = milliseconds[moved], high[inside][moved]
-        axes.vlines(at, low[inside][moved], tips, color=VERMILION, linewidth=1.1)
+        at, tips = milliseconds[changed], high[inside][changed]
+        axes.vlines(at, low[inside][changed], tips, color=VERMILION, linewidth=1.1)
         axes.plot(at, tips, "o", color=VERMILION, markersize=2.8, label="changed sample")
         axes.set_xlim(-0.1, milliseconds[-1] + 0.1)
         axes.set_xlabel("time, ms", loc="left")
         axes.axhline(0, color=FAINT, linewidth=0.5, zorder=0)
     wave.set_title(
         f"{1000 * len(milliseconds) / sample_rate:.0f} ms from {span[0] / sample_rate:.3f} s: "
-        f"{len(moved)} of {len(milliseconds)} samples changed"
+        f"{len(changed)} of {len(milliseconds)} samples changed"
     )
     alone.set_title("the changes alone")
     wave.set_ylabel("full scale = 1")
