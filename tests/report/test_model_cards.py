@@ -42,7 +42,7 @@ def test_every_figure_of_the_card_is_told_and_nothing_else() -> None:
     for told in ("0.938", "0.950", "ab" * 32, "cd" * 32, "seed 3", "| steps | 250 |", "anger, joy"):
         assert told in text
     assert "patience" not in text and "accuracy on" not in text  # the card says nothing of them
-    assert "synthetic speech only" in text
+    assert "synthetic speech alone" in text
 
 
 def test_a_generator_tells_its_source_and_its_flags() -> None:
