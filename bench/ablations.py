@@ -34,7 +34,7 @@ from bench.attacking import (
 from staanet import audio, storage, training
 from staanet.attacks import Random, Staa
 from staanet.core import Budget, Clip
-from staanet.defences import Defended, parse_defence
+from staanet.defences import Defended
 from staanet.generators.base import Generator
 from staanet.generators.losses import Objective
 from staanet.generators.registry import build_generator, load_generator, save_generator
@@ -42,6 +42,7 @@ from staanet.generators.warm_start import backward_net_from
 from staanet.nn.precision import resolve_precision
 from staanet.pipeline.recipe import commit
 from staanet.storage import describe_machine
+from staanet.transforms import parse_transform
 
 SOURCE, TARGET, SEEDS, STEPS = "emo18", "zhao19", (0, 1, 2), 100
 BUDGET = Budget(epsilon=EPSILON, max_density=DENSITY)
@@ -72,7 +73,7 @@ def straight_through(_: Objective, position: Tensor, binary: Tensor, uniform: Te
     return position + (binary.to(position.dtype) - position).detach()
 
 
-MILD = ("mp3:64", "opus:24", "mulaw", "resample:8000", "noise:30", "gain:6")
+MILD = ("mp3:64", "opus:24", "mulaw", "resample:8000", "noise:30", "random_gain:6")
 """What speech meets between a mouth and a classifier, and is not hurt by."""
 HARSH = ("gsm", "mp3:16", "opus:8", "noise:15")
 """What leaves speech intelligible, and little else."""
@@ -213,7 +214,7 @@ def trained(bench: Bench, variant: Variant, seed: int) -> Generator:
                 folder,
                 budget=BUDGET,
                 objective=replace(Objective(kappa=math.inf), **variant.objective),
-                augment=[parse_defence(text) for text in variant.through],
+                augment=[parse_transform(text) for text in variant.through],
                 precision=resolve_precision("auto", bench.device),
                 progress=told,
             )
@@ -272,7 +273,7 @@ def table(bench: Bench, variants: Sequence[Variant], corpus: str, clips: Sequenc
 def outlived(bench: Bench, variants: Sequence[Variant]) -> str:
     """What each channel leaves of the fooling, with and without the channels in training."""
     source = bench.victims[SOURCE]
-    ways = {way: Defended(source, [parse_defence(way)]) for way in MILD + HARSH}
+    ways = {way: Defended(source, [parse_transform(way)]) for way in MILD + HARSH}
     heard = replace(bench, victims={SOURCE: source, **ways})
     rows = []
     for variant in variants:

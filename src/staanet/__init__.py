@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from staanet.core import Victim as Victim
     from staanet.corpora import CORPORA as CORPORA
     from staanet.corpora import load_corpus as load_corpus
-    from staanet.defences import DEFENCES as DEFENCES
     from staanet.defences import Defended as Defended
     from staanet.errors import StaaNetError as StaaNetError
     from staanet.evaluation import transfer_matrix as transfer_matrix
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from staanet.pipeline import run as run
     from staanet.results.adversarial_set import AdversarialSet as AdversarialSet
     from staanet.results.transfer_matrix import TransferMatrix as TransferMatrix
+    from staanet.transforms import TRANSFORMS as TRANSFORMS
     from staanet.victims import VICTIMS as VICTIMS
     from staanet.victims import load_victim as load_victim
     from staanet.victims.external import CallableVictim as CallableVictim
@@ -44,9 +44,9 @@ _HOME = {
     "CORPORA": "corpora",
     "Clip": "core",
     "Corpus": "core",
-    "DEFENCES": "defences",
     "Defended": "defences",
     "StaaNetError": "errors",
+    "TRANSFORMS": "transforms",
     "Targeted": "core",
     "TransferMatrix": "results.transfer_matrix",
     "Untargeted": "core",
@@ -72,9 +72,9 @@ __all__ = [
     "CORPORA",
     "Clip",
     "Corpus",
-    "DEFENCES",
     "Defended",
     "StaaNetError",
+    "TRANSFORMS",
     "Targeted",
     "TransferMatrix",
     "Untargeted",

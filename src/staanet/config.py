@@ -101,7 +101,7 @@ class GeneratorRecipe:
     precision: Precision = "auto"
     augment: tuple[str, ...] = ()
     """What clips meet on their way to the sources while it trains, each as often as nothing, such as
-    ``["mp3:64", "opus:24", "noise:30", "gain:6"]``: any defence by name."""
+    ``["mp3:64", "opus:24", "noise:30", "random_gain:6"]``: any defence by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -200,13 +200,13 @@ def test_what_is_completed_is_what_there_is():
     from staanet.attacks import ATTACKS
     from staanet.corpora import CORPORA
     from staanet.generators.registry import GENERATORS
-    from staanet.transforms import channels
+    from staanet.transforms import TRANSFORMS
     from staanet.victims import VICTIMS
 
     assert names.attacks("") == sorted(ATTACKS) and names.victims("") == sorted(VICTIMS)
     assert names.kinds("") == sorted(f"{name}:" for name in CORPORA)
     assert names.generators("") == sorted(GENERATORS)
-    assert {*names.channels(""), "pcm16"} == {*channels.CHANNELS, "pcm16"}
+    assert {*names.channels("")} == {*TRANSFORMS}
 
 
 # ---------------------------------------------------------------- colours and bars

@@ -15,7 +15,7 @@ from tests.support.speech import RATE, tone
 from staanet import audio, storage, training
 from staanet.attacks import PGD, Random, craft_batch
 from staanet.core import Budget, Untargeted, silent
-from staanet.defences.detector_gated import DetectorGated, Undetected
+from staanet.defences import DetectorGated, Undetected
 from staanet.defences.detectors import DETECTORS, Learned, build_detector, residuals
 from staanet.errors import InvalidInput
 from staanet.evaluation import transfer_matrix
@@ -218,9 +218,11 @@ def test_the_aware_view_abstains_just_where_the_guarded_one_does(victim):
     scores = detectors.detector_scores(build_detector("residual"), victim, some)
     target = DetectorGated(victim, build_detector("residual"), threshold=float(np.median(scores)))
     x = torch.stack([c.waveform for c in some])
-    assert torch.equal(target.aware()(x).argmax(dim=1) == 2, target.abstains(x))
+    assert torch.equal(target.reject_class_view()(x).argmax(dim=1) == 2, target.abstains(x))
     assert target.abstains(x).any() and not target.abstains(x).all()
-    assert torch.equal(target(x), victim(x)) and torch.equal(target.aware()(x)[:, :2], victim(x))
+    assert torch.equal(target(x), victim(x)) and torch.equal(
+        target.reject_class_view()(x)[:, :2], victim(x)
+    )
 
 
 def test_to_be_undetected_is_to_be_another_answer_that_is_given():
@@ -269,7 +271,7 @@ def test_an_attack_on_loud_stretches_leaves_the_quiet_ones_alone(victim):
 def test_a_guarded_victim_comes_back_from_its_folder(victim, tmp_path, name):
     training.seeded(2)
     target = DetectorGated(
-        victim, build_detector(name).eval(), threshold=0.25, spread=2.0, false_positive_rate=0.05
+        victim, build_detector(name).eval(), threshold=0.25, scale=2.0, false_positive_rate=0.05
     )
     target.save_pretrained(tmp_path / "g")
     again = load_victim(tmp_path / "g")

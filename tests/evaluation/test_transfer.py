@@ -168,7 +168,7 @@ def test_a_clip_and_its_twin_meet_the_same_noise(ones):
 
 
 def test_an_unknown_channel_is_refused_before_any_work(ones, crafted):
-    with pytest.raises(InvalidInput, match="unknown channel 'mp4'"):
+    with pytest.raises(InvalidInput, match="unknown transform 'mp4'"):
         transfer_matrix([crafted], [ones], channels=["mp4"])
 
 

@@ -16,7 +16,7 @@ from staanet.cli import app
 from staanet.config import AttackRecipe, GeneratorRecipe, VictimRecipe
 from staanet.core import Budget
 from staanet.corpora import load_corpus
-from staanet.defences import Defended, parse_defence
+from staanet.defences import Defended
 from staanet.errors import InvalidInput
 from staanet.generators.backward_net import BackwardNet
 from staanet.generators.losses import Objective, SparsityController
@@ -26,6 +26,7 @@ from staanet.generators.wave_u_net import masked_group_norm
 from staanet.nn import distributed, precision
 from staanet.nn.conv_maxpool import conv_maxpool, unpool_conv_transpose
 from staanet.nn.precision import autocast, in_float32
+from staanet.transforms import parse_transform
 from staanet.victims import build_victim, load_victim
 from staanet.victims.layers import ConvBlock, normalising, recurrent
 
@@ -129,7 +130,7 @@ def test_statistics_of_several_processes_are_taken_of_whole_numbers(monkeypatch)
 
 
 def lowpass() -> Defended:
-    return Defended(build_victim("zhao19", LABELS).eval(), [parse_defence("lowpass:2000")])
+    return Defended(build_victim("zhao19", LABELS).eval(), [parse_transform("lowpass:2000")])
 
 
 @pytest.mark.parametrize("time", [1600, 100_000])  # features written down at once, or in pieces

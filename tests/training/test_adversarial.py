@@ -12,11 +12,12 @@ from tests.support.speech import RATE, clip, tone
 from staanet import audio, storage, training
 from staanet.attacks import PGD
 from staanet.core import Budget, Untargeted, silent
-from staanet.defences import Defended, parse_defence
+from staanet.defences import Defended
 from staanet.errors import InvalidInput
 from staanet.generators.warm_start import backward_net_from
 from staanet.training import adversarial as adversarial_training
 from staanet.training.adversarial import METHODS, Divergence, Hardening
+from staanet.transforms import parse_transform
 from staanet.victims import CallableVictim, build_victim, load_victim
 
 LABELS = ("high", "low")
@@ -222,7 +223,7 @@ def test_epsilon_grows_and_the_smallest_is_a_tenth():
 
 def test_a_victim_is_hardened_through_what_stands_before_it(plain, tmp_path):
     """Its weights move, the chain and the folder's kind stay."""
-    behind = Defended(load_victim(plain), [parse_defence("lowpass:2000")])
+    behind = Defended(load_victim(plain), [parse_transform("lowpass:2000")])
     behind.save_pretrained(tmp_path / "behind")
     victim = load_victim(tmp_path / "behind")
     before = {k: v.clone() for k, v in victim.state_dict().items()}

@@ -11,10 +11,10 @@ from tests.support.speech import RATE, clip, tone
 
 from staanet import storage, training
 from staanet.core import Budget, Clip, silent
-from staanet.defences import parse_defence
 from staanet.errors import InvalidInput
 from staanet.generators.losses import Objective
 from staanet.generators.registry import build_generator
+from staanet.transforms import parse_transform
 from staanet.victims import build_victim
 
 LABELS = ("high", "low")
@@ -161,7 +161,7 @@ def test_training_hears_what_a_channel_leaves(victim, tmp_path):
             objective=Objective(),
             augment=ways,
         )
-        for name, ways in (("plain", []), ("through", [parse_defence("quantise:2")]))
+        for name, ways in (("plain", []), ("through", [parse_transform("quantise:2")]))
     )
     assert through.best_score <= 0.5  # of two ways to the source, one says the same to all
     assert [row["adversarial"] for row in through.rows] != [

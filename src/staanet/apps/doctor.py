@@ -455,10 +455,10 @@ def _written(codec: str) -> str:
 def _through(channel: str) -> str:
     import numpy as np
 
-    from staanet.transforms.channels import parse_channel
+    from staanet.transforms import parse_transform, transform_samples
 
     tone = _tone()
-    heard = parse_channel(channel)(tone, 16_000)
+    heard = transform_samples(parse_transform(channel), tone, 16_000)
     likeness = float(np.corrcoef(tone.astype(float), heard.astype(float))[0, 1])
     if heard.shape != tone.shape or not likeness > 0.8:
         raise StaaNetError(f"a tone comes back at a correlation of {likeness:.2f}")

@@ -308,10 +308,10 @@ def evaluate(
     and sigma-zero through it, at the budget of the first set, into OUT/adversarial.
     """
     from staanet import evaluation, pipeline, storage, victims
-    from staanet.transforms import channels
+    from staanet.transforms import parse_transform
 
     for name in channel:
-        channels.parse_channel(name)
+        parse_transform(name)
     one = Shard.parse(shard) if shard else None
     targets = [on_device(victims.load_victim(spec), device) for spec in target]
     evaluation.check_names(targets)

@@ -36,7 +36,7 @@ def defend(
             "--with",
             metavar="NAME[:SETTING]",
             help="quantise:8, average:3, median:3, lowpass:4000, bandpass:300-3400, resample:8000, "
-            "noise:20, gain:6, mp3:64, opus:24, gsm, mulaw or repair:8; repeat for a chain, in its order.",
+            "noise:20, random_gain:6, mp3:64, opus:24, gsm, mulaw or repair:8; repeat for a chain, in its order.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Victim folder to write.")],
@@ -58,10 +58,10 @@ def defend(
 ) -> None:
     """A victim behind input transformations: a victim folder that attack, evaluate and all others take."""
     from staanet import corpora, pipeline, storage, victims
-    from staanet.defences import parse_defence
+    from staanet.transforms import parse_transform
 
     for text in with_:
-        parse_defence(text)
+        parse_transform(text)
     loaded = on_device(victims.load_victim(victim), device)
     data = None if corpus is None else corpora.load_corpus(corpus, out=out)
     quarantine = pipeline.Quarantine(strict)

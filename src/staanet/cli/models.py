@@ -224,7 +224,7 @@ def train_generator(
         typer.Option(
             metavar="NAME[:SETTING]",
             help="What clips meet on their way to the source while it trains, each as often as nothing: "
-            "mp3:64, opus:24, mulaw, noise:30, gain:6, resample:8000, ... as defend --with has them; repeat "
+            "mp3:64, opus:24, mulaw, noise:30, random_gain:6, resample:8000, ... as defend --with has them; repeat "
             "for several.",
         ),
     ] = [],  # noqa: B006

@@ -42,7 +42,7 @@ def _shipped() -> Iterable[str]:
 attacks = _among(lambda: registry("attacks/__init__.py", "ATTACKS"))
 victims = _among(lambda: registry("victims/__init__.py", "VICTIMS"))
 generators = _among(lambda: registry("generators/registry.py", "GENERATORS"))
-channels = _among(lambda: registry("transforms/channels.py", "CHANNELS"))
+channels = _among(lambda: registry("transforms/__init__.py", "TRANSFORMS"))
 parts = _among(lambda: ("train", "dev", "test", "all"))
 kinds = _among(lambda: [f"{name}:" for name in registry("corpora/__init__.py", "CORPORA")])
 

@@ -1,4 +1,4 @@
-"""A victim behind a detector: it may abstain. And what an attacker sees who knows the detector."""
+"""A victim behind a detector, which may abstain, and the view of it that an adaptive attacker follows."""
 
 from __future__ import annotations
 
@@ -8,27 +8,40 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from staanet import storage
 from staanet.core import Untargeted, Victim
-from staanet.defences.detectors import Detector
+from staanet.defences.defended import INNER, read_wrapper, write_wrapper_card
+from staanet.defences.detectors import Detector, build_detector
 from staanet.errors import InvalidInput
 
-INNER, DETECTOR = "inner", "detector"
+DETECTOR = "detector"
+"""The folder of the detector's weights inside a gated victim's folder."""
 
 
 class DetectorGated(Victim):
-    """A victim that abstains from clips whose detector_score is above ``threshold``.
+    """A victim that abstains from clips whose ``detector_score`` is above ``threshold``.
 
-    Its logits are the inner victim's: whether it abstains is told apart, by ``abstains``. ``spread`` is
-    the deviation of clean clips' detector_score, the unit in which ``aware`` tells it to an attacker.
+    Its logits are the inner victim's; ``abstains`` says separately whether it answers at all.
+
+    Args:
+        inner: The victim behind the detector.
+        detector: What gives each clip a score.
+        threshold: The highest score of a clip that is answered.
+        scale: The deviation of clean clips' scores: the unit of the abstaining class's logit in
+            ``reject_class_view``.
+        false_positive_rate: The share of clean clips that ``threshold`` was chosen to reject, if known.
+        name: The victim's name; by default ``INNER+DETECTOR``.
+
+    Raises:
+        InvalidInput: Threshold or scale is not finite, or the scale is not positive.
     """
 
-    architecture = "guarded"
+    architecture = "detector_gated"
     may_abstain = True
 
     def __init__(
@@ -37,13 +50,13 @@ class DetectorGated(Victim):
         detector: Detector,
         *,
         threshold: float,
-        spread: float = 1.0,
+        scale: float = 1.0,
         false_positive_rate: float | None = None,
         name: str | None = None,
     ) -> None:
-        if not (math.isfinite(threshold) and math.isfinite(spread) and spread > 0):
+        if not (math.isfinite(threshold) and math.isfinite(scale) and scale > 0):
             raise InvalidInput(
-                f"the detector's threshold is {threshold}, its spread {spread}",
+                f"the detector's threshold is {threshold}, its scale {scale}",
                 remedy="Choose them on clean clips: staanet detect",
             )
         super().__init__(
@@ -52,15 +65,12 @@ class DetectorGated(Victim):
             sample_rate=inner.sample_rate,
         )
         self.inner, self.detector = inner, detector
-        self.threshold, self.spread, self.false_positive_rate = (
-            threshold,
-            spread,
-            false_positive_rate,
-        )
+        self.threshold, self.scale = threshold, scale
+        self.false_positive_rate = false_positive_rate
         self.minimum_samples, self.differentiable = inner.minimum_samples, inner.differentiable
         self.exact_gradient, self.randomised = inner.exact_gradient, inner.randomised
-        told = json.dumps([detector.name, threshold])  # so that no hash takes it for its inner
-        self.register_buffer("described", torch.tensor(list(told.encode()), dtype=torch.uint8))
+        text = json.dumps([detector.name, threshold])  # so that no hash takes it for its inner
+        self.register_buffer("described", torch.tensor(list(text.encode()), dtype=torch.uint8))
         self.requires_grad_(False).eval()
 
     @property
@@ -68,19 +78,19 @@ class DetectorGated(Victim):
         return self.inner.device
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
-        answer: Tensor = self.inner(waveforms, lengths)
-        return answer
+        logits: Tensor = self.inner(waveforms, lengths)
+        return logits
 
     def detector_score(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """``[B, T] -> [B]``."""
-        found: Tensor = self.detector(self.inner, waveforms, lengths)
-        return found
+        """How suspicious each clip is, ``[B, T] -> [B]``."""
+        score: Tensor = self.detector(self.inner, waveforms, lengths)
+        return score
 
     def abstains(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """``[B, T] -> [B]`` bool: whether there is no answer to a clip."""
+        """Which clips get no answer, ``[B, T] -> [B]`` bool."""
         return self.detector_score(waveforms, lengths) > self.threshold
 
-    def aware(self) -> RejectClassView:
+    def reject_class_view(self) -> RejectClassView:
         """What an attacker follows who knows the detector."""
         return RejectClassView(self)
 
@@ -88,73 +98,56 @@ class DetectorGated(Victim):
         return {
             "detector": self.detector.name,
             "threshold": self.threshold,
-            "spread": self.spread,
+            "scale": self.scale,
             "false_positive_rate": self.false_positive_rate,
         }
 
     def save_pretrained(self, folder: Path | str, **card: Any) -> None:
         """Write ``inner/``, the detector's weights where it has any, and then ``card.json``."""
-        place = Path(folder)
-        self.inner.save_pretrained(place / INNER, **card.pop("inner_card", {}))
+        folder = Path(folder)
+        self.inner.save_pretrained(folder / INNER, **card.pop("inner_card", {}))
         weights = self.detector.state_dict()
         if weights:
             storage.save_model(
-                place / DETECTOR,
+                folder / DETECTOR,
                 kind="detector",
                 tensors=weights,
                 card={"name": self.detector.name},
             )
-        self.sha256 = _seal(place, self.settings())
-        storage.write_card(
-            place,
-            {
-                "kind": "victim",
-                "architecture": self.architecture,
-                "name": self.name,
-                "labels": list(self.labels),
-                "sample_rate": self.sample_rate,
-                "settings": self.settings(),
-                **card,
-                "sha256": self.sha256,
-            },
+        self.sha256 = _sha256(folder, self.settings())
+        write_wrapper_card(self, folder, card)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: Path | str, load: Callable[[Path], Victim] | None = None
+    ) -> Self:
+        """Read what ``save_pretrained`` wrote; ``load`` reads the inner victim.
+
+        ``staanet.load_victim`` is such a ``load``. Raises ``InvalidInput`` where the parts do not fit.
+        """
+        folder = Path(folder)
+        inner, card, settings = read_wrapper(folder, load, _sha256, command="staanet detect")
+        detector = build_detector(str(settings.get("detector")))
+        if detector.state_dict():
+            tensors, _ = storage.load_model(folder / DETECTOR, kind="detector")
+            storage.fill_module(detector, tensors, folder / DETECTOR)
+        victim = storage.build_from_card(
+            lambda: cls(
+                inner,
+                detector,
+                threshold=float(settings["threshold"]),
+                scale=float(settings["scale"]),
+                false_positive_rate=settings["false_positive_rate"],
+                name=str(card["name"]),
+            ),
+            folder,
         )
+        victim.sha256 = str(card["sha256"])
+        return victim
 
 
-def read_guarded(
-    folder: Path, load: Callable[[Path], Victim], build: Callable[[str], Detector]
-) -> DetectorGated:
-    """Read what ``save_pretrained`` wrote; ``staanet.load_victim`` brings what reads the parts.
-
-    Raises ``InvalidInput`` where they do not fit each other.
-    """
-    card = storage.read_card(folder, "victim")
-    inner = load(folder / INNER)
-    settings = card.get("settings")
-    if not isinstance(settings, dict) or card.get("sha256") != _seal(folder, settings):
-        raise InvalidInput(
-            "its detector or the victim inside was changed since it was written: their sha256 "
-            "differs from the card's",
-            where=folder / storage.CARD,
-            remedy="Write it again with staanet detect",
-        )
-    detector = build(str(settings.get("detector")))
-    if detector.state_dict():
-        tensors, _ = storage.load_model(folder / DETECTOR, kind="detector")
-        storage.fill_module(detector, tensors, folder / DETECTOR)
-    return storage.build_from_card(
-        lambda: DetectorGated(
-            inner,
-            detector,
-            threshold=float(settings["threshold"]),
-            spread=float(settings["spread"]),
-            false_positive_rate=settings["false_positive_rate"],
-            name=str(card["name"]),
-        ),
-        folder,
-    )
-
-
-def _seal(folder: Path, settings: Mapping[str, Any]) -> str:
+def _sha256(folder: Path, settings: Mapping[str, Any]) -> str:
+    """The sha256 of a gated victim: of the inner victim's, the settings' and the detector's."""
     parts = [storage.read_card(folder / INNER, "victim").get("sha256"), dict(settings)]
     if (folder / DETECTOR / storage.CARD).exists():
         parts.append(storage.read_card(folder / DETECTOR, "detector").get("sha256"))
@@ -162,34 +155,31 @@ def _seal(folder: Path, settings: Mapping[str, Any]) -> str:
 
 
 class RejectClassView(Victim):
-    """A guarded victim with abstaining as one more class, ``[B, T] -> [B, K + 1]`` (Carlini and Wagner
-    2017, arXiv 1705.07263): its logit is above all others just where the victim abstains.
+    """A gated victim with abstaining as one more class, ``[B, T] -> [B, K + 1]``.
 
-    Give it to an attack with the goal ``Undetected``.
+    The logit of that class is above all others just where the victim abstains (Carlini and Wagner
+    2017, arXiv 1705.07263). Give the view to an attack with the goal ``Undetected``.
     """
 
-    architecture = "aware"
+    architecture = "reject_class_view"
 
-    def __init__(self, guarded: DetectorGated) -> None:
+    def __init__(self, gated: DetectorGated) -> None:
         super().__init__(
-            name=guarded.name,
-            labels=(*guarded.labels, "(abstains)"),
-            sample_rate=guarded.sample_rate,
+            name=gated.name, labels=(*gated.labels, "(abstains)"), sample_rate=gated.sample_rate
         )
-        self.guarded = guarded
-        self.minimum_samples, self.differentiable = guarded.minimum_samples, guarded.differentiable
+        self.gated = gated
+        self.minimum_samples, self.differentiable = gated.minimum_samples, gated.differentiable
         self.eval()
 
     @property
     def device(self) -> torch.device:
-        return self.guarded.device
+        return self.gated.device
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
-        logits = self.guarded(waveforms, lengths)
-        above = (
-            self.guarded.detector_score(waveforms, lengths) - self.guarded.threshold
-        ) / self.guarded.spread
-        return torch.cat([logits, (logits.amax(dim=1) + above)[:, None]], dim=1)
+        logits = self.gated(waveforms, lengths)
+        score = self.gated.detector_score(waveforms, lengths)
+        excess = (score - self.gated.threshold) / self.gated.scale
+        return torch.cat([logits, (logits.amax(dim=1) + excess)[:, None]], dim=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +193,13 @@ class Undetected(Untargeted):
         >>> goal.margin(torch.tensor([[3.0, 1.0, 2.0], [1.0, 3.0, 4.0], [1.0, 3.0, 2.0]]))
         tensor([ 2.,  1., -1.])
         """
-        rows = torch.as_tensor(self.label, device=logits.device).expand(len(logits))[:, None]
-        own = logits.gather(1, rows).squeeze(1).maximum(logits[:, -1])
-        others = logits[:, :-1].scatter(1, rows.clamp_max(logits.shape[1] - 2), -math.inf)
-        return own - others.amax(dim=1)
+        labels = torch.as_tensor(self.label, device=logits.device).expand(len(logits))[:, None]
+        refused = logits.gather(1, labels).squeeze(1).maximum(logits[:, -1])
+        others = logits[:, :-1].scatter(1, labels.clamp_max(logits.shape[1] - 2), -math.inf)
+        return refused - others.amax(dim=1)
 
     def achieved(self, logits: Tensor) -> Tensor:
-        """``[B, K + 1] -> [B]`` bool: another answer was given."""
-        answer, last = logits.argmax(dim=1), logits.shape[1] - 1
-        own = torch.as_tensor(self.label, device=logits.device).expand(len(logits))
-        return (answer != own) & (answer != last)
+        """Whether another answer was given, ``[B, K + 1] -> [B]`` bool."""
+        answer, abstaining = logits.argmax(dim=1), logits.shape[1] - 1
+        label = torch.as_tensor(self.label, device=logits.device).expand(len(logits))
+        return (answer != label) & (answer != abstaining)

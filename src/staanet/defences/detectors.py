@@ -1,9 +1,9 @@
-"""How suspicious a clip is, ``[B, T] -> [B]``: higher is more so. Every detector has a gradient.
+"""Detectors give each clip a score, ``[B, T] -> [B]``, which is higher for more suspicious clips.
 
-A sparse change does not fit its neighbours. ``Residual`` predicts each sample from those on both sides
-and iterations, stretch by stretch, at the largest error; ``Learned`` gives the errors to a small network;
-``Disagreement`` compares the victim's answers to the clip and to squeezed copies (Xu, Evans and Qi
-2018, arXiv 1704.01155).
+Every detector has a gradient. A sparse change does not fit its neighbours: ``Residual`` predicts each
+sample from those on both sides and takes the largest error of each 20 ms. ``Learned`` gives the errors
+to a small network. ``Disagreement`` compares the victim's answers to the clip and to squeezed copies
+(Xu, Evans and Qi 2018, arXiv 1704.01155).
 """
 
 from __future__ import annotations
@@ -14,23 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from staanet.core import Victim
-from staanet.defences.base import Defence
-from staanet.defences.transforms import Average, Lowpass, Median, Quantise
 from staanet.errors import unknown_name
+from staanet.transforms import Average, BaseTransform, Lowpass, Median, Quantise
 
 ORDER = 8
-"""Samples on each side that predict one."""
+"""The number of samples on each side that predict a sample."""
 FRAME_S = 0.02
-"""A stretch: a vowel's period fits in, a word does not."""
+"""The seconds of a frame: a vowel's period fits in, a word does not."""
 
 
 class Detector(nn.Module):
-    """Gives clips a detector_score; ``victim`` is the one it stands before."""
+    """What gives each clip a score; ``victim`` is the classifier behind the detector."""
 
     name: ClassVar[str]
 
     def forward(self, victim: Victim, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """``[B, T] -> [B]``, each clip by itself."""
+        """The score of each clip by itself, ``[B, T] -> [B]``."""
         rows = [
             self.score(victim, x[row, : x.shape[1] if lengths is None else int(lengths[row])])
             for row in range(len(x))
@@ -38,18 +37,18 @@ class Detector(nn.Module):
         return torch.stack(rows)
 
     def score(self, victim: Victim, clip: Tensor) -> Tensor:
-        """``[T] -> []`` of one clip without padding."""
+        """The score of one clip without padding, ``[T] -> []``."""
         raise TypeError(f"{type(self).__name__} does not implement score")
 
 
 def residuals(clip: Tensor, order: int = ORDER) -> Tensor:
-    """What each sample is beside its best linear prediction from both sides, ``[T] -> [T]``.
+    """The error of each sample's best linear prediction from both sides, ``[T] -> [T]``.
 
-    ``e_t = x_t - sum_k a_k (x_{t-k} + x_{t+k})`` with the ``a`` of least mean square over the clip:
-    ``(r_{|j-k|} + r_{j+k}) a_k = r_j``, r its autocorrelation. Beyond the ends is silence.
+    ``e_t = x_t - sum_k a_k (x_{t-k} + x_{t+k})``, where ``a`` has the least mean square error over the
+    clip: ``(r_{|j-k|} + r_{j+k}) a_k = r_j`` with the autocorrelation r. Beyond the ends is silence.
 
     >>> t = torch.arange(400)
-    >>> float(residuals(torch.sin(0.3 * t))[20:-20].abs().max()) < 1e-2  # a tone is foreseen
+    >>> float(residuals(torch.sin(0.3 * t))[20:-20].abs().max()) < 1e-2  # a tone is predicted
     True
     """
     time = clip.shape[0]
@@ -64,16 +63,16 @@ def residuals(clip: Tensor, order: int = ORDER) -> Tensor:
     matrix = matrix + (1e-6 * r[0] + 1e-12) * torch.eye(order, dtype=x.dtype, device=clip.device)
     a = torch.linalg.solve(matrix, r[1 : order + 1])
     kernel = torch.cat([-a.flip(0), a.new_ones(1), -a])
-    found = torch.nn.functional.conv1d(x[None, None], kernel[None, None], padding=order)
-    errors: Tensor = found[0, 0].to(clip.dtype)
-    return errors
+    errors = torch.nn.functional.conv1d(x[None, None], kernel[None, None], padding=order)[0, 0]
+    return errors.to(clip.dtype)
 
 
 class Residual(Detector):
-    """The largest residual of each 20 ms; of those the value that a tenth of the clip stays below,
-    over the clip's root mean square, in powers of ten.
+    """The level of the residual in the quiet tenth of a clip.
 
-    In the quiet tenth of clean speech nothing stands out; a change of every fifth sample does.
+    The score takes the largest residual of each 20 ms and the tenth percentile of those, divides it by
+    the clip's root mean square, and is the decimal logarithm of that. In the quiet tenth of clean speech
+    nothing stands out; a change of every fifth sample does.
     """
 
     name = "residual"
@@ -90,7 +89,7 @@ class Disagreement(Detector):
     """The largest L1 distance between the victim's probabilities for a clip and for a squeezed copy."""
 
     name = "disagreement"
-    squeezers: tuple[Defence, ...] = (
+    squeezers: tuple[BaseTransform, ...] = (
         Median(width=3),
         Average(width=3),
         Quantise(bits=8),
@@ -100,14 +99,14 @@ class Disagreement(Detector):
     def score(self, victim: Victim, clip: Tensor) -> Tensor:
         x = clip[None]
         rate = victim.sample_rate
-        usable = [s for s in self.squeezers if getattr(s, "hz", 0.0) < rate / 2]
-        answers = victim(torch.cat([x, *(s(x, sample_rate=rate) for s in usable)])).softmax(dim=1)
-        furthest: Tensor = (answers[1:] - answers[:1]).abs().sum(dim=1).amax()
-        return furthest
+        usable = [s for s in self.squeezers if not s.problem_at(rate)]
+        copies = torch.cat([x, *(s(x, sample_rate=rate) for s in usable)])
+        probabilities: Tensor = victim(copies).softmax(dim=1)
+        return (probabilities[1:] - probabilities[:1]).abs().sum(dim=1).amax()
 
 
 class Learned(Detector):
-    """Three strided convolutions on the sizes of residuals; mean, largest and least over time; a logit."""
+    """A small network on the sizes of residuals: three strided convolutions, statistics over time, a logit."""
 
     name = "learned"
 
@@ -126,15 +125,15 @@ class Learned(Detector):
     def score(self, victim: Victim, clip: Tensor) -> Tensor:
         level = clip.square().mean().add(1e-12).sqrt()
         sizes = (residuals(clip) / level).abs().add(1e-3).log10() + 2  # -1 to about 2: quiet counts
-        short = max(0, 128 - len(sizes))
-        found = self.layers(nn.functional.pad(sizes, (0, short))[None, None])[0]
-        told = torch.cat([found.mean(dim=1), found.amax(dim=1), found.amin(dim=1)])
-        logit: Tensor = self.head(told)[0]
+        missing = max(0, 128 - len(sizes))
+        frames = self.layers(nn.functional.pad(sizes, (0, missing))[None, None])[0]
+        pooled = torch.cat([frames.mean(dim=1), frames.amax(dim=1), frames.amin(dim=1)])
+        logit: Tensor = self.head(pooled)[0]
         return logit
 
 
 def _frames(values: Tensor, rate: int) -> Tensor:
-    """Whole stretches of a clip, ``[T] -> [N, F]``; a clip shorter than one is one."""
+    """The whole frames of a clip, ``[T] -> [N, F]``; a clip shorter than a frame is one frame."""
     size = min(len(values), max(1, round(FRAME_S * rate)))
     return values[: len(values) // size * size].view(-1, size)
 
@@ -144,8 +143,8 @@ DETECTORS: dict[str, type[Detector]] = {
     "learned": Learned,
     "residual": Residual,
 }
-"""``residual``: what does not fit its neighbours; ``disagreement``: answers that change when the clip
-is squeezed; ``learned``: a small network on residuals."""
+"""``residual``: samples that do not fit their neighbours. ``disagreement``: answers that change when the
+clip is squeezed. ``learned``: a small network on residuals."""
 
 
 def build_detector(name: str) -> Detector:

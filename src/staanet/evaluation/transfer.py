@@ -28,7 +28,7 @@ from staanet.evaluation.perceptual import Score, score_columns, scores_of_rows, 
 from staanet.results.adversarial_set import TARGET_CLASS, AdversarialClip, AdversarialSet
 from staanet.results.transfer_matrix import TransferMatrix
 from staanet.storage import describe_machine
-from staanet.transforms.channels import Channel, clip_seed, parse_channel
+from staanet.transforms import Transform, clip_seed, parse_transform, transform_samples
 
 CELL_KEY = ("attack", "source", "target", "channel")
 ATTACK_FIELDS = (
@@ -105,7 +105,7 @@ def transfer_matrix(
         InvalidInput: Two targets, or two sets, have one name, or a channel is unknown.
     """
     check_names(targets, sets)
-    parsed = {name: parse_channel(name) for name in (NO_CHANNEL, *channels)}
+    parsed = {name: parse_transform(name) for name in (NO_CHANNEL, *channels)}
     rows: list[dict[str, Any]] = []
     cells, sounds, rows_of_cells = [], [], []
     for adversarial in sets:
@@ -236,7 +236,7 @@ def _score_clips(
 def _rows(
     adversarial: AdversarialSet,
     targets: Sequence[Victim],
-    channels: Mapping[str, Channel],
+    channels: Mapping[str, Transform],
     scores: Sequence[Mapping[str, Score]] | None,
     progress: Progress,
 ) -> Iterator[dict[str, Any]]:
@@ -268,11 +268,14 @@ def _rows(
         progress(what, number, len(adversarial), "")
 
 
-def _apply_channel(channel: Channel, clip: AdversarialClip) -> AdversarialClip:
+def _apply_channel(channel: Transform, clip: AdversarialClip) -> AdversarialClip:
     """Both clips after one channel, with the same noise and room."""
     rate, seed = clip.clean.sample_rate, clip_seed(clip.clean.id)
-    clean = replace(clip.clean, pcm16=channel(clip.clean.pcm16, rate, seed=seed))
-    return replace(clip, clean=clean, adversarial=channel(clip.adversarial, rate, seed=seed))
+    clean, adversarial = (
+        transform_samples(channel, pcm16, rate, seed=seed)
+        for pcm16 in (clip.clean.pcm16, clip.adversarial)
+    )
+    return replace(clip, clean=replace(clip.clean, pcm16=clean), adversarial=adversarial)
 
 
 def _pair(clip: AdversarialClip) -> list[Clip]:

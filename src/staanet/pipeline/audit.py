@@ -18,7 +18,7 @@ from typing import Any
 from staanet import report, storage
 from staanet.config import AttackRecipe, AuditRecipe, GeneratorRecipe, VictimRecipe
 from staanet.core import NO_CHANNEL, Clip, Corpus, Victim, stratified_subset
-from staanet.defences import Defence, Defended, parse_defence
+from staanet.defences import Defended
 from staanet.errors import InvalidInput, unknown_name
 from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
@@ -29,7 +29,7 @@ from staanet.pipeline.models import train_generator, train_victim
 from staanet.pipeline.plans import plan_attack
 from staanet.pipeline.recipe import Timed
 from staanet.storage import describe_machine
-from staanet.transforms.channels import parse_channel
+from staanet.transforms import Transform, parse_transform
 from staanet.victims import VICTIMS, load_victim
 
 TRANSFERRED = {"staa": "staa", "pgd-sparse": "pgd", "mi-fgsm": "mi_fgsm", "random": "random"}
@@ -132,16 +132,16 @@ def audit(
     return _written(normal(told), out, command)
 
 
-def _checked(recipe: AuditRecipe, fail_above: float | None) -> dict[str, Defence]:
+def _checked(recipe: AuditRecipe, fail_above: float | None) -> dict[str, Transform]:
     """What each defence's text means; ``InvalidInput`` where anything is mistyped."""
     for name in recipe.channels:
-        parse_channel(name)
+        parse_transform(name)
     for name in recipe.surrogates:
         if name not in VICTIMS:
             raise unknown_name("surrogate", name, VICTIMS)
     if fail_above is not None and not 0 <= fail_above <= 1:
         raise InvalidInput(f"--fail-above is {fail_above}", remedy="Give a share in [0, 1]")
-    return {text: parse_defence(text) for text in recipe.defences}
+    return {text: parse_transform(text) for text in recipe.defences}
 
 
 def _written(told: dict[str, Any], out: Path, command: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from staanet import storage
 from staanet.config import AttackRecipe
 from staanet.core import Corpus, Victim, stratified_subset
-from staanet.defences import Defended, parse_defence
+from staanet.defences import Defended
 from staanet.errors import InvalidInput
 from staanet.evaluation import CONTROLS, check_names, defence_knowledge
 from staanet.pipeline.clips import load_clips
@@ -20,6 +20,7 @@ from staanet.pipeline.folders import is_done, normal
 from staanet.pipeline.models import quality_of
 from staanet.pipeline.plans import plan_attack
 from staanet.results.adversarial_set import AdversarialSet
+from staanet.transforms import parse_transform
 from staanet.victims import load_victim
 
 ADAPTIVE = ("pgd", "sigma_zero")
@@ -56,7 +57,7 @@ def defend(
     With a corpus the card tells recall before
     (``undefended_dev_uar`` ...) and after (``dev_uar`` ...) on its dev and test parts.
     """
-    made = Defended(victim, [parse_defence(text) for text in chain], name=name, seed=context.seed)
+    made = Defended(victim, [parse_transform(text) for text in chain], name=name, seed=context.seed)
     inner = _card_of(victim)
     inputs: dict[str, Any] = {
         **(inner.get("inputs") or {}),

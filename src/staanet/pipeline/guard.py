@@ -11,7 +11,7 @@ from staanet import report, storage, training
 from staanet.attacks import Staa
 from staanet.config import HardenRecipe
 from staanet.core import Budget, Clip, Corpus, Victim, stratified_subset
-from staanet.defences.detector_gated import DetectorGated
+from staanet.defences import DetectorGated
 from staanet.defences.detectors import Detector, Learned, build_detector
 from staanet.errors import InvalidInput
 from staanet.evaluation import certificates

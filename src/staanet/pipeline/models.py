@@ -17,7 +17,6 @@ from staanet import config, storage, training
 from staanet.attacks import craft, fit_uap, logits_of, save_uap
 from staanet.config import AttackRecipe, GeneratorRecipe, VectorRecipe, VictimRecipe
 from staanet.core import Budget, Clip, Corpus, Progress, Victim, metrics, silent
-from staanet.defences import parse_defence
 from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation import transfer_matrix
 from staanet.generators.losses import Objective
@@ -29,6 +28,7 @@ from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
 from staanet.pipeline.folders import begin, end, is_done, normal
 from staanet.storage import describe_machine
+from staanet.transforms import parse_transform
 from staanet.victims import (
     build_victim,
     learning_rate,
@@ -158,7 +158,7 @@ def train_generator(
     )
     settings = _told(replace(recipe, sources=()))
     del settings["unlabelled"]  # what is there counts, not where: its hashes are among the inputs
-    augment = [parse_defence(text) for text in recipe.augment]
+    augment = [parse_transform(text) for text in recipe.augment]
     for way in augment:  # one that the rate does not allow is told before anything is made
         silence = torch.zeros(1, source.sample_rate)
         way(silence, None, torch.Generator(), sample_rate=source.sample_rate)

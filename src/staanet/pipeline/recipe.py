@@ -17,7 +17,6 @@ from staanet.attacks import ATTACKS
 from staanet.config import AttackRecipe, DefenceRecipe, Recipe, SyntheticRecipe
 from staanet.core import Budget, Clip, Corpus, stratified_subset
 from staanet.corpora import cache
-from staanet.defences import parse_defence
 from staanet.errors import InvalidInput, unknown_name
 from staanet.generators.registry import GENERATORS
 from staanet.pipeline.clips import drawn_from, load_clips
@@ -31,7 +30,7 @@ from staanet.pipeline.sweeping import SweepPlan, sweep
 from staanet.results.transfer_matrix import TransferMatrix
 from staanet.sanity import selfcheck
 from staanet.storage import describe_machine
-from staanet.transforms.channels import parse_channel
+from staanet.transforms import parse_transform
 from staanet.victims import VICTIMS, Ensemble, members_of
 
 T = TypeVar("T")
@@ -196,10 +195,10 @@ def require_sound(recipe: Recipe, out: Path | None = None) -> None:
             recipe.seed, recipe.protocol
         )
     for name in recipe.channels:
-        parse_channel(name)
+        parse_transform(name)
     chains = [defence.chain for defence in recipe.defences.values()]
     for text in itertools.chain(recipe.generator.augment, *chains):
-        parse_defence(text)
+        parse_transform(text)
 
 
 def with_rates(recipe: Recipe) -> Recipe:

@@ -107,7 +107,7 @@ def gradients(victim: Victim, clips: Sequence[Clip], seed: int = 0, directions: 
     if not victim.differentiable:
         return no_gradient("gradients", victim)
     if isinstance(victim, Defended) and victim.randomised:
-        victim = victim.with_eot(1, pinned=True)
+        victim = victim.with_eot(1, shared_draws=True)
     rng = torch.Generator().manual_seed(seed)
     told, found, zero, broken = [], [], 0, 0
     function, change, tolerance = _slope_function(victim, clips[0])

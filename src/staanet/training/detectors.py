@@ -20,7 +20,7 @@ from torch import Tensor
 from staanet import training
 from staanet.attacks import PGD, collate, craft_batch
 from staanet.core import Attack, Budget, Clip, Goal, Progress, Untargeted, Victim, metrics, silent
-from staanet.defences.detector_gated import DetectorGated, Undetected
+from staanet.defences import DetectorGated, Undetected
 from staanet.defences.detectors import FRAME_S, Detector, Learned
 from staanet.errors import InvalidInput
 from staanet.generators.base import Generator
@@ -107,7 +107,7 @@ def guarded(
         victim,
         detector,
         threshold=threshold_at(scores, false_positive_rate),
-        spread=float(max(scores.std(), 1e-3)),
+        scale=float(max(scores.std(), 1e-3)),
         false_positive_rate=false_positive_rate,
     )
 
@@ -185,7 +185,7 @@ class AwarePGD:
         if not isinstance(source, DetectorGated):
             raise InvalidInput(f"{source.name} has no detector", remedy="Give a guarded victim")
         own = PGD(budget=self.budget, steps=self.steps, seed=self.seed, relative_step=0.1)
-        aware, wanted = source.aware(), Undetected(goal.label)
+        aware, wanted = source.reject_class_view(), Undetected(goal.label)
         through = own(aware, x, wanted, lengths)
         loud = own(Loud(source, x, lengths, quiet=self.quiet), x, goal, lengths)
         with torch.inference_mode():
@@ -269,7 +269,7 @@ def aware_generator(
     density = 1.0 if budget.max_density is None else budget.max_density
     task = AwareTask(
         generator,
-        [target.aware()],
+        [target.reject_class_view()],
         training.Crops(train, schedule),
         dev,
         budget,

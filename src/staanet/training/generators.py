@@ -16,7 +16,7 @@ from torch import Tensor
 from staanet import audio
 from staanet.attacks import Staa, collate, project_to_snr
 from staanet.core import Budget, Clip, Goal, Progress, Targeted, Untargeted, Victim, metrics, silent
-from staanet.defences import Defence, Defended
+from staanet.defences import Defended
 from staanet.generators.backward_net import BackwardNet
 from staanet.generators.base import Generator, select_samples
 from staanet.generators.ensemble import EnsembleGenerator
@@ -27,6 +27,7 @@ from staanet.nn.precision import autocast
 from staanet.training.ahead import Ahead
 from staanet.training.crops import Crops
 from staanet.training.fit import History, Schedule, fit
+from staanet.transforms import Transform
 from staanet.victims import members_of
 
 UNTOUCHED_DB = 999.0
@@ -54,7 +55,7 @@ class GeneratorTask:
     """The step from which a built-in density stands at the budget's; it starts with every sample
     (1: it stands there from the first step)."""
     targeted: bool = False
-    augment: Sequence[Defence] = ()
+    augment: Sequence[Transform] = ()
     precision: str = "float32"
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -185,7 +186,7 @@ def train_generator(
     budget: Budget,
     objective: Objective,
     targeted: bool = False,
-    augment: Sequence[Defence] = (),
+    augment: Sequence[Transform] = (),
     precision: str = "float32",
     progress: Progress = silent,
 ) -> History:

@@ -1,1 +1,100 @@
-"""What changes a waveform on its way to a victim."""
+"""What changes a waveform on its way to a victim: codecs, filters, noise, repair, rooms.
+
+``TRANSFORMS`` names the transforms, ``parse_transform`` reads one from text such as ``mp3:64``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from staanet.errors import InvalidInput
+from staanet.transforms.base import (
+    BaseTransform,
+    Transform,
+    apply_chain,
+    clip_seed,
+    parse,
+    straight_through,
+    transform_samples,
+)
+from staanet.transforms.codecs import Gsm, Mp3, MuLaw, Opus, Pcm16, Quantise, Vorbis
+from staanet.transforms.filters import Average, Bandpass, Filter, Gain, Lowpass, Median, Resample
+from staanet.transforms.noise import Noise, RandomGain
+from staanet.transforms.repair import Repair
+from staanet.transforms.rooms import Room
+
+__all__ = [
+    "TRANSFORMS",
+    "Average",
+    "Bandpass",
+    "BaseTransform",
+    "Filter",
+    "Gain",
+    "Gsm",
+    "Lowpass",
+    "Median",
+    "Mp3",
+    "MuLaw",
+    "Noise",
+    "Opus",
+    "Pcm16",
+    "Quantise",
+    "RandomGain",
+    "Repair",
+    "Resample",
+    "Room",
+    "Transform",
+    "Vorbis",
+    "apply_chain",
+    "clip_seed",
+    "parse_transform",
+    "straight_through",
+    "transform_samples",
+]
+
+TRANSFORMS: dict[str, type[Any]] = {
+    "average": Average,
+    "bandpass": Bandpass,
+    "gain": Gain,
+    "gsm": Gsm,
+    "lowpass": Lowpass,
+    "median": Median,
+    "mp3": Mp3,
+    "mulaw": MuLaw,
+    "noise": Noise,
+    "opus": Opus,
+    "pcm16": Pcm16,
+    "quantise": Quantise,
+    "random_gain": RandomGain,
+    "repair": Repair,
+    "resample": Resample,
+    "rir": Room,
+    "vorbis": Vorbis,
+}
+"""Written out, because shells complete the names from this text (``staanet/cli/names.py``)."""
+COMMANDS = {
+    "adversarial": "staanet harden CORPUS --victim FOLDER --out FOLDER",
+    "detector": "staanet detect CORPUS --victim FOLDER --out FOLDER",
+}
+"""Defences that are no transform of the input, by the command that makes a victim with them."""
+
+
+def parse_transform(text: str) -> Transform:
+    """The transform of ``NAME[:SETTING[,SETTING...]]``; a setting is a number, or ``KEY=NUMBER``.
+
+    Raises ``InvalidInput`` that names what is wrong and what exists. It is also raised where this
+    machine's libsndfile lacks the codec.
+
+    >>> parse_transform("median:5"), str(parse_transform("bandpass:300-3400"))
+    (Median(width=5), 'bandpass:300,3400')
+    >>> parse_transform("mp4")
+    Traceback (most recent call last):
+    staanet.errors.InvalidInput: unknown transform 'mp4'. Did you mean 'mp3'? ...
+    """
+    name = text.partition(":")[0]
+    if name in COMMANDS:
+        raise InvalidInput(
+            f"'{name}' is no transform of the input: it is made by training, or from dev clips",
+            remedy=f"Run {COMMANDS[name]}; its folder is a victim, which staanet defend takes too",
+        )
+    return parse(text, TRANSFORMS)

@@ -1,15 +1,69 @@
-"""Noise under which a smoothed victim votes."""
+"""Transforms that are drawn at random: noise, a random level, and the noises of randomised smoothing."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from staanet.errors import InvalidInput
+from staanet.transforms.base import BaseTransform, Limits, inside
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise(BaseTransform):
+    """White Gaussian noise ``snr_db`` below each clip's own energy, or of deviation ``sigma`` if given."""
+
+    name: ClassVar[str] = "noise"
+    is_random: ClassVar[bool] = True
+    limits: ClassVar[Limits] = {"snr_db": (-40, 90), "sigma": (0, 1)}
+    snr_db: float = 20.0
+    sigma: float | None = None
+
+    def __call__(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        sample_rate: int = 16_000,
+    ) -> Tensor:
+        clean = inside(x, lengths)
+        noise = torch.randn(x.shape, generator=generator).to(x)  # alike in single and double
+        if self.sigma is not None:
+            level: Tensor | float = self.sigma
+        else:
+            count = x.shape[1] if lengths is None else lengths[:, None]
+            energy = clean.square().sum(dim=1, keepdim=True) / count
+            level = 10 ** (-self.snr_db / 20) * energy.clamp_min(1e-12).sqrt()
+        return inside(clean + level * noise, lengths).clamp(-1, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RandomGain(BaseTransform):
+    """Louder or softer by up to ``db``, drawn evenly in dB for each clip, cut at full scale."""
+
+    name: ClassVar[str] = "random_gain"
+    is_random: ClassVar[bool] = True
+    limits: ClassVar[Limits] = {"db": (0, 60)}
+    db: float = 6.0
+
+    def __call__(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        sample_rate: int = 16_000,
+    ) -> Tensor:
+        share = torch.rand(len(x), 1, generator=generator).to(x)
+        return (inside(x, lengths) * 10 ** ((2 * share - 1) * self.db / 20)).clamp(-1, 1)
+
+
+# ---------------------------------------------------------------- randomised smoothing
 
 
 class SmoothingNoise(Protocol):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from staanet import storage
 from staanet.core import Victim
-from staanet.defences import Defended, parse_defence
-from staanet.defences.detector_gated import read_guarded
-from staanet.defences.detectors import build_detector
+from staanet.defences import DEFENCES
 from staanet.errors import InvalidInput, MissingExtra, unknown_name
 from staanet.storage import pretrained
 from staanet.victims.emo18 import Emo18
@@ -24,7 +21,6 @@ from staanet.victims.zhao19 import Zhao19
 __all__ = [
     "SCHEMES",
     "VICTIMS",
-    "WRAPPERS",
     "CallableVictim",
     "Emo18",
     "Ensemble",
@@ -60,11 +56,6 @@ PACKAGES = {
     **dict.fromkeys(NETWORKS, ("transformers", "ssl")),
 }
 """The package that an architecture takes beyond the core's, and the extra that brings it."""
-WRAPPERS: dict[str, Callable[[Path, Callable[[Path], Victim]], Victim]] = {
-    "defended": partial(Defended.from_pretrained, parse=parse_defence),
-    "guarded": partial(read_guarded, build=build_detector),
-}
-"""What reads a victim around a victim, given its folder and what reads the one inside."""
 
 
 def build_victim(
@@ -122,10 +113,8 @@ def _from_folder(folder: Path) -> Victim:
     architecture = str(card.get("architecture"))
     if architecture in COPIES:
         return _copied(folder, card)
-    if architecture in WRAPPERS:
-        victim = WRAPPERS[architecture](folder, load_victim)
-        victim.sha256 = str(card.get("sha256"))
-        return victim
+    if architecture in DEFENCES:
+        return DEFENCES[architecture].from_pretrained(folder, load_victim)
     if architecture not in VICTIMS:
         raise unknown_name("victim", architecture, VICTIMS, where=folder / "card.json")
     return VICTIMS[architecture].from_pretrained(folder)

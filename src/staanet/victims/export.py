@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from staanet import storage
 from staanet.core import Victim
-from staanet.defences import Defence, Defended, Filter, Quantise
+from staanet.defences import Defended
 from staanet.errors import InvalidInput, MissingExtra, StaaNetError
+from staanet.transforms import Filter, Quantise, Transform
 from staanet.victims.external import OnnxCard, onnx_session
 
 EXPORTABLE = ("emo18", "zhao19")
@@ -58,16 +59,16 @@ def _require_exportable(victim: Victim) -> None:
         )
     for one in chain:
         if not isinstance(one, Filter | Quantise):
-            why = "draws at random" if one.randomised else "has no counterpart in ONNX"
+            why = "draws at random" if one.is_random else "has no counterpart in ONNX"
             raise InvalidInput(
                 f"{victim.name} cannot be exported: its defence {one} {why}",
                 remedy=f"Export {inner.name}, which is inside, and put {one.name} before it yourself",
             )
 
 
-def unwrapped(victim: Victim) -> tuple[Victim, list[Defence]]:
+def unwrapped(victim: Victim) -> tuple[Victim, list[Transform]]:
     """The victim inside all defences, and what stands before it, the first first."""
-    chain: list[Defence] = []
+    chain: list[Transform] = []
     while isinstance(victim, Defended):
         chain += victim.chain
         victim = victim.inner
@@ -109,7 +110,7 @@ class _Whole(nn.Module):
                 waveforms = F.conv1d(waveforms[:, None], taps, padding=taps.shape[2] // 2)[:, 0]
                 waveforms = waveforms.clamp(-1, 1)
             elif isinstance(one, Quantise):
-                waveforms = one.rounded(waveforms)
+                waveforms = one.round(waveforms)
         logits: Tensor = self.victim(waveforms)
         return logits
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from staanet import storage
 from staanet.core import Victim
-from staanet.defences import Defended, parse_defence
+from staanet.defences import Defended
 from staanet.errors import InvalidInput, MissingExtra, StaaNetError
 from staanet.results import adversarial_set
 from staanet.storage.pretrained import ROOT
+from staanet.transforms import parse_transform
 from staanet.victims import joint_sha256, lacking
 
 _DEPTHS = ("card.json", "*/card.json", "*/*/card.json", "*/*/*/card.json")
@@ -129,4 +130,4 @@ def _examples(folder: Path) -> dict[str, Path]:
 
 def defended(victim: Victim, name: str) -> Victim:
     """``victim`` behind the defence ``name`` with its usual settings."""
-    return Defended(victim, (parse_defence(name),)).eval()
+    return Defended(victim, (parse_transform(name),)).eval()

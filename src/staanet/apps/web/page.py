@@ -12,10 +12,10 @@ import gradio as gr
 from fastapi import FastAPI
 
 from staanet.apps.web.fooling import Answer, Fooled, Request, Workshop
-from staanet.defences import DEFENCES
 from staanet.errors import StaaNetError, printable
 from staanet.report.clip_pictures import waveform_picture
 from staanet.results import formatting
+from staanet.transforms import TRANSFORMS
 
 if TYPE_CHECKING:
     from staanet.apps.web import Limits
@@ -132,7 +132,7 @@ def blocks(workshop: Workshop, limits: Limits) -> gr.Blocks:
                     label="Largest share of samples changed (density)",
                 )
                 defence = gr.Dropdown(
-                    [NO_DEFENCE, *sorted(DEFENCES)],
+                    [NO_DEFENCE, *sorted(TRANSFORMS)],
                     value=NO_DEFENCE,
                     elem_id="defence",
                     label="Defence in front of them",
