@@ -24,7 +24,7 @@ from staanet.config import AttackRecipe, AuditRecipe, GeneratorRecipe, HardenRec
 from staanet.core import NO_CHANNEL, Corpus, stratified_subset
 from staanet.evaluation import transfer_matrix
 from staanet.pipeline import normal
-from staanet.pipeline.recipe import commit
+from staanet.pipeline.run_recipe import commit
 from staanet.results.adversarial_set import AdversarialSet
 from staanet.storage import describe_machine
 from staanet.victims import place_of

@@ -47,7 +47,7 @@ from staanet.generators.registry import build_generator
 from staanet.generators.runtime import Runner
 from staanet.generators.warm_start import backward_net_from
 from staanet.generators.wave_u_net import Unit
-from staanet.pipeline.recipe import commit
+from staanet.pipeline.run_recipe import commit
 from staanet.storage import describe_machine
 from staanet.training import GeneratorTask
 from staanet.victims import build_victim

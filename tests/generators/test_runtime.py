@@ -24,7 +24,7 @@ from staanet.generators.export import minimum_samples, onnx_bytes
 from staanet.generators.registry import load_generator, save_generator
 from staanet.generators.runtime import Runner
 from staanet.generators.wave_u_net import WaveUNet
-from staanet.pipeline import exporting
+from staanet.pipeline import export
 
 NETWORKS = {
     "backward_net": lambda: BackwardNet(
@@ -73,7 +73,7 @@ def test_it_sets_the_samples_that_torch_sets(exported, length):
     generator, path = exported
     runner = Runner(path)
     clean = tone(2, 300)[: runner.minimum_samples + length]
-    wanted = exporting.attacked(generator, clean, Budget(epsilon=0.04, max_density=0.15))
+    wanted = export.attacked(generator, clean, Budget(epsilon=0.04, max_density=0.15))
     made = runner(clean)
     assert made.dtype == np.int16 and made.shape == clean.shape
     differing = np.count_nonzero(made != wanted)
@@ -89,7 +89,7 @@ def test_another_budget_is_kept(exported, epsilon, density):
     made = runner(clean)
     budget = Budget(epsilon=epsilon, max_density=density)
     assert not budget.violations(clean, made)
-    off = np.abs(made.astype(int) - exporting.attacked(generator, clean, budget))
+    off = np.abs(made.astype(int) - export.attacked(generator, clean, budget))
     assert np.count_nonzero(off > 1) <= 0.01 * len(clean)  # a near tie of rank is another sample
     assert np.count_nonzero(off == 1) <= max(0.01, 0.02 * epsilon) * len(clean)  # one of rounding
     assert np.array_equal(
@@ -109,7 +109,7 @@ def test_no_torch_is_imported(exported, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    wanted = exporting.attacked(generator, clean, Budget(epsilon=0.04, max_density=0.15))
+    wanted = export.attacked(generator, clean, Budget(epsilon=0.04, max_density=0.15))
     assert int(done.stdout) == pytest.approx(np.count_nonzero(wanted != clean), rel=0.01, abs=2)
 
 
@@ -151,9 +151,9 @@ def test_what_is_no_export_or_no_clip_is_refused(exported, tmp_path):
 
 def test_an_export_that_differs_is_not_written(exported, tmp_path, monkeypatch):
     _, path = exported
-    monkeypatch.setattr(exporting, "ALLOWED", -1.0)
+    monkeypatch.setattr(export, "ALLOWED", -1.0)
     with pytest.raises(StaaNetError, match="nothing was written"):
-        exporting.export_generator(path.parent / "g", tmp_path / "x.onnx")
+        export.export_generator(path.parent / "g", tmp_path / "x.onnx")
     assert not (tmp_path / "x.onnx").exists()
 
 

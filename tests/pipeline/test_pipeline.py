@@ -28,6 +28,7 @@ def tree(folder):
         "summary.json",
         "index.html",
         "matrix.md",
+        "matrix.tex",
         "card.json",
         ".lock",
         "cells.csv",

@@ -15,7 +15,7 @@ from staanet import audio, config, pipeline, storage
 from staanet.corpora import CORPORA
 from staanet.errors import InvalidInput
 from staanet.evaluation import CONTROLS
-from staanet.pipeline import recipe as recipe_runs
+from staanet.pipeline import run_recipe as recipe_runs
 from staanet.results.adversarial_set import AdversarialSet
 from staanet.sanity import selfcheck
 from staanet.victims import VICTIMS

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from staanet.pipeline.attack import attack, join_recordings
+from staanet.pipeline.attack_job import AttackJob, joined_recordings
+from staanet.pipeline.attack_plan import AttackPlan, aim, part_of, plan_attack
 from staanet.pipeline.audit import audit
+from staanet.pipeline.certify import certified
 from staanet.pipeline.clips import ReadingClips, load_clips, split_warnings
 from staanet.pipeline.context import Context
-from staanet.pipeline.crafting import attack, join_recordings
-from staanet.pipeline.defences import adapt, defend
+from staanet.pipeline.defend import adapt, defend
+from staanet.pipeline.detect import detect, detecting
 from staanet.pipeline.distil import distil
 from staanet.pipeline.dry_run import DryRun, dry_run
-from staanet.pipeline.engine import AttackJob, joined_recordings
-from staanet.pipeline.exporting import export_generator
+from staanet.pipeline.evaluate import answers, evaluate
+from staanet.pipeline.export import export_generator
 from staanet.pipeline.folders import normal
-from staanet.pipeline.guard import certified, detect, detecting, harden, hardening_of
-from staanet.pipeline.judging import answers, evaluate
-from staanet.pipeline.merging import merge
-from staanet.pipeline.models import source_of, train_generator, train_uap, train_victim
-from staanet.pipeline.plans import AttackPlan, aim, part_of, plan_attack
+from staanet.pipeline.harden import harden, hardening_of
+from staanet.pipeline.merge import merge
 from staanet.pipeline.quarantine import Quarantine
-from staanet.pipeline.recipe import run
-from staanet.pipeline.sweeping import SweepPlan, sweep
+from staanet.pipeline.run_recipe import run
+from staanet.pipeline.sweep import SweepPlan, sweep
+from staanet.pipeline.train import source_of, train_generator, train_uap, train_victim
 
 __all__ = [
     "DryRun",

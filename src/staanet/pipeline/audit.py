@@ -20,14 +20,14 @@ from staanet.config import AttackRecipe, AuditRecipe, GeneratorRecipe, VictimRec
 from staanet.core import NO_CHANNEL, Clip, Corpus, Victim, stratified_subset
 from staanet.defences import Defended
 from staanet.errors import InvalidInput, unknown_name
+from staanet.pipeline.attack import attack
+from staanet.pipeline.attack_plan import plan_attack
 from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
-from staanet.pipeline.crafting import attack
+from staanet.pipeline.evaluate import evaluate
 from staanet.pipeline.folders import is_done, normal
-from staanet.pipeline.judging import evaluate
-from staanet.pipeline.models import train_generator, train_victim
-from staanet.pipeline.plans import plan_attack
-from staanet.pipeline.recipe import Timed
+from staanet.pipeline.run_recipe import Timed
+from staanet.pipeline.train import train_generator, train_victim
 from staanet.storage import describe_machine
 from staanet.transforms import Transform, parse_transform
 from staanet.victims import VICTIMS, load_victim

@@ -12,7 +12,7 @@ from staanet.config import Recipe
 from staanet.core import Corpus, Utterance
 from staanet.errors import InvalidInput
 from staanet.evaluation import sweeps
-from staanet.pipeline.recipe import (
+from staanet.pipeline.run_recipe import (
     clip_limit,
     defended,
     is_staa,

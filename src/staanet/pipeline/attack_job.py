@@ -20,13 +20,13 @@ from staanet.config import AttackRecipe
 from staanet.core import Corpus, Victim
 from staanet.corpora.recordings import COLUMNS
 from staanet.errors import InvalidInput, StaaNetError, StorageFault, printable
+from staanet.pipeline.attack import RECORDINGS, attack, join_recordings
+from staanet.pipeline.attack_plan import part_of, plan_attack
 from staanet.pipeline.clips import ReadingClips, drawn_from
 from staanet.pipeline.context import Context
-from staanet.pipeline.crafting import RECORDINGS, attack, join_recordings
-from staanet.pipeline.merging import merge
-from staanet.pipeline.models import source_of
-from staanet.pipeline.plans import part_of, plan_attack
+from staanet.pipeline.merge import merge
 from staanet.pipeline.quarantine import Quarantine
+from staanet.pipeline.train import source_of
 from staanet.results import row_files
 from staanet.results.adversarial_set import AdversarialSet
 from staanet.storage.shards import Shard

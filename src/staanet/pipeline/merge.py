@@ -16,8 +16,8 @@ from staanet import storage
 from staanet.corpora import recordings
 from staanet.errors import InvalidInput
 from staanet.evaluation import ATTACK_FIELDS, recount_matrix
+from staanet.pipeline.attack import RECORDINGS, sum_of
 from staanet.pipeline.context import Context
-from staanet.pipeline.crafting import RECORDINGS, sum_of
 from staanet.pipeline.folders import is_done
 from staanet.results import adversarial_set, row_files
 from staanet.results.adversarial_set import AdversarialSet

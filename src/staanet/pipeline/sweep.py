@@ -12,10 +12,10 @@ from staanet.config import AttackRecipe, SweepRecipe
 from staanet.core import Clip, Victim, stratified_subset
 from staanet.errors import InvalidInput, UnusableClip
 from staanet.evaluation import CONTROLS, sweeps
+from staanet.pipeline.attack import clips_sha256
+from staanet.pipeline.attack_plan import AttackPlan, plan_attack
 from staanet.pipeline.context import Context
-from staanet.pipeline.crafting import clips_sha256
 from staanet.pipeline.folders import is_done, normal
-from staanet.pipeline.plans import AttackPlan, plan_attack
 from staanet.storage import describe_machine
 
 

@@ -16,10 +16,10 @@ from staanet.corpora import recordings
 from staanet.corpora.recordings import Recording
 from staanet.defences import Defended, chain_of
 from staanet.errors import InvalidInput, UnusableClip
+from staanet.pipeline.attack_plan import EACH, AttackPlan, aim
 from staanet.pipeline.clips import ClipSource
 from staanet.pipeline.context import Context
 from staanet.pipeline.folders import begin, end, is_done, normal
-from staanet.pipeline.plans import EACH, AttackPlan, aim
 from staanet.pipeline.quarantine import Quarantine
 from staanet.results import adversarial_set, row_files
 from staanet.results.adversarial_set import AdversarialClip, AdversarialSet

@@ -19,14 +19,14 @@ from staanet.core import Budget, Clip, Corpus, stratified_subset
 from staanet.corpora import cache
 from staanet.errors import InvalidInput, unknown_name
 from staanet.generators.registry import GENERATORS
+from staanet.pipeline.attack import attack
+from staanet.pipeline.attack_plan import plan_attack, settings_of, with_settings
 from staanet.pipeline.clips import drawn_from, load_clips
 from staanet.pipeline.context import Context
-from staanet.pipeline.crafting import attack
-from staanet.pipeline.defences import defend
-from staanet.pipeline.judging import evaluate
-from staanet.pipeline.models import settled, train_generator, train_uap, train_victim, vector_recipe
-from staanet.pipeline.plans import plan_attack, settings_of, with_settings
-from staanet.pipeline.sweeping import SweepPlan, sweep
+from staanet.pipeline.defend import defend
+from staanet.pipeline.evaluate import evaluate
+from staanet.pipeline.sweep import SweepPlan, sweep
+from staanet.pipeline.train import settled, train_generator, train_uap, train_victim, vector_recipe
 from staanet.results.transfer_matrix import TransferMatrix
 from staanet.sanity import selfcheck
 from staanet.storage import describe_machine

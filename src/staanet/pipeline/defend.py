@@ -13,12 +13,12 @@ from staanet.core import Corpus, Victim, stratified_subset
 from staanet.defences import Defended
 from staanet.errors import InvalidInput
 from staanet.evaluation import CONTROLS, check_names, defence_knowledge
+from staanet.pipeline.attack import attack
+from staanet.pipeline.attack_plan import plan_attack
 from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
-from staanet.pipeline.crafting import attack
 from staanet.pipeline.folders import is_done, normal
-from staanet.pipeline.models import quality_of
-from staanet.pipeline.plans import plan_attack
+from staanet.pipeline.train import quality_of
 from staanet.results.adversarial_set import AdversarialSet
 from staanet.transforms import parse_transform
 from staanet.victims import load_victim
