@@ -11,7 +11,7 @@ import soundfile
 from PIL import Image
 from tests.support import headless
 
-from staanet.report import spectra
+from staanet.report import clip_pictures
 from staanet.storage import write_bytes
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
@@ -48,7 +48,7 @@ def fooled_clip(run: Path, attack: str = "staa") -> bytes:
     table = pandas.read_csv(folder / "metadata.csv").set_index("id").loc[fooled.id]
     clean, rate = soundfile.read(folder / table.original_file_name, dtype="int16")
     adversarial, _ = soundfile.read(folder / table.file_name, dtype="int16")
-    return spectra.portrait(clean, adversarial, rate)
+    return clip_pictures.portrait(clean, adversarial, rate)
 
 
 def shrink(png: bytes) -> bytes:

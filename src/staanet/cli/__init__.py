@@ -91,7 +91,10 @@ def _fill_gaps() -> None:
 
 def _for_a_machine() -> int:
     """As ``app()``, and a mistake in the command line itself is told as JSON, too."""
-    from typer.exceptions import TyperException
+    try:
+        from typer.exceptions import TyperException
+    except ImportError:  # typer before 0.26 raises the exceptions of click
+        from click.exceptions import ClickException as TyperException  # type: ignore[assignment]
 
     try:
         return int(app(standalone_mode=False) or 0)

@@ -11,13 +11,15 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.typing import RcKeyType
 
 from staanet.errors import printable
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 INK, FAINT = "#1a1a19", "#8a8a87"
 VERMILION, BLUE, GREEN, SKY = "#d55e00", "#0072b2", "#009e73", "#56b4e9"  # Okabe and Ito

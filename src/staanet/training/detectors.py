@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
+from scipy.integrate import trapezoid
 from torch import Tensor
 
 from staanet import training
@@ -55,7 +56,7 @@ def auroc(clean: ArrayLike, attacked: ArrayLike) -> float:
     0.875
     """
     points = np.array(roc(clean, attacked))
-    return float(np.trapezoid(points[:, 1], points[:, 0]))
+    return float(trapezoid(points[:, 1], points[:, 0]))
 
 
 def threshold_at(clean: ArrayLike, false_positive_rate: float) -> float:
