@@ -35,10 +35,10 @@ def test_iteration_gives_floats_and_the_exact_integers(corpus: Corpus) -> None:
         ("2", "a", "s2"),
     ]
     for clip, ramp in zip(clips, RAMPS, strict=True):
-        assert clip.pcm16.dtype == np.float32 and np.abs(clip.pcm16).max() <= 1
-        assert np.array_equal(clip.pcm16, ramp / 32768)
+        assert clip.samples.dtype == np.float32 and np.abs(clip.samples).max() <= 1
+        assert np.array_equal(clip.samples, ramp / 32768)
         assert clip.pcm16.dtype == np.int16 and np.array_equal(clip.pcm16, ramp)
-        assert np.array_equal(clip.waveform.numpy(), clip.pcm16)
+        assert np.array_equal(clip.waveform.numpy(), clip.samples)
 
 
 def test_an_index_gives_a_clip_and_a_slice_a_corpus(corpus: Corpus) -> None:
