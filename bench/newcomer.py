@@ -36,7 +36,7 @@ import soxr
 from bench import sections
 from bench.reliability import commit
 from staanet import audio, corpora
-from staanet.apps.doctor import allowed_cpus
+from staanet.apps.doctor.machine import allowed_cpus
 from staanet.core import Budget, Corpus
 
 ROOT = Path(__file__).parent.parent

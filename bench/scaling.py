@@ -17,7 +17,7 @@ import torch
 
 from bench.measuring import LABELS, RATE, Size, paired, ratio, spread, table, write_noise
 from staanet import corpora, storage
-from staanet.apps.doctor import allowed_cpus
+from staanet.apps.doctor.machine import allowed_cpus
 from staanet.core import Corpus
 from staanet.corpora import cache
 from staanet.generators.registry import save_generator

@@ -25,22 +25,23 @@ def doctor(
 
     Exit code 1 when something does not work, else 0; an extra that is not installed is no fault.
     """
-    from staanet.apps import doctor as surgery
+    from staanet.apps import doctor as checks
+    from staanet.apps.doctor.packages import install_command
 
     found = []
     with Bars.shown() as progress:
-        for number, finding in enumerate(surgery.examine(folder), start=1):
+        for number, finding in enumerate(checks.examine(folder), start=1):
             found.append(finding)
-            progress("doctor", number, max(number, surgery.USUAL), finding.name)
-    failures = surgery.failed(found)
+            progress("doctor", number, max(number, checks.TYPICAL_COUNT), finding.name)
+    failures = checks.failures(found)
     if json_output:
-        print(json.dumps(surgery.as_json(found), allow_nan=False))
+        print(json.dumps(checks.as_json(found), allow_nan=False))
     else:
         show(
             table(
                 ["verdict", "what", "name", "found"],
                 [
-                    [f.verdict, f.group, f.name, shorten(f.found, 100, placeholder=" ...")]
+                    [f.verdict, f.group, f.name, shorten(f.detail, 100, placeholder=" ...")]
                     for f in found
                 ],
             )
@@ -51,7 +52,7 @@ def doctor(
         absent = [one.name for one in found if one.verdict == "absent"]
         if absent:  # one command is enough: they differ in the name alone
             show(
-                f"\nAn absent extra is added by its name, such as {absent[0]}: {surgery.install(absent[0])}"
+                f"\nAn absent extra is added by its name, such as {absent[0]}: {install_command(absent[0])}"
             )
         show(f"\n{len(found)} checks, {len(failures)} failed")
     if failures:
