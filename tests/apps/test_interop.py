@@ -276,10 +276,10 @@ def test_a_speech_model_opens_in_a_pipeline_of_transformers(tmp_path, clips, mon
 
 def test_tensorboard_shows_what_training_noted(tmp_path, monkeypatch, capsys):
     pytest.importorskip("tensorboard")
-    from staanet.apps.interop.tensorboard import logged
+    from staanet.apps.interop.tensorboard import log_training
 
     heard = []
-    with logged(tmp_path / "tensorboard", lambda *said: heard.append(said)) as progress:
+    with log_training(tmp_path / "tensorboard", lambda *said: heard.append(said)) as progress:
         progress("train emo18", 1, 2, "")
         for step in (10, 20):
             progress.note("train emo18", {"epoch": step / 10, "step": step, "loss": 1 / step})

@@ -76,9 +76,9 @@ def logging(wanted: bool, folder: Path) -> Iterator[Callable[[str, int, int, str
         if not wanted:
             yield progress
             return
-        from staanet.apps.interop.tensorboard import logged
+        from staanet.apps.interop.tensorboard import log_training
 
-        with logged(folder, progress) as scribe:
+        with log_training(folder, progress) as scribe:
             yield scribe
 
 

@@ -1,6 +1,6 @@
-"""staanet beside the tools that people already use: ART, Foolbox, audformat, TensorBoard.
+"""Bridges to ART, Foolbox, audformat and TensorBoard.
 
-A file per library, each imported by itself, so that none of the libraries is needed for the others.
+Each library has a file, which is imported by itself, so that no library is needed for another.
 """
 
 from __future__ import annotations

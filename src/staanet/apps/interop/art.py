@@ -1,6 +1,7 @@
-"""The Adversarial Robustness Toolbox: victims as its estimators, attacks as its evasion attacks.
+"""Bridge to the Adversarial Robustness Toolbox: victims as estimators, attacks as evasion attacks.
 
-Extra ``baselines``. ART hands NumPy arrays ``[N, T]`` in [-1, 1] around, all clips of one length.
+It needs the extra ``baselines``. ART works with NumPy arrays ``[N, T]`` in [-1, 1], all clips of one
+length.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from staanet.errors import InvalidInput, MissingExtra
 
 
 def estimator(victim: Victim, samples: int) -> Any:
-    """``victim`` for clips of ``samples`` samples as a ``PyTorchClassifier`` of ART.
+    """Returns ``victim`` for clips of ``samples`` samples as a ``PyTorchClassifier`` of ART.
 
     Its ``labels`` are the victim's, its loss is cross-entropy on the logits, its box is [-1, 1].
-    Raises ``InvalidInput`` where ART is absent, the clips are too short or the victim is a black box.
+    Raises ``InvalidInput`` where ART is missing, the clips are too short or the victim is a black box.
     """
     if samples < victim.minimum_samples:
         raise InvalidInput(
@@ -34,7 +35,7 @@ def estimator(victim: Victim, samples: int) -> Any:
             remedy="Use art.estimators.classification.BlackBoxClassifier with victim's answers",
         )
     kind, _ = _classes()
-    made = kind(
+    classifier = kind(
         model=victim,
         loss=nn.CrossEntropyLoss(),
         input_shape=(samples,),
@@ -42,18 +43,18 @@ def estimator(victim: Victim, samples: int) -> Any:
         clip_values=(-1.0, 1.0),
         device_type="gpu" if victim.device.type == "cuda" else "cpu",
     )
-    made.labels = victim.labels
-    return made
+    classifier.labels = victim.labels
+    return classifier
 
 
 def evasion(
     attack: Attack, classifier: Any, *, targeted: bool = False, batch_size: int = 16
 ) -> Any:
-    """An attack of ``staanet.ATTACKS`` on an ``estimator`` as an ``EvasionAttack`` of ART.
+    """Returns an attack of ``staanet.ATTACKS`` on an ``estimator`` as an ``EvasionAttack`` of ART.
 
     ``generate(x [N, T], y)`` returns float32 within the attack's budget. ``y`` are class numbers
-    ``[N]`` or one-hot rows ``[N, K]``: the true classes, those aimed at if ``targeted``, and by
-    default the classifier's own answers. Rounding to the 16-bit grid is left to ``staanet.craft``.
+    ``[N]`` or one-hot rows ``[N, K]``: the true classes, or the target classes if ``targeted``. By
+    default they are the classifier's answers. Rounding to the 16-bit grid is left to ``staanet.craft``.
     """
     _, kind = _classes()
     return kind(classifier, attack, targeted, batch_size)
@@ -67,7 +68,7 @@ def _answers(victim: Victim, x: torch.Tensor) -> torch.Tensor:
 
 @functools.cache
 def _classes() -> tuple[type[Any], type[Any]]:
-    """Subclasses of ART's, made when first needed: importing ART takes seconds."""
+    """Subclasses of ART's classes; they are built when first used, since importing ART takes seconds."""
     try:
         from art.attacks.attack import EvasionAttack
         from art.estimators.classification import PyTorchClassifier
@@ -102,23 +103,23 @@ def _classes() -> tuple[type[Any], type[Any]]:
         ) -> NDArray[np.float32]:
             victim = self.estimator.model
             if self.targeted and y is None:
-                raise InvalidInput("a targeted attack needs y", remedy="Pass the classes to aim at")
+                raise InvalidInput("a targeted attack needs y", remedy="Pass the target classes")
             classes = None if y is None else np.asarray(y)
             if classes is not None and classes.ndim > 1:
                 classes = classes.argmax(axis=1)
             goal = Targeted if self.targeted else Untargeted
-            made = []
+            batches = []
             for start in range(0, len(x), self.batch_size):
                 part = slice(start, start + self.batch_size)
                 clips = torch.from_numpy(np.asarray(x[part], dtype=np.float32)).to(victim.device)
-                told = (
+                labels = (
                     _answers(victim, clips)
                     if classes is None
                     else torch.from_numpy(np.asarray(classes[part], dtype=np.int64)).to(
                         victim.device
                     )
                 )
-                made.append(self.attack(victim, clips, goal(told)).detach().cpu().numpy())
-            return np.concatenate(made) if made else np.asarray(x, dtype=np.float32)
+                batches.append(self.attack(victim, clips, goal(labels)).detach().cpu().numpy())
+            return np.concatenate(batches) if batches else np.asarray(x, dtype=np.float32)
 
     return VictimClassifier, Evasion

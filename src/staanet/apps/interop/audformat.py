@@ -1,4 +1,7 @@
-"""An adversarial set as a database of audformat, https://audeering.github.io/audformat (extra)."""
+"""Writes an adversarial set as a database of audformat, https://audeering.github.io/audformat.
+
+It needs the extra ``audformat``.
+"""
 
 from __future__ import annotations
 
@@ -17,36 +20,36 @@ MEASURED = ("l0", "density", "linf", "snr_db", "peak_ratio_db", "seconds", "quer
 
 
 def write_table(folder: Path | str) -> Path:
-    """Write ``db.yaml`` and ``db.adversarial.csv`` beside the audio of an adversarial set.
+    """Writes ``db.yaml`` and ``db.adversarial.csv`` beside the audio of an adversarial set.
 
     ``audformat.Database.load(folder)`` then opens it: a file-wise table ``adversarial`` with label,
     speaker, the original's file name and the distances. Returns the path of ``db.yaml``. Raises
-    ``InvalidInput`` where ``folder`` is no adversarial set, or audformat is absent.
+    ``InvalidInput`` where ``folder`` is no adversarial set, or audformat is missing.
     """
     folder = Path(folder)
     card, rows = storage.read_card(folder, "adversarial"), adversarial_set.read_rows(folder)
-    made = _database(card, rows)
+    database = _database(card, rows)
     with tempfile.TemporaryDirectory() as trial:
-        made.save(trial, storage_format="csv")
-        for path in sorted(Path(trial).iterdir(), key=lambda one: one.suffix == ".yaml"):
+        database.save(trial, storage_format="csv")
+        for path in sorted(Path(trial).iterdir(), key=lambda path: path.suffix == ".yaml"):
             storage.write_bytes(folder / path.name, path.read_bytes())
     return folder / "db.yaml"
 
 
 def _database(card: Any, rows: Sequence[dict[str, str]]) -> Any:
     audformat = _library()
-    told = f"{card.get('title', card.get('attack'))}, crafted on {card.get('source')}"
-    made = audformat.Database(
-        name="adversarial", source="staanet", usage="research", description=told
+    description = f"{card.get('title', card.get('attack'))}, crafted on {card.get('source')}"
+    database = audformat.Database(
+        name="adversarial", source="staanet", usage="research", description=description
     )
     labels = sorted({row["label"] for row in rows if row["label"]})
     speakers = sorted({row["speaker"] for row in rows})
-    made.schemes["label"] = audformat.Scheme(labels=labels or ["unlabelled"])
-    made.schemes["speaker"] = audformat.Scheme(labels=speakers or ["unknown"])
-    made.schemes["original"] = audformat.Scheme("str", description="file name of the clean clip")
+    database.schemes["label"] = audformat.Scheme(labels=labels or ["unlabelled"])
+    database.schemes["speaker"] = audformat.Scheme(labels=speakers or ["unknown"])
+    database.schemes["original"] = audformat.Scheme("str", description="file name of the clean clip")
     for name in MEASURED:
-        made.schemes[name] = audformat.Scheme("int" if name in ("l0", "queries") else "float")
-    table = made["adversarial"] = audformat.Table(
+        database.schemes[name] = audformat.Scheme("int" if name in ("l0", "queries") else "float")
+    table = database["adversarial"] = audformat.Table(
         audformat.filewise_index([row["file_name"] for row in rows])
     )
     columns: dict[str, list[Any]] = {
@@ -60,7 +63,7 @@ def _database(card: Any, rows: Sequence[dict[str, str]]) -> Any:
     for name, values in columns.items():
         table[name] = audformat.Column(scheme_id=name)
         table[name].set(np.asarray(values, dtype=object) if name == "label" else values)
-    return made
+    return database
 
 
 def _library() -> Any:

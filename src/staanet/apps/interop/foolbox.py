@@ -1,4 +1,7 @@
-"""Foolbox: its attacks inside ``craft``, and victims as its models (extra ``baselines``)."""
+"""Bridge to Foolbox: its attacks inside ``craft``, and victims as its models.
+
+It needs the extra ``baselines``.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,9 @@ from staanet.errors import InvalidInput, MissingExtra
 
 
 def model(victim: Victim) -> Any:
-    """``victim`` as a ``PyTorchModel`` of Foolbox with bounds [-1, 1]; clips ``[N, T]`` of one length.
+    """Returns ``victim`` as a ``PyTorchModel`` of Foolbox with bounds [-1, 1].
 
-    Raises ``InvalidInput`` where Foolbox is absent or the victim is a black box.
+    It takes clips ``[N, T]`` of one length. Raises ``InvalidInput`` where Foolbox is missing or the victim is a black box.
     """
     if not victim.differentiable:
         raise InvalidInput(
@@ -29,34 +32,33 @@ def model(victim: Victim) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoolboxAttack:
-    """An attack of Foolbox (Rauber et al., 2020, JOSS) as an ``Attack``: ``craft`` takes it.
+    """An attack of Foolbox (Rauber et al., 2020, JOSS) as an ``Attack`` for ``craft``.
 
-    One of fixed size runs at the budget's epsilon, or at ``size`` where its norm is not L-infinity;
-    one that iterations for the smallest change runs free. Either way the change is then cut to epsilon,
-    and where it takes more samples than the budget allows, the largest changes are kept.
+    An attack of fixed size runs at the budget's epsilon, or at ``size`` where its norm is not
+    L-infinity. An attack that minimises the change runs without a limit. The change is then cut to
+    epsilon. Where it takes more samples than the budget allows, the largest changes are kept.
     """
 
     attack: Any
     """Such as ``foolbox.attacks.LinfPGD()``."""
     budget: Budget = Budget(epsilon=0.03)
     size: float | None = None
-    """In the norm of the attack."""
+    """Size of the change in the norm of the attack; by default the budget's epsilon."""
 
     def __call__(
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
-        known, x_adv = model(source), x.clone()
+        wrapped, x_adv = model(source), x.clone()
         classes = torch.as_tensor(goal.label, device=x.device).expand(len(x))
         sizes = [x.shape[1]] * len(x) if lengths is None else lengths.tolist()
-        for length in sorted(set(sizes)):  # Foolbox knows no padding: clips of each length apart
+        for length in sorted(set(sizes)):  # Foolbox knows no padding, so each length is a batch
             rows = [row for row, size in enumerate(sizes) if size == length]
             clips = x[rows, :length]
-            x_adv[rows, :length] = self._within(
-                clips, self._found(known, clips, classes[rows], isinstance(goal, Targeted))
-            )
+            perturbed = self._perturb(wrapped, clips, classes[rows], isinstance(goal, Targeted))
+            x_adv[rows, :length] = self._project(clips, perturbed)
         return x_adv
 
-    def _found(self, known: Any, clips: Tensor, classes: Tensor, targeted: bool) -> Tensor:
+    def _perturb(self, wrapped: Any, clips: Tensor, classes: Tensor, targeted: bool) -> Tensor:
         foolbox = library()
         criterion = (
             foolbox.criteria.TargetedMisclassification(classes)
@@ -64,30 +66,30 @@ class FoolboxAttack:
             else foolbox.criteria.Misclassification(classes)
         )
         epsilon = self.budget.epsilon_lsb / audio.FULL_SCALE if self.size is None else self.size
-        free = isinstance(self.attack, foolbox.attacks.base.MinimizationAttack)
+        minimises = isinstance(self.attack, foolbox.attacks.base.MinimizationAttack)
         try:
             with torch.enable_grad():
-                _, made, _ = self.attack(
-                    known, clips, criterion, epsilons=None if free else epsilon
+                _, perturbed, _ = self.attack(
+                    wrapped, clips, criterion, epsilons=None if minimises else epsilon
                 )
         except ValueError as problem:  # such as a criterion that the attack does not know
             raise InvalidInput(
                 f"{type(self.attack).__name__} of Foolbox refuses: {problem}",
                 remedy="Choose another attack of Foolbox, or leave out --label",
             ) from problem
-        found: Tensor = made.detach()
-        return found
+        x_adv: Tensor = perturbed.detach()
+        return x_adv
 
-    def _within(self, clips: Tensor, found: Tensor) -> Tensor:
-        """``found`` cut to epsilon, full scale and the number of samples; clips not found stay."""
+    def _project(self, clips: Tensor, perturbed: Tensor) -> Tensor:
+        """``perturbed`` cut to epsilon, full scale and the number of samples; NaN leaves a clip as it is."""
         epsilon = self.budget.epsilon_lsb / audio.FULL_SCALE
-        delta = (found - clips).nan_to_num(0.0).clamp(-epsilon, epsilon)
-        chosen = top_k_mask(delta.abs().masked_fill(delta == 0, -torch.inf), self.budget)
-        return torch.where(chosen, (clips + delta).clamp(-1, 1), clips)
+        delta = (perturbed - clips).nan_to_num(0.0).clamp(-epsilon, epsilon)
+        support = top_k_mask(delta.abs().masked_fill(delta == 0, -torch.inf), self.budget)
+        return torch.where(support, (clips + delta).clamp(-1, 1), clips)
 
 
 def library() -> Any:
-    """The foolbox module; ``InvalidInput`` says how to install it."""
+    """Returns the foolbox module; raises ``InvalidInput`` with the command that installs it."""
     try:
         import foolbox
     except ImportError as problem:

@@ -1,4 +1,4 @@
-"""Training curves in TensorBoard, as they grow (extra ``tensorboard``)."""
+"""Writes training curves for TensorBoard while they grow; needs the extra ``tensorboard``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from staanet.errors import MissingExtra
 
 
 class MetricLogger:
-    """A progress that passes on what it is told, and writes each judgement of a training below
-    ``folder``, a run of TensorBoard per network; see ``staanet.core.MetricLogger``."""
+    """A progress that also writes each evaluation of a training below ``folder``.
+
+    Each network is a run of TensorBoard. See ``staanet.core.MetricLogger``.
+    """
 
     def __init__(self, folder: Path, progress: Progress) -> None:
         self.folder, self.progress = folder, progress
@@ -24,7 +26,7 @@ class MetricLogger:
         self.progress(what, done, total, figures)
 
     def note(self, what: str, row: Mapping[str, float]) -> None:
-        """One point per figure of ``row`` at its ``step``."""
+        """Writes a point per figure of ``row`` at its ``step``."""
         if what not in self._writers:
             self._writers[what] = self._writer_of(str(self.folder / what.replace(" ", "_")))
         writer = self._writers[what]
@@ -34,22 +36,22 @@ class MetricLogger:
         writer.flush()
 
     def close(self) -> None:
-        """Close the files."""
+        """Closes the files."""
         for writer in self._writers.values():
             writer.close()
 
 
 @contextmanager
-def logged(folder: Path, progress: Progress) -> Iterator[Progress]:
-    """``with logged(out / "tensorboard", progress) as progress:`` around a training.
+def log_training(folder: Path, progress: Progress) -> Iterator[Progress]:
+    """Logs a training: ``with log_training(out / "tensorboard", progress) as progress:``.
 
-    Raises ``InvalidInput`` where the package tensorboard is absent.
+    Raises ``InvalidInput`` where the package tensorboard is missing.
     """
-    scribe = MetricLogger(folder, progress)
+    logger = MetricLogger(folder, progress)
     try:
-        yield scribe
+        yield logger
     finally:
-        scribe.close()
+        logger.close()
 
 
 def _library() -> Any:

@@ -1,8 +1,8 @@
-"""Who may ask the page for what: an ASGI layer around gradio that refuses before gradio sees it.
+"""An ASGI layer around gradio that refuses a request before gradio sees it.
 
-Only the page's own routes exist; a request needs the right Host, no foreign Origin and the secret of
-the address that was printed; bodies are bounded in size, number and time; files are those of the
-page's folder; no URL is ever fetched.
+Only the page's own routes exist. A request needs the right Host, no foreign Origin, and the token of
+the printed address. Bodies are limited in size, number and time. Files must lie in the page's
+folder. No URL is ever fetched.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ WRITES = (
 FILE = "/gradio_api/file="
 UPLOAD = "/gradio_api/upload"
 MANIFEST = "/manifest.json"
-"""Browsers fetch it without cookies; it says no more than the page's title."""
+"""Browsers fetch it without cookies; it holds the page's title alone."""
 JSON_BYTES = 256 * 1024
 POLICY = (
     # gradio builds the functions that render its HTML components from text, hence unsafe-eval
@@ -68,16 +68,16 @@ POLICY = (
 )
 
 
-class Refused(Exception):
-    """A request that is answered with a status and one line."""
+class RefusedRequest(Exception):
+    """A request that is refused with a status and one line."""
 
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status, self.why = status, why
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
 
 
-class Guard:
-    """See the module; ``open_to_all`` is for a page that other machines may reach."""
+class HttpFilter:
+    """The application behind the filter; ``open_to_all`` is for a page that other machines may reach."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Guard:
             return  # which closes a websocket
         started = False
 
-        async def sending(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
@@ -109,23 +109,23 @@ class Guard:
             await send(message)
 
         try:
-            await self._admit(scope, receive, sending)
-        except Refused as refusal:
+            await self._admit(scope, receive, send_with_headers)
+        except RefusedRequest as refusal:
             if not started:
-                await _answer(sending, refusal.status, f"{refusal.why}\n")
+                await _answer(send_with_headers, refusal.status, f"{refusal.reason}\n")
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
         self._check_origin(headers)
         path, method = str(scope["path"]), str(scope["method"])
         self._check_path(path, method)
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if path == "/" and given == self.token:
+        token = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if path == "/" and token == self.token:
             cookie = f"{self.cookie}={self.token}; Path=/; HttpOnly; SameSite=Lax"
             await _answer(send, 303, "", {"location": "/", "set-cookie": cookie})
             return
         if path != MANIFEST and _cookies(headers).get(self.cookie) != self.token:
-            raise Refused(403, "Open the address that staanet serve has printed, with its token")
+            raise RefusedRequest(403, "Open the address that staanet serve has printed, with its token")
         if method != "POST":
             await self.app(scope, receive, send)
         elif path == UPLOAD:
@@ -133,34 +133,34 @@ class Guard:
         else:
             body = await self._body(receive, headers, JSON_BYTES)
             _check_json(body, self.private, headers["host"])
-            await self.app(scope, _replayed(body, receive), send)
+            await self.app(scope, _replay(body, receive), send)
 
     def _check_origin(self, headers: Mapping[str, str]) -> None:
         host = headers.get("host", "")
         name, _, port = (
             host.rpartition(":") if host.rsplit("]")[-1].count(":") else (host, "", "80")
         )
-        known = {"127.0.0.1", "localhost", "[::1]"}
+        hosts = {"127.0.0.1", "localhost", "[::1]"}
         if self.open_to_all:
-            known |= {socket.gethostname().lower(), *([name] if _is_address(name) else [])}
-        if name.lower() not in known or (not self.open_to_all and port != str(self.port)):
-            raise Refused(403, "This Host is not the one of this page")
+            hosts |= {socket.gethostname().lower(), *([name] if _is_address(name) else [])}
+        if name.lower() not in hosts or (not self.open_to_all and port != str(self.port)):
+            raise RefusedRequest(403, "This Host is not the one of this page")
         if headers.get("origin", f"http://{host}") != f"http://{host}":
-            raise Refused(403, "This Origin is not the one of this page")
+            raise RefusedRequest(403, "This Origin is not the one of this page")
 
     def _check_path(self, path: str, method: str) -> None:
         if "\0" in path or ".." in path or "\\" in path:
-            raise Refused(404, "There is no such thing here")
+            raise RefusedRequest(404, "There is no such thing here")
         if path.startswith(FILE) and method in ("GET", "HEAD"):
-            wanted = Path(path.removeprefix(FILE))
-            if wanted.is_absolute() and wanted.resolve().is_relative_to(self.private):
+            file = Path(path.removeprefix(FILE))
+            if file.is_absolute() and file.resolve().is_relative_to(self.private):
                 return
         elif method in ("GET", "HEAD"):
-            if path == "/" or any(_under(path, known) for known in READS):
+            if path == "/" or any(_matches(path, route) for route in READS):
                 return
-        elif method == "POST" and any(_under(path, known) for known in WRITES):
+        elif method == "POST" and any(_matches(path, route) for route in WRITES):
             return
-        raise Refused(404, "There is no such thing here")
+        raise RefusedRequest(404, "There is no such thing here")
 
     async def _upload(
         self, scope: Scope, receive: Receive, send: Send, headers: Mapping[str, str]
@@ -170,24 +170,24 @@ class Guard:
         while self.recent and now - self.recent[0] > 60:
             self.recent.popleft()
         if self.uploads >= limits.uploads_at_once or len(self.recent) >= limits.uploads_a_minute:
-            raise Refused(429, "Too many uploads: wait a minute")
-        declared = _declared(headers)
+            raise RefusedRequest(429, "Too many uploads: wait a minute")
+        declared = _content_length(headers)
         if declared is not None and declared > most:
-            raise Refused(413, f"{declared} bytes; a clip may have {limits.bytes} (--max-mib)")
+            raise RefusedRequest(413, f"{declared} bytes; a clip may have {limits.bytes} (--max-mib)")
         if _size(self.private) > limits.stored_bytes:
-            raise Refused(429, "The page's folder is full: it is emptied within minutes")
+            raise RefusedRequest(429, "The page's folder is full: it is emptied within minutes")
         self.recent.append(now)
         self.uploads += 1
         try:  # whole, before gradio sees it: a cut, endless or slow body leaves no file behind
             body = await self._body(receive, headers, most)
-            await self.app(scope, _replayed(body, receive), send)
+            await self.app(scope, _replay(body, receive), send)
         finally:
             self.uploads -= 1
 
     async def _body(self, receive: Receive, headers: Mapping[str, str], most: int) -> bytes:
-        declared = _declared(headers)
+        declared = _content_length(headers)
         if declared is not None and declared > most:
-            raise Refused(413, f"{declared} bytes; at most {most} are taken")
+            raise RefusedRequest(413, f"{declared} bytes; at most {most} are taken")
         parts, size = [], 0
         ends = time.monotonic() + 6 * self.limits.silence_s
         while True:
@@ -195,13 +195,13 @@ class Guard:
                 patience = min(self.limits.silence_s, ends - time.monotonic())
                 message = await asyncio.wait_for(receive(), max(patience, 0.01))
             except TimeoutError:
-                raise Refused(408, "The upload was too slow") from None
+                raise RefusedRequest(408, "The upload was too slow") from None
             if message["type"] == "http.disconnect":
-                raise Refused(400, "The client has gone")
+                raise RefusedRequest(400, "The client has gone")
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             if size > most:
-                raise Refused(413, f"More than the {most} bytes that are taken")
+                raise RefusedRequest(413, f"More than the {most} bytes that are taken")
             if not message.get("more_body"):
                 return b"".join(parts)
 
@@ -218,18 +218,18 @@ async def _answer(
     send: Send, status: int, text: str, more: Mapping[str, str] | None = None
 ) -> None:
     body = text.encode()
-    told = {
+    fields = {
         "content-type": "text/plain; charset=utf-8",
         "content-length": str(len(body)),
         "connection": "close",
         **(more or {}),
     }
-    headers = [(key.encode(), value.encode("latin-1", "replace")) for key, value in told.items()]
+    headers = [(key.encode(), value.encode("latin-1", "replace")) for key, value in fields.items()]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
+def _replay(body: bytes, receive: Receive) -> Receive:
     sent = False
 
     async def again() -> Message:
@@ -245,42 +245,42 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 def _check_json(body: bytes, private: Path, host: str) -> None:
     """Refuses a body that is not JSON, or names a file or address other than the page's own."""
     try:
-        told = json.loads(body) if body else None
+        content = json.loads(body) if body else None
     except (ValueError, RecursionError):
-        raise Refused(400, "Not JSON") from None
-    left: list[tuple[Any, int]] = [(told, 0)]
-    while left:
-        value, depth = left.pop()
+        raise RefusedRequest(400, "Not JSON") from None
+    stack: list[tuple[Any, int]] = [(content, 0)]
+    while stack:
+        value, depth = stack.pop()
         if depth > 20:
-            raise Refused(400, "Nested too deeply")
+            raise RefusedRequest(400, "Nested too deeply")
         if isinstance(value, list):
-            left += [(one, depth + 1) for one in value]
+            stack += [(item, depth + 1) for item in value]
         elif isinstance(value, dict):
-            left += [(one, depth + 1) for one in value.values()]
+            stack += [(item, depth + 1) for item in value.values()]
             _check_file(value, private, host)
 
 
-def _check_file(told: Mapping[str, Any], private: Path, host: str) -> None:
-    path, url = told.get("path"), told.get("url")
+def _check_file(entry: Mapping[str, Any], private: Path, host: str) -> None:
+    path, url = entry.get("path"), entry.get("url")
     if path is not None and not (
         isinstance(path, str)
         and "\0" not in path
         and Path(path).is_absolute()
         and Path(path).resolve().is_relative_to(private)
     ):
-        raise Refused(403, "That file is not one of this page")
-    own = f"http://{host}{FILE}{path}"
-    if url is not None and url not in (own, f"http://{host}{FILE}{quote(str(path))}"):
-        raise Refused(403, "Addresses are not fetched")
+        raise RefusedRequest(403, "That file is not one of this page")
+    address = f"http://{host}{FILE}{path}"
+    if url is not None and url not in (address, f"http://{host}{FILE}{quote(str(path))}"):
+        raise RefusedRequest(403, "Addresses are not fetched")
 
 
-def _under(path: str, known: str) -> bool:
-    return path.startswith(known) if known.endswith("/") else path == known
+def _matches(path: str, route: str) -> bool:
+    return path.startswith(route) if route.endswith("/") else path == route
 
 
-def _declared(headers: Mapping[str, str]) -> int | None:
-    told = headers.get("content-length", "")
-    return int(told) if told.isascii() and told.isdigit() else None
+def _content_length(headers: Mapping[str, str]) -> int | None:
+    text = headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
 def _cookies(headers: Mapping[str, str]) -> dict[str, str]:
@@ -316,36 +316,36 @@ def _files(folder: Path) -> Iterator[tuple[Path, int, float]]:
             yield path, about.st_size, about.st_mtime
 
 
-def sweep(folder: Path, keep_s: float, stored_bytes: int) -> None:
-    """Delete what is older than ``keep_s``, and the oldest beyond ``stored_bytes`` together."""
-    left = sorted(_files(folder), key=lambda file: file[2])
-    total = sum(size for _, size, _ in left)
-    for path, size, changed in left:
+def delete_old_files(folder: Path, keep_s: float, stored_bytes: int) -> None:
+    """Deletes files older than ``keep_s``, and the oldest until the rest takes ``stored_bytes``."""
+    files = sorted(_files(folder), key=lambda file: file[2])
+    total = sum(size for _, size, _ in files)
+    for path, size, changed in files:
         if time.time() - changed > keep_s or total > stored_bytes:
             path.unlink(missing_ok=True)
             total -= size
-    for place in sorted(folder.rglob("*"), reverse=True):
-        if place.is_dir() and time.time() - place.stat().st_mtime > keep_s:
-            _drop_if_empty(place)
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and time.time() - path.stat().st_mtime > keep_s:
+            _remove_if_empty(path)
 
 
-def _drop_if_empty(place: Path) -> None:
+def _remove_if_empty(folder: Path) -> None:
     try:
-        place.rmdir()
+        folder.rmdir()
     except OSError:  # something lies in it
         return
 
 
 @contextmanager
-def swept(folder: Path, limits: Limits) -> Iterator[None]:
-    """Empties ``folder`` of what is old while the page runs."""
+def keep_clean(folder: Path, limits: Limits) -> Iterator[None]:
+    """Deletes old files of ``folder`` while the page runs."""
     ended = threading.Event()
 
-    def keep_clean() -> None:
+    def delete_at_times() -> None:
         while not ended.wait(min(30.0, limits.keep_s)):
-            sweep(folder, limits.keep_s, limits.stored_bytes)
+            delete_old_files(folder, limits.keep_s, limits.stored_bytes)
 
-    thread = threading.Thread(target=keep_clean, daemon=True)
+    thread = threading.Thread(target=delete_at_times, daemon=True)
     thread.start()
     try:
         yield
