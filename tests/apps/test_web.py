@@ -23,10 +23,10 @@ import torch
 from tests.support import headless, speech
 
 from staanet import attacks, audio, storage
-from staanet.apps.web import Limits, read_shelf, serve
-from staanet.apps.web.fooling import Request, Workshop
-from staanet.apps.web.http_filter import Guard, sweep
-from staanet.apps.web.models import shipped
+from staanet.apps.web import Limits, read_library, serve
+from staanet.apps.web.fooling import FoolingService, Request
+from staanet.apps.web.http_filter import HttpFilter, delete_old_files
+from staanet.apps.web.models import shipped_folders
 from staanet.core import Budget, Victim
 from staanet.errors import InvalidInput, StaaNetError, UnusableClip
 from staanet.generators.registry import build_generator, save_generator
@@ -67,43 +67,45 @@ def _loaded(run: Path, name: str) -> Victim:
 
 
 def test_a_shelf_pairs_generators_with_the_weights_that_they_know(run_folder: Path) -> None:
-    shelf = read_shelf([run_folder])
-    assert list(shelf.victims) == ["emo18", "zhao19"]
-    assert list(shelf.generators) == ["emo18"] and shelf.epsilons == {"emo18": 0.02}
-    assert len(shelf.examples) == 4 and all(path.is_file() for path in shelf.examples.values())
+    library = read_library([run_folder])
+    assert list(library.victims) == ["emo18", "zhao19"]
+    assert list(library.generators) == ["emo18"] and library.epsilons == {"emo18": 0.02}
+    assert len(library.examples) == 4 and all(path.is_file() for path in library.examples.values())
 
 
 def test_two_runs_keep_their_victims_apart(run_folder: Path) -> None:
-    shelf = read_shelf([run_folder, run_folder])
-    assert list(shelf.victims) == ["emo18", "zhao19", "emo18 of tiny", "zhao19 of tiny"]
+    library = read_library([run_folder, run_folder])
+    assert list(library.victims) == ["emo18", "zhao19", "emo18 of tiny", "zhao19 of tiny"]
 
 
 def test_a_generator_of_other_weights_is_not_offered(run_folder: Path, tmp_path: Path) -> None:
     victim = build_victim("emo18", ("high", "low"))
     victim.save_pretrained(tmp_path / "run" / "victims" / "emo18")
     (tmp_path / "run" / "generators").symlink_to(run_folder / "generators")
-    assert not read_shelf([tmp_path / "run"]).generators
+    assert not read_library([tmp_path / "run"]).generators
 
 
 def test_victims_whose_package_is_not_installed_are_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    shelf = read_shelf(shipped())
-    assert list(shelf.victims) == ["emo18", "zhao19"] == sorted(shelf.generators)
-    assert "staanet[ssl]" in str(shelf.left_out["wav2vec2_tiny"])
+    library = read_library(shipped_folders())
+    assert list(library.victims) == ["emo18", "zhao19"] == sorted(library.generators)
+    assert "staanet[ssl]" in str(library.left_out["wav2vec2_tiny"])
 
 
 def test_no_run_and_no_model_are_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="no such folder"):
-        read_shelf([tmp_path / "missing"])
+        read_library([tmp_path / "missing"])
     with pytest.raises(InvalidInput, match="no victim to attack"):
-        serve(read_shelf([tmp_path]), port=0)
+        serve(read_library([tmp_path]), port=0)
 
 
 @pytest.fixture
-def workshop(run_folder: Path, tmp_path: Path) -> Workshop:
-    return Workshop(read_shelf([run_folder]), tmp_path, device="cpu", limits=Limits(seconds=2.0))
+def service(run_folder: Path, tmp_path: Path) -> FoolingService:
+    return FoolingService(
+        read_library([run_folder]), tmp_path, device="cpu", limits=Limits(seconds=2.0)
+    )
 
 
 def _stored(folder: Path, seconds: float = 0.5, kind: str = "WAV") -> Path:
@@ -115,12 +117,12 @@ def _stored(folder: Path, seconds: float = 0.5, kind: str = "WAV") -> Path:
 @pytest.mark.parametrize("attack", ["staa", "pgd", "random"])
 @pytest.mark.parametrize("kind", ["WAV", "FLAC"])
 def test_the_file_to_take_home_keeps_the_budget(
-    workshop: Workshop, tmp_path: Path, attack: str, kind: str
+    service: FoolingService, tmp_path: Path, attack: str, kind: str
 ) -> None:
-    wish = Request(
+    request = Request(
         source="emo18", targets=["emo18", "zhao19"], attack=attack, epsilon=0.01, density=0.05
     )
-    made = workshop.fool(_stored(tmp_path, kind=kind), wish)
+    made = service.fool(_stored(tmp_path, kind=kind), request)
     clean, rate = audio.read_int16(made.files["clean"])
     adversarial, _ = audio.read_int16(made.files["adversarial"])
     assert rate == speech.RATE and np.array_equal(clean, speech.tone(0.5, 250.0))
@@ -129,44 +131,48 @@ def test_the_file_to_take_home_keeps_the_budget(
     for answer in made.answers:  # the victims are asked about these very files
         with torch.inference_mode():
             x = torch.from_numpy(audio.to_float(np.stack([clean, adversarial])))
-            with_eot = workshop.victim(answer.victim)(x).softmax(dim=1)
+            with_eot = service.victim(answer.victim)(x).softmax(dim=1)
         assert np.allclose([answer.before, answer.after], with_eot.numpy(), atol=1e-5)
 
 
-def test_a_defence_is_asked_beside_the_plain_victims(workshop: Workshop, tmp_path: Path) -> None:
-    wish = Request(source="emo18", targets=["emo18"], attack="random", defence="median")
-    made = workshop.fool(_stored(tmp_path), wish)
+def test_a_defence_is_asked_beside_the_plain_victims(
+    service: FoolingService, tmp_path: Path
+) -> None:
+    request = Request(source="emo18", targets=["emo18"], attack="random", defence="median")
+    made = service.fool(_stored(tmp_path), request)
     plain, behind = made.answers
     assert (plain.victim, behind.victim) == ("emo18", "emo18+median")
     assert not np.allclose(plain.after, behind.after)
 
 
-def test_what_is_no_clip_is_told_without_where_it_lies(workshop: Workshop, tmp_path: Path) -> None:
-    wish = Request(source="emo18", targets=["emo18"])
+def test_what_is_no_clip_is_told_without_where_it_lies(
+    service: FoolingService, tmp_path: Path
+) -> None:
+    request = Request(source="emo18", targets=["emo18"])
     bad = {"zip": b"PK\3\4" + bytes(99), "mp3": b"\xff\xfb\x90\0" + bytes(999), "empty": b""}
     for name, data in bad.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(UnusableClip, match="neither WAV nor FLAC") as told:
-            workshop.fool(tmp_path / name, wish)
+            service.fool(tmp_path / name, request)
         assert str(tmp_path) not in str(told.value)
     with pytest.raises(UnusableClip) as told:
-        workshop.fool(_stored(tmp_path, seconds=3.0), wish)
+        service.fool(_stored(tmp_path, seconds=3.0), request)
     assert str(tmp_path) not in str(told.value) and "2" in str(told.value)
     with pytest.raises(InvalidInput, match="no clip yet"):
-        workshop.fool(None, wish)
+        service.fool(None, request)
     with pytest.raises(InvalidInput, match="not a clip of this page"):
-        workshop.fool(Path("/etc/passwd"), wish)
+        service.fool(Path("/etc/passwd"), request)
     with pytest.raises(InvalidInput, match="unknown attack 'sparse_rs'"):
-        workshop.fool(_stored(tmp_path), Request(source="emo18", targets=[], attack="sparse_rs"))
+        service.fool(_stored(tmp_path), Request(source="emo18", targets=[], attack="sparse_rs"))
 
 
-def test_staa_is_offered_where_a_generator_knows_the_source(workshop: Workshop) -> None:
-    assert "staa" in workshop.attacks("emo18") and "staa" not in workshop.attacks("zhao19")
+def test_staa_is_offered_where_a_generator_knows_the_source(service: FoolingService) -> None:
+    assert "staa" in service.attacks("emo18") and "staa" not in service.attacks("zhao19")
     with pytest.raises(StaaNetError, match="unknown victim"):
-        workshop.victim("emo19")
+        service.victim("emo19")
 
 
-def test_names_are_text_on_the_page(workshop: Workshop, tmp_path: Path) -> None:
+def test_names_are_text_on_the_page(service: FoolingService, tmp_path: Path) -> None:
     pytest.importorskip("gradio", reason="extra web: pip install 'staanet[web]'")
     from staanet.apps.web import page
     from staanet.apps.web.fooling import Answer
@@ -177,13 +183,13 @@ def test_names_are_text_on_the_page(workshop: Workshop, tmp_path: Path) -> None:
 
 
 def test_an_answer_behind_a_defence_says_that_the_attack_did_not_know_it(
-    workshop: Workshop, tmp_path: Path
+    service: FoolingService, tmp_path: Path
 ) -> None:
     pytest.importorskip("gradio", reason="extra web: pip install 'staanet[web]'")
     from staanet.apps.web import page
 
-    wish = Request(source="emo18", targets=["emo18"], attack="random", defence="median")
-    made = workshop.fool(_stored(tmp_path), wish)
+    request = Request(source="emo18", targets=["emo18"], attack="random", defence="median")
+    made = service.fool(_stored(tmp_path), request)
     assert "did not know of the defence, median." in page.sentence(made, behind="median")
     assert "defence" not in page.sentence(made)
 
@@ -195,7 +201,7 @@ def test_a_sweep_deletes_the_old_and_the_oldest_beyond_the_limit(tmp_path: Path)
         place.mkdir()
         (place / "f").write_bytes(bytes(1000))
         os.utime(place / "f", (now - 100 * number, now - 100 * number))
-    sweep(tmp_path, keep_s=450, stored_bytes=3000)
+    delete_old_files(tmp_path, keep_s=450, stored_bytes=3000)
     assert sorted(path.parent.name for path in tmp_path.rglob("f")) == ["d0", "d1", "d2"]
 
 
@@ -222,14 +228,14 @@ class Door:
         self.asked, self.private = Asked(), private.resolve()
         listening = socket.create_server(("127.0.0.1", 0))
         self.port = listening.getsockname()[1]
-        self.guard = Guard(
+        self.http_filter = HttpFilter(
             self.asked,
             private=self.private,
             token="secret",
             port=self.port,
             limits=Limits(**{"bytes": MIB, "silence_s": 1.0, **limits}),
         )
-        config = uvicorn.Config(self.guard, log_level="critical", lifespan="off", ws="none")
+        config = uvicorn.Config(self.http_filter, log_level="critical", lifespan="off", ws="none")
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(
             target=lambda: asyncio.run(self.server.serve(sockets=[listening])), daemon=True
@@ -331,7 +337,7 @@ def test_d02_foreign_host_or_origin_or_no_token(door: Door) -> None:
 
 def test_d03_an_open_page_takes_addresses_but_no_foreign_name(tmp_path: Path) -> None:
     door = Door(tmp_path)
-    door.guard.open_to_all = True
+    door.http_filter.open_to_all = True
     try:
         assert door.ask("GET", "/", Host="192.0.2.7:7860", Origin="http://192.0.2.7:7860")[0] == 200
         assert door.ask("GET", "/", Host="192.0.2.7:7860", Origin="http://evil.example")[0] == 403
@@ -346,7 +352,7 @@ def test_d03_an_open_page_is_warned_of(run_folder: Path, monkeypatch: pytest.Mon
     from staanet.apps import web
     from staanet.cli import app
 
-    monkeypatch.setattr(web, "serve", lambda shelf, **told: told["ready"]("http://x/?token=t"))
+    monkeypatch.setattr(web, "serve", lambda library, **told: told["ready"]("http://x/?token=t"))
     words = ["serve", "--run", str(run_folder)]
     told = CliRunner().invoke(app, [*words, "--host", "0.0.0.0"])
     assert told.exit_code == 0 and "warning: on 0.0.0.0 everyone" in told.stderr
@@ -582,7 +588,7 @@ def test_d03_a_port_in_use_is_named(run_folder: Path) -> None:
         with pytest.raises(
             InvalidInput, match=f"port {port} of 127.0.0.1 is in use.*another --port"
         ):
-            serve(read_shelf([run_folder]), port=port)
+            serve(read_library([run_folder]), port=port)
 
 
 def test_in_a_browser_from_upload_to_download(served: Served, tmp_path: Path) -> None:
@@ -635,6 +641,6 @@ def test_its_files_go_with_it(served: Served) -> None:
 
 
 def test_a_shipped_generator_of_several_victims_serves_each_of_them():
-    shelf = read_shelf(shipped())
-    assert {"emo18", "zhao19"} <= set(shelf.generators) and "wav2vec2_tiny" in shelf.victims
-    assert shelf.epsilons["emo18"] == 0.03
+    library = read_library(shipped_folders())
+    assert {"emo18", "zhao19"} <= set(library.generators) and "wav2vec2_tiny" in library.victims
+    assert library.epsilons["emo18"] == 0.03

@@ -33,14 +33,14 @@ def serve(
     """
     from staanet.apps import web
 
-    shelf = web.read_shelf([*run, *web.shipped()])
+    library = web.read_library([*run, *web.shipped_folders()])
 
     def ready(url: str) -> None:
         if json_output:
             told = {
                 "url": url,
-                "victims": list(shelf.victims),
-                "generators": list(shelf.generators),
+                "victims": list(library.victims),
+                "generators": list(library.generators),
             }
             print(json.dumps(told), flush=True)
         say(f"staanet: open {url} (Ctrl-C ends it)")
@@ -50,11 +50,11 @@ def serve(
             f"staanet: warning: on {host} everyone who reaches this machine and learns the address can use "
             "the page; nothing is encrypted"
         )
-    for name, why in shelf.left_out.items():
+    for name, why in library.left_out.items():
         say(f"staanet: without {name}: {why}")
     say("staanet: getting the page ready")
     limits = web.Limits(seconds=max_seconds, bytes=max_mib * 2**20)
     try:
-        web.serve(shelf, host=host, port=port, device=device, limits=limits, ready=ready)
+        web.serve(library, host=host, port=port, device=device, limits=limits, ready=ready)
     except KeyboardInterrupt:
         say("staanet: the page is closed, its files are deleted")

@@ -38,10 +38,10 @@ def channel_round_trip(channel: str) -> str:
     """Sends a tone through a channel; raises ``StaaNetError`` where it does not come back."""
     import numpy as np
 
-    from staanet.transforms.channels import parse_channel
+    from staanet.transforms import parse_transform, transform_samples
 
     tone = _tone()
-    received = parse_channel(channel)(tone, 16_000)
+    received = transform_samples(parse_transform(channel), tone, 16_000)
     likeness = float(np.corrcoef(tone.astype(float), received.astype(float))[0, 1])
     if received.shape != tone.shape or not likeness > 0.8:
         raise StaaNetError(f"a tone comes back at a correlation of {likeness:.2f}")

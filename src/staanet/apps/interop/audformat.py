@@ -46,7 +46,9 @@ def _database(card: Any, rows: Sequence[dict[str, str]]) -> Any:
     speakers = sorted({row["speaker"] for row in rows})
     database.schemes["label"] = audformat.Scheme(labels=labels or ["unlabelled"])
     database.schemes["speaker"] = audformat.Scheme(labels=speakers or ["unknown"])
-    database.schemes["original"] = audformat.Scheme("str", description="file name of the clean clip")
+    database.schemes["original"] = audformat.Scheme(
+        "str", description="file name of the clean clip"
+    )
     for name in MEASURED:
         database.schemes[name] = audformat.Scheme("int" if name in ("l0", "queries") else "float")
     table = database["adversarial"] = audformat.Table(

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from staanet.apps.web.models import ModelLibrary, read_shelf, shipped
+from staanet.apps.web.models import ModelLibrary, read_library, shipped_folders
 from staanet.errors import InvalidInput
 
-__all__ = ["Limits", "ModelLibrary", "read_shelf", "serve", "shipped"]
+__all__ = ["Limits", "ModelLibrary", "read_library", "serve", "shipped_folders"]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -39,7 +39,7 @@ class Limits:
 
 
 def serve(
-    shelf: ModelLibrary,
+    library: ModelLibrary,
     *,
     host: str = "127.0.0.1",
     port: int = 7860,
@@ -49,9 +49,9 @@ def serve(
 ) -> None:
     """Serve the page until it is stopped; ``ready`` is called with its address.
 
-    Raises ``InvalidInput`` where gradio is missing, the port is taken, or the shelf is empty.
+    Raises ``InvalidInput`` where gradio is missing, the port is taken, or the library is empty.
     """
-    if not shelf.victims:
+    if not library.victims:
         raise InvalidInput(
             "no victim to attack", remedy="Pass --run with the folder of a run, such as runs/quick"
         )
@@ -62,13 +62,13 @@ def serve(
         os.environ["HF_HUB_OFFLINE"] = "1"
         before, tempfile.tempdir = tempfile.tempdir, str(private)  # a half upload lies there, too
         try:
-            _run(shelf, listening, private, host, device, limits, ready)
+            _run(library, listening, private, host, device, limits, ready)
         finally:
             tempfile.tempdir = before
 
 
 def _run(
-    shelf: ModelLibrary,
+    library: ModelLibrary,
     listening: socket.socket,
     private: Path,
     host: str,
@@ -84,15 +84,17 @@ def _run(
             f"the page needs {problem.name}, which is not installed",
             remedy="pip install 'staanet[web]'",
         ) from problem
-    from staanet.apps.web.fooling import Workshop
-    from staanet.apps.web.http_filter import Guard, swept
+    from staanet.apps.web.fooling import FoolingService
+    from staanet.apps.web.http_filter import HttpFilter, keep_clean
     from staanet.apps.web.page import application
 
     port = int(listening.getsockname()[1])
     token = secrets.token_urlsafe(16)
-    with swept(private, limits):
-        app = application(Workshop(shelf, private, device=device, limits=limits), private, limits)
-        guarded = Guard(
+    with keep_clean(private, limits):
+        app = application(
+            FoolingService(library, private, device=device, limits=limits), private, limits
+        )
+        filtered = HttpFilter(
             app,
             private=private,
             token=token,
@@ -102,7 +104,7 @@ def _run(
         )
         server = uvicorn.Server(
             uvicorn.Config(
-                guarded,
+                filtered,
                 log_level="critical",
                 access_log=False,
                 server_header=False,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from staanet import audio, storage
-from staanet.apps.web.models import ModelLibrary, defended
+from staanet.apps.web.models import ModelLibrary, with_defence
 from staanet.attacks import ATTACKS, Staa, craft
 from staanet.core import Attack, Budget, Clip, Samples, Victim
 from staanet.errors import InvalidInput, UnusableClip, unknown_name
@@ -75,28 +75,28 @@ class Fooled:
     gain_db: int
 
 
-class Workshop:
-    """The shelf's models, each loaded when first wanted, and the folder that takes results."""
+class FoolingService:
+    """The library's models, each loaded when first wanted, and the folder that takes results."""
 
-    def __init__(self, shelf: ModelLibrary, folder: Path, *, device: str, limits: Limits) -> None:
-        self.shelf, self.folder, self.device, self.limits = shelf, folder, device, limits
+    def __init__(self, library: ModelLibrary, folder: Path, *, device: str, limits: Limits) -> None:
+        self.library, self.folder, self.device, self.limits = library, folder, device, limits
         self.victim = functools.lru_cache(maxsize=16)(self._victim)
         self.generator = functools.lru_cache(maxsize=16)(self._generator)
 
     def attacks(self, source: str) -> list[str]:
         """What can be tried on a source; ``staa`` where a generator knows it."""
-        return [name for name in OFFERED if name != "staa" or source in self.shelf.generators]
+        return [name for name in OFFERED if name != "staa" or source in self.library.generators]
 
-    def fool(self, path: Path | None, wish: Request) -> Fooled:
+    def fool(self, path: Path | None, request: Request) -> Fooled:
         """Attack the file and write the result; ``StaaNetError`` says what to do otherwise."""
         if path is None:
             raise InvalidInput("no clip yet", remedy="Record one, upload one, or choose an example")
         if not path.resolve().is_relative_to(self.folder):
             raise InvalidInput("that is not a clip of this page", remedy="Upload it")
-        source = self.victim(wish.source)
+        source = self.victim(request.source)
         clip = Clip("clip", self.read(path, source.sample_rate), source.sample_rate)
-        made = craft(self._attack(wish), source, [clip])
-        judges = {victim.name: victim for victim in self._judges(wish, source)}
+        made = craft(self._attack(request), source, [clip])
+        judges = {victim.name: victim for victim in self._judges(request, source)}
         answers = [
             Answer(
                 row["target"],
@@ -124,44 +124,44 @@ class Workshop:
 
     def example(self, name: str) -> Path:
         """A copy of an example in the page's folder."""
-        if name not in self.shelf.examples:
-            raise unknown_name("example", name, self.shelf.examples)
-        samples, rate = audio.read_int16(self.shelf.examples[name])
+        if name not in self.library.examples:
+            raise unknown_name("example", name, self.library.examples)
+        samples, rate = audio.read_int16(self.library.examples[name])
         copy = self._place() / "example.wav"
         storage.write_bytes(copy, audio.encode(samples, rate))
         return copy
 
-    def _attack(self, wish: Request) -> Attack:
-        if wish.attack not in self.attacks(wish.source):
-            raise unknown_name("attack", wish.attack, self.attacks(wish.source))
-        budget = Budget(epsilon=wish.epsilon, max_density=wish.density)
-        if wish.attack == "staa":
-            return Staa(generator=self.generator(wish.source), budget=budget)
-        made: Attack = ATTACKS[wish.attack](budget=budget)
+    def _attack(self, request: Request) -> Attack:
+        if request.attack not in self.attacks(request.source):
+            raise unknown_name("attack", request.attack, self.attacks(request.source))
+        budget = Budget(epsilon=request.epsilon, max_density=request.density)
+        if request.attack == "staa":
+            return Staa(generator=self.generator(request.source), budget=budget)
+        made: Attack = ATTACKS[request.attack](budget=budget)
         return made
 
-    def _judges(self, wish: Request, source: Victim) -> list[Victim]:
+    def _judges(self, request: Request, source: Victim) -> list[Victim]:
         """The chosen victims, and each behind the defence; of the source's rate alone."""
-        chosen = [self.victim(name) for name in wish.targets or [wish.source]]
+        chosen = [self.victim(name) for name in request.targets or [request.source]]
         for victim in chosen:
             if victim.sample_rate != source.sample_rate:
                 raise InvalidInput(
                     f"{victim.name} hears {victim.sample_rate} Hz, {source.name} {source.sample_rate} Hz",
                     remedy="Choose victims of one rate",
                 )
-        if wish.defence:
-            chosen += [defended(victim, wish.defence) for victim in list(chosen)]
+        if request.defence:
+            chosen += [with_defence(victim, request.defence) for victim in list(chosen)]
         return chosen
 
     def _victim(self, name: str) -> Victim:
-        if name not in self.shelf.victims:
-            raise unknown_name("victim", name, self.shelf.victims)
-        victim = load_victim(self.shelf.victims[name]).to(self.device)
+        if name not in self.library.victims:
+            raise unknown_name("victim", name, self.library.victims)
+        victim = load_victim(self.library.victims[name]).to(self.device)
         victim.name = name  # two runs may have trained an emo18 each
         return victim
 
     def _generator(self, source: str) -> Generator:
-        return load_generator(self.shelf.generators[source]).to(self.device)
+        return load_generator(self.library.generators[source]).to(self.device)
 
     def _place(self) -> Path:
         place = self.folder / secrets.token_hex(8)

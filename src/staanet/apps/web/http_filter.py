@@ -125,7 +125,9 @@ class HttpFilter:
             await _answer(send, 303, "", {"location": "/", "set-cookie": cookie})
             return
         if path != MANIFEST and _cookies(headers).get(self.cookie) != self.token:
-            raise RefusedRequest(403, "Open the address that staanet serve has printed, with its token")
+            raise RefusedRequest(
+                403, "Open the address that staanet serve has printed, with its token"
+            )
         if method != "POST":
             await self.app(scope, receive, send)
         elif path == UPLOAD:
@@ -173,7 +175,9 @@ class HttpFilter:
             raise RefusedRequest(429, "Too many uploads: wait a minute")
         declared = _content_length(headers)
         if declared is not None and declared > most:
-            raise RefusedRequest(413, f"{declared} bytes; a clip may have {limits.bytes} (--max-mib)")
+            raise RefusedRequest(
+                413, f"{declared} bytes; a clip may have {limits.bytes} (--max-mib)"
+            )
         if _size(self.private) > limits.stored_bytes:
             raise RefusedRequest(429, "The page's folder is full: it is emptied within minutes")
         self.recent.append(now)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from fastapi import FastAPI
 
-from staanet.apps.web.fooling import Answer, Fooled, Request, Workshop
+from staanet.apps.web.fooling import Answer, Fooled, FoolingService, Request
 from staanet.errors import StaaNetError, printable
 from staanet.report.clip_pictures import waveform_picture
 from staanet.results import formatting
@@ -56,10 +56,10 @@ has agreed. The classifiers name acted emotions: they do not know what anybody f
 """
 
 
-def application(workshop: Workshop, private: Path, limits: Limits) -> App:
+def application(service: FoolingService, private: Path, limits: Limits) -> App:
     """The page as an ASGI application, mounted at ``/``."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    page = blocks(workshop, limits).queue(max_size=32, default_concurrency_limit=1)
+    page = blocks(service, limits).queue(max_size=32, default_concurrency_limit=1)
     font = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Arial", "sans-serif"]
     made: App = gr.mount_gradio_app(
         app,
@@ -80,12 +80,12 @@ def application(workshop: Workshop, private: Path, limits: Limits) -> App:
     return made
 
 
-def blocks(workshop: Workshop, limits: Limits) -> gr.Blocks:
+def blocks(service: FoolingService, limits: Limits) -> gr.Blocks:
     """The components and what they do."""
-    victims = list(workshop.shelf.victims)
-    known = [name for name in victims if name in workshop.shelf.generators] or victims
+    victims = list(service.library.victims)
+    known = [name for name in victims if name in service.library.generators] or victims
     first = known[0]
-    offered = workshop.attacks(first)
+    offered = service.attacks(first)
     with gr.Blocks(title="staanet", analytics_enabled=False) as page:
         gr.Markdown(INTRODUCTION)
         with gr.Row():
@@ -99,10 +99,10 @@ def blocks(workshop: Workshop, limits: Limits) -> gr.Blocks:
                     editable=True,
                 )
                 example = gr.Dropdown(
-                    list(workshop.shelf.examples),
+                    list(service.library.examples),
                     value=None,
                     label="Or an example",
-                    visible=bool(workshop.shelf.examples),
+                    visible=bool(service.library.examples),
                     elem_id="example",
                 )
                 button = gr.Button("Fool it", variant="primary", elem_id="fool")
@@ -118,7 +118,7 @@ def blocks(workshop: Workshop, limits: Limits) -> gr.Blocks:
                 epsilon = gr.Slider(
                     0.001,
                     0.2,
-                    value=workshop.shelf.epsilons.get(first, 0.03),
+                    value=service.library.epsilons.get(first, 0.03),
                     step=0.001,
                     label="Largest change of a sample, of full scale 1 (epsilon)",
                     elem_id="epsilon",
@@ -169,7 +169,7 @@ def blocks(workshop: Workshop, limits: Limits) -> gr.Blocks:
             many: float,
             behind: str,
         ) -> list[Any]:
-            wish = Request(
+            request = Request(
                 source=chosen,
                 targets=judges,
                 attack=how,
@@ -177,9 +177,9 @@ def blocks(workshop: Workshop, limits: Limits) -> gr.Blocks:
                 density=many,
                 defence=None if behind == NO_DEFENCE else behind,
             )
-            made = _told(lambda: workshop.fool(Path(path) if path else None, wish))
+            made = _told(lambda: service.fool(Path(path) if path else None, request))
             return [
-                sentence(made, behind=wish.defence),
+                sentence(made, behind=request.defence),
                 answers(made.answers),
                 str(made.files["clean"]),
                 str(made.files["adversarial"]),
@@ -192,10 +192,10 @@ def blocks(workshop: Workshop, limits: Limits) -> gr.Blocks:
             ]
 
         def choose(name: str) -> list[Any]:
-            possible = workshop.attacks(name)
+            possible = service.attacks(name)
             return [
                 gr.Radio(named(possible), value=possible[0]),
-                gr.Slider(value=workshop.shelf.epsilons.get(name, 0.03)),
+                gr.Slider(value=service.library.epsilons.get(name, 0.03)),
             ]
 
         button.click(
@@ -207,7 +207,7 @@ def blocks(workshop: Workshop, limits: Limits) -> gr.Blocks:
         )
         source.change(choose, [source], [attack, epsilon], api_name="choose", queue=False)
         example.input(
-            lambda name: str(_told(lambda: workshop.example(name))),
+            lambda name: str(_told(lambda: service.example(name))),
             [example],
             [clip],
             api_name="example",
