@@ -27,7 +27,7 @@ from staanet.pipeline import normal
 from staanet.pipeline.run_recipe import commit
 from staanet.results.adversarial_set import AdversarialSet
 from staanet.storage import describe_machine
-from staanet.victims import place_of
+from staanet.victims import victim_folder
 
 DENSITY = 0.2
 EPSILONS = (0.01, 0.03)
@@ -160,7 +160,7 @@ class Bench:
         self.spec, self.corpus, self.chosen, self.unseen = spec, corpus, chosen, unseen
         self.victim = load_victim(spec)
         self.victim.name = Path(spec.rpartition(":")[2]).name  # two of a kind may be called alike
-        self.card = storage.read_card(Path(place_of(spec)), "victim")
+        self.card = storage.read_card(Path(victim_folder(spec)), "victim")
         test = corpus.split(seed=chosen.seed)[2] if unseen is None else unseen
         usable = pipeline.load_clips(test, self.victim, pipeline.Context())
         self.clips = stratified_subset(usable, chosen.clips)

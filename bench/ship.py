@@ -21,7 +21,7 @@ from staanet.generators.registry import load_generator
 from staanet.report.model_cards import model_card
 from staanet.storage import pretrained
 from staanet.victims import joint_sha256, load_victim
-from staanet.victims.ssl import SelfSupervised
+from staanet.victims.self_supervised import SelfSupervised
 
 VICTIMS = ("emo18", "zhao19", "wav2vec2_tiny")
 GENERATORS = ("emo18,zhao19",)

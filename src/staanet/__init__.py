@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from staanet.transforms import TRANSFORMS as TRANSFORMS
     from staanet.victims import VICTIMS as VICTIMS
     from staanet.victims import load_victim as load_victim
-    from staanet.victims.external import CallableVictim as CallableVictim
+    from staanet.victims.callables import CallableVictim as CallableVictim
 
 _HOME = {
     "ATTACKS": "attacks",
@@ -51,7 +51,7 @@ _HOME = {
     "TransferMatrix": "results.transfer_matrix",
     "Untargeted": "core",
     "Utterance": "core",
-    "CallableVictim": "victims.external",
+    "CallableVictim": "victims.callables",
     "VICTIMS": "victims",
     "Victim": "core",
     "build_generator": "generators.registry",

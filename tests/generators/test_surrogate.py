@@ -16,7 +16,7 @@ from staanet.generators.registry import load_generator, save_generator
 from staanet.generators.surrogate import SurrogateGradient
 from staanet.generators.warm_start import has_warm_start, warm_start_generator, warm_start_member
 from staanet.victims import build_victim
-from staanet.victims.blueprint import blueprint, built
+from staanet.victims.blueprint import blueprint, build_from_blueprint
 
 pytest.importorskip("transformers")
 LABELS = ("anger", "fear", "joy")
@@ -131,6 +131,6 @@ def test_what_cannot_be_reflected_is_said():
     with pytest.raises(InvalidInput, match="no convolutional classifier"):
         warm_start_member(victim)
     with pytest.raises(InvalidInput, match="wav2vec"):
-        built(
+        build_from_blueprint(
             {"architecture": "wav2vec", "config": {}, "labels": ["a", "b"], "sample_rate": 16_000}
         )

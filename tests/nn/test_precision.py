@@ -28,7 +28,7 @@ from staanet.nn.conv_maxpool import conv_maxpool, unpool_conv_transpose
 from staanet.nn.precision import autocast, in_float32
 from staanet.transforms import parse_transform
 from staanet.victims import build_victim, load_victim
-from staanet.victims.layers import ConvBlock, normalising, recurrent
+from staanet.victims.layers import ConvBlock, fold_batch_statistics, run_lstm
 
 CPU = torch.device("cpu")
 LABELS = ("high", "low")
@@ -108,7 +108,7 @@ def test_what_must_not_be_rounded_is_not():
         "maxima": lambda: conv_maxpool(x, weight, None, 3, 10)[0],
         "through winners": lambda: unpool_conv_transpose(values, argmax, up, 10),
         "group norm": lambda: masked_group_norm(features, inside, norm),
-        "normalising": lambda: normalising(x, conv, batch_norm)[0],
+        "normalising": lambda: fold_batch_statistics(x, conv, batch_norm)[0],
         "lowpass": lambda: lowpass().defend(x[:1]),
     }
     for name, work in works.items():
@@ -213,15 +213,15 @@ def test_a_frozen_lstm_on_a_gpu_runs_as_in_training_where_gradients_are_wanted()
 
     lstm, x = Recorder(3, 4, batch_first=True).eval(), torch.randn(2, 5, 3)
     here, there = x.clone().requires_grad_(), x.as_subclass(OnGpu).requires_grad_()
-    answers = [recurrent(lstm, given) for given in (here, there, x.as_subclass(OnGpu))]
+    answers = [run_lstm(lstm, given) for given in (here, there, x.as_subclass(OnGpu))]
     with torch.no_grad():
-        answers.append(recurrent(lstm, there))
+        answers.append(run_lstm(lstm, there))
     assert used == [False, True, False, False] and not lstm.training
     assert all(torch.equal(answer, answers[0]) for answer in answers)
-    recurrent(lstm.train(), there)
+    run_lstm(lstm.train(), there)
     assert used[-1] and lstm.training
     with pytest.raises(RuntimeError):
-        recurrent(lstm.eval(), there[..., :2])
+        run_lstm(lstm.eval(), there[..., :2])
     assert not lstm.training
 
 

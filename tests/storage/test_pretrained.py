@@ -78,8 +78,8 @@ def test_without_transformers_the_victims_that_need_it_are_left_out_and_named(
     tmp_path, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    assert victims.lacking("shipped:emo18") is None
-    assert "staanet[ssl]" in str(victims.lacking("shipped:wav2vec2_tiny"))
+    assert victims.missing_extra("shipped:emo18") is None
+    assert "staanet[ssl]" in str(victims.missing_extra("shipped:wav2vec2_tiny"))
     clip, out = tmp_path / "my.wav", tmp_path / "fooled"
     storage.write_bytes(clip, audio.encode(tone(1.5, 200.0), RATE))
     done = CliRunner().invoke(app, ["attack", str(clip), "--out", str(out), "--json"])

@@ -19,7 +19,12 @@ from pathlib import Path
 from types import FrameType
 
 PACKAGE = f"{os.sep}src{os.sep}staanet{os.sep}"
-ASKED_FOR = ("victims/hub.py", "victims/external.py", "victims/ssl.py", "corpora/audb.py")
+ASKED_FOR = (
+    "victims/hub.py",
+    "victims/hugging_face.py",
+    "victims/self_supervised.py",
+    "corpora/audb.py",
+)
 """Modules that fetch, with a library made for it, what the user names by ``hf:`` or ``audb:``."""
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 

@@ -49,3 +49,15 @@ def lag(clean: np.ndarray, late: np.ndarray) -> int:
     spectrum = np.fft.rfft(late.astype(float), size) * np.fft.rfft(clean.astype(float), size).conj()
     peak = int(np.fft.irfft(spectrum).argmax())
     return peak if peak < len(clean) else peak - size
+
+
+LENGTHS = torch.tensor([4000, 6001, 4000])
+
+
+def padded() -> torch.Tensor:
+    """Noise of ``LENGTHS`` samples a row, padded to one batch."""
+    torch.manual_seed(1)
+    batch = torch.zeros(len(LENGTHS), int(LENGTHS.max()))
+    for row, length in enumerate(LENGTHS):
+        batch[row, :length] = torch.randn(int(length)) * 0.1 + 0.02
+    return batch

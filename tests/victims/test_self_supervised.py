@@ -7,32 +7,24 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.support.speech import clip
+from tests.support.waveforms import LENGTHS, padded
 
 from staanet import corpora, pipeline, storage, training
 from staanet.attacks import logits_of
 from staanet.config import VictimRecipe
 from staanet.core import standardise
 from staanet.errors import InvalidInput, UnusableClip
-from staanet.victims import build_victim, hub, load_victim, ssl
+from staanet.victims import build_victim, hub, load_victim, self_supervised
 
 transformers = pytest.importorskip("transformers", reason="the extra ssl is not installed")
 
 NAMES = ["hubert", "wav2vec2", "wavlm"]
 LABELS = ("anger", "joy", "fear")
-LENGTHS = torch.tensor([4000, 6001, 4000])
 
 
 def tiny(name, labels=LABELS):
     training.seeded(0)
     return build_victim(name, labels, config="tiny").requires_grad_(False).eval()
-
-
-def padded():
-    torch.manual_seed(1)
-    batch = torch.zeros(len(LENGTHS), int(LENGTHS.max()))
-    for row, n in enumerate(LENGTHS):
-        batch[row, :n] = torch.randn(int(n)) * 0.1 + 0.02
-    return batch
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +111,10 @@ def test_from_scratch_the_feature_encoder_learns_too():
 
 
 def test_the_published_shape_takes_clips_from_400_samples_and_masks_only_long_ones():
-    config = {**ssl.CONFIGS["tiny"], "mask_time_prob": 0.5, "layerdrop": 0.5}
+    config = {**self_supervised.CONFIGS["tiny"], "mask_time_prob": 0.5, "layerdrop": 0.5}
     for key in ("conv_dim", "conv_kernel", "conv_stride"):
         config.pop(key)
-    victim = ssl.Wav2Vec2(LABELS, config={**config, "conv_dim": [16] * 7}).train()
+    victim = self_supervised.Wav2Vec2(LABELS, config={**config, "conv_dim": [16] * 7}).train()
     assert victim.minimum_samples == 400
     assert victim(torch.randn(2, 400)).shape == (2, 3)  # shorter than one mask of SpecAugment
     assert victim(torch.randn(2, 8000)).shape == (2, 3)

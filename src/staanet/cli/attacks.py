@@ -246,7 +246,7 @@ def _present(specs: Iterable[str]) -> list[str]:
     """The victims that can be read with what is installed; of the others it is said what they lack."""
     from staanet import victims
 
-    lacks = {spec: victims.lacking(spec) for spec in specs}
+    lacks = {spec: victims.missing_extra(spec) for spec in specs}
     for spec, why in lacks.items():
         if why is not None:
             say(f"staanet: without {spec}: {why}")

@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from staanet.core import Budget
 from staanet.generators.iterative import IterativeGenerator
-from staanet.victims.blueprint import Blueprint, built
+from staanet.victims.blueprint import Blueprint, build_from_blueprint
 
 
 class SurrogateGradient(IterativeGenerator):
@@ -36,7 +36,7 @@ class SurrogateGradient(IterativeGenerator):
         defaults = {"iterations": 1, "epsilon": 0.03, "gain": 2.0, "density": None}
         super().__init__(**{**defaults, **settings})
         self.settings |= {"classifier": dict(classifier)}
-        self.classifier = built(classifier)
+        self.classifier = build_from_blueprint(classifier)
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode of the generator; the classifier stays in ``eval()``, without dropout."""

@@ -16,7 +16,7 @@ from staanet.generators.iterative import IterativeGenerator
 from staanet.generators.surrogate import SurrogateGradient
 from staanet.nn.recurrent import LSTMWithBackward
 from staanet.victims.blueprint import blueprint
-from staanet.victims.layers import ConvBlock, ConvRecurrent, folded
+from staanet.victims.layers import ConvBlock, ConvRecurrent, fold_batch_norm
 
 
 def find_conv_recurrent(source: Victim) -> ConvRecurrent | None:
@@ -122,7 +122,7 @@ def backward_net_from(
 
 def _copy_convolution(block: ConvBlock, down: nn.Module, up: nn.Module) -> None:
     assert isinstance(down, nn.Conv2d) and isinstance(up, nn.Conv2d) and down.bias is not None
-    weight, bias = folded(block.conv, block.norm)
+    weight, bias = fold_batch_norm(block.conv, block.norm)
     down.weight.copy_(weight)
     down.bias.copy_(bias)
     up.weight.zero_()

@@ -12,7 +12,7 @@ from staanet.core import Clip, Corpus, Utterance, Victim
 from staanet.corpora.recordings import Recording
 from staanet.errors import UnusableClip, printable
 from staanet.pipeline.context import Context
-from staanet.victims import place_of
+from staanet.victims import victim_folder
 
 
 class ClipSource(Protocol):
@@ -115,7 +115,7 @@ def split_warnings(specs: Sequence[Path | str], *drawn: Corpus | Mapping[str, st
 
 
 def _unsure(specs: Sequence[Path | str], part: Mapping[str, str]) -> Iterator[str]:
-    for spec in map(place_of, specs):
+    for spec in map(victim_folder, specs):
         place = Path(spec) / storage.CARD
         card = storage.read_json(place) if place.is_file() else {}
         inputs = card.get("inputs") if isinstance(card, dict) else None

@@ -35,7 +35,7 @@ from staanet.victims import (
     load_victim,
     load_victims,
     members_of,
-    place_of,
+    victim_folder,
 )
 
 USUAL = {"pretrained": None, "config": None, "noise_db": 25.0, "precision": "float32"}
@@ -260,7 +260,7 @@ def _objective(recipe: GeneratorRecipe) -> Objective:
 def _relative(spec: str, start: Path) -> str:
     if str(spec).startswith("hf:"):
         return str(spec)
-    return Path(os.path.relpath(Path(place_of(spec)).resolve(), start.resolve())).as_posix()
+    return Path(os.path.relpath(Path(victim_folder(spec)).resolve(), start.resolve())).as_posix()
 
 
 def train_uap(

@@ -1,4 +1,4 @@
-"""Classifiers under study. ``VICTIMS`` names the networks; ``load_victim`` reads a trained one."""
+"""Classifiers under study: ``VICTIMS`` names the networks to train, ``load_victim`` loads a trained model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from staanet.core import Victim
 from staanet.defences import DEFENCES
 from staanet.errors import InvalidInput, MissingExtra, unknown_name
 from staanet.storage import pretrained
+from staanet.victims.callables import CallableVictim
 from staanet.victims.emo18 import Emo18
 from staanet.victims.ensemble import Ensemble, joint_sha256, members_of
-from staanet.victims.external import ONNX_FILE, CallableVictim, External, OnnxVictim, hugging_face
-from staanet.victims.ssl import NETWORKS, Hubert, SelfSupervised, Wav2Vec2, WavLM
+from staanet.victims.external import External
+from staanet.victims.hugging_face import hugging_face
+from staanet.victims.onnx import ONNX_FILE, OnnxVictim
+from staanet.victims.self_supervised import NETWORKS, Hubert, SelfSupervised, Wav2Vec2, WavLM
 from staanet.victims.zhao19 import Zhao19
 
 __all__ = [
@@ -27,12 +30,12 @@ __all__ = [
     "Zhao19",
     "build_victim",
     "joint_sha256",
-    "lacking",
     "learning_rate",
     "load_victim",
     "load_victims",
     "members_of",
-    "place_of",
+    "missing_extra",
+    "victim_folder",
 ]
 
 VICTIMS: dict[str, type[Emo18 | Zhao19 | SelfSupervised]] = {
@@ -44,27 +47,28 @@ VICTIMS: dict[str, type[Emo18 | Zhao19 | SelfSupervised]] = {
 }
 """Written out, because shells complete the names from this text (``staanet/cli/names.py``)."""
 SCHEMES = {"hf": hugging_face, "onnx": OnnxVictim}
-"""Models made elsewhere, by what stands before the colon of their name."""
+"""What loads a model that was made elsewhere, by the word before the colon of its name."""
 COPIES: dict[str, Callable[[Path], External]] = {
     "hugging_face": lambda folder: hugging_face(str(folder)),
     "onnx": lambda folder: OnnxVictim(folder / ONNX_FILE),
 }
-"""What reads the copy of a model that was made elsewhere, from the folder around it."""
+"""What reads the copy of such a model inside a victim folder, by the architecture in the card."""
 PACKAGES = {
     "hugging_face": ("transformers", "ssl"),
     "onnx": ("onnxruntime", "onnx"),
     **dict.fromkeys(NETWORKS, ("transformers", "ssl")),
 }
-"""The package that an architecture takes beyond the core's, and the extra that brings it."""
+"""The package that an architecture needs beside those of the core, and the extra that installs it."""
 
 
 def build_victim(
     name: str, labels: tuple[str, ...], *, pretrained: str | None = None, config: str | None = None
 ) -> Victim:
-    """A network to be trained, by its registry name; random weights from torch's global generator.
+    """An untrained network by its registry name; torch's global generator draws its weights.
 
     ``wav2vec2``, ``wavlm`` and ``hubert`` start from the weights of ``pretrained``, a hub name or a
-    local folder (default: the published base model), or from scratch in a small ``config``.
+    local folder (default: the published base model), or from scratch in a small ``config``. Raises
+    ``InvalidInput`` where the name is unknown or the options do not fit it.
     """
     if name not in VICTIMS:
         raise unknown_name("victim", name, VICTIMS)
@@ -80,25 +84,24 @@ def build_victim(
 
 
 def learning_rate(name: str, *, config: str | None = None) -> float:
-    """Adam's in the paper: small where published weights are fine-tuned.
+    """The learning rate of Adam in the paper; it is small where published weights are fine-tuned.
 
     >>> learning_rate("emo18"), learning_rate("wavlm")
     (0.001, 3e-05)
     """
-    fine_tuned = issubclass(VICTIMS.get(name, Emo18), SelfSupervised) and config is None
-    return 3e-5 if fine_tuned else 1e-3
+    is_fine_tuned = issubclass(VICTIMS.get(name, Emo18), SelfSupervised) and config is None
+    return 3e-5 if is_fine_tuned else 1e-3
 
 
 def load_victim(spec: Path | str) -> Victim:
-    """A trained victim, frozen and in ``eval()``: the folder that ``train-victim`` wrote,
-    ``hf:NAME-OR-FOLDER``, ``onnx:FILE``, or ``shipped:NAME``.
+    """A trained victim, frozen and in ``eval()``; its ``origin`` is ``spec``.
 
-    Its ``origin`` is ``spec``. Raises ``InvalidInput`` where it is not a victim, is damaged, or is
-    of an unknown kind.
+    ``spec`` is the folder that ``train-victim`` wrote, ``hf:NAME-OR-FOLDER``, ``onnx:FILE``, or
+    ``shipped:NAME``. Raises ``InvalidInput`` where it is no victim, is damaged, or is of an unknown kind.
     """
     scheme, colon, name = str(spec).partition(":")
-    external = bool(colon) and scheme in SCHEMES
-    victim = SCHEMES[scheme](name) if external else _from_folder(Path(place_of(spec)))
+    is_external = bool(colon) and scheme in SCHEMES
+    victim = SCHEMES[scheme](name) if is_external else _from_folder(Path(victim_folder(spec)))
     victim.origin = str(spec)
     return victim
 
@@ -112,7 +115,7 @@ def _from_folder(folder: Path) -> Victim:
     card = storage.read_card(folder, "victim")
     architecture = str(card.get("architecture"))
     if architecture in COPIES:
-        return _copied(folder, card)
+        return _from_copy(folder, card)
     if architecture in DEFENCES:
         return DEFENCES[architecture].from_pretrained(folder, load_victim)
     if architecture not in VICTIMS:
@@ -120,8 +123,8 @@ def _from_folder(folder: Path) -> Victim:
     return VICTIMS[architecture].from_pretrained(folder)
 
 
-def _copied(folder: Path, card: Mapping[str, Any]) -> Victim:
-    """A model made elsewhere, from its copy inside a folder."""
+def _from_copy(folder: Path, card: Mapping[str, Any]) -> Victim:
+    """A model that was made elsewhere, from its copy inside a victim folder."""
     victim = COPIES[str(card["architecture"])](folder)
     if victim.sha256 != card.get("sha256"):
         raise InvalidInput(
@@ -133,19 +136,21 @@ def _copied(folder: Path, card: Mapping[str, Any]) -> Victim:
     return victim
 
 
-def place_of(spec: Path | str) -> Path | str:
+def victim_folder(spec: Path | str) -> Path | str:
     """The folder that ``shipped:NAME`` stands for; any other spec as it is."""
     scheme, colon, name = str(spec).partition(":")
     return pretrained.folder("victims", name) if colon and scheme == pretrained.SCHEME else spec
 
 
-def lacking(spec: Path | str) -> MissingExtra | None:
-    """What reading a victim's folder (or ``shipped:NAME``) would fail for want of; None where nothing is."""
-    for card in sorted(Path(place_of(spec)).rglob(storage.CARD)):  # one inside another has its own
-        told = storage.read_json(card)
-        needed = PACKAGES.get(str(told.get("architecture"))) if isinstance(told, dict) else None
-        if needed and find_spec(needed[0]) is None:
-            return MissingExtra(*needed)
+def missing_extra(spec: Path | str) -> MissingExtra | None:
+    """The extra that loading a victim's folder (or ``shipped:NAME``) needs and this machine lacks, if any."""
+    for path in sorted(
+        Path(victim_folder(spec)).rglob(storage.CARD)
+    ):  # inner victims have cards too
+        card = storage.read_json(path)
+        package = PACKAGES.get(str(card.get("architecture"))) if isinstance(card, dict) else None
+        if package and find_spec(package[0]) is None:
+            return MissingExtra(*package)
     return None
 
 

@@ -1,4 +1,4 @@
-"""A classifier's network without its weights, as JSON, so that it can be built again elsewhere."""
+"""The blueprint of a classifier: its network without weights, as JSON, to build it again elsewhere."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from staanet.core import Victim
 from staanet.errors import unknown_name
 from staanet.victims import hub
-from staanet.victims.external import HuggingFaceVictim
-from staanet.victims.ssl import NETWORKS, SelfSupervised
+from staanet.victims.hugging_face import HuggingFaceVictim
+from staanet.victims.self_supervised import NETWORKS, SelfSupervised
 
 Blueprint = Mapping[str, Any]
 
@@ -31,14 +31,14 @@ def blueprint(victim: Victim) -> Blueprint | None:
     return None
 
 
-def built(plan: Blueprint) -> Victim:
+def build_from_blueprint(plan: Blueprint) -> Victim:
     """An untrained victim of that kind, in ``eval()``; ``InvalidInput`` for an unknown kind."""
     architecture, config = str(plan["architecture"]), plan["config"]
     if architecture == HuggingFaceVictim.architecture:
         front_end = SimpleNamespace(
             sampling_rate=plan["sample_rate"], do_normalize=plan["normalised"]
         )
-        victim = HuggingFaceVictim(str(plan["name"]), hub.untrained(config), front_end)
+        victim = HuggingFaceVictim(str(plan["name"]), hub.build_untrained(config), front_end)
         return victim.requires_grad_(True)
     if architecture not in NETWORKS:
         raise unknown_name("network", architecture, NETWORKS)

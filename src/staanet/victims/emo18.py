@@ -12,7 +12,7 @@ from staanet.victims.layers import ConvBlock, ConvRecurrent
 
 
 class Emo18(Victim):
-    """Three wide convolutions with long pooling, then LSTM: 64 k8, 128 k6, 256 k6; pool 10, 8, 8."""
+    """Three wide convolutions with long pooling, then an LSTM: 64 k8, 128 k6, 256 k6; pool 10, 8, 8."""
 
     architecture = "emo18"
 

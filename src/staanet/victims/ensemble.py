@@ -1,4 +1,4 @@
-"""Several victims as one: what a gradient must fool to fool them all."""
+"""Several victims as one, for a gradient that must fool all of them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from staanet.errors import InvalidInput
 class Ensemble(Victim):
     """The mean of its ``members``' log-probabilities (Liu et al. 2017, arXiv 1611.02770).
 
-    They must know the same labels in the same order, at one sample rate. Its name joins theirs by
-    commas; it is white box to each of them. It is made for attacking, not kept on disk.
+    The members must have the same labels in the same order and the same sample rate. The name joins
+    theirs by commas. An attack on the ensemble is white box on each member. It is not saved on disk.
     """
 
     architecture = "ensemble"
@@ -26,10 +26,10 @@ class Ensemble(Victim):
         first = members[0]
         for member in members:
             for what in ("labels", "sample_rate"):
-                one, other = getattr(first, what), getattr(member, what)
-                if one != other:
+                expected, value = getattr(first, what), getattr(member, what)
+                if expected != value:
                     raise InvalidInput(
-                        f"{first.name} has {what} {one}, {member.name} has {other}",
+                        f"{first.name} has {what} {expected}, {member.name} has {value}",
                         remedy="Give sources that were trained on the same classes and rate",
                     )
         names = [member.name for member in members]
@@ -54,21 +54,21 @@ class Ensemble(Victim):
         raise TypeError("the hash of an ensemble is made of its members' hashes")
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
-        said = [torch.log_softmax(member(waveforms, lengths), dim=1) for member in self.members]
-        return torch.stack(said).mean(dim=0)
+        logits = [torch.log_softmax(member(waveforms, lengths), dim=1) for member in self.members]
+        return torch.stack(logits).mean(dim=0)
 
     def save_pretrained(self, folder: object, **card: Any) -> None:
-        """An ensemble is named by its members: ``InvalidInput``."""
+        """Raises ``InvalidInput``: an ensemble is named by its members and not saved."""
         raise InvalidInput(f"{self.name} is an ensemble", remedy="Keep each of its members")
 
 
 def members_of(victim: Victim) -> list[Victim]:
-    """The victims that an ensemble is made of; any other is its own only member."""
+    """The members of an ensemble; of any other victim, that victim alone."""
     if not isinstance(victim, Ensemble):
         return [victim]
     return [member for member in victim.members if isinstance(member, Victim)]
 
 
 def joint_sha256(hashes: Sequence[str]) -> str:
-    """One hash for several; of one it is that one."""
+    """One hash for several; the hash itself where there is only one."""
     return hashes[0] if len(hashes) == 1 else hashlib.sha256(",".join(hashes).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A victim as an ONNX file for any runtime, proven equal before it is written."""
+"""Exports a victim as an ONNX file for any runtime, after comparing its logits with torch's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from staanet.core import Victim
 from staanet.defences import Defended
 from staanet.errors import InvalidInput, MissingExtra, StaaNetError
 from staanet.transforms import Filter, Quantise, Transform
-from staanet.victims.external import OnnxCard, onnx_session
+from staanet.victims.onnx import OnnxCard, onnx_session
 
 EXPORTABLE = ("emo18", "zhao19")
 TOLERANCE = 1e-3
@@ -26,14 +26,14 @@ TOLERANCE = 1e-3
 def export_onnx(victim: Victim, path: Path | str) -> float:
     """Write ``path`` and its card ``path.toml``; return the largest difference between logits.
 
-    The file holds the whole function from waveforms ``[B, T]`` to logits ``[B, K]``, with its
-    standardisation, for any batch and any length from ``minimum_samples``. Nothing is written where
-    onnxruntime differs from torch by more than ``TOLERANCE`` on clips of several lengths. Filters and
-    rounding before a victim go into the file too.
+    The file holds the whole function from waveforms ``[B, T]`` to logits ``[B, K]``, including the
+    standardisation, for any batch and any length from ``minimum_samples``. Filters and rounding in
+    front of a victim go into the file too. Raises ``InvalidInput`` where a part cannot be exported, and
+    ``StaaNetError`` where onnxruntime differs from torch by more than ``TOLERANCE``.
     """
     _require_exportable(victim)
     target = Path(path)
-    model = _traced(victim)
+    model = _trace(victim)
     difference = largest_difference(victim, onnx_session(model, where=target))
     if not difference <= TOLERANCE:
         raise StaaNetError(
@@ -51,23 +51,23 @@ def export_onnx(victim: Victim, path: Path | str) -> float:
 
 
 def _require_exportable(victim: Victim) -> None:
-    inner, chain = unwrapped(victim)
+    inner, chain = unwrap(victim)
     if inner.architecture not in EXPORTABLE:
         raise InvalidInput(
             f"{victim.name} is a '{inner.architecture}' and cannot be exported",
             remedy=f"Give a victim of one of these kinds: {', '.join(EXPORTABLE)}",
         )
-    for one in chain:
-        if not isinstance(one, Filter | Quantise):
-            why = "draws at random" if one.is_random else "has no counterpart in ONNX"
+    for transform in chain:
+        if not isinstance(transform, Filter | Quantise):
+            why = "draws at random" if transform.is_random else "has no counterpart in ONNX"
             raise InvalidInput(
-                f"{victim.name} cannot be exported: its defence {one} {why}",
-                remedy=f"Export {inner.name}, which is inside, and put {one.name} before it yourself",
+                f"{victim.name} cannot be exported: its defence {transform} {why}",
+                remedy=f"Export {inner.name}, which is inside, and put {transform.name} before it yourself",
             )
 
 
-def unwrapped(victim: Victim) -> tuple[Victim, list[Transform]]:
-    """The victim inside all defences, and what stands before it, the first first."""
+def unwrap(victim: Victim) -> tuple[Victim, list[Transform]]:
+    """The victim inside all defences, and the transforms in front of it in their order."""
     chain: list[Transform] = []
     while isinstance(victim, Defended):
         chain += victim.chain
@@ -76,47 +76,49 @@ def unwrapped(victim: Victim) -> tuple[Victim, list[Transform]]:
 
 
 def largest_difference(victim: Victim, session: Any) -> float:
-    """Largest absolute difference of logits between torch and ONNX, over batches and lengths."""
-    least, rate = victim.minimum_samples, victim.sample_rate
-    drawn = torch.Generator().manual_seed(0)
-    worst = 0.0
+    """The largest absolute difference of logits between torch and ONNX, over batches and lengths."""
+    shortest, rate = victim.minimum_samples, victim.sample_rate
+    generator = torch.Generator().manual_seed(0)
+    difference = 0.0
     for batch, time in (
-        (1, least),
-        (3, least + 1),
+        (1, shortest),
+        (3, shortest + 1),
         (2, rate // 2 + 7),
         (1, rate),
         (3, 2 * rate + 1),
     ):
-        x = 0.1 * torch.randn(batch, max(time, least), generator=drawn)
-        (found,) = session.run(None, {"waveforms": x.numpy()})
+        x = 0.1 * torch.randn(batch, max(time, shortest), generator=generator)
+        (outputs,) = session.run(None, {"waveforms": x.numpy()})
         with torch.inference_mode():
-            wanted = victim(x.to(victim.device)).cpu()
-        worst = max(worst, float((torch.from_numpy(found) - wanted).abs().max()))
-    return worst
+            expected = victim(x.to(victim.device)).cpu()
+        difference = max(difference, float((torch.from_numpy(outputs) - expected).abs().max()))
+    return difference
 
 
-class _Whole(nn.Module):
-    """Full clips only: the exporter would make an input of ``lengths`` too. Filters are convolutions
-    here: their product of spectra would be traced for clips of one length."""
+class _WaveformsToLogits(nn.Module):
+    """The function to export, without ``lengths``, of which the exporter would make an input.
+
+    Filters are convolutions here: their product of spectra would be traced for clips of one length.
+    """
 
     def __init__(self, victim: Victim) -> None:
         super().__init__()
-        self.victim, self.chain = unwrapped(victim)
+        self.victim, self.chain = unwrap(victim)
 
     def forward(self, waveforms: Tensor) -> Tensor:
-        for one in self.chain:
-            if isinstance(one, Filter):
-                taps = one.taps(self.victim.sample_rate).to(waveforms)[None, None]
+        for transform in self.chain:
+            if isinstance(transform, Filter):
+                taps = transform.taps(self.victim.sample_rate).to(waveforms)[None, None]
                 waveforms = F.conv1d(waveforms[:, None], taps, padding=taps.shape[2] // 2)[:, 0]
                 waveforms = waveforms.clamp(-1, 1)
-            elif isinstance(one, Quantise):
-                waveforms = one.round(waveforms)
+            elif isinstance(transform, Quantise):
+                waveforms = transform.round(waveforms)
         logits: Tensor = self.victim(waveforms)
         return logits
 
 
-def _traced(victim: Victim) -> bytes:
-    """By tracing: torch's newer exporter unrolls an LSTM to the length of its example."""
+def _trace(victim: Victim) -> bytes:
+    """The ONNX file by tracing: torch's newer exporter unrolls an LSTM to the length of its example."""
     try:
         import onnx  # noqa: F401
     except ImportError as problem:
@@ -124,11 +126,9 @@ def _traced(victim: Victim) -> bytes:
     buffer = io.BytesIO()
     example = torch.zeros(2, victim.minimum_samples + victim.sample_rate // 2)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # of what a trace fixes; the comparison shows that it did not
+        warnings.simplefilter("ignore")  # about what a trace fixes: the comparison finds that
         torch.onnx.export(
-            _Whole(victim).eval(),
+            _WaveformsToLogits(victim).eval(),
             (example.to(victim.device),),
             buffer,  # type: ignore[arg-type]
             dynamo=False,

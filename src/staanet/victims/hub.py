@@ -1,7 +1,7 @@
 """Models of the transformers library, from a local folder or the Hugging Face hub.
 
-Only safetensors are read and no code comes with them; a model with a part missing is refused, where
-the library would fill in random weights and go on.
+Only safetensors are read, and no code is run that comes with a model. A model with a part missing is
+refused, because the library would fill in random weights and go on.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import torch
 from staanet.errors import InvalidInput, MissingExtra, printable
 
 TRAINING_ONLY = "masked_spec_embed"
-"""Takes no part in an answer; many published checkpoints lack it."""
+"""A weight that no answer depends on; many published checkpoints lack it."""
 
 
 def library() -> Any:
-    """The transformers module; ``InvalidInput`` says how to install it."""
+    """The transformers module; raises ``MissingExtra`` where it is not installed."""
     try:
         import transformers
     except ImportError as problem:
@@ -32,26 +32,26 @@ def library() -> Any:
 
 def read_config(name: str) -> Any:
     """The configuration of a model by its hub name or folder."""
-    with _explained(name):
-        return library().AutoConfig.from_pretrained(_checked(name), trust_remote_code=False)
+    with _clear_errors(name):
+        return library().AutoConfig.from_pretrained(_check_name(name), trust_remote_code=False)
 
 
 def read_extractor(name: str) -> Any:
-    """The feature extractor that lies beside a model."""
-    with _explained(name):
+    """The feature extractor beside a model."""
+    with _clear_errors(name):
         return library().AutoFeatureExtractor.from_pretrained(
-            _checked(name), trust_remote_code=False
+            _check_name(name), trust_remote_code=False
         )
 
 
 def read_model(model: Any, name: str, *, config: Any, may_lack: tuple[str, ...] = ()) -> Any:
     """A model in 32 bit with the weights of ``name``, random in the layers of ``may_lack`` only.
 
-    Raises ``InvalidInput`` where the weights cannot be had, or do not fill the network.
+    Raises ``InvalidInput`` where the weights cannot be loaded, or do not fill the network.
     """
-    with _explained(name):
+    with _clear_errors(name):
         network, report = model.from_pretrained(
-            _checked(name),
+            _check_name(name),
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
@@ -59,9 +59,9 @@ def read_model(model: Any, name: str, *, config: Any, may_lack: tuple[str, ...] 
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    lacking = {*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])}
+    missing_extra = {*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])}
     allowed = {*may_lack, TRAINING_ONLY}
-    wrong = sorted(key for key in lacking if allowed.isdisjoint(key.split(".")))
+    wrong = sorted(key for key in missing_extra if allowed.isdisjoint(key.split(".")))
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise InvalidInput(
@@ -72,72 +72,72 @@ def read_model(model: Any, name: str, *, config: Any, may_lack: tuple[str, ...] 
     return network
 
 
-def untrained(config: Mapping[str, Any]) -> Any:
+def build_untrained(config: Mapping[str, Any]) -> Any:
     """An audio classifier of this configuration, with random weights."""
     kind = library().AutoModelForAudioClassification
     return kind.from_config(library().AutoConfig.for_model(**config), trust_remote_code=False)
 
 
-def files(network: Any, extractor: Any) -> dict[str, bytes]:
+def model_files(network: Any, extractor: Any) -> dict[str, bytes]:
     """A model and its feature extractor as the files that the library reads again, by name."""
-    with tempfile.TemporaryDirectory() as place:
-        network.save_pretrained(place, safe_serialization=True)
-        extractor.save_pretrained(place)
-        return {path.name: path.read_bytes() for path in sorted(Path(place).iterdir())}
+    with tempfile.TemporaryDirectory() as folder:
+        network.save_pretrained(folder, safe_serialization=True)
+        extractor.save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
-def let_gradients_through(network: Any) -> None:
+def allow_input_gradients(network: Any) -> None:
     """Allow ``train()`` with an input that needs a gradient.
 
-    The library's waveform encoders mark their input as needing one, which torch refuses of a tensor
-    that already has a history; the mark serves gradient checkpointing alone.
+    The library's waveform encoders mark their input as needing a gradient, and torch refuses that for a
+    tensor with a history. The mark serves gradient checkpointing alone.
     """
     for module in network.modules():
         if isinstance(getattr(module, "_requires_grad", None), bool):
             module._requires_grad = False
 
 
-def _checked(name: str) -> str:
-    """``name``, where it is a model's folder or can be a name on the hub."""
+def _check_name(name: str) -> str:
+    """``name``, where it is the folder of a model or can be a name on the hub; else ``InvalidInput``."""
     remedy = "Give a folder with config.json and model.safetensors, or a name on huggingface.co"
-    place = Path(name).expanduser()
-    if name and place.exists():
-        if not (place / "config.json").is_file():
+    folder = Path(name).expanduser()
+    if name and folder.exists():
+        if not (folder / "config.json").is_file():
             raise InvalidInput("holds no config.json", where=name, remedy=remedy)
-        return str(place)
+        return str(folder)
     if not name or name[0] in "./~\\" or name.count("/") > 1 or "\0" in name:
         raise InvalidInput("no such folder", where=name, remedy=remedy)
     return name
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """The library's faults as one line that says what to do; its own chatter is left out."""
-    chatter = library().utils.logging
+def _clear_errors(name: str) -> Iterator[None]:
+    """Turns the library's errors into one line with a remedy, and silences its own messages."""
+    messages = library().utils.logging
     hub = logging.getLogger("huggingface_hub")
     verbosity, hub_level, bars = (
-        chatter.get_verbosity(),
+        messages.get_verbosity(),
         hub.level,
-        chatter.is_progress_bar_enabled(),
+        messages.is_progress_bar_enabled(),
     )
-    chatter.set_verbosity_error()
+    messages.set_verbosity_error()
     hub.setLevel(logging.CRITICAL)
     if Path(name).exists():  # a download keeps its progress bar
-        chatter.disable_progress_bar()
+        messages.disable_progress_bar()
     try:
         yield
     except InvalidInput:
         raise
     except Exception as problem:
-        said = " ".join(str(problem).split()) or type(problem).__name__
+        reason = " ".join(str(problem).split()) or type(problem).__name__
         raise InvalidInput(
-            f"cannot be loaded ({printable(said)[:240]})",
+            f"cannot be loaded ({printable(reason)[:240]})",
             where=name,
             remedy="Without a connection, copy the model's config.json, preprocessor_config.json and "
             "model.safetensors (no pickle) into a folder, and pass that folder in place of the name",
         ) from problem
     finally:
-        chatter.set_verbosity(verbosity)
+        messages.set_verbosity(verbosity)
         hub.setLevel(hub_level)
         if bars:
-            chatter.enable_progress_bar()
+            messages.enable_progress_bar()

@@ -12,7 +12,7 @@ from staanet.victims.layers import ConvBlock, ConvRecurrent
 
 
 class Zhao19(Victim):
-    """The 1-D network: four narrow convolutions (64, 64, 128, 128; k3), each pooled by 4, then LSTM."""
+    """The 1-D network: four narrow convolutions (64, 64, 128, 128; k3), each pooled by 4, then an LSTM."""
 
     architecture = "zhao19"
 

@@ -108,10 +108,10 @@ def models() -> str:
 
     from staanet import audio
     from staanet.storage import pretrained
-    from staanet.victims import lacking, load_victim
+    from staanet.victims import load_victim, missing_extra
 
     specs = {name: f"{pretrained.SCHEME}:{name}" for name in pretrained.names("victims")}
-    unavailable = {name: why.extra for name, spec in specs.items() if (why := lacking(spec))}
+    unavailable = {name: why.extra for name, spec in specs.items() if (why := missing_extra(spec))}
     tone = torch.from_numpy(audio.to_float(_tone()))[None]
     for name in specs.keys() - unavailable:
         with torch.inference_mode():

@@ -15,7 +15,7 @@ from staanet.errors import InvalidInput, MissingExtra, StaaNetError
 from staanet.results import adversarial_set
 from staanet.storage.pretrained import ROOT
 from staanet.transforms import parse_transform
-from staanet.victims import joint_sha256, lacking
+from staanet.victims import joint_sha256, missing_extra
 
 _DEPTHS = ("card.json", "*/card.json", "*/*/card.json", "*/*/*/card.json")
 _EXAMPLES = 12
@@ -60,7 +60,7 @@ def read_library(folders: Sequence[Path]) -> ModelLibrary:
             card = storage.read_json(folder / storage.CARD)
             kind = card.get("kind") if isinstance(card, dict) else None
             if kind == "victim":
-                if (missing := lacking(folder)) is not None:
+                if (missing := missing_extra(folder)) is not None:
                     left_out.setdefault(folder.name, missing)
                     continue
                 name = _unique_name(folder.name, root, victims)

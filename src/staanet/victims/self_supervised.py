@@ -1,9 +1,9 @@
 """Self-supervised speech models with a classification head: wav2vec 2.0, WavLM and HuBERT.
 
-They are the transformers library's classes behind the ``Victim`` interface (extra ``ssl``). Weights
-are fine-tuned from a hub name or a local folder, with the convolutional feature encoder frozen, or
-start at random in a small configuration. The folder that ``save_pretrained`` writes is also a model
-of that library.
+The networks are the transformers library's classes behind the ``Victim`` interface (extra ``ssl``).
+Weights are fine-tuned from a hub name or a local folder, with the convolutional feature encoder frozen,
+or start at random in a small configuration. The folder that ``save_pretrained`` writes is also a model of
+that library.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 class SelfSupervised(Victim):
-    """A transformer over learned frames, its mean over time classified; ``[B, T] -> [B, K]``.
+    """A transformer over learned frames whose mean over time is classified, ``[B, T] -> [B, K]``.
 
-    The published base models normalise over time, so that padding would change an answer: clips of
-    each length pass through the network apart. Dropout, SpecAugment and LayerDrop act in ``train()``
-    only, drawn from the buffer ``draws``, so that a resumed training goes on exactly.
+    The published base models normalise over time, so that padding would change an answer. Therefore
+    clips of each length pass through the network separately. Dropout, SpecAugment and LayerDrop act in
+    ``train()`` only; the buffer ``draws`` seeds them, so that a resumed training continues exactly.
     """
 
     published: ClassVar[str]
@@ -69,9 +69,9 @@ class SelfSupervised(Victim):
         super().__init__(name=name or self.architecture, labels=labels, sample_rate=sample_rate)
         self.initialisation = initialisation
         if network is None:
-            network = _class(self.prefix, "ForSequenceClassification")(self._configured(config))
+            network = _class(self.prefix, "ForSequenceClassification")(self._build_config(config))
         self.network = network
-        hub.let_gradients_through(network)
+        hub.allow_input_gradients(network)
         if initialisation != SCRATCH:
             self.network.freeze_feature_encoder()
         settings = self.network.config
@@ -85,10 +85,10 @@ class SelfSupervised(Victim):
     def build(
         cls, labels: Sequence[str], *, pretrained: str | None = None, config: str | None = None
     ) -> Self:
-        """To be trained: fine-tuned from ``pretrained`` (default: the published weights), or in one
-        of ``CONFIGS`` from scratch.
+        """A network to train: from ``pretrained`` weights (default: the published), or from scratch in
+        one of ``CONFIGS``.
 
-        Raises ``InvalidInput`` where the weights cannot be had or are another model's.
+        Raises ``InvalidInput`` where the weights cannot be loaded or belong to another kind of model.
         """
         if config is not None:
             if pretrained is not None:
@@ -100,22 +100,22 @@ class SelfSupervised(Victim):
                 raise unknown_name("config", config, CONFIGS)
             return cls(labels, config=CONFIGS[config])
         source = pretrained or cls.published
-        found = hub.read_config(source)
-        if found.model_type != cls.architecture:
+        settings = hub.read_config(source)
+        if settings.model_type != cls.architecture:
             raise InvalidInput(
-                f"holds a '{found.model_type}', not a '{cls.architecture}'",
+                f"holds a '{settings.model_type}', not a '{cls.architecture}'",
                 where=source,
                 remedy=f"Give a {cls.architecture} model such as {cls.published}",
             )
-        found.id2label, found.label2id = _numbered(labels)
+        settings.id2label, settings.label2id = _label_maps(labels)
         network = hub.read_model(
-            _class(cls.prefix, "ForSequenceClassification"), source, config=found, may_lack=HEAD
+            _class(cls.prefix, "ForSequenceClassification"), source, config=settings, may_lack=HEAD
         )
         title = Path(source).name if Path(source).exists() else source
         return cls(labels, config={}, initialisation=f"fine-tuned from {title}", network=network)
 
-    def _configured(self, config: Mapping[str, Any]) -> Any:
-        id2label, label2id = _numbered(self.labels)
+    def _build_config(self, config: Mapping[str, Any]) -> Any:
+        id2label, label2id = _label_maps(self.labels)
         try:
             return _class(self.prefix, "Config")(
                 **{**config, "id2label": id2label, "label2id": label2id}
@@ -125,19 +125,19 @@ class SelfSupervised(Victim):
 
     @property
     def weights(self) -> nn.Module:
-        """The library's own module, so that its tensors keep the names that the library reads."""
+        """The library's module, so that its tensors keep the names that the library reads."""
         network: nn.Module = self.network
         return network
 
     def logits(self, standardised: Tensor, lengths: Tensor | None) -> Tensor:
         if not self.training:
-            return run_by_length(self._answer, standardised, lengths)
-        with _seeded(int(self.draws), self.device):
-            logits = run_by_length(self._answer, standardised, lengths)
+            return run_by_length(self._logits_of, standardised, lengths)
+        with _seed_draws(int(self.draws), self.device):
+            logits = run_by_length(self._logits_of, standardised, lengths)
         self.draws += 1
         return logits
 
-    def _answer(self, standardised: Tensor) -> Tensor:
+    def _logits_of(self, standardised: Tensor) -> Tensor:
         _, time = standardised.shape
         require_samples(self, time)
         frames = int(self.network._get_feat_extract_output_lengths(time))
@@ -152,8 +152,8 @@ class SelfSupervised(Victim):
         return {"config": config, "initialisation": self.initialisation}
 
     def library_files(self) -> dict[str, dict[str, Any]]:
-        """By name, the two JSON files that make a folder of its weights a model of transformers."""
-        id2label, label2id = _numbered(self.labels)
+        """The two JSON files, by name, that make a folder with the weights a model of transformers."""
+        id2label, label2id = _label_maps(self.labels)
         return {
             "config.json": {
                 **self.settings()["config"],
@@ -172,7 +172,7 @@ class SelfSupervised(Victim):
         }
 
     def save_pretrained(self, folder: Path | str, **card: Any) -> None:
-        """As every victim, and with the two files that make it a model of transformers."""
+        """Write what every victim writes, and the two files that make it a model of transformers."""
         for name, content in self.library_files().items():
             storage.write_json(Path(folder) / name, content)
         super().save_pretrained(folder, **card)
@@ -211,13 +211,13 @@ def _class(prefix: str, kind: str) -> Any:
     return getattr(hub.library(), f"{prefix}{kind}")
 
 
-def _numbered(labels: Sequence[str]) -> tuple[dict[int, str], dict[str, int]]:
+def _label_maps(labels: Sequence[str]) -> tuple[dict[int, str], dict[str, int]]:
     return dict(enumerate(labels)), {label: number for number, label in enumerate(labels)}
 
 
 @contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Every draw inside from ``seed``; the generators are afterwards as they were."""
+def _seed_draws(seed: int, device: torch.device) -> Iterator[None]:
+    """Seeds every draw inside; the generators are afterwards as they were before."""
     before = np.random.get_state()  # SpecAugment draws from it
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):

@@ -1,0 +1,44 @@
+"""Any Python function as a victim without gradient, such as the client of a service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from staanet.victims.external import BlackBox, Floats
+
+
+class CallableVictim(BlackBox):
+    """A Python function from waveforms to outputs, as a victim without gradient.
+
+    >>> import numpy as np, torch
+    >>> loudness = lambda x: np.stack([np.abs(x).mean(axis=1), np.full(len(x), 0.1)], axis=1)
+    >>> CallableVictim(loudness, ["loud", "quiet"], 16_000)(torch.full((1, 4), 0.5))
+    tensor([[0.5000, 0.1000]])
+
+    Args:
+        fn: Receives float32 ``[B, T]`` in [-1, 1], clips of one length without padding, and returns
+            ``[B, K]``.
+        labels: The K classes in the order of the outputs.
+        sample_rate: The rate in Hz at which ``fn`` takes its clips.
+        name: The victim's name in tables and folders.
+        probabilities: Whether ``fn`` returns probabilities rather than logits.
+        minimum_samples: The length of the shortest clip that ``fn`` takes.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[[Floats], Any],
+        labels: Sequence[str],
+        sample_rate: int,
+        *,
+        name: str = "callable",
+        probabilities: bool = False,
+        minimum_samples: int = 1,
+    ) -> None:
+        super().__init__(name=name, labels=labels, sample_rate=sample_rate)
+        self.fn, self.probabilities, self.minimum_samples = fn, probabilities, minimum_samples
+        self.eval()
+
+    def predict(self, waveforms: Floats) -> Any:
+        return self.fn(waveforms)
