@@ -40,7 +40,7 @@ from staanet.generators.losses import Objective
 from staanet.generators.registry import build_generator, load_generator, save_generator
 from staanet.generators.warm_start import backward_net_from
 from staanet.nn.precision import resolve_precision
-from staanet.pipeline.run_recipe import commit
+from staanet.pipeline.run_card import commit
 from staanet.storage import describe_machine
 from staanet.transforms import parse_transform
 

@@ -155,7 +155,7 @@ class Bench:
         for number, clip in enumerate(clips, start=1):
             if clip.id not in known:
                 made = made or attack()
-                wanted = pipeline.aim(label, clip, source.labels)
+                wanted = pipeline.target_class(label, clip, source.labels)
                 (one,) = craft(made, source, [clip], label=wanted)
                 pair, _ = collate([clip, Clip(clip.id, one.adversarial, clip.sample_rate)], source)
                 before, after = {}, {}

@@ -23,8 +23,8 @@ from staanet import load_corpus, load_victim, pipeline, storage
 from staanet.config import AttackRecipe, AuditRecipe, GeneratorRecipe, HardenRecipe
 from staanet.core import NO_CHANNEL, Corpus, stratified_subset
 from staanet.evaluation import transfer_matrix
-from staanet.pipeline import normal
-from staanet.pipeline.run_recipe import commit
+from staanet.pipeline.run_card import commit
+from staanet.pipeline.stage import normal
 from staanet.results.adversarial_set import AdversarialSet
 from staanet.storage import describe_machine
 from staanet.victims import victim_folder

@@ -40,7 +40,7 @@ from staanet.cli.shell import checked_device
 from staanet.core import Attack, Goal, Untargeted, Victim
 from staanet.generators.base import Generator
 from staanet.nn.precision import resolve_precision
-from staanet.pipeline.run_recipe import commit
+from staanet.pipeline.run_card import commit
 from staanet.storage import describe_machine
 from staanet.training import Ahead, GeneratorTask
 from staanet.victims import build_victim

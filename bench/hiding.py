@@ -19,7 +19,7 @@ from staanet import load_corpus, load_victim, pipeline, storage
 from staanet.config import AttackRecipe
 from staanet.core import stratified_subset
 from staanet.evaluation import perceptual, transfer_matrix
-from staanet.pipeline.run_recipe import commit
+from staanet.pipeline.run_card import commit
 from staanet.results.adversarial_set import AdversarialSet
 from staanet.storage import describe_machine
 

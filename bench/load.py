@@ -44,7 +44,7 @@ def attack(corpus, window_s):
     clips = pipeline.ReadingClips(corpus, victim, context, window_s)
     plan = pipeline.plan_attack("random", AttackRecipe(max_density=0.1), victim, context=context)
     made = pipeline.attack(plan, clips, Path(sys.argv[2]), context=context)
-    pipeline.join_recordings(clips.recordings.values(), made, Path(sys.argv[2]), context=context)
+    pipeline.join_recordings(clips.recordings.values(), Path(sys.argv[2]), context=context)
     return len(made)
 
 victim, context = Mean(), pipeline.Context()

@@ -25,7 +25,7 @@ from staanet.attacks import PGD, Random, Staa
 from staanet.core import Budget, metrics
 from staanet.core.metrics import Estimate
 from staanet.generators.warm_start import backward_net_from
-from staanet.pipeline.run_recipe import commit
+from staanet.pipeline.run_card import commit
 from staanet.storage import describe_machine
 
 NETWORKS: dict[str, dict[str, Any]] = {

@@ -47,7 +47,7 @@ from staanet.generators.registry import build_generator
 from staanet.generators.runtime import Runner
 from staanet.generators.warm_start import backward_net_from
 from staanet.generators.wave_u_net import Unit
-from staanet.pipeline.run_recipe import commit
+from staanet.pipeline.run_card import commit
 from staanet.storage import describe_machine
 from staanet.training import GeneratorTask
 from staanet.victims import build_victim
@@ -304,10 +304,8 @@ def child(what: list[str]) -> None:
             plan = pipeline.plan_attack("random", recipe, source, context=context)
             plan = type(plan)("staa", "staa", Staa(generator=network, budget=BUDGET), source)
             read = pipeline.ReadingClips(corpus, source, context, window_s=6.0)
-            made = pipeline.attack(plan, read, folder / "out", context=context)
-            pipeline.join_recordings(
-                read.recordings.values(), made, folder / "out", context=context
-            )
+            pipeline.attack(plan, read, folder / "out", context=context)
+            pipeline.join_recordings(read.recordings.values(), folder / "out", context=context)
             print(time.perf_counter() - begun)
     print(largest())
 

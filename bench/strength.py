@@ -22,7 +22,7 @@ from staanet import storage
 from staanet.attacks import MIFGSM, PGD, VMIFGSM, Random, SigmaZero, Staa, craft
 from staanet.core import Attack, Budget, Clip, stratified_subset
 from staanet.generators.base import Generator
-from staanet.pipeline.run_recipe import commit
+from staanet.pipeline.run_card import commit
 from staanet.storage import describe_machine
 from staanet.victims import members_of
 

@@ -21,7 +21,7 @@ def main(file: str, generator: str) -> None:
         budget=staanet.Budget(epsilon=0.03, max_density=0.2),
     )
     made = staanet.craft(attack, victim, [clip])
-    for row in pipeline.answers(made, [victim]):
+    for row in pipeline.predictions(made, [victim], pipeline.Context()):
         print(f"{row['before']} -> {row['after']}: {row['l0']} samples, {row['snr_db']:.1f} dB SNR")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from staanet.config import AuditRecipe
 from staanet.core import NO_CHANNEL
-from staanet.pipeline import normal
+from staanet.pipeline.stage import normal
 
 ROOT = Path(__file__).parents[2]
 

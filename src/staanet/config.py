@@ -200,6 +200,27 @@ class HardenRecipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DetectRecipe:
+    """Which detector stands before a victim, and which attacks know it (``staanet detect``)."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    detector: str = "residual"
+    """``residual``, ``disagreement`` or ``learned``."""
+    false_positive_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of clean dev clips that may get no answer."""
+    adaptive_clips: Annotated[int, Field(ge=0)] = 0
+    """So many test clips are attacked by PGD that knows the detector."""
+    generator_steps: Annotated[int, Field(ge=0, le=10**9)] = 0
+    """Training steps of a STAA-Net through the detector; 0: none."""
+    epsilon: Share = 0.03
+    """Largest change of a sample, for ``learned`` and for the attacks that know the detector."""
+    max_density: Share = 0.2
+    """Largest share of samples that such an attack changes."""
+    steps: Count = 200
+    """Training steps of ``learned``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRecipe:
     """What a model is tried with in an audit (``staanet audit``)."""
 

@@ -140,7 +140,7 @@ def test_a_dry_run_tells_what_is_to_do_then_what_is_done_and_writes_nothing(worl
     made = sum(one.stat().st_size for one in (tmp_path / "run" / "adversarial").rglob("*.wav"))
     assert abs(told["audio_mib"] - made / 2**20) < 0.1 + 0.1 * made / 2**20
     other = staanet(*command, "--dry-run", "--seed", 5, cwd=tmp_path)
-    assert other.returncode == 3 and "another recipe" in other.stderr
+    assert other.returncode == 3 and "with seed = 0, now it is 5" in other.stderr
     (tmp_path / "run" / "victims" / "zhao19" / "card.json").unlink()
     again = staanet(*command, "--dry-run", cwd=tmp_path)
     assert again.returncode == 0 and "1 of" in again.stdout

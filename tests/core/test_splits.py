@@ -286,7 +286,7 @@ def test_cards_tell_the_protocol_and_another_one_stops(iemocap: Path, tmp_path: 
     pipeline.train_victim(
         corpus, "zhao19", folder, recipe=VICTIM, context=pipeline.Context(protocol="paper")
     )
-    with pytest.raises(InvalidInput, match="was made with split"):
+    with pytest.raises(InvalidInput, match="was made from another split"):
         pipeline.train_victim(corpus, "zhao19", folder, recipe=VICTIM, context=pipeline.Context())
     generator = tmp_path / "g"
     pipeline.train_generator(

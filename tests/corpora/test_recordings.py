@@ -114,8 +114,8 @@ def attacked(root, out, paths, window_s):
     recipe = AttackRecipe(attack="staa", epsilon=0.05, max_density=0.1)
     plan = pipeline.plan_attack("staa", recipe, victim, generator=root / "g", context=context)
     clips = pipeline.ReadingClips(corpora.unlabelled_corpus(paths), victim, context, window_s)
-    made = pipeline.attack(plan, clips, out, context=context)
-    rows = pipeline.join_recordings(clips.recordings.values(), made, out, context=context)
+    pipeline.attack(plan, clips, out, context=context)
+    rows = pipeline.join_recordings(clips.recordings.values(), out, context=context)
     return rows, context.quarantine
 
 

@@ -277,18 +277,18 @@ def test_a_stopped_certification_goes_on_with_the_next_clip(trained, tmp_path):
             raise StoppedError
 
     def run(out, progress=lambda *a: None):
-        return pipeline.certified(
+        return pipeline.certify(
             victim,
             clips,
             out,
             noise=Gaussian(sigma=0.01),
-            how=Votes(votes=40, guesses=10),
+            votes=Votes(votes=40, guesses=10),
             context=pipeline.Context(quarantine=pipeline.Quarantine(), progress=progress),
         )
 
     with pytest.raises(StoppedError):
         run(tmp_path / "half", stop)
-    assert len(storage.Journal(tmp_path / "half" / "journal.jsonl").records()) == 3
+    assert len(storage.Journal(tmp_path / "half" / "journal.jsonl").records()) == 2
     assert run(tmp_path / "half") == run(tmp_path / "whole")
 
 

@@ -286,7 +286,7 @@ def on_a_gpu(monkeypatch):
 def test_cards_tell_bfloat16_and_say_nothing_of_float32(tiny_corpus, tmp_path, on_a_gpu):
     corpus = load_corpus(f"folder:{tiny_corpus}")
     few = {"steps": 2, "batch_size": 4, "seconds": 0.2, "evaluate_every": 2}
-    for asked, told in (("auto", "bfloat16"), ("float32", None)):
+    for asked, told in (("auto", "bfloat16"), ("float32", "float32")):
         root = tmp_path / asked
         victim = pipeline.train_victim(
             corpus,
@@ -306,13 +306,13 @@ def test_cards_tell_bfloat16_and_say_nothing_of_float32(tiny_corpus, tmp_path, o
             storage.read_card(root / "v", "victim"),
             storage.read_card(root / "g", "generator"),
         ]
-        assert [card["inputs"]["recipe"].get("precision") for card in cards] == [told, told]
+        assert [card["inputs"]["recipe"]["precision"] for card in cards] == [told, told]
         recipe = AttackRecipe(attack="staa", max_density=0.1, precision=asked)
         plan = pipeline.plan_attack(
             "staa", recipe, victim, generator=root / "g", context=pipeline.Context()
         )
-        assert plan.inputs.get("precision") == told and "precision" not in plan.inputs["recipe"]
-        assert isinstance(plan.attack, Staa) and plan.attack.precision == (told or "float32")
+        assert plan.inputs["precision"] == told and "precision" not in plan.inputs["recipe"]
+        assert isinstance(plan.attack, Staa) and plan.attack.precision == told
     other = VictimRecipe(**few)
     with pytest.raises(
         InvalidInput, match="was made with recipe"

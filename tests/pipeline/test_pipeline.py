@@ -146,7 +146,7 @@ def test_a_finished_run_can_be_judged_after_a_channel_and_by_ear(done, tmp_path)
 def test_a_channel_that_does_not_exist_is_told_before_any_training(done, tmp_path):
     root, _, _ = done
     recipe = config.load_recipe(str(root / "tiny.toml"), ["channels=['mp4']"])
-    with pytest.raises(InvalidInput, match="unknown channel 'mp4'"):
+    with pytest.raises(InvalidInput, match="unknown transform 'mp4'"):
         pipeline.run(recipe, tmp_path / "run", context=pipeline.Context())
     assert not (tmp_path / "run").exists()
 
@@ -220,7 +220,7 @@ def test_a_stage_made_from_other_inputs_is_not_reused(done, tmp_path):
     card.write_text(json.dumps(told))
     with pytest.raises(InvalidInput) as error:
         pipeline.run(recipe, tmp_path / "run", context=pipeline.Context())
-    assert "was made with split" in str(error.value)
+    assert "was made from another split" in str(error.value)
 
 
 def test_two_runs_in_one_folder_are_kept_apart(done):

@@ -15,7 +15,7 @@ from staanet import audio, config, pipeline, storage
 from staanet.corpora import CORPORA
 from staanet.errors import InvalidInput
 from staanet.evaluation import CONTROLS
-from staanet.pipeline import run_recipe as recipe_runs
+from staanet.pipeline import recipe_plan
 from staanet.results.adversarial_set import AdversarialSet
 from staanet.sanity import selfcheck
 from staanet.victims import VICTIMS
@@ -29,7 +29,7 @@ def test_a_shipped_recipe_names_only_what_exists(name):
     assert recipe.corpus.split(":")[0] in CORPORA
     assert {one.network or key for key, one in recipe.victims.items()} <= set(VICTIMS)
     for key in recipe.attacks:
-        recipe_runs._check_attack(key, recipe.attacks)
+        recipe_plan.check_attack(key, recipe.attacks)
     controls = {one.match for key, one in recipe.attacks.items() if (one.attack or key) in CONTROLS}
     assert controls == {"staa"}  # every recipe has a control of equal samples
 
@@ -75,10 +75,10 @@ def test_limits_of_an_attack_reach_its_budget_and_its_clips(linear):
     plan = pipeline.plan_attack("pgd", limited, linear, context=pipeline.Context())
     assert plan.attack.budget.max_l0 == 5 and plan.inputs["recipe"]["max_l0"] == 5
     free = pipeline.plan_attack("pgd", config.AttackRecipe(), linear, context=pipeline.Context())
-    assert {"clips", "max_l0"}.isdisjoint(free.inputs["recipe"])  # as before these keys existed
+    assert free.attack.budget.max_l0 is None and free.inputs["recipe"]["clips"] is None
     follower = config.AttackRecipe(attack="random", match="a")
     attacks = {"a": limited, "b": follower, "c": config.AttackRecipe(match="b", clips=4)}
-    assert [recipe_runs.clip_limit(key, attacks) for key in "abc"] == [9, 9, 4]
+    assert [recipe_plan.clip_limit(key, attacks) for key in "abc"] == [9, 9, 4]
 
 
 def tiny_emodb_full(corpus):

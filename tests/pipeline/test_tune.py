@@ -20,6 +20,7 @@ from staanet.corpora import load_corpus
 from staanet.errors import InvalidInput
 from staanet.generators.registry import load_generator
 from staanet.pipeline import tune
+from staanet.pipeline.train_generator import GeneratorTraining
 from staanet.pipeline.tune import pareto
 from staanet.victims import build_victim, load_victim
 
@@ -107,7 +108,7 @@ def test_figures_are_those_of_the_generators_and_a_search_goes_on(
         assert float(row["dev_density"]) == pytest.approx(figures["dev_density"], rel=1e-5)
 
     code, _, said = staanet(*words(tiny_corpus, victim, out, 3, "--epsilon", 0.05))
-    assert code == 3 and "holds a search with recipe.epsilon = 0.03, now it is 0.05" in said
+    assert code == 3 and "was made with recipe.epsilon = 0.03, now it is 0.05" in said
 
 
 class KilledError(Exception):
@@ -118,7 +119,7 @@ def test_a_killed_search_ends_as_an_uninterrupted_one(
     tiny_corpus: Path, victim: Path, tmp_path: Path
 ) -> None:
     corpus, source = load_corpus(f"folder:{tiny_corpus}"), load_victim(victim)
-    recipe = tune.published(
+    recipe = tune.published_recipe(
         {"network": "compact", "steps": 2, "batch_size": 2, "seconds": 0.15, "evaluate_every": 1}
     )
 
@@ -151,11 +152,11 @@ def test_a_killed_search_ends_as_an_uninterrupted_one(
 
 def test_what_is_searched_lies_within_its_ranges() -> None:
     recipe = config.GeneratorRecipe(max_density=0.1)
-    searched = tune.space(recipe)
+    searched = tune.search_space(recipe)
     assert set(searched) <= set(recipe.__dataclass_fields__)
     assert all(0 < limits.low < limits.high for limits in searched.values())
     with pytest.raises(InvalidInput, match="Did you mean"):
-        tune.published({"stepz": 3})
+        tune.published_recipe({"stepz": 3})
 
 
 def test_a_torn_study_and_a_missing_optuna_are_told(
@@ -177,7 +178,7 @@ def test_a_loss_that_diverges_ends_a_trial_and_not_the_search(
     def diverging(*given, **about) -> None:
         raise InvalidInput("the loss became nan at step 3", remedy="Lower the learning rate")
 
-    monkeypatch.setattr(pipeline, "train_generator", diverging)
+    monkeypatch.setattr(GeneratorTraining, "work", diverging)
     code, _, said = staanet(*words(tiny_corpus, victim, tmp_path / "out", 2))
     assert code == 0, said
     assert {(row["dev_fooling_rate"], row["dev_density"]) for row in rows(tmp_path / "out")} == {

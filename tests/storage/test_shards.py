@@ -63,7 +63,7 @@ def attacked(root, out, clips="clips", shard=None, seed=0, **recipe):
         settings["attack"], AttackRecipe(**settings), victim, generator=root / "g", context=context
     )
     if shard is not None:
-        plan = pipeline.part_of(plan, shard, corpus, WINDOW_S)
+        plan = pipeline.shard_plan(plan, shard, corpus, WINDOW_S)
         corpus = replace(corpus, utterances=tuple(shard.part(corpus.utterances)))
     source = pipeline.ReadingClips(corpus, victim, context, WINDOW_S)
     made = pipeline.attack(plan, source, out, context=context)
@@ -123,7 +123,7 @@ def test_a_finished_shard_is_skipped_and_not_taken_for_another(world):
     assert hashes(world / "s1") == before
     with pytest.raises(InvalidInput, match="was made with"):
         attacked(world, world / "s1", shard=Shard(2, 3))
-    with pytest.raises(InvalidInput, match="was made with"):
+    with pytest.raises(InvalidInput, match="was made from other clips"):
         attacked(world, world / "s1")
 
 

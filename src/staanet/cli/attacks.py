@@ -195,7 +195,7 @@ def attack(
         label=label,
         window_s=window,
     )
-    victim, quarantine = job.victim(checked_device(device)), pipeline.Quarantine(strict)
+    victim, quarantine = job.load_source(checked_device(device)), pipeline.Quarantine(strict)
     with storage.FolderLock(out), Bars.shown() as progress:
         context = pipeline.Context(
             seed=seed, device=device, quarantine=quarantine, progress=progress
@@ -206,7 +206,7 @@ def attack(
             else job.run(victim, out, context=context, shard=one)
         )
         others = [victims.load_victim(spec) for spec in witnesses] or victims.members_of(victim)
-        rows = pipeline.answers(made, others, progress)
+        rows = pipeline.predictions(made, others, context)
         shown = made.clips[: 0 if shard else pictures]
         drawn = report.draw_clips(
             out, ((c.clean.id, c.clean.pcm16, c.adversarial, c.clean.sample_rate) for c in shown)
@@ -236,7 +236,7 @@ def attack(
                 f"{'' if name != names[0] else chr(10)}{name}: {fooled} of {len(rows)} answers changed"
             )
         show(f"-> {out}{f' and pictures in {drawn[0].parent}' if drawn else ''}")
-        for row in pipeline.joined_recordings(out):
+        for row in pipeline.read_recordings(out):
             show(f"{row['id']}: {row['windows']} windows joined -> {out / row['file_name']}")
     flags = warned(pipeline.split_warnings([*source, *filter(None, (generator, vector))], corpus))
     finish({"out": str(out), "clips": rows, **flags}, quarantine, json_output=json_output)

@@ -107,7 +107,7 @@ def harden(
         },
         where="harden",
     )
-    pipeline.hardening_of(recipe)  # what cannot be is told before a folder is made
+    pipeline.adversarial_training(recipe)  # what cannot be is told before a folder is made
     loaded, quarantine = corpora.load_corpus(corpus, out=out), pipeline.Quarantine(strict)
     beginning = on_device(victims.load_victim(victim), device)
     if os.path.realpath(out) == os.path.realpath(victim):
@@ -177,24 +177,31 @@ def detect(
 ) -> None:
     """A victim that abstains from suspicious clips: threshold from dev, ROC and rates per attack."""
     from staanet import corpora, pipeline, storage, victims
-    from staanet.core import Budget
+    from staanet.config import DetectRecipe, checked
 
-    pipeline.detecting(detector, false_positive_rate, against)  # told before a folder is made
+    recipe = checked(
+        DetectRecipe,
+        {
+            "detector": detector,
+            "false_positive_rate": false_positive_rate,
+            "adaptive_clips": aware,
+            "generator_steps": generator_steps,
+            "epsilon": epsilon,
+            "max_density": max_density,
+            "steps": steps,
+        },
+        where="detect",
+    )
+    pipeline.check_detection(recipe, against)  # a mistake is found before a folder is made
     loaded, quarantine = corpora.load_corpus(corpus, out=out), pipeline.Quarantine(strict)
     inner = on_device(victims.load_victim(victim), device)
-    budget = Budget(epsilon=epsilon, max_density=max_density)
     with storage.FolderLock(out), Bars.shown() as progress:
         told = pipeline.detect(
             loaded,
             inner,
             out,
-            detector=detector,
-            false_positive_rate=false_positive_rate,
+            recipe=recipe,
             sets=against,
-            budget=budget,
-            aware=aware,
-            generator_steps=generator_steps,
-            steps=steps,
             context=pipeline.Context(
                 seed=seed, protocol=protocol, quarantine=quarantine, progress=progress
             ),
@@ -291,12 +298,12 @@ def certify(
     with storage.FolderLock(out), Bars.shown() as progress:
         context = pipeline.Context(quarantine=quarantine, progress=progress)
         loaded = pipeline.load_clips(corpus, judged, context)
-        told = pipeline.certified(
+        told = pipeline.certify(
             judged,
             loaded,
             out,
             noise=noise,
-            how=how,
+            votes=how,
             attack_steps=attack_steps,
             limit=clips,
             context=context,

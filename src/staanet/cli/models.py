@@ -242,7 +242,7 @@ def train_generator(
     from staanet import corpora, pipeline, storage, victims
     from staanet.config import GeneratorRecipe, checked
     from staanet.nn import distributed
-    from staanet.pipeline.unlabelled import summary
+    from staanet.pipeline.unlabelled import describe_unlabelled
 
     recipe = checked(
         GeneratorRecipe,
@@ -302,7 +302,7 @@ def train_generator(
             f"{rate} rate on dev {card['dev_fooling_rate']:.3f} at density <= {max_density}, "
             f"epsilon {epsilon} -> {out}"
         )
-        if said := summary(card):
+        if said := describe_unlabelled(card):
             show(said)
         for flag in card["flags"]:
             say(f"staanet: warning: {flag}")

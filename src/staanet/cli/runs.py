@@ -61,7 +61,8 @@ def run(
     loaded = config.load_recipe(recipe, overrides)
     folder = out or Path("runs") / loaded.name
     if dry_run:
-        _foretell(pipeline.dry_run(loaded, folder), folder, json_output=json_output)
+        context = pipeline.Context(device=checked_device(device))
+        _foretell(pipeline.dry_run(loaded, folder, context), folder, json_output=json_output)
         return
     checked_device(device)
     words = ["staanet", "run", recipe, *(w for o in overrides for w in ("--set", o))]

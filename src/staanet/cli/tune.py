@@ -61,7 +61,7 @@ def tune(
     from staanet import corpora, pipeline, storage, victims
     from staanet.pipeline import tune
 
-    recipe = tune.published(
+    recipe = tune.published_recipe(
         {
             "network": network,
             "epsilon": epsilon,

@@ -1,63 +1,68 @@
-"""One function per command, and ``run``: a recipe from corpus to report, stage by stage."""
+"""One function per command, and ``run``: a recipe from corpus to report, as a list of stages."""
 
 from __future__ import annotations
 
-from staanet.pipeline.attack import attack, join_recordings
-from staanet.pipeline.attack_job import AttackJob, joined_recordings
-from staanet.pipeline.attack_plan import AttackPlan, aim, part_of, plan_attack
+from staanet.pipeline.attack import attack
+from staanet.pipeline.attack_job import AttackJob
+from staanet.pipeline.attack_plan import AttackPlan, plan_attack, shard_plan, target_class
 from staanet.pipeline.audit import audit
-from staanet.pipeline.certify import certified
+from staanet.pipeline.certify import certify
 from staanet.pipeline.clips import ReadingClips, load_clips, split_warnings
 from staanet.pipeline.context import Context
 from staanet.pipeline.defend import adapt, defend
-from staanet.pipeline.detect import detect, detecting
+from staanet.pipeline.detect import check_detection, detect
 from staanet.pipeline.distil import distil
 from staanet.pipeline.dry_run import DryRun, dry_run
-from staanet.pipeline.evaluate import answers, evaluate
+from staanet.pipeline.evaluate import evaluate, predictions
 from staanet.pipeline.export import export_generator
-from staanet.pipeline.folders import normal
-from staanet.pipeline.harden import harden, hardening_of
+from staanet.pipeline.harden import adversarial_training, harden
+from staanet.pipeline.join_recordings import join_recordings, read_recordings
 from staanet.pipeline.merge import merge
 from staanet.pipeline.quarantine import Quarantine
 from staanet.pipeline.run_recipe import run
+from staanet.pipeline.sources import source_of
+from staanet.pipeline.stage import Stage, walk
 from staanet.pipeline.sweep import SweepPlan, sweep
-from staanet.pipeline.train import source_of, train_generator, train_uap, train_victim
+from staanet.pipeline.train_generator import train_generator
+from staanet.pipeline.train_uap import train_uap
+from staanet.pipeline.train_victim import train_victim
 
 __all__ = [
-    "DryRun",
     "AttackJob",
     "AttackPlan",
     "Context",
+    "DryRun",
     "Quarantine",
     "ReadingClips",
+    "Stage",
     "SweepPlan",
     "adapt",
-    "aim",
-    "answers",
+    "adversarial_training",
     "attack",
     "audit",
-    "certified",
-    "detect",
-    "detecting",
+    "certify",
+    "check_detection",
     "defend",
+    "detect",
     "distil",
+    "dry_run",
     "evaluate",
     "export_generator",
-    "dry_run",
     "harden",
-    "hardening_of",
     "join_recordings",
-    "joined_recordings",
     "load_clips",
     "merge",
-    "normal",
-    "part_of",
     "plan_attack",
+    "predictions",
+    "read_recordings",
     "run",
+    "shard_plan",
     "source_of",
+    "split_warnings",
     "sweep",
+    "target_class",
     "train_generator",
     "train_uap",
     "train_victim",
-    "split_warnings",
+    "walk",
 ]

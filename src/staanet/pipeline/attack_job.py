@@ -1,7 +1,7 @@
-"""One attack as a job that can be sent anywhere: run here, a shard of it there, or all shards by Ray.
+"""An attack as a job that can be sent anywhere: run here, or a shard of it, or all shards by Ray.
 
-On Ray each shard is a task that writes its own folder. A task whose worker is lost is given to another
-one, which goes on where the folder's journal ends; when all are done they are merged. So the result is
+On Ray each shard is a task that writes its own folder. The task of a lost worker is given to another
+one, which goes on where the folder's journal ends. Then the shards are merged, so that the result is
 that of one process, by sha256. All machines of a Ray cluster have to see the output folder.
 """
 
@@ -18,98 +18,89 @@ from typing import Any
 from staanet import storage, victims
 from staanet.config import AttackRecipe
 from staanet.core import Corpus, Victim
-from staanet.corpora.recordings import COLUMNS
 from staanet.errors import InvalidInput, StaaNetError, StorageFault, printable
-from staanet.pipeline.attack import RECORDINGS, attack, join_recordings
-from staanet.pipeline.attack_plan import part_of, plan_attack
-from staanet.pipeline.clips import ReadingClips, drawn_from
+from staanet.pipeline.attack import attack
+from staanet.pipeline.attack_plan import plan_attack, shard_plan
+from staanet.pipeline.clips import ReadingClips, split_part
 from staanet.pipeline.context import Context
+from staanet.pipeline.join_recordings import join_recordings
 from staanet.pipeline.merge import merge
 from staanet.pipeline.quarantine import Quarantine
-from staanet.pipeline.train import source_of
-from staanet.results import row_files
+from staanet.pipeline.sources import source_of
 from staanet.results.adversarial_set import AdversarialSet
 from staanet.storage.shards import Shard
 
 SHARDS = 32
-"""As many on any number of workers, so that an interrupted job finds its shards again."""
+"""The same number on any number of workers, so that an interrupted job finds its shards again."""
 RETRIES = 5
-REACHED_S = 10.0
+ANSWER_TIMEOUT_S = 10.0
 """Seconds in which a cluster has to answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttackJob:
-    """Everything that ``staanet attack`` needs, by name and path: it can be pickled."""
+    """Everything that ``staanet attack`` needs, by name and path, so that it can be pickled."""
 
     corpus: Corpus
     recipe: AttackRecipe
     sources: tuple[str, ...] = ()
-    """The victim, or the members of an ensemble; empty: that of the generator or vector."""
+    """The victim, or the members of an ensemble. Empty: that of the generator or vector."""
     generator: Path | None = None
     vector: Path | None = None
     matched: Path | None = None
     label: str | None = None
     window_s: float = 0.0
 
-    def victim(self, device: str) -> Victim:
-        """The classifier that the attack is crafted on."""
+    def load_source(self, device: str) -> Victim:
+        """Loads the model that the attack is crafted on."""
         if self.sources:
             return victims.load_victims(self.sources).to(device)
-        kind, place = ("generator", self.generator) if self.generator else ("vector", self.vector)
-        if place is None:
+        kind, folder = ("generator", self.generator) if self.generator else ("vector", self.vector)
+        if folder is None:
             raise InvalidInput(
                 "no victim to attack",
                 remedy="Pass --source VICTIM, --generator DIR or --vector DIR",
             )
-        return source_of(place, kind).to(device)
+        return source_of(folder, kind).to(device)
 
     def run(
         self, victim: Victim, out: Path, *, context: Context, shard: Shard | None = None
     ) -> AdversarialSet:
-        """Craft it, or a shard of it, in this process."""
-        plan, corpus = (
-            plan_attack(
-                str(self.recipe.attack),
-                self.recipe,
-                victim,
-                generator=self.generator,
-                vector=self.vector,
-                matched=self.matched,
-                label=self.label,
-                context=context,
-            ),
-            self.corpus,
+        """Crafts the set, or a shard of it, in this process."""
+        corpus = self.corpus
+        plan = plan_attack(
+            str(self.recipe.attack),
+            self.recipe,
+            victim,
+            generator=self.generator,
+            vector=self.vector,
+            matched=self.matched,
+            label=self.label,
+            context=context,
         )
-        plan = replace(plan, drawn=drawn_from(corpus))
+        plan = replace(plan, drawn_from=split_part(corpus))
         if shard is not None:
-            plan = part_of(plan, shard, corpus, self.window_s)
+            plan = shard_plan(plan, shard, corpus, self.window_s)
             corpus = replace(corpus, utterances=shard.part(corpus.utterances))
         clips = ReadingClips(corpus, victim, context, self.window_s or None)
-        if context.strict:  # nothing is written where any clip is unusable
+        if context.strict:  # nothing is written if any clip is unusable
             deque(clips, maxlen=0)
-        made = attack(plan, clips, out, context=context)
-        join_recordings(clips.recordings.values(), made, out, context=context)
+        adversarial = attack(plan, clips, out, context=context)
+        join_recordings(clips.recordings.values(), out, context=context)
         context.quarantine.save(out)
-        return made
+        return adversarial
 
     def run_on_ray(self, victim: Victim, out: Path, *, context: Context) -> AdversarialSet:
-        """Craft it on a Ray cluster: that of ``RAY_ADDRESS``, or one of this machine's cores."""
-        if (out / storage.CARD).exists():  # done, or of something else: both are told here
+        """Crafts the set on a Ray cluster: that of ``RAY_ADDRESS``, or one of this machine's cores."""
+        if (out / storage.CARD).exists():  # done, or made from something else: both are found here
             return self.run(victim, out, context=context)
         count = max(1, min(SHARDS, len(self.corpus)))
         folders = {number: out / ".shards" / f"{number:04d}" for number in range(1, count + 1)}
         _run_all(self, folders, context)
-        made = merge(list(folders.values()), out, context=context)
-        assert isinstance(made, AdversarialSet), "shards of an attack"
+        adversarial = merge(list(folders.values()), out, context=context)
+        assert isinstance(adversarial, AdversarialSet), "shards of an attack"
         shutil.rmtree(out / ".shards", ignore_errors=True)
-        return made
-
-
-def joined_recordings(out: Path) -> list[dict[str, str]]:
-    """The rows of ``recordings.csv``; none where no file was long."""
-    path = out / RECORDINGS
-    return list(row_files.read_csv(path, COLUMNS)) if path.exists() else []
+        return adversarial
 
 
 def _run_all(job: AttackJob, folders: dict[int, Path], context: Context) -> None:
@@ -120,11 +111,11 @@ def _run_all(job: AttackJob, folders: dict[int, Path], context: Context) -> None
             "the package ray is not installed", remedy="Install it: pip install 'staanet[ray]'"
         ) from problem
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    begun = not ray.is_initialized()
-    if begun and "RAY_ADDRESS" in os.environ:
-        _reach(os.environ["RAY_ADDRESS"])
+    is_new = not ray.is_initialized()
+    if is_new and "RAY_ADDRESS" in os.environ:
+        require_answer(os.environ["RAY_ADDRESS"])
         ray.init(log_to_driver=False)
-    elif begun:
+    elif is_new:
         ray.init(include_dashboard=False, log_to_driver=False, num_cpus=os.cpu_count())
     gpus = 1 if context.device.startswith("cuda") else 0
     task = ray.remote(max_retries=RETRIES, num_cpus=1, num_gpus=gpus)(_shard)
@@ -137,9 +128,9 @@ def _run_all(job: AttackJob, folders: dict[int, Path], context: Context) -> None
         ]
         while waiting:
             done, waiting = ray.wait(waiting, num_returns=1)
-            failed = ray.get(done[0])
-            if failed is not None:
-                raise _Failed(failed)
+            error = ray.get(done[0])
+            if error is not None:
+                raise _WorkerError(error)
             finished = len(folders) - len(waiting)
             context.progress(f"shards of {job.recipe.attack} on Ray", finished, len(folders), "")
     except ray.exceptions.WorkerCrashedError as problem:
@@ -148,17 +139,17 @@ def _run_all(job: AttackJob, folders: dict[int, Path], context: Context) -> None
             remedy="Look for what ends the workers (memory?), run again: finished work is kept",
         ) from problem
     finally:
-        if begun:
+        if is_new:
             ray.shutdown()
 
 
-def _reach(address: str) -> None:
-    """``InvalidInput`` where nothing answers at ``HOST:PORT``, for which Ray itself would wait for minutes."""
+def require_answer(address: str) -> None:
+    """Raises ``InvalidInput`` if nothing answers at ``HOST:PORT``. Ray itself would wait for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not (host and port.isdecimal()):  # auto, local: Ray knows where
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_TIMEOUT_S).close()
     except (OSError, OverflowError) as problem:
         raise InvalidInput(
             f"no Ray cluster answers at RAY_ADDRESS={printable(address)} ({printable(str(problem))})",
@@ -169,7 +160,7 @@ def _reach(address: str) -> None:
 def _shard(
     job: AttackJob, number: int, of: int, folder: Path, settings: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """In a worker: one shard; None, or the error that a user can mend."""
+    """Crafts one shard, in a worker. Returns the error that a user can mend, if there is one."""
     try:
         with storage.FolderLock(folder):
             context = Context(
@@ -177,16 +168,16 @@ def _shard(
                 device=settings["device"],
                 quarantine=Quarantine(settings["strict"]),
             )
-            victim = job.victim(context.device)
+            victim = job.load_source(context.device)
             job.run(victim, folder, context=context, shard=Shard(number, of))
     except StaaNetError as error:
         return error.to_dict()
     return None
 
 
-class _Failed(StaaNetError):
-    """What a worker told."""
+class _WorkerError(StaaNetError):
+    """The error of a worker."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        super().__init__(told["what"], where=told["where"], remedy=told["remedy"])
-        self.exit_code = int(told["exit_code"])
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(error["what"], where=error["where"], remedy=error["remedy"])
+        self.exit_code = int(error["exit_code"])

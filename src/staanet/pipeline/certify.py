@@ -1,9 +1,9 @@
-"""Certificates of a victim: how far a clip may change before its answer can."""
+"""Certifies how far each clip may change before the answer of a victim can."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,111 +11,136 @@ from staanet import report, storage
 from staanet.core import Clip, Victim, stratified_subset
 from staanet.errors import InvalidInput
 from staanet.evaluation import certificates
-from staanet.pipeline.attack import clips_sha256
 from staanet.pipeline.context import Context
-from staanet.pipeline.folders import is_done, normal
+from staanet.pipeline.identity import clips_sha256
+from staanet.pipeline.stage import Inputs, Stage
 from staanet.results import row_files
 from staanet.storage import describe_machine
 from staanet.transforms.noise import SmoothingNoise
 
+CERTIFICATE = "certificate.json"
 
-def certified(
+
+@dataclass(frozen=True)
+class Certification:
+    """Certificates of clips, as a stage that goes on with the next clip after a kill."""
+
+    victim: Victim
+    clips: Sequence[Clip]
+    of: int
+    """How many clips these were chosen from."""
+    out: Path
+    noise: SmoothingNoise
+    votes: certificates.Votes
+    attack_steps: int
+    context: Context
+
+    def stage(self) -> Stage:
+        name = f"certify {self.victim.name}"
+        return Stage(
+            name=name, folder=self.out, kind="certificate", inputs=self.inputs, work=self.work
+        )
+
+    @property
+    def method(self) -> str:
+        return type(self.noise).__name__.lower()
+
+    def inputs(self) -> Inputs:
+        return {
+            "victim": self.victim.sha256,
+            "clips": clips_sha256(self.clips),
+            "method": self.method,
+            "noise": asdict(self.noise),  # type: ignore[call-overload]
+            "votes": asdict(replace(self.votes, batch_size=1)),
+            "attack_steps": self.attack_steps,
+        }
+
+    def work(self, inputs: Inputs) -> None:
+        storage.make_folder(self.out)
+        rows = self._rows(storage.Journal(self.out / "journal.jsonl"))
+        certificate = self._summarise(rows)
+        curve = certificate["curve"]
+        for name, table in (("certificates.csv", rows), ("curve.csv", curve)):
+            storage.write_text(self.out / name, row_files.csv_text(list(table[0]), table))
+        report.draw_certificate(self.out / "curve.png", certificate)
+        storage.write_json(self.out / CERTIFICATE, certificate)
+        storage.write_card(
+            self.out,
+            {
+                "kind": "certificate",
+                "inputs": inputs,
+                "machine": describe_machine(),
+                "quarantined": self.context.quarantine.rows,
+            },
+        )
+
+    def _rows(self, journal: storage.Journal) -> list[dict[str, Any]]:
+        rows = {str(row["id"]): row for row in journal.records()}
+        for number, clip in enumerate(self.clips, start=1):
+            if clip.id not in rows:
+                rows[clip.id] = certificates.certify_clip(
+                    self.victim, self.noise, clip, self.votes, attack_steps=self.attack_steps
+                )
+                journal.append(rows[clip.id])
+            what = f"certify {self.victim.name} by {self.method}"
+            self.context.progress(what, number, len(self.clips), "")
+        return [rows[clip.id] for clip in self.clips]
+
+    def _summarise(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        radii = sorted(float(row["radius"]) for row in rows)
+        ablation = self.method == "ablation"
+        return {
+            "victim": self.victim.name,
+            "method": self.method,
+            "noise": asdict(self.noise),  # type: ignore[call-overload]
+            "unit": "samples that may take any value" if ablation else "L2 norm, full scale 1",
+            "votes": asdict(self.votes),
+            "clips": len(rows),
+            "chosen_from": self.of,
+            "right": sum(bool(row["right"]) for row in rows),
+            "abstained": sum(row["answer"] is None for row in rows),
+            "median_radius": radii[len(radii) // 2],
+            "largest_radius": radii[-1],
+            "attacked": sum(bool(row["attacked"]) for row in rows),
+            "broken": sum(bool(row["broken"]) for row in rows),
+            "curve": certificates.certified_accuracy(rows),
+        }
+
+
+def certify(
     victim: Victim,
     clips: Sequence[Clip],
     out: Path,
     *,
     noise: SmoothingNoise,
-    how: certificates.Votes,
+    votes: certificates.Votes,
     attack_steps: int = 0,
     limit: int = 50,
     context: Context,
 ) -> dict[str, Any]:
-    """Certificates of ``limit`` clips, spread over labels and speakers, into ``out``.
+    """Certifies up to ``limit`` clips, spread over labels and speakers.
 
-    Writes ``certificates.csv`` (a row per clip), ``curve.csv``, ``curve.png`` and ``certificate.json``,
-    which it returns. A killed run goes on with the next clip.
+    Args:
+        victim: Whose answers are certified.
+        clips: Labelled clips at its rate.
+        out: Receives ``certificates.csv`` (a row per clip), ``curve.csv``, ``curve.png`` and
+            ``certificate.json``.
+        noise: What the votes are cast under.
+        votes: How many votes, and how sure they have to be.
+        attack_steps: Steps of an attack inside each radius; 0 for none.
+        limit: Largest number of clips.
+        context: Of the command.
+
+    Returns:
+        The content of ``certificate.json``.
+
+    Raises:
+        InvalidInput: If no clip is usable, or ``out`` holds certificates of something else.
     """
-    chosen = stratified_subset(clips, limit)
-    if not chosen:
+    subset = stratified_subset(clips, limit)
+    if not subset:
         raise InvalidInput("no clip to certify", where=out, remedy="Give at least one usable clip")
-    method = type(noise).__name__.lower()
-    inputs = normal(
-        {
-            "victim": victim.sha256,
-            "clips": clips_sha256(chosen),
-            "method": method,
-            "noise": asdict(noise),  # type: ignore[call-overload]
-            "votes": asdict(replace(how, batch_size=1)),
-            "attack_steps": attack_steps,
-        }
-    )
-    if is_done(out, "certificate", inputs):
-        done: dict[str, Any] = storage.read_json(out / "certificate.json")
-        return done
-    out.mkdir(parents=True, exist_ok=True)
-    journal = storage.Journal(out / "journal.jsonl")
-    known = journal.records()
-    if known and known[0].get("inputs") != inputs:
-        raise InvalidInput(
-            "holds unfinished certificates of something else",
-            where=out,
-            remedy="Choose another --out, or delete that folder",
-        )
-    if not known:
-        journal.append({"inputs": inputs})
-    rows = {str(row["id"]): row for row in known[1:]}
-    for number, clip in enumerate(chosen, start=1):
-        if clip.id not in rows:
-            rows[clip.id] = certificates.certify_clip(
-                victim, noise, clip, how, attack_steps=attack_steps
-            )
-            journal.append(rows[clip.id])
-        context.progress(f"certify {victim.name} by {method}", number, len(chosen), "")
-    told = _certificate(victim, noise, how, [rows[clip.id] for clip in chosen], len(clips))
-    columns = list(rows[chosen[0].id])
-    storage.write_text(
-        out / "certificates.csv", row_files.csv_text(columns, [rows[clip.id] for clip in chosen])
-    )
-    storage.write_text(out / "curve.csv", row_files.csv_text(list(told["curve"][0]), told["curve"]))
-    report.draw_certificate(out / "curve.png", told)
-    storage.write_json(out / "certificate.json", told)
-    storage.write_card(
-        out,
-        {
-            "kind": "certificate",
-            "inputs": inputs,
-            "machine": describe_machine(),
-            "quarantined": context.quarantine.rows,
-        },
-    )
-    (out / "journal.jsonl").unlink(missing_ok=True)
-    return told
-
-
-def _certificate(
-    victim: Victim,
-    noise: SmoothingNoise,
-    how: certificates.Votes,
-    rows: Sequence[dict[str, Any]],
-    of: int,
-) -> dict[str, Any]:
-    method = type(noise).__name__.lower()
-    radii = sorted(float(row["radius"]) for row in rows)
-    return {
-        "victim": victim.name,
-        "method": method,
-        "noise": asdict(noise),  # type: ignore[call-overload]
-        "unit": "samples that may take any value"
-        if method == "ablation"
-        else "L2 norm, full scale 1",
-        "votes": asdict(how),
-        "clips": len(rows),
-        "chosen_from": of,
-        "right": sum(bool(row["right"]) for row in rows),
-        "abstained": sum(row["answer"] is None for row in rows),
-        "median_radius": radii[len(radii) // 2],
-        "largest_radius": radii[-1],
-        "attacked": sum(bool(row["attacked"]) for row in rows),
-        "broken": sum(bool(row["broken"]) for row in rows),
-        "curve": certificates.certified_accuracy(rows),
-    }
+    task = Certification(victim, subset, len(clips), out, noise, votes, attack_steps, context)
+    task.stage().perform()
+    certificate: dict[str, Any] = storage.read_json(out / CERTIFICATE)
+    return certificate

@@ -1,8 +1,9 @@
-"""The clips that a stage works on: read one by one or all at once, the unusable ones put aside."""
+"""Reads the clips that a stage works on, one by one or all at once; the unusable ones are put aside."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +17,7 @@ from staanet.victims import victim_folder
 
 
 class ClipSource(Protocol):
-    """Clips one after another, as often as asked: a list, or a corpus that is read as it goes."""
+    """Clips that can be read as often as needed: a list, or a corpus that is read as it goes."""
 
     def __len__(self) -> int: ...
 
@@ -27,9 +28,9 @@ class ClipSource(Protocol):
 class ReadingClips:
     """The usable clips of a corpus, each read when its turn comes; ``len`` counts all of them.
 
-    One clip is in memory at a time, however many there are. A file of more than one and a half times
-    ``window_s`` seconds is read in windows, each a clip of its own (``staanet.corpora.recordings``). What is
-    unusable goes to the context's quarantine.
+    One clip is in memory at a time. A file that is longer than one and a half times ``window_s``
+    seconds is read in windows, each a clip of its own (``staanet.corpora.recordings``). An unusable clip
+    goes to the context's quarantine.
     """
 
     corpus: Corpus
@@ -40,7 +41,7 @@ class ReadingClips:
     """The files that were read in windows so far, by id."""
 
     def __len__(self) -> int:
-        return len(self.corpus) + sum(len(one) - 1 for one in self.recordings.values())
+        return len(self.corpus) + sum(len(recording) - 1 for recording in self.recordings.values())
 
     def __iter__(self) -> Iterator[Clip]:
         for utterance in self.corpus.utterances:
@@ -86,7 +87,10 @@ def _check_length(clip: Clip, victim: Victim, utterance: Utterance) -> None:
 
 
 def load_clips(corpus: Corpus, victim: Victim, context: Context) -> list[Clip]:
-    """The usable clips of a corpus at the victim's rate; the rest goes to the context's quarantine."""
+    """Reads the usable clips of a corpus at the victim's rate.
+
+    The others go to the context's quarantine.
+    """
     clips = []
     for number, utterance in enumerate(corpus.utterances, start=1):
         try:
@@ -99,29 +103,38 @@ def load_clips(corpus: Corpus, victim: Victim, context: Context) -> list[Clip]:
     return clips
 
 
-def drawn_from(corpus: Corpus) -> dict[str, str]:
-    """Which part of which split of a corpus clips are; empty where it is whole, as then nobody claims
-    that they were held out."""
+def split_part(corpus: Corpus) -> dict[str, str]:
+    """Which part of which split of a corpus clips are.
+
+    Empty if the corpus is whole, as then nobody claims that the clips were held out.
+    """
     if not corpus.split_hash:
         return {}
     return {"corpus": corpus.name, "part": corpus.part, "split": corpus.split_hash}
 
 
-def split_warnings(specs: Sequence[Path | str], *drawn: Corpus | Mapping[str, str]) -> list[str]:
-    """Of each model's folder that was trained on another split of the corpus that clips are from (or of the
-    ``drawn_from`` of a set's card): that it may have met them."""
-    parts = [drawn_from(one) if isinstance(one, Corpus) else one for one in drawn]
-    return list(dict.fromkeys(said for part in parts if part for said in _unsure(specs, part)))
+def split_warnings(models: Iterable[Path | str], *clips: Corpus | Mapping[str, str]) -> list[str]:
+    """Warnings of models that may have been trained on the clips that they are tried on.
+
+    Args:
+        models: Folders, or other names, of victims, generators and vectors.
+        clips: A part of a corpus, or what the card of an adversarial set has as ``drawn_from``.
+
+    Returns:
+        A sentence for each model that was trained on another split of the same corpus.
+    """
+    parts = [split_part(part) if isinstance(part, Corpus) else part for part in clips]
+    pairs = itertools.product(filter(None, parts), models)
+    return list(dict.fromkeys(itertools.chain.from_iterable(_warning(*pair) for pair in pairs)))
 
 
-def _unsure(specs: Sequence[Path | str], part: Mapping[str, str]) -> Iterator[str]:
-    for spec in map(victim_folder, specs):
-        place = Path(spec) / storage.CARD
-        card = storage.read_json(place) if place.is_file() else {}
-        inputs = card.get("inputs") if isinstance(card, dict) else None
-        told = inputs if isinstance(inputs, dict) else {}
-        if told.get("corpus") == part["corpus"] and told.get("split") != part["split"]:
-            yield (
-                f"{printable(str(spec))} was trained on another split of {part['corpus']}: clips of "
-                f"this {part['part']} part may be among those it learnt, and figures on them flatter it"
-            )
+def _warning(part: Mapping[str, str], model: Path | str) -> Iterator[str]:
+    path = Path(victim_folder(model)) / storage.CARD
+    card = storage.read_json(path) if path.is_file() else {}
+    inputs = card.get("inputs") if isinstance(card, dict) else None
+    trained_on = inputs if isinstance(inputs, dict) else {}
+    if trained_on.get("corpus") == part["corpus"] and trained_on.get("split") != part["split"]:
+        yield (
+            f"{printable(str(path.parent))} was trained on another split of {part['corpus']}: clips of "
+            f"this {part['part']} part may be among those it learnt, and figures on them flatter it"
+        )

@@ -1,9 +1,10 @@
-"""The stages that defend a victim, and that attack it knowing its defence."""
+"""Puts defences before a victim, and attacks defended victims through their defences."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,16 @@ from staanet.pipeline.attack import attack
 from staanet.pipeline.attack_plan import plan_attack
 from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
-from staanet.pipeline.folders import is_done, normal
-from staanet.pipeline.train import quality_of
+from staanet.pipeline.stage import Inputs, Stage
+from staanet.pipeline.train_victim import measure_parts
 from staanet.results.adversarial_set import AdversarialSet
 from staanet.transforms import parse_transform
-from staanet.victims import load_victim
+from staanet.victims import load_victim, victim_folder
 
 ADAPTIVE = ("pgd", "sigma_zero")
-"""What is tried through a defence where nothing else is asked for: many samples a little, few by more."""
+"""Attacks through a defence by default: many samples a little, and few samples by more."""
 BLACK_BOX = ("sparse_rs",)
-"""What is tried where there is no gradient to follow."""
+"""Attacks on a defended model that gives no gradient."""
 _OF_ANY_CARD = {
     "kind",
     "architecture",
@@ -43,6 +44,66 @@ _OF_ANY_CARD = {
 }
 
 
+@dataclass(frozen=True)
+class Defending:
+    """A victim behind a chain of defences, as a stage."""
+
+    victim: Callable[[], Victim]
+    chain: Sequence[str]
+    out: Path
+    context: Context
+    corpus: Callable[[], Corpus] | None = None
+    """Its dev and test part measure recall before and after."""
+    name: str | None = None
+
+    def stage(self) -> Stage:
+        return Stage(
+            name=f"defend {self.name}",
+            folder=self.out,
+            kind="victim",
+            inputs=self.inputs,
+            work=self.work,
+            size=lambda: ", ".join(self.chain),
+        )
+
+    @cached_property
+    def defended(self) -> Defended:
+        transforms = [parse_transform(text) for text in self.chain]
+        return Defended(self.victim(), transforms, name=self.name, seed=self.context.seed)
+
+    @cached_property
+    def inner_card(self) -> dict[str, Any]:
+        """The card of the victim's folder; empty for a model that was made elsewhere."""
+        folder = Path(victim_folder(self.victim().origin))
+        is_folder = (folder / storage.CARD).is_file()
+        return storage.read_card(folder, "victim") if is_folder else {}
+
+    def inputs(self) -> Inputs:
+        split = self.context.split_inputs(self.corpus()) if self.corpus is not None else {}
+        return {
+            **(self.inner_card.get("inputs") or {}),
+            "defences": [str(transform) for transform in self.defended.chain],
+            "draws": self.context.seed,
+            "inner": self.victim().sha256,
+            **split,
+        }
+
+    def work(self, inputs: Inputs) -> Defended:
+        figures: dict[str, float] = {}
+        if self.corpus is not None:
+            victim, parts = self.victim(), self.context.split(self.corpus())[1:]
+            clips = {part.part: load_clips(part, victim, self.context) for part in parts}
+            before = measure_parts(victim, clips)
+            self.context.progress("defend", 1, 2, "")
+            figures = {f"undefended_{name}": value for name, value in before.items()}
+            figures |= measure_parts(self.defended, clips)
+            self.context.progress("defend", 2, 2, "")
+        inner = {key: value for key, value in self.inner_card.items() if key not in _OF_ANY_CARD}
+        self.defended.save_pretrained(self.out, inner_card=inner, inputs=inputs, **figures)
+        self.defended.origin = str(self.out)
+        return self.defended
+
+
 def defend(
     victim: Victim,
     chain: Sequence[str],
@@ -52,36 +113,30 @@ def defend(
     corpus: Corpus | None = None,
     context: Context,
 ) -> Defended:
-    """Write ``victim`` behind a chain of defences (``NAME[:SETTING]``) as a victim folder.
+    """Writes ``victim`` behind a chain of defences as a victim folder.
 
-    With a corpus the card tells recall before
-    (``undefended_dev_uar`` ...) and after (``dev_uar`` ...) on its dev and test parts.
+    Args:
+        victim: The model inside.
+        chain: Transforms in their order, each ``NAME[:SETTING]``.
+        out: The victim folder.
+        name: Of the defended victim; by default made of the names of victim and defences.
+        corpus: With it the card holds recall before (``undefended_dev_uar`` ...) and after
+            (``dev_uar`` ...), on its dev and test part.
+        context: Of the command.
+
+    Returns:
+        The defended victim.
+
+    Raises:
+        InvalidInput: If there is no such transform, or ``out`` holds another victim.
     """
-    made = Defended(victim, [parse_transform(text) for text in chain], name=name, seed=context.seed)
-    inner = _card_of(victim)
-    inputs: dict[str, Any] = {
-        **(inner.get("inputs") or {}),
-        "defences": [str(one) for one in made.chain],
-        "draws": context.seed,
-        "inner": victim.sha256,
-    }
-    figures: dict[str, float] = {}
-    if corpus is not None:
-        parts = dict(zip(("dev", "test"), context.split(corpus)[1:], strict=True))
-        inputs |= context.split_inputs(corpus)
-        if is_done(out, "victim", inputs):
-            return _again(out, context)
-        for part, own in parts.items():
-            clips = load_clips(own, victim, context)
-            for prefix, one in (("undefended_", victim), ("", made)):
-                figures |= {f"{prefix}{part}_{k}": v for k, v in quality_of(one, clips).items()}
-            context.progress("defend", len(figures), 8, "")
-    elif is_done(out, "victim", inputs):
-        return _again(out, context)
-    own_card = {key: value for key, value in inner.items() if key not in _OF_ANY_CARD}
-    made.save_pretrained(out, inner_card=own_card, inputs=normal(inputs), **figures)
-    made.origin = str(out)
-    return made
+    read_corpus = None if corpus is None else lambda: corpus
+    task = Defending(lambda: victim, chain, out, context, read_corpus, name)
+    defended = task.stage().perform()
+    if not isinstance(defended, Victim):
+        defended = load_victim(out).to(context.device)
+    assert isinstance(defended, Defended), "its inputs name defences"
+    return defended
 
 
 def adapt(
@@ -93,23 +148,42 @@ def adapt(
     clips: int = 40,
     context: Context,
 ) -> list[Path]:
-    """Attack each defended target that no set knows, on the clips of ``sets`` and at their budget.
+    """Attacks each defended target that no set was crafted against, through its defence.
 
-    Each of ``attacks`` (by default PGD and sigma-zero, without gradients Sparse-RS) is made through the
-    defence on up to ``clips`` clips, at the epsilon and density of the first set that is no control,
-    into ``out/ATTACK__TARGET``. A black-box model behind a defence is attacked by queries.
+    The clips are those of ``sets``. Epsilon and density are those of the first set that is no control.
+
+    Args:
+        sets: Folders of adversarial sets.
+        targets: Victims; those without a defence are left out.
+        out: Each attack goes to ``out/ATTACK__TARGET``.
+        attacks: Registry names; by default PGD and sigma-zero, and Sparse-RS on a black box.
+        clips: Largest number of clips.
+        context: Of the command.
+
+    Returns:
+        The folders of the new sets.
+
+    Raises:
+        InvalidInput: If two targets have one name, or no clip is long enough for a target.
     """
     check_names(targets)
-    held = [AdversarialSet.load(place) for place in sets]
-    attacks_held = [one for one in held if one.card.get("algorithm") not in CONTROLS]
-    made = []
+    static = [AdversarialSet.load(folder) for folder in sets]
+    without_controls = [held for held in static if held.card.get("algorithm") not in CONTROLS]
+    largest = max(static, key=len)
+    budget = next(iter(without_controls), static[0]).card.get("budget") or {}
+    folders = []
     for target in targets:
-        known = any(defence_knowledge(one, target) == "adaptive" for one in attacks_held)
-        if not isinstance(target, Defended) or known:
+        knowledge = {defence_knowledge(held, target) for held in without_controls}
+        if not isinstance(target, Defended) or "adaptive" in knowledge:
             continue
-        model = next(iter(attacks_held), held[0])
-        most = max(held, key=len)
-        budget = model.card.get("budget") or {}
+        usable = [c.clean for c in largest if len(c.clean.pcm16) >= target.minimum_samples]
+        subset = stratified_subset(usable, clips)
+        if not subset:
+            raise InvalidInput(
+                f"no clip is long enough for {target.name}",
+                where=sets[0],
+                remedy="Evaluate it on longer clips",
+            )
         for name in attacks or (ADAPTIVE if target.differentiable else BLACK_BOX):
             recipe = AttackRecipe(
                 attack=name,
@@ -118,30 +192,11 @@ def adapt(
                 max_density=budget.get("max_density"),
             )
             plan = plan_attack(name, recipe, target, context=context)
-            plan = replace(plan, inputs={**plan.inputs, "target": target.sha256})
-            usable = [c.clean for c in most if len(c.clean.pcm16) >= target.minimum_samples]
-            chosen = stratified_subset(usable, clips)
-            if not chosen:
-                raise InvalidInput(
-                    f"no clip is long enough for {target.name}",
-                    where=sets[0],
-                    remedy="Evaluate it on longer clips",
-                )
-            if len(chosen) < len(usable):
-                plan = replace(plan, of=len(usable))
-            place = out / f"{name}__{target.name}"
-            attack(plan, chosen, place, context=context)
-            made.append(place)
-    return made
-
-
-def _card_of(victim: Victim) -> dict[str, Any]:
-    """The card of a victim folder; nothing of a model that was made elsewhere."""
-    place = Path(victim.origin)
-    return storage.read_card(place, "victim") if (place / storage.CARD).is_file() else {}
-
-
-def _again(out: Path, context: Context) -> Defended:
-    victim = load_victim(out).to(context.device)
-    assert isinstance(victim, Defended), "its inputs name defences"
-    return victim
+            plan = replace(
+                plan,
+                inputs={**plan.inputs, "target": target.sha256},
+                of=len(usable) if len(subset) < len(usable) else None,
+            )
+            folders.append(out / f"{name}__{target.name}")
+            attack(plan, subset, folders[-1], context=context)
+    return folders

@@ -1,27 +1,198 @@
-"""A victim behind a detector, and what attacks do to both."""
+"""Puts a victim behind a detector, and measures what attacks do to both."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from staanet import report, storage, training
 from staanet.attacks import Staa
-from staanet.core import Budget, Corpus, Victim, stratified_subset
+from staanet.config import DetectRecipe
+from staanet.core import Attack, Budget, Clip, Corpus, Victim, stratified_subset
 from staanet.defences import DetectorGated
 from staanet.defences.detectors import Detector, Learned, build_detector
-from staanet.generators.base import Generator
 from staanet.generators.registry import load_generator
+from staanet.pipeline.attack import attack
+from staanet.pipeline.attack_plan import AttackPlan
 from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
-from staanet.pipeline.folders import begin, end, is_done, normal
-from staanet.pipeline.harden import _beside, _keep
-from staanet.results import adversarial_set, row_files
+from staanet.pipeline.harden import new_generator, save_inner_generator
+from staanet.pipeline.stage import Inputs, Stage
+from staanet.results import row_files
+from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
 from staanet.storage import describe_machine
 from staanet.training import detectors
 from staanet.victims import load_victim
+
+DEV_CLIPS = 48
+"""So many dev clips judge the generator that is trained through a detector."""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A detector before a victim: the guarded victim and each adaptive attack are stages."""
+
+    corpus: Corpus
+    victim: Victim
+    out: Path
+    recipe: DetectRecipe
+    context: Context
+
+    @property
+    def budget(self) -> Budget:
+        return Budget(epsilon=self.recipe.epsilon, max_density=self.recipe.max_density)
+
+    def guard(self) -> DetectorGated:
+        """The victim behind its detector, trained and saved unless that is done."""
+        stage = Stage(
+            name=f"detect {self.victim.name}",
+            folder=self.out,
+            kind="victim",
+            inputs=self.inputs,
+            work=self.work,
+        )
+        stage.perform()
+        target = load_victim(self.out).to(self.victim.device)
+        assert isinstance(target, DetectorGated), "its inputs name a detector"
+        return target
+
+    def inputs(self) -> Inputs:
+        recipe = self.recipe
+        return {
+            **self.context.split_inputs(self.corpus),
+            "victim": self.victim.sha256,
+            "detector": recipe.detector,
+            "false_positive_rate": recipe.false_positive_rate,
+            "budget": asdict(self.budget),
+            "steps": recipe.steps if recipe.detector == "learned" else None,
+        }
+
+    def work(self, inputs: Inputs) -> None:
+        train, dev, _ = self.context.split(self.corpus)
+        dev_clips = load_clips(dev, self.victim, self.context)
+        detector = build_detector(self.recipe.detector)
+        if isinstance(detector, Learned):
+            detector = self._learn(load_clips(train, self.victim, self.context), dev_clips)
+        target = detectors.guarded(
+            self.victim, detector, dev_clips, false_positive_rate=self.recipe.false_positive_rate
+        )
+        target.save_pretrained(self.out, inputs=inputs, machine=describe_machine())
+
+    def _learn(self, train: Sequence[Clip], dev: Sequence[Clip]) -> Detector:
+        steps, context = self.recipe.steps, self.context
+        training.seeded(context.seed)
+        detector = Learned().to(self.victim.device)
+        schedule = training.Schedule(
+            steps=steps,
+            batch_size=8,
+            seconds=1.0,
+            learning_rate=2e-3,
+            evaluate_every=max(1, min(50, steps // 4)),
+            seed=context.seed,
+            speed=0.0,
+            noise_db=60.0,
+        )
+        detectors.train_detector(
+            detector,
+            self.victim,
+            train,
+            dev,
+            schedule,
+            self.out,
+            budget=self.budget,
+            progress=context.progress,
+        )
+        return detector
+
+    def adaptive_sets(self, target: DetectorGated) -> Iterator[tuple[str, AdversarialSet]]:
+        """The title and the set of each attack that follows the detector too."""
+        recipe = self.recipe
+        if not (recipe.adaptive_clips or recipe.generator_steps):
+            return
+        test = load_clips(self.context.split(self.corpus)[2], target, self.context)
+        if recipe.adaptive_clips:
+            clips = stratified_subset(test, recipe.adaptive_clips)
+            title = "PGD that knows the detector"
+            pgd = detectors.AwarePGD(budget=self.budget)
+            inputs = {"recipe": asdict(pgd)}
+            yield title, self._attack("pgd", title, pgd, target, clips, len(test), inputs)
+        if recipe.generator_steps:
+            folder = self.out / "generator"
+            self._generator_stage(target, folder).perform()
+            generator = load_generator(folder).to(target.device)
+            title = "STAA-Net that knows the detector"
+            staa = Staa(generator=generator, budget=self.budget)
+            inputs = {"generator": storage.read_card(folder, "generator")["sha256"]}
+            yield title, self._attack("staa", title, staa, target, test, len(test), inputs)
+
+    def _attack(
+        self,
+        key: str,
+        title: str,
+        method: Attack,
+        target: DetectorGated,
+        clips: Sequence[Clip],
+        of: int,
+        inputs: Inputs,
+    ) -> AdversarialSet:
+        source = {"source": target.sha256, "seed": self.context.seed, "budget": asdict(self.budget)}
+        plan = AttackPlan(
+            key=f"{key}-adaptive",
+            title=title,
+            attack=method,
+            source=target,
+            of=of if len(clips) < of else None,
+            inputs={**inputs, **source},
+        )
+        folder = self.out / "adversarial" / f"{plan.key}__{target.name}"
+        return attack(plan, clips, folder, context=self.context)
+
+    def _generator_stage(self, target: DetectorGated, folder: Path) -> Stage:
+        """A STAA-Net that is trained through the detector."""
+        steps, context = self.recipe.generator_steps, self.context
+        inputs = {
+            "source": target.sha256,
+            "steps": steps,
+            "seed": context.seed,
+            "budget": asdict(self.budget),
+        }
+
+        def work(inputs: Inputs) -> None:
+            training.seeded(context.seed)
+            generator = new_generator(target.inner, self.budget)
+            schedule = training.Schedule(
+                steps=steps,
+                batch_size=8,
+                seconds=1.5,
+                learning_rate=3e-4,
+                seed=context.seed,
+                evaluate_every=max(1, min(100, steps // 2)),
+            )
+            parts = context.split(self.corpus)[:2]
+            train, dev = (load_clips(part, target, context) for part in parts)
+            detectors.aware_generator(
+                generator,
+                target,
+                train,
+                stratified_subset(dev, DEV_CLIPS),
+                schedule,
+                folder,
+                budget=self.budget,
+                progress=context.progress,
+            )
+            save_inner_generator(
+                generator, self.out, target, self.budget, str(target.sha256), inputs=inputs
+            )
+
+        return Stage(
+            name=f"train-generator {target.name}",
+            folder=folder,
+            kind="generator",
+            inputs=lambda: inputs,
+            work=work,
+        )
 
 
 def detect(
@@ -29,143 +200,70 @@ def detect(
     victim: Victim,
     out: Path,
     *,
-    detector: str,
-    false_positive_rate: float = 0.05,
+    recipe: DetectRecipe,
     sets: Sequence[Path] = (),
-    budget: Budget,
-    aware: int = 0,
-    generator_steps: int = 0,
-    steps: int = 200,
     context: Context,
 ) -> dict[str, Any]:
-    """A victim behind a detector, as the victim folder ``out``, its threshold chosen on dev.
+    """Puts a victim behind a detector, and measures it against attacks.
 
-    Then, on each adversarial set of ``sets`` and on ``aware`` test clips attacked by who knows the
-    detector (with ``generator_steps`` also on all of them by a STAA-Net trained through it): ROC
-    (``roc.csv``, ``roc.png``) and rates, which go into ``detector.json`` and come back.
-    ``learned`` is trained on the train part for ``steps`` steps under ``budget``.
+    The threshold is chosen on dev clips. ROC (``roc.csv``, ``roc.png``) and rates are of each set of
+    ``sets`` (one that is named twice counts once) and of the adaptive attacks of the recipe. Those are
+    adversarial sets below ``out/adversarial``, crafted once.
+
+    Args:
+        corpus: Its train part trains the detector ``learned``, its test part is attacked.
+        victim: The model that the detector stands before.
+        out: The victim folder.
+        recipe: The detector, its threshold and the adaptive attacks.
+        sets: Folders of adversarial sets that were crafted without knowledge of the detector.
+        context: Of the command.
+
+    Returns:
+        The content of ``detector.json``.
+
+    Raises:
+        InvalidInput: If there is no such detector or set, or ``out`` holds another victim.
     """
-    made, opened = detecting(detector, false_positive_rate, sets)
-    train, dev, test = context.split(corpus)
-    inputs = {
-        **context.split_inputs(corpus),
-        "victim": victim.sha256,
-        "detector": detector,
-        "false_positive_rate": false_positive_rate,
-        "budget": asdict(budget),
-        "steps": steps if detector == "learned" else None,
-    }
-    if is_done(out, "victim", inputs):
-        target = load_victim(out).to(victim.device)
-        assert isinstance(target, DetectorGated)
-    else:
-        begin(out, inputs)
-        tune = load_clips(dev, victim, context)
-        if isinstance(made, Learned):
-            training.seeded(context.seed)
-            made = Learned().to(victim.device)
-            schedule = training.Schedule(
-                steps=steps,
-                batch_size=8,
-                seconds=1.0,
-                learning_rate=2e-3,
-                evaluate_every=max(1, min(50, steps // 4)),
-                seed=context.seed,
-                speed=0.0,
-                noise_db=60.0,
-            )
-            clips = load_clips(train, victim, context)
-            detectors.train_detector(
-                made, victim, clips, tune, schedule, out, budget=budget, progress=context.progress
-            )
-        target = detectors.guarded(victim, made, tune, false_positive_rate=false_positive_rate)
-        target.save_pretrained(out, inputs=normal(inputs), machine=describe_machine())
-        target.origin = str(out)
-        end(out)
-    found = []
-    for one in opened:
-        found.append(
-            detectors.told(f"{one.attack} from {one.source}", target, list(one), context.progress)
-        )
-    if aware:
-        chosen = stratified_subset(load_clips(test, target, context), aware)
-        attack = detectors.AwarePGD(budget=budget)
-        made_of = detectors.aware_clips(target, chosen, attack, progress=context.progress)
-        found.append(
-            detectors.told("PGD that knows the detector", target, made_of, context.progress)
-        )
-    if generator_steps:
-        generator = _knowing(target, [train, dev], out, budget, generator_steps, context)
-        knowing = Staa(generator=generator, budget=budget)
-        clips = load_clips(test, target, context)
-        made_of = detectors.aware_clips(target, clips, knowing, progress=context.progress)
-        found.append(
-            detectors.told("STAA-Net that knows the detector", target, made_of, context.progress)
-        )
-    told = {
-        "victim": target.inner.name,
-        "detector": detector,
-        "threshold": target.threshold,
-        "false_positive_rate": false_positive_rate,
-        "chosen_on": f"{len(dev)} dev clips",
-        "attacks": found,
-        "adaptive": bool(aware or generator_steps),
-    }
-    storage.write_json(out / "detector.json", told)
-    if found:
-        rows = [{"attack": a["attack"], **point} for a in found for point in a["roc"]]
-        storage.write_text(
-            out / "roc.csv", row_files.csv_text(["attack", "false_positive_rate", "detected"], rows)
-        )
-        report.draw_roc(out / "roc.png", told)
-    return told
-
-
-def detecting(
-    detector: str, false_positive_rate: float, sets: Sequence[Path]
-) -> tuple[Detector, list[adversarial_set.AdversarialSet]]:
-    """The detector and the adversarial sets that ``detect`` is asked for; ``InvalidInput`` where one
-    cannot be, before anything is written."""
-    detectors.check_rate(false_positive_rate)
-    return build_detector(detector), [
-        adversarial_set.AdversarialSet.load(folder) for folder in sets
+    static = check_detection(recipe, sets)
+    detection = Detection(corpus, victim, out, recipe, context)
+    target = detection.guard()
+    attacks = [
+        detectors.told(title, target, list(clips), context.progress)
+        for title, clips in _all_sets(static, detection, target)
     ]
+    facts = {
+        "victim": target.inner.name,
+        "detector": recipe.detector,
+        "threshold": target.threshold,
+        "false_positive_rate": recipe.false_positive_rate,
+        "chosen_on": f"{len(context.split(corpus)[1])} dev clips",
+        "attacks": attacks,
+        "adaptive": bool(recipe.adaptive_clips or recipe.generator_steps),
+    }
+    storage.write_json(out / "detector.json", facts)
+    if attacks:
+        rows = [{"attack": row["attack"], **point} for row in attacks for point in row["roc"]]
+        columns = ["attack", "false_positive_rate", "detected"]
+        storage.write_text(out / "roc.csv", row_files.csv_text(columns, rows))
+        report.draw_roc(out / "roc.png", facts)
+    return facts
 
 
-def _knowing(
-    target: DetectorGated,
-    parts: Sequence[Corpus],
-    out: Path,
-    budget: Budget,
-    steps: int,
-    context: Context,
-) -> Generator:
-    """The STAA-Net trained through a detector, in ``out/generator``."""
-    sha256 = str(storage.read_card(out, "victim")["sha256"])
-    inputs = {"source": sha256, "steps": steps, "seed": context.seed, "budget": asdict(budget)}
-    if is_done(out / "generator", "generator", inputs):
-        return load_generator(out / "generator").to(target.device)
-    training.seeded(context.seed)
-    generator = _beside(target.inner, budget)
-    schedule = training.Schedule(
-        steps=steps,
-        batch_size=8,
-        seconds=1.5,
-        learning_rate=3e-4,
-        seed=context.seed,
-        evaluate_every=max(1, min(100, steps // 2)),
-    )
-    train, dev = (load_clips(part, target, context) for part in parts)
-    detectors.aware_generator(
-        generator,
-        target,
-        train,
-        stratified_subset(dev, 48),
-        schedule,
-        out / "generator",
-        budget=budget,
-        progress=context.progress,
-    )
-    _keep(generator, out, target, budget, sha256, inputs=normal(inputs))
-    storage.discard_checkpoints(out / "generator" / "checkpoint")
-    return generator
+def _all_sets(
+    static: Sequence[AdversarialSet], detection: Detection, target: DetectorGated
+) -> Iterator[tuple[str, Sequence[AdversarialClip]]]:
+    for loaded in static:
+        yield f"{loaded.attack} from {loaded.source}", list(loaded)
+    for title, crafted in detection.adaptive_sets(target):
+        yield title, list(crafted)
+
+
+def check_detection(recipe: DetectRecipe, sets: Sequence[Path]) -> list[AdversarialSet]:
+    """Loads the adversarial sets of ``detect``, each folder once.
+
+    Raises ``InvalidInput`` for a detector, a rate or a set that cannot be, before anything is written.
+    """
+    detectors.check_rate(recipe.false_positive_rate)
+    build_detector(recipe.detector)
+    folders = {folder.resolve(): folder for folder in reversed(sets)}
+    return [AdversarialSet.load(folder) for folder in reversed(folders.values())]

@@ -1,7 +1,7 @@
-"""A surrogate of a black box: a small network taught by its answers, so that it can be attacked in its place.
+"""A surrogate of a black box: a small network that learns its answers, to be attacked in its place.
 
 Papernot et al. 2017, arXiv 1602.02697; the soft answers are those of Hinton et al. 2015, arXiv 1503.02531.
-No label is used, and each clip that the black box is asked about counts as a query.
+No label is used. Each clip that the black box answers counts as a query.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from staanet.config import VictimRecipe
 from staanet.core import Clip, Corpus, Victim
 from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
-from staanet.pipeline.folders import begin, end, is_done, normal
+from staanet.pipeline.stage import Inputs, Stage
 from staanet.storage import describe_machine
 from staanet.victims import build_victim, learning_rate, load_victim
 
@@ -31,8 +31,11 @@ SCHEME = "distill"
 
 @dataclass
 class DistilTask:
-    """Kullback-Leibler divergence from the target's answers on random crops; the score is how often
-    both agree on whole dev clips. ``queries`` counts the crops and clips that the target was asked."""
+    """Kullback-Leibler divergence from the target's answers on random crops.
+
+    The score is how often both agree on whole dev clips. ``queries`` counts the crops and clips that
+    the target answered.
+    """
 
     module: Victim
     target: Victim
@@ -49,12 +52,12 @@ class DistilTask:
         self.module.train()
         (x,) = self.batches(step)
         with torch.inference_mode():
-            wanted = torch.softmax(self.target(x.to(self.target.device)), dim=1)
-        wanted = wanted.clone().to(self.module.device)
+            expected = torch.softmax(self.target(x.to(self.target.device)), dim=1)
+        expected = expected.clone().to(self.module.device)
         self.queries += len(x)
         logits = self.module(x)
-        same = (logits.argmax(dim=1) == wanted.argmax(dim=1)).float().mean()
-        loss = F.kl_div(torch.log_softmax(logits, dim=1), wanted, reduction="batchmean")
+        same = (logits.argmax(dim=1) == expected.argmax(dim=1)).float().mean()
+        loss = F.kl_div(torch.log_softmax(logits, dim=1), expected, reduction="batchmean")
         return loss, {"train_agreement": float(same)}
 
     def evaluate(self) -> tuple[float, dict[str, float]]:
@@ -66,58 +69,61 @@ class DistilTask:
         return {"queries": float(self.queries)}
 
     def restore(self, state: Mapping[str, float]) -> None:
-        self.queries = int(state["queries"])  # what a killed run asked before its checkpoint counts
+        self.queries = int(state["queries"])  # those of a killed run before its checkpoint count
 
 
 def distil(
     corpus: Corpus, target: Victim, out: Path, *, recipe: VictimRecipe, context: Context
 ) -> Victim:
-    """A surrogate of ``target``, taught on the corpus's train part; its card in ``out``
-    tells ``queries`` and how often it agrees with the target on dev clips.
+    """Trains a surrogate of ``target`` on the corpus's train part, into the victim folder ``out``.
 
-    ``recipe.network`` is ``emo18`` (the default) or another; steps and crops are those of a victim.
+    ``recipe.network`` is ``emo18`` (the default) or another; steps and crops are those of a victim. The
+    card holds the number of queries, and how often the surrogate agrees with the target on dev clips.
     """
     network = recipe.network or "emo18"
-    train, dev, _ = context.split(corpus)
-    told = asdict(recipe)
-    del told["precision"]  # it learns in float32
+    settings = asdict(recipe)
+    del settings["precision"]  # it learns in float32
     inputs = {
         **context.split_inputs(corpus),
         "network": network,
         "target": target.sha256,
-        "recipe": told,
+        "recipe": settings,
     }
-    if is_done(out, "victim", inputs):
-        return load_victim(out).to(context.device)
-    begin(out, inputs)
-    training.seeded(context.seed)
-    surrogate = build_victim(network, target.labels).to(context.device)
-    surrogate.name = f"{target.name}_surrogate"
-    clips = [load_clips(part, target, context) for part in (train, dev)]
-    schedule = training.Schedule(
-        steps=recipe.steps,
-        batch_size=recipe.batch_size,
-        seconds=recipe.seconds,
-        learning_rate=recipe.learning_rate or learning_rate(network),
-        seed=context.seed,
-        speed=recipe.speed,
-        evaluate_every=recipe.evaluate_every,
-        patience=recipe.patience,
+
+    def work(inputs: Inputs) -> Victim:
+        training.seeded(context.seed)
+        surrogate = build_victim(network, target.labels).to(context.device)
+        surrogate.name = f"{target.name}_surrogate"
+        train, dev = (load_clips(part, target, context) for part in context.split(corpus)[:2])
+        schedule = training.Schedule(
+            steps=recipe.steps,
+            batch_size=recipe.batch_size,
+            seconds=recipe.seconds,
+            learning_rate=recipe.learning_rate or learning_rate(network),
+            seed=context.seed,
+            speed=recipe.speed,
+            evaluate_every=recipe.evaluate_every,
+            patience=recipe.patience,
+        )
+        task = DistilTask(surrogate, target, training.Crops(train, schedule), dev)
+        history = training.fit(
+            task, schedule, out, what=f"learn from {target.name}", progress=context.progress
+        )
+        surrogate.requires_grad_(False).eval()
+        surrogate.save_pretrained(
+            out,
+            inputs=inputs,
+            distilled_from=target.name,
+            queries=task.queries,
+            dev_agreement=history.best_score,
+            best_step=history.best_step,
+            machine=describe_machine(),
+        )
+        surrogate.origin = str(out)
+        return surrogate
+
+    stage = Stage(
+        name=f"distil {target.name}", folder=out, kind="victim", inputs=lambda: inputs, work=work
     )
-    task = DistilTask(surrogate, target, training.Crops(clips[0], schedule), clips[1])
-    history = training.fit(
-        task, schedule, out, what=f"learn from {target.name}", progress=context.progress
-    )
-    surrogate.requires_grad_(False).eval()
-    surrogate.save_pretrained(
-        out,
-        inputs=normal(inputs),
-        distilled_from=target.name,
-        queries=task.queries,
-        dev_agreement=history.best_score,
-        best_step=history.best_step,
-        machine=describe_machine(),
-    )
-    surrogate.origin = str(out)
-    end(out)
-    return surrogate
+    surrogate = stage.perform()
+    return surrogate if isinstance(surrogate, Victim) else load_victim(out).to(context.device)

@@ -1,4 +1,4 @@
-"""The stage that evaluates: what victims answer, and how a change sounds."""
+"""Evaluates adversarial sets: what victims answer, and how each change sounds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from staanet import storage
-from staanet.core import Progress, Victim, silent
+from staanet.core import Victim
 from staanet.errors import InvalidInput
 from staanet.evaluation import perceptual, transfer_matrix
 from staanet.evaluation.perceptual import Score
@@ -22,13 +22,16 @@ from staanet.results.transfer_matrix import TransferMatrix
 from staanet.storage.shards import Shard
 
 
-def answers(
-    made: AdversarialSet, victims: Sequence[Victim], progress: Progress = silent
+def predictions(
+    adversarial: AdversarialSet, victims: Sequence[Victim], context: Context
 ) -> list[dict[str, Any]]:
-    """What victims say of each clip before and after, beside what was changed; ``before`` and
-    ``after`` are the first one's words."""
+    """What victims answer to each clip before and after the attack, beside what was changed.
+
+    Returns a row per clip. ``before`` and ``after`` are the answers of the first victim; ``answers`` has
+    those of each victim by name.
+    """
     clips: dict[str, dict[str, Any]] = {}
-    for row in transfer_matrix([made], victims, progress=progress).rows:
+    for row in transfer_matrix([adversarial], victims, progress=context.progress).rows:
         before, after = row["clean_prediction"], row["adversarial_prediction"]
         clip = clips.setdefault(
             row["id"],
@@ -56,20 +59,32 @@ def evaluate(
     shard: Shard | None = None,
     context: Context,
 ) -> TransferMatrix:
-    """The transfer matrix from adversarial sets on disk, written to ``out``; see ``transfer_matrix``.
+    """Computes the transfer matrix of adversarial sets on disk, and writes it.
 
-    ``perceptual`` also listens to each clip, and remembers it in ``out/perception.jsonl``. With a
-    ``shard`` it is of that part of each set's clips, and says so, with the hash of each target's
-    weights, for ``merge``.
+    Args:
+        sets: Folders of whole adversarial sets.
+        targets: Victims, each by a name of its own.
+        out: Folder of the results.
+        channels: Also after each of these, as ``NAME[:SETTING]``.
+        perceptual: Also judge how each clip sounds; scores are kept in ``out/perception.jsonl``.
+        shard: Only this part of the clips of each set. The summary then says so, with the hash of each
+            target, for ``merge``.
+        context: Of the command.
+
+    Returns:
+        The matrix.
+
+    Raises:
+        InvalidInput: If a set is a shard, or is not one of adversarial clips.
     """
-    loaded = [_whole(folder) for folder in sets]
+    loaded = [_load_whole(folder) for folder in sets]
     if shard is not None:
-        loaded = [replace(one, clips=shard.part(one.clips)) for one in loaded]
+        loaded = [replace(held, clips=shard.part(held.clips)) for held in loaded]
     matrix = transfer_matrix(
         loaded,
         targets,
         channels=channels,
-        scorer=_Listener(storage.Journal(out / "perception.jsonl")) if perceptual else None,
+        scorer=_PerceptualPanel(storage.Journal(out / "perception.jsonl")) if perceptual else None,
         progress=context.progress,
     )
     if shard is not None:
@@ -81,33 +96,33 @@ def evaluate(
     return matrix
 
 
-def _whole(folder: Path) -> AdversarialSet:
-    one = AdversarialSet.load(folder)
-    part = one.card.get("inputs", {}).get("shard")
+def _load_whole(folder: Path) -> AdversarialSet:
+    adversarial = AdversarialSet.load(folder)
+    part = adversarial.card.get("inputs", {}).get("shard")
     if part is not None:
         raise InvalidInput(
             f"is shard {part['number']}/{part['of']} of a set",
             where=folder,
             remedy="Merge the shards first: staanet merge SHARD... --out DIR",
         )
-    return one
+    return adversarial
 
 
-class _Listener:
-    """The perceptual panel of a clip, from the journal where the same audio was heard before."""
+class _PerceptualPanel:
+    """Scores of how a clip sounds, from the journal if the same audio was scored before."""
 
     def __init__(self, journal: storage.Journal) -> None:
         judges = {**perceptual.versions(), "metrics": sorted(perceptual.METRICS)}
         self.journal, self.judges = journal, json.dumps(judges, sort_keys=True)
-        self.known = {str(row["audio"]): row["scores"] for row in journal.records()}
+        self.scores = {str(row["audio"]): row["scores"] for row in journal.records()}
 
     def __call__(self, clip: adversarial_set.AdversarialClip) -> dict[str, Score]:
         clean, rate = clip.clean.pcm16, clip.clean.sample_rate
         digest = hashlib.sha256(f"{self.judges} {rate} {len(clean)} ".encode())
         digest.update(clean.tobytes() + clip.adversarial.tobytes())
         key = digest.hexdigest()
-        if key not in self.known:
-            scores = perceptual.panel(clean, clip.adversarial, rate)
-            self.known[key] = {name: asdict(score) for name, score in scores.items()}
-            self.journal.append({"audio": key, "id": clip.clean.id, "scores": self.known[key]})
-        return {name: Score(**score) for name, score in self.known[key].items()}
+        if key not in self.scores:
+            panel = perceptual.panel(clean, clip.adversarial, rate)
+            self.scores[key] = {name: asdict(score) for name, score in panel.items()}
+            self.journal.append({"audio": key, "id": clip.clean.id, "scores": self.scores[key]})
+        return {name: Score(**score) for name, score in self.scores[key].items()}

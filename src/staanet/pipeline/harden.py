@@ -1,26 +1,107 @@
-"""Adversarial training of a victim that is trained already."""
+"""Adversarial training of a victim that is trained already, into a victim folder of its own."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from staanet import storage, training
+from staanet import training
 from staanet.config import HardenRecipe
-from staanet.core import Budget, Corpus, Victim
+from staanet.core import Budget, Clip, Corpus, Victim
 from staanet.errors import InvalidInput
 from staanet.generators.base import Generator
 from staanet.generators.registry import build_generator, save_generator
 from staanet.generators.warm_start import backward_net_from, find_conv_recurrent
 from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
-from staanet.pipeline.folders import begin, end, is_done, normal
-from staanet.pipeline.train import quality_of
+from staanet.pipeline.stage import Inputs, Stage
+from staanet.pipeline.train_victim import make_schedule, measure_parts, measure_quality
 from staanet.storage import describe_machine
 from staanet.training import adversarial
 from staanet.victims import load_victim
 from staanet.victims.external import External
+
+
+@dataclass(frozen=True)
+class Hardening:
+    """A victim that is trained on against attacks, as a stage."""
+
+    corpus: Corpus
+    victim: Victim
+    out: Path
+    recipe: HardenRecipe
+    context: Context
+    name: str | None = None
+
+    def stage(self) -> Stage:
+        name = f"harden {self.victim.name}"
+        return Stage(name=name, folder=self.out, kind="victim", inputs=self.inputs, work=self.work)
+
+    def inputs(self) -> Inputs:
+        return {
+            **self.context.split_inputs(self.corpus),
+            "victim": self.victim.sha256,
+            "recipe": asdict(self.recipe),
+            **({"name": self.name} if self.name else {}),
+        }
+
+    def work(self, inputs: Inputs) -> Victim:
+        victim, recipe, context = self.victim, self.recipe, self.context
+        method = adversarial_training(recipe)
+        parts = [load_clips(part, victim, context) for part in context.split(self.corpus)]
+        before = {
+            "from": victim.name,
+            "from_sha256": victim.sha256,
+            "method": recipe.method,
+            "test_uar_before": measure_quality(victim, parts[2])["uar"],
+        }
+        training.seeded(context.seed)
+        generator = new_generator(victim, method.budget) if method.method == "staa" else None
+        schedule = replace(
+            make_schedule(recipe, context.seed),
+            final_learning_rate=recipe.learning_rate / 10,
+            evaluate_every=min(recipe.evaluate_every, recipe.steps),
+        )
+        history, cost = adversarial.harden(
+            victim,
+            parts[0],
+            parts[1],
+            schedule,
+            self.out,
+            how=method,
+            generator=generator,
+            progress=context.progress,
+        )
+        victim.name = self.name or f"{victim.name}+{recipe.method}"
+        if generator is not None:  # before the card that says done; its source's sha256 follows
+            save_inner_generator(generator, self.out, victim, method.budget)
+        about = {**before, "budget": asdict(method.budget), "cost": cost}
+        self._save(history, inputs, about, parts[1:])
+        if generator is not None:
+            digest = str(victim.sha256)
+            save_inner_generator(generator, self.out, victim, method.budget, digest)
+        return victim
+
+    def _save(
+        self,
+        history: training.History,
+        inputs: Inputs,
+        about: Mapping[str, Any],
+        parts: Sequence[Sequence[Clip]],
+    ) -> None:
+        victim = self.victim
+        victim.save_pretrained(
+            self.out,
+            inputs=inputs,
+            best_step=history.best_step,
+            epochs=len(history.rows),
+            machine=describe_machine(),
+            **measure_parts(victim, dict(zip(("dev", "test"), parts, strict=True))),
+            hardened={**about, "dev_score": history.best_score, "history": history.rows[-1]},
+        )
+        victim.origin = str(self.out)
 
 
 def harden(
@@ -32,13 +113,27 @@ def harden(
     name: str | None = None,
     context: Context,
 ) -> Victim:
-    """Train ``victim`` on against an attack, on the corpus's train part, into the victim folder ``out``.
+    """Trains ``victim`` on against an attack, on the corpus's train part, into a victim folder.
 
-    ``name`` is by default ``VICTIM+METHOD``. The card tells UAR before and after, on dev
-    and test, and what a step costs beside a plain one. With ``staa`` the generator that grew up beside
-    the victim is kept in ``out/generator``.
+    The card holds UAR before and after, on dev and test, and what a step costs beside a plain one.
+    With the method ``staa`` the generator that was trained beside the victim is in ``out/generator``.
+
+    Args:
+        corpus: The one that the victim was trained on.
+        victim: Changed in place.
+        out: The victim folder.
+        recipe: The method, its budget, and how long.
+        name: Of the new victim; by default ``VICTIM+METHOD``.
+        context: Of the command.
+
+    Returns:
+        The hardened victim.
+
+    Raises:
+        InvalidInput: If its weights cannot be trained, the corpus has labels that the victim does not
+            have, or ``out`` holds a victim that was made from something else.
     """
-    how = hardening_of(recipe)
+    adversarial_training(recipe)
     if isinstance(victim, External) or not victim.differentiable:
         raise InvalidInput(
             f"{victim.name} was made elsewhere: its weights cannot be trained here",
@@ -48,87 +143,17 @@ def harden(
     lacking = sorted({*corpus.labels} - {*victim.labels})
     if lacking:
         raise InvalidInput(
-            f"{victim.name} knows {len(victim.labels)} labels ({', '.join(victim.labels)}), the corpus "
+            f"{victim.name} has {len(victim.labels)} labels ({', '.join(victim.labels)}), the corpus "
             f"also has {', '.join(lacking)}",
             where=victim.origin,
             remedy="Give the corpus that it was trained on",
         )
-    train, dev, test = context.split(corpus)
-    sha256 = victim.sha256
-    inputs = {
-        **context.split_inputs(corpus),
-        "victim": sha256,
-        "recipe": asdict(recipe),
-        **({"name": name} if name else {}),
-    }
-    if is_done(out, "victim", inputs):
-        return load_victim(out).to(victim.device)
-    begin(out, inputs)
-    clips = [load_clips(part, victim, context) for part in (train, dev, test)]
-    before = quality_of(victim, clips[2])
-    training.seeded(context.seed)
-    generator = _beside(victim, how.budget) if how.method == "staa" else None
-    history, cost = adversarial.harden(
-        victim,
-        clips[0],
-        clips[1],
-        _schedule(recipe, context.seed),
-        out,
-        how=how,
-        generator=generator,
-        progress=context.progress,
-    )
-    if generator is not None:  # before the card that says done; its source's sha256 follows
-        _keep(generator, out, victim, how.budget)
-    plain, victim.name = victim.name, name or f"{victim.name}+{recipe.method}"
-    found = {
-        f"{part}_{key}": value
-        for part, own in (("dev", clips[1]), ("test", clips[2]))
-        for key, value in quality_of(victim, own).items()
-    }
-    victim.save_pretrained(
-        out,
-        inputs=normal(inputs),
-        best_step=history.best_step,
-        epochs=len(history.rows),
-        machine=describe_machine(),
-        **found,
-        hardened={
-            "from": plain,
-            "from_sha256": sha256,
-            "method": recipe.method,
-            "budget": asdict(how.budget),
-            "cost": cost,
-            "test_uar_before": before["uar"],
-            "dev_score": history.best_score,
-            "history": history.rows[-1],
-        },
-    )
-    victim.origin = str(out)
-    if generator is not None:
-        _keep(generator, out, victim, how.budget, str(storage.read_card(out, "victim")["sha256"]))
-    end(out)
-    return victim
+    hardened = Hardening(corpus, victim, out, recipe, context, name).stage().perform()
+    return hardened if isinstance(hardened, Victim) else load_victim(out).to(victim.device)
 
 
-def _keep(
-    generator: Generator, out: Path, source: Victim, budget: Budget, sha256: str = "", **card: Any
-) -> None:
-    """A generator inside the folder of the victim that it attacks."""
-    save_generator(
-        generator.requires_grad_(False).eval(),
-        out / "generator",
-        source=source.name,
-        source_folder="..",
-        source_sha256=sha256,
-        epsilon=budget.epsilon,
-        max_density=budget.max_density,
-        **card,
-    )
-
-
-def hardening_of(recipe: HardenRecipe) -> adversarial.Hardening:
-    """What a recipe says of hardening; ``InvalidInput`` where its parts do not fit each other."""
+def adversarial_training(recipe: HardenRecipe) -> adversarial.Hardening:
+    """The method of a recipe; raises ``InvalidInput`` if its parts do not fit each other."""
     density = recipe.max_density
     if density is None and recipe.method in adversarial.SPARSE:
         density = 0.2
@@ -144,23 +169,24 @@ def hardening_of(recipe: HardenRecipe) -> adversarial.Hardening:
     )
 
 
-def _schedule(recipe: HardenRecipe, seed: int) -> training.Schedule:
-    return training.Schedule(
-        steps=recipe.steps,
-        batch_size=recipe.batch_size,
-        seconds=recipe.seconds,
-        learning_rate=recipe.learning_rate,
-        final_learning_rate=recipe.learning_rate / 10,
-        evaluate_every=min(recipe.evaluate_every, recipe.steps),
-        patience=recipe.patience,
-        seed=seed,
-        speed=recipe.speed,
-        noise_db=recipe.noise_db,
+def save_inner_generator(
+    generator: Generator, out: Path, source: Victim, budget: Budget, sha256: str = "", **card: Any
+) -> None:
+    """Writes a generator inside the folder ``out`` of the victim that it attacks."""
+    save_generator(
+        generator.requires_grad_(False).eval(),
+        out / "generator",
+        source=source.name,
+        source_folder="..",
+        source_sha256=sha256,
+        epsilon=budget.epsilon,
+        max_density=budget.max_density,
+        **card,
     )
 
 
-def _beside(victim: Victim, budget: Budget) -> Generator:
-    """The generator that begins beside a victim: its mirror where it has one, ears not kept."""
+def new_generator(victim: Victim, budget: Budget) -> Generator:
+    """The generator that is trained beside a victim: begun as the victim itself where that is possible."""
     if find_conv_recurrent(victim) is None:
         return build_generator("compact", budget.max_density).to(victim.device)
     return backward_net_from(victim, budget.max_density, budget.epsilon)

@@ -1,4 +1,4 @@
-"""Shards made one whole: equal, file by file, to what one run makes of all clips.
+"""Merges shards into a whole that equals, file by file, what one run makes of all clips.
 
 Only the times differ (``seconds.csv`` of a set), since they are those of the machines that worked.
 """
@@ -16,9 +16,10 @@ from staanet import storage
 from staanet.corpora import recordings
 from staanet.errors import InvalidInput
 from staanet.evaluation import ATTACK_FIELDS, recount_matrix
-from staanet.pipeline.attack import RECORDINGS, sum_of
 from staanet.pipeline.context import Context
-from staanet.pipeline.folders import is_done
+from staanet.pipeline.identity import sum_of
+from staanet.pipeline.join_recordings import RECORDINGS
+from staanet.pipeline.stage import Inputs, Stage
 from staanet.results import adversarial_set, row_files
 from staanet.results.adversarial_set import AdversarialSet
 from staanet.results.transfer_matrix import TransferMatrix
@@ -30,61 +31,63 @@ AGAIN = "Make that shard again with the settings of the others"
 def merge(
     shards: Sequence[Path], out: Path, *, context: Context
 ) -> AdversarialSet | TransferMatrix:
-    """One adversarial set, or one transfer matrix, of all its shards; written to ``out``.
+    """Merges the shards of an adversarial set or of a transfer matrix into ``out``.
 
-    Raises ``InvalidInput`` where a shard is missing, unfinished, given twice, or of other settings
-    or another list of clips than the first.
+    Raises ``InvalidInput`` if a shard is missing, unfinished or there twice, or if its settings or its
+    list of clips differ from those of the first.
     """
     if os.path.realpath(out) in map(os.path.realpath, shards):
         raise InvalidInput("is one of the shards", where=out, remedy="Choose another --out")
     if (shards[0] / "summary.json").exists():
-        return _merged_results(shards, out)
-    cards = {place: storage.read_card(place, "adversarial") for place in shards}
-    parts = {place: card.get("inputs", {}).get("shard") for place, card in cards.items()}
-    return _merged_set(_in_order(parts, "staanet attack"), cards, out, context=context)
+        return _merge_results(shards, out)
+    cards = {shard: storage.read_card(shard, "adversarial") for shard in shards}
+    parts = {shard: card.get("inputs", {}).get("shard") for shard, card in cards.items()}
+    return _merge_set(_order_shards(parts, "staanet attack"), cards, out, context)
 
 
-def _in_order(parts: Mapping[Path, Any], command: str) -> list[Path]:
-    """The folders by their number; ``InvalidInput`` unless they are all parts of one list."""
-    for place, part in parts.items():
+def _order_shards(parts: Mapping[Path, Any], command: str) -> list[Path]:
+    """The folders by their number; raises ``InvalidInput`` unless they are the parts of one list."""
+    for shard, part in parts.items():
         if not isinstance(part, dict):
             raise InvalidInput(
-                "is no shard", where=place, remedy=f"Give folders of {command} --shard I/N"
+                "is no shard", where=shard, remedy=f"Give folders of {command} --shard I/N"
             )
-    first, one = next(iter(parts.items()))
-    for place, part in parts.items():
+    first, expected = next(iter(parts.items()))
+    for shard, part in parts.items():
         for key, what in SHARED.items():
-            if part.get(key) != one.get(key):
+            if part.get(key) != expected.get(key):
                 raise InvalidInput(
-                    f"its {what} is {part.get(key)}, that of {first} is {one.get(key)}",
-                    where=place,
+                    f"its {what} is {part.get(key)}, that of {first} is {expected.get(key)}",
+                    where=shard,
                     remedy=AGAIN,
                 )
-    found: dict[int, Path] = {}
-    for place, part in parts.items():
-        if part["number"] in found:
+    by_number: dict[int, Path] = {}
+    for shard, part in parts.items():
+        if part["number"] in by_number:
             raise InvalidInput(
-                f"is shard {part['number']}/{part['of']}, and so is {found[part['number']]}",
-                where=place,
+                f"is shard {part['number']}/{part['of']}, and so is {by_number[part['number']]}",
+                where=shard,
                 remedy="Give each shard once",
             )
-        found[part["number"]] = place
-    missing = [str(number) for number in range(1, one["of"] + 1) if number not in found]
+        by_number[part["number"]] = shard
+    missing = [str(number) for number in range(1, expected["of"] + 1) if number not in by_number]
     if missing:
         some = ", ".join(missing[:20]) + (" ..." if len(missing) > 20 else "")
         raise InvalidInput(
-            f"of {one['of']} shards {len(missing)} {'is' if len(missing) == 1 else 'are'} missing: {some}",
-            remedy=f"Make them: {command} ... --shard {missing[0]}/{one['of']}",
+            f"of {expected['of']} shards {len(missing)} {'is' if len(missing) == 1 else 'are'} missing: {some}",
+            remedy=f"Make them: {command} ... --shard {missing[0]}/{expected['of']}",
         )
-    return [found[number] for number in sorted(found)]
+    return [by_number[number] for number in sorted(by_number)]
 
 
-def _same(first: Path, place: Path, one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
-    for key in sorted({*one, *other}):
-        if one.get(key) != other.get(key):
+def _require_equal(
+    first: Path, shard: Path, expected: Mapping[str, Any], actual: Mapping[str, Any]
+) -> None:
+    for key in sorted({*expected, *actual}):
+        if expected.get(key) != actual.get(key):
             raise InvalidInput(
-                f"its {key} is {other.get(key)!r}, that of {first} is {one.get(key)!r}",
-                where=place,
+                f"its {key} is {actual.get(key)!r}, that of {first} is {expected.get(key)!r}",
+                where=shard,
                 remedy=AGAIN,
             )
 
@@ -92,118 +95,127 @@ def _same(first: Path, place: Path, one: Mapping[str, Any], other: Mapping[str, 
 # ---------------------------------------------------------------- adversarial sets
 
 
-def _merged_set(
-    shards: Sequence[Path], cards: Mapping[Path, Mapping[str, Any]], out: Path, *, context: Context
+def _merge_set(
+    shards: Sequence[Path], cards: Mapping[Path, Mapping[str, Any]], out: Path, context: Context
 ) -> AdversarialSet:
-    own = {place: _settings(cards[place]) for place in shards}
-    for place in shards[1:]:
-        _same(shards[0], place, own[shards[0]], own[place])
+    settings = {shard: _common_settings(cards[shard]) for shard in shards}
+    for shard in shards[1:]:
+        _require_equal(shards[0], shard, settings[shards[0]], settings[shard])
     inputs = {k: v for k, v in cards[shards[0]]["inputs"].items() if k != "shard"}
-    sums = [str(cards[place]["inputs"]["clips"]) for place in shards]
-    inputs["clips"] = sum_of(one.removeprefix("sum:") for one in sums)
-    for place in shards:
-        for row in cards[place]["quarantined"]:
+    sums = [str(cards[shard]["inputs"]["clips"]).removeprefix("sum:") for shard in shards]
+    inputs["clips"] = sum_of(sums)
+    for shard in shards:
+        for row in cards[shard]["quarantined"]:
             context.quarantine.put(row)
-    if is_done(out, "adversarial", inputs):
-        return AdversarialSet.load(out)
-    rows: list[dict[str, str]] = []
-    total, done = sum(int(cards[place]["clips"]) for place in shards), 0
-    for place in shards:
-        for row in adversarial_set.read_rows(place):
-            _check_files(place, row)
-            for name in (row["file_name"], row["original_file_name"]):
-                storage.copy(place / name, out / name)
-            rows.append(row)
-            done += 1
-            context.progress(f"merge into {out.name}", done, total, "")
-    _merge_recordings(shards, out)
-    machines = dict.fromkeys(str(cards[place].get("machine")) for place in shards)
-    adversarial_set.write_set(
-        out,
-        rows,
-        {
-            **own[shards[0]],
+    total = sum(int(cards[shard]["clips"]) for shard in shards)
+
+    def work(inputs: Inputs) -> None:
+        rows = _copy_clips(shards, out, total, context)
+        _merge_recordings(shards, out)
+        machines = dict.fromkeys(str(cards[shard].get("machine")) for shard in shards)
+        card = {
+            **settings[shards[0]],
             "inputs": inputs,
             "machine": "; ".join(machines),
             "quarantined": context.quarantine.in_order(),
-        },
+        }
+        adversarial_set.write_set(out, rows, card)
+
+    stage = Stage(
+        name=f"merge {out.name}", folder=out, kind="adversarial", inputs=lambda: inputs, work=work
     )
+    stage.perform()
     context.quarantine.save(out)
     return AdversarialSet.load(out)
 
 
+def _copy_clips(
+    shards: Sequence[Path], out: Path, total: int, context: Context
+) -> list[dict[str, str]]:
+    rows: list[dict[str, str]] = []
+    for shard in shards:
+        for row in adversarial_set.read_rows(shard):
+            _check_files(shard, row)
+            for name in (row["file_name"], row["original_file_name"]):
+                storage.copy(shard / name, out / name)
+            rows.append(row)
+            context.progress(f"merge into {out.name}", len(rows), total, "")
+    return rows
+
+
 def _merge_recordings(shards: Sequence[Path], out: Path) -> None:
     rows = [
-        (place, row)
-        for place in shards
-        if (place / RECORDINGS).exists()
-        for row in row_files.read_csv(place / RECORDINGS, recordings.COLUMNS)
+        (shard, row)
+        for shard in shards
+        if (shard / RECORDINGS).exists()
+        for row in row_files.read_csv(shard / RECORDINGS, recordings.COLUMNS)
     ]
-    for place, row in rows:
+    for shard, row in rows:
         for name in (
             f"{recordings.FOLDER}/{part}/{row['id']}.wav" for part in ("adversarial", "clean")
         ):
-            storage.copy(place / name, out / name)
+            storage.copy(shard / name, out / name)
     if rows:
         ordered = sorted((row for _, row in rows), key=lambda row: row["id"])
         storage.write_text(out / RECORDINGS, row_files.csv_text(recordings.COLUMNS, ordered))
 
 
-def _check_files(place: Path, row: Mapping[str, str]) -> None:
-    """``InvalidInput`` where the files of a clip are not those that its shard measured."""
-    measured = adversarial_set.read_clip(place, row).measurements()
+def _check_files(shard: Path, row: Mapping[str, str]) -> None:
+    """Raises ``InvalidInput`` if the files of a clip are not those that its shard measured."""
+    measured = adversarial_set.read_clip(shard, row).measurements()
     for key in ("l0", "linf", "snr_db"):
         if repr(measured[key]) != row[key]:
             raise InvalidInput(
                 f"{key} of its files is {measured[key]!r}, metadata.csv says {row[key]}",
-                where=place / row["file_name"],
+                where=shard / row["file_name"],
                 remedy="Make the shard again",
             )
 
 
-def _settings(card: Mapping[str, Any]) -> dict[str, Any]:
+def _common_settings(card: Mapping[str, Any]) -> dict[str, Any]:
     """What shards of one set have in common; the versions that made them too."""
-    own = {k: v for k, v in card["inputs"].items() if k not in ("clips", "shard")}
+    inputs = {k: v for k, v in card["inputs"].items() if k not in ("clips", "shard")}
     left_out = ("inputs", "machine", "quarantined", "clips")
-    return {k: v for k, v in card.items() if k not in left_out} | {"inputs": own}
+    return {k: v for k, v in card.items() if k not in left_out} | {"inputs": inputs}
 
 
 # ---------------------------------------------------------------- results
 
 
-def _merged_results(shards: Sequence[Path], out: Path) -> TransferMatrix:
-    summaries = {place: _summary(place) for place in shards}
-    ordered = _in_order({p: s.get("shard") for p, s in summaries.items()}, "staanet evaluate")
+def _merge_results(shards: Sequence[Path], out: Path) -> TransferMatrix:
+    summaries = {shard: _read_summary(shard) for shard in shards}
+    ordered = _order_shards({p: s.get("shard") for p, s in summaries.items()}, "staanet evaluate")
     first = ordered[0]
-    for place in ordered[1:]:
-        _same(first, place, _judged(summaries[first]), _judged(summaries[place]))
-    told = summaries[first]
-    rows = _interleaved(
-        [row_files.read_parquet(place / "results.parquet") for place in ordered], told
-    )
-    whole = {key: value for key, value in told.items() if key != "shard"}
+    for shard in ordered[1:]:
+        _require_equal(
+            first, shard, _common_facts(summaries[first]), _common_facts(summaries[shard])
+        )
+    summary = summaries[first]
+    parts = [row_files.read_parquet(shard / "results.parquet") for shard in ordered]
+    rows = _interleave(parts, summary)
+    whole = {key: value for key, value in summary.items() if key != "shard"}
     for number in range(len(whole.get("sets", ()))):  # an empty shard names no metrics
-        own = [summaries[place]["sets"][number] for place in ordered]
-        whole["sets"][number] = next((one for one in own if one["perceptual"]), own[0])
-    machines = dict.fromkeys(str(summaries[place]["machine"]) for place in ordered)
+        sets = [summaries[shard]["sets"][number] for shard in ordered]
+        whole["sets"][number] = next((held for held in sets if held["perceptual"]), sets[0])
+    machines = dict.fromkeys(str(summaries[shard]["machine"]) for shard in ordered)
     matrix = recount_matrix(rows, {**whole, "machine": "; ".join(machines)})
-    journals = [storage.Journal(place / "perception.jsonl").records() for place in ordered]
-    heard = [one for turn in zip_longest(*journals) for one in turn if one is not None]
-    if heard:
-        lines = (json.dumps(one, allow_nan=False, sort_keys=True) + "\n" for one in heard)
+    journals = [storage.Journal(shard / "perception.jsonl").records() for shard in ordered]
+    scores = [row for turn in zip_longest(*journals) for row in turn if row is not None]
+    if scores:
+        lines = (json.dumps(row, allow_nan=False, sort_keys=True) + "\n" for row in scores)
         storage.write_text(out / "perception.jsonl", "".join(lines))
     matrix.save(out)
     return matrix
 
 
-def _summary(place: Path) -> dict[str, Any]:
-    told = storage.read_json(place / "summary.json")
-    if not isinstance(told, dict) or not {"cells", "targets", "machine"} <= told.keys():
-        raise InvalidInput("is no summary of results", where=place / "summary.json", remedy=AGAIN)
-    return told
+def _read_summary(shard: Path) -> dict[str, Any]:
+    summary = storage.read_json(shard / "summary.json")
+    if not isinstance(summary, dict) or not {"cells", "targets", "machine"} <= summary.keys():
+        raise InvalidInput("is no summary of results", where=shard / "summary.json", remedy=AGAIN)
+    return summary
 
 
-def _judged(summary: Mapping[str, Any]) -> dict[str, Any]:
+def _common_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What shards of one evaluation have in common."""
     part = summary["shard"]
     cells = [{key: cell[key] for key in (*ATTACK_FIELDS, "channel")} for cell in summary["cells"]]
@@ -217,7 +229,7 @@ def _judged(summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _interleaved(
+def _interleave(
     parts: Sequence[Sequence[Mapping[str, Any]]], summary: Mapping[str, Any]
 ) -> list[Mapping[str, Any]]:
     """Rows in the order of one evaluation: set by set, the clips of the shards by turns."""
@@ -226,10 +238,10 @@ def _interleaved(
     for key in sets:
         clips = [_by_clip([r for r in part if (r["attack"], r["source"]) == key]) for part in parts]
         for turn in zip_longest(*clips, fillvalue=()):
-            for one in turn:
-                rows += one
+            for of_clip in turn:
+                rows += of_clip
     return rows
 
 
 def _by_clip(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    return [list(own) for _, own in groupby(rows, key=lambda row: row["id"])]
+    return [list(group) for _, group in groupby(rows, key=lambda row: row["id"])]

@@ -13,11 +13,14 @@ from staanet.errors import InvalidInput, UnusableClip
 
 @dataclass
 class Quarantine:
-    """Clips put aside, each with its reason; the run goes on without them."""
+    """Clips that were put aside, each with its reason.
+
+    With ``strict`` the first one raises ``InvalidInput`` instead.
+    """
 
     strict: bool = False
     rows: list[dict[str, str]] = field(default_factory=list)
-    _known: set[tuple[str, ...]] = field(default_factory=set, init=False, repr=False, compare=False)
+    _keys: set[tuple[str, ...]] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __call__(self, utterance: Utterance, problem: UnusableClip) -> None:
         if self.strict:
@@ -25,28 +28,28 @@ class Quarantine:
         self.add(utterance.id, problem)
 
     def add(self, clip_id: str, problem: UnusableClip) -> None:
-        row = {"id": clip_id, "file": problem.where or clip_id, "reason": problem.what}
-        self.put(row)
+        """Notes a clip and why it cannot be used."""
+        self.put({"id": clip_id, "file": problem.where or clip_id, "reason": problem.what})
 
     def put(self, row: dict[str, str]) -> None:
-        """A row that says all of it; nothing is done where it is there."""
-        if _told(row) not in self._known:
-            self._known.add(_told(row))
+        """Notes a row, unless it is there already."""
+        if _key(row) not in self._keys:
+            self._keys.add(_key(row))
             self.rows.append(row)
 
     def save(self, folder: Path) -> None:
-        """Write ``quarantine.jsonl`` where anything was put aside."""
+        """Writes ``quarantine.jsonl``, if any clip was put aside."""
         if self.rows:
             journal = storage.Journal(folder / "quarantine.jsonl")
-            known = {_told(row) for row in journal}
+            written = {_key(row) for row in journal}
             for row in self.in_order():
-                if _told(row) not in known:
+                if _key(row) not in written:
                     journal.append(row)
 
     def in_order(self) -> list[dict[str, str]]:
-        """The rows sorted by id, which is the same whoever read the clips, in whatever order."""
+        """The rows sorted by id: the same in whatever order the clips were read."""
         return sorted(self.rows, key=lambda row: (row["id"], row["file"], row["reason"]))
 
 
-def _told(row: Mapping[str, object]) -> tuple[str, ...]:
+def _key(row: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(str(row.get(name)) for name in ("id", "file", "reason"))

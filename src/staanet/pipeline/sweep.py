@@ -1,9 +1,10 @@
-"""The stage of a sweep: success against budget."""
+"""Sweeps budgets: the success of attacks against epsilon and density."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,16 @@ from staanet.config import AttackRecipe, SweepRecipe
 from staanet.core import Clip, Victim, stratified_subset
 from staanet.errors import InvalidInput, UnusableClip
 from staanet.evaluation import CONTROLS, sweeps
-from staanet.pipeline.attack import clips_sha256
 from staanet.pipeline.attack_plan import AttackPlan, plan_attack
 from staanet.pipeline.context import Context
-from staanet.pipeline.folders import is_done, normal
+from staanet.pipeline.identity import clips_sha256
+from staanet.pipeline.stage import Inputs, Stage
 from staanet.storage import describe_machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepPlan:
-    """What a sweep is made of; ``vectors`` are the folders of each uap."""
+    """Attacks on a source at several budgets, judged on several targets."""
 
     recipe: SweepRecipe
     attacks: Mapping[str, AttackRecipe]
@@ -29,11 +30,12 @@ class SweepPlan:
     targets: Sequence[Victim]
     generator: Path | None = None
     vectors: Mapping[str, Path] = field(default_factory=dict)
+    """The folder of the universal vector of each attack that needs one."""
     context: Context
 
     def attack(self, point: sweeps.Point) -> AttackPlan:
-        """The attack of a point, its own limits replaced by the point's."""
-        own = replace(
+        """The attack of a point, with the limits of the point instead of its own."""
+        recipe = replace(
             self.attacks[point.attack],
             epsilon=point.epsilon,
             max_density=point.max_density,
@@ -43,7 +45,7 @@ class SweepPlan:
         )
         return plan_attack(
             point.attack,
-            own,
+            recipe,
             self.source,
             generator=self.generator,
             vector=self.vectors.get(point.attack),
@@ -51,7 +53,7 @@ class SweepPlan:
         )
 
     def descriptions(self) -> dict[str, sweeps.AttackDescription]:
-        """Titles without what a recipe says of samples behind the first comma."""
+        """What figures show of each attack; titles end at their first comma."""
         return {
             key: sweeps.AttackDescription(
                 title=(self.attacks[key].title or key).split(",")[0],
@@ -65,80 +67,117 @@ class SweepPlan:
         """The registry name of each attack."""
         return {key: self.attacks[key].attack or key for key in self.recipe.attacks}
 
+    def points(self) -> list[sweeps.Point]:
+        """The points that are run."""
+        return sweep_points(self.recipe, self.attacks)
+
+
+def sweep_points(recipe: SweepRecipe, attacks: Mapping[str, AttackRecipe]) -> list[sweeps.Point]:
+    """The points of a sweep over some attacks of a recipe."""
+    names = {key: attacks[key].attack or key for key in recipe.attacks}
+    return sweeps.sweep_points(names, recipe.epsilons, recipe.densities, grid=recipe.grid)
+
+
+@dataclass(frozen=True)
+class Sweeping:
+    """A sweep as a stage that goes on with the next clip after a kill."""
+
+    name: str
+    make_plan: Callable[[], SweepPlan]
+    read_clips: Callable[[], Sequence[Clip]]
+    out: Path
+    keep: bool = False
+    """Keep the audio of every point."""
+    size: Callable[[], str] = str
+
+    def stage(self) -> Stage:
+        return Stage(
+            name=self.name,
+            folder=self.out,
+            kind="sweep",
+            inputs=self.inputs,
+            work=self.work,
+            size=self.size,
+        )
+
+    @cached_property
+    def plan(self) -> SweepPlan:
+        return self.make_plan()
+
+    @cached_property
+    def clips(self) -> list[Clip]:
+        """The clips of the sweep: those that are long enough for each victim, spread over labels."""
+        plan = self.plan
+        shortest = max(victim.minimum_samples for victim in plan.targets)
+        usable = []
+        for clip in self.read_clips():
+            if len(clip.pcm16) >= shortest:
+                usable.append(clip)
+                continue
+            problem = UnusableClip(
+                f"{len(clip.pcm16)} samples; a victim of this sweep needs {shortest}",
+                where=clip.id,
+                remedy="Drop it or give a longer clip",
+            )
+            plan.context.quarantine.add(clip.id, problem)
+        subset = stratified_subset(usable, plan.recipe.clips)
+        if not subset:
+            raise InvalidInput(
+                "no clip to attack", where=self.out, remedy="Give at least one usable clip"
+            )
+        return subset
+
+    def inputs(self) -> Inputs:
+        plan = self.plan
+        return {
+            "attacks": {point.name: dict(plan.attack(point).inputs) for point in plan.points()},
+            "keep": self.keep,
+            "victims": {target.name: target.sha256 for target in plan.targets},
+            "source": plan.source.sha256,
+            "targets": [target.name for target in plan.targets],
+            "clips": clips_sha256(self.clips),
+        }
+
+    def work(self, inputs: Inputs) -> None:
+        plan = self.plan
+        storage.make_folder(self.out)
+        measured = sweeps.Sweep(
+            source=plan.source,
+            targets=plan.targets,
+            make_attack=lambda point: plan.attack(point).attack,
+            descriptions=plan.descriptions(),
+        )
+        rows = measured.run(
+            plan.points(),
+            self.clips,
+            journal=storage.Journal(self.out / "journal.jsonl"),
+            audio_folder=self.out / "audio" if self.keep else None,
+            progress=plan.context.progress,
+        )
+        sweeps.save(rows, self.out)
+        report.draw_sweep(self.out, plan.source.name)
+        of = len(self.read_clips())
+        storage.write_card(
+            self.out,
+            {
+                "kind": "sweep",
+                "source": plan.source.name,
+                "inputs": inputs,
+                "machine": describe_machine(),
+                "chosen": f"{len(self.clips)} of {of} clips, spread over labels and speakers",
+                "quarantined": plan.context.quarantine.rows,
+            },
+        )
+
 
 def sweep(
     plan: SweepPlan, clips: Sequence[Clip], out: Path, *, keep: bool = False
 ) -> list[dict[str, Any]]:
-    """Success against budget into ``out``: tables, the figure, and with ``keep`` the audio.
+    """Measures success against budget; writes tables, the figure, and with ``keep`` the audio.
 
-    Returns a row per point and target. A killed sweep goes on with the next clip.
+    Returns a row per point and target. Raises ``InvalidInput`` if no clip is usable, or ``out`` holds
+    another sweep.
     """
-    shortest = max(victim.minimum_samples for victim in plan.targets)
-    for clip in clips:
-        if len(clip.pcm16) < shortest:
-            plan.context.quarantine.add(
-                clip.id,
-                UnusableClip(
-                    f"{len(clip.pcm16)} samples; a victim of this sweep needs {shortest}",
-                    where=clip.id,
-                    remedy="Drop it or give a longer clip",
-                ),
-            )
-    usable = [clip for clip in clips if len(clip.pcm16) >= shortest]
-    chosen = stratified_subset(usable, plan.recipe.clips)
-    if not chosen:
-        raise InvalidInput("no clip to attack", where=out, remedy="Give at least one usable clip")
-    wanted = sweeps.sweep_points(
-        plan.names(), plan.recipe.epsilons, plan.recipe.densities, grid=plan.recipe.grid
-    )
-    inputs = normal(
-        {
-            "attacks": {p.name: dict(plan.attack(p).inputs) for p in wanted},
-            "keep": keep,
-            "victims": {target.name: target.sha256 for target in plan.targets},
-            "source": plan.source.name,
-            "targets": [target.name for target in plan.targets],
-            "clips": clips_sha256(chosen),
-        }
-    )
-    if is_done(out, "sweep", inputs):
-        return sweeps.load(out)
-    storage.make_folder(out)
-    journal = storage.Journal(out / "journal.jsonl")
-    before = journal.records()
-    if before and before[0].get("inputs") != inputs:
-        raise InvalidInput(
-            "holds an unfinished sweep of something else",
-            where=out,
-            remedy="Choose another --out, or delete that folder",
-        )
-    if not before:
-        journal.append({"inputs": inputs})
-    measured = sweeps.Sweep(
-        source=plan.source,
-        targets=plan.targets,
-        make_attack=lambda point: plan.attack(point).attack,
-        descriptions=plan.descriptions(),
-    )
-    rows = measured.run(
-        wanted,
-        chosen,
-        journal=journal,
-        audio_folder=out / "audio" if keep else None,
-        progress=plan.context.progress,
-    )
-    found = sweeps.save(rows, out)
-    report.draw_sweep(out, plan.source.name)
-    storage.write_card(
-        out,
-        {
-            "kind": "sweep",
-            "source": plan.source.name,
-            "inputs": inputs,
-            "machine": describe_machine(),
-            "chosen": f"{len(chosen)} of {len(clips)} clips, spread over labels and speakers",
-            "quarantined": plan.context.quarantine.rows,
-        },
-    )
-    storage.remove(out / "journal.jsonl")
-    return found
+    name = f"sweep from {plan.source.name}"
+    Sweeping(name, lambda: plan, lambda: clips, out, keep).stage().perform()
+    return sweeps.load(out)

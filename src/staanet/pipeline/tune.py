@@ -1,43 +1,52 @@
-"""Which weights serve the published objective best? A search for the most fooling at the least density.
+"""Searches the weights of the generator's loss for the most fooling at the least density.
 
 The paper's loss has fixed weights for magnitude, sparsity and quantisation (Chang et al. 2024, arXiv
-2402.01227, section III), tuned by hand. Optuna (Akiba et al., KDD 2019, arXiv 1907.10902) iterations for
-them: each trial trains a generator and is judged on dev by two figures, fooling rate (more is better)
-and density (less is better); what no other trial beats in both is the Pareto front.
+2402.01227, section III), tuned by hand. Optuna (Akiba et al., KDD 2019, arXiv 1907.10902) searches
+them: each trial trains a generator, which dev clips judge by fooling rate (more is better) and density
+(less is better). The trials that no other beats in both are the Pareto front.
 
 A trial is a generator folder below ``trials``, and the study an SQLite file beside them. The sampler of
-a trial is seeded by its number, so that a killed search goes on as if it had never been.
+a trial is seeded by its number, so that a killed search goes on as if it had never been stopped.
 """
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from staanet import pipeline, storage
+from staanet import storage
 from staanet.config import GeneratorRecipe, checked
 from staanet.core import Corpus, Victim
 from staanet.errors import InvalidInput, unknown_name
 from staanet.generators.registry import GENERATORS
 from staanet.pipeline.context import Context
+from staanet.pipeline.stage import (
+    Inputs,
+    Stage,
+    discard_leftovers,
+    folder_state,
+    mark_begun,
+    normal,
+    walk,
+)
+from staanet.pipeline.train_generator import GeneratorTraining
 from staanet.results import row_files
 from staanet.storage import describe_machine
 
 STUDY, TRIALS, FRONT = "study.db", "trials.csv", "pareto.png"
 MOST_TRIALS = 10_000
 DIVERGED = (0.0, 1.0)
-"""What a trial counts for whose loss became infinite: it fools nothing with every sample."""
+"""Figures of a trial whose loss became infinite: it fools nothing with every sample."""
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The values of one setting that are tried, on a logarithmic scale."""
+    """The values of a setting that are searched, on a logarithmic scale."""
 
     low: float
     high: float
@@ -55,12 +64,12 @@ CONSTRAINED = {
     "learning_rate": Range(1e-4, 1e-2),
     "kappa": Range(0.1, 100.0),
 }
-"""Where density is a limit and not what comes out of the weights, the limit is tried, too."""
+"""Searched where density is a limit and not what comes out of the weights; so is that limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """A generator of the search: what it was trained with, and what it does on dev clips."""
+    """A generator of the search: its settings, and its figures on dev clips."""
 
     number: int
     settings: Mapping[str, float]
@@ -80,25 +89,23 @@ class Trial:
         }
 
 
-def space(recipe: GeneratorRecipe) -> dict[str, Range]:
-    """What is searched for a recipe: the weights of the published objective where it has one, else
-    the weights that there are beside the largest density, from a twentieth of the recipe's on.
+def search_space(recipe: GeneratorRecipe) -> dict[str, Range]:
+    """The settings that are searched, and their ranges.
 
-    >>> sorted(space(GeneratorRecipe()))[:3]
+    With the published objective: its weights. Else the largest density, from a twentieth of the recipe's
+    on, and the weights beside it.
+
+    >>> sorted(search_space(GeneratorRecipe()))[:3]
     ['kappa', 'learning_rate', 'magnitude']
     """
-    known = {field.name for field in dataclasses.fields(recipe)}
-    if getattr(recipe, "objective", None) == "paper":
-        return {name: limits for name, limits in PUBLISHED.items() if name in known}
-    density = Range(recipe.max_density / 20, recipe.max_density)
-    return {"max_density": density, **CONSTRAINED}
+    if recipe.objective == "paper":
+        return PUBLISHED
+    return {"max_density": Range(recipe.max_density / 20, recipe.max_density), **CONSTRAINED}
 
 
-def published(values: Mapping[str, Any]) -> GeneratorRecipe:
-    """A generator's recipe with the paper's objective, where this version has it."""
-    known = {field.name for field in dataclasses.fields(GeneratorRecipe)}
-    objective = {"objective": "paper"} if "objective" in known else {}
-    return checked(GeneratorRecipe, {**objective, **values}, where="tune")
+def published_recipe(values: Mapping[str, Any]) -> GeneratorRecipe:
+    """A generator's recipe with the paper's objective."""
+    return checked(GeneratorRecipe, {"objective": "paper", **values}, where="tune")
 
 
 def tune(
@@ -110,77 +117,122 @@ def tune(
     trials: int,
     context: Context,
 ) -> list[Trial]:
-    """Up to ``trials`` generators against ``source``, into ``out``; more may be asked for later.
+    """Trains up to ``trials`` generators against ``source``; more can be added by a later call.
 
-    Writes ``trials.csv`` and ``pareto.png`` after each. Raises ``InvalidInput`` without optuna, and
-    where ``out`` holds another search.
+    Writes ``trials.csv`` and ``pareto.png`` after each trial. Returns all trials. Raises ``InvalidInput``
+    without optuna, and if ``out`` holds another search.
     """
     if not 1 <= trials <= MOST_TRIALS:
         raise InvalidInput(f"trials is {trials}", remedy=f"Give 1 to {MOST_TRIALS}")
     if recipe.network not in GENERATORS:
         raise unknown_name("network", recipe.network, GENERATORS)
-    searched = space(recipe)
-    study = _study(out, _about(corpus, source, recipe, searched, context))
-    while len(done := _finished(study)) < trials:
-        number = len(done)
-        context.progress("tune", number, trials, _best(done))
-        study.sampler = _sampler(context.seed, number)
-        asked = study.ask()
-        settings = {
-            name: asked.suggest_float(name, limits.low, limits.high, log=True)
-            for name, limits in searched.items()
+    search = Search(corpus, source, out, recipe, trials, context)
+    walk(search.stages())
+    return search.finish()
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search whose trials are stages; the settings of each depend on the figures before."""
+
+    corpus: Corpus
+    source: Victim
+    out: Path
+    recipe: GeneratorRecipe
+    trials: int
+    context: Context
+
+    @cached_property
+    def space(self) -> dict[str, Range]:
+        return search_space(self.recipe)
+
+    @cached_property
+    def study(self) -> Any:
+        """The study of ``out``, new or gone on with."""
+        _optuna()
+        inputs = self.inputs()
+        if folder_state(self.out, "search", inputs) == "to do":
+            mark_begun(self.out, inputs)
+        return _open_study(self.out)
+
+    def inputs(self) -> Inputs:
+        """All that identifies the search; how many trials it has does not."""
+        fixed = {k: v for k, v in asdict(self.recipe).items() if k not in self.space}
+        return {
+            **self.context.split_inputs(self.corpus),
+            "source": self.source.sha256,
+            "recipe": fixed,
+            "searched": {name: [limits.low, limits.high] for name, limits in self.space.items()},
         }
-        folder = out / "trials" / f"{number:04d}"
-        figures = DIVERGED
-        with _diverging():
-            pipeline.train_generator(
-                corpus,
-                source,
-                folder,
-                recipe=dataclasses.replace(recipe, **settings),
-                context=_of_trial(number, trials, context),
-            )
-            figures = _judged(folder)
-        study.tell(asked, figures)
-        _write(out, _finished(study), source.name)
-    context.progress("tune", trials, trials, _best(done))
-    _write(out, done, source.name)
-    return done
 
+    def stages(self) -> Iterator[Stage]:
+        """A stage for each trial that has no figures."""
+        while len(done := _finished_trials(self.study)) < self.trials:
+            number = len(done)
+            self.context.progress("tune", number, self.trials, _best(done))
+            self.study.sampler = _sampler(self.context.seed, number)
+            trial = self.study.ask()
+            settings = {
+                name: trial.suggest_float(name, limits.low, limits.high, log=True)
+                for name, limits in self.space.items()
+            }
+            folder = self.out / "trials" / f"{number:04d}"
+            yield self._trial(number, settings, folder)
+            self.study.tell(trial, _figures(folder))
+            self._write(_finished_trials(self.study))
 
-@contextmanager
-def _diverging() -> Iterator[None]:
-    """A loss that is not finite ends the trial, not the search."""
-    try:
-        yield
-    except InvalidInput as problem:
-        if not problem.what.startswith("the loss became"):
-            raise
+    def _trial(self, number: int, settings: Mapping[str, Any], folder: Path) -> Stage:
+        generator = GeneratorTraining(
+            lambda: self.corpus,
+            lambda: self.source,
+            self.source.name,
+            folder,
+            replace(self.recipe, **settings),
+            _of_trial(number, self.trials, self.context),
+        )
+
+        def work(inputs: Inputs) -> None:
+            try:
+                generator.work(inputs)
+            except InvalidInput as problem:  # a loss that diverges ends the trial, not the search
+                if not problem.what.startswith("the loss became"):
+                    raise
+
+        return replace(generator.stage(), work=work)
+
+    def finish(self) -> list[Trial]:
+        """Writes the tables once more; returns all trials."""
+        trials = _finished_trials(self.study)
+        self.context.progress("tune", self.trials, self.trials, _best(trials))
+        self._write(trials)
+        discard_leftovers(self.out)
+        return trials
+
+    def _write(self, trials: Sequence[Trial]) -> None:
+        if not trials:
+            return
+        table = row_files.csv_text(list(trials[0].row()), [trial.row() for trial in trials])
+        storage.write_text(self.out / TRIALS, table)
+        storage.write_bytes(self.out / FRONT, draw_front(trials, self.source.name))
+        storage.write_card(
+            self.out,
+            {
+                "kind": "search",
+                "source": self.source.name,
+                "inputs": normal(self.inputs()),
+                "pareto": [trial.row() for trial in trials if trial.best],
+                "machine": describe_machine(),
+            },
+        )
 
 
 def _of_trial(number: int, trials: int, context: Context) -> Context:
     """A context whose progress says which trial it is of."""
 
-    def told(what: str, step: int, total: int, figures: str = "") -> None:
+    def progress(what: str, step: int, total: int, figures: str = "") -> None:
         context.progress(f"trial {number + 1}/{trials}: {what}", step, total, figures)
 
-    return dataclasses.replace(context, progress=told)
-
-
-def _about(
-    corpus: Corpus,
-    source: Victim,
-    recipe: GeneratorRecipe,
-    searched: Mapping[str, Range],
-    context: Context,
-) -> dict[str, Any]:
-    """What makes two searches one: all but how many trials."""
-    return {
-        **context.split_inputs(corpus),
-        "source": source.sha256,
-        "recipe": {k: v for k, v in dataclasses.asdict(recipe).items() if k not in searched},
-        "searched": {name: [limits.low, limits.high] for name, limits in searched.items()},
-    }
+    return replace(context, progress=progress)
 
 
 # ---------------------------------------------------------------- the study
@@ -197,13 +249,12 @@ def _optuna() -> Any:
     return optuna
 
 
-def _study(out: Path, about: Mapping[str, Any]) -> Any:
-    """The study of ``out``, made or gone on with; what a killed trial left is dropped from it, and its
-    folder is gone on with, as the next trial asks for the same."""
+def _open_study(out: Path) -> Any:
+    """The study in a folder. A trial that was killed is dropped from it; its folder is gone on with, as
+    the next trial has the same settings."""
     optuna = _optuna()
     path = out / STUDY
     out.mkdir(parents=True, exist_ok=True)
-    wanted = pipeline.normal(about)
     try:
         study = optuna.create_study(
             storage=f"sqlite:///{path.resolve()}",
@@ -211,7 +262,6 @@ def _study(out: Path, about: Mapping[str, Any]) -> Any:
             load_if_exists=True,
             directions=["maximize", "minimize"],
         )
-        before = study.user_attrs.get("about")
         running = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING])
     except Exception as problem:  # sqlalchemy's and optuna's own: what the file holds is no study
         raise InvalidInput(
@@ -219,32 +269,9 @@ def _study(out: Path, about: Mapping[str, Any]) -> Any:
             where=path,
             remedy="Choose another --out, or delete that folder",
         ) from problem
-    if before is None:
-        study.set_user_attr("about", wanted)
-    elif before != wanted:
-        key, was, now = _difference(before, wanted)
-        raise InvalidInput(
-            f"holds a search with {key} = {was!r}, now it is {now!r}",
-            where=out,
-            remedy="Choose another --out, or delete that folder",
-        )
     for trial in running:
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study
-
-
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any]:
-    """The first key (of a table: its own) whose values differ, and both.
-
-    >>> _difference({"seed": 0, "recipe": {"steps": 2}}, {"seed": 0, "recipe": {"steps": 3}})
-    ('recipe.steps', 2, 3)
-    """
-    key = next(key for key in {**before, **now} if before.get(key) != now.get(key))
-    was, is_ = before.get(key), now.get(key)
-    if isinstance(was, Mapping) and isinstance(is_, Mapping):
-        inner, *values = _difference(was, is_)
-        return f"{key}.{inner}", values[0], values[1]
-    return key, was, is_
 
 
 def _sampler(seed: int, number: int) -> Any:
@@ -253,10 +280,10 @@ def _sampler(seed: int, number: int) -> Any:
     return _optuna().samplers.TPESampler(seed=(seed * MOST_TRIALS + number) % 2**32)
 
 
-def _finished(study: Any) -> list[Trial]:
-    """The trials that have figures, in order, the best of them marked."""
+def _finished_trials(study: Any) -> list[Trial]:
+    """The trials that have figures, in their order, those of the Pareto front marked."""
     complete = _optuna().trial.TrialState.COMPLETE
-    found = [
+    trials = [
         Trial(
             number=number,
             settings=dict(trial.params),
@@ -265,24 +292,30 @@ def _finished(study: Any) -> list[Trial]:
         )
         for number, trial in enumerate(study.get_trials(deepcopy=False, states=[complete]))
     ]
-    best = pareto([(one.fooling_rate, one.density) for one in found])
-    return [dataclasses.replace(one, best=mark) for one, mark in zip(found, best, strict=True)]
+    best = pareto([(trial.fooling_rate, trial.density) for trial in trials])
+    return [replace(trial, best=mark) for trial, mark in zip(trials, best, strict=True)]
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Which ``(fooling rate, density)`` no other point beats: more at no more, or as much at less.
+    """Which points ``(fooling rate, density)`` no other point beats.
+
+    A point beats another if it fools more at no more density, or as much at less.
 
     >>> pareto([(0.5, 0.1), (0.5, 0.2), (0.9, 0.3), (0.2, 0.4)])
     [True, False, True, False]
     """
     return [
-        not any(other != one and other[0] >= one[0] and other[1] <= one[1] for other in points)
-        for one in points
+        not any(
+            other != point and other[0] >= point[0] and other[1] <= point[1] for other in points
+        )
+        for point in points
     ]
 
 
-def _judged(folder: Path) -> tuple[float, float]:
+def _figures(folder: Path) -> tuple[float, float]:
     """Fooling rate and mean density on dev of a trained generator, at its best step."""
+    if not (folder / storage.CARD).exists():
+        return DIVERGED
     card = storage.read_card(folder, "generator")
     text = (folder / "training.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
@@ -290,39 +323,24 @@ def _judged(folder: Path) -> tuple[float, float]:
     return float(card["dev_fooling_rate"]), float(best["dev_density"])
 
 
-# ---------------------------------------------------------------- what is written
-
-
-def _write(out: Path, trials: Sequence[Trial], source: str) -> None:
-    if trials:
-        columns = list(trials[0].row())
-        storage.write_text(out / TRIALS, row_files.csv_text(columns, [one.row() for one in trials]))
-        storage.write_bytes(out / FRONT, picture(trials, source))
-        front = [one.row() for one in trials if one.best]
-        storage.write_card(
-            out,
-            {"kind": "search", "source": source, "pareto": front, "machine": describe_machine()},
-        )
-
-
 def _best(trials: Sequence[Trial]) -> str:
     if not trials:
         return ""
-    one = max(trials, key=lambda trial: (trial.fooling_rate, -trial.density))
-    return f"most: {one.fooling_rate:.3g} at density {one.density:.3g}"
+    best = max(trials, key=lambda trial: (trial.fooling_rate, -trial.density))
+    return f"most: {best.fooling_rate:.3g} at density {best.density:.3g}"
 
 
-def picture(trials: Sequence[Trial], source: str) -> bytes:
+def draw_front(trials: Sequence[Trial], source: str) -> bytes:
     """A PNG of all trials, density against fooling rate, with the front drawn through the best."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    front = sorted((one.density, one.fooling_rate) for one in trials if one.best)
-    others = [one for one in trials if not one.best]
+    front = sorted((trial.density, trial.fooling_rate) for trial in trials if trial.best)
+    others = [trial for trial in trials if not trial.best]
     axes.plot(
-        [one.density for one in others],
-        [one.fooling_rate for one in others],
+        [trial.density for trial in others],
+        [trial.fooling_rate for trial in others],
         "o",
         color="#8a8a87",
         label="beaten in both",
@@ -334,7 +352,7 @@ def picture(trials: Sequence[Trial], source: str) -> bytes:
         color="#d55e00",
         label="Pareto front",
     )
-    if all(one.density > 0 for one in trials):
+    if all(trial.density > 0 for trial in trials):
         axes.set_xscale("log")
     axes.set(
         xlabel="mean density on dev",

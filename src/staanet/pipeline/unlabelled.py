@@ -1,8 +1,8 @@
 """Audio without labels that trains a generator beside the corpus's train part.
 
-A generator learns from its source's own answers, so any audio serves: whole folders, another corpus,
-synthetic speech. What is in the corpus's dev or test part is left out, recognised by its samples, so
-that no generator is judged on what trained it; who speaks in such folders is not known.
+A generator learns from the answers of its source, so any audio serves: whole folders, another corpus,
+synthetic speech. Clips of the corpus's dev or test part are left out, recognised by their samples, so
+that no generator is judged on what trained it. Who speaks in such folders is not known.
 """
 
 from __future__ import annotations
@@ -25,27 +25,23 @@ _COLUMNS = ("id", "from", "seconds", "sha256")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Extra:
+class ExtraAudio:
     """What trains a generator beside its corpus."""
 
     clips: tuple[Clip, ...] = ()
-    told: dict[str, Any] | None = None
-    """For the card's inputs: how many clips, how long, which (one sha256 of all of theirs)."""
+    summary: dict[str, Any] | None = None
+    """For the inputs of the card: how many clips, how many seconds, and one sha256 of all of theirs."""
     left_out: dict[str, int] | None = None
-    """How many were not used, by why: the part of the corpus that holds them, or ``twice``."""
+    """How many clips were not used, by the part of the corpus that holds them, or ``twice``."""
     flags: tuple[str, ...] = ()
     rows: tuple[dict[str, Any], ...] = ()
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        return {"unlabelled": self.told}
 
     @property
     def card(self) -> dict[str, Any]:
         return {"unlabelled_left_out": self.left_out} if self.left_out is not None else {}
 
     def save(self, folder: Path) -> None:
-        """Write which clips these are to ``folder/unlabelled.csv``, where there are any."""
+        """Writes which clips these are to ``folder/unlabelled.csv``, if there are any."""
         if self.rows:
             storage.write_text(
                 folder / adversarial_set.UNLABELLED, row_files.csv_text(_COLUMNS, self.rows)
@@ -54,73 +50,84 @@ class Extra:
 
 def gather(
     places: Sequence[str], parts: Sequence[Corpus], source: Victim, out: Path, *, context: Context
-) -> Extra:
-    """The usable clips of ``places`` at the source's rate, each once, none of the corpus's ``parts``.
+) -> ExtraAudio:
+    """Reads audio without labels at the source's rate, each clip once, none of the corpus's own.
 
-    A place is a folder or file, ``KIND:PATH`` (all of that corpus, its labels unused), or
-    ``synthetic:``, which is rendered into ``out/speech``. ``parts`` are train, dev and test. All is
-    held in memory: an hour at 16 kHz takes 115 MB. Raises ``InvalidInput`` for a place that
-    does not exist, where nothing is left, and for synthetic speech beside a corpus of it, as two
-    renderings are near copies that no hash recognises.
+    All is held in memory: an hour at 16 kHz takes 115 MB.
+
+    Args:
+        places: Folders and files; ``KIND:PATH`` for all of a corpus, its labels unused; and
+            ``synthetic:``, which is rendered into ``out/speech``.
+        parts: Train, dev and test of the corpus whose clips are left out.
+        source: The model that the generator is trained against.
+        out: Folder of the generator.
+        context: Of the command.
+
+    Returns:
+        The clips, and what the card of the generator says of them.
+
+    Raises:
+        InvalidInput: If a place does not exist, if nothing is left, or for synthetic speech beside a
+            corpus of it: two renderings are near copies that no hash recognises.
     """
     if not places:
-        return Extra()
+        return ExtraAudio()
     for place in places:
         if place.startswith(SYNTHETIC) and parts[0].name.startswith(SYNTHETIC[:-1]):
             raise InvalidInput(
                 f"the unlabelled '{place}' says what the test part of {parts[0].name} says",
                 remedy="Give other audio",
             )
-    seen = {
+    part_of = {
         digest: part.part for part in parts for digest in _hashes(load_clips(part, source, context))
     }
-    kept: list[Clip] = []
+    clips: list[Clip] = []
     rows: list[dict[str, Any]] = []
     left_out = {"train": 0, "dev": 0, "test": 0, "twice": 0}
     for place, clip in _clips(places, source, out, context):
         digest = audio.content_hash(clip.pcm16)
-        if digest in seen:
-            left_out[seen[digest]] += 1
+        if digest in part_of:
+            left_out[part_of[digest]] += 1
             continue
-        seen[digest] = "twice"
-        kept.append(replace(clip, label=None, speaker=corpora.UNKNOWN))
+        part_of[digest] = "twice"
+        clips.append(replace(clip, label=None, speaker=corpora.UNKNOWN))
         seconds = len(clip.pcm16) / clip.sample_rate
         rows.append({"id": clip.id, "from": place, "seconds": f"{seconds:.3f}", "sha256": digest})
-    if not kept:
+    if not clips:
         raise InvalidInput(
-            f"nothing of the unlabelled audio is left ({_told(left_out) or 'no usable clip'})",
+            f"nothing of the unlabelled audio is left ({_in_words(left_out) or 'no usable clip'})",
             where=", ".join(places),
             remedy="Give other folders, or drop --unlabelled",
         )
     every = "\n".join(sorted(str(row["sha256"]) for row in rows))
-    told = {
-        "clips": len(kept),
+    summary = {
+        "clips": len(clips),
         "seconds": round(sum(float(row["seconds"]) for row in rows), 3),
         "sha256": hashlib.sha256(every.encode()).hexdigest(),
         "speakers": "unknown",
     }
-    return Extra(
-        clips=tuple(kept), told=told, left_out=left_out, flags=_flags(rows), rows=tuple(rows)
+    return ExtraAudio(
+        clips=tuple(clips), summary=summary, left_out=left_out, flags=_flags(rows), rows=tuple(rows)
     )
 
 
-def summary(card: Mapping[str, Any]) -> str:
-    """What a generator's card tells of unlabelled audio, in a sentence; nothing where it had none.
+def describe_unlabelled(card: Mapping[str, Any]) -> str:
+    """What a generator's card says of unlabelled audio, in a sentence; empty if there was none.
 
-    >>> told = {"clips": 2, "seconds": 90.0}
-    >>> summary({"inputs": {"unlabelled": told}, "unlabelled_left_out": {"dev": 0, "test": 3}})
+    >>> audio = {"clips": 2, "seconds": 90.0}
+    >>> describe_unlabelled({"inputs": {"unlabelled": audio}, "unlabelled_left_out": {"test": 3}})
     'unlabelled audio: 2 clips, 1.5 min; left out: 3 of the test part'
     """
-    told = card["inputs"].get("unlabelled")
-    if not told:
+    audio = card["inputs"].get("unlabelled")
+    if not audio:
         return ""
-    without = _told(card.get("unlabelled_left_out") or {})
-    return f"unlabelled audio: {told['clips']} clips, {told['seconds'] / 60:.1f} min" + (
+    without = _in_words(card.get("unlabelled_left_out") or {})
+    return f"unlabelled audio: {audio['clips']} clips, {audio['seconds'] / 60:.1f} min" + (
         f"; left out: {without}" if without else ""
     )
 
 
-def _told(left_out: Mapping[str, int]) -> str:
+def _in_words(left_out: Mapping[str, int]) -> str:
     return ", ".join(
         f"{count} that are there twice" if why == "twice" else f"{count} of the {why} part"
         for why, count in left_out.items()

@@ -1,0 +1,118 @@
+"""What an audit found: the worst attack, who achieves what, at which budget, and what helps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from staanet.config import AuditRecipe
+from staanet.core import NO_CHANNEL
+
+STRONGEST_SETS = 3
+"""So many of the strongest sets meet each defence unchanged."""
+Cell = Mapping[str, Any]
+
+
+def fooling_rate(cell: Cell) -> float:
+    """The fooling rate of a cell; -1 if it has no clip."""
+    value = cell["fooling_rate"]["value"]
+    return -1.0 if value is None else float(value)
+
+
+def describe_cell(cell: Cell) -> dict[str, Any]:
+    """What ``audit.json`` says of a cell of the matrix."""
+    rate = cell["fooling_rate"]
+    return {
+        "attack": cell["attack"],
+        "title": cell["title"],
+        "source": cell["source"],
+        "channel": cell["channel"],
+        "control": cell["control"],
+        "white_box": cell["white_box"],
+        "epsilon": cell["budget"].get("epsilon"),
+        "max_density": cell["budget"].get("max_density"),
+        "fooling_rate": rate["value"],
+        "low": rate["low"],
+        "high": rate["high"],
+        "count": rate["count"],
+        "snr_db": cell["mean"]["snr_db"],
+        "queries": cell["queries_mean"],
+    }
+
+
+def strongest_sets(cells: Sequence[Cell], sets: Sequence[Path]) -> list[tuple[Path, str]]:
+    """The sets that fool most often, controls apart, each with the name of its source."""
+    attacks = [c for c in cells if c["channel"] == NO_CHANNEL and not c["control"]]
+    folders = {folder.name: folder for folder in sets}
+    strongest = [
+        (folders[f"{cell['attack']}__{cell['source']}"], cell["source"])
+        for cell in sorted(attacks, key=fooling_rate, reverse=True)
+        if f"{cell['attack']}__{cell['source']}" in folders
+    ]
+    return strongest[:STRONGEST_SETS]
+
+
+def describe_findings(
+    cells: Sequence[Cell], defences: Sequence[Mapping[str, Any]], recipe: AuditRecipe
+) -> dict[str, Any]:
+    """The part of ``audit.json`` that the cells of the matrix decide.
+
+    Args:
+        cells: Of the audited model, without a defence.
+        defences: What each defence achieved.
+        recipe: Of the audit.
+
+    Returns:
+        Recall, the worst cell, the worst of each attacker, budget and channel, and all cells.
+    """
+    plain = [cell for cell in cells if cell["channel"] == NO_CHANNEL]
+    queries = [cell for cell in plain if cell["algorithm"] == "sparsers"]
+    others = [cell for cell in plain if cell not in queries]
+    noise = [cell for cell in others if cell["control"]]
+    attacks = [cell for cell in others if not cell["control"]]
+    attackers = {
+        "noise": noise,
+        "transfer": [cell for cell in attacks if not cell["white_box"]],
+        "queries": queries,
+        "white_box": [cell for cell in attacks if cell["white_box"]],
+    }
+    budgets = [
+        {
+            "epsilon": epsilon,
+            "max_density": density,
+            "noise": _worst_at(noise, epsilon, density),
+            "worst": _worst_at(attacks, epsilon, density),
+        }
+        for epsilon in recipe.epsilons
+        for density in recipe.densities
+    ]
+    channels = []
+    for name in recipe.channels:
+        after = [cell for cell in cells if cell["channel"] == name and not cell["control"]]
+        channels.append({"channel": name, **worst_cell(after)})
+    return {
+        "uar": plain[0]["uar_before"],
+        "accuracy": plain[0]["accuracy_before"],
+        "worst": worst_cell(plain),
+        "attackers": {name: worst_cell(group) for name, group in attackers.items() if group},
+        "budgets": budgets,
+        "channels": channels,
+        "defences": list(defences),
+        "cells": [describe_cell(cell) for cell in cells],
+    }
+
+
+def worst_cell(cells: Sequence[Cell]) -> dict[str, Any]:
+    """The cell with the highest fooling rate."""
+    return describe_cell(max(cells, key=fooling_rate))
+
+
+def _worst_at(cells: Sequence[Cell], epsilon: float, density: float) -> dict[str, Any] | None:
+    budget = (epsilon, density)
+    within = [
+        cell
+        for cell in cells
+        if (cell["budget"]["epsilon"], cell["budget"]["max_density"]) == budget
+    ]
+    return worst_cell(within) if within else None

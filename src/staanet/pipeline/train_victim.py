@@ -1,0 +1,145 @@
+"""Trains a victim on the train part of a corpus, into a victim folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from staanet import training
+from staanet.attacks import logits_of
+from staanet.config import GeneratorRecipe, HardenRecipe, VictimRecipe
+from staanet.core import Clip, Corpus, Progress, Victim, metrics, silent
+from staanet.nn import distributed
+from staanet.nn.precision import resolve_precision
+from staanet.pipeline.clips import load_clips
+from staanet.pipeline.context import Context
+from staanet.pipeline.stage import Inputs, Stage
+from staanet.storage import describe_machine
+from staanet.victims import build_victim, learning_rate, load_victim
+
+
+@dataclass(frozen=True)
+class VictimTraining:
+    """A victim that is trained on a corpus, as a stage."""
+
+    corpus: Callable[[], Corpus]
+    name: str
+    out: Path
+    recipe: VictimRecipe
+    context: Context
+
+    def stage(self) -> Stage:
+        recipe = self.recipe
+        return Stage(
+            name=f"train-victim {self.name}",
+            folder=self.out,
+            kind="victim",
+            inputs=self.inputs,
+            work=self.work,
+            size=lambda: f"{recipe.steps} steps of {recipe.batch_size} x {recipe.seconds:g} s",
+        )
+
+    @cached_property
+    def resolved(self) -> VictimRecipe:
+        """The recipe with the values that it leaves to the network and the device."""
+        recipe = resolve_learning_rate(self.name, self.recipe)
+        precision = resolve_precision(recipe.precision, self.context.device)
+        return replace(recipe, network=recipe.network or self.name, precision=precision)
+
+    def inputs(self) -> Inputs:
+        return {**self.context.split_inputs(self.corpus()), "recipe": asdict(self.resolved)}
+
+    def work(self, inputs: Inputs) -> Victim:
+        corpus, recipe, context = self.corpus(), self.resolved, self.context
+        training.seeded(context.seed)
+        victim = build_victim(
+            recipe.network, corpus.labels, pretrained=recipe.pretrained, config=recipe.config
+        )
+        victim.name = self.name
+        train, dev, test = (load_clips(part, victim, context) for part in context.split(corpus))
+        history = training.train_victim(
+            victim.to(context.device),
+            train,
+            dev,
+            make_schedule(recipe, context.seed),
+            self.out,
+            precision=recipe.precision,
+            progress=context.progress,
+        )
+        if distributed.is_first():
+            victim.save_pretrained(
+                self.out,
+                inputs=inputs,
+                best_step=history.best_step,
+                epochs=len(history.rows),
+                machine=describe_machine(),
+                **measure_parts(victim, {"dev": dev, "test": test}, context.progress),
+            )
+        victim.origin = str(self.out)
+        return victim
+
+
+def train_victim(
+    corpus: Corpus, name: str, out: Path, *, recipe: VictimRecipe, context: Context
+) -> Victim:
+    """Trains a victim on the corpus's train part; its card holds UAR and accuracy on dev and test.
+
+    Raises ``InvalidInput`` if ``out`` holds a victim that was made from something else.
+    """
+    training_of_victim = VictimTraining(lambda: corpus, name, out, recipe, context)
+    victim = training_of_victim.stage().perform()
+    return victim if isinstance(victim, Victim) else load_victim(out).to(context.device)
+
+
+def resolve_learning_rate(name: str, recipe: VictimRecipe) -> VictimRecipe:
+    """The recipe with the learning rate that it leaves to the network ``name``."""
+    rate = recipe.learning_rate or learning_rate(recipe.network or name, config=recipe.config)
+    return replace(recipe, learning_rate=rate)
+
+
+def make_schedule(
+    recipe: VictimRecipe | GeneratorRecipe | HardenRecipe, seed: int
+) -> training.Schedule:
+    """The schedule of a training whose recipe has its learning rate resolved."""
+    assert recipe.learning_rate is not None, "resolved before"
+    noise = {} if isinstance(recipe, GeneratorRecipe) else {"noise_db": recipe.noise_db}
+    return training.Schedule(
+        steps=recipe.steps,
+        batch_size=recipe.batch_size,
+        seconds=recipe.seconds,
+        learning_rate=recipe.learning_rate,
+        final_learning_rate=min(1e-4, recipe.learning_rate / 10),  # never above where it starts
+        evaluate_every=recipe.evaluate_every,
+        patience=recipe.patience,
+        seed=seed,
+        speed=recipe.speed,
+        **noise,
+    )
+
+
+def measure_parts(
+    victim: Victim, parts: Mapping[str, Sequence[Clip]], progress: Progress = silent
+) -> dict[str, float]:
+    """UAR and accuracy on each part, as ``dev_uar``, ``dev_accuracy`` and so on."""
+    return {
+        f"{part}_{name}": value
+        for part, clips in parts.items()
+        for name, value in measure_quality(victim, clips, progress).items()
+    }
+
+
+def measure_quality(
+    victim: Victim, clips: Sequence[Clip], progress: Progress = silent
+) -> dict[str, float]:
+    """Unweighted average recall and accuracy of a victim on labelled clips, each in [0, 1]."""
+    answers = []
+    for number, clip in enumerate(clips, start=1):
+        answers.append(victim.labels[int(logits_of(victim, [clip])[0].argmax())])
+        progress(f"judge {victim.name}", number, len(clips), "")
+    truth = [clip.label or "" for clip in clips]
+    correct = [label == answer for label, answer in zip(truth, answers, strict=True)]
+    return {"uar": metrics.uar(truth, answers), "accuracy": float(np.mean(correct))}
