@@ -21,6 +21,7 @@ from staanet.core.protocols import PARTS
 from staanet.corpora import describe, load_corpus, with_classes
 from staanet.errors import InvalidInput
 from staanet.sanity import held_out, selfcheck
+from staanet.sanity.loaded_run import load_run
 
 TEXTS = ("a01", "a02", "a04", "b01", "b02")
 SPEAKERS = {
@@ -307,13 +308,13 @@ def test_every_stage_works_with_other_classes(run: tuple[str, Path]) -> None:
 
 def test_the_self_check_finds_a_sentence_in_two_parts(run, tmp_path: Path, monkeypatch) -> None:
     classes, folder = run
-    found = selfcheck.read(folder)
+    found = load_run(folder)
     assert found.corpus is not None and found.corpus.classes == classes
     train, dev, test = found.corpus.split(0)
     leaking = replace(test, utterances=(*test.utterances, train.utterances[0]))
     monkeypatch.setattr(Corpus, "split", lambda self, seed, protocol: (train, dev, leaking))
-    monkeypatch.setattr(held_out, "shared_recordings", lambda parts, tell: [])
-    check = selfcheck.split(found, lambda what: None)
+    monkeypatch.setattr(held_out, "shared_recordings", lambda parts, progress: [])
+    check = held_out.split(found, lambda what: None)
     unit = train.unit(train.utterances[0])
     kind = "content" if classes == "speaker" else "speaker"
     assert (

@@ -20,7 +20,9 @@ from staanet.corpora import load_corpus
 from staanet.errors import InvalidInput
 from staanet.pipeline import unlabelled
 from staanet.results import row_files
-from staanet.sanity import selfcheck
+from staanet.results.run_folder import RunFolder
+from staanet.sanity import held_out, selfcheck
+from staanet.sanity.loaded_run import LoadedRun
 from staanet.victims import build_victim
 
 RECIPE = config.GeneratorRecipe(
@@ -180,37 +182,40 @@ def test_selfcheck_reads_the_list(extra, corpus, emo18, tmp_path) -> None:
     place = tmp_path / "run" / "generators" / "g"
     storage.write_card(place, {"kind": "generator", "inputs": found.inputs, **found.card})
     found.save(place)
-    run = selfcheck.Finished(
+    nothing = dict.fromkeys(("cells", "rows", "victims", "generators", "quarantined", "flags"), ())
+    files = RunFolder(
         folder=tmp_path / "run",
-        summary={"cells": []},
-        rows=[],
+        summary={},
+        labels={},
         sets={},
-        victims={"emo18": emo18},
-        corpus=corpus,
-        seed=0,
+        card={},
+        recipe="",
+        machine="",
+        **nothing,
     )
-    check = selfcheck.unlabelled(run, place, lambda what: None)
+    run = LoadedRun(files=files, victims={"emo18": emo18}, corpus=corpus, seed=0)
+    check = held_out.unlabelled(run, place, lambda what: None)
     assert (
         check.verdict == "pass"
         and check.figures["count"] == 3
         and "3 unlabelled" in check.explanation
     )
-    said = selfcheck.looked_at(run, 1)
+    said = selfcheck.describe_extent(run, 1)
     assert said.startswith("1 victim, 1 generator; 0 clips of 0 sets and 0 rows of results")
     assert said.endswith(f"up to 1 clip; {corpus.name}")
 
-    held_out = corpus.split(0)[2].load(corpus.split(0)[2].utterances[0], 16_000)
-    more = {"id": "x", "from": "y", "seconds": "1", "sha256": audio.content_hash(held_out.pcm16)}
+    clip = corpus.split(0)[2].load(corpus.split(0)[2].utterances[0], 16_000)
+    more = {"id": "x", "from": "y", "seconds": "1", "sha256": audio.content_hash(clip.pcm16)}
     rows = [*row_files.read_csv(place / "unlabelled.csv", ("id",)), more]
     storage.write_text(place / "unlabelled.csv", row_files.csv_text(list(more), rows))
-    check = selfcheck.unlabelled(run, place, lambda what: None)
+    check = held_out.unlabelled(run, place, lambda what: None)
     assert check.verdict == "fail" and check.figures["wrong"] == 2
     assert "lists 4 clips" in check.explanation and "of the test part" in check.explanation
 
     (place / "unlabelled.csv").unlink()
     with pytest.raises(InvalidInput, match="unlabelled.csv"):
-        selfcheck.unlabelled(run, place, lambda what: None)
-    nowhere = selfcheck.unlabelled(
+        held_out.unlabelled(run, place, lambda what: None)
+    nowhere = held_out.unlabelled(
         replace(run, corpus=None, problem="gone"), place, lambda what: None
     )
     assert nowhere.verdict == "skipped" and "gone" in nowhere.explanation

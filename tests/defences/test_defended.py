@@ -202,5 +202,5 @@ def test_an_adaptive_attack_on_a_linear_victim_reaches_its_closed_form_through_t
     for factor in (0.95, 1.05):
         attack = PGD(budget=Budget(epsilon=factor * least), steps=60)
         made = craft_batch(attack, victim, [Clip("a", samples, RATE)])
-        fooled[factor] = sanity.Probe(victim, [made[0].clean]).misled(made)[0]
+        fooled[factor] = sanity.Probe(victim, [made[0].clean]).fooled_by(made)[0]
     assert fooled == {0.95: False, 1.05: True}

@@ -136,15 +136,17 @@ def selfcheck(
     warnings and skipped checks do not count as failures.
     """
     from staanet import storage
+    from staanet.results.run_folder import SELFCHECK
     from staanet.sanity import selfcheck as checks
+    from staanet.sanity.loaded_run import require_finished
 
-    checks.require_finished(folder)
+    require_finished(folder)
     with storage.FolderLock(folder), Bars.shown() as progress:
         found = checks.selfcheck(
             folder, clips=clips, seed=seed, corpus=corpus, device=device, progress=progress
         )
-    failures = checks.failed(found)
-    checked = storage.read_json(folder / checks.FILE)["checked"]
+    failures = checks.failed_checks(found)
+    checked = storage.read_json(folder / SELFCHECK)["checked"]
     if json_output:
         print(json.dumps({**checks.as_json(found), "checked": checked}, allow_nan=False))
     else:
@@ -158,6 +160,6 @@ def selfcheck(
             if check.remedy and check.verdict in ("fail", "warn"):
                 show(f"\n{check.verdict}: {check.name} {check.subject}: {check.remedy}")
         show(f"\nlooked at: {checked}")
-        show(f"{len(failures)} of {len(found)} checks failed -> {folder / checks.FILE}")
+        show(f"{len(failures)} of {len(found)} checks failed -> {folder / SELFCHECK}")
     if failures:
         raise typer.Exit(CHECK_FAILED)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 import numpy as np
@@ -62,33 +61,36 @@ def verify(run: RunFolder, progress: Progress) -> int:
         if not stored.has_audio(clip_id):
             continue
         key = (*stored.key, clip_id)
-        _check_clip(stored, clip_id, reported.get(key, ()))
+        for problem in clip_problems(stored, clip_id, reported.get(key, ())):
+            raise InvalidInput(problem, where=stored.path(clip_id), remedy=_REMEDY)
         checked.add(key)
         progress("check figures against files", number, len(pairs), "")
     return len(reported.keys() - checked)
 
 
-def _check_clip(stored: StoredSet, clip_id: str, rows: Sequence[ClipResult]) -> None:
-    pair, path = stored.pair(clip_id), stored.path(clip_id)
+def clip_problems(stored: StoredSet, clip_id: str, rows: Sequence[ClipResult]) -> Iterator[str]:
+    """Yields each figure of a clip that is not that of its files, and each limit that it breaks.
+
+    Args:
+        stored: The set.
+        clip_id: Which clip of it.
+        rows: What the results say of the clip.
+
+    Raises:
+        InvalidInput: A file is damaged.
+    """
+    pair = stored.pair(clip_id)
     clean, adversarial = pair.clean.pcm16, pair.adversarial
     measured = measure(clean, adversarial)
-    _compare(path, "metadata.csv", stored.distances(clip_id), measured)
-    for row in rows:
-        _compare(path, ROWS, row.distances, measured)
+    tables = [("metadata.csv", stored.distances(clip_id)), *((ROWS, row.distances) for row in rows)]
+    for table, written in tables:
+        for name in DISTANCES:
+            a, b = getattr(written, name), getattr(measured, name)
+            is_same = a is b if a is None or b is None else abs(a - b) <= TOLERANCE[name]
+            if not is_same:
+                yield f"{name} is {_shown(b)} in the file and {_shown(a)} in {table}"
     for violation in stored.budget.violations(clean, adversarial) if stored.budget else ():
-        raise InvalidInput(f"beyond its budget: {violation}", where=path, remedy=_REMEDY)
-
-
-def _compare(path: Path, table: str, written: Distances, measured: Distances) -> None:
-    for name in DISTANCES:
-        a, b = getattr(written, name), getattr(measured, name)
-        same = a is b if a is None or b is None else abs(a - b) <= TOLERANCE[name]
-        if not same:
-            raise InvalidInput(
-                f"{name} is {_shown(b)} in the file and {_shown(a)} in {table}",
-                where=path,
-                remedy=_REMEDY,
-            )
+        yield f"beyond its budget: {violation}"
 
 
 def _check_cells(run: RunFolder) -> None:

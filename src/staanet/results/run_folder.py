@@ -30,6 +30,7 @@ from staanet.results.cells import (
     finite_number,
     read_budget,
 )
+from staanet.results.checks import Check
 
 SUMMARY, ROWS, SELFCHECK = "summary.json", "results.parquet", "selfcheck.json"
 _REMEDY = "Run staanet evaluate again"
@@ -124,21 +125,10 @@ class StoredModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredCheck:
-    """One check of ``staanet selfcheck``; ``subject`` is the victim or set that it is about."""
-
-    name: str
-    subject: str
-    verdict: str
-    explanation: str
-    remedy: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSelfCheck:
     """What ``selfcheck.json`` says; ``stale`` where the results have changed since."""
 
-    checks: Sequence[StoredCheck]
+    checks: Sequence[Check]
     clips: int
     stale: bool
 
@@ -353,10 +343,9 @@ def _selfcheck(folder: Path) -> StoredSelfCheck | None:
     if not path.is_file():
         return None
     raw = storage.read_json(path)
-    names = [item.name for item in fields(StoredCheck)]
     with expect_format(path):
         return StoredSelfCheck(
-            checks=[StoredCheck(**{n: str(check[n]) for n in names}) for check in raw["checks"]],
+            checks=[Check.from_dict(check) for check in raw["checks"]],
             clips=int(raw["clips"]),
             stale=raw["results_sha256"] != storage.sha256(folder / "results" / SUMMARY),
         )

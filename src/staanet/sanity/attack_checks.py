@@ -1,4 +1,7 @@
-"""Do attacks on a victim behave: more steps, a larger epsilon and knowledge help, and an optimum is found?"""
+"""Do attacks on a victim behave: more steps, a larger epsilon and knowledge help, an optimum is found?
+
+The checks are those of Carlini et al. 2019 (arXiv 1902.06705, sections 3 to 5).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from torch import Tensor, nn
 from staanet import audio
 from staanet.attacks import PGD, Random, SparseRS
 from staanet.core import Attack, Budget, Clip, Victim
-from staanet.sanity.check import ALPHA, FEWEST, Check, Figure, Probe, no_gradient, p_worse
+from staanet.results.checks import Check, Figure
+from staanet.sanity.probe import ALPHA, FEWEST, Probe, no_gradient, p_worse
 
 FEW_STEPS, MANY_STEPS = 2, 10
 HUGE_EPSILON = 1.0
@@ -22,11 +26,11 @@ SPARSE = 0.05
 
 def more_steps(probe: Probe) -> Check:
     """PGD with more steps fools no fewer clips."""
-    if (reason := _cannot(probe, "more_steps")) is not None:
+    if (reason := _reason_to_skip(probe, "more_steps")) is not None:
         return reason
-    many = _telling(probe)
+    many = _telling_attack(probe)
     few = replace(many, steps=FEW_STEPS)
-    return _compared(
+    return _compare(
         "more_steps",
         probe,
         [(f"{FEW_STEPS} steps", few), (f"{MANY_STEPS} steps", many)],
@@ -36,10 +40,10 @@ def more_steps(probe: Probe) -> Check:
 
 def larger_epsilon(probe: Probe) -> Check:
     """PGD that may change more fools no fewer clips."""
-    return _compared(
+    return _compare(
         "larger_epsilon",
         probe,
-        [(f"epsilon {a.budget.epsilon:g}", a) for a in _ladder(probe)],
+        [(f"epsilon {attack.budget.epsilon:g}", attack) for attack in _ladder(probe)],
         "The gradient is masked: try a black-box attack, and look at the gradient check",
     )
 
@@ -48,67 +52,60 @@ def huge_epsilon(probe: Probe) -> Check:
     """With nearly any change allowed, PGD leaves no more answers than chance."""
     from scipy.stats import binomtest
 
-    if (reason := _cannot(probe, "huge_epsilon")) is not None:
+    if (reason := _reason_to_skip(probe, "huge_epsilon")) is not None:
         return reason
     victim, count = probe.victim, len(probe.clips)
     if len(set(probe.clean.tolist())) == 1:
-        return Check(
-            name="huge_epsilon",
-            subject=victim.name,
-            verdict="skipped",
-            explanation=f"it gives the same answer to all {count} clips: there may be no other",
+        return Check.skip(
+            "huge_epsilon",
+            victim.name,
+            f"it gives the same answer to all {count} clips: there may be no other",
             remedy="See the check of its clean accuracy",
         )
-    held = int((~probe.fooled(PGD(budget=Budget(epsilon=HUGE_EPSILON), steps=MANY_STEPS))).sum())
+    attack = PGD(budget=Budget(epsilon=HUGE_EPSILON), steps=MANY_STEPS)
+    held = int((~probe.fooled(attack)).sum())
     chance = 1 / len(victim.labels)
-    bad = held > 0 and float(binomtest(held, count, chance, "greater").pvalue) < ALPHA
-    return Check(
-        name="huge_epsilon",
-        subject=victim.name,
-        verdict="fail" if bad else "pass",
+    return Check.judge(
+        "huge_epsilon",
+        victim.name,
+        is_wrong=held > 0 and float(binomtest(held, count, chance, "greater").pvalue) < ALPHA,
         figures={"epsilon": HUGE_EPSILON, "held": held, "count": count, "chance": chance},
         explanation=f"{held} of {count} answers hold at epsilon {HUGE_EPSILON:g}; chance would leave "
         f"{100 * chance:.0f} %",
-        remedy="The gradient is masked: a robustness figure of this victim says nothing"
-        if bad
-        else "",
+        remedy="The gradient is masked: a robustness figure of this victim says nothing",
     )
 
 
 def white_box_wins(probe: Probe, others: Sequence[Probe] = (), queries: int = 50) -> Check:
     """PGD, which knows the victim, beats noise, search by queries and transfer at equal budget."""
-    if (reason := _cannot(probe, "white_box_wins")) is not None:
+    if (reason := _reason_to_skip(probe, "white_box_wins")) is not None:
         return reason
-    told = _telling(probe)
-    sparse = replace(_ladder(probe)[-1].budget, max_density=SPARSE)
-    white, white_sparse = probe.fooled(told), probe.fooled(PGD(budget=sparse, steps=MANY_STEPS))
+    dense = _telling_attack(probe)
+    budget = replace(_ladder(probe)[-1].budget, max_density=SPARSE)
+    white, white_sparse = probe.fooled(dense), probe.fooled(PGD(budget=budget, steps=MANY_STEPS))
     rivals = [
-        ("random", white, probe.fooled(Random(budget=told.budget))),
-        ("sparse_rs", white_sparse, probe.fooled(SparseRS(budget=sparse, steps=queries))),
+        ("random", white, probe.fooled(Random(budget=dense.budget))),
+        ("sparse_rs", white_sparse, probe.fooled(SparseRS(budget=budget, steps=queries))),
     ]
     for other in others:
         if other.victim.differentiable and other is not probe:
-            rivals.append(
-                (f"transfer from {other.victim.name}", white, probe.misled(other.made(told)))
-            )
-    losing = [name for name, own, theirs in rivals if p_worse(theirs, own) < ALPHA]
+            transferred = probe.fooled_by(other.attacked(dense))
+            rivals.append((f"transfer from {other.victim.name}", white, transferred))
+    losing = [name for name, strong, weak in rivals if p_worse(weak, strong) < ALPHA]
     figures: dict[str, Figure] = {
-        "epsilon": told.budget.epsilon,
+        "epsilon": dense.budget.epsilon,
         "pgd": float(white.mean()),
         "pgd_sparse": float(white_sparse.mean()),
     }
-    figures |= {name: float(theirs.mean()) for name, _, theirs in rivals}
-    return Check(
-        name="white_box_wins",
-        subject=probe.victim.name,
-        verdict="fail" if losing else "pass",
-        figures=figures,
+    return Check.judge(
+        "white_box_wins",
+        probe.victim.name,
+        is_wrong=bool(losing),
+        figures=figures | {name: float(weak.mean()) for name, _, weak in rivals},
         explanation=f"PGD fools fewer clips than {', '.join(losing)}, which know less"
         if losing
         else "no attack that knows less beats PGD at the same budget",
-        remedy="The gradient is masked: report the black-box figure, and look at the gradient check"
-        if losing
-        else "",
+        remedy="The gradient is masked: report the black-box figure, and look at the gradient check",
     )
 
 
@@ -119,53 +116,47 @@ def _ladder(probe: Probe) -> list[PGD]:
     ]
 
 
-def _telling(probe: Probe) -> PGD:
+def _telling_attack(probe: Probe) -> PGD:
     """The first rung where PGD fools half the clips: there a difference shows."""
     rungs = _ladder(probe)
     return next((attack for attack in rungs if probe.fooled(attack).mean() >= 0.5), rungs[-1])
 
 
-def _compared(name: str, probe: Probe, rungs: Sequence[tuple[str, Attack]], remedy: str) -> Check:
+def _compare(name: str, probe: Probe, rungs: Sequence[tuple[str, Attack]], remedy: str) -> Check:
     """Attacks in the order of their strength: none may lose clips to the one before."""
-    if (reason := _cannot(probe, name)) is not None:
+    if (reason := _reason_to_skip(probe, name)) is not None:
         return reason
-    fooled = [probe.fooled(attack) for _, attack in rungs]
-    lowest = min(p_worse(a, b) for a, b in pairwise(fooled))
-    shown = ", ".join(
-        f"{int(hit.sum())} with {title}" for (title, _), hit in zip(rungs, fooled, strict=True)
-    )
-    bad = lowest < ALPHA
-    return Check(
-        name=name,
-        subject=probe.victim.name,
-        verdict="fail" if bad else "pass",
-        figures={
-            **{title: float(hit.mean()) for (title, _), hit in zip(rungs, fooled, strict=True)},
-            "p": lowest,
-        },
-        explanation=f"of {len(probe.clips)} clips PGD fools {shown}",
-        remedy=remedy if bad else "",
+    fooled = {title: probe.fooled(attack) for title, attack in rungs}
+    lowest = min(p_worse(weak, strong) for weak, strong in pairwise(fooled.values()))
+    counts = ", ".join(f"{int(hits.sum())} with {title}" for title, hits in fooled.items())
+    return Check.judge(
+        name,
+        probe.victim.name,
+        is_wrong=lowest < ALPHA,
+        figures={**{title: float(hits.mean()) for title, hits in fooled.items()}, "p": lowest},
+        explanation=f"of {len(probe.clips)} clips PGD fools {counts}",
+        remedy=remedy,
     )
 
 
-def _cannot(probe: Probe, name: str) -> Check | None:
-    """Why a comparison of gradient attacks cannot be made."""
+def _reason_to_skip(probe: Probe, name: str) -> Check | None:
+    """Why gradient attacks cannot be compared; None where they can."""
     if not probe.victim.differentiable:
         return no_gradient(name, probe.victim)
     if len(probe.clips) < FEWEST:
-        return Check(
-            name=name,
-            subject=probe.victim.name,
-            verdict="skipped",
-            explanation=f"{len(probe.clips)} clips tell nothing; {FEWEST} are the fewest",
+        return Check.skip(
+            name,
+            probe.victim.name,
+            f"{len(probe.clips)} clips tell nothing; {FEWEST} are the fewest",
             remedy="Give more test clips, or raise --clips",
         )
     return None
 
 
 class Linear(Victim):
-    """Two classes, logits ``(w . x, -w . x)``: within epsilon the margin ``2 w . x`` falls by at most
-    ``2 epsilon ||w||_1``, so that the least epsilon that can change the answer is known.
+    """Two classes with logits ``(w . x, -w . x)``: the least epsilon that changes an answer is exact.
+
+    Within epsilon the margin ``2 w . x`` falls by at most ``2 epsilon ||w||_1``.
 
     >>> Linear(torch.tensor([2.0, 1.0])).least_epsilon(torch.tensor([0.3, 0.3]))
     0.3
@@ -182,7 +173,7 @@ class Linear(Victim):
         return torch.stack([score, -score], dim=1)
 
     def least_epsilon(self, x: Tensor) -> float:
-        """The smallest change of every sample of ``x [T]`` that reaches the boundary."""
+        """Returns the smallest change of every sample of ``x [T]`` that reaches the boundary."""
         return round(float((x @ self.weight).abs() / self.weight.abs().sum()), 7)
 
 
@@ -191,22 +182,22 @@ def finds_known_optimum(attack: Callable[[Budget], Attack], seed: int = 0) -> Ch
 
     ``attack`` makes it from its budget: ``lambda budget: PGD(budget=budget)``.
     """
-    draw = torch.Generator().manual_seed(seed)
-    victim = Linear(torch.randn(1600, generator=draw).sign())
-    noise = 0.2 * torch.randn(1600, generator=draw) + 0.05 * victim.weight
+    generator = torch.Generator().manual_seed(seed)
+    victim = Linear(torch.randn(1600, generator=generator).sign())
+    noise = 0.2 * torch.randn(1600, generator=generator) + 0.05 * victim.weight
     clip = Clip("planted", audio.snap(noise.clamp(-0.7, 0.7).numpy()), victim.sample_rate)
     least = victim.least_epsilon(clip.waveform)
     crossed = {
         factor: bool(Probe(victim, [clip]).fooled(attack(Budget(epsilon=factor * least)))[0])
         for factor in (0.98, 1.02)
     }
-    bad = crossed != {0.98: False, 1.02: True}
-    return Check(
-        name="known_optimum",
-        subject="linear",
-        verdict="fail" if bad else "pass",
+    is_wrong = crossed != {0.98: False, 1.02: True}
+    return Check.judge(
+        "known_optimum",
+        "linear",
+        is_wrong=is_wrong,
         figures={"epsilon": least, "at_0.98": int(crossed[0.98]), "at_1.02": int(crossed[1.02])},
         explanation=f"on a victim whose least epsilon is {least:.4f} PGD "
-        + ("does not find what is there" if bad else "succeeds just above it and fails just below"),
-        remedy="This installation's attack is broken: reinstall staanet" if bad else "",
+        + ("misses the optimum" if is_wrong else "succeeds just above it and fails just below"),
+        remedy="This installation's attack is broken: reinstall staanet",
     )

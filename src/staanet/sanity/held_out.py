@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
@@ -14,137 +14,146 @@ import numpy as np
 from staanet import audio, storage
 from staanet.core import Clip, Corpus, Utterance
 from staanet.errors import UnusableClip
-from staanet.results import adversarial_set, row_files
-from staanet.sanity import Check
-from staanet.sanity.copies import shared_recordings
-from staanet.sanity.run_folder import Finished, learned
-from staanet.sanity.verdicts import AGAIN, Tell, judged, no_corpus
+from staanet.results.adversarial_set import UNLABELLED
+from staanet.results.checks import Check
+from staanet.results.row_files import read_csv
+from staanet.sanity.loaded_run import AGAIN, LoadedRun, no_corpus
+from staanet.sanity.recordings import shared_recordings
+
+Report = Callable[[str], None]
+"""Receives how far a check is."""
 
 
-def clean_audio(run: Finished, tell: Tell) -> Check:
+def clean_audio(run: LoadedRun, progress: Report) -> Check:
     """Each clean file is the corpus's clip on the 16-bit grid, with its label and its speaker."""
     if run.corpus is None:
         return no_corpus("clean_audio", run)
-    known = {utterance.id: utterance for utterance in run.corpus.utterances}
+    utterances = {utterance.id: utterance for utterance in run.corpus.utterances}
     wrong: list[str] = []
-    seen: set[tuple[str, str, str, str]] = set()
-    for one in run.sets.values():
-        for number, clip_id in enumerate(one.rows, start=1):
-            clean = one.pair(clip_id).clean
-            tell(f"{number}/{len(one.rows)} of {one.name}")
-            about = (clip_id, clean.label or "", clean.speaker, audio.content_hash(clean.pcm16))
-            if about in seen:  # the same as in another set, and right there
+    compared: set[tuple[str, str, str, str]] = set()
+    for stored in run.files.sets.values():
+        for number, clip_id in enumerate(stored.rows, start=1):
+            progress(f"{number}/{len(stored.rows)} of {stored.name}")
+            clean = stored.pair(clip_id).clean
+            key = (clip_id, clean.label or "", clean.speaker, audio.content_hash(clean.pcm16))
+            if key in compared:  # the same as in another set, and right there
                 continue
-            own = known.get(clip_id)
-            if own is None:
-                wrong.append(f"{clip_id} of {one.name} is not in {run.corpus.name}")
+            if clip_id not in utterances:
+                wrong.append(f"{clip_id} of {stored.name} is not in {run.corpus.name}")
                 continue
-            found = list(_differing(clean, own, run.corpus, run.clip_seconds))
-            wrong += [f"{clip_id} of {one.name}: {what}" for what in found]
-            if not found:
-                seen.add(about)
-    return judged(
+            differences = list(
+                _differences(clean, utterances[clip_id], run.corpus, run.clip_seconds)
+            )
+            wrong += [f"{clip_id} of {stored.name}: {what}" for what in differences]
+            if not differences:
+                compared.add(key)
+    return Check.list_wrong(
         "clean_audio",
         "",
         wrong,
-        sum(len(one.rows) for one in run.sets.values()),
+        sum(len(stored.rows) for stored in run.files.sets.values()),
         "clean files, labels and speakers are those of the corpus",
         AGAIN,
     )
 
 
-def _differing(clean: Clip, own: Utterance, corpus: Corpus, seconds: float | None) -> Iterator[str]:
-    """What of a clean clip is not as in its corpus, where it was cut or tiled to ``seconds``."""
-    for key, found, due in (
-        ("label", clean.label or "", own.label or ""),
-        ("speaker", clean.speaker, own.speaker),
+def _differences(
+    clean: Clip, utterance: Utterance, corpus: Corpus, seconds: float | None
+) -> Iterator[str]:
+    """How a clean clip differs from its corpus, where it was cut or tiled to ``seconds``."""
+    for key, value, right in (
+        ("label", clean.label or "", utterance.label or ""),
+        ("speaker", clean.speaker, utterance.speaker),
     ):
-        if found != due:
-            yield f"{key} is '{found}', in the corpus '{due}'"
-    wanted = corpus.load(own, clean.sample_rate).pcm16
+        if value != right:
+            yield f"{key} is '{value}', in the corpus '{right}'"
+    samples = corpus.load(utterance, clean.sample_rate).pcm16
     if seconds is not None:
-        wanted = audio.fit_length(wanted, round(seconds * clean.sample_rate))
-    if not np.array_equal(wanted, clean.pcm16):
+        samples = audio.fit_length(samples, round(seconds * clean.sample_rate))
+    if not np.array_equal(samples, clean.pcm16):
         yield "its clean file is not the corpus's clip"
 
 
-def split(run: Finished, tell: Tell) -> Check:
-    """No speaker and no recording in two parts; the test clips are tested; all cards name this split.
+def split(run: LoadedRun, progress: Report) -> Check:
+    """No speaker and no recording is in two parts; test clips are tested; cards name this split.
 
     Where the classes are the speakers, each is in every part, and no content may be in two.
     """
     if run.corpus is None:
         return no_corpus("split", run)
     parts = run.corpus.split(run.seed, run.protocol)
-    wrong = list(_wrong_cards(run, parts[0].split_hash))
-    tested = {u.id for u in parts[2].utterances}
-    for one in run.sets.values():
-        outside = sorted(one.rows.keys() - tested)
+    wrong = list(_other_splits(run, parts[0].split_hash))
+    test_ids = {utterance.id for utterance in parts[2].utterances}
+    for stored in run.files.sets.values():
+        outside = sorted(stored.rows.keys() - test_ids)
         if outside:
             wrong.append(
-                f"{len(outside)} clips of {one.name} are not of the test part ({outside[0]})"
+                f"{len(outside)} clips of {stored.name} are not of the test part ({outside[0]})"
             )
     for a, b in combinations(parts, 2):
         shared = sorted({a.unit(u) for u in a.utterances} & {b.unit(u) for u in b.utterances})
         if shared:
             wrong.append(f"the {a.apart[:-1]} {shared[0]} is in {a.part} and {b.part}")
-    wrong += shared_recordings(parts, tell)
-    return judged(
+    wrong += shared_recordings(parts, progress)
+    unit = run.corpus.apart[:-1]
+    return Check.list_wrong(
         "split",
         "",
         wrong,
         len(run.corpus),
-        f"no {run.corpus.apart[:-1]} and no recording is in two parts, and every card names this split",
+        f"no {unit} and no recording is in two parts, and every card names this split",
         "Take the copies out of the corpus, train and evaluate again",
     )
 
 
-def _wrong_cards(run: Finished, wanted: str) -> Iterator[str]:
-    found = {}
-    for kind, place in learned(run, "victim", "generator", "vector"):
-        inputs = storage.read_card(place, kind).get("inputs")
-        found[f"the {kind} {place.name}"] = (
+def _other_splits(run: LoadedRun, split_hash: str) -> Iterator[str]:
+    hashes = {}
+    for kind, folder in run.trained("victim", "generator", "vector"):
+        inputs = storage.read_card(folder, kind).get("inputs")
+        hashes[f"the {kind} {folder.name}"] = (
             inputs.get("split") if isinstance(inputs, dict) else None
         )
-    if (run.folder / storage.CARD).is_file():
-        corpus = storage.read_card(run.folder, "run").get("corpus")
-        found["the run's card"] = corpus.get("split_hash") if isinstance(corpus, dict) else None
-    for name, told in found.items():
-        if told != wanted:
-            yield f"{name} names the split {str(told)[:12]}, the corpus gives {wanted[:12]}"
+    if run.files.card:
+        corpus = run.files.card.get("corpus")
+        hashes["the run's card"] = corpus.get("split_hash") if isinstance(corpus, dict) else None
+    for name, value in hashes.items():
+        if value != split_hash:
+            yield f"{name} names the split {str(value)[:12]}, the corpus gives {split_hash[:12]}"
 
 
-def unlabelled_told(place: Path) -> Mapping[str, Any]:
-    """What a generator's card tells of audio that trained it and is not of its corpus."""
-    inputs = storage.read_card(place, "generator").get("inputs")
-    told = inputs.get("unlabelled") if isinstance(inputs, dict) else None
-    return told if isinstance(told, dict) else {}
+def unlabelled_entry(folder: Path) -> Mapping[str, Any]:
+    """Returns what a generator's card says of audio that trained it and is not of its corpus."""
+    inputs = storage.read_card(folder, "generator").get("inputs")
+    entry = inputs.get("unlabelled") if isinstance(inputs, dict) else None
+    return entry if isinstance(entry, dict) else {}
 
 
-def unlabelled(run: Finished, place: Path, tell: Tell) -> Check:
-    """The list of unlabelled clips that trained a generator is the one its card sums up, and none of
-    them is a clip of the dev or test part, sample by sample."""
+def unlabelled(run: LoadedRun, folder: Path, progress: Report) -> Check:
+    """The unlabelled clips that trained a generator are those of its card, and none is held out.
+
+    They are compared with the clips of dev and test sample by sample.
+    """
     if run.corpus is None:
         return no_corpus("unlabelled", run)
-    told, listed = unlabelled_told(place), place / adversarial_set.UNLABELLED
-    rows = row_files.read_csv(listed, ("id", "from", "seconds", "sha256"))
-    hashes = [row["sha256"] for row in rows]
-    every = hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
+    entry, path = unlabelled_entry(folder), folder / UNLABELLED
+    rows = read_csv(path, ("id", "from", "seconds", "sha256"))
+    hashes = sorted(row["sha256"] for row in rows)
+    digest = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
     wrong = []
-    if told.get("sha256") != every or told.get("clips") != len(rows):
+    if entry.get("sha256") != digest or entry.get("clips") != len(rows):
         wrong.append(
-            f"{listed.name} lists {len(rows)} clips ({every[:12]}), the card {told.get('clips')} "
-            f"({str(told.get('sha256'))[:12]})"
+            f"{path.name} lists {len(rows)} clips ({digest[:12]}), the card {entry.get('clips')} "
+            f"({str(entry.get('sha256'))[:12]})"
         )
-    held_out = _held_out(run, tell)
+    held_out = _held_out_hashes(run, run.corpus, progress)
     wrong += [
         f"{row['id']} of {row['from']} is {held_out[row['sha256']]}"
         for row in rows
         if row["sha256"] in held_out
     ]
-    return judged(
+    return Check.list_wrong(
         "unlabelled",
-        place.name,
+        folder.name,
         wrong,
         len(rows),
         f"{len(rows)} unlabelled clips are those of the card, none of dev or test by its samples; who "
@@ -153,16 +162,15 @@ def unlabelled(run: Finished, place: Path, tell: Tell) -> Check:
     )
 
 
-def _held_out(run: Finished, tell: Tell) -> dict[str, str]:
-    """The hash of each clip of dev and test, at each rate of the run's victims -> its name."""
-    assert run.corpus is not None, "asked for by its check"
-    _, *parts = run.corpus.split(run.seed, run.protocol)
+def _held_out_hashes(run: LoadedRun, corpus: Corpus, progress: Report) -> dict[str, str]:
+    """Hash of each clip of dev and test, at each rate of the run's victims -> its name."""
+    _, *parts = corpus.split(run.seed, run.protocol)
     rates = sorted({victim.sample_rate for victim in run.victims.values()})
     clips = [(rate, part, u) for rate in rates for part in parts for u in part.utterances]
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for number, (rate, part, utterance) in enumerate(clips, start=1):
-        tell(f"{number}/{len(clips)}")
+        progress(f"{number}/{len(clips)}")
         with suppress(UnusableClip):
             samples = part.load(utterance, rate).pcm16
-            found[audio.content_hash(samples)] = f"{utterance.id} of the {part.part} part"
-    return found
+            names[audio.content_hash(samples)] = f"{utterance.id} of the {part.part} part"
+    return names

@@ -4,91 +4,133 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
+from typing import NamedTuple
 
-from staanet import sanity
 from staanet.attacks import PGD
 from staanet.core import Budget, Clip, Victim
-from staanet.errors import InvalidInput
+from staanet.errors import InvalidInput, StaaNetError
 from staanet.evaluation import CONTROLS
-from staanet.sanity import Check, Probe
-from staanet.sanity.figures import accuracy, beats_control, planted_example, rates
-from staanet.sanity.files import disk, predictions
-from staanet.sanity.held_out import clean_audio, split, unlabelled, unlabelled_told
-from staanet.sanity.knowledge import white_box_marks
-from staanet.sanity.run_folder import Finished, Made, learned, sampled
-from staanet.sanity.verdicts import Tell, no_victim
+from staanet.results.checks import Check
+from staanet.results.run_folder import StoredSet
+from staanet.sanity import attack_checks, victim_checks
+from staanet.sanity.change_checks import direction
+from staanet.sanity.gradient_check import gradients
+from staanet.sanity.held_out import Report, clean_audio, split, unlabelled, unlabelled_entry
+from staanet.sanity.loaded_run import LoadedRun, no_victim, sample_ids
+from staanet.sanity.probe import Probe
+from staanet.sanity.run_figures import accuracy, beats_control, planted_example, rates
+from staanet.sanity.run_files import disk, predictions
+from staanet.sanity.white_box import white_box_marks
 from staanet.victims import Ensemble
 
-Job = tuple[str, str, Callable[[Tell], Check]]
+GRADIENT_CLIPS = 8
 
 
-def jobs_of(run: Finished, count: int, seed: int) -> Iterator[Job]:
-    """Name, subject and work of each check, in the order in which they help to understand.
+class Job(NamedTuple):
+    """One check to make; ``work`` receives a function that shows how far it is."""
 
-    What several of them need is made when the first one asks, so that a failure is that check's.
-    """
-    if not run.sets:
-        raise InvalidInput(
-            "holds no adversarial set", where=run.folder, remedy="Run staanet attack first"
+    name: str
+    subject: str
+    work: Callable[[Report], Check]
+
+    def run(self, progress: Report) -> Check:
+        """Returns the check; one that cannot be carried out is a failure that says why."""
+        try:
+            return self.work(progress)
+        except StaaNetError as error:
+            reason, remedy = str(error), error.remedy
+        except RuntimeError as error:  # torch: no gradient, no memory, a model that refuses a batch
+            reason = (str(error).splitlines() or ["no reason"])[0]
+            remedy = "Mend the victim: an attack or an evaluation fails on it likewise"
+        return Check.judge(
+            self.name,
+            self.subject,
+            is_wrong=True,
+            explanation=f"could not be carried out: {reason}",
+            remedy=remedy,
         )
-    yield "known_optimum", "linear", lambda tell: sanity.finds_known_optimum(_pgd, seed)
-    most = max(run.sets.values(), key=lambda one: len(one.rows))
-    ids = sampled(most, count, seed)
-    clips = cache(lambda: [most.pair(clip_id).clean for clip_id in ids])
-    epsilon = max(one.epsilon for one in run.sets.values())
-    tried = {
+
+
+def jobs_of(run: LoadedRun, count: int, seed: int) -> Iterator[Job]:
+    """Yields each check of a run, in the order in which they help to understand.
+
+    What several checks need is made when the first one needs it, so that a failure is that check's.
+
+    Args:
+        run: The finished run.
+        count: How many test clips victims are tried on.
+        seed: Draws these clips, and what is random in checks.
+    """
+    sets = run.files.sets.values()
+    if not sets:
+        raise InvalidInput(
+            "holds no adversarial set", where=run.files.folder, remedy="Run staanet attack first"
+        )
+    yield Job("known_optimum", "linear", lambda _: attack_checks.finds_known_optimum(_pgd, seed))
+    largest = max(sets, key=lambda stored: len(stored.rows))
+    ids = sample_ids(largest, count, seed)
+    clips = cache(lambda: [largest.pair(clip_id).clean for clip_id in ids])
+    epsilon = max(stored.budget.epsilon if stored.budget else 0.03 for stored in sets)
+    probes = {
         name: cache(partial(_probe, victim, clips, epsilon)) for name, victim in run.victims.items()
     }
     for name, victim in run.victims.items():
         yield from _victim_jobs(run, name, victim, clips, seed)
-        yield from _attack_jobs(name, tried)
-    for one in run.sets.values():
-        yield from _set_jobs(run, one, count, seed)
-    yield "clean_audio", "", lambda tell: clean_audio(run, tell)
-    yield "split", "", lambda tell: split(run, tell)
-    for _, place in learned(run, "generator"):
-        if unlabelled_told(place):
-            yield "unlabelled", place.name, partial(unlabelled, run, place)
-    yield "white_box_marks", "", lambda tell: white_box_marks(run, clips())
-    yield "rates", "", lambda tell: rates(run)
+        yield from _attack_jobs(name, probes)
+    for stored in sets:
+        yield from _set_jobs(run, stored, count, seed)
+    yield Job("clean_audio", "", partial(clean_audio, run))
+    yield Job("split", "", partial(split, run))
+    for _, folder in run.trained("generator"):
+        if unlabelled_entry(folder):
+            yield Job("unlabelled", folder.name, partial(unlabelled, run, folder))
+    yield Job("white_box_marks", "", lambda _: white_box_marks(run, clips()))
+    yield Job("rates", "", lambda _: rates(run))
 
 
 def _victim_jobs(
-    run: Finished, name: str, victim: Victim, clips: Callable[[], list[Clip]], seed: int
+    run: LoadedRun, name: str, victim: Victim, clips: Callable[[], list[Clip]], seed: int
 ) -> Iterator[Job]:
-    yield "eval_mode", name, lambda tell: sanity.eval_mode(victim, clips())
-    yield "deterministic", name, lambda tell: sanity.deterministic(victim, clips())
-    yield "logits", name, lambda tell: sanity.gives_logits(victim, clips())
-    yield "gradients", name, lambda tell: sanity.gradients(victim, clips()[:8], seed)
-    yield "clean_accuracy", name, lambda tell: accuracy(run, name)
-    yield "planted_example", name, lambda tell: planted_example(victim, clips())
+    yield Job("eval_mode", name, lambda _: victim_checks.eval_mode(victim, clips()))
+    yield Job("deterministic", name, lambda _: victim_checks.deterministic(victim, clips()))
+    yield Job("logits", name, lambda _: victim_checks.gives_logits(victim, clips()))
+    yield Job("gradients", name, lambda _: gradients(victim, clips()[:GRADIENT_CLIPS], seed))
+    yield Job("clean_accuracy", name, lambda _: accuracy(run, name))
+    yield Job("planted_example", name, lambda _: planted_example(victim, clips()))
 
 
-def _attack_jobs(name: str, tried: Mapping[str, Callable[[], Probe]]) -> Iterator[Job]:
-    for check in (sanity.more_steps, sanity.larger_epsilon, sanity.huge_epsilon):
-        yield check.__name__, name, partial(_on_probe, check, tried[name])
-
+def _attack_jobs(name: str, probes: Mapping[str, Callable[[], Probe]]) -> Iterator[Job]:
     def rivalled(probe: Probe) -> Check:
-        return sanity.white_box_wins(probe, [tried[other]() for other in tried if other != name])
+        others = [probes[other]() for other in probes if other != name]
+        return attack_checks.white_box_wins(probe, others)
 
-    yield "white_box_wins", name, partial(_on_probe, rivalled, tried[name])
+    checks = {
+        "more_steps": attack_checks.more_steps,
+        "larger_epsilon": attack_checks.larger_epsilon,
+        "huge_epsilon": attack_checks.huge_epsilon,
+        "white_box_wins": rivalled,
+    }
+    for check_name, check in checks.items():
+        yield Job(check_name, name, partial(_on_probe, check, probes[name]))
 
 
-def _set_jobs(run: Finished, one: Made, count: int, seed: int) -> Iterator[Job]:
-    ids = cache(lambda: sampled(one, count, seed))
-    yield "disk", one.name, lambda tell: disk(run, one)
-    yield "predictions", one.name, lambda tell: predictions(run, one, ids())
-    if one.algorithm not in CONTROLS:
-        yield "beats_control", one.name, lambda tell: beats_control(run, one)
-        yield "direction", one.name, lambda tell: _direction(run, one, ids(), seed)
+def _set_jobs(run: LoadedRun, stored: StoredSet, count: int, seed: int) -> Iterator[Job]:
+    ids = cache(lambda: sample_ids(stored, count, seed))
+    yield Job("disk", stored.name, lambda _: disk(run, stored))
+    yield Job("predictions", stored.name, lambda _: predictions(run, stored, ids()))
+    if stored.algorithm not in CONTROLS:
+        yield Job("beats_control", stored.name, lambda _: beats_control(run, stored))
+        yield Job("direction", stored.name, lambda _: _direction(run, stored, ids(), seed))
 
 
 def _probe(victim: Victim, clips: Callable[[], list[Clip]], epsilon: float) -> Probe:
     return Probe(victim, clips(), epsilon=epsilon)
 
 
-def _on_probe(check: Callable[[Probe], Check], probe: Callable[[], Probe], tell: Tell) -> Check:
-    probe().progress = tell
+def _on_probe(
+    check: Callable[[Probe], Check], probe: Callable[[], Probe], progress: Report
+) -> Check:
+    probe().progress = progress
     return check(probe())
 
 
@@ -96,22 +138,22 @@ def _pgd(budget: Budget) -> PGD:
     return PGD(budget=budget)
 
 
-def _direction(run: Finished, one: Made, ids: Sequence[str], seed: int) -> Check:
-    victim = _attacked(run, one.key[1])
+def _direction(run: LoadedRun, stored: StoredSet, ids: Sequence[str], seed: int) -> Check:
+    victim = _source_of(run, stored.key[1])
     if victim is None:
-        return no_victim("direction", one.name, one.key[1])
-    kind, _, label = str(one.card.get("goal", "")).partition(": ")
-    return sanity.direction(
+        return no_victim("direction", stored.name, stored.key[1])
+    kind, _, label = str(stored.card.get("goal", "")).partition(": ")
+    return direction(
         victim,
-        [one.pair(clip_id) for clip_id in ids],
-        one.name,
-        algorithm=one.algorithm,
+        [stored.pair(clip_id) for clip_id in ids],
+        stored.name,
+        algorithm=stored.algorithm,
         goal_label=label if kind == "targeted" else None,
         seed=seed,
     )
 
 
-def _attacked(run: Finished, source: str) -> Victim | None:
+def _source_of(run: LoadedRun, source: str) -> Victim | None:
     """The victim of this name, or the ensemble of several; None where one is not in the run."""
     members = [run.victims[name] for name in source.split(",") if name in run.victims]
     if len(members) <= source.count(","):

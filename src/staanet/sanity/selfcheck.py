@@ -1,62 +1,25 @@
 """Is a finished run honest? Every check on its victims, its files, its split and its figures.
 
-``selfcheck`` reads a run folder, tries its victims (``probes``), recomputes its files and figures, and
-writes ``RUN/selfcheck.json``, which the report shows beside the headline.
+``selfcheck`` reads a run folder, tries its victims, recomputes its files and figures, and writes
+``RUN/selfcheck.json``, which the report shows beside the headline.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from staanet import storage
 from staanet.core import Progress, Victim, silent
-from staanet.sanity import Check
-from staanet.sanity.copies import correlation, shared_recordings
-from staanet.sanity.figures import accuracy, beats_control, counted, planted_example, rates
-from staanet.sanity.files import disk, predictions
-from staanet.sanity.held_out import clean_audio, split, unlabelled
+from staanet.results.checks import Check
+from staanet.results.run_folder import SELFCHECK, SUMMARY
 from staanet.sanity.jobs import jobs_of
-from staanet.sanity.knowledge import weights_hash, white_box_marks
-from staanet.sanity.run_folder import Finished, Made, learned, read, require_finished, sampled
-from staanet.sanity.verdicts import guarded
-
-__all__ = [
-    "FILE",
-    "Finished",
-    "Made",
-    "accuracy",
-    "as_json",
-    "beats_control",
-    "clean_audio",
-    "correlation",
-    "counted",
-    "disk",
-    "failed",
-    "is_current",
-    "looked_at",
-    "planted_example",
-    "predictions",
-    "rates",
-    "read",
-    "require_finished",
-    "results_hash",
-    "sampled",
-    "selfcheck",
-    "shared_recordings",
-    "split",
-    "unlabelled",
-    "weights_hash",
-    "white_box_marks",
-]
-
-
-FILE = "selfcheck.json"
+from staanet.sanity.loaded_run import LoadedRun, load_run
 
 
 def selfcheck(
@@ -69,46 +32,62 @@ def selfcheck(
     device: str = "cpu",
     progress: Progress = silent,
 ) -> list[Check]:
-    """Every check on a finished run; writes ``RUN/selfcheck.json``.
+    """Makes every check on a finished run, writes ``RUN/selfcheck.json``, and returns the checks.
 
-    Victims are tried on ``clips`` test clips, classes in turn, drawn by ``seed``; files and figures
-    are checked whole. ``corpus`` replaces the recipe's, ``victims`` adds or replaces some by name.
-    Raises ``InvalidInput`` where ``run`` holds no results.
+    Files and figures are checked whole.
+
+    Args:
+        run: The folder of ``staanet run``.
+        clips: Victims are tried on so many test clips, classes in turn.
+        seed: Draws these clips.
+        corpus: Replaces the recipe's, as ``KIND:PATH``.
+        victims: Added to those of the run, or in place of some, by name.
+        device: Where victims compute.
+        progress: Receives a call per check, and more from those that take long.
+
+    Raises:
+        InvalidInput: ``run`` is not the folder of a finished run.
     """
-    finished = read(Path(run), corpus=corpus, victims=victims, device=device)
-    jobs = list(jobs_of(finished, clips, seed))
-    checks = []
-    for number, (name, subject, work) in enumerate(jobs):
+    folder = Path(run)
+    loaded = load_run(folder, corpus=corpus, victims=victims, device=device)
+    jobs = list(jobs_of(loaded, clips, seed))
+    checks, seconds = [], []
+    for index, job in enumerate(jobs):
 
-        def tell(what: str, done: int = number, told: str = f"{name} {subject}".strip()) -> None:
-            progress("self-check", done, len(jobs), f"{told} {what}".strip())
+        def report(what: str, index: int = index, name: str = f"{job.name} {job.subject}") -> None:
+            progress("self-check", index, len(jobs), f"{name.strip()} {what}".strip())
 
-        tell("")
-        checks.append(guarded(name, subject, partial(work, tell)))
+        report("")
+        start = time.perf_counter()
+        checks.append(job.run(report))
+        seconds.append(time.perf_counter() - start)
     progress("self-check", len(jobs), len(jobs), "")
-    told = {
+    record = {
+        "schema": 1,
         "clips": clips,
         "seed": seed,
-        "results_sha256": results_hash(Path(run)),
-        "checked": looked_at(finished, clips),
+        "results_sha256": results_hash(folder),
+        "checked": describe_extent(loaded, clips),
+        **as_json(checks),
+        "seconds": [round(value, 3) for value in seconds],
     }
-    storage.write_json(Path(run) / FILE, {"schema": 1, **told, **as_json(checks)})
+    storage.write_json(folder / SELFCHECK, record)
     return checks
 
 
-def looked_at(run: Finished, clips: int) -> str:
-    """What a self-check of this run iterations at, in a sentence."""
-    clips_held = sum(len(one.rows) for one in run.sets.values())
-    held = f"{_number(clips_held, 'clip')} of {_number(len(run.sets), 'set')}"
-    trained = Counter(kind for kind, _ in learned(run, "generator", "vector"))
+def describe_extent(run: LoadedRun, clips: int) -> str:
+    """Returns what a self-check of this run looks at, as a sentence."""
+    clip_count = sum(len(stored.rows) for stored in run.files.sets.values())
+    sets = f"{_number(clip_count, 'clip')} of {_number(len(run.files.sets), 'set')}"
+    trained = Counter(kind for kind, _ in run.trained("generator", "vector"))
     models = [
         _number(len(run.victims), "victim"),
-        *(_number(n, kind) for kind, n in trained.items()),
+        *(_number(count, kind) for kind, count in trained.items()),
     ]
     corpus = run.corpus.name if run.corpus else f"no corpus ({run.problem})"
     return (
-        f"{', '.join(models)}; {held} and {_number(len(run.rows), 'row')} of results, all of them; "
-        f"victims tried on up to {_number(clips, 'clip')}; {corpus}"
+        f"{', '.join(models)}; {sets} and {_number(len(run.files.rows), 'row')} of results, all of "
+        f"them; victims tried on up to {_number(clips, 'clip')}; {corpus}"
     )
 
 
@@ -116,36 +95,36 @@ def _number(count: int, name: str) -> str:
     return f"{count} {name}{'s' * (count != 1)}"
 
 
-def failed(checks: Sequence[Check]) -> list[Check]:
-    """The checks that say no."""
+def failed_checks(checks: Sequence[Check]) -> list[Check]:
+    """Returns the checks that say no."""
     return [check for check in checks if check.verdict == "fail"]
 
 
 def as_json(checks: Sequence[Check]) -> dict[str, Any]:
-    """The checks as JSON can hold them."""
-    told: dict[str, Any] = _finite(
-        {"failed": len(failed(checks)), "checks": [asdict(check) for check in checks]}
+    """Returns the checks as JSON can hold them."""
+    record: dict[str, Any] = _name_infinities(
+        {"failed": len(failed_checks(checks)), "checks": [asdict(check) for check in checks]}
     )
-    return told
+    return record
 
 
 def results_hash(run: Path) -> str:
-    """Which results a self-check belongs to: the sha256 of the run's summary."""
-    return storage.sha256(run / "results" / "summary.json")
+    """Returns the sha256 of a run's summary: which results a self-check belongs to."""
+    return storage.sha256(run / "results" / SUMMARY)
 
 
 def is_current(run: Path, seed: int) -> bool:
-    """Whether the run was checked with this seed since its results were written."""
-    if not (run / FILE).is_file():
+    """Returns whether the run was checked with this seed since its results were written."""
+    if not (run / SELFCHECK).is_file():
         return False
-    told = storage.read_json(run / FILE)
-    return bool(told.get("seed") == seed and told.get("results_sha256") == results_hash(run))
+    record = storage.read_json(run / SELFCHECK)
+    return bool(record.get("seed") == seed and record.get("results_sha256") == results_hash(run))
 
 
-def _finite(value: Any) -> Any:
+def _name_infinities(value: Any) -> Any:
     """JSON knows no NaN and no infinity: they become their names."""
     if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: _name_infinities(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_finite(inner) for inner in value]
+        return [_name_infinities(inner) for inner in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

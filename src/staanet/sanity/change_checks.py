@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from staanet import audio
 from staanet.core import Goal, Targeted, Victim
 from staanet.results.adversarial_set import AdversarialClip
-from staanet.sanity.check import ALPHA, BATCH, BLACK_BOX, FEWEST, Check, Verdict, answer_goal
+from staanet.results.checks import Check, Verdict
+from staanet.sanity.probe import ALPHA, BATCH, BLACK_BOX, FEWEST, answer_goal
 
 VARIANTS = ("set", "flipped", "resigned", "shuffled")
+DRAWS = 8
 
 
 def direction(
@@ -24,15 +26,22 @@ def direction(
     algorithm: str = "pgd",
     goal_label: str | None = None,
     seed: int = 0,
-    draws: int = 8,
 ) -> Check:
     """Signs and places of an attack's changes matter: drawn anew, they mislead its source less.
 
-    The source's margins on the set are held against those after the signs are drawn at random and
+    The source's margins on the set are compared with those after the signs are drawn at random, and
     after the changes are shuffled in time: noise presented as an attack is one more such draw. With
-    all signs flipped it must do worse, too; a generator's flipped changes may do as well (a tone upside
-    down is a tone), so that for ``staa`` flipping is told and not judged. Draws that mislead most clips
-    by themselves, as changes without a limit on epsilon do, are told and not judged either.
+    all signs flipped it must do worse, too. A generator's flipped changes may do as well (a tone upside
+    down is a tone), so that for ``staa`` flipping is reported and not judged. Draws that mislead most
+    clips by themselves, as changes without a limit on epsilon do, are not judged either.
+
+    Args:
+        victim: The source of the set.
+        pairs: Some clips of the set.
+        subject: The name of the set.
+        algorithm: Registry name of the attack.
+        goal_label: The class that it aimed at, if any.
+        seed: Draws signs and orders.
     """
     rng = np.random.default_rng(seed)
     touched = [pair for pair in pairs if len(pair.support)]
@@ -45,32 +54,33 @@ def direction(
             explanation=f"{len(touched)} of {len(pairs)} clips were changed; {FEWEST} are the fewest",
             remedy="Give more test clips, raise --clips, or mend an attack that changes nothing",
         )
-    found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in VARIANTS}
+    rows: dict[str, list[NDArray[np.float64]]] = {name: [] for name in VARIANTS}
     for pair in touched:
         goal: Goal = answer_goal(victim, pair.clean)
         if goal_label is not None:
             goal = Targeted(victim.labels.index(goal_label))
-        for name, deltas in _variants(pair.delta, rng, draws).items():
-            found[name].append(_margins(victim, pair, np.stack(deltas), goal))
-    margins = {name: np.stack(rows) for name, rows in found.items()}
-    return _judged_direction(subject, margins, algorithm)
+        for name, deltas in _variants(pair.delta, rng).items():
+            rows[name].append(_margins(victim, pair, np.stack(deltas), goal))
+    return _judge(subject, {name: np.stack(values) for name, values in rows.items()}, algorithm)
 
 
 def _variants(
-    delta: NDArray[np.int32], rng: np.random.Generator, draws: int
+    delta: NDArray[np.int32], rng: np.random.Generator
 ) -> dict[str, list[NDArray[np.int32]]]:
     """Changes ``delta [T]`` as they are, upside down, with other signs, at other places."""
     size = np.abs(delta)
     return {
         "set": [delta],
         "flipped": [-delta],
-        "resigned": [rng.choice([-1, 1], len(delta)) * size for _ in range(draws)],
-        "shuffled": [rng.permutation(delta) for _ in range(draws)],
+        "resigned": [rng.choice([-1, 1], len(delta)) * size for _ in range(DRAWS)],
+        "shuffled": [rng.permutation(delta) for _ in range(DRAWS)],
     }
 
 
-def p_one_more_draw(own: NDArray[np.float64], draws: NDArray[np.float64]) -> float:
-    """How likely one more draw per clip has as low a sum as ``own [N]``, given ``draws [N, D]``.
+def p_one_more_draw(value: NDArray[np.float64], draws: NDArray[np.float64]) -> float:
+    """Returns how likely one more draw per clip has as low a sum as ``value [N]``.
+
+    ``draws [N, D]`` are those that there are.
 
     >>> p_one_more_draw(np.zeros(2), np.array([[-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0]]))
     0.5
@@ -79,30 +89,30 @@ def p_one_more_draw(own: NDArray[np.float64], draws: NDArray[np.float64]) -> flo
 
     count, number = draws.shape
     variance = float(draws.var(axis=1, ddof=1).sum()) * (1 + 1 / number)
-    distance = float((own - draws.mean(axis=1)).sum())
+    distance = float((value - draws.mean(axis=1)).sum())
     if variance == 0:
         return 0.0 if distance < 0 else 1.0
     return float(t.cdf(distance / variance**0.5, count * (number - 1)))
 
 
-def _judged_direction(
-    subject: str, margins: Mapping[str, NDArray[np.float64]], algorithm: str
-) -> Check:
+def _judge(subject: str, margins: Mapping[str, NDArray[np.float64]], algorithm: str) -> Check:
     from scipy.stats import wilcoxon
 
-    own, flipped = margins["set"][:, 0], margins["flipped"][:, 0]
-    p = {name: p_one_more_draw(own, margins[name]) for name in ("resigned", "shuffled")}
+    value, flipped = margins["set"][:, 0], margins["flipped"][:, 0]
+    p = {name: p_one_more_draw(value, margins[name]) for name in ("resigned", "shuffled")}
     if algorithm != "staa":
-        same = bool((own == flipped).all())
-        p["flipped"] = 1.0 if same else float(wilcoxon(own, flipped, alternative="less").pvalue)
+        is_same = bool((value == flipped).all())
+        p["flipped"] = (
+            1.0 if is_same else float(wilcoxon(value, flipped, alternative="less").pvalue)
+        )
     # where noise of this size misleads most clips anyway, it says nothing of the attack
-    loud = [name for name in p if float(margins[name].mean()) < 0]
+    judged = [name for name in p if not float(margins[name].mean()) < 0]
     figures = {
-        **{f"margin_{name}": float(found.mean()) for name, found in margins.items()},
+        **{f"margin_{name}": float(values.mean()) for name, values in margins.items()},
         **{f"p_{name}": value for name, value in p.items()},
-        "count": len(own),
+        "count": len(value),
     }
-    if len(loud) == len(p):
+    if not judged:
         return Check(
             name="direction",
             subject=subject,
@@ -111,11 +121,10 @@ def _judged_direction(
             explanation="changes of this size mislead whatever their signs and places",
             remedy="Look at the random control at the same epsilon and number of samples",
         )
-    weak = [name for name, value in p.items() if name not in loud and not value < ALPHA]
-    verdict: Verdict = "pass"
-    if weak:  # search by queries is no stronger than it can be
-        useless = any(not p[name] < 0.05 for name in weak) and algorithm not in BLACK_BOX
-        verdict = "fail" if useless else "warn"
+    weak = [name for name in judged if not p[name] < ALPHA]
+    verdict: Verdict = "warn" if weak else "pass"
+    if algorithm not in BLACK_BOX and any(not p[name] < 0.05 for name in weak):
+        verdict = "fail"  # search by queries is no stronger than it can be
     return Check(
         name="direction",
         subject=subject,
@@ -123,11 +132,11 @@ def _judged_direction(
         figures=figures,
         explanation=f"{' or '.join(weak)}, its changes mislead as much: they look like noise"
         if weak
-        else f"{' or '.join(name for name in p if name not in loud)}, its changes mislead less",
-        remedy=""
-        if verdict == "pass"
-        else "Make the set again from the attack that its card names; if "
-        "it stays so, the attack is no stronger than noise and must not be called one",
+        else f"{' or '.join(judged)}, its changes mislead less",
+        remedy="Make the set again from the attack that its card names; if it stays so, the attack is no "
+        "stronger than noise and must not be called one"
+        if weak
+        else "",
     )
 
 
@@ -139,9 +148,6 @@ def _margins(
     moved = np.clip(pair.clean.pcm16.astype(np.int32) + deltas, limits.min, limits.max)
     x = torch.from_numpy(audio.to_float(moved.astype(np.int16))).to(victim.device)
     with torch.inference_mode():
-        parts = [
-            goal.margin(victim(x[start : start + 2 * BATCH])).double().cpu()
-            for start in range(0, len(x), 2 * BATCH)
-        ]
-    found: NDArray[np.float64] = torch.cat(parts).numpy()
-    return found
+        parts = [goal.margin(victim(rows)).double().cpu() for rows in torch.split(x, 2 * BATCH)]
+    margins: NDArray[np.float64] = torch.cat(parts).numpy()
+    return margins

@@ -10,13 +10,12 @@ import numpy as np
 from staanet import storage
 from staanet.attacks import logits_of
 from staanet.core import Clip, Victim
-from staanet.sanity import Check
-from staanet.sanity.run_folder import Finished, learned
-from staanet.sanity.verdicts import judged, no_victim
+from staanet.results.checks import Check
+from staanet.sanity.loaded_run import LoadedRun, no_victim
 
 
 def weights_hash(victim: Victim) -> str:
-    """The sha256 of a victim's tensors, whatever their names."""
+    """Returns the sha256 of a victim's tensors, whatever their names."""
     parts = sorted(
         hashlib.sha256(
             f"{tuple(tensor.shape)}".encode() + tensor.detach().cpu().contiguous().numpy().tobytes()
@@ -26,51 +25,55 @@ def weights_hash(victim: Victim) -> str:
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
-def white_box_marks(run: Finished, clips: Sequence[Clip]) -> Check:
+def white_box_marks(run: LoadedRun, clips: Sequence[Clip]) -> Check:
     """A cell is marked white box where source and target are one function, and nowhere else.
 
     They are one where their tensors are, or where their logits are equal on the clips.
     """
     hashes = {name: weights_hash(victim) for name, victim in run.victims.items()}
-    said = {name: logits_of(victim, clips) for name, victim in run.victims.items()}
+    logits = {name: logits_of(victim, clips) for name, victim in run.victims.items()}
 
-    def same(a: str, b: str) -> bool:
+    def is_same(a: str, b: str) -> bool:
         if a == b or (run.victims[a].state_dict() and hashes[a] == hashes[b]):
             return True
-        x, y = said[a], said[b]
+        x, y = logits[a], logits[b]
         return x.shape == y.shape and bool(np.allclose(x, y, rtol=1e-4, atol=1e-5))
 
     wrong = []
-    known = [c for c in run.cells if {*c["source"].split(","), c["target"]} <= run.victims.keys()]
-    for cell in known:
-        one = any(same(member, cell["target"]) for member in cell["source"].split(","))
-        if one != bool(cell["white_box"]):
+    cells = [
+        cell
+        for cell in run.files.cells
+        if {*cell.source.split(","), cell.target} <= run.victims.keys()
+    ]
+    for cell in cells:
+        is_source = any(is_same(member, cell.target) for member in cell.source.split(","))
+        if is_source != cell.white_box:
             wrong.append(
-                f"{cell['attack']} from {cell['source']} on {cell['target']}: "
+                f"{cell.attack} from {cell.source} on {cell.target}: "
                 + (
                     "the target is the source's copy and is not marked white box"
-                    if one
+                    if is_source
                     else "is marked white box, but the target is another model"
                 )
             )
     wrong += list(_other_sources(run))
-    if not known:
+    if not cells:
         return no_victim("white_box_marks", "", "of any cell")
-    return judged(
+    return Check.list_wrong(
         "white_box_marks",
         "",
         wrong,
-        len(known),
+        len(cells),
         "white box is what shares the source's weights",
         "Count a copy of the source as the white box, and take it out of transfer figures",
     )
 
 
-def _other_sources(run: Finished) -> Iterator[str]:
-    for kind, place in learned(run, "generator", "vector"):
-        card = storage.read_card(place, kind)
-        source = run.folder / "victims" / str(card.get("source"))
+def _other_sources(run: LoadedRun) -> Iterator[str]:
+    for kind, folder in run.trained("generator", "vector"):
+        card = storage.read_card(folder, kind)
+        source = run.files.folder / "victims" / str(card.get("source"))
         if (source / storage.CARD).is_file():
-            now = storage.read_card(source, "victim").get("sha256")
-            if now != card.get("source_sha256"):
-                yield f"the {kind} {place.name} was trained on other weights of {source.name}"
+            sha256 = storage.read_card(source, "victim").get("sha256")
+            if sha256 != card.get("source_sha256"):
+                yield f"the {kind} {folder.name} was trained on other weights of {source.name}"

@@ -1,0 +1,31 @@
+"""Whether changes are aimed is judged only where it can be told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from staanet.sanity import change_checks
+
+
+def test_one_more_draw_of_noise_is_rarely_called_an_attack():
+    rng = np.random.default_rng(0)
+    p = [
+        change_checks.p_one_more_draw(rng.normal(size=12), rng.normal(size=(12, 8)))
+        for _ in range(400)
+    ]
+    assert np.mean(np.array(p) < 0.05) == pytest.approx(0.05, abs=0.03)
+    assert change_checks.p_one_more_draw(rng.normal(size=12) - 2, rng.normal(size=(12, 8))) < 1e-4
+
+
+def test_changes_so_large_that_noise_misleads_are_not_judged_by_their_direction():
+    """A margin that falls below 0 whatever the signs: the check says that it cannot tell."""
+    rng = np.random.default_rng(0)
+    own, draws = -rng.random((8, 1)), -5 + rng.random((8, 4))
+    margins = {"set": own, "flipped": own - 1, "resigned": draws, "shuffled": draws}
+    check = change_checks._judge("loud", margins, "sparsefool")
+    assert check.verdict == "skipped" and "whatever their signs" in check.explanation
+    margins |= {"resigned": 5 + rng.random((8, 4))}
+    assert change_checks._judge("loud", margins, "sparsefool").verdict == "pass"
+    margins |= {"shuffled": 0.5 + own + rng.normal(size=(8, 4)) * 0.1, "set": own + 0.5}
+    assert change_checks._judge("noise", margins, "sparsefool").verdict == "fail"
