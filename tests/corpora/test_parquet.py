@@ -54,15 +54,13 @@ def test_durations_of_any_unit_are_seconds(unit: str, tmp_path: Path) -> None:
     [
         ({"file": ["a.wav"]}, "has no column 'label'"),
         ({"file": [], "label": []}, "holds no rows"),
-        ({"file": ["a.wav"], "label": [1.5]}, "m.parquet:1: the label is 1.5"),
+        ({"file": ["a.wav"], "label": [1.5]}, "m.parquet:1: the label '1.5' is a number"),
         ({"file": ["a.wav"], "label": [None]}, "m.parquet:1: the label is empty"),
         ({"file": [b"a.wav"], "label": ["joy"]}, "m.parquet:1: the file is"),
         ({"file": [{"bytes": b"RIFF"}], "label": ["joy"]}, "m.parquet:1: the file is"),
         ({"file": ["../a.wav"], "label": ["joy"]}, "outside the corpus root"),
-        ({"file": ["a.wav"], "label": ["joy"], "start": [math.nan]}, "the start is NaN, no time"),
         ({"file": ["a.wav"], "label": ["joy"], "end": [True]}, "the end is true, no time"),
         ({"file": ["a.wav"], "label": ["joy"], "end": [pd.Timestamp(0)]}, "no time"),
-        ({"file": ["a.wav", "b.wav"], "label": ["joy", " "]}, "m.parquet:2: the label is empty"),
     ],
 )
 def test_a_bad_parquet_manifest_is_refused(columns: dict, said: str, tmp_path: Path) -> None:
@@ -97,3 +95,16 @@ def test_a_damaged_parquet_file_is_refused_or_read(
         assert "m.parquet" in str(error) and len(str(error)) < 900
     else:
         assert len({u.id for u in corpus.utterances}) == len(corpus)
+
+
+def test_float_seconds_and_missing_times_of_parquet(tmp_path: Path) -> None:
+    path = write_parquet(
+        tmp_path / "m.parquet",
+        file=["a.wav", "b.wav", "c.wav"],
+        label=["joy", "joy", None],
+        start=[0.25, math.nan, 0.0],
+        end=[1.5, None, 1.0],
+    )
+    corpus = load_corpus(f"folder:{path}")
+    assert segment_times(corpus) == {"a_250-1500": (0.25, 1.5), "b": (0.0, None)}
+    assert corpus.put_aside == ((f"{path}:3", "the label is empty"),)

@@ -212,10 +212,10 @@ MANIFESTS = {
     "a huge field": (HEAD + ROWS + b"b.wav," + b"x" * 200_000 + b",s\n", 3, "list.csv:8"),
     "a long label": (
         HEAD + ROWS + b"b.wav," + b"x" * 300 + b",s\n",
-        3,
+        4,
         "the label has 300 characters",
     ),
-    "a long speaker": (HEAD + ROWS + b"b.wav,joy," + b"s" * 300 + b"\n", 3, "the speaker has 300"),
+    "a long speaker": (HEAD + ROWS + b"b.wav,joy," + b"s" * 300 + b"\n", 4, "the speaker has 300"),
     "a column twice": (b"file,label,speaker,Label\n" + ROWS, 3, "twice"),
     "nothing": (b"", 3, "holds no rows"),
     "a header": (HEAD, 3, "holds no rows"),
@@ -250,13 +250,13 @@ MANIFESTS = {
 LINES = {
     "a key twice": (b'{"file":"a0.wav","file":"a1.wav","label":"joy"}\n', "a key stands twice"),
     "too deep": (b"[" * 200_000, "is not JSON"),
-    "NaN": (b'{"file":"a0.wav","label":NaN}\n', "A word is due"),
+    "NaN": (b'{"file":"a0.wav","label":NaN}\n', "the label is empty"),
     "5000 digits": (
         b'{"file":"a0.wav","label":"joy","start":' + b"9" * 5000 + b"}\n",
         "a number of 5000 digits",
     ),
     "an array": (b"[1]\n", "is not a JSON object"),
-    "a list": (b'{"file":["a"],"label":"joy"}\n', "A word is due"),
+    "a list": (b'{"file":["a"],"label":"joy"}\n', "Write a word there"),
 }
 
 
@@ -279,6 +279,7 @@ def test_a_manifest_is_read_or_refused_by_its_row(commands, tmp_path, name):
         assert done.code == code and done.is_clean and not UNSAFE.search(done.out + done.err), (
             done.err
         )
+        assert said in done.out
 
 
 def test_speakers_that_look_alike_or_are_of_two_sexes_are_flagged(commands, tmp_path):

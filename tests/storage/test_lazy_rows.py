@@ -11,9 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from staanet.core import Corpus, Utterance
-from staanet.corpora.folder import from_rows, read_folder
+from staanet.corpora.folder import read_folder
 from staanet.corpora.ids import distinct_ids, safe_ids
-from staanet.corpora.rows import Row, Rows
+from staanet.corpora.row_corpus import build_from_rows
+from staanet.corpora.rows import Listing, Row, Rows
 from staanet.storage import lazy_rows
 
 ANY_TEXT = st.text(st.characters())  # half surrogate pairs too, which JSON may hold
@@ -42,7 +43,7 @@ def test_words_come_back_and_are_kept_once(words):
     st.lists(
         st.builds(
             Row,
-            place=ANY_TEXT | st.from_regex(r"m\.csv:[0-9]{1,25}", fullmatch=True),
+            source=ANY_TEXT | st.from_regex(r"m\.csv:[0-9]{1,25}", fullmatch=True),
             file=ANY_TEXT,
             label=ANY_TEXT,
             speaker=ANY_TEXT,
@@ -51,6 +52,7 @@ def test_words_come_back_and_are_kept_once(words):
             end_s=st.none() | TIMES,
             part=st.none() | ANY_TEXT,
             content=ANY_TEXT,
+            inner_name=ANY_TEXT,
         )
     )
 )
@@ -101,7 +103,7 @@ def corpora(folder: Path) -> tuple[Corpus, Corpus]:
         )
         for n in range(140)
     ]
-    packed = from_rows(folder, folder, rows, [], "audio")
+    packed = build_from_rows(Listing(folder, folder, Rows(rows)), "audio")
     return packed, replace(packed, utterances=tuple(packed.utterances))
 
 

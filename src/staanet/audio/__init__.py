@@ -4,6 +4,7 @@ The public names of the modules are here: ``audio.read_audio``, ``audio.snap``, 
 ``staanet.audio.psychoacoustics`` needs torch and is imported by its own name.
 """
 
+from staanet.audio.embedded import source_file
 from staanet.audio.grid import (
     FULL_SCALE,
     content_hash,
@@ -41,6 +42,7 @@ __all__ = [
     "read_int16",
     "resample",
     "snap",
+    "source_file",
     "stream_samples",
     "to_float",
     "wav_header",

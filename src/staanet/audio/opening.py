@@ -11,14 +11,24 @@ from pathlib import Path
 from typing import BinaryIO
 
 from staanet.audio.containers.declared import fail
+from staanet.audio.embedded import open_embedded, split_embedded
 from staanet.audio.limits import AudioLimits
 from staanet.errors import StorageFault, UnusableClip
 
 
 @contextlib.contextmanager
 def open_audio(path: Path | str, limits: AudioLimits) -> Iterator[tuple[BinaryIO, int]]:
-    """The open regular file and its size; a pipe is never waited for, a device never opened."""
+    """The open regular file and its size; a pipe is never waited for, a device never opened.
+
+    A path ``FILE.parquet#ROW`` is the sound inside that row.
+    """
     try:
+        if (embedded := split_embedded(path)) is not None:
+            file, row = embedded
+            _check_regular(_status(file))
+            with open_embedded(file, row, limits.max_bytes) as sound:
+                yield sound
+            return
         _check_regular(_status(path))
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
             status = os.fstat(stream.fileno())

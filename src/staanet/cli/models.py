@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -65,9 +67,19 @@ def corpus(
     if json_output:
         print(json.dumps(described, allow_nan=False, default=str))
     else:
-        show(corpora.description_text(described))
+        show(_with_red_warnings(corpora.description_text(described)))
     if described["problems"]:
         raise typer.Exit(QUARANTINED)
+
+
+def _with_red_warnings(text: str) -> str:
+    """Colour the lines of warnings where a terminal shows them."""
+    if not sys.stdout.isatty() or "NO_COLOR" in os.environ:
+        return text
+    return "\n".join(
+        typer.style(line, fg="red") if line.startswith("warning ") else line
+        for line in text.split("\n")
+    )
 
 
 @command(

@@ -38,6 +38,10 @@ class Corpus:
     part: str = "all"
     split_hash: str = ""
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What makes figures on the corpus doubtful, such as unknown speakers; commands print it in red."""
+    put_aside: tuple[tuple[str, str], ...] = ()
+    """Where rows of its manifest stand that cannot be used, and why; the first thousand."""
     limits: AudioLimits = field(default_factory=AudioLimits)
     fixed: Mapping[str, Sequence[protocols.Fold]] = field(default_factory=dict, hash=False)
     """Splits that the corpus's literature uses, by name; the seed chooses where there are several."""

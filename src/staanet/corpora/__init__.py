@@ -1,9 +1,9 @@
-"""Labelled speech on disk: one small file per corpus, all in ``CORPORA``."""
+"""Labelled speech on disk: one small file a corpus, all in ``CORPORA``."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from staanet.corpora.emodb import read_emodb
 from staanet.corpora.files import UNKNOWN
 from staanet.corpora.folder import read_folder, unlabelled_corpus
 from staanet.corpora.iemocap import read_iemocap
+from staanet.corpora.labels import few_clips_warning, relabel
+from staanet.corpora.manifest import ManifestOptions
 from staanet.corpora.meld import read_meld
 from staanet.corpora.msp_podcast import read_msp_podcast
 from staanet.corpora.ravdess import read_ravdess
@@ -31,14 +33,14 @@ __all__ = [
     "CLASSES",
     "CORPORA",
     "UNKNOWN",
-    "description_text",
-    "with_classes",
+    "contents_entry",
     "describe",
+    "description_text",
     "load_corpus",
     "plan_synthetic",
     "render_synthetic",
-    "contents_entry",
     "unlabelled_corpus",
+    "with_classes",
 ]
 
 CORPORA: dict[str, Callable[[Path], Corpus]] = {
@@ -59,19 +61,66 @@ CORPORA: dict[str, Callable[[Path], Corpus]] = {
 
 
 def load_corpus(
-    spec: str, limits: AudioLimits | None = None, *, classes: str = "label", out: Path | None = None
+    spec: str,
+    limits: AudioLimits | None = None,
+    *,
+    classes: str = "label",
+    label_map: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    root: Path | str | None = None,
+    out: Path | None = None,
 ) -> Corpus:
-    """The corpus named ``KIND:PATH``, such as ``emodb:data/emodb``; only names are read, no audio.
+    """Return the corpus named ``KIND:PATH``, such as ``emodb:data/emodb``; no audio is read.
 
-    ``synthetic:FOLDER`` is rendered into the folder if it is not there yet. ``limits`` bound what
-    is decoded later. ``classes`` is what its labels tell: its own ``label``, the ``speaker`` or the
-    ``sex``. Raises ``InvalidInput`` for an unknown kind, a missing path, an empty corpus, one
-    that does not tell its ``classes``, or one whose folder holds ``out``, where results are to go.
+    Args:
+        spec: kind and path; ``synthetic:FOLDER`` is rendered into the folder if it is not there.
+        limits: bounds of what is decoded later.
+        classes: what the labels are: its own ``label``, the ``speaker`` or the ``sex`` of a clip.
+        label_map: label -> class; a label without an entry stays, one that becomes a word for
+            none (``none``, ``-``) is left out. Keys match by content: ``1`` is also ``01``.
+        columns: of a manifest, which column holds the ``file``, ``label``, ``speaker``, ``sex``,
+            ``start``, ``end``, ``split`` or ``content``; others are found by their names.
+        root: of a manifest, the folder that its file names start from; by default its own.
+        out: where results are to go, which must not be inside the corpus.
+
+    Returns:
+        The corpus, its utterances sorted by id.
+
+    Raises:
+        InvalidInput: for an unknown kind, a missing path, an empty corpus, number codes as labels
+            without a map, a map that names no label, ``classes`` that the corpus does not tell, or
+            ``out`` inside its folder.
 
     >>> load_corpus("emo-db:data")
     Traceback (most recent call last):
     staanet.errors.InvalidInput: unknown corpus 'emo-db'. Did you mean 'emodb'?
     """
+    kind, path = _parse(spec)
+    if classes not in CLASSES:  # before anything is read or rendered
+        raise unknown_name("classes", classes, CLASSES)
+    folder = _expand(path)
+    if kind == "folder":
+        options = ManifestOptions(root=_expand(str(root)) if root else None, columns=columns or {})
+        corpus = read_folder(folder, label_map, options)
+    elif columns or root:
+        raise InvalidInput(
+            f"the corpus '{kind}' has no manifest, whose columns or root could be named",
+            remedy="Drop --column and --root, or give the manifest as folder:FILE",
+        )
+    elif kind == "audb":
+        corpus = read_audb(folder, label_map)
+    else:
+        corpus = relabel(CORPORA[kind](folder), label_map)
+    corpus = replace(corpus, warnings=(*corpus.warnings, *few_clips_warning(corpus)))
+    corpus = with_classes(corpus, classes)
+    if out is not None and kind not in ("synthetic", "audb"):
+        for audio_folder in (folder, *([_expand(str(root))] if root else [])):
+            _require_outside(out, audio_folder)
+    return corpus if limits is None else replace(corpus, limits=limits)
+
+
+def _parse(spec: str) -> tuple[str, str]:
+    """Return kind and path of a corpus; ``InvalidInput`` says what is missing."""
     kind, colon, path = spec.partition(":")
     if not colon:
         raise InvalidInput(
@@ -85,17 +134,12 @@ def load_corpus(
             f"corpus '{kind}:' does not say where it is",
             remedy=f"Pass {kind}:FOLDER, to a recipe as --set corpus={kind}:FOLDER",
         )
-    if classes not in CLASSES:  # before anything is read or rendered
-        raise unknown_name("classes", classes, CLASSES)
-    corpus = with_classes(CORPORA[kind](_expanded(path)), classes)
-    if out is not None and kind not in ("synthetic", "audb"):
-        _keep_out(out, _expanded(path))
-    return corpus if limits is None else replace(corpus, limits=limits)
+    return kind, path
 
 
-def _keep_out(out: Path, folder: Path) -> None:
-    """What is written into a corpus would be speech of it the next time."""
-    inner, outer = (Path(os.path.realpath(one)) for one in (out, folder))  # may be a link to itself
+def _require_outside(out: Path, folder: Path) -> None:
+    """Refuse results inside a corpus: they would be speech of it the next time."""
+    inner, outer = (Path(os.path.realpath(path)) for path in (out, folder))
     if folder.is_dir() and inner.is_relative_to(outer):
         raise InvalidInput(
             f"lies inside the corpus {printable(str(folder))}, where nothing is ever written",
@@ -104,7 +148,7 @@ def _keep_out(out: Path, folder: Path) -> None:
         )
 
 
-def _expanded(path: str) -> Path:
+def _expand(path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:  # ~nobody: no such account, so it is an ordinary name

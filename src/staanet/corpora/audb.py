@@ -17,25 +17,26 @@ from pathlib import Path
 from typing import Any
 
 from staanet.core import Corpus
-from staanet.corpora.folder import from_rows
 from staanet.corpora.manifest import COLUMNS, SEXES
-from staanet.corpora.rows import Row, Rows
+from staanet.corpora.row_corpus import build_from_rows
+from staanet.corpora.rows import Listing, Row
 from staanet.errors import InvalidInput, StorageFault, printable, unknown_name
 
-WISH = re.compile(
+REQUEST = re.compile(
     r"(?P<name>[A-Za-z0-9][\w.-]*)(?:@(?P<version>[A-Za-z0-9][\w.+-]*))?"
     r"(?::(?P<table>[^:]+)(?::(?P<column>[^:]+))?)?",
     re.ASCII,
 )
 FORM = "audb:NAME@VERSION:TABLE:COLUMN"
 CONFIGURED = "Check the name, and audb's repositories and cache in ~/.config/audb.yaml"
+LABEL_COLUMNS = ("label", "emotion", "class")
 Key = tuple[str, float, float | None]
 """File, start and end (None: the file's) in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class AudbRequest:
-    """What was asked for; None where it is left to us.
+    """The parts of ``NAME[@VERSION][:TABLE[:COLUMN]]``; None where we choose.
 
     >>> parse("emodb@1.4.1:emotion")
     AudbRequest(name='emodb', version='1.4.1', table='emotion', column=None)
@@ -53,60 +54,58 @@ class AudbRequest:
 
 
 def parse(text: str) -> AudbRequest:
-    """The parts of ``NAME[@VERSION][:TABLE[:COLUMN]]``; ``InvalidInput`` for another form."""
-    found = WISH.fullmatch(text)
-    if found is None:
+    """Return the parts of a request; ``InvalidInput`` for another form."""
+    match = REQUEST.fullmatch(text)
+    if match is None:
         raise InvalidInput(
             f"'audb:{printable(text[:200])}' names no database",
             remedy=f"Write {FORM}; only NAME is needed",
         )
-    return AudbRequest(**found.groupdict())
+    return AudbRequest(**match.groupdict())
 
 
-def read_audb(wanted: Path) -> Corpus:
-    """The database that the text of ``wanted`` names, its labelled files in audb's cache.
+def read_audb(request_path: Path, label_map: Mapping[str, str] | None = None) -> Corpus:
+    """Read the database that the text of ``request_path`` names, its files in audb's cache.
 
-    Where it is not said, the newest version is used, and the column ``label``, ``emotion`` or
-    ``class``, with a note. Raises ``InvalidInput`` where the package audb, the database, its version,
-    table or column is not there.
+    Without a version the newest is used, without a column ``label``, ``emotion`` or ``class``; a
+    note says so. Raises ``InvalidInput`` where the package audb, the database, its version, table
+    or column is not there.
     """
-    audb = library()
-    wish = parse(str(wanted))
-    with _explained(str(wish)):
-        version, notes = _version(audb, wish)
-        header = audb.info.header(wish.name, version=version, load_tables=False)
-    table, column = _label_column(header, replace(wish, version=version))
-    settled = AudbRequest(wish.name, version, table, column)
-    who, person = _speaker_column(header, table)
-    with _explained(str(settled)):
-        tables = sorted({table, who} - {""})
+    audb = import_audb()
+    request = parse(str(request_path))
+    with _errors_explained(str(request)):
+        version, notes = _resolve_version(audb, request)
+        header = audb.info.header(request.name, version=version, load_tables=False)
+    table, column = _label_column(header, replace(request, version=version))
+    resolved = AudbRequest(request.name, version, table, column)
+    speaker_table, speaker_column = _speaker_column(header, table)
+    with _errors_explained(str(resolved)):
         database = audb.load(
-            wish.name,
+            request.name,
             version=version,
-            tables=tables,
+            tables=sorted({table, speaker_table} - {""}),
             only_metadata=True,
             pickle_tables=False,
             full_path=False,
             verbose=False,
         )
-    rows, unlabelled = _rows(database, settled, who, person)
-    files = sorted({row.file for row in rows})
+    listing = Listing(where=Path(str(resolved)), root=Path(), notes=notes)
+    unlabelled = _add_rows(listing, database, resolved, speaker_table, speaker_column)
+    files = sorted({row.file for row in listing.rows})
     if not files:
-        raise InvalidInput("labels no file", where=settled, remedy="Name another table or column")
-    with _explained(str(settled)):
-        paths = audb.load_media(wish.name, files, version=version, num_workers=4, verbose=False)
-    root = Path(paths[0]).parents[len(Path(files[0]).parts) - 1]
-    if settled != wish:
-        notes = [*notes, f"read as {settled}"]
+        raise InvalidInput("labels no file", where=resolved, remedy="Name another table or column")
+    with _errors_explained(str(resolved)):
+        paths = audb.load_media(request.name, files, version=version, num_workers=4, verbose=False)
+    listing.root = Path(paths[0]).parents[len(Path(files[0]).parts) - 1]
+    if resolved != request:
+        listing.notes.append(f"read as {resolved}")
     if unlabelled:
-        notes = [*notes, f"rows without a label left out: {unlabelled}"]
-    return from_rows(
-        root, Path(str(settled)), rows, notes, "labelled audio files", name=str(settled)
-    )
+        listing.notes.append(f"rows without a label left out: {unlabelled}")
+    return build_from_rows(listing, "labelled audio files", name=str(resolved), label_map=label_map)
 
 
-def library() -> Any:
-    """The package audb; ``InvalidInput`` says how to install it."""
+def import_audb() -> Any:
+    """Return the package audb; ``InvalidInput`` says how to install it."""
     try:
         import audb
     except ImportError as problem:
@@ -117,47 +116,48 @@ def library() -> Any:
 
 
 @contextmanager
-def _explained(where: str) -> Iterator[None]:
-    """Whatever audb, its backends and the network raise, as one line that says what to do."""
+def _errors_explained(where: str) -> Iterator[None]:
+    """Turn whatever audb, its backends and the network raise into one line that says what to do."""
     try:
         yield
     except InvalidInput:
         raise
     except Exception as problem:
-        said = printable(" ".join(str(problem).split()) or type(problem).__name__)[:240]
+        text = printable(" ".join(str(problem).split()) or type(problem).__name__)[:240]
         if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFault(
-                said, where=where, remedy="Free space in audb's cache, run again"
+                text, where=where, remedy="Free space in audb's cache, run again"
             ) from problem
         raise InvalidInput(
-            f"cannot be loaded ({said})", where=where, remedy=CONFIGURED
+            f"cannot be loaded ({text})", where=where, remedy=CONFIGURED
         ) from problem
 
 
-def _version(audb: Any, wish: AudbRequest) -> tuple[str, list[str]]:
-    """The wanted version, or the newest; what is in the cache needs no repository."""
+def _resolve_version(audb: Any, request: AudbRequest) -> tuple[str, list[str]]:
+    """Return the version that is asked for, or the newest; the cache serves without a repository."""
     import audeer
 
-    roots = [Path(audb.default_cache_root(shared)) / wish.name for shared in (False, True)]
-    held = {header.parts[-3] for root in roots for header in root.glob("*/*/db.yaml")}
-    if wish.version in held:
-        return str(wish.version), []
+    roots = [Path(audb.default_cache_root(shared)) / request.name for shared in (False, True)]
+    cached = {header.parts[-3] for root in roots for header in root.glob("*/*/db.yaml")}
+    if request.version in cached:
+        return str(request.version), []
     try:
-        offered = [str(version) for version in audb.versions(wish.name)]
+        published = [str(version) for version in audb.versions(request.name)]
     except Exception:
-        if wish.version or not held:
+        if request.version or not cached:
             raise
-        offered = []
-    known = [*audeer.sort_versions(list(held - set(offered))), *offered]
-    if not known:
+        published = []
+    versions = [*audeer.sort_versions(list(cached - set(published))), *published]
+    if not versions:
         raise InvalidInput(
-            "no such database in audb's repositories or cache", where=wish, remedy=CONFIGURED
+            "no such database in audb's repositories or cache", where=request, remedy=CONFIGURED
         )
-    if wish.version is None:
-        return known[-1], [f"the newest version is used; '@{known[-1]}' after the name keeps it"]
-    if wish.version not in known:
-        raise unknown_name("version", wish.version, known, where=f"audb:{wish.name}")
-    return wish.version, []
+    if request.version is None:
+        newest = versions[-1]
+        return newest, [f"the newest version is used; '@{newest}' after the name pins it"]
+    if request.version not in versions:
+        raise unknown_name("version", request.version, versions, where=f"audb:{request.name}")
+    return request.version, []
 
 
 # ---------------------------------------------------------------- which columns
@@ -167,66 +167,71 @@ def _columns(header: Any) -> list[tuple[str, str]]:
     return [(table, column) for table in header.tables for column in header.tables[table].columns]
 
 
-def _label_column(header: Any, wish: AudbRequest) -> tuple[str, str]:
+def _label_column(header: Any, request: AudbRequest) -> tuple[str, str]:
+    """Return table and column of the labels; ``InvalidInput`` where they cannot be told."""
     columns = _columns(header)
-    if wish.table and wish.table not in header.tables:
-        raise unknown_name("table", wish.table, header.tables, where=f"audb:{wish.name}")
-    within = [(t, c) for t, c in columns if wish.table in (None, t)]
-    if wish.column:
-        if (str(wish.table), wish.column) not in within:
-            raise unknown_name("column", wish.column, [c for _, c in within], where=wish)
-        return str(wish.table), wish.column
-    usual = [(t, c) for alias in COLUMNS["label"] for t, c in within if c.casefold() == alias]
+    if request.table and request.table not in header.tables:
+        raise unknown_name("table", request.table, header.tables, where=f"audb:{request.name}")
+    within = [(t, c) for t, c in columns if request.table in (None, t)]
+    if request.column:
+        if (str(request.table), request.column) not in within:
+            names = [column for _, column in within]
+            raise unknown_name("column", request.column, names, where=request)
+        return str(request.table), request.column
+    usual = [(t, c) for alias in LABEL_COLUMNS for t, c in within if c.casefold() == alias]
     same_name = [(t, c) for t, c in usual if t == c]
     for choice in (usual, same_name, within):
         if len(choice) == 1:
             return choice[0]
     shown = ", ".join(f"{t}:{c}" for t, c in (usual or within)[:20])
     raise InvalidInput(
-        f"has {len(usual) or 'no'} columns named {' or '.join(COLUMNS['label'])}",
-        where=wish,
+        f"has {len(usual) or 'no'} columns named {' or '.join(LABEL_COLUMNS)}",
+        where=request,
         remedy=f"Write {FORM} with one of these: {printable(shown) or 'none'}",
     )
 
 
 def _speaker_column(header: Any, label_table: str) -> tuple[str, str]:
-    """Table and column, the label's own table first, then those of whole files; ``""`` for none."""
-    found = [
+    """Return table and column, the label's table first, then those of whole files; ``""`` for none."""
+    candidates = [
         (table != label_table, not header.tables[table].is_filewise, table, column)
         for table, column in _columns(header)
         if column.casefold() in COLUMNS["speaker"]
     ]
-    return min(found)[2:] if found else ("", "")
+    return min(candidates)[2:] if candidates else ("", "")
 
 
 # ---------------------------------------------------------------- tables to rows
 
 
-def _rows(database: Any, wish: AudbRequest, who: str, person: str) -> tuple[Rows, int]:
-    """The labelled rows, and how many have no label."""
-    labels = _cells(database, str(wish.table), str(wish.column))
-    speakers = _cells(database, who, person) if who else {}
-    by_file = _by_file(speakers)
-    sexes = _sexes(database, who, person) if who else {}
-    rows = Rows()
+def _add_rows(
+    listing: Listing, database: Any, request: AudbRequest, speaker_table: str, speaker_column: str
+) -> int:
+    """Add the labelled rows; returns how many have no label."""
+    labels = _cells(database, str(request.table), str(request.column))
+    has_speakers = bool(speaker_table)
+    speakers = _cells(database, speaker_table, speaker_column) if has_speakers else {}
+    sexes = _sexes(database, speaker_table, speaker_column) if has_speakers else {}
+    file_speakers = _file_speakers(speakers)
+    unlabelled = 0
     for number, (key, label) in enumerate(labels.items(), start=1):
         file, start, end = key
+        source = f"{request}:{number}"
         if label is None:
-            continue
-        place = f"{wish}:{number}"
-        if start < 0 or (end is not None and end <= start):
-            raise InvalidInput(
-                f"the part of {printable(file)} from {start:.9g} s to {end} s has no length",
-                where=place,
-                remedy="Name another table, or correct it and publish a new version",
-            )
-        speaker = speakers.get(key) or by_file.get(file) or ""
-        rows.append(Row(place, file, label, speaker, sexes.get(speaker), start, end))
-    return rows, len(labels) - len(rows)
+            unlabelled += 1
+        elif start < 0 or (end is not None and end <= start):
+            what = f"the part of {printable(file)} from {start:.9g} s to {end} s has no length"
+            listing.put_aside(source, what, "Name another table, or correct it in a new version")
+        else:
+            speaker = speakers.get(key) or file_speakers.get(file) or ""
+            row = Row(source, file, label, speaker, sexes.get(speaker), start, end)
+            listing.rows.append(row)
+    listing.require_rows()
+    return unlabelled
 
 
 def _cells(database: Any, table: str, column: str) -> dict[Key, str | None]:
-    """What a column says of each file or part of one, as text."""
+    """Return what a column says of each file or part of one, as text."""
     import pandas as pd
 
     values: dict[Key, str | None] = {}
@@ -238,24 +243,24 @@ def _cells(database: Any, table: str, column: str) -> dict[Key, str | None]:
     return values
 
 
-def _by_file(speakers: Mapping[Key, str | None]) -> dict[str, str]:
-    """The speaker of each file that has only one."""
-    heard: dict[str, set[str]] = {}
+def _file_speakers(speakers: Mapping[Key, str | None]) -> dict[str, str]:
+    """Return the speaker of each file that has only one."""
+    by_file: dict[str, set[str]] = {}
     for (file, _, _), speaker in speakers.items():
-        heard.setdefault(file, set()).update({speaker} if speaker else ())
-    return {file: found.pop() for file, found in heard.items() if len(found) == 1}
+        by_file.setdefault(file, set()).update({speaker} if speaker else ())
+    return {file: names.pop() for file, names in by_file.items() if len(names) == 1}
 
 
 def _sexes(database: Any, table: str, column: str) -> dict[str, str]:
-    """The sex of each speaker, as the scheme of the speaker column tells it."""
+    """Return the sex of each speaker, as the scheme of the speaker column has it."""
     scheme = database.schemes.get(database[table].columns[column].scheme_id)
     labels = getattr(scheme, "labels", None)
     if isinstance(labels, str):  # the name of a table without files
         labels = database[labels].df.to_dict("index")
-    known: dict[str, str] = {}
-    for speaker, about in labels.items() if isinstance(labels, dict) else ():
+    sexes: dict[str, str] = {}
+    for speaker, properties in labels.items() if isinstance(labels, dict) else ():
         for name in COLUMNS["sex"]:
-            said = about.get(name) if isinstance(about, dict) else None
-            if sex := SEXES.get(str(said).strip().casefold()):
-                known[str(speaker)] = sex
-    return known
+            value = properties.get(name) if isinstance(properties, dict) else None
+            if sex := SEXES.get(str(value).strip().casefold()):
+                sexes[str(speaker)] = sex
+    return sexes

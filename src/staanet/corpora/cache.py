@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from staanet import storage
+from staanet import audio, storage
 from staanet.core import Corpus, Samples, Utterance
 from staanet.errors import StaaNetError, UnusableClip
 
@@ -80,10 +80,20 @@ class DecodedCache:
 def content_key(corpus: Corpus, sample_rate: int) -> str:
     """Return a sha256 over all that the samples depend on: sources, cuts, rate and limits."""
     max_bytes = corpus.limits.max_bytes
-    hashes = {path: _file_hash(path, max_bytes) for path in {u.path for u in corpus.utterances}}
-    rows = [[u.id, hashes[u.path], u.start_s, u.end_s] for u in corpus.utterances]
+    paths = {u.path for u in corpus.utterances}
+    files = {path: audio.source_file(path) for path in paths}
+    hashes = {file: _file_hash(file, max_bytes) for file in set(files.values())}
+    rows = [
+        [u.id, _source_hash(u.path, files, hashes), u.start_s, u.end_s] for u in corpus.utterances
+    ]
     parts = [FORMAT, _version(), sample_rate, repr(corpus.limits), rows]
     return hashlib.sha256(json.dumps(parts).encode("ascii")).hexdigest()
+
+
+def _source_hash(path: Path, files: Mapping[Path, Path], hashes: Mapping[Path, str]) -> str:
+    """Return the sha256 of a file, and of an embedded sound also its row."""
+    file = files[path]
+    return hashes[file] if file == path else f"{hashes[file]}{path.name.removeprefix(file.name)}"
 
 
 def _version() -> str:
@@ -96,7 +106,8 @@ def _version() -> str:
 
 def _file_hash(path: Path, max_bytes: int) -> str:
     try:
-        return storage.sha256(path) if path.stat().st_size <= max_bytes else ""
+        is_usable = path.suffix == ".parquet" or path.stat().st_size <= max_bytes
+        return storage.sha256(path) if is_usable else ""
     except (OSError, ValueError, StaaNetError):
         return ""  # unusable: reading it says why
 

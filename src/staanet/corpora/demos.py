@@ -34,7 +34,7 @@ def read_demos(root: Path) -> Corpus:
     """
     folder = subfolder(root, "demos", "DEMOS")
     corpus = read_by_names("demos", root, wav_files(folder), parse, "DEMOS/NP_f_43_pau05b.wav")
-    if not any((place / "NEU").is_dir() for place in (root, folder)):
+    if not any((parent / "NEU").is_dir() for parent in (root, folder)):
         return corpus
     note = "the neutral clips in NEU are left out, as in the paper"
     return replace(corpus, notes=(*corpus.notes, note))

@@ -1,71 +1,222 @@
-"""What a corpus holds, found by reading every file once."""
+"""What a corpus holds, by reading every file once."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from array import array
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from statistics import median
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from staanet import audio
 from staanet.core import Corpus, Progress, Utterance, protocols, silent
+from staanet.corpora.files import SHOWN, first_names
+from staanet.corpora.labels import MIN_CLASS_CLIPS
+from staanet.corpora.profile import Profile, loud_epsilon_warning, profile_lines
 from staanet.errors import InvalidInput, UnusableClip, printable
+from staanet.storage import lazy_rows
+
+MAX_PROBLEMS = 10_000
+"""Problems that are listed; further ones are counted."""
 
 
 def describe(
     corpus: Corpus, split_seed: int = 0, progress: Progress = silent, *, protocol: str | None = None
 ) -> dict[str, Any]:
-    """Clips, classes, speakers, lengths in seconds, formats, split, problems and notes, for JSON.
+    """Return clips, classes, speakers, lengths, formats, profile, split, problems, notes, for JSON.
 
-    A file that cannot be used becomes a row ``(file, reason)`` in ``problems``; so does the same
-    audio under two labels, or in two parts of the split. A split that nobody asked for may fail with
-    a note; one by a ``protocol`` raises ``InvalidInput``.
+    A row or file that cannot be used becomes a pair (file, reason) in ``problems``. So does the
+    same audio under two labels, or in two parts of the split. Without ``protocol``, a corpus that
+    cannot be split has a note. Raises ``InvalidInput`` where it cannot be split by ``protocol``.
     """
-    speakers = {u.speaker: u.sex for u in corpus.utterances}
-    per_speaker = Counter(u.speaker for u in corpus.utterances)
-    split, part_of, unsplit = _split(corpus, split_seed, protocol)
-    problems: list[tuple[str, str]] = []
-    seconds: list[float] = []
-    formats: Counter[str] = Counter()
-    remarks: defaultdict[str, list[str]] = defaultdict(list)
-    same: defaultdict[str, list[Utterance]] = defaultdict(list)
-    for count, utterance in enumerate(corpus.utterances, start=1):
-        try:
-            sound = audio.read_audio(utterance.path, corpus.limits)
-            speech = audio.cut(sound.samples, sound.sample_rate, utterance.start_s, utterance.end_s)
-        except UnusableClip as problem:
-            problems.append((_file(utterance), problem.what))
-        else:
-            samples = audio.snap(speech)
-            seconds.append(len(samples) / sound.sample_rate)
-            formats[_format(sound)] += 1
-            same[f"{sound.sample_rate} {audio.content_hash(samples)}"].append(utterance)
-            for note in sound.notes:
-                remarks[note].append(utterance.id)
-            if reason := audio.degenerate(samples):
-                problems.append((_file(utterance), reason))
-        progress("reading", count, len(corpus), utterance.id)
-    copies, conflicts = _copies([group for group in same.values() if len(group) > 1], part_of)
-    heard = [f"{note}: {_some(ids)}" for note, ids in sorted(remarks.items())]
+    parts, unsplit = _split(corpus, split_seed, protocol)
+    survey = _Survey(corpus)
+    for index, utterance in enumerate(corpus.utterances):
+        survey.read(index, utterance)
+        progress("reading", index + 1, len(corpus), utterance.id)
+    copies, conflicts = _copies(corpus, survey.repeated(), parts)
+    seconds, profile = (
+        np.frombuffer(survey.seconds),
+        survey.profile.to_dict(_Ids(corpus.utterances)),
+    )
     return {
         "name": corpus.name,
         "clips": len(corpus),
-        "classes": dict(sorted(Counter(u.label for u in corpus.utterances if u.label).items())),
-        "speakers": {
-            s: {"clips": per_speaker[s], "sex": sex} for s, sex in sorted(speakers.items())
+        "classes": dict(sorted(_label_counts(corpus).items())),
+        "speakers": _speakers(corpus),
+        "seconds": {
+            "min": round(float(seconds.min()), 3) if len(seconds) else None,
+            "median": round(float(np.median(seconds)), 3) if len(seconds) else None,
+            "max": round(float(seconds.max()), 3) if len(seconds) else None,
+            "total": round(float(seconds.sum()), 3),
         },
-        "seconds": _seconds(seconds),
-        "formats": dict(formats.most_common()),
+        "formats": dict(survey.formats.most_common()),
+        "profile": profile,
         "protocol": protocol or corpus.apart,
         "protocols": list(corpus.protocols),
-        "split": split,
-        "problems": [*problems, *conflicts],
-        "notes": [*corpus.notes, *heard, *copies, *unsplit],
+        "split": {
+            part.part: {"speakers": list(part.speakers), "clips": len(part), **contents_entry(part)}
+            for part in parts
+        },
+        "problems": [*corpus.put_aside, *survey.problems, *conflicts],
+        "warnings": [
+            *corpus.warnings,
+            *_small_test_warning(parts),
+            *loud_epsilon_warning(profile),
+            *survey.uncounted(),
+        ],
+        "notes": [*corpus.notes, *survey.remarks(), *copies, *unsplit],
     }
 
 
+@dataclass
+class _Survey:
+    """What reading the files shows, in bounded memory for each clip."""
+
+    corpus: Corpus
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    seconds: array[float] = field(default_factory=lambda: array("d"))
+    formats: Counter[str] = field(default_factory=Counter)
+    profile: Profile = field(default_factory=Profile)
+    problem_count: int = 0
+    _remark_counts: Counter[str] = field(default_factory=Counter)
+    _remark_ids: dict[str, list[str]] = field(default_factory=dict)
+    _digests: bytearray = field(default_factory=bytearray)
+    _indices: array[int] = field(default_factory=lambda: array("q"))
+
+    def read(self, index: int, utterance: Utterance) -> None:
+        """Read one file, and note what it is or why it cannot be used."""
+        try:
+            sound = audio.read_audio(utterance.path, self.corpus.limits)
+            speech = audio.cut(sound.samples, sound.sample_rate, utterance.start_s, utterance.end_s)
+        except UnusableClip as problem:
+            self._add_problem(utterance, problem.what)
+            return
+        samples = audio.snap(speech)
+        self.seconds.append(len(samples) / sound.sample_rate)
+        channels = f"{sound.channels} channel{'s' if sound.channels > 1 else ''}"
+        self.formats[f"{sound.sample_rate} Hz, {channels}"] += 1
+        key = f"{sound.sample_rate} {audio.content_hash(samples)}"
+        self._digests += lazy_rows.digests_of([key]).tobytes()
+        self._indices.append(index)
+        for note in sound.notes:
+            self._remark_counts[note] += 1
+            ids = self._remark_ids.setdefault(note, [])
+            ids += [utterance.id] * (len(ids) < SHOWN)
+        if reason := audio.degenerate(samples):
+            self._add_problem(utterance, reason)
+        else:
+            self.profile.add(index, utterance.speaker, speech, sound.sample_rate)
+
+    def _add_problem(self, utterance: Utterance, reason: str) -> None:
+        self.problem_count += 1
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append((printable(utterance.where), reason))
+
+    def uncounted(self) -> list[str]:
+        """Return a warning on problems that are not listed, or none."""
+        more = self.problem_count - len(self.problems)
+        return [f"{more} further files cannot be used and are not listed"] if more else []
+
+    def remarks(self) -> list[str]:
+        """Return a note for each thing that was odd, with the first clips it was seen in."""
+        notes = []
+        for note, ids in sorted(self._remark_ids.items()):
+            more = self._remark_counts[note] - len(ids)
+            notes.append(f"{note}: {', '.join(ids)}" + (f" and {more} more" if more else ""))
+        return notes
+
+    def repeated(self) -> list[list[int]]:
+        """Return the indices of clips with the same audio, a list for each sound."""
+        digests = np.frombuffer(bytes(self._digests), np.uint64).reshape(-1, 2)
+        return [[self._indices[row] for row in group] for group in lazy_rows.repeated(digests)]
+
+
+class _Ids(Sequence[str]):
+    """The ids of utterances by index."""
+
+    def __init__(self, utterances: Sequence[Utterance]) -> None:
+        self.utterances = utterances
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.utterances[index].id
+
+
+def _label_counts(corpus: Corpus) -> Counter[str]:
+    return Counter(label for label in lazy_rows.field(corpus.utterances, "label") if label)
+
+
+def _speakers(corpus: Corpus) -> dict[str, dict[str, Any]]:
+    counts = Counter(lazy_rows.field(corpus.utterances, "speaker"))
+    columns = (lazy_rows.field(corpus.utterances, name) for name in ("speaker", "sex"))
+    sexes = dict(zip(*columns, strict=True))
+    return {s: {"clips": counts[s], "sex": sex} for s, sex in sorted(sexes.items())}
+
+
+def _split(corpus: Corpus, seed: int, protocol: str | None) -> tuple[tuple[Corpus, ...], list[str]]:
+    """Return the parts, or none and a note that says why."""
+    try:
+        return corpus.split(seed, protocol), []
+    except InvalidInput as problem:
+        if protocol is not None:
+            raise
+        return (), [f"no split: {problem.what}"]
+
+
+def contents_entry(part: Corpus) -> dict[str, list[str]]:
+    """Return what is said in a part, where parts are kept apart by it, for a card or a table.
+
+    >>> contents_entry(Corpus("none", (), ()))
+    {}
+    """
+    return {} if part.apart == protocols.DRAWN else {"contents": [c[:80] for c in part.contents]}
+
+
+def _small_test_warning(parts: Sequence[Corpus]) -> list[str]:
+    """Warn of classes with few clips in the test part: one clip is much of their recall."""
+    few = [
+        f"{label} {counts[label]}"
+        for part in parts
+        if part.part == "test"
+        for counts in [_label_counts(part)]
+        for label in part.labels
+        if counts[label] < MIN_CLASS_CLIPS
+    ]
+    text = f"fewer than {MIN_CLASS_CLIPS} test clips of a class: {', '.join(few)}"
+    return [f"{text}; one clip is more than a tenth of its recall"] if few else []
+
+
+def _copies(
+    corpus: Corpus, groups: Sequence[Sequence[int]], parts: Sequence[Corpus]
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return notes on harmless copies, and the copies that would make a figure wrong."""
+    part_of = {unit: part.part for part in parts for unit in part.units()} if groups else {}
+    notes, problems = [], []
+    for group in groups:
+        clips = [corpus.utterances[index] for index in group]
+        others = f"same audio as {first_names([u.id for u in clips[1:]])}"
+        labels = sorted({u.label or "" for u in clips})
+        names = sorted({part_of[unit] for u in clips if (unit := corpus.unit(u)) in part_of})
+        file = printable(clips[0].where)
+        if len(labels) > 1:
+            problems.append((file, f"{others}, under the labels {', '.join(labels)}"))
+        elif len(names) > 1:
+            problems.append((file, f"{others}, in the parts {', '.join(names)}"))
+        else:
+            notes.append(f"{clips[0].id}: {others}")
+    return notes, problems
+
+
+# ---------------------------------------------------------------- as text
+
+
 def description_text(described: Mapping[str, Any]) -> str:
-    """``describe``'s findings as lines for a terminal."""
+    """Return the result of ``describe`` as lines for a terminal; warnings begin with ``warning``."""
     seconds = described["seconds"]
     lengths = "none could be read"
     if seconds["total"]:
@@ -75,8 +226,8 @@ def description_text(described: Mapping[str, Any]) -> str:
         )
     classes = ", ".join(f"{label} {n}" for label, n in described["classes"].items()) or "none"
     people = ", ".join(
-        f"{speaker} ({who['sex'] or 'sex unknown'}, {who['clips']})"
-        for speaker, who in described["speakers"].items()
+        f"{speaker} ({entry['sex'] or 'sex unknown'}, {entry['clips']})"
+        for speaker, entry in described["speakers"].items()
     )
     formats = "; ".join(f"{name}: {n}" for name, n in described["formats"].items()) or "none"
     lines = [
@@ -85,88 +236,34 @@ def description_text(described: Mapping[str, Any]) -> str:
         f"speakers  {people}",
         f"lengths   {lengths}",
         f"formats   {formats}",
+        *profile_lines(described["profile"]),
+        *_protocol_lines(described),
     ]
-    usual = {protocols.DRAWN, protocols.CONTENTS, protocols.BY_HAND, protocols.CONTENTS_BY_HAND}
-    others = [name for name in described["protocols"] if name not in usual]
-    if others or described["protocol"] != protocols.DRAWN:
-        known = f" (also {', '.join(others)})" if others else ""
-        lines.append(f"protocol  {printable(described['protocol'])}{known}")
-    for part, held in described["split"].items():
-        what = "contents" if "contents" in held else "speakers"
-        lines.append(f"{part:<9} {held['clips']} clips of {what} {_shown(held[what])}")
+    lines += [f"warning   {warning}" for warning in described["warnings"]]
     lines += [f"note      {note}" for note in described["notes"]]
     lines += [f"problem   {file}: {reason}" for file, reason in described["problems"]]
     return "\n".join(lines if described["problems"] else [*lines, "problems  none"])
 
 
-def _split(
-    corpus: Corpus, seed: int, protocol: str | None
-) -> tuple[dict[str, dict[str, Any]], dict[str, str], list[str]]:
-    """The parts, the part of each clip, and why there is none."""
-    try:
-        parts = corpus.split(seed, protocol)
-    except InvalidInput as problem:
-        if protocol is not None:
-            raise
-        return {}, {}, [f"no split: {problem.what}"]
-    split: dict[str, dict[str, Any]] = {
-        p.part: {"speakers": list(p.speakers), "clips": len(p), **contents_entry(p)} for p in parts
-    }
-    return split, {u.id: p.part for p in parts for u in p.utterances}, []
+def _protocol_lines(described: Mapping[str, Any]) -> list[str]:
+    """Return the protocols beyond the usual ones, and the parts of the split."""
+    lines = []
+    usual = {protocols.DRAWN, protocols.CONTENTS, protocols.BY_HAND, protocols.CONTENTS_BY_HAND}
+    others = [name for name in described["protocols"] if name not in usual]
+    if others or described["protocol"] != protocols.DRAWN:
+        more = f" (also {', '.join(others)})" if others else ""
+        lines.append(f"protocol  {printable(described['protocol'])}{more}")
+    for part, entry in described["split"].items():
+        unit = "contents" if "contents" in entry else "speakers"
+        lines.append(f"{part:<9} {entry['clips']} clips of {unit} {_some_names(entry[unit])}")
+    return lines
 
 
-def contents_entry(part: Corpus) -> dict[str, list[str]]:
-    """What is said in a part, where parts are kept apart by it, for a card or a table.
+def _some_names(names: Sequence[str]) -> str:
+    """Return all names, or the first where there are too many to read.
 
-    >>> contents_entry(Corpus("none", (), ()))
-    {}
-    """
-    return {} if part.apart == protocols.DRAWN else {"contents": [c[:80] for c in part.contents]}
-
-
-def _shown(names: Sequence[str]) -> str:
-    """All of them, or the first where there are too many to read.
-
-    >>> _shown([f"a{n:02d}" for n in range(99)])[-15:]
+    >>> _some_names([f"a{n:02d}" for n in range(99)])[-15:]
     'a39 and 59 more'
     """
     more = f" and {len(names) - 40} more" if len(names) > 60 else ""
     return ", ".join(printable(name) for name in names[: 40 if more else None]) + more
-
-
-def _copies(
-    groups: Sequence[Sequence[Utterance]], part_of: Mapping[str, str]
-) -> tuple[list[str], list[tuple[str, str]]]:
-    """Notes on harmless copies, and the copies that would make a figure wrong."""
-    notes, problems = [], []
-    for group in groups:
-        others = f"same audio as {_some([u.id for u in group[1:]])}"
-        labels = sorted({u.label or "" for u in group})
-        parts = sorted({part_of[u.id] for u in group if part_of})
-        if len(labels) > 1:
-            problems.append((_file(group[0]), f"{others}, under the labels {', '.join(labels)}"))
-        elif len(parts) > 1:
-            problems.append((_file(group[0]), f"{others}, in the parts {', '.join(parts)}"))
-        else:
-            notes.append(f"{group[0].id}: {others}")
-    return notes, problems
-
-
-def _seconds(seconds: Sequence[float]) -> dict[str, float | None]:
-    if not seconds:
-        return {"min": None, "median": None, "max": None, "total": 0.0}
-    values = {"min": min(seconds), "median": median(seconds), "max": max(seconds)}
-    return {key: round(value, 3) for key, value in {**values, "total": sum(seconds)}.items()}
-
-
-def _format(sound: audio.Sound) -> str:
-    return f"{sound.sample_rate} Hz, {sound.channels} channel{'s' if sound.channels > 1 else ''}"
-
-
-def _file(utterance: Utterance) -> str:
-    return printable(utterance.where)
-
-
-def _some(ids: Sequence[str]) -> str:
-    more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
-    return ", ".join(ids[:5]) + more

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from staanet.core import Corpus
 from staanet.corpora.files import omission_notes, read_csv_table, require_folder
-from staanet.corpora.folder import from_rows
-from staanet.corpora.rows import Row, Rows
+from staanet.corpora.row_corpus import build_from_rows
+from staanet.corpora.rows import Listing, Row
 from staanet.errors import InvalidInput
 
 FOLDERS = {
@@ -44,7 +44,7 @@ def read_meld(root: Path) -> Corpus:
     and for a table without its columns.
     """
     require_folder(root, "meld")
-    rows, missing, tables = Rows(), [], 0
+    listing, missing, tables = Listing(where=root, root=root), [], 0
     for part, names in FOLDERS.items():
         table = next((p for p in _tables(root, part) if p.is_file()), None)
         if table is None:
@@ -58,7 +58,7 @@ def read_meld(root: Path) -> Corpus:
                 missing.append(f"{part}/{stem}")
                 continue
             emotion, speaker = cells["Emotion"].strip(), cells["Speaker"].strip()
-            rows.append(
+            listing.rows.append(
                 Row(
                     f"{table}:{number}",
                     path.relative_to(root).as_posix(),
@@ -75,8 +75,8 @@ def read_meld(root: Path) -> Corpus:
             where=root,
             remedy="Give the folder that holds the tables",
         )
-    notes = omission_notes(missing, "labelled but without sound")
-    return from_rows(root, root, rows, notes, "sound such as train_splits/dia0_utt0.wav", "meld")
+    listing.notes += omission_notes(missing, "labelled but without sound")
+    return build_from_rows(listing, "sound such as train_splits/dia0_utt0.wav", name="meld")
 
 
 def _tables(root: Path, part: str) -> tuple[Path, Path]:

@@ -18,8 +18,8 @@ from staanet.corpora.files import (
     require_folder,
     subfolder,
 )
-from staanet.corpora.folder import from_rows
-from staanet.corpora.rows import Row, Rows
+from staanet.corpora.row_corpus import build_from_rows
+from staanet.corpora.rows import Listing, Row
 from staanet.errors import InvalidInput
 
 EMOTIONS = {
@@ -61,7 +61,8 @@ def read_msp_podcast(root: Path) -> Corpus:
         )
     audio = subfolder(root, "msp_podcast", "Audios", "Audio")
     sounds = {path.name for path in list_folder(audio)}
-    rows, missing, omitted, unknown = Rows(), [], Counter[str](), 0
+    listing = Listing(where=table, root=audio)
+    missing, omitted, unknown = [], Counter[str](), 0
     for number, cells in enumerate(read_csv_table(table, COLUMNS), start=2):
         name, label, part = (cells[key].strip() for key in ("FileName", "EmoClass", "Split_Set"))
         if label in NO_CLASS or part not in PARTS:
@@ -73,7 +74,7 @@ def read_msp_podcast(root: Path) -> Corpus:
             if speaker.casefold() in ("unknown", ""):
                 speaker, unknown = f"podcast_{podcast_of(name)}", unknown + 1
             sex = cells["Gender"].strip().lower()
-            rows.append(
+            listing.rows.append(
                 Row(
                     f"{table}:{number}",
                     name,
@@ -84,13 +85,13 @@ def read_msp_podcast(root: Path) -> Corpus:
                 )
             )
     counts = ", ".join(f"{what} {count}" for what, count in sorted(omitted.items()))
-    notes = [f"{omitted.total()} files left out: {counts}"] * bool(counts)
+    listing.notes += [f"{omitted.total()} files left out: {counts}"] * bool(counts)
+    listing.notes += omission_notes(missing, "labelled but without sound")
     if unknown:
-        notes.append(
-            f"the speaker of {unknown} clips is unknown: those of one podcast are taken as one"
+        listing.warnings.append(
+            f"clips of unknown speakers, those of one podcast taken as one speaker: {unknown}"
         )
-    notes += omission_notes(missing, "labelled but without sound")
-    return from_rows(audio, table, rows, notes, "sound in Audios", "msp_podcast")
+    return build_from_rows(listing, "sound in Audios", name="msp_podcast")
 
 
 def podcast_of(name: str) -> str:

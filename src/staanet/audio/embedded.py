@@ -1,0 +1,165 @@
+"""Sound inside a Parquet file, as Hugging Face ``datasets`` writes it, named ``FILE.parquet#ROW``.
+
+A column of structs holds ``bytes`` (a whole audio file) and ``path`` (what it was called). Rows are
+counted from 0. Rows are read a few at a time, and the place is remembered, so that a corpus that is
+read in order decodes each page once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from staanet.errors import StorageFault, UnusableClip
+
+EMBEDDED = re.compile(r"(?P<file>.+\.parquet)#(?P<row>[0-9]+)", re.IGNORECASE | re.DOTALL)
+BATCH_ROWS = 16
+
+
+def split_embedded(path: Path | str) -> tuple[Path, int] | None:
+    """Return the Parquet file and the row of an embedded sound; None for any other path.
+
+    >>> split_embedded("data/train.parquet#7")
+    (PosixPath('data/train.parquet'), 7)
+    >>> split_embedded("a.wav") is None
+    True
+    """
+    match = EMBEDDED.fullmatch(str(path))
+    if match is None or os.path.lexists(path):
+        return None
+    return Path(match["file"]), int(match["row"])
+
+
+def source_file(path: Path | str) -> Path:
+    """Return the file on disk that holds a sound: the Parquet file of an embedded one.
+
+    >>> source_file("data/train.parquet#7"), source_file("a.wav")
+    (PosixPath('data/train.parquet'), PosixPath('a.wav'))
+    """
+    embedded = split_embedded(path)
+    return Path(path) if embedded is None else embedded[0]
+
+
+@contextlib.contextmanager
+def open_embedded(file: Path, row: int, max_bytes: int) -> Iterator[tuple[BinaryIO, int]]:
+    """Open the bytes of a row as a file, and give their number.
+
+    Raises ``UnusableClip`` where the row holds none, or more than ``max_bytes``, and for a file that
+    is no such Parquet file.
+    """
+    with _LOCK:
+        data = _reader(file).sound(row)
+    if data is None:
+        raise UnusableClip(
+            f"row {row} names a sound and does not hold it",
+            remedy="Write the file again with the sound inside",
+        )
+    if len(data) > max_bytes:
+        raise UnusableClip(
+            f"{len(data)} bytes, the limit is {max_bytes}",
+            remedy="Cut the file or raise --max-bytes",
+        )
+    with _temporary_file(data) as stream:  # decoders read from a descriptor
+        yield stream, len(data)
+
+
+def _temporary_file(data: bytes) -> BinaryIO:
+    """Return an unnamed file that holds ``data``; ``StorageFault`` where it cannot be written."""
+    try:
+        stream = tempfile.TemporaryFile()  # noqa: SIM115 closed by the caller
+        stream.write(data)
+        stream.flush()
+        stream.seek(0)
+    except OSError as problem:
+        raise StorageFault(
+            f"no temporary file can be written ({problem.strerror})",
+            where=tempfile.gettempdir(),
+            remedy="Free space, or set TMPDIR to another folder",
+        ) from problem
+    return stream
+
+
+_LOCK = threading.Lock()
+_OPEN: dict[str, _Reader] = {}
+
+
+def _reader(file: Path) -> _Reader:
+    """Return the reader of a file: the last one again, if the file is unchanged."""
+    status = file.stat()
+    key = f"{file}\0{status.st_mtime_ns}\0{status.st_size}\0{os.getpid()}"
+    if key not in _OPEN:
+        reader = _Reader(file)
+        _OPEN.clear()
+        _OPEN[key] = reader
+    return _OPEN[key]
+
+
+class _Reader:
+    """Reads single rows of the column of sounds of one Parquet file."""
+
+    def __init__(self, file: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        with self._explained():
+            self.parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            sounds = [
+                column.name
+                for column in self.parquet.schema_arrow
+                if pa.types.is_struct(column.type)
+                and {"bytes", "path"} <= {f.name for f in column.type}
+            ]
+        if not sounds:
+            raise UnusableClip("has no column of sounds", remedy="Drop the row")
+        self.column = sounds[0]
+        self.first_row = self.next_row = 0
+        self.cells: list[Any] = []
+        self.batches: Iterator[Any] = iter(())
+        self.last_row = 0
+
+    def sound(self, row: int) -> bytes | None:
+        """Return the bytes of a row; None where it holds none."""
+        if not self.first_row <= row < self.last_row or row < self.next_row - len(self.cells):
+            self._start(row)
+        while row >= self.next_row:
+            with self._explained():
+                batch = next(self.batches, None)
+            if batch is None:
+                raise UnusableClip(f"has no row {row}", remedy="Drop the row")
+            self.cells = batch.column(self.column).field("bytes").to_pylist()
+            self.next_row += len(self.cells)
+        data: bytes | None = self.cells[row - self.next_row]
+        return data
+
+    def _start(self, row: int) -> None:
+        """Begin to read at the row group that holds a row."""
+        metadata, first = self.parquet.metadata, 0
+        for group in range(metadata.num_row_groups):
+            count = metadata.row_group(group).num_rows
+            if first <= row < first + count:
+                leaf = f"{self.column}.bytes"
+                self.batches = self.parquet.iter_batches(
+                    BATCH_ROWS, row_groups=[group], columns=[leaf]
+                )
+                self.first_row = self.next_row = first
+                self.last_row, self.cells = first + count, []
+                return
+            first += count
+        raise UnusableClip(f"has no row {row}", remedy="Drop the row")
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what pyarrow raises for a damaged file into ``UnusableClip``."""
+        import pyarrow as pa
+
+        try:
+            yield
+        except (pa.ArrowException, ValueError, KeyError, MemoryError) as problem:
+            what = " ".join(str(problem).split())[:200]
+            raise UnusableClip(f"is not a readable Parquet file ({what})") from problem

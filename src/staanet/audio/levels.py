@@ -1,0 +1,82 @@
+"""Level, peak, bandwidth and clipping of a recording: what tells how it was made."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+FRAME_S = 0.02
+ACTIVITY_MARGIN_DB = 15.9
+"""A frame is active where it is at most this far below the active level (margin of ITU-T P.56)."""
+BANDWIDTH_DB = 60.0
+"""How far below its maximum the spectrum may lie within the bandwidth."""
+CLIPPED_RUN = 3
+"""Equal samples in a row at the maximum or minimum of a clip that count as clipped."""
+_SPECTRA = 256  # spectra in memory at a time
+
+
+def active_level_db(samples: NDArray[np.floating], sample_rate: int) -> float:
+    """Return the active speech level of ``[T]`` samples in [-1, 1], in dB of full scale (RMS).
+
+    It is the mean power of all frames of 20 ms that are active: at most 15.9 dB below that very
+    mean. Pauses do not lower it. Silence gives ``-inf``.
+
+    >>> time = np.arange(16_000) / 16_000
+    >>> tone = np.sin(2 * np.pi * 440 * time)
+    >>> round(active_level_db(np.concatenate([tone, np.zeros(48_000)]), 16_000), 1)
+    -3.0
+    """
+    size = max(1, round(FRAME_S * sample_rate))
+    count = max(1, len(samples) // size)
+    frames = samples[: count * size].reshape(count, -1)
+    powers = np.sort(np.mean(np.square(frames, dtype=np.float64), axis=1))[::-1]
+    means = np.cumsum(powers) / np.arange(1, count + 1)
+    is_active = powers >= means * 10 ** (-ACTIVITY_MARGIN_DB / 10)
+    level = means[np.flatnonzero(is_active)[-1]] if is_active.any() else 0.0
+    return 10 * math.log10(level) if level > 0 else -math.inf
+
+
+def peak_db(samples: NDArray[np.floating]) -> float:
+    """Return the largest sample in dB of full scale; silence gives ``-inf``.
+
+    >>> round(peak_db(np.array([0.1, -0.5])), 2)
+    -6.02
+    """
+    peak = float(np.abs(samples).max(initial=0.0))
+    return 20 * math.log10(peak) if peak > 0 else -math.inf
+
+
+def bandwidth_hz(samples: NDArray[np.floating], sample_rate: int) -> float:
+    """Return the highest frequency at which the mean spectrum is within 60 dB of its maximum.
+
+    Speech that was recorded at 8 kHz and resampled to 16 kHz has about 4000 Hz, because nothing
+    lies above; speech recorded at 16 kHz has more. Silence has 0 Hz.
+    """
+    size = 2 ** math.ceil(math.log2(sample_rate / 40))
+    padded = np.pad(samples, (0, max(0, size - len(samples))))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[:: size // 2]
+    window, power = np.hanning(size), np.zeros(size // 2 + 1)
+    for start in range(0, len(frames), _SPECTRA):
+        spectra = np.fft.rfft(frames[start : start + _SPECTRA] * window, axis=1)
+        power += np.square(np.abs(spectra)).sum(axis=0)
+    smooth = np.convolve(power, np.ones(3) / 3, "same")
+    within = np.flatnonzero(smooth > smooth.max() * 10 ** (-BANDWIDTH_DB / 10))
+    return float(within[-1] * sample_rate / size) if smooth.max() > 0 else 0.0
+
+
+def clipped_share(samples: NDArray[np.floating] | NDArray[np.int16]) -> float:
+    """Return the share of samples in runs of three or more at the maximum or minimum of the clip.
+
+    >>> clipped_share(np.array([0.0, 0.9, 0.9, 0.9, 0.1, -0.3, 0.2, 0.0, 0.1, 0.2]))
+    0.3
+    """
+    if len(samples) == 0 or samples.max() == samples.min():
+        return 0.0
+    total = 0
+    for extreme in (samples.max(), samples.min()):
+        edges = np.diff(np.concatenate(([0], (samples == extreme).view(np.int8), [0])))
+        runs = np.flatnonzero(edges == -1) - np.flatnonzero(edges == 1)
+        total += int(runs[runs >= CLIPPED_RUN].sum())
+    return total / len(samples)
