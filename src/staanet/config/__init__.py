@@ -1,0 +1,70 @@
+"""Settings: each is written once, as a field of a recipe, with its type, its default and its help.
+
+A recipe is a frozen dataclass. The command line's options, a run's TOML file, the cards and the docs
+come from it. ``load_recipe`` reads a whole experiment: an unknown key is an error that suggests the right
+one, ``--set victims.emo18.steps=100`` replaces one value by its path, and recipes that come with the
+package are found by their name (``quick``).
+"""
+
+from __future__ import annotations
+
+from staanet.config.attacking import (
+    AttackRecipe,
+    AuditRecipe,
+    CertifyRecipe,
+    DefenceRecipe,
+    SweepRecipe,
+)
+from staanet.config.experiment import Recipe, SplitRecipe, SyntheticRecipe
+from staanet.config.fields import EPSILON, MAX_DENSITY, Help, default_of
+from staanet.config.load import (
+    checked,
+    find_recipe,
+    load_recipe,
+    parse_recipe,
+    read_toml,
+    replace,
+    shipped_recipes,
+    to_toml,
+    to_tree,
+)
+from staanet.config.training import (
+    DetectRecipe,
+    GeneratorRecipe,
+    HardenRecipe,
+    SurrogateRecipe,
+    TuneRecipe,
+    VectorRecipe,
+    VictimRecipe,
+)
+
+__all__ = [
+    "EPSILON",
+    "MAX_DENSITY",
+    "AttackRecipe",
+    "AuditRecipe",
+    "CertifyRecipe",
+    "DefenceRecipe",
+    "DetectRecipe",
+    "GeneratorRecipe",
+    "HardenRecipe",
+    "Help",
+    "Recipe",
+    "SplitRecipe",
+    "SurrogateRecipe",
+    "SweepRecipe",
+    "SyntheticRecipe",
+    "TuneRecipe",
+    "VectorRecipe",
+    "VictimRecipe",
+    "checked",
+    "default_of",
+    "find_recipe",
+    "load_recipe",
+    "parse_recipe",
+    "read_toml",
+    "replace",
+    "shipped_recipes",
+    "to_toml",
+    "to_tree",
+]

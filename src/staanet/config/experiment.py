@@ -1,0 +1,136 @@
+"""The recipe of a whole experiment, from a corpus to a report."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from staanet.config.attacking import AttackRecipe, DefenceRecipe, SweepRecipe
+from staanet.config.fields import Flag, Help, Name, Seconds
+from staanet.config.training import GeneratorRecipe, VictimRecipe
+from staanet.errors import InvalidInput, unknown_name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitRecipe:
+    """How a corpus is split into train, dev and test, and what its classes are."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    seed: Annotated[
+        int,
+        Field(ge=0, lt=2**32, strict=True),
+        Help("Fixes the split, the weights and every draw."),
+    ] = 0
+    protocol: Annotated[
+        str | None,
+        Help(
+            "How speakers are split: a name that staanet corpus lists (such as paper of iemocap), "
+            "manifest (its split column) or speakers:TEST,.../DEV,...",
+            absent="drawn by the seed",
+        ),
+    ] = None
+    classes: Annotated[
+        Literal["label", "speaker", "sex"],
+        Help(
+            "What is told apart: the corpus's own labels, its speakers (then no sentence is in two "
+            "parts of the split, while each speaker is in all) or their sex."
+        ),
+    ] = "label"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyntheticRecipe:
+    """How much embedded speech is rendered where the corpus is ``synthetic:``."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    voices: Annotated[int, Field(ge=6, le=20), Help("Speakers.")] = 10
+    sentences: Annotated[int, Field(ge=2, le=20), Help("Sentences of each speaker.")] = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe(SplitRecipe):
+    """A whole experiment, from a corpus to a report."""
+
+    name: Annotated[Name, Help("Its name; the run's folder is runs/NAME.")]
+    corpus: Annotated[str, Help("KIND:PATH, such as emodb:data/emodb.", complete="corpora")]
+    victims: Annotated[dict[Name, VictimRecipe], Help("The victims by name.")]
+    generator: Annotated[GeneratorRecipe, Help("How a generator is trained.")]
+    attacks: Annotated[dict[Name, AttackRecipe], Help("The attacks by name.")]
+    synthetic: Annotated[SyntheticRecipe, Help("How much speech is rendered for synthetic:.")] = (
+        field(default_factory=SyntheticRecipe)
+    )
+    sweep: Annotated[SweepRecipe | None, Help("Success against budget.", absent="none")] = None
+    defences: Annotated[
+        dict[Name, DefenceRecipe],
+        Help(
+            "Defended victims beside the others; every attack is judged on them, from both sides."
+        ),
+    ] = field(default_factory=dict)
+    clip_seconds: Annotated[
+        Seconds | None,
+        Help(
+            "Bring every test clip to this length before it is attacked, as the paper does: short "
+            "clips are tiled, long clips cut.",
+            absent="as they are",
+        ),
+    ] = None
+    channels: Annotated[
+        tuple[str, ...],
+        Help(
+            "Also after this channel, such as mp3, opus:24, gsm, mulaw, resample:8000, gain:-6, "
+            "rir:0.5 or noise:20; repeat for several.",
+            option="--channel",
+            metavar="NAME[:SETTING]",
+            complete="channels",
+        ),
+    ] = ()
+    perceptual: Annotated[
+        Flag,
+        Help(
+            "Also judge each adversarial clip by models of hearing: masking threshold, PESQ, STOI, "
+            "Zimtohrli, DNSMOS; slow (extra perceptual)."
+        ),
+    ] = False
+    selfcheck: Annotated[
+        Flag, Help("Check the finished run (staanet selfcheck) before its report is written.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        self._check_generator()
+        self._check_attacks()
+        self._check_defences()
+        self._check_sweep()
+
+    def _check_generator(self) -> None:
+        for source in self.generator.sources:
+            if self.generator.sources.count(source) > 1:
+                raise InvalidInput(
+                    f"sources of [generator] name '{source}' twice", remedy="Name each once"
+                )
+            _require("source in [generator]", source.split(","), self.victims)
+
+    def _check_attacks(self) -> None:
+        for key, attack in self.attacks.items():
+            if attack.match:
+                _require(f"match in [attacks.{key}]", [attack.match], self.attacks)
+            if attack.match == key:
+                raise InvalidInput(f"[attacks.{key}] matches itself", remedy="Name another attack")
+
+    def _check_defences(self) -> None:
+        for key, defence in self.defences.items():
+            _require(f"victim in [defences.{key}]", defence.victims, self.victims)
+            _require(f"attack in [defences.{key}]", defence.adaptive or (), self.attacks)
+
+    def _check_sweep(self) -> None:
+        if self.sweep is not None:
+            _require("source in [sweep]", self.sweep.sources, self.generator.sources)
+            _require("attack in [sweep]", self.sweep.attacks, self.attacks)
+
+
+def _require(kind: str, names: Iterable[str], choices: Collection[str]) -> None:
+    for name in names:
+        if name not in choices:
+            raise unknown_name(kind, name, choices)

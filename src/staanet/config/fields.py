@@ -1,0 +1,66 @@
+"""The kinds of values that settings have, and the help text that travels with each setting."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StrictBool, StrictFloat, StrictInt
+
+Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
+CountOrNone = Annotated[int, Field(ge=0, le=10**9, strict=True)]
+BatchSize = Annotated[int, Field(ge=1, le=2**16, strict=True)]
+Votes = Annotated[int, Field(ge=1, le=10**7, strict=True)]
+Decibels = Annotated[float, Field(ge=-300, le=300, strict=True)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Probability = Annotated[float, Field(gt=0, lt=1, strict=True)]
+Seconds = Annotated[float, Field(ge=0.01, le=3600, strict=True)]
+Rate = Annotated[float, Field(gt=0, le=100, strict=True)]
+Share = Annotated[float, Field(gt=0, le=1, strict=True)]
+Speed = Annotated[float, Field(ge=0, lt=0.9, strict=True)]
+NoiseLevel = Annotated[float, Field(ge=-20, le=60, strict=True)]
+Decay = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+Precision = Literal["auto", "bfloat16", "float32"]
+"""See ``staanet.nn.precision``; ``auto`` is bfloat16 on a GPU that has it."""
+Setting = StrictInt | StrictFloat | StrictBool
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+EPSILON = 0.03
+"""The usual largest change of a sample, of full scale 1: the paper's."""
+MAX_DENSITY = 0.2
+"""The usual largest share of samples changed, where an attack or a generator is sparse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Help:
+    """What a setting does, for the command line and the docs; it stands in the field's annotation.
+
+    Args:
+        text: One or two plain sentences.
+        absent: What happens where the setting is None, for "[default: ...]".
+        option: The command's option, by default ``--`` and the field's name with dashes.
+        metavar: What the help shows in the place of a value.
+        complete: Which names a shell completes: a function of ``staanet.cli.names``.
+    """
+
+    text: str
+    absent: str = ""
+    option: str = ""
+    metavar: str = ""
+    complete: str = ""
+
+
+def default_of(recipe: type[Any], name: str) -> Any:
+    """The default of a recipe's field, for code that has the same setting.
+
+    >>> from staanet.config import GeneratorRecipe
+    >>> default_of(GeneratorRecipe, "epsilon")
+    0.03
+    """
+    (field,) = (field for field in dataclasses.fields(recipe) if field.name == name)
+    return (
+        field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    )

@@ -1,0 +1,215 @@
+"""Recipes as TOML: read, overridden, checked and written."""
+
+from __future__ import annotations
+
+import dataclasses
+import stat
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from staanet.config.experiment import Recipe
+from staanet.errors import InvalidInput, printable, unknown_name
+
+T = TypeVar("T")
+
+LARGEST_RECIPE = 1 << 20
+"""Bytes; a recipe is a page of text."""
+MOST_DOTS = 200
+"""In a line; ``tomllib`` takes minutes for a key of a hundred thousand parts."""
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe by name or path and applies ``KEY=VALUE`` overrides.
+
+    Raises ``InvalidInput``, which names the file, the key and what would be right.
+    """
+    path = find_recipe(name_or_path)
+    tree = read_toml(path)
+    for override in overrides:
+        _override(tree, override)
+    return parse_recipe(tree, where=path)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tree of a small TOML file; ``InvalidInput`` says why it cannot be read."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidInput("is not a regular file", where=path, remedy="Pass a TOML file")
+        if status.st_size > LARGEST_RECIPE:
+            raise InvalidInput(
+                f"is {status.st_size} bytes; a recipe has at most {LARGEST_RECIPE}",
+                where=path,
+                remedy="Pass a TOML recipe",
+            )
+        raw = path.read_bytes()
+        text = raw.decode("utf-8-sig").replace("\r\n", "\n")
+        for number, line in enumerate(text.split("\n"), start=1):
+            if line.count(".") > MOST_DOTS:
+                raise InvalidInput(
+                    f"line {number} has more than {MOST_DOTS} dots",
+                    where=path,
+                    remedy="Correct it, or start from a shipped recipe",
+                )
+        return tomllib.loads(text)
+    except UnicodeDecodeError as problem:
+        line_number = raw.count(b"\n", 0, problem.start) + 1
+        raise InvalidInput(
+            f"is not a readable TOML file (line {line_number} is not UTF-8)",
+            where=path,
+            remedy="Save it as UTF-8",
+        ) from problem
+    except OSError as problem:
+        raise InvalidInput(
+            f"cannot be read ({problem.strerror})", where=path, remedy="Pass a TOML file"
+        ) from problem
+    except (ValueError, RecursionError) as problem:  # ValueError: a number too long
+        raise InvalidInput(
+            f"is not a readable TOML file ({printable(str(problem))})",
+            where=path,
+            remedy="Correct it, or start from a shipped recipe",
+        ) from problem
+
+
+def parse_recipe(tree: Mapping[str, Any], *, where: object = "recipe") -> Recipe:
+    """A recipe from a decoded TOML tree; ``InvalidInput`` says which key is wrong and why."""
+    return checked(Recipe, tree, where=where)
+
+
+def checked(recipe: type[T], values: Mapping[str, Any], *, where: object) -> T:
+    """A recipe dataclass from plain values; ``InvalidInput`` says which value is wrong and why."""
+    try:
+        result: T = _adapter(recipe).validate_python(dict(values))
+        return result
+    except ValidationError as problem:
+        raise _explain(problem, recipe, where) from problem
+    except InvalidInput as problem:
+        raise InvalidInput(problem.what, where=where, remedy=problem.remedy) from problem
+
+
+def replace(recipe: T, *, where: object, **changes: Any) -> T:
+    """As ``dataclasses.replace``, with the new values checked."""
+    fields = dataclasses.fields(recipe)  # type: ignore[arg-type]
+    values = {field.name: getattr(recipe, field.name) for field in fields}
+    return checked(type(recipe), {**values, **changes}, where=where)
+
+
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
+def _adapter(recipe: type[Any]) -> TypeAdapter[Any]:
+    """The validator of a dataclass. Building it takes 10 ms, so each is built once."""
+    if recipe not in _ADAPTERS:
+        _ADAPTERS[recipe] = TypeAdapter(recipe)
+    return _ADAPTERS[recipe]
+
+
+def to_tree(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain values that ``tomli_w`` writes and ``parse_recipe`` reads back."""
+    first = {"name": recipe.name, "corpus": recipe.corpus}
+    tree: dict[str, Any] = _without_none({**first, **dataclasses.asdict(recipe)})
+    return tree
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The recipe, every default spelled out, as TOML text."""
+    import tomli_w
+
+    return tomli_w.dumps(to_tree(recipe))
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    in_wheel = Path(__file__).parents[1] / "recipes"
+    folder = in_wheel if in_wheel.is_dir() else Path(__file__).parents[3] / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """The file of a shipped name, or the path itself."""
+    shipped = shipped_recipes()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    path = Path(name_or_path)
+    if path.suffix != ".toml" and not path.is_file():
+        raise unknown_name("recipe", name_or_path, shipped)
+    return path
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return [_without_none(inner) for inner in value] if isinstance(value, tuple | list) else value
+
+
+def _override(tree: dict[str, Any], text: str) -> None:
+    """Replaces the value at the path that ``KEY=VALUE`` names."""
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise InvalidInput(
+            f"--set '{printable(text)}' is not KEY=VALUE", remedy="Write, say, --set seed=1"
+        )
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except (ValueError, RecursionError):
+        parsed = value  # a bare word, such as emodb:PATH
+    *tables, last = key.split(".")
+    if len(tables) > MOST_DOTS:
+        raise InvalidInput(f"--set '{printable(key)[:40]}...' has {len(tables)} dots")
+    branch = tree
+    for name in tables:
+        branch = branch.setdefault(name, {})
+        if not isinstance(branch, dict):
+            raise InvalidInput(
+                f"--set '{printable(text)}': '{name}' is a value, not a table",
+                remedy="Give the path of one value",
+            )
+    branch[last] = parsed
+
+
+def _explain(problem: ValidationError, recipe: type[Any], where: object) -> InvalidInput:
+    """The first mistake that pydantic found, in words."""
+    error = problem.errors(include_url=False)[0]
+    parts = [str(part) for part in error["loc"]]
+    key = ".".join(parts) or "recipe"
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, InvalidInput):
+        return InvalidInput(cause.what, where=where, remedy=cause.remedy)
+    if error["type"] == "unexpected_keyword_argument":
+        names = [field.name for field in dataclasses.fields(_type_at(recipe, parts[:-1]))]
+        return unknown_name(
+            "key", key, [".".join([*parts[:-1], name]) for name in names], where=where
+        )
+    value = "" if error["type"].startswith("missing") else f" (got {_excerpt(error['input'])})"
+    reason = error["msg"][:1].lower() + error["msg"][1:]
+    if error["type"] == "string_pattern_mismatch":
+        reason = (
+            "a name has 1 to 64 letters, digits, dots, dashes or underscores, the first no sign"
+        )
+    elif error["type"] in ("dataclass_type", "dict_type"):
+        reason = "a table is due here"
+    return InvalidInput(
+        f"{printable(key)[:200]}: {reason}{value}", where=where, remedy="Correct this value"
+    )
+
+
+def _excerpt(value: object) -> str:
+    return printable(repr(value))[:80]
+
+
+def _type_at(recipe: type[Any], path: Sequence[str]) -> type[Any]:
+    """The dataclass that a path of keys leads to.
+
+    >>> _type_at(Recipe, ["victims", "emo18"]).__name__, _type_at(Recipe, ["sweep"]).__name__
+    ('VictimRecipe', 'SweepRecipe')
+    """
+    if not path:
+        return recipe
+    hint = typing.get_type_hints(recipe)[path[0]]
+    inner = [kind for kind in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(kind)]
+    return inner[0] if inner and isinstance(inner[0], type) else recipe
