@@ -100,25 +100,38 @@ def densest_span(delta: NDArray[np.int64], sample_rate: int) -> tuple[int, int]:
     return start, start + length
 
 
-def waveform_picture(clean: Samples, adversarial: Samples, sample_rate: int) -> bytes:
-    """Draws a 16-bit clip ``[T]`` with its changed samples marked, above its densest ``ZOOM_S``; PNG."""
+def waveform_picture(
+    clean: Samples, adversarial: Samples, sample_rate: int, *, narrow: bool = False
+) -> bytes:
+    """Draws a 16-bit clip ``[T]`` with its changed samples, above its densest ``ZOOM_S``; PNG on white.
+
+    ``narrow`` puts the panels one below the other, for a phone.
+    """
     delta = adversarial.astype(np.int64) - clean
     x, x_adv, change = audio.to_float(clean), audio.to_float(adversarial), delta / audio.FULL_SCALE
     span = densest_span(delta, sample_rate)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.4, 4.6))
-        whole = figure.add_axes((0.07, 0.56, 0.835, 0.37))
+        figure = Figure(figsize=(3.7, 6.0) if narrow else (9.4, 4.6))
+        if narrow:
+            edges = {"left": 0.155, "right": 0.985, "top": 0.96, "bottom": 0.08, "hspace": 0.62}
+            whole, wave, alone = figure.subplots(3, 1, gridspec_kw=edges)
+        else:
+            whole = figure.add_axes((0.07, 0.56, 0.835, 0.37))
+            wave, alone = _zoom_axes(figure, 0.13, 0.38)
         time = np.arange(len(clean)) / sample_rate
         whole.plot(time, x_adv, color=FAINT, linewidth=0.5)
         changed = np.flatnonzero(delta)
         whole.plot(changed / sample_rate, x_adv[changed], ",", color=VERMILION)
         whole.axvspan(*(index / sample_rate for index in span), color=BLUE, alpha=0.35, linewidth=0)
-        loud = 1.08 * max(float(np.abs(x).max()), float(np.abs(x_adv).max()), 1e-4)
-        whole.set(xlim=(0, len(clean) / sample_rate), ylim=(-loud, loud), xlabel="time, s")
-        whole.set_title(f"{len(changed):,} of {len(clean):,} samples changed; blue: enlarged below")
+        peak = 1.08 * max(float(np.abs(x).max()), float(np.abs(x_adv).max()), 1e-4)
+        whole.set(xlim=(0, len(clean) / sample_rate), ylim=(-peak, peak), xlabel="time, s")
+        count = f"{len(changed):,} of {len(clean):,} samples changed"
+        whole.set_title(count if narrow else f"{count}; blue: enlarged below")
         whole.set_ylabel("full scale = 1")
-        _zoom(figure, x, x_adv, change, span, sample_rate, edges=(0.13, 0.38))
-        return to_png(figure, dpi=130)
+        _draw_zoom((wave, alone), (x, x_adv, change), span, sample_rate)
+        if narrow:
+            wave.title.set_fontsize(7.5)
+        return to_png(figure, dpi=190 if narrow else 130)
 
 
 def triptych_picture(clean: Samples, adversarial: Samples, sample_rate: int) -> bytes:
@@ -173,7 +186,8 @@ def _draw_triptych(clean: Samples, adversarial: Samples, sample_rate: int) -> Fi
     figure.colorbar(
         image, cax=figure.add_axes((0.92, bar.y0, 0.012, bar.height)), label="log-mel power, dB"
     )
-    _zoom(figure, x, x_adv, change, typical_span(clean, delta, sample_rate), sample_rate)
+    span = typical_span(clean, delta, sample_rate)
+    _draw_zoom(_zoom_axes(figure, 0.085, 0.285), (x, x_adv, change), span, sample_rate)
     return figure
 
 
@@ -186,26 +200,25 @@ def _mel_axis(axes: Axes, sample_rate: int, labelled: bool) -> None:
         axes.set_ylabel("frequency, kHz")
 
 
-def _zoom(
-    figure: Figure,
-    x: NDArray[np.floating],
-    x_adv: NDArray[np.floating],
-    change: NDArray[np.floating],
+def _zoom_axes(figure: Figure, bottom: float, top: float) -> tuple[Axes, Axes]:
+    grid = figure.add_gridspec(1, 3, left=0.07, right=0.905, top=top, bottom=bottom, wspace=0.2)
+    return figure.add_subplot(grid[0, :2]), figure.add_subplot(grid[0, 2])
+
+
+def _draw_zoom(
+    axes_pair: tuple[Axes, Axes],
+    signals: tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]],
     span: tuple[int, int],
     sample_rate: int,
-    edges: tuple[float, float] = (0.085, 0.285),
 ) -> None:
     """Draws the samples of ``span`` one by one: the waveform with both values, then the changes.
 
-    ``edges`` are the lower and the upper edge, as shares of the height of the figure.
+    ``signals`` are the clean clip, the adversarial clip and the change.
     """
+    (wave, alone), (x, x_adv, change) = axes_pair, signals
     inside = slice(*span)
     milliseconds = 1000 * np.arange(span[1] - span[0]) / sample_rate
     changed = np.flatnonzero(change[inside])
-    grid = figure.add_gridspec(
-        1, 3, left=0.07, right=0.905, top=edges[1], bottom=edges[0], wspace=0.2
-    )
-    wave, alone = figure.add_subplot(grid[0, :2]), figure.add_subplot(grid[0, 2])
     wave.plot(
         milliseconds, x[inside], "o-", color=BLUE, markersize=2, linewidth=0.8, label="original"
     )

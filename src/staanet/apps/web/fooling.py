@@ -1,8 +1,9 @@
-"""One clip from upload to adversarial file: what the page's button does, without the page."""
+"""Attacks one clip of the page and compares it with random noise; knows nothing of the page."""
 
 from __future__ import annotations
 
 import functools
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from staanet import audio, storage
+from staanet.apps.web.example_voices import speak_example
+from staanet.apps.web.level import DEFAULT_DB, epsilon_at
 from staanet.apps.web.models import ModelLibrary, with_defence
-from staanet.attacks import ATTACKS, Staa, craft
+from staanet.attacks import ATTACKS, Random, Staa, craft, logits_of
 from staanet.core import Attack, Budget, Clip, Samples, Victim
 from staanet.errors import InvalidInput, UnusableClip, unknown_name
 from staanet.evaluation import transfer_matrix
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
     from staanet.apps.web import Limits
 
 OFFERED = ("staa", "pgd", "mi_fgsm", "fgsm", "random")
-"""Attacks that answer within seconds, the ones that need a generator first."""
+"""Attacks that answer within seconds; those that need a generator come first."""
+CONTROL_DRAWS = 5
+"""How often random signs are drawn to compare with an attack."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,143 +42,191 @@ class Request:
     source: str
     targets: Sequence[str]
     attack: str = "staa"
-    epsilon: float = 0.03
+    level_db: float = DEFAULT_DB
+    """Largest change of a sample, in dB relative to the speech of the clip."""
     density: float = 0.2
+    min_snr_db: float | None = None
     defence: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one victim says: its classes with their probabilities before and after."""
+    """The probabilities that one victim gives its classes, before and after."""
 
     victim: str
     labels: Sequence[str]
     before: Sequence[float]
     after: Sequence[float]
+    control_hits: int = 0
+    """In how many of ``CONTROL_DRAWS`` draws random signs changed the answer."""
 
     @property
-    def was(self) -> str:
+    def clean_label(self) -> str:
+        """The class before the attack."""
         return self.labels[int(np.argmax(self.before))]
 
     @property
-    def became(self) -> str:
+    def adversarial_label(self) -> str:
+        """The class after the attack."""
         return self.labels[int(np.argmax(self.after))]
 
     @property
     def fooled(self) -> bool:
-        return self.was != self.became
+        """Whether the class changed."""
+        return self.clean_label != self.adversarial_label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fooled:
-    """The result: the pair of clips, what the victims say, and the files to hear and to take home."""
+class Outcome:
+    """The pair of clips, the answers of the victims, and the files to hear and to download."""
 
     pair: AdversarialClip
     answers: Sequence[Answer]
     files: Mapping[str, Path]
     """``clean``, ``adversarial`` and ``perturbation`` (amplified by ``gain_db``) as WAV."""
     gain_db: int
+    request: Request
 
 
 class FoolingService:
-    """The library's models, each loaded when first wanted, and the folder that takes results."""
+    """The models of the library, each loaded when first used, and the folder that takes results."""
 
     def __init__(self, library: ModelLibrary, folder: Path, *, device: str, limits: Limits) -> None:
         self.library, self.folder, self.device, self.limits = library, folder, device, limits
-        self.victim = functools.lru_cache(maxsize=16)(self._victim)
-        self.generator = functools.lru_cache(maxsize=16)(self._generator)
+        self.victim = functools.lru_cache(maxsize=16)(self._load_victim)
+        self.generator = functools.lru_cache(maxsize=16)(self._load_generator)
 
     def attacks(self, source: str) -> list[str]:
-        """What can be tried on a source; ``staa`` where a generator knows it."""
+        """Returns the attacks on a source; ``staa`` is one where a generator was trained for it."""
         return [name for name in OFFERED if name != "staa" or source in self.library.generators]
 
-    def fool(self, path: Path | None, request: Request) -> Fooled:
-        """Attack the file and write the result; ``StaaNetError`` says what to do otherwise."""
+    def load_clip(self, path: Path | None, source: str) -> Clip:
+        """Reads a file of the page at the rate of the source.
+
+        Raises ``InvalidInput`` where there is none, and ``UnusableClip`` where it is no usable audio.
+        """
         if path is None:
-            raise InvalidInput("no clip yet", remedy="Record one, upload one, or choose an example")
+            raise InvalidInput("no clip yet", remedy="Record one, upload one, or take an example")
         if not path.resolve().is_relative_to(self.folder):
             raise InvalidInput("that is not a clip of this page", remedy="Upload it")
-        source = self.victim(request.source)
-        clip = Clip("clip", self.read(path, source.sample_rate), source.sample_rate)
-        made = craft(self._attack(request), source, [clip])
-        judges = {victim.name: victim for victim in self._judges(request, source)}
-        answers = [
-            Answer(
-                row["target"],
-                judges[row["target"]].labels,
-                list(row["clean_probabilities"]),
-                list(row["adversarial_probabilities"]),
-            )
-            for row in transfer_matrix([made], list(judges.values())).rows
-        ]
-        pair = made.clips[0]
-        gain_db, files = self._write(pair)
-        return Fooled(pair=pair, answers=answers, files=files, gain_db=gain_db)
-
-    def read(self, path: Path, sample_rate: int) -> Samples:
-        """A WAV or FLAC within the page's limits as 16-bit integers ``[T]``."""
-        with path.open("rb") as stream:
-            head = stream.read(4)
-        if head not in (b"RIFF", b"RF64", b"fLaC"):
-            raise UnusableClip("neither WAV nor FLAC", remedy="Convert it, or record a new one")
+        sample_rate = self.victim(source).sample_rate
         limits = audio.AudioLimits(max_seconds=self.limits.seconds, max_bytes=self.limits.bytes)
         try:
-            return audio.load_samples(path, sample_rate, limits)
-        except UnusableClip as problem:  # without where it lies on this machine
-            raise UnusableClip(problem.what, remedy="Try another clip") from problem
+            samples = audio.load_samples(path, sample_rate, limits)
+        except UnusableClip as problem:  # its path on this machine concerns nobody
+            remedy = problem.remedy if problem.remedy != "Drop the row" else "Try another clip"
+            raise UnusableClip(problem.what, remedy=remedy) from problem
+        return Clip("clip", samples, sample_rate)
 
-    def example(self, name: str) -> Path:
-        """A copy of an example in the page's folder."""
-        if name not in self.library.examples:
-            raise unknown_name("example", name, self.library.examples)
-        samples, rate = audio.read_int16(self.library.examples[name])
-        copy = self._place() / "example.wav"
-        storage.write_bytes(copy, audio.encode(samples, rate))
-        return copy
+    def fool(self, clip: Clip, request: Request) -> Outcome:
+        """Attacks a clip and writes the result.
 
-    def _attack(self, request: Request) -> Attack:
+        Raises ``InvalidInput`` for an unknown name and for victims of another rate.
+        """
+        source = self.victim(request.source)
+        crafted = craft(self._attack(clip, request), source, [clip])
+        victims = self._targets(request, source)
+        (pair,) = crafted.clips
+        hits = control_hits(pair, source, victims)
+        rows = {row["target"]: row for row in transfer_matrix([crafted], victims).rows}
+        answers = [
+            Answer(
+                victim.name,
+                victim.labels,
+                list(rows[victim.name]["clean_probabilities"]),
+                list(rows[victim.name]["adversarial_probabilities"]),
+                hits[victim.name],
+            )
+            for victim in victims
+        ]
+        gain_db, files = self._write(pair)
+        return Outcome(pair=pair, answers=answers, files=files, gain_db=gain_db, request=request)
+
+    def write_example(self, title: str) -> Path:
+        """Writes an example voice, or a clean clip of a run, into the page's folder."""
+        if title in self.library.examples:
+            samples, rate = audio.read_int16(self.library.examples[title])
+        else:
+            samples, rate = speak_example(title)
+        path = self._new_folder() / "example.wav"
+        storage.write_bytes(path, audio.encode(samples, rate))
+        return path
+
+    def _attack(self, clip: Clip, request: Request) -> Attack:
         if request.attack not in self.attacks(request.source):
             raise unknown_name("attack", request.attack, self.attacks(request.source))
-        budget = Budget(epsilon=request.epsilon, max_density=request.density)
+        budget = Budget(
+            epsilon=epsilon_at(request.level_db, clip.pcm16, clip.sample_rate),
+            max_density=request.density,
+            min_snr_db=request.min_snr_db,
+        )
         if request.attack == "staa":
             return Staa(generator=self.generator(request.source), budget=budget)
-        made: Attack = ATTACKS[request.attack](budget=budget)
-        return made
+        attack: Attack = ATTACKS[request.attack](budget=budget)
+        return attack
 
-    def _judges(self, request: Request, source: Victim) -> list[Victim]:
-        """The chosen victims, and each behind the defence; of the source's rate alone."""
-        chosen = [self.victim(name) for name in request.targets or [request.source]]
-        for victim in chosen:
+    def _targets(self, request: Request, source: Victim) -> list[Victim]:
+        """The chosen victims, and each behind the defence; all of the source's rate."""
+        victims = [self.victim(name) for name in request.targets or [request.source]]
+        for victim in victims:
             if victim.sample_rate != source.sample_rate:
                 raise InvalidInput(
-                    f"{victim.name} hears {victim.sample_rate} Hz, {source.name} {source.sample_rate} Hz",
+                    f"{victim.name} expects {victim.sample_rate} Hz, but {source.name} expects "
+                    f"{source.sample_rate} Hz",
                     remedy="Choose victims of one rate",
                 )
         if request.defence:
-            chosen += [with_defence(victim, request.defence) for victim in list(chosen)]
-        return chosen
+            victims += [with_defence(victim, request.defence) for victim in list(victims)]
+        return victims
 
-    def _victim(self, name: str) -> Victim:
+    def _load_victim(self, name: str) -> Victim:
         if name not in self.library.victims:
             raise unknown_name("victim", name, self.library.victims)
         victim = load_victim(self.library.victims[name]).to(self.device)
         victim.name = name  # two runs may have trained an emo18 each
         return victim
 
-    def _generator(self, source: str) -> Generator:
+    def _load_generator(self, source: str) -> Generator:
         return load_generator(self.library.generators[source]).to(self.device)
 
-    def _place(self) -> Path:
-        place = self.folder / secrets.token_hex(8)
-        place.mkdir()
-        return place
+    def _new_folder(self) -> Path:
+        folder = self.folder / secrets.token_hex(8)
+        folder.mkdir()
+        return folder
 
     def _write(self, pair: AdversarialClip) -> tuple[int, dict[str, Path]]:
-        gain_db, alone = amplify(pair.delta)
-        place = self._place()
-        sounds = {"clean": pair.clean.pcm16, "adversarial": pair.adversarial, "perturbation": alone}
-        files = {}
+        gain_db, amplified = amplify(pair.delta)
+        folder = self._new_folder()
+        sounds: dict[str, Samples] = {
+            "clean": pair.clean.pcm16,
+            "adversarial": pair.adversarial,
+            "perturbation": amplified,
+        }
+        files = {name: folder / f"{name}.wav" for name in sounds}
         for name, samples in sounds.items():
-            files[name] = place / f"{name}.wav"
             storage.write_bytes(files[name], audio.encode(samples, pair.clean.sample_rate))
         return gain_db, files
+
+
+def control_hits(
+    pair: AdversarialClip, source: Victim, victims: Sequence[Victim], draws: int = CONTROL_DRAWS
+) -> dict[str, int]:
+    """Counts, for each victim, the draws of random signs that change its answer to a clip.
+
+    Each draw changes as many samples as the attack did, by the same root mean square.
+    """
+    change = pair.delta[pair.support].astype(np.float64)
+    if not len(change):
+        return {victim.name: 0 for victim in victims}
+    size = math.sqrt(float(np.square(change).mean())) / audio.FULL_SCALE
+    budget = Budget(epsilon=min(size, 1.0), max_l0=len(change))
+    noisy = [
+        craft(Random(budget=budget, seed=seed), source, [pair.clean]).clips[0].adversarial
+        for seed in range(draws)
+    ]
+    clips = [pair.clean, *(Clip(f"noise-{i}", x, source.sample_rate) for i, x in enumerate(noisy))]
+    hits = {}
+    for victim in victims:
+        classes = logits_of(victim, clips).argmax(axis=1)
+        hits[victim.name] = int(np.count_nonzero(classes[1:] != classes[0]))
+    return hits

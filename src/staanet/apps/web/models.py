@@ -28,8 +28,6 @@ class ModelLibrary:
     victims: Mapping[str, Path]
     generators: Mapping[str, Path] = field(default_factory=dict)
     """By the name of the victim that a generator was trained against."""
-    epsilons: Mapping[str, float] = field(default_factory=dict)
-    """The epsilon that each generator was trained for."""
     examples: Mapping[str, Path] = field(default_factory=dict)
     """Clean clips by their titles."""
     left_out: Mapping[str, MissingExtra] = field(default_factory=dict)
@@ -70,21 +68,11 @@ def read_library(folders: Sequence[Path]) -> ModelLibrary:
                 generators.append((card, folder))
             elif kind == "adversarial" and not examples:
                 examples = _examples(folder)
-    by_victim: dict[str, tuple[Mapping[str, Any], Path]] = {}
+    by_victim: dict[str, Path] = {}
     for card, folder in sorted(generators, key=lambda item: -len(item[0].get("sources") or ())):
         for name in _sources(card, weights):  # a generator of this victim alone comes last and wins
-            by_victim[name] = (card, folder)
-    return ModelLibrary(
-        victims,
-        {name: folder for name, (_, folder) in by_victim.items()},
-        {
-            name: float(card["epsilon"])
-            for name, (card, _) in by_victim.items()
-            if "epsilon" in card
-        },
-        examples,
-        left_out,
-    )
+            by_victim[name] = folder
+    return ModelLibrary(victims, by_victim, examples, left_out)
 
 
 def _sources(card: Mapping[str, Any], weights: Mapping[str, str]) -> list[str]:

@@ -1,21 +1,22 @@
-"""What the page iterations like: gradio components, and the few pieces of HTML that show a result."""
+"""The page itself: its components, and what happens when the visitor acts (gradio)."""
 
 from __future__ import annotations
 
-import base64
+import sys
+import traceback
 from collections.abc import Sequence
-from html import escape
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from fastapi import FastAPI
 
-from staanet.apps.web.fooling import Answer, Fooled, FoolingService, Request
-from staanet.errors import StaaNetError, printable
-from staanet.report.clip_pictures import waveform_picture
-from staanet.results import formatting
-from staanet.transforms import TRANSFORMS
+from staanet.apps.web import level, page_html
+from staanet.apps.web.example_voices import EXAMPLES
+from staanet.apps.web.fooling import FoolingService, Request
+from staanet.defences import DEFENCES
+from staanet.errors import StaaNetError
 
 if TYPE_CHECKING:
     from staanet.apps.web import Limits
@@ -29,39 +30,29 @@ TITLES = {
     "fgsm": "FGSM, 1 step",
     "random": "random, the control",
 }
-STYLE = """
-.staanet-answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr));
-  gap: 1rem 2rem; }
-.staanet-answers table { width: 100%; border-collapse: collapse; font-size: .9rem; }
-.staanet-answers caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
-.staanet-answers :is(table, tr, thead, tbody) { border: 0 !important; }
-.staanet-answers th, .staanet-answers td { text-align: left; font-weight: 400; padding: .12rem .4rem .12rem 0 !important; border: 0 !important; }
-.staanet-answers td.figure { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.staanet-answers i { display: block; height: .42rem; min-width: 1px; background: #8a8a87; }
-.staanet-answers i.after { background: #d55e00; margin-top: 1px; }
-.staanet-answers thead b { display: inline-block; width: .55rem; height: .55rem; margin-right: .3rem; background: #8a8a87; }
-.staanet-answers thead b.after { background: #d55e00; }
-.staanet-answers mark { background: none; color: inherit; border-bottom: 3px solid #d55e00; }
-.staanet-figure { overflow-x: auto; }
-.staanet-figure img { width: 100%; min-width: 34rem; height: auto; background: #fff; border-radius: 4px; }
-.staanet-said { font-size: 1.15rem; line-height: 1.4; }
-"""
 INTRODUCTION = """# How easily is a voice misheard?
 
-Record or upload a clip, or take an example. The attack changes a few of its samples by a little; below you
-see and hear what it did, and what the classifiers answer before and after.
-
-Everything stays on this machine and is deleted within minutes. Use your own voice, or that of somebody who
-has agreed. The classifiers name acted emotions: they do not know what anybody feels.
+Record or upload a clip, or take an example, and press *Fool it*. The attack changes a few samples by a
+little; you see and hear what changed, and what the classifiers answer before and after.
 """
+NOTES = """Everything stays on this machine and is deleted within minutes. Use your own voice, or that of
+somebody who has agreed. The classifiers name acted emotions: they do not know what anybody feels.
+"""
+SCROLL = """() => {
+  const scroll = () => {
+    const problem = document.querySelector(".staanet-problem");
+    (problem || document.querySelector("#outcome")).scrollIntoView({ block: problem ? "center" : "start" });
+  };
+  for (const delay of [50, 400]) setTimeout(scroll, delay);  // again once all has its height
+}"""
 
 
 def application(service: FoolingService, private: Path, limits: Limits) -> App:
-    """The page as an ASGI application, mounted at ``/``."""
+    """Returns the page as an ASGI application, mounted at ``/``."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    page = blocks(service, limits).queue(max_size=32, default_concurrency_limit=1)
+    page = build_page(service, limits).queue(max_size=32, default_concurrency_limit=1)
     font = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Arial", "sans-serif"]
-    made: App = gr.mount_gradio_app(
+    mounted: App = gr.mount_gradio_app(
         app,
         page,
         path="/",
@@ -75,225 +66,191 @@ def application(service: FoolingService, private: Path, limits: Limits) -> App:
         show_error=False,
         max_file_size=limits.bytes,
         theme=gr.themes.Default(font=font, font_mono=["monospace"]),
-        css=STYLE,
+        css=_asset("page.css"),
+        js=_asset("page.js"),
     )
-    return made
+    return mounted
 
 
-def blocks(service: FoolingService, limits: Limits) -> gr.Blocks:
-    """The components and what they do."""
+def _asset(name: str) -> str:
+    return files("staanet.apps.web").joinpath(name).read_text(encoding="utf-8")
+
+
+def build_page(service: FoolingService, limits: Limits) -> gr.Blocks:
+    """Returns the components and what they do."""
     victims = list(service.library.victims)
-    known = [name for name in victims if name in service.library.generators] or victims
-    first = known[0]
-    offered = service.attacks(first)
+    first = next((name for name in victims if name in service.library.generators), victims[0])
     with gr.Blocks(title="staanet", analytics_enabled=False) as page:
         gr.Markdown(INTRODUCTION)
-        with gr.Row():
+        with gr.Row(elem_id="columns"):
             with gr.Column(scale=2, min_width=300):
-                clip = gr.Audio(
-                    label=f"Clip (WAV or FLAC, up to {limits.seconds:g} s)",
-                    elem_id="clip",
-                    sources=["upload", "microphone"],
-                    type="filepath",
-                    buttons=[],
-                    editable=True,
-                )
-                example = gr.Dropdown(
-                    list(service.library.examples),
-                    value=None,
-                    label="Or an example",
-                    visible=bool(service.library.examples),
-                    elem_id="example",
-                )
+                clip, clip_problem = _clip_components(service, limits)
+                settings = _setting_components(service, victims, first)
                 button = gr.Button("Fool it", variant="primary", elem_id="fool")
-                source = gr.Dropdown(
-                    victims, value=first, label="Attack this classifier", elem_id="source"
-                )
-                targets = gr.CheckboxGroup(
-                    victims, value=victims[:4], label="Ask these classifiers", elem_id="targets"
-                )
-                attack = gr.Radio(
-                    named(offered), value=offered[0], label="Attack", elem_id="attack"
-                )
-                epsilon = gr.Slider(
-                    0.001,
-                    0.2,
-                    value=service.library.epsilons.get(first, 0.03),
-                    step=0.001,
-                    label="Largest change of a sample, of full scale 1 (epsilon)",
-                    elem_id="epsilon",
-                )
-                density = gr.Slider(
-                    0.01,
-                    1.0,
-                    value=0.2,
-                    step=0.01,
-                    elem_id="density",
-                    label="Largest share of samples changed (density)",
-                )
-                defence = gr.Dropdown(
-                    [NO_DEFENCE, *sorted(TRANSFORMS)],
-                    value=NO_DEFENCE,
-                    elem_id="defence",
-                    label="Defence in front of them",
-                )
-            with gr.Column(scale=3, min_width=320):
-                said = gr.HTML("", elem_id="said")
-                told = gr.HTML("", elem_id="answers")
-                with gr.Row():
-                    sounds = [
-                        gr.Audio(
-                            label=label,
-                            type="filepath",
-                            interactive=False,
-                            buttons=[],
-                            elem_id=f"sound-{key}",
-                        )
-                        for key, label in (
-                            ("before", "before"),
-                            ("after", "after"),
-                            ("change", "the change alone, amplified"),
-                        )
-                    ]
+            with gr.Column(scale=3, min_width=300, elem_id="outcome"):
+                problem = gr.HTML("", visible=False, elem_id="problem")
+                result = gr.HTML("", min_height=60, elem_id="result")
                 download = gr.DownloadButton(
-                    "Download the adversarial clip (WAV)", interactive=False, elem_id="download"
+                    "Download the adversarial clip (WAV)", visible=False, elem_id="download"
                 )
-                figure = gr.HTML("", elem_id="figure")
+        gr.Markdown(NOTES)
 
-        def fool(
-            path: str | None,
-            chosen: str,
-            judges: list[str],
-            how: str,
-            much: float,
-            many: float,
-            behind: str,
-        ) -> list[Any]:
-            request = Request(
-                source=chosen,
-                targets=judges,
-                attack=how,
-                epsilon=much,
-                density=many,
-                defence=None if behind == NO_DEFENCE else behind,
-            )
-            made = _told(lambda: service.fool(Path(path) if path else None, request))
-            return [
-                sentence(made, behind=request.defence),
-                answers(made.answers),
-                str(made.files["clean"]),
-                str(made.files["adversarial"]),
-                gr.Audio(
-                    str(made.files["perturbation"]),
-                    label=f"the change alone, amplified by {made.gain_db} dB",
-                ),
-                portrait(made),
-                gr.DownloadButton(value=str(made.files["adversarial"]), interactive=True),
-            ]
-
-        def choose(name: str) -> list[Any]:
-            possible = service.attacks(name)
-            return [
-                gr.Radio(named(possible), value=possible[0]),
-                gr.Slider(value=service.library.epsilons.get(name, 0.03)),
-            ]
+        def fool(path: str | None, *values: Any) -> list[Any]:
+            return _fool(service, path, _request(*values))
 
         button.click(
             fool,
-            [clip, source, targets, attack, epsilon, density, defence],
-            [said, told, *sounds, figure, download],
+            [clip, *settings],
+            [clip_problem, problem, result, download],
             api_name="fool",
-            scroll_to_output=True,
-        )
-        source.change(choose, [source], [attack, epsilon], api_name="choose", queue=False)
-        example.input(
-            lambda name: str(_told(lambda: service.example(name))),
-            [example],
-            [clip],
-            api_name="example",
-        )
+            show_progress_on=[result],
+        ).then(None, js=SCROLL)
+        button.click(None, js=SCROLL)
     return page
 
 
-def named(attacks: Sequence[str]) -> list[tuple[str, str]]:
-    """Attacks as a visitor reads them, each with its registry name.
+def _clip_components(service: FoolingService, limits: Limits) -> tuple[gr.Audio, gr.HTML]:
+    """The clip, the message below it, and the examples."""
+    clip = gr.Audio(
+        label=f"Clip, up to {limits.seconds:g} s",
+        elem_id="clip",
+        sources=["upload", "microphone"],
+        type="filepath",
+        buttons=[],
+        editable=True,
+    )
+    problem = gr.HTML("", visible=False, elem_id="clip-problem")
 
-    >>> named(["staa", "random"])
+    def take_example(title: str) -> list[Any]:
+        try:
+            return [str(service.write_example(title)), _message()]
+        except StaaNetError as error:
+            return [None, _message(error)]
+
+    gr.Markdown("Or a voice that the program makes:")
+    with gr.Row(elem_id="examples"):
+        for number, title in enumerate(EXAMPLES):
+            button = gr.Button(title, size="sm", min_width=60, elem_id=f"example-{number}")
+            button.click(
+                lambda title=title: take_example(title), None, [clip, problem], api_name=False
+            )
+    if service.library.examples:
+        titles = list(service.library.examples)
+        choice = gr.Dropdown(titles, value=None, label="Or a clip of the run", elem_id="example")
+        choice.input(take_example, [choice], [clip, problem], api_name="example")
+
+    def check(path: str | None) -> gr.HTML:
+        try:
+            service.load_clip(Path(path) if path else None, next(iter(service.library.victims)))
+        except StaaNetError as error:
+            return _message(error)
+        return _message()
+
+    clip.upload(check, [clip], [problem], api_name=False, show_progress="hidden")
+    clip.clear(_message, None, [problem], api_name=False, show_progress="hidden")
+    return clip, problem
+
+
+def _setting_components(
+    service: FoolingService, victims: Sequence[str], first: str
+) -> list[gr.components.Component]:
+    """What ``_request`` takes, in its order."""
+    attacks = service.attacks(first)
+    loudness = gr.Slider(
+        level.LOWEST_DB,
+        level.HIGHEST_DB,
+        value=level.DEFAULT_DB,
+        step=1,
+        label="Level of the change, dB relative to the speech",
+        elem_id="level",
+    )
+    gr.HTML(page_html.marks_html())
+    source = gr.Dropdown(victims, value=first, label="Attack this classifier", elem_id="source")
+    attack = gr.Dropdown(
+        attack_choices(attacks), value=attacks[0], label="Attack", elem_id="attack"
+    )
+    with gr.Accordion("More", open=False, elem_id="more"):
+        targets = gr.CheckboxGroup(
+            victims, value=victims[:4], label="Ask these classifiers", elem_id="targets"
+        )
+        density = gr.Slider(
+            0.01,
+            1.0,
+            value=0.2,
+            step=0.01,
+            label="Largest share of samples changed (density)",
+            elem_id="density",
+        )
+        min_snr = gr.Slider(
+            0, 60, value=0, step=1, label="Least SNR in dB; 0 sets no limit", elem_id="snr"
+        )
+        defence = gr.Dropdown(
+            [NO_DEFENCE, *sorted(DEFENCES)],
+            value=NO_DEFENCE,
+            label="Defence in front of the classifiers",
+            elem_id="defence",
+        )
+
+    def offer_attacks(name: str) -> gr.Dropdown:
+        names = service.attacks(name)
+        return gr.Dropdown(attack_choices(names), value=names[0])
+
+    source.change(offer_attacks, [source], [attack], api_name="attacks", queue=False)
+    return [source, targets, attack, loudness, density, min_snr, defence]
+
+
+def _request(
+    source: str,
+    targets: Sequence[str],
+    attack: str,
+    level_db: float,
+    density: float,
+    min_snr_db: float,
+    defence: str,
+) -> Request:
+    return Request(
+        source=source,
+        targets=targets,
+        attack=attack,
+        level_db=level_db,
+        density=density,
+        min_snr_db=min_snr_db or None,
+        defence=None if defence == NO_DEFENCE else defence,
+    )
+
+
+def _fool(service: FoolingService, path: str | None, request: Request) -> list[Any]:
+    """One message at the place of a fault, or the result: clip's message, message, result, file."""
+    hidden = gr.DownloadButton(visible=False)
+    try:
+        clip = service.load_clip(Path(path) if path else None, request.source)
+    except StaaNetError as error:
+        return [_message(error), _message(), "", hidden]
+    try:
+        outcome = service.fool(clip, request)
+    except StaaNetError as error:
+        return [_message(), _message(error), "", hidden]
+    except Exception as error:  # a fault of the program: one message, and the trace for its author
+        traceback.print_exc(file=sys.stderr)
+        text = (
+            f"The page failed ({type(error).__name__}); the terminal of staanet serve has the trace"
+        )
+        return [_message(), _message(text), "", hidden]
+    file = str(outcome.files["adversarial"])
+    download = gr.DownloadButton(value=file, visible=True)
+    return [_message(), _message(), page_html.result_html(outcome), download]
+
+
+def _message(problem: object = "") -> gr.HTML:
+    """A message at its place, or none."""
+    text = page_html.problem_html(problem) if problem else ""
+    return gr.HTML(text, visible=bool(text))
+
+
+def attack_choices(attacks: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns attacks by the titles that a visitor reads, each with its registry name.
+
+    >>> attack_choices(["staa", "random"])
     [('STAA-Net, one pass', 'staa'), ('random, the control', 'random')]
     """
     return [(TITLES.get(name, name), name) for name in attacks]
-
-
-def _told(make: Any) -> Any:
-    """What ``make`` returns; an error a visitor can cause becomes a message on the page."""
-    try:
-        return make()
-    except StaaNetError as problem:
-        raise gr.Error(escape(str(problem)), duration=None, print_exception=False) from None
-
-
-# ---------------------------------------------------------------- pieces of HTML
-
-
-def _text(value: object) -> str:
-    return escape(printable(str(value)))
-
-
-def sentence(made: Fooled, behind: str | None = None) -> str:
-    """The answer in one sentence, and that the attack did not know the defence where there was one."""
-    changed = [one.victim for one in made.answers if one.fooled]
-    held = [one.victim for one in made.answers if not one.fooled]
-    parts = []
-    if changed:
-        parts.append(f"Fooled: <b>{_text(formatting.join_words(changed))}</b>.")
-    if held:
-        parts.append(f"Not fooled: {_text(formatting.join_words(held))}.")
-    told = made.pair.measurements()
-    if told["l0"]:
-        parts.append(
-            f"{told['l0']:,} of {len(made.pair.adversarial):,} samples changed "
-            f"({formatting.percent(float(told['density']))}), SNR {told['snr_db']:.1f} dB, made in "
-            f"{formatting.seconds(made.pair.seconds)}."
-        )
-    else:
-        parts.append("No sample changed.")
-    if behind:
-        parts.append(f"The attack did not know of the defence, {_text(behind)}.")
-    return f'<p class="staanet-said" role="status">{" ".join(parts)}</p>'
-
-
-def answers(found: Sequence[Answer]) -> str:
-    """A table per victim, its classes with bars."""
-    return f'<div class="staanet-answers">{"".join(_answer(one) for one in found)}</div>'
-
-
-def _answer(one: Answer) -> str:
-    verdict = (
-        f"<mark>{_text(one.was)} → {_text(one.became)}</mark>"
-        if one.fooled
-        else (f"{_text(one.was)}, unchanged")
-    )
-    rows = "".join(
-        f'<tr><th scope="row">{_text(label)}</th><td aria-hidden="true">'
-        f'<i style="width:{100 * p:.1f}%"></i><i class="after" style="width:{100 * q:.1f}%"></i></td>'
-        f'<td class="figure">{100 * p:.1f} %</td><td class="figure">{100 * q:.1f} %</td></tr>'
-        for label, p, q in zip(one.labels, one.before, one.after, strict=True)
-    )
-    return (
-        f"<table><caption>{_text(one.victim)}: {verdict}</caption><thead><tr>"
-        '<th scope="col">class</th><th scope="col" style="width:38%"></th>'
-        '<th scope="col"><b></b>before</th><th scope="col"><b class="after"></b>after</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table>"
-    )
-
-
-def portrait(made: Fooled) -> str:
-    """The waveform with its changed samples, and the densest ten milliseconds."""
-    pair = made.pair
-    png = waveform_picture(pair.clean.pcm16, pair.adversarial, pair.clean.sample_rate)
-    alt = (
-        f"Waveform of the adversarial clip, its {len(pair.support):,} changed samples marked; below, the "
-        "ten milliseconds in which most samples changed, one by one."
-    )
-    data = base64.b64encode(png).decode("ascii")
-    return f'<div class="staanet-figure"><img alt="{alt}" src="data:image/png;base64,{data}"></div>'
