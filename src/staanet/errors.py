@@ -67,6 +67,10 @@ class UnusableClip(StaaNetError):
     exit_code = 4
 
 
+class VictimError(UnusableClip):
+    """A victim raised an error on a clip: the clip is put aside and the run goes on."""
+
+
 class BudgetExceeded(StaaNetError):
     """An attack returned audio that its budget does not allow; ``craft`` never lets it pass."""
 

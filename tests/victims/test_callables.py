@@ -10,7 +10,7 @@ from tests.support.waveforms import LENGTHS, padded
 
 from staanet.attacks import ATTACKS, craft
 from staanet.attacks.gradient import margin_gradient
-from staanet.core import Budget, Untargeted, Victim
+from staanet.core import Budget, Clip, Untargeted, Victim
 from staanet.errors import InvalidInput, StaaNetError
 from staanet.evaluation import transfer_matrix
 from staanet.victims import CallableVictim
@@ -100,3 +100,38 @@ def test_a_clip_below_its_minimum_and_saving_it_are_refused(tmp_path):
     with pytest.raises(InvalidInput):
         victim.save_pretrained(tmp_path / "v")
     assert not (tmp_path / "v").exists()
+
+
+def test_a_function_that_changes_its_input_changes_a_copy():
+    def centred(x):
+        x -= x.mean(axis=1, keepdims=True)
+        return np.stack([x.max(axis=1), -x.min(axis=1)], axis=1)
+
+    victim = CallableVictim(centred, ["up", "down"], 16_000)
+    x = padded()
+    before = x.clone()
+    victim(x, LENGTHS)
+    victim(x[:1])
+    assert torch.equal(x, before)
+    result = craft(ATTACKS["one_pixel"](budget=Budget(epsilon=0.03)), victim, [clip(0.1)])
+    assert len(next(iter(result)).support) <= 1
+
+
+def test_an_exception_names_function_and_clip_and_the_other_clips_go_on():
+    def picky(x):
+        if abs(x).max() > 0.5:
+            raise ZeroDivisionError("too\nloud")
+        return crossings(x)
+
+    victim = CallableVictim(picky, ["hiss", "hum"], 16_000, name="picky")
+    loud = Clip("loud", np.full(1600, 30_000, np.int16), 16_000)
+    clips = [clip(0.1, 200.0 + 50 * n, seed=n) for n in range(3)]
+    attack = ATTACKS["one_pixel"](budget=Budget(epsilon=0.03))
+    result = craft(attack, victim, [clips[0], loud, *clips[1:]], batch_size=2)
+    assert [pair.clean.id for pair in result] == [one.id for one in clips]
+    assert result.card["quarantined"] == [
+        {"id": "loud", "file": "loud", "reason": "picky raised ZeroDivisionError: too loud"}
+    ]
+    with pytest.raises(InvalidInput, match="no clip could be attacked") as error:
+        craft(attack, victim, [loud])
+    assert "loud: " in str(error.value)

@@ -178,3 +178,19 @@ def test_a_victim_is_looked_at_once_a_process(clips):
     first = memory.check(victim, clips)
     count = len(calls)
     assert memory.check(victim, clips) is first and len(calls) == count > 0
+
+
+def test_errors_of_a_function_are_flagged_and_an_error_on_each_clip_is_refused(clips):
+    def picky(x):
+        if x[0, 0] > 0:
+            raise ValueError("starts above zero")
+        return scores(x)
+
+    report = check_victim(black_box(picky), clips)
+    assert any("fails on" in flag and "ValueError" in flag for flag in report.flags)
+
+    def broken(x):
+        raise ValueError("no model")
+
+    with pytest.raises(InvalidInput, match="fails on each of 24 clips"):
+        check_victim(black_box(broken), clips)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from staanet.core import Attack, Clip, Corpus, Goal, Progress, Targeted, Untargeted, Victim, silent
-from staanet.errors import BudgetExceeded, InvalidInput, UnusableClip
+from staanet.errors import BudgetExceeded, InvalidInput, UnusableClip, VictimError
 from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
 
 
@@ -30,15 +31,45 @@ def craft(
     The goal is to change the source's own clean answer, or, with ``label``, to reach that class.
     ``seconds`` of a clip is the time of its batch, shared equally; it is the time of one clip at a
     batch of one. Raises ``BudgetExceeded`` where an attack breaks its promise, ``InvalidInput``
-    where a clip does not fit the source.
+    where a clip does not fit the source. A clip on which a Python victim raises an error is listed in
+    the card under ``quarantined``, and the others go on.
     """
     wanted = list(clips.clips(source.sample_rate) if isinstance(clips, Corpus) else clips)
     done: list[AdversarialClip] = []
+    quarantined: list[dict[str, str]] = []
     for start in range(0, len(wanted), batch_size):
-        done += craft_batch(attack, source, wanted[start : start + batch_size], label=label)
+        batch = wanted[start : start + batch_size]
+        done += _craft_or_skip(attack, source, batch, label, quarantined)
         progress("attack", len(done), len(wanted), "")
-    card = {"attack": type(attack).__name__.lower(), "source": source.name}
+    if quarantined and not done:
+        raise InvalidInput(
+            f"no clip could be attacked; the first: {quarantined[0]['reason']}",
+            where=quarantined[0]["id"],
+            remedy="Correct the victim",
+        )
+    card: dict[str, Any] = {"attack": type(attack).__name__.lower(), "source": source.name}
+    if quarantined:
+        card["quarantined"] = quarantined
     return AdversarialSet(done, card)
+
+
+def _craft_or_skip(
+    attack: Attack,
+    source: Victim,
+    clips: Sequence[Clip],
+    label: str | None,
+    quarantined: list[dict[str, str]],
+) -> list[AdversarialClip]:
+    """Craft a batch, or, where the source raises an error on it, each clip alone; the rest is noted."""
+    try:
+        return craft_batch(attack, source, clips, label=label)
+    except VictimError as problem:
+        if len(clips) == 1:
+            clip_id = clips[0].id
+            quarantined.append({"id": clip_id, "file": clip_id, "reason": problem.what})
+            return []
+    single = [_craft_or_skip(attack, source, [clip], label, quarantined) for clip in clips]
+    return [pair for pairs in single for pair in pairs]
 
 
 def craft_batch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -43,6 +44,7 @@ class Victim(nn.Module):
         self.name, self.labels, self.sample_rate = name, tuple(labels), sample_rate
         self.origin = ""
         self._sha256: str | None = None
+        self._token = uuid.uuid4().hex[:8]
 
     @property
     def device(self) -> torch.device:
@@ -51,13 +53,22 @@ class Victim(nn.Module):
 
     @property
     def sha256(self) -> str | None:
-        """The hash that identifies the model: that of its card once it is saved or loaded, else one of
-        its tensors. ``None`` if the model has no tensors either."""
-        return self._sha256 or tensors_sha256(self)
+        """The hash that identifies the model: that of its card once it is saved or loaded, else the
+        computed one. ``None`` if there is none, as for a function that holds a connection."""
+        return self._sha256 or self.compute_sha256()
 
     @sha256.setter
     def sha256(self, digest: str) -> None:
         self._sha256 = digest
+
+    def compute_sha256(self) -> str | None:
+        """The sha256 of what the model is made of, by default its tensors; ``None`` without any."""
+        return tensors_sha256(self)
+
+    @property
+    def identity(self) -> str:
+        """``sha256``, or words that no other run has: such work cannot be resumed."""
+        return self.sha256 or f"a model without a hash, not resumable ({self._token})"
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         return self.logits(standardise(waveforms, lengths), lengths)

@@ -117,6 +117,10 @@ class Defended(Victim):
         other.shared_draws = shared_draws
         return other.train(self.training)
 
+    def compute_sha256(self) -> str | None:
+        inner = self.inner.sha256
+        return None if inner is None else _combined_sha256(inner, self.settings())
+
     def settings(self) -> dict[str, Any]:
         return {"chain": [str(transform) for transform in self.chain], "seed": self.seed}
 
@@ -230,5 +234,8 @@ def read_wrapper(
 
 def _sha256(folder: Path, settings: Mapping[str, Any]) -> str:
     """The sha256 of a defended victim: of the inner victim's and of the settings in front of it."""
-    inner = storage.read_card(folder / INNER, "victim").get("sha256")
+    return _combined_sha256(storage.read_card(folder / INNER, "victim").get("sha256"), settings)
+
+
+def _combined_sha256(inner: object, settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps([inner, settings], sort_keys=True).encode()).hexdigest()

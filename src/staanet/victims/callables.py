@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from staanet.victims.code_hash import callable_sha256
 from staanet.victims.external import BlackBox, Floats
 
 
 class CallableVictim(BlackBox):
     """A Python function from waveforms to outputs, as a victim without gradient.
+
+    The function receives a copy of the samples, so that it may change them in place. An exception in it
+    becomes a ``VictimError`` for the clip, and a run goes on with the other clips. ``sha256`` is that of
+    its code and of what it uses, or None where it uses something without a hash, such as a connection;
+    then a run cannot be resumed.
 
     >>> import numpy as np, torch
     >>> loudness = lambda x: np.stack([np.abs(x).mean(axis=1), np.full(len(x), 0.1)], axis=1)
@@ -38,7 +44,12 @@ class CallableVictim(BlackBox):
     ) -> None:
         super().__init__(name=name, labels=labels, sample_rate=sample_rate)
         self.fn, self.probabilities, self.minimum_samples = fn, probabilities, minimum_samples
+        self._code_sha256 = callable_sha256(fn)  # now, before calls change what it remembers
         self.eval()
+
+    def compute_sha256(self) -> str | None:
+        """The hash of the function's code and of what it uses; None where it holds a connection."""
+        return self._code_sha256
 
     def predict(self, waveforms: Floats) -> Any:
         return self.fn(waveforms)

@@ -43,15 +43,10 @@ class Ensemble(Victim):
         self.minimum_samples = max(member.minimum_samples for member in members)
         self.differentiable = all(member.differentiable for member in members)
 
-    @property
-    def sha256(self) -> str | None:
+    def compute_sha256(self) -> str | None:
         """One hash for those of its members; ``None`` if a member has none."""
         hashes = [member.sha256 for member in members_of(self)]
         return None if None in hashes else joint_sha256([str(digest) for digest in hashes])
-
-    @sha256.setter
-    def sha256(self, digest: str) -> None:
-        raise TypeError("the hash of an ensemble is made of its members' hashes")
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         logits = [torch.log_softmax(member(waveforms, lengths), dim=1) for member in self.members]

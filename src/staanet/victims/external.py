@@ -18,7 +18,7 @@ from torch import Tensor
 
 from staanet import storage
 from staanet.core import Victim
-from staanet.errors import InvalidInput
+from staanet.errors import InvalidInput, StaaNetError, VictimError, printable
 from staanet.nn.padding import require_samples, run_by_length
 
 Floats = NDArray[np.float32]
@@ -85,7 +85,16 @@ class BlackBox(External):
 
     def _logits_of(self, clips: Tensor) -> Tensor:
         require_samples(self, clips.shape[1])
-        outputs = np.array(self.predict(clips.numpy()), dtype=np.float32)
+        try:
+            outputs = np.array(self.predict(clips.numpy().copy()), dtype=np.float32)
+        except StaaNetError:
+            raise
+        except Exception as problem:
+            reason = " ".join(str(problem).split())
+            raise VictimError(
+                f"{self.name} raised {type(problem).__name__}: {printable(reason)[:200]}",
+                remedy="Correct the function, or leave the clip out",
+            ) from problem
         check_outputs(self, outputs, len(clips))
         if self.probabilities:
             outputs = logits_from_probabilities(self.name, outputs)

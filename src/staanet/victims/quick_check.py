@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from staanet.core import Clip, Victim, stratified_subset
-from staanet.errors import InvalidInput
+from staanet.errors import InvalidInput, VictimError
 from staanet.victims.ensemble import members_of
 from staanet.victims.labels import check_class_labels
 
@@ -74,15 +74,20 @@ def check_victim(victim: Victim, clips: Sequence[Clip]) -> VictimReport:
     for member in members_of(victim):
         check_class_labels(member.labels, where=member.name)
         _check_problem_type(member)
-        if not chosen:
+        answered, outputs, errors = _outputs(member, chosen)
+        if errors:
+            flags.append(
+                f"{member.name}: fails on {len(errors)} of {len(chosen)} clips: {errors[0]}"
+            )
+        if not outputs:
+            _check_errors(member, errors)
             continue
-        outputs = _outputs(member, chosen)
         _check_outputs(member, outputs)
         member_flags = [
             *_output_flags(outputs),
-            *_repetition_flags(member, chosen[:REPEATED_CLIPS], outputs[:REPEATED_CLIPS]),
-            *_chance_flags(member, chosen, outputs),
-            *_gradient_flags(member, chosen[:GRADIENT_CLIPS]),
+            *_repetition_flags(member, answered[:REPEATED_CLIPS], outputs),
+            *_chance_flags(member, answered, outputs),
+            *_gradient_flags(member, answered[:GRADIENT_CLIPS]),
         ]
         flags += [f"{member.name}: {flag}" for flag in member_flags]
     return VictimReport(victim.name, victim.sha256, len(chosen), tuple(flags))
@@ -124,9 +129,28 @@ def _check_problem_type(victim: Victim) -> None:
         )
 
 
-def _outputs(victim: Victim, clips: Sequence[Clip]) -> list[Tensor]:
-    with torch.inference_mode():
-        return [victim(_waveform(clip, victim)).cpu() for clip in clips]
+def _outputs(
+    victim: Victim, clips: Sequence[Clip]
+) -> tuple[list[Clip], list[Tensor], list[VictimError]]:
+    """The clips that the victim answers, its outputs for them, and its errors on the others."""
+    answered, outputs, errors = [], [], []
+    for clip in clips:
+        try:
+            with torch.inference_mode():
+                outputs.append(victim(_waveform(clip, victim)).cpu())
+            answered.append(clip)
+        except VictimError as problem:
+            errors.append(VictimError(problem.what, where=clip.id))
+    return answered, outputs, errors
+
+
+def _check_errors(victim: Victim, errors: Sequence[VictimError]) -> None:
+    if errors:
+        raise InvalidInput(
+            f"fails on each of {len(errors)} clips; the first: {errors[0]}",
+            where=victim.name,
+            remedy="Correct the model",
+        )
 
 
 def _waveform(clip: Clip, victim: Victim) -> Tensor:
@@ -190,7 +214,10 @@ def _output_flags(outputs: Sequence[Tensor]) -> list[str]:
 def _repetition_flags(
     victim: Victim, clips: Sequence[Clip], outputs: Sequence[Tensor]
 ) -> list[str]:
-    pairs = list(zip(outputs, _outputs(victim, clips), strict=True))
+    repeated, second, _ = _outputs(victim, clips)
+    if len(repeated) < len(clips):
+        return ["answers a clip and fails on it when asked again"]
+    pairs = list(zip(outputs, second, strict=False))
     changed = sum(int(a.argmax() != b.argmax()) for a, b in pairs)
     if changed:
         return [f"answers {changed} of {len(clips)} clips otherwise when asked twice"]
