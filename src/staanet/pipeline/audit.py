@@ -227,7 +227,7 @@ class Audit:
             return {
                 "sets": {held.name: storage.sha256(held / "metadata.csv") for held in sets},
                 "targets": [target.name],
-                "victim": self.victim.sha256,
+                "victim": self.victim.identity,
                 "channels": list(channels),
             }
 
@@ -283,10 +283,10 @@ def audit(
             remedy="Give each source once, under a name of its own",
         )
     inputs = {
-        "victim": victim.sha256,
+        "victim": victim.identity,
         **context.split_inputs(corpus),
         "recipe": asdict(recipe),
-        "sources": [source.victim.sha256 for source in loaded],
+        "sources": [source.victim.identity for source in loaded],
     }
     if folder_state(out, "audit", inputs) == "to do":
         mark_begun(out, inputs)

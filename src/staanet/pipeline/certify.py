@@ -47,7 +47,7 @@ class Certification:
 
     def inputs(self) -> Inputs:
         return {
-            "victim": self.victim.sha256,
+            "victim": self.victim.identity,
             "clips": clips_sha256(self.clips),
             "method": self.method,
             "noise": asdict(self.noise),  # type: ignore[call-overload]

@@ -84,7 +84,7 @@ class Defending:
             **(self.inner_card.get("inputs") or {}),
             "defences": [str(transform) for transform in self.defended.chain],
             "draws": self.context.seed,
-            "inner": self.victim().sha256,
+            "inner": self.victim().identity,
             **split,
         }
 
@@ -194,7 +194,7 @@ def adapt(
             plan = plan_attack(name, recipe, target, context=context)
             plan = replace(
                 plan,
-                inputs={**plan.inputs, "target": target.sha256},
+                inputs={**plan.inputs, "target": target.identity},
                 of=len(usable) if len(subset) < len(usable) else None,
             )
             folders.append(out / f"{name}__{target.name}")

@@ -62,7 +62,7 @@ class Detection:
         recipe = self.recipe
         return {
             **self.context.split_inputs(self.corpus),
-            "victim": self.victim.sha256,
+            "victim": self.victim.identity,
             "detector": recipe.detector,
             "false_positive_rate": recipe.false_positive_rate,
             "budget": asdict(self.budget),
@@ -137,7 +137,7 @@ class Detection:
         of: int,
         inputs: Inputs,
     ) -> AdversarialSet:
-        source = {"source": target.sha256, "seed": self.context.seed, "budget": asdict(self.budget)}
+        source = {"source": target.identity, "seed": self.context.seed, "budget": asdict(self.budget)}
         plan = AttackPlan(
             key=f"{key}-adaptive",
             title=title,
@@ -153,7 +153,7 @@ class Detection:
         """A STAA-Net that is trained through the detector."""
         steps, context = self.recipe.generator_steps, self.context
         inputs = {
-            "source": target.sha256,
+            "source": target.identity,
             "steps": steps,
             "seed": context.seed,
             "budget": asdict(self.budget),

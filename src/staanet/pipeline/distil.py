@@ -86,7 +86,7 @@ def distil(
     inputs = {
         **context.split_inputs(corpus),
         "network": network,
-        "target": target.sha256,
+        "target": target.identity,
         "recipe": settings,
     }
 

@@ -89,7 +89,7 @@ def evaluate(
     )
     if shard is not None:
         tables = [storage.sha256(folder / "metadata.csv") for folder in sets]
-        hashes = {target.name: target.sha256 for target in targets}
+        hashes = {target.name: target.identity for target in targets}
         part = {**shard.card(tables), "channels": list(channels), "sha256": hashes}
         matrix = replace(matrix, summary={**matrix.summary, "shard": part})
     matrix.save(out)

@@ -42,7 +42,7 @@ class Hardening:
     def inputs(self) -> Inputs:
         return {
             **self.context.split_inputs(self.corpus),
-            "victim": self.victim.sha256,
+            "victim": self.victim.identity,
             "recipe": asdict(self.recipe),
             **({"name": self.name} if self.name else {}),
         }

@@ -132,8 +132,8 @@ class Sweeping:
         return {
             "attacks": {point.name: dict(plan.attack(point).inputs) for point in plan.points()},
             "keep": self.keep,
-            "victims": {target.name: target.sha256 for target in plan.targets},
-            "source": plan.source.sha256,
+            "victims": {target.name: target.identity for target in plan.targets},
+            "source": plan.source.identity,
             "targets": [target.name for target in plan.targets],
             "clips": clips_sha256(self.clips),
         }

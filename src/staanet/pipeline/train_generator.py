@@ -89,7 +89,7 @@ class GeneratorTraining:
         return {
             **self.context.split_inputs(self.corpus()),
             "unlabelled": self.extra.summary,
-            "source": self.source().sha256,
+            "source": self.source().identity,
             "recipe": settings,
         }
 

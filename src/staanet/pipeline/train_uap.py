@@ -49,7 +49,7 @@ class VectorTraining:
         return {
             **self.context.split_inputs(self.corpus()),
             "label": self.label,
-            "source": self.source().sha256,
+            "source": self.source().identity,
             "recipe": asdict(self.recipe),
         }
 

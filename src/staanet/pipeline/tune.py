@@ -160,7 +160,7 @@ class Search:
         fixed = {k: v for k, v in asdict(self.recipe).items() if k not in self.space}
         return {
             **self.context.split_inputs(self.corpus),
-            "source": self.source.sha256,
+            "source": self.source.identity,
             "recipe": fixed,
             "searched": {name: [limits.low, limits.high] for name, limits in self.space.items()},
         }
