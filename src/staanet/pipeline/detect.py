@@ -137,7 +137,11 @@ class Detection:
         of: int,
         inputs: Inputs,
     ) -> AdversarialSet:
-        source = {"source": target.identity, "seed": self.context.seed, "budget": asdict(self.budget)}
+        source = {
+            "source": target.identity,
+            "seed": self.context.seed,
+            "budget": asdict(self.budget),
+        }
         plan = AttackPlan(
             key=f"{key}-adaptive",
             title=title,
