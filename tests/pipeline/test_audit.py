@@ -6,13 +6,15 @@ import json
 import re
 
 import pytest
+from tests.support import headless
 from tests.support.commands import staanet
 from tests.support.speech import RATE, tone
 
 from staanet import audio, storage, training
 from staanet.config import AuditRecipe
 from staanet.errors import InvalidInput
-from staanet.report import audit as pages
+from staanet.report.audit_pages import audit_markdown, audit_page
+from staanet.report.audit_verdict import audit_outcome, audit_verdict
 from staanet.victims import build_victim
 from staanet.victims.export import export_onnx
 
@@ -114,7 +116,6 @@ def test_the_verdict_is_on_the_screen_in_markdown_and_on_the_page(audited, world
 
 def test_a_finished_audit_is_told_again_without_work_and_its_code_is_the_limit(audited, world):
     before = {p: p.stat().st_mtime_ns for p in audited.rglob("model.safetensors")}
-    worst = json.loads((audited / "audit.json").read_text())["worst"]["fooling_rate"]
     given = [
         "audit",
         "--victim",
@@ -128,8 +129,15 @@ def test_a_finished_audit_is_told_again_without_work_and_its_code_is_the_limit(a
     done = staanet(*given, "--fail-above", 1.0, "--json", cwd=world)
     assert done.returncode == 0 and json.loads(done.stdout)["passed"] is True
     strict = staanet(*given, "--fail-above", 0.0, cwd=world)
-    assert strict.returncode == (1 if worst > 0 else 0), strict.stderr
-    assert ("FAILED" in strict.stdout) == (worst > 0)
+    facts = json.loads((audited / "audit.json").read_text())
+    rows = [*facts["attackers"].values(), facts["worst"], *facts["cells"]]
+    if any(row["low"] is not None and row["low"] > 0 for row in rows):
+        code, begins = 1, "FAILED"
+    elif all(row["high"] is not None and row["high"] <= 0 for row in rows):
+        code, begins = 0, "Passed"
+    else:
+        code, begins = 7, "Inconclusive"
+    assert strict.returncode == code and strict.stdout.startswith(begins), strict.stderr
     assert before == {p: p.stat().st_mtime_ns for p in audited.rglob("model.safetensors")}
     other = staanet(*given, "--seed", 1, cwd=world)
     assert other.returncode == 3 and "differs in" in other.stderr
@@ -205,10 +213,9 @@ def test_a_defence_is_measured_by_the_attackers_whom_it_met():
     """Questions fooled all, but nobody asked through the defence: it halves nothing of that."""
     told = facts(1.0, 0.1, 0.4, 0.3)
     told["attackers"] = {"transfer": row(0.6), "queries": row(1.0, count=2)}
-    said = " ".join(pages.verdict(told))
-    assert (
-        "none halves the 60.0 % of these attackers" in said and "was not tried behind any" in said
-    )
+    said = " ".join(audit_verdict(told))
+    assert "halve the 60.0 % of these attackers, to 40.0 %" in said
+    assert "was not tried behind any" in said
 
 
 def row(rate, **more):
@@ -260,19 +267,62 @@ def facts(worst, noise, adaptive, limit):
     }
 
 
+def sure(facts, width=0.05):
+    """Every rate gets an interval of this width to each side."""
+    rows = [*facts["attackers"].values(), facts["worst"], *facts["cells"]]
+    for row in rows:
+        row["low"], row["high"] = row["fooling_rate"] - width, row["fooling_rate"] + width
+    return facts
+
+
 @pytest.mark.parametrize(
     "worst, noise, adaptive, limit, begins, holds, lacks",
     [
-        (0.8, 0.1, 0.7, 0.3, "FAILED", "none halves", "Noise alone"),
-        (0.2, 0.15, 0.05, 0.3, "Passed", "it halves the 20.0 % of these attackers", "FAILED"),
+        (0.8, 0.1, 0.7, 0.3, "FAILED", "lowers but does not halve", "Noise alone"),
+        (0.2, 0.15, 0.05, 0.3, "Passed", "halves the 20.0 % of these attackers", "FAILED"),
         (0.2, 0.15, 0.05, None, "Unattacked", "Noise alone does more than half", "Passed"),
+        (0.8, 0.1, 0.8, 0.3, "FAILED", "No defence helped", "halves"),
+        (0.8, 0.6, 0.7, 0.3, "FAILED: noise of the same budget", "no attack is needed", "Passed"),
     ],
 )
 def test_words_follow_the_figures(worst, noise, adaptive, limit, begins, holds, lacks):
-    told = facts(worst, noise, adaptive, limit)
-    said = pages.verdict(told)
+    told = sure(facts(worst, noise, adaptive, limit))
+    said = audit_verdict(told)
     assert said[0].startswith(begins) and holds in " ".join(said) and lacks not in " ".join(said)
     told["verdict"] = said
-    page = pages.page(told)
+    page = audit_page(told)
     assert "<img" not in page and "&lt;img" in page
-    assert "t\\|\\<b\\>" in pages.markdown(told)
+    assert "t\\|\\<b\\>" in audit_markdown(told)
+
+
+@pytest.mark.parametrize(
+    "rate, width, flags, outcome, holds",
+    [
+        (1.0, None, [], "inconclusive", "more than one speaker"),  # one clip, no interval
+        (0.4, 0.2, [], "inconclusive", "About 36 clips of as varied speakers would decide"),
+        (0.4, 0.05, [], "failed", "even the lower end"),
+        (0.2, 0.2, [], "inconclusive", "is not excluded by the interval"),
+        (0.2, 0.05, [], "passed", "the upper end of no interval"),
+        (0.2, 0.05, ["its gradient is zero"], "not established", "its gradient is zero"),
+    ],
+)
+def test_a_verdict_needs_evidence(rate, width, flags, outcome, holds):
+    told = facts(rate, 0.1, rate, 0.3)
+    told = told if width is None else sure(told, width)
+    told["victim"]["flags"] = flags
+    assert audit_outcome(told) == outcome
+    first = audit_verdict(told)[0]
+    assert first.lower().startswith(outcome) and holds in first
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_the_page_fits_its_window(tmp_path, width):
+    told = sure(facts(0.8, 0.1, 0.7, 0.3))
+    told |= {"verdict": audit_verdict(told), "commands": ["staanet audit " + "--defence x " * 90]}
+    (tmp_path / "audit.html").write_text(audit_page(told), encoding="utf-8")
+    with headless.browser() as browser:
+        page = browser.page()
+        page.size(width, 844)
+        page.open((tmp_path / "audit.html").as_uri())
+        assert page.run("document.documentElement.scrollWidth") <= width
+        assert page.errors == []

@@ -14,6 +14,7 @@ import typer
 from staanet.cli.progress import Bars
 from staanet.cli.shell import (
     CHECK_FAILED,
+    UNDECIDED,
     CorpusName,
     Debug,
     Device,
@@ -427,8 +428,8 @@ def audit(
         for sentence in told["verdict"]:
             show(sentence)
         show(f"\n-> {out / 'audit.html'}")
-    if told["passed"] is False:
+    if told["outcome"] not in (None, "passed"):
         with contextlib.suppress(typer.Exit):  # its own code, whatever was put aside
             finish(told, quarantine, json_output=json_output)
-        raise typer.Exit(CHECK_FAILED)
+        raise typer.Exit(CHECK_FAILED if told["outcome"] == "failed" else UNDECIDED)
     finish(told, quarantine, json_output=json_output)

@@ -78,7 +78,7 @@ CorpusName = Annotated[
     ),
 ]
 
-QUARANTINED, CHECK_FAILED = 4, 1
+QUARANTINED, CHECK_FAILED, UNDECIDED = 4, 1, 7
 
 
 def _version(wanted: bool) -> None:

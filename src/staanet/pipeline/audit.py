@@ -33,6 +33,7 @@ from staanet.pipeline.evaluate import evaluate
 from staanet.pipeline.stage import Inputs, Stage, StageTimer, folder_state, mark_begun, normal, walk
 from staanet.pipeline.train_generator import GeneratorTraining
 from staanet.pipeline.train_victim import VictimTraining
+from staanet.report.audit_verdict import audit_outcome, audit_verdict
 from staanet.storage import describe_machine
 from staanet.transforms import Transform, parse_transform
 from staanet.victims import VICTIMS, load_victim, victim_folder
@@ -397,14 +398,14 @@ def _recipe(name: str, attack: str, epsilon: float, density: float) -> tuple[str
 
 def _verdict(facts: Mapping[str, Any], out: Path, command: str) -> dict[str, Any]:
     """Whether the model passed, why in plain words, and the commands that show it again."""
-    worst, limit = facts["worst"], facts["fail_above"]
-    passed = None if limit is None else worst["fooling_rate"] <= limit
+    worst, outcome = facts["worst"], audit_outcome(facts)
     channels = [word for name in facts["recipe"]["channels"] for word in ("--channel", name)]
     adversarial = str(out / "adversarial" / f"{worst['attack']}__{worst['source']}")
     target = facts["victim"]["spec"]
     again = ["staanet", "evaluate", adversarial, "--target", target, *channels, "--out", "check"]
     return {
-        "passed": passed,
-        "verdict": list(report.audit_verdict(facts)),
+        "outcome": outcome,
+        "passed": {"passed": True, "failed": False}.get(outcome or ""),
+        "verdict": audit_verdict(facts),
         "commands": [*([command] if command else []), shlex.join(again)],
     }

@@ -19,15 +19,7 @@ if TYPE_CHECKING:
     from staanet.report.page import Charts
     from staanet.results.run_folder import RunFolder
 
-__all__ = [
-    "audit_verdict",
-    "build",
-    "draw_certificate",
-    "draw_clips",
-    "draw_roc",
-    "draw_sweep",
-    "write_audit",
-]
+__all__ = ["build", "draw_certificate", "draw_clips", "draw_roc", "draw_sweep", "write_audit"]
 
 
 def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
@@ -122,17 +114,10 @@ def draw_sweep(folder: Path, source: str) -> None:
 
 def write_audit(out: Path, results: Mapping[str, Any]) -> None:
     """Writes ``audit.md`` and ``audit.html`` of the results of an audit into ``out``."""
-    from staanet.report import audit
+    from staanet.report.audit_pages import audit_markdown, audit_page
 
-    storage.write_text(out / "audit.md", audit.markdown(results))
-    storage.write_text(out / "audit.html", audit.page(results))
-
-
-def audit_verdict(results: Mapping[str, Any]) -> list[str]:
-    """Returns the verdict of an audit in plain sentences."""
-    from staanet.report import audit
-
-    return audit.verdict(results)
+    storage.write_text(out / "audit.md", audit_markdown(results))
+    storage.write_text(out / "audit.html", audit_page(results))
 
 
 def draw_certificate(path: Path, results: Mapping[str, Any]) -> None:

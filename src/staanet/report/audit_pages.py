@@ -1,0 +1,85 @@
+"""An audit as Markdown and as one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from staanet.errors import printable
+from staanet.report.audit_verdict import Row, interval_text, rate_text
+from staanet.results.formatting import number, percent
+from staanet.results.table import Table, markdown_text
+
+
+def audit_tables(facts: Row) -> list[Table]:
+    """Returns the tables of an audit that have rows."""
+    columns = ["attack", "source", "changes", "95 % interval", "SNR dB"]
+    by_channel = sorted(facts["cells"], key=lambda r: (r["channel"], -(r["fooling_rate"] or 0)))
+    budgets = [
+        [
+            f"epsilon {b['epsilon']:g}, {100 * b['max_density']:g} %",
+            percent(b["noise"]["fooling_rate"]) if b["noise"] else None,
+            *_attack_cells(b["worst"]),
+        ]
+        for b in facts["budgets"]
+        if b["worst"]
+    ]
+    defences = [
+        [
+            d["defence"],
+            percent(d["uar"]),
+            rate_text(d["static"]),
+            rate_text(d["adaptive"]),
+            d["crafted_on"],
+            "exact" if d["exact_gradient"] else "of a stand-in (BPDA)",
+        ]
+        for d in facts["defences"]
+    ]
+    attackers = [
+        [who.replace("_", " "), *_attack_cells(row)] for who, row in facts["attackers"].items()
+    ]
+    every = [[row["channel"], *_attack_cells(row)] for row in by_channel]
+    channels = [[row["channel"], *_attack_cells(row)] for row in facts["channels"]]
+    defence_columns = ["defence", "UAR", "static", "adaptive", "crafted on", "gradient"]
+    tables = [
+        _table("attackers", "Who attacks", ["attacker", *columns], attackers),
+        _table("budgets", "Budget", ["budget", "noise changes", *columns], budgets),
+        _table("channels", "After a channel", ["channel", *columns], channels),
+        _table("defences", "Defences", defence_columns, defences),
+        _table("all", "Every attack", ["channel", *columns], every),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def _table(key: str, caption: str, columns: list[str], rows: list[list[Any]]) -> Table:
+    return Table(key=key, caption=caption, columns=columns, rows=rows, names=len(columns))
+
+
+def _attack_cells(row: Row) -> list[str]:
+    rate = f"{percent(row['fooling_rate'])} of {row['count']}"
+    snr = number(row["snr_db"], 1)
+    return [str(row["title"]), str(row["source"]), rate, interval_text(row), snr]
+
+
+def audit_markdown(facts: Mapping[str, Any]) -> str:
+    """Returns the audit as Markdown."""
+    first, *others = [markdown_text(sentence) for sentence in facts["verdict"]]
+    title = f"# Audit of {markdown_text(facts['victim']['name'])} on {markdown_text(facts['corpus']['name'])}"
+    parts = [title, f"**{first}**", *others, *(t.to_markdown() for t in audit_tables(facts))]
+    if facts["flags"]:
+        flags = "\n".join(f"- {markdown_text(flag)}" for flag in facts["flags"])
+        parts += [f"## Warnings\n\n{flags}"]
+    commands = "\n".join(f"$ {printable(command)}" for command in facts["commands"])
+    parts += [
+        f"## Repeat\n\n```console\n{commands}\n```",
+        f"Machine: {markdown_text(facts['machine'])}.",
+    ]
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def audit_page(facts: Mapping[str, Any]) -> str:
+    """Returns the audit as one HTML page."""
+    from staanet.report.page import template_environment
+
+    template = template_environment().get_template("audit.html.j2")
+    return template.render(facts=facts, tables=audit_tables(facts))
