@@ -181,7 +181,7 @@ def trained(bench: Bench, variant: Variant, seed: int) -> Generator:
     if (folder / storage.CARD).exists():
         return load_generator(folder).to(bench.device)
     source = bench.victims[SOURCE]
-    training.seeded(seed)
+    training.seed_weights(seed)
     generator = untrained(bench, variant).to(bench.device)
     steps = bench.steps
     if variant.trained:

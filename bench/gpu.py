@@ -42,7 +42,7 @@ from staanet.generators.base import Generator
 from staanet.nn.precision import resolve_precision
 from staanet.pipeline.run_card import commit
 from staanet.storage import describe_machine
-from staanet.training import Ahead, GeneratorTask
+from staanet.training import GeneratorTask, Prefetcher
 from staanet.victims import build_victim
 
 WAYS = {
@@ -378,9 +378,12 @@ def crafting_table(
 def tasks(source: Victim, batch: int) -> Callable[[Generator, str], GeneratorTask]:
     """What trains a network in a precision, on ``batch`` crops."""
     made = clips(batch, 2.0)
-    return lambda network, precision: replace(
-        task(network, source, made, batch), precision=precision
-    )
+
+    def make(network: Generator, precision: str) -> GeneratorTask:
+        plain = task(network, source, made, batch)
+        return replace(plain, settings=replace(plain.settings, precision=precision))
+
+    return make
 
 
 def training_table(
@@ -401,7 +404,7 @@ def training_table(
         for precision in precisions:
             for drawing in threads:
                 one = task(network, precision)
-                one.batches = Ahead(one._drawn, device, drawing)
+                one.batches = Prefetcher(one.draw, device, drawing)
                 key = f"{name} | {precision} | {'ahead' if drawing is None else 'when asked for'}"
                 step = _stepping(one)
                 memory[key] = _memory(step, device)
@@ -465,7 +468,7 @@ def drawing_table(one: GeneratorTask, step: Work, size: Size) -> str:
     """What drawing the crops takes of a training step, when asked for and ahead of it."""
     fresh = itertools.count()
     threads = (0, 1, 2, 4)
-    ways = {n: Ahead(one._drawn, torch.device("cpu"), n) for n in threads}
+    ways = {n: Prefetcher(one.draw, torch.device("cpu"), n) for n in threads}
     works: dict[str, Work] = {
         str(n): (lambda way=way: [way(next(fresh)) for _ in range(STEPS)])  # type: ignore[misc]
         for n, way in ways.items()

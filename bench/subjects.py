@@ -10,10 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from staanet.core import Budget, Clip, Victim
 from staanet.generators.base import Generator
-from staanet.generators.losses import Objective, SparsityController
+from staanet.generators.losses import Objective
 from staanet.generators.registry import build_generator
 from staanet.generators.warm_start import backward_net_from
-from staanet.training import Crops, GeneratorTask, Schedule
+from staanet.training import Crops, GeneratorSettings, GeneratorTask, Schedule
 
 BUDGET = Budget(epsilon=0.03, max_density=0.2)
 
@@ -36,9 +36,7 @@ def task(network: Generator, source: Victim, made: list[Clip], batch: int) -> Ge
         sources=[source],
         crops=Crops(made, schedule),
         dev=made,
-        budget=BUDGET,
-        objective=Objective(),
-        sparsity=SparsityController(target=0.2, warmup=1),
+        settings=GeneratorSettings(budget=BUDGET, objective=Objective()),
     )
 
 

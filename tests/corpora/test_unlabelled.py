@@ -32,7 +32,7 @@ RECIPE = config.GeneratorRecipe(
 
 @pytest.fixture
 def emo18():
-    training.seeded(0)
+    training.seed_weights(0)
     return build_victim("emo18", ("high", "low")).eval()
 
 

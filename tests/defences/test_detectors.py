@@ -14,13 +14,14 @@ from tests.support.speech import RATE, tone
 
 from staanet import audio, storage, training
 from staanet.attacks import PGD, Random, craft_batch
-from staanet.core import Budget, Untargeted, silent
+from staanet.core import Budget, Untargeted, roc, silent
 from staanet.defences import DetectorGated, Undetected
 from staanet.defences.detectors import DETECTORS, Learned, build_detector, residuals
 from staanet.errors import InvalidInput
 from staanet.evaluation import transfer_matrix
+from staanet.evaluation.detection import detection_figures
 from staanet.results.adversarial_set import AdversarialSet
-from staanet.training import detectors
+from staanet.training import adaptive, detectors
 from staanet.victims import build_victim, load_victim
 
 LABELS = ("high", "low")
@@ -28,7 +29,7 @@ LABELS = ("high", "low")
 
 @pytest.fixture(scope="module")
 def victim():
-    training.seeded(0)
+    training.seed_weights(0)
     return build_victim("zhao19", LABELS).requires_grad_(False).eval()
 
 
@@ -57,15 +58,15 @@ def test_the_area_is_that_of_the_rank_sum(seed):
     rng = np.random.default_rng(seed)
     clean, attacked = rng.integers(0, 6, 30), rng.integers(2, 8, 17)  # many ties
     u = stats.mannwhitneyu(attacked, clean).statistic / (30 * 17)
-    assert detectors.auroc(clean, attacked) == pytest.approx(u)
-    points = detectors.roc(clean, attacked)
+    assert roc.auroc(clean, attacked) == pytest.approx(u)
+    points = roc.roc(clean, attacked)
     assert points[0] == (0, 0) and points[-1] == (1, 1) and points == sorted(points)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.01, 0.05, 0.1, 0.5])
 def test_no_more_than_the_named_share_is_above_the_threshold(rate):
     scores = np.random.default_rng(0).normal(size=200)
-    threshold = detectors.threshold_at(scores, rate)
+    threshold = roc.threshold_at(scores, rate)
     assert np.mean(scores > threshold) <= rate
     lower = np.sort(scores[scores < threshold])
     assert np.mean(scores > lower[-1]) > rate  # and none lower would do
@@ -73,9 +74,9 @@ def test_no_more_than_the_named_share_is_above_the_threshold(rate):
 
 def test_what_has_no_curve_is_told():
     with pytest.raises(InvalidInput, match="0 clean"):
-        detectors.roc([], [1.0])
+        roc.roc([], [1.0])
     with pytest.raises(InvalidInput, match="false-alarm rate 1"):
-        detectors.threshold_at([1.0], 1.0)
+        roc.threshold_at([1.0], 1.0)
 
 
 # ---------------------------------------------------------------- detectors
@@ -106,7 +107,7 @@ def test_one_wrong_sample_stands_out_of_a_tone():
 
 @pytest.mark.parametrize("name", sorted(DETECTORS))
 def test_a_clip_is_scored_alike_in_any_batch_and_the_score_has_a_gradient(victim, name):
-    training.seeded(1)
+    training.seed_weights(1)
     detector = build_detector(name).eval()
     pair = [c.waveform for c in clips(2)]
     short = pair[1][:5000]
@@ -143,10 +144,10 @@ def attacked(source, budget, some):
 
 def test_sparse_noise_is_seen_by_residuals(victim):
     made = attacked(victim, Budget(epsilon=0.03, max_density=0.2), clips(10))
-    target = detectors.guarded(
+    target = detectors.gate_victim(
         victim, build_detector("residual"), clips(10, 20), false_positive_rate=0.1
     )
-    told = detectors.told("random", target, made)
+    told = detection_figures("random", target, made)
     assert told["auroc"] > 0.95 and told["detected"]["value"] > 0.9
     assert told["fooled_undetected"]["value"] <= told["fooled"]["value"]
 
@@ -160,7 +161,7 @@ def test_a_stopped_learned_detector_resumes_bit_for_bit(victim, tmp_path):
             raise StoppedError
 
     def train(folder, progress=silent):
-        training.seeded(0)
+        training.seed_weights(0)
         made = Learned(8)
         schedule = training.Schedule(
             steps=8, batch_size=2, seconds=0.3, learning_rate=5e-3, evaluate_every=4, noise_db=60.0
@@ -188,7 +189,7 @@ def test_a_stopped_learned_detector_resumes_bit_for_bit(victim, tmp_path):
 
 
 def test_a_learned_detector_learns(victim, tmp_path):
-    training.seeded(0)
+    training.seed_weights(0)
     schedule = training.Schedule(
         steps=40,
         batch_size=4,
@@ -236,10 +237,11 @@ def test_to_be_undetected_is_to_be_another_answer_that_is_given():
 
 def test_who_knows_the_detector_is_seen_less(victim):
     some, budget = clips(3), Budget(epsilon=0.03, max_density=0.2)
-    target = detectors.guarded(
+    target = detectors.gate_victim(
         victim, build_detector("residual"), clips(10, 20), false_positive_rate=0.1
     )
-    made = detectors.aware_clips(target, some, detectors.AwarePGD(budget=budget, steps=15))
+    attack = adaptive.AdaptivePGD(budget=budget, steps=15)
+    made = [craft_batch(attack, target, [one])[0] for one in some]
     blind = attacked(victim, budget, some)
 
     def score(pairs):
@@ -254,7 +256,7 @@ def test_an_attack_on_loud_stretches_leaves_the_quiet_ones_alone(victim):
     x = torch.stack([c.waveform for c in clips(2)])
     lengths = torch.tensor([x.shape[1], 5000])
     x[1, 5000:] = 0
-    loud = detectors.Loud(victim, x, lengths, quiet=0.3)
+    loud = adaptive.LoudPartsOnly(victim, x, lengths, quiet=0.3)
     budget = Budget(epsilon=0.03, max_density=0.2)
     x_adv = PGD(budget=budget, steps=3)(
         loud, x, Untargeted(victim(x, lengths).argmax(dim=1)), lengths
@@ -269,7 +271,7 @@ def test_an_attack_on_loud_stretches_leaves_the_quiet_ones_alone(victim):
 
 @pytest.mark.parametrize("name", sorted(DETECTORS))
 def test_a_guarded_victim_comes_back_from_its_folder(victim, tmp_path, name):
-    training.seeded(2)
+    training.seed_weights(2)
     target = DetectorGated(
         victim, build_detector(name).eval(), threshold=0.25, scale=2.0, false_positive_rate=0.05
     )

@@ -214,7 +214,7 @@ def trained(tmp_path_factory):
         for s in range(6)
         for label, hz in (("high", 1500.0), ("low", 200.0))
     ]
-    training.seeded(0)
+    training.seed_weights(0)
     victim = build_victim("zhao19", ("high", "low"))
     schedule = training.Schedule(steps=40, batch_size=4, seconds=0.25, evaluate_every=20, seed=1)
     training.train_victim(victim, clips, clips, schedule, root / "fit")

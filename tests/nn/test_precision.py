@@ -192,7 +192,7 @@ def test_a_victim_learns_in_bfloat16(tmp_path):
         for s in range(6)
         for label, hz in (("high", 1500.0), ("low", 200.0))
     ]
-    training.seeded(0)
+    training.seed_weights(0)
     victim = build_victim("zhao19", LABELS)
     schedule = training.Schedule(steps=30, batch_size=4, seconds=0.1, evaluate_every=30)
     history = training.train_victim(victim, clips, clips, schedule, tmp_path, precision="bfloat16")

@@ -56,7 +56,7 @@ def world(tmp_path_factory):
                         tone(0.3, hz * (1 + 0.02 * s), 100 * number + 10 * s + take), RATE
                     ),
                 )
-    training.seeded(0)
+    training.seed_weights(0)
     victim = build_victim("zhao19", ("high", "low")).requires_grad_(False).eval()
     victim.save_pretrained(root / "victim")
     export_onnx(victim, root / "zhao19.onnx")

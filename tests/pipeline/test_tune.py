@@ -32,7 +32,7 @@ def _extra() -> None:
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Path:
-    training.seeded(0)
+    training.seed_weights(0)
     build_victim("emo18", ("high", "low")).save_pretrained(tmp_path / "emo18")
     return tmp_path / "emo18"
 

@@ -11,12 +11,13 @@ from tests.support.speech import RATE, clip, tone
 
 from staanet import audio, storage, training
 from staanet.attacks import PGD
+from staanet.config import HardenRecipe
 from staanet.core import Budget, Untargeted, silent
 from staanet.defences import Defended
 from staanet.errors import InvalidInput
 from staanet.generators.warm_start import backward_net_from
 from staanet.training import adversarial as adversarial_training
-from staanet.training.adversarial import METHODS, Divergence, Hardening
+from staanet.training.adversarial import METHODS, AdversarialTraining, Divergence
 from staanet.transforms import parse_transform
 from staanet.victims import CallableVictim, build_victim, load_victim
 
@@ -39,7 +40,7 @@ def schedule(**changes):
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """A victim that tells a high tone from a low one, as a folder."""
-    training.seeded(0)
+    training.seed_weights(0)
     made, folder = build_victim("zhao19", LABELS), tmp_path_factory.mktemp("plain")
     training.train_victim(
         made, tones(range(6)), tones(range(6, 9)), schedule(steps=40, evaluate_every=10), folder
@@ -50,22 +51,23 @@ def plain(tmp_path_factory):
 
 def how(method, epsilon=0.02, **changes):
     density = 0.3 if method in adversarial_training.SPARSE else None
-    return Hardening(
-        method=method, budget=Budget(epsilon=epsilon, max_density=density), steps=2, **changes
+    recipe = HardenRecipe(
+        method=method, epsilon=epsilon, max_density=density, inner_steps=2, **changes
     )
+    return AdversarialTraining(recipe)
 
 
 def hardened(plain, folder, method, progress=silent, **changes):
     victim, way = load_victim(plain), how(method)
-    training.seeded(0)
+    training.seed_weights(0)
     generator = backward_net_from(victim, 0.3, 0.02) if method == "staa" else None
-    history, cost = adversarial_training.harden(
+    history, cost = adversarial_training.train_adversarially(
         victim,
         tones(range(6)),
         tones(range(6, 9)),
         schedule(**changes),
         folder,
-        how=way,
+        method=way,
         generator=generator,
         progress=progress,
     )
@@ -109,17 +111,17 @@ def test_a_stopped_hardening_resumes_bit_for_bit(plain, tmp_path, method):
 
 def test_a_hardened_victim_withstands_what_fools_the_plain_one(plain, tmp_path):
     clips, attack = tones(range(9, 14)), PGD(budget=Budget(epsilon=0.1), steps=8)
-    before = adversarial_training.judged(load_victim(plain), clips, attack)
+    before = adversarial_training.attacked_uar(load_victim(plain), clips, attack)
     victim = load_victim(plain)
-    adversarial_training.harden(
+    adversarial_training.train_adversarially(
         victim,
         tones(range(6)),
         tones(range(6, 9)),
         schedule(steps=60, batch_size=8, evaluate_every=20),
         tmp_path,
-        how=how("pgd", epsilon=0.1),
+        method=how("pgd", epsilon=0.1),
     )
-    after = adversarial_training.judged(victim, clips, attack)
+    after = adversarial_training.attacked_uar(victim, clips, attack)
     assert before[0] == 1 and after[0] == 1  # both know the clean tones
     assert after[1] > before[1] + 0.3
 
@@ -127,7 +129,7 @@ def test_a_hardened_victim_withstands_what_fools_the_plain_one(plain, tmp_path):
 def test_the_cost_is_over_plain_training_and_measuring_it_changes_nothing(plain):
     victim = load_victim(plain)
     crops = training.Crops(tones(range(6)), schedule(seconds=1.0))
-    task = adversarial_training.HardeningTask(victim, crops, [], how("pgd"))
+    task = adversarial_training.AdversarialTask(victim, crops, [], how("pgd"))
     before = {k: v.clone() for k, v in victim.state_dict().items()}
     cost = task.cost(steps=2)
     assert cost["times"] == pytest.approx(cost["step_s"] / cost["plain_step_s"])
@@ -140,20 +142,20 @@ def test_the_cost_is_over_plain_training_and_measuring_it_changes_nothing(plain)
 def test_twins_keep_the_budget_and_the_rest_of_training_is_as_it_was(plain, method):
     victim, way = load_victim(plain), how(method)
     crops = training.Crops(tones(range(6)), schedule())
-    task = adversarial_training.HardeningTask(victim, crops, [], way)
+    task = adversarial_training.AdversarialTask(victim, crops, [], way)
     if method == "staa":
-        task = adversarial_training.HardeningTask(
+        task = adversarial_training.AdversarialTask(
             victim,
             crops,
             [],
             way,
-            adversarial_training._rival(
+            adversarial_training.rival_task(
                 backward_net_from(victim, 0.3, 0.02), victim, crops, way.budget
             ),
         )
-    x, chosen = crops.draw(0)
+    x, y = task.batches(0)
     adversarial_training.freeze(victim)
-    twins = task.changed(x, torch.from_numpy(task.targets[chosen]), 0)
+    twins = task.attacked(x, y, 0)
     assert twins.shape == x.shape and torch.isfinite(twins).all() and not torch.equal(twins, x)
     if method not in ("gaussian", "ablation"):
         assert float((twins - x).abs().max()) <= 0.02 + 1e-6
@@ -169,7 +171,7 @@ def test_a_generator_beside_it_gets_no_gradient_into_the_victim(plain):
     """The rival's loss alone moves the generator alone, however the two losses are added."""
     victim, way = load_victim(plain), how("staa")
     crops = training.Crops(tones(range(6)), schedule())
-    rival = adversarial_training._rival(
+    rival = adversarial_training.rival_task(
         backward_net_from(victim, 0.3, 0.02), victim, crops, way.budget
     )
     adversarial_training.freeze(victim)
@@ -181,18 +183,18 @@ def test_a_generator_beside_it_gets_no_gradient_into_the_victim(plain):
 def test_weight_1_is_cross_entropy_on_the_twins_alone(plain):
     victim = load_victim(plain)
     crops = training.Crops(tones(range(6)), schedule())
-    task = adversarial_training.HardeningTask(victim, crops, [], how("pgd", weight=1.0))
+    task = adversarial_training.AdversarialTask(victim, crops, [], how("pgd", weight=1.0))
     clean, adversarial = torch.randn(4, 2), torch.randn(4, 2)
     wanted = torch.tensor([0, 1, 1, 0])
     alone = torch.nn.functional.cross_entropy(adversarial, wanted)
-    assert torch.allclose(task._against(clean, adversarial, wanted), alone)
+    assert torch.allclose(task.victim_loss(clean, adversarial, wanted), alone)
 
 
 def test_the_mean_starts_at_the_victim_and_follows_by_the_closed_form():
     one, other = (build_victim("zhao19", LABELS) for _ in range(2))
     before = {k: v.clone() for k, v in one.state_dict().items()}
-    adversarial_training.follow(one, other, 0.9, 1)  # of few steps: by 9/11, not by 0.1
-    adversarial_training.follow(one, other, 0.9, 10_000)
+    adversarial_training.update_mean(one, other, 0.9, 1)  # of few steps: by 9/11, not by 0.1
+    adversarial_training.update_mean(one, other, 0.9, 10_000)
     for key, value in one.state_dict().items():
         wanted = other.state_dict()[key]
         if value.is_floating_point():
@@ -205,13 +207,13 @@ def test_the_mean_starts_at_the_victim_and_follows_by_the_closed_form():
 def test_without_a_mean_the_weights_themselves_are_kept(plain, tmp_path):
     victim, way = load_victim(plain), how("pgd", average=0.0)
     crops = training.Crops(tones(range(6)), schedule())
-    task = adversarial_training.HardeningTask(victim, crops, [], way)
-    assert task.kept is victim and not any("mean." in key for key in task.module.state_dict())
-    with_one = adversarial_training.HardeningTask(victim, crops, [], how("pgd"))
-    assert with_one.kept is not victim
+    task = adversarial_training.AdversarialTask(victim, crops, [], way)
+    assert task.result is victim and not any("mean." in key for key in task.module.state_dict())
+    with_one = adversarial_training.AdversarialTask(victim, crops, [], how("pgd"))
+    assert with_one.result is not victim
     loss, _ = with_one.loss(3)
     loss.backward()
-    assert all(w.grad is None for w in with_one.kept.parameters())
+    assert all(w.grad is None for w in with_one.result.parameters())
 
 
 def test_epsilon_grows_and_the_smallest_is_a_tenth():
@@ -227,13 +229,13 @@ def test_a_victim_is_hardened_through_what_stands_before_it(plain, tmp_path):
     behind.save_pretrained(tmp_path / "behind")
     victim = load_victim(tmp_path / "behind")
     before = {k: v.clone() for k, v in victim.state_dict().items()}
-    adversarial_training.harden(
+    adversarial_training.train_adversarially(
         victim,
         tones(range(6)),
         tones(range(6, 9)),
         schedule(),
         tmp_path / "hard",
-        how=how("sparse_trades"),
+        method=how("sparse_trades"),
     )
     moved = {k for k, v in victim.state_dict().items() if not torch.equal(v, before[k])}
     assert "described" not in moved and any("conv.weight" in key for key in moved)
@@ -246,11 +248,11 @@ def test_a_victim_is_hardened_through_what_stands_before_it(plain, tmp_path):
 @pytest.mark.parametrize("method", ["trades", "sparse_trades"])
 def test_trades_is_zero_apart_from_cross_entropy_where_twins_answer_alike(plain, method):
     crops = training.Crops(tones(range(6)), schedule())
-    task = adversarial_training.HardeningTask(load_victim(plain), crops, [], how(method))
+    task = adversarial_training.AdversarialTask(load_victim(plain), crops, [], how(method))
     logits, wanted = torch.randn(4, 2), torch.tensor([0, 1, 1, 0])
     own = torch.nn.functional.cross_entropy(logits, wanted)
-    assert torch.allclose(task._against(logits, logits.clone(), wanted), own)
-    assert float(task._against(logits, -logits, wanted)) > float(own)
+    assert torch.allclose(task.victim_loss(logits, logits.clone(), wanted), own)
+    assert float(task.victim_loss(logits, -logits, wanted)) > float(own)
 
 
 def test_divergence_is_that_of_torch():
@@ -265,27 +267,30 @@ def test_divergence_is_that_of_torch():
     "given, said",
     [
         ({"method": "pdg"}, "Did you mean 'pgd'"),
-        (
-            {"method": "trades", "budget": Budget(epsilon=0.1, max_density=0.2)},
-            "trades changes every sample",
-        ),
-        ({"method": "staa"}, "staa needs a largest density"),
+        ({"method": "trades", "epsilon": 0.1, "max_density": 0.2}, "trades changes every sample"),
         ({"weight": 1.5}, "weight of pgd is 1.5"),
         ({"method": "gaussian", "sigma": 0.0}, "sigma is 0"),
         ({"average": 1.0}, "average 1.0"),
         ({"ramp": 1.5}, "ramp is 1.5"),
-        ({"method": "sparse_trades"}, "sparse_trades needs a largest density"),
     ],
 )
 def test_settings_that_cannot_be_are_told(given, said):
     with pytest.raises(InvalidInput, match=said):
-        Hardening(**given)
+        AdversarialTraining(HardenRecipe(**given))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_sparse_method_has_a_largest_density_and_others_none(method):
+    density = AdversarialTraining(HardenRecipe(method=method)).budget.max_density
+    assert density == (0.2 if method in adversarial_training.SPARSE else None)
 
 
 def test_a_black_box_is_refused(tmp_path):
     box = CallableVictim(lambda x: x[:, :2], LABELS, RATE)
     with pytest.raises(InvalidInput, match="black box"):
-        adversarial_training.harden(box, [], [], schedule(), tmp_path, how=how("pgd"))
+        adversarial_training.train_adversarially(
+            box, [], [], schedule(), tmp_path, method=how("pgd")
+        )
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from staanet import corpora, storage, training
 from staanet.cli import app
 from staanet.config import VictimRecipe
 from staanet.pipeline import Context, distil, source_of
-from staanet.pipeline.distil import DistilTask
+from staanet.training.distillation import DistillationTask
 from staanet.victims import build_victim, load_victim
 
 
@@ -47,7 +47,7 @@ def test_it_comes_to_agree_with_its_target(tiny_corpus, target):
             [10 * (x[:, 1:] * x[:, :-1]).sum(1) / x.square().sum(1) - 9.5, torch.zeros(len(x))], 1
         )
     schedule = training.Schedule(steps=40, batch_size=8, seconds=0.2, learning_rate=1e-3)
-    task = DistilTask(
+    task = DistillationTask(
         build_victim("emo18", ("high", "low")), taught, training.Crops(clips, schedule), clips
     )
     optimiser = torch.optim.Adam(task.module.parameters(), lr=1e-3)

@@ -34,7 +34,7 @@ def schedule(**changes):
 
 
 def new_victim():
-    training.seeded(0)
+    training.seed_weights(0)
     return build_victim("zhao19", LABELS)
 
 
@@ -92,7 +92,7 @@ def test_a_stopped_victim_training_resumes_bit_for_bit(tmp_path, stop):
 
 
 def fitted_generator(victim, folder, progress=silent, steps=12, density=None):
-    training.seeded(0)
+    training.seed_weights(0)
     generator = build_generator("small", density)
     history = training.train_generator(
         generator,
@@ -101,8 +101,9 @@ def fitted_generator(victim, folder, progress=silent, steps=12, density=None):
         tones(range(6, 9)),
         schedule(steps=steps),
         folder,
-        budget=Budget(epsilon=0.05, max_density=0.5),
-        objective=Objective(),
+        settings=training.GeneratorSettings(
+            budget=Budget(epsilon=0.05, max_density=0.5), objective=Objective()
+        ),
         progress=progress,
     )
     return generator, history
@@ -157,9 +158,9 @@ def test_training_hears_what_a_channel_leaves(victim, tmp_path):
             quiet,
             schedule(steps=12),
             tmp_path / name,
-            budget=Budget(epsilon=0.05),
-            objective=Objective(),
-            augment=ways,
+            settings=training.GeneratorSettings(
+                budget=Budget(epsilon=0.05), objective=Objective(), augment=ways
+            ),
         )
         for name, ways in (("plain", []), ("through", [parse_transform("quantise:2")]))
     )
@@ -213,7 +214,7 @@ def test_balanced_drawing_makes_classes_equally_frequent():
     crops = training.Crops(
         [clip(0.1, label=label) for label in labels],
         schedule(batch_size=50),
-        training.balanced(labels),
+        training.crops.class_weights(labels),
     )
     drawn = np.concatenate([crops.draw(step)[1] for step in range(40)])
     assert 0.45 < np.mean(drawn < 90) < 0.55

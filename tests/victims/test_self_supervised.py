@@ -23,7 +23,7 @@ LABELS = ("anger", "joy", "fear")
 
 
 def tiny(name, labels=LABELS):
-    training.seeded(0)
+    training.seed_weights(0)
     return build_victim(name, labels, config="tiny").requires_grad_(False).eval()
 
 

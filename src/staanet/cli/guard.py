@@ -87,6 +87,7 @@ def harden(
 ) -> None:
     """Adversarial training: train a victim on against attacks; resumable, its card tells the cost."""
     from staanet import config, corpora, pipeline, storage, victims
+    from staanet.training import AdversarialTraining
 
     recipe = config.checked(
         config.HardenRecipe,
@@ -108,7 +109,7 @@ def harden(
         },
         where="harden",
     )
-    pipeline.adversarial_training(recipe)  # what cannot be is told before a folder is made
+    AdversarialTraining(recipe)  # what cannot be is told before a folder is made
     loaded, quarantine = corpora.load_corpus(corpus, out=out), pipeline.Quarantine(strict)
     beginning = on_device(victims.load_victim(victim), device)
     if os.path.realpath(out) == os.path.realpath(victim):

@@ -71,7 +71,7 @@ def rank_rows(batch: int) -> slice:
 
     Raises ``InvalidInput`` where the processes cannot take equally many.
 
-    >>> own_rows(4)
+    >>> rank_rows(4)
     slice(0, 4, None)
     """
     size = world_size()

@@ -15,7 +15,7 @@ from staanet.pipeline.distil import distil
 from staanet.pipeline.dry_run import DryRun, dry_run
 from staanet.pipeline.evaluate import evaluate, predictions
 from staanet.pipeline.export import export_generator
-from staanet.pipeline.harden import adversarial_training, harden
+from staanet.pipeline.harden import harden
 from staanet.pipeline.join_recordings import join_recordings, read_recordings
 from staanet.pipeline.merge import merge
 from staanet.pipeline.quarantine import Quarantine
@@ -37,7 +37,6 @@ __all__ = [
     "Stage",
     "SweepPlan",
     "adapt",
-    "adversarial_training",
     "attack",
     "audit",
     "certify",

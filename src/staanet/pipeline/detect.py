@@ -11,8 +11,10 @@ from staanet import report, storage, training
 from staanet.attacks import Staa
 from staanet.config import DetectRecipe
 from staanet.core import Attack, Budget, Clip, Corpus, Victim, stratified_subset
+from staanet.core.roc import check_rate
 from staanet.defences import DetectorGated
 from staanet.defences.detectors import Detector, Learned, build_detector
+from staanet.evaluation.detection import detection_figures
 from staanet.generators.registry import load_generator
 from staanet.pipeline.attack import attack
 from staanet.pipeline.attack_plan import AttackPlan
@@ -23,7 +25,7 @@ from staanet.pipeline.stage import Inputs, Stage
 from staanet.results import row_files
 from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
 from staanet.storage import describe_machine
-from staanet.training import detectors
+from staanet.training import adaptive, detectors
 from staanet.victims import load_victim
 
 DEV_CLIPS = 48
@@ -75,14 +77,14 @@ class Detection:
         detector = build_detector(self.recipe.detector)
         if isinstance(detector, Learned):
             detector = self._learn(load_clips(train, self.victim, self.context), dev_clips)
-        target = detectors.guarded(
+        target = detectors.gate_victim(
             self.victim, detector, dev_clips, false_positive_rate=self.recipe.false_positive_rate
         )
         target.save_pretrained(self.out, inputs=inputs, machine=describe_machine())
 
     def _learn(self, train: Sequence[Clip], dev: Sequence[Clip]) -> Detector:
         steps, context = self.recipe.steps, self.context
-        training.seeded(context.seed)
+        training.seed_weights(context.seed)
         detector = Learned().to(self.victim.device)
         schedule = training.Schedule(
             steps=steps,
@@ -115,7 +117,7 @@ class Detection:
         if recipe.adaptive_clips:
             clips = stratified_subset(test, recipe.adaptive_clips)
             title = "PGD that knows the detector"
-            pgd = detectors.AwarePGD(budget=self.budget)
+            pgd = adaptive.AdaptivePGD(budget=self.budget)
             inputs = {"recipe": asdict(pgd)}
             yield title, self._attack("pgd", title, pgd, target, clips, len(test), inputs)
         if recipe.generator_steps:
@@ -164,7 +166,7 @@ class Detection:
         }
 
         def work(inputs: Inputs) -> None:
-            training.seeded(context.seed)
+            training.seed_weights(context.seed)
             generator = new_generator(target.inner, self.budget)
             schedule = training.Schedule(
                 steps=steps,
@@ -176,7 +178,7 @@ class Detection:
             )
             parts = context.split(self.corpus)[:2]
             train, dev = (load_clips(part, target, context) for part in parts)
-            detectors.aware_generator(
+            adaptive.train_adaptive_generator(
                 generator,
                 target,
                 train,
@@ -232,7 +234,7 @@ def detect(
     detection = Detection(corpus, victim, out, recipe, context)
     target = detection.guard()
     attacks = [
-        detectors.told(title, target, list(clips), context.progress)
+        detection_figures(title, target, list(clips), context.progress)
         for title, clips in _all_sets(static, detection, target)
     ]
     facts = {
@@ -267,7 +269,7 @@ def check_detection(recipe: DetectRecipe, sets: Sequence[Path]) -> list[Adversar
 
     Raises ``InvalidInput`` for a detector, a rate or a set that cannot be, before anything is written.
     """
-    detectors.check_rate(recipe.false_positive_rate)
+    check_rate(recipe.false_positive_rate)
     build_detector(recipe.detector)
     folders = {folder.resolve(): folder for folder in reversed(sets)}
     return [AdversarialSet.load(folder) for folder in reversed(folders.values())]

@@ -6,70 +6,21 @@ No label is used. Each clip that the black box answers counts as a query.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
 from staanet import training
-from staanet.attacks import logits_of
 from staanet.config import VictimRecipe
-from staanet.core import Clip, Corpus, Victim
+from staanet.core import Corpus, Victim
 from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
 from staanet.pipeline.stage import Inputs, Stage
 from staanet.storage import describe_machine
+from staanet.training.distillation import DistillationTask
 from staanet.victims import build_victim, learning_rate, load_victim
 
 SCHEME = "distill"
 """``distill:VICTIM`` as a source stands for a surrogate of that victim."""
-
-
-@dataclass
-class DistilTask:
-    """Kullback-Leibler divergence from the target's answers on random crops.
-
-    The score is how often both agree on whole dev clips. ``queries`` counts the crops and clips that
-    the target answered.
-    """
-
-    module: Victim
-    target: Victim
-    crops: training.Crops
-    dev: Sequence[Clip]
-    queries: int = 0
-
-    def __post_init__(self) -> None:
-        self.answers = logits_of(self.target, self.dev).argmax(axis=1)
-        self.queries += len(self.dev)
-        self.batches = training.Ahead(lambda step: self.crops.draw(step)[:1], self.module.device)
-
-    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        self.module.train()
-        (x,) = self.batches(step)
-        with torch.inference_mode():
-            expected = torch.softmax(self.target(x.to(self.target.device)), dim=1)
-        expected = expected.clone().to(self.module.device)
-        self.queries += len(x)
-        logits = self.module(x)
-        same = (logits.argmax(dim=1) == expected.argmax(dim=1)).float().mean()
-        loss = F.kl_div(torch.log_softmax(logits, dim=1), expected, reduction="batchmean")
-        return loss, {"train_agreement": float(same)}
-
-    def evaluate(self) -> tuple[float, dict[str, float]]:
-        self.module.eval()
-        same = logits_of(self.module, self.dev).argmax(axis=1) == self.answers
-        return float(np.mean(same)), {"dev_agreement": float(np.mean(same))}
-
-    def state(self) -> dict[str, float]:
-        return {"queries": float(self.queries)}
-
-    def restore(self, state: Mapping[str, float]) -> None:
-        self.queries = int(state["queries"])  # those of a killed run before its checkpoint count
 
 
 def distil(
@@ -91,7 +42,7 @@ def distil(
     }
 
     def work(inputs: Inputs) -> Victim:
-        training.seeded(context.seed)
+        training.seed_weights(context.seed)
         surrogate = build_victim(network, target.labels).to(context.device)
         surrogate.name = f"{target.name}_surrogate"
         train, dev = (load_clips(part, target, context) for part in context.split(corpus)[:2])
@@ -105,7 +56,7 @@ def distil(
             evaluate_every=recipe.evaluate_every,
             patience=recipe.patience,
         )
-        task = DistilTask(surrogate, target, training.Crops(train, schedule), dev)
+        task = DistillationTask(surrogate, target, training.Crops(train, schedule), dev)
         history = training.fit(
             task, schedule, out, what=f"learn from {target.name}", progress=context.progress
         )

@@ -19,7 +19,7 @@ from staanet.pipeline.context import Context
 from staanet.pipeline.stage import Inputs, Stage
 from staanet.pipeline.train_victim import make_schedule, measure_parts, measure_quality
 from staanet.storage import describe_machine
-from staanet.training import adversarial
+from staanet.training import AdversarialTraining, train_adversarially
 from staanet.victims import load_victim
 from staanet.victims.external import External
 
@@ -49,7 +49,7 @@ class Hardening:
 
     def work(self, inputs: Inputs) -> Victim:
         victim, recipe, context = self.victim, self.recipe, self.context
-        method = adversarial_training(recipe)
+        method = AdversarialTraining(recipe)
         parts = [load_clips(part, victim, context) for part in context.split(self.corpus)]
         before = {
             "from": victim.name,
@@ -57,20 +57,20 @@ class Hardening:
             "method": recipe.method,
             "test_uar_before": measure_quality(victim, parts[2])["uar"],
         }
-        training.seeded(context.seed)
-        generator = new_generator(victim, method.budget) if method.method == "staa" else None
+        training.seed_weights(context.seed)
+        generator = new_generator(victim, method.budget) if recipe.method == "staa" else None
         schedule = replace(
             make_schedule(recipe, context.seed),
             final_learning_rate=recipe.learning_rate / 10,
             evaluate_every=min(recipe.evaluate_every, recipe.steps),
         )
-        history, cost = adversarial.harden(
+        history, cost = train_adversarially(
             victim,
             parts[0],
             parts[1],
             schedule,
             self.out,
-            how=method,
+            method=method,
             generator=generator,
             progress=context.progress,
         )
@@ -133,7 +133,7 @@ def harden(
         InvalidInput: If its weights cannot be trained, the corpus has labels that the victim does not
             have, or ``out`` holds a victim that was made from something else.
     """
-    adversarial_training(recipe)
+    AdversarialTraining(recipe)
     if isinstance(victim, External) or not victim.differentiable:
         raise InvalidInput(
             f"{victim.name} was made elsewhere: its weights cannot be trained here",
@@ -150,23 +150,6 @@ def harden(
         )
     hardened = Hardening(corpus, victim, out, recipe, context, name).stage().perform()
     return hardened if isinstance(hardened, Victim) else load_victim(out).to(victim.device)
-
-
-def adversarial_training(recipe: HardenRecipe) -> adversarial.Hardening:
-    """The method of a recipe; raises ``InvalidInput`` if its parts do not fit each other."""
-    density = recipe.max_density
-    if density is None and recipe.method in adversarial.SPARSE:
-        density = 0.2
-    return adversarial.Hardening(
-        method=recipe.method,
-        budget=Budget(epsilon=recipe.epsilon, max_density=density),
-        steps=recipe.inner_steps,
-        weight=recipe.weight,
-        ramp=recipe.ramp,
-        average=recipe.average,
-        sigma=recipe.sigma,
-        keep=recipe.keep,
-    )
 
 
 def save_inner_generator(

@@ -96,16 +96,10 @@ class GeneratorTraining:
     def work(self, inputs: Inputs) -> None:
         corpus, source, recipe, context = self.corpus(), self.source(), self.resolved, self.context
         self.extra.save(self.out)
-        training.seeded(context.seed)
+        training.seed_weights(context.seed)
         generator = make_generator(recipe, source).to(context.device)
         train, dev = (load_clips(part, source, context) for part in context.split(corpus)[:2])
-        history = training.train_generator(
-            generator,
-            source,
-            [*train, *self.extra.clips],
-            dev,
-            make_schedule(recipe, context.seed),
-            self.out,
+        settings = training.GeneratorSettings(
             budget=Budget(
                 epsilon=recipe.epsilon, max_density=recipe.max_density, min_snr_db=recipe.min_snr_db
             ),
@@ -113,6 +107,15 @@ class GeneratorTraining:
             targeted=recipe.goal == "targeted",
             augment=self.parse_augment(),
             precision=recipe.precision,
+        )
+        history = training.train_generator(
+            generator,
+            source,
+            [*train, *self.extra.clips],
+            dev,
+            make_schedule(recipe, context.seed),
+            self.out,
+            settings=settings,
             progress=context.progress,
         )
         if distributed.is_first():

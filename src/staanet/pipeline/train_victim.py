@@ -55,7 +55,7 @@ class VictimTraining:
 
     def work(self, inputs: Inputs) -> Victim:
         corpus, recipe, context = self.corpus(), self.resolved, self.context
-        training.seeded(context.seed)
+        training.seed_weights(context.seed)
         victim = build_victim(
             recipe.network, corpus.labels, pretrained=recipe.pretrained, config=recipe.config
         )

@@ -1,12 +1,11 @@
-"""Adversarial training: a victim learns on what fools it now; one more task for ``training.fit``.
+"""Adversarial training: a victim learns on clips that fool it at present.
 
 Madry et al. 2018 (arXiv 1706.06083) train on PGD, here on every sample or on the few that a budget
-allows; TRADES (Zhang et al. 2019, arXiv 1901.08573) pulls the answer to a changed clip towards the
-answer to the clip itself; ``staa`` trains a STAA-Net generator beside the victim, a step each. Two
-more methods make a victim fit for a certificate rather than hard to attack: ``gaussian`` (Cohen et
-al. 2019, arXiv 1902.02918) and ``ablation`` (Levine and Feizi 2020, arXiv 1911.09272). What is kept is
-the running mean of the weights (Izmailov et al. 2018, arXiv 1803.05407; for robustness, Rebuffi et al.
-2021, arXiv 2111.05328).
+allows. TRADES (Zhang et al. 2019, arXiv 1901.08573) pulls the answer to a changed clip towards the
+answer to the clip itself. ``staa`` trains a STAA-Net generator beside the victim, a step each. Two
+more methods prepare a victim for a certificate: ``gaussian`` (Cohen et al. 2019, arXiv 1902.02918) and
+``ablation`` (Levine and Feizi 2020, arXiv 1911.09272). The result is the running mean of the weights
+(Izmailov et al. 2018, arXiv 1803.05407; for robustness, Rebuffi et al. 2021, arXiv 2111.05328).
 """
 
 from __future__ import annotations
@@ -17,13 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from staanet import training
 from staanet.attacks import PGD, Staa, collate
+from staanet.config import GeneratorRecipe, HardenRecipe
 from staanet.core import (
     Budget,
     Clip,
@@ -36,101 +34,109 @@ from staanet.core import (
 )
 from staanet.errors import InvalidInput, unknown_name
 from staanet.generators.base import Generator
-from staanet.generators.losses import Objective, SparsityController
+from staanet.generators.losses import Objective
+from staanet.training.crops import Crops, balanced_crops, labelled_batches
+from staanet.training.fit import History, Schedule, Task, fit
+from staanet.training.generators import GeneratorSettings, GeneratorTask
 from staanet.transforms.noise import Ablation, Gaussian, SmoothingNoise
 
 METHODS = ("pgd", "sparse_pgd", "sparse_trades", "staa", "trades", "gaussian", "ablation")
 SPARSE = ("sparse_pgd", "sparse_trades", "staa")
 """Methods whose budget limits the number of samples."""
-PULLING = ("trades", "sparse_trades")
-"""Methods that pull the answer to a twin towards that to the clip, whatever the label."""
+TRADES = ("trades", "sparse_trades")
+"""Methods that pull the answer to a changed clip towards that to the clip, whatever the label."""
 FROZEN = "feature_extractor"
 """The part of a self-supervised victim that fine-tuning leaves alone."""
+DEV_CLIPS = 48
+"""So many dev clips, even over labels and speakers, are attacked at each evaluation."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hardening:
-    """How a victim is hardened.
+@dataclass(frozen=True, slots=True)
+class AdversarialTraining:
+    """How a victim is trained against attacks, by its ``recipe``.
 
-    ``budget`` is what it is to withstand and what dev clips are judged under; ``steps`` is T of the
-    inner attack. ``weight`` is the adversarial share of the loss (1 is Madry et al.'s own), for
-    ``trades`` and ``sparse_trades`` its beta (the paper takes 6). ``sparse_trades`` crafts as
-    ``sparse_pgd`` does, against the label: the divergence has no gradient at the clip itself, which
-    could tell the few samples to begin with. Epsilon grows to its full size over the share ``ramp`` of
-    the steps. ``average`` is the decay of the running mean of the weights, 0 keeps the weights
-    themselves. ``sigma`` and ``keep`` belong to ``gaussian`` and ``ablation``. Raises ``InvalidInput``
-    where the method is unknown or does not fit the budget.
+    ``sparse_trades`` crafts as ``sparse_pgd`` does, against the label: the divergence has no gradient at
+    the clip itself, which could choose the first few samples. Raises ``InvalidInput`` where the method
+    is unknown or does not fit the budget.
     """
 
-    method: str = "pgd"
-    budget: Budget = Budget(epsilon=0.03)
-    steps: int = 4
-    weight: float | None = None
-    ramp: float = 0.3
-    average: float = 0.99
-    sigma: float = 0.02
-    keep: float = 0.3
+    recipe: HardenRecipe
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise unknown_name("method of hardening", self.method, METHODS)
-        if self.method == "trades" and self.budget.max_density is not None:
+        recipe, method = self.recipe, self.recipe.method
+        if method not in METHODS:
+            raise unknown_name("method of hardening", method, METHODS)
+        if method == "trades" and recipe.max_density is not None:
             raise InvalidInput(
                 "trades changes every sample: the divergence has no gradient at the clip itself, "
-                "which could tell the few samples to begin with",
+                "which could choose the first few samples",
                 remedy="Leave out the largest density, or take the method sparse_trades",
             )
-        if self.method in SPARSE and self.budget.max_density is None:
-            raise InvalidInput(f"{self.method} needs a largest density", remedy="Give one, say 0.2")
-        if not (0 <= self.ramp <= 1 and 0 <= self.average < 1):
+        if not (0 <= recipe.ramp <= 1 and 0 <= recipe.average < 1):
             raise InvalidInput(
-                f"ramp is {self.ramp}, average {self.average}",
+                f"ramp is {recipe.ramp}, average {recipe.average}",
                 remedy="Give a ramp in [0, 1] and an average in [0, 1)",
             )
-        largest = 100.0 if self.method in PULLING else 1.0
-        if not 0 < self.share <= largest:
+        largest = 100.0 if method in TRADES else 1.0
+        if not 0 < self.weight <= largest:
             raise InvalidInput(
-                f"the weight of {self.method} is {self.weight}",
+                f"the weight of {method} is {recipe.weight}",
                 remedy=f"Give a value in (0, {largest:g}]",
             )
-        self.noise()  # an unusable sigma or keep is told now
+        self.noise()  # raises where sigma or keep cannot be used
 
     @property
-    def share(self) -> float:
-        """The weight of the adversarial term.
+    def budget(self) -> Budget:
+        """What the victim is to withstand, and what dev clips are attacked under.
 
-        >>> Hardening(method="trades").share, Hardening(method="pgd").share
-        (6.0, 0.5)
+        >>> AdversarialTraining(HardenRecipe(method="staa")).budget.max_density
+        0.2
         """
-        usual = 6.0 if self.method in PULLING else 0.5
-        return usual if self.weight is None else self.weight
+        density = self.recipe.max_density
+        if density is None and self.recipe.method in SPARSE:
+            density = GeneratorRecipe().max_density
+        return Budget(epsilon=self.recipe.epsilon, max_density=density)
+
+    @property
+    def weight(self) -> float:
+        """The weight of the adversarial term: a share of the loss, or beta of TRADES (the paper: 6).
+
+        >>> AdversarialTraining(HardenRecipe(method="trades")).weight
+        6.0
+        """
+        default = 6.0 if self.recipe.method in TRADES else 0.5
+        return default if self.recipe.weight is None else self.recipe.weight
 
     def attack(self, done: float = 1.0) -> PGD:
-        """PGD within the budget, its step 2.5 epsilon / T as Madry et al. take it, once the share
-        ``done`` of training is over.
+        """Returns PGD within the budget once the share ``done`` of training is over.
 
-        >>> Hardening(ramp=0.5).attack(0.25).budget.epsilon, Hardening(ramp=0.5).attack(0.5).budget.epsilon
+        Its step is 2.5 epsilon / T, as in Madry et al. Epsilon grows over the share ``ramp`` of training.
+
+        >>> method = AdversarialTraining(HardenRecipe(epsilon=0.03, ramp=0.5))
+        >>> method.attack(0.25).budget.epsilon, method.attack(0.5).budget.epsilon
         (0.015, 0.03)
         """
-        grown = min(1.0, max(done / self.ramp, 0.1)) if self.ramp else 1.0
-        budget = replace(self.budget, epsilon=grown * self.budget.epsilon)
-        return PGD(budget=budget, steps=self.steps, relative_step=min(1.0, 2.5 / self.steps))
+        recipe = self.recipe
+        growth = min(1.0, max(done / recipe.ramp, 0.1)) if recipe.ramp else 1.0
+        budget = replace(self.budget, epsilon=growth * recipe.epsilon)
+        steps = recipe.inner_steps
+        return PGD(budget=budget, steps=steps, relative_step=min(1.0, 2.5 / steps))
 
     def noise(self) -> SmoothingNoise | None:
-        """What takes the place of an attack in ``gaussian`` and ``ablation``."""
-        if self.method == "gaussian":
-            return Gaussian(sigma=self.sigma)
-        return Ablation(keep=self.keep) if self.method == "ablation" else None
+        """Returns what takes the place of an attack in ``gaussian`` and ``ablation``."""
+        if self.recipe.method == "gaussian":
+            return Gaussian(sigma=self.recipe.sigma)
+        return Ablation(keep=self.recipe.keep) if self.recipe.method == "ablation" else None
 
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """TRADES's inner goal: an answer far from ``expected [B, K]`` probabilities; PGD follows it."""
+    """The inner goal of TRADES: an answer far from ``expected [B, K]`` probabilities."""
 
     expected: Tensor
 
     def margin(self, logits: Tensor) -> Tensor:
-        """``-KL(expected || softmax(logits))``, ``[B, K] -> [B]``, to be minimised.
+        """Returns ``-KL(expected || softmax(logits))``, ``[B, K] -> [B]``, to be minimised.
 
         >>> Divergence(torch.tensor([[0.5, 0.5]])).margin(torch.tensor([[1.0, 1.0]])).abs().round(decimals=6)
         tensor([0.])
@@ -138,118 +144,112 @@ class Divergence:
         return -_divergence(logits.log_softmax(dim=1), self.expected)
 
 
-def _divergence(log_answer: Tensor, expected: Tensor) -> Tensor:
-    """``KL(expected || answer)``, ``[B]``."""
-    return F.kl_div(log_answer, expected, reduction="none").sum(dim=1)
+def _divergence(log_probabilities: Tensor, expected: Tensor) -> Tensor:
+    """``KL(expected || probabilities)``, ``[B, K], [B, K] -> [B]``."""
+    return F.kl_div(log_probabilities, expected, reduction="none").sum(dim=1)
 
 
-class Together(nn.Module):
-    """A victim, the running mean of its weights and its generator, for one checkpoint and one optimiser."""
+class TrainedTogether(nn.Module):
+    """A victim, the running mean of its weights and its generator: one checkpoint, one optimiser."""
 
     def __init__(self, victim: Victim, mean: Victim | None, generator: Generator | None) -> None:
         super().__init__()
         self.victim, self.mean, self.generator = victim, mean, generator
 
 
-def follow(mean: Victim, victim: Victim, decay: float, step: int) -> None:
-    """Move ``mean`` towards ``victim``, by more in the first steps, when the mean is of few."""
+def update_mean(mean: Victim, victim: Victim, decay: float, step: int) -> None:
+    """Moves ``mean`` towards ``victim``, by more in the first steps, when it is a mean of few."""
     share = 1 - min(decay, (1 + step) / (10 + step))
     with torch.no_grad():
-        for own, other in zip(
+        for tensor, new in zip(
             mean.state_dict().values(), victim.state_dict().values(), strict=True
         ):
-            if own.is_floating_point():
-                own.lerp_(other, share)
+            if tensor.is_floating_point():
+                tensor.lerp_(new, share)
             else:
-                own.copy_(other)
+                tensor.copy_(new)
 
 
-def _copied(victim: Victim) -> Victim:
-    """Weights of its own; those of an LSTM lie together, as cuDNN wants them."""
-    copied = copy.deepcopy(victim)
-    for module in copied.modules():
+def _copy_victim(victim: Victim) -> Victim:
+    """A frozen copy; the weights of an LSTM lie together, as cuDNN needs them."""
+    mean = copy.deepcopy(victim)
+    for module in mean.modules():
         if isinstance(module, nn.RNNBase):
             module.flatten_parameters()
-    return copied
+    freeze(mean)
+    return mean
 
 
 @dataclass
-class HardeningTask:
-    """Cross-entropy on clips and their changed twins; judged by the mean of UAR on dev as it is and
-    under PGD of the same budget, whatever the method, so that methods compare."""
+class AdversarialTask(Task):
+    """Cross-entropy on clips and their attacked twins.
+
+    Whatever the method, the score is the mean of UAR on dev as it is and under PGD of the same budget,
+    so that methods compare.
+    """
 
     victim: Victim
-    crops: training.Crops
+    crops: Crops
     dev: Sequence[Clip]
-    how: Hardening
-    rival: training.GeneratorTask | None = None
-    """The generator's own task, of ``staa``; both take a step on the same crops."""
+    method: AdversarialTraining
+    rival: GeneratorTask | None = None
+    """The task of the generator of ``staa``; both take a step on the same crops."""
     mean: Victim | None = field(init=False)
     module: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
-        self.mean = _copied(self.victim) if self.how.average else None
-        if self.mean is not None:
-            freeze(self.mean)
-        self.module = Together(self.victim, self.mean, self.rival.module if self.rival else None)
-        order = {label: number for number, label in enumerate(self.victim.labels)}
-        self.targets = np.array([order[clip.label or ""] for clip in self.crops.clips])
-        self.batches = training.Ahead(self._drawn, self.victim.device)
-
-    def _drawn(self, step: int) -> tuple[Tensor, Tensor]:
-        x, chosen = self.crops.draw(step)
-        return x, torch.from_numpy(self.targets[chosen])
+        self.mean = _copy_victim(self.victim) if self.method.recipe.average else None
+        generator = self.rival.module if self.rival else None
+        self.module = TrainedTogether(self.victim, self.mean, generator)
+        self.batches = labelled_batches(self.victim, self.crops)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        self._follow(step)
-        x, wanted = self.batches(step)
+        if self.mean is not None and step:  # of the weights that the step before left
+            update_mean(self.mean, self.victim, self.method.recipe.average, step)
+        x, y = self.batches(step)
         freeze(self.victim)
-        rivalry, figures = self.rival.loss(step) if self.rival else (x.new_zeros(()), {})
-        x_adv = self.changed(x, wanted, step)
+        rival_loss, figures = self.rival.loss(step) if self.rival else (x.new_zeros(()), {})
+        x_adv = self.attacked(x, y, step)
         unfreeze(self.victim)
         clean, adversarial = self.victim(torch.cat([x, x_adv])).chunk(2)  # one pass: one BatchNorm
         figures = {
             **{f"generator_{name}": value for name, value in figures.items()},
-            "train_accuracy": float((clean.argmax(dim=1) == wanted).float().mean()),
-            "adversarial_accuracy": float((adversarial.argmax(dim=1) == wanted).float().mean()),
+            "train_accuracy": float((clean.argmax(dim=1) == y).float().mean()),
+            "adversarial_accuracy": float((adversarial.argmax(dim=1) == y).float().mean()),
         }
-        return self._against(clean, adversarial, wanted) + rivalry, figures
-
-    def _follow(self, step: int) -> None:
-        """The mean takes the weights that the step before ``step`` left."""
-        if self.mean is not None and step:
-            follow(self.mean, self.victim, self.how.average, step)
+        return self.victim_loss(clean, adversarial, y) + rival_loss, figures
 
     @property
-    def kept(self) -> Victim:
-        """What is judged and kept: the running mean, or the victim itself where there is none."""
+    def result(self) -> Victim:
+        """What is judged and saved: the running mean, or the victim itself where there is none."""
         return self.victim if self.mean is None else self.mean
 
-    def changed(self, x: Tensor, wanted: Tensor, step: int) -> Tensor:
-        """The twins of crops ``x [B, T]`` that are labelled ``wanted [B]``."""
-        noise = self.how.noise()
+    def attacked(self, x: Tensor, y: Tensor, step: int) -> Tensor:
+        """Returns the twins of crops ``x [B, T]`` with labels ``y [B]``."""
+        schedule, noise = self.crops.schedule, self.method.noise()
         if noise is not None:
-            return noise(x, torch.Generator().manual_seed(self.crops.schedule.seed * 2**20 + step))
+            return noise(x, torch.Generator().manual_seed(schedule.seed * 2**20 + step))
         if self.rival is not None:
-            staa = Staa(generator=self.rival.module.eval(), budget=self.how.budget)
-            return staa(self.victim, x, Untargeted(wanted)).clone()  # no longer of inference
-        attack = self.how.attack((step + 1) / self.crops.schedule.steps)
-        if self.how.method == "trades":
+            staa = Staa(generator=self.rival.module.eval(), budget=self.method.budget)
+            return staa(self.victim, x, Untargeted(y)).clone()  # no longer a tensor of inference
+        attack = self.method.attack((step + 1) / schedule.steps)
+        if self.method.recipe.method == "trades":
             with torch.no_grad():
                 goal = Divergence(self.victim(x).softmax(dim=1))
             return attack(self.victim, x, goal)  # type: ignore[arg-type]
-        return attack(self.victim, x, Untargeted(wanted))
+        return attack(self.victim, x, Untargeted(y))
 
-    def _against(self, clean: Tensor, adversarial: Tensor, wanted: Tensor) -> Tensor:
-        own = F.cross_entropy(clean, wanted)
-        if self.how.method in PULLING:
-            apart = _divergence(adversarial.log_softmax(dim=1), clean.softmax(dim=1))
-            return own + self.how.share * apart.mean()
-        return (1 - self.how.share) * own + self.how.share * F.cross_entropy(adversarial, wanted)
+    def victim_loss(self, clean: Tensor, adversarial: Tensor, y: Tensor) -> Tensor:
+        """Returns the loss of logits on clips and on their twins, ``[B, K], [B, K], [B] -> []``."""
+        clean_loss, weight = F.cross_entropy(clean, y), self.method.weight
+        if self.method.recipe.method in TRADES:
+            distance = _divergence(adversarial.log_softmax(dim=1), clean.softmax(dim=1))
+            return clean_loss + weight * distance.mean()
+        return (1 - weight) * clean_loss + weight * F.cross_entropy(adversarial, y)
 
     def evaluate(self) -> tuple[float, dict[str, float]]:
-        freeze(self.kept)
-        clean, attacked = judged(self.kept, self.dev, self.how.attack())
+        freeze(self.result)
+        clean, attacked = attacked_uar(self.result, self.dev, self.method.attack())
         return (clean + attacked) / 2, {"dev_uar": clean, "dev_adversarial_uar": attacked}
 
     def state(self) -> dict[str, float]:
@@ -260,52 +260,50 @@ class HardeningTask:
             self.rival.restore(state)
 
     def cost(self, steps: int = 3) -> dict[str, float]:
-        """Seconds of a step of this task and of a plain one on the same crops, and their ratio.
+        """Returns seconds of a step of this task and of a plain one on the same crops, and their ratio.
 
-        Each is the fastest of ``steps``, forward and backward; the module is left as it was.
+        Each is the fastest of ``steps``, forward and backward. The module stays as it was.
         """
-        kept = {name: tensor.clone() for name, tensor in self.module.state_dict().items()}
-        numbers = self.state()
-        hardened = min(self._timed(number, plain=False) for number in range(steps))
-        plain = min(self._timed(number, plain=True) for number in range(steps))
-        self.module.load_state_dict(kept)
-        self.restore(numbers)
-        return {"step_s": hardened, "plain_step_s": plain, "times": hardened / plain}
+        weights = {name: tensor.clone() for name, tensor in self.module.state_dict().items()}
+        state = self.state()
+        adversarial = min(self._step_seconds(step, plain=False) for step in range(steps))
+        plain = min(self._step_seconds(step, plain=True) for step in range(steps))
+        self.module.load_state_dict(weights)
+        self.restore(state)
+        return {"step_s": adversarial, "plain_step_s": plain, "times": adversarial / plain}
 
-    def _timed(self, step: int, *, plain: bool) -> float:
-        begun = time.perf_counter()
+    def _step_seconds(self, step: int, *, plain: bool) -> float:
+        start = time.perf_counter()
         if plain:
-            x, chosen = self.crops.draw(step)
             unfreeze(self.victim)
-            wanted = torch.from_numpy(self.targets[chosen]).to(self.victim.device)
-            loss = F.cross_entropy(self.victim(x.to(self.victim.device)), wanted)
+            x, y = self.batches(step)
+            loss = F.cross_entropy(self.victim(x), y)
         else:
             loss, _ = self.loss(step)
         loss.backward()  # type: ignore[no-untyped-call]
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - start
         self.module.zero_grad(set_to_none=True)
         return seconds
 
 
 def freeze(victim: Victim) -> None:
-    """As an attacker meets it: frozen, and in ``eval()``."""
+    """Puts a victim into the state in which it is attacked: no weight learns, and ``eval()``."""
     victim.requires_grad_(False).eval()
 
 
 def unfreeze(victim: Victim) -> None:
-    """As training changes it."""
+    """Puts a victim into the state in which it learns; the feature extractor of speech models stays."""
     victim.train()
     for name, weight in victim.named_parameters():
         weight.requires_grad_(FROZEN not in name)
 
 
-def judged(victim: Victim, clips: Sequence[Clip], attack: PGD) -> tuple[float, float]:
-    """UAR on whole labelled clips as they are, and after ``attack``, each clip alone."""
+def attacked_uar(victim: Victim, clips: Sequence[Clip], attack: PGD) -> tuple[float, float]:
+    """Returns UAR on whole labelled clips as they are, and after ``attack``, each clip alone."""
     clean, attacked = [], []
     for clip in clips:
         x, _ = collate([clip], victim)
-        label = victim.labels.index(clip.label or "")
-        x_adv = attack(victim, x, Untargeted(label))
+        x_adv = attack(victim, x, Untargeted(victim.labels.index(clip.label or "")))
         with torch.inference_mode():
             clean.append(victim.labels[int(victim(x).argmax())])
             attacked.append(victim.labels[int(victim(x_adv).argmax())])
@@ -313,60 +311,59 @@ def judged(victim: Victim, clips: Sequence[Clip], attack: PGD) -> tuple[float, f
     return metrics.uar(truth, clean), metrics.uar(truth, attacked)
 
 
-def harden(
+def train_adversarially(
     victim: Victim,
     train: Sequence[Clip],
     dev: Sequence[Clip],
-    schedule: training.Schedule,
+    schedule: Schedule,
     folder: Path,
     *,
-    how: Hardening,
+    method: AdversarialTraining,
     generator: Generator | None = None,
-    judge_on: int = 48,
     progress: Progress = silent,
-) -> tuple[training.History, dict[str, float]]:
-    """Train ``victim`` on in place; the weights of the best dev score are kept, frozen.
+) -> tuple[History, dict[str, float]]:
+    """Trains ``victim`` on in place; keeps the weights of the best dev score, frozen.
 
-    ``staa`` needs the ``generator`` that trains beside it. ``judge_on`` dev clips, spread over labels
-    and speakers, are attacked at each judgement. Returns the history and what a step costs beside a
-    plain one. A stopped hardening goes on bit for bit where it was.
+    Args:
+        victim: A trained victim.
+        train: Labelled clips.
+        dev: Labelled clips of other speakers; some of them are attacked at each evaluation.
+        schedule: How long and how fast.
+        folder: Where the training curve and checkpoints go; a stopped training goes on bit for bit.
+        method: How it learns, and what it is to withstand.
+        generator: The one that is trained beside the victim; ``staa`` needs it.
+        progress: Receives a call per step.
+
+    Returns:
+        The training curve, and what a step costs beside a plain one.
+
+    Raises:
+        InvalidInput: The victim is a black box, ``staa`` has no generator, or the loss is not finite.
     """
     if not victim.differentiable:
         raise InvalidInput(
             f"{victim.name} is a black box: it cannot be trained",
             remedy="Put a transformation or a detector in front of it instead",
         )
-    crops = training.Crops(train, schedule, training.balanced([clip.label or "" for clip in train]))
-    chosen = stratified_subset(dev, judge_on)
-    rival = None
-    if how.method == "staa":
+    crops, rival = balanced_crops(train, schedule), None
+    if method.recipe.method == "staa":
         if generator is None:
             raise InvalidInput("staa trains a generator beside the victim", remedy="Give one")
-        rival = _rival(generator, victim, crops, how.budget)
-    task = HardeningTask(victim, crops, chosen, how, rival)
+        rival = rival_task(generator, victim, crops, method.budget)
+    task = AdversarialTask(victim, crops, stratified_subset(dev, DEV_CLIPS), method, rival)
     unfreeze(victim)
     cost = task.cost()
-    history = training.fit(
-        task, schedule, folder, what=f"harden {victim.name} by {how.method}", progress=progress
-    )
+    what = f"harden {victim.name} by {method.recipe.method}"
+    history = fit(task, schedule, folder, what=what, progress=progress)
     if task.mean is not None:
         victim.load_state_dict(task.mean.state_dict())
     freeze(victim)
     return history, cost
 
 
-def _rival(
-    generator: Generator, victim: Victim, crops: training.Crops, budget: Budget
-) -> training.GeneratorTask:
-    density = 1.0 if budget.max_density is None else budget.max_density
+def rival_task(generator: Generator, victim: Victim, crops: Crops, budget: Budget) -> GeneratorTask:
+    """Returns the task of a generator that learns on the crops of the victim that it attacks."""
+    settings = GeneratorSettings(budget=budget, objective=Objective())
     if generator.density is not None:
-        generator.density = density
-    return training.GeneratorTask(
-        generator.requires_grad_(True),
-        [victim],
-        replace(crops, weights=crops.weights),
-        [],
-        budget,
-        Objective(),
-        SparsityController(target=density, warmup=crops.schedule.steps // 10),
-    )
+        generator.density = settings.density
+    return GeneratorTask(generator.requires_grad_(True), [victim], crops, [], settings)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from staanet import storage
+from staanet.config import GeneratorRecipe, VictimRecipe
 from staanet.core import MetricLogger, Progress, silent
 from staanet.errors import InvalidInput
 from staanet.nn import distributed
 from staanet.results.row_files import csv_text
+
+_VICTIM = VictimRecipe()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,54 +29,57 @@ class Schedule:
     """How long and how fast: Adam with betas (0.9, 0.999), judged every ``evaluate_every`` steps."""
 
     steps: int
-    batch_size: int = 16
-    seconds: float = 2.0
+    batch_size: int = _VICTIM.batch_size
+    seconds: float = _VICTIM.seconds
     """Length of a training crop; shorter clips are tiled, as in the paper."""
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-4
     """Reached along a half cosine at the last step."""
-    evaluate_every: int = 100
+    evaluate_every: int = GeneratorRecipe().evaluate_every
     patience: int | None = None
     """Stop after so many judgements without a better score."""
     seed: int = 0
-    speed: float = 0.1
+    speed: float = _VICTIM.speed
     """Crops are played at a speed drawn from 1 +- this (tempo and pitch change together)."""
-    noise_db: float = 25.0
+    noise_db: float = _VICTIM.noise_db
     """Crops get white noise at an SNR drawn between this and 60 dB."""
 
 
-class Task(Protocol):
+class Task(ABC):
     """What ``fit`` trains: a module, a loss for a step, and a score on dev clips."""
 
-    @property
-    def module(self) -> nn.Module: ...
+    module: nn.Module
 
+    @abstractmethod
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """The loss of step ``step`` and the figures to log, averaged over the steps of an epoch."""
+        """Returns the loss of ``step``, and figures to log, averaged over the steps of an epoch."""
 
+    @abstractmethod
     def evaluate(self) -> tuple[float, dict[str, float]]:
-        """The score to maximise, and what to log beside it."""
+        """Returns the score to maximise, and what to log beside it."""
 
     def state(self) -> dict[str, float]:
-        """Numbers that change from step to step besides weights."""
+        """Returns numbers that change from step to step besides weights; by default none."""
+        return {}
 
     def restore(self, state: Mapping[str, float]) -> None:
-        """Take such numbers back."""
+        """Takes such numbers back from a checkpoint."""
+        assert not state, "a task that has a state takes it back"
 
 
 @dataclass
 class History:
-    """One row per judgement, and the score and step of the best."""
+    """A row per evaluation, and the score and step of the best."""
 
     rows: list[dict[str, float]] = field(default_factory=list)
     best_score: float = -math.inf
     best_step: int = 0
 
     def save(self, path: Path) -> None:
-        """Write the rows as CSV."""
-        found = set(self.rows[0]) if self.rows else set()
-        middle = sorted(found - {"epoch", "step", "seconds"})  # the same after a resume
-        columns = [c for c in ("epoch", "step", *middle, "seconds") if c in found] or ["epoch"]
+        """Writes the rows as CSV."""
+        names = set(self.rows[0]) if self.rows else set()
+        middle = sorted(names - {"epoch", "step", "seconds"})  # the same after a resume
+        columns = [c for c in ("epoch", "step", *middle, "seconds") if c in names] or ["epoch"]
         storage.write_text(path, csv_text(columns, [_rounded(row) for row in self.rows]))
 
 
@@ -84,53 +90,66 @@ def _rounded(row: Mapping[str, float]) -> dict[str, str]:
 def fit(
     task: Task, schedule: Schedule, folder: Path, *, what: str, progress: Progress = silent
 ) -> History:
-    """Train ``task`` and leave its best weights in its module.
+    """Trains ``task``, leaves its best weights in its module, and returns what was logged.
 
-    Writes ``folder/training.csv`` and, while it runs, ``folder/checkpoint``; a run that was stopped
-    goes on from the newest valid one. Raises ``InvalidInput`` where the loss is not finite.
+    Writes ``folder/training.csv`` and, while it runs, ``folder/checkpoint``. A run that was stopped goes
+    on from the newest valid checkpoint, bit for bit.
+
+    Args:
+        task: What to train.
+        schedule: How long and how fast.
+        folder: Where table and checkpoints go.
+        what: The name of the work for ``progress``.
+        progress: Receives a call per step.
+
+    Raises:
+        InvalidInput: The loss is not finite.
     """
     optimiser = torch.optim.Adam(task.module.parameters(), lr=schedule.learning_rate)
-    history, best, step, since = _resume(task, optimiser, folder / "checkpoint")
-    sums: deque[dict[str, float]] = deque()
-    scribe: object = progress
-    begun, spent = time.perf_counter(), history.rows[-1]["seconds"] if history.rows else 0.0
-    while step < schedule.steps and (schedule.patience is None or since < schedule.patience):
-        value, figures = _learn(task, optimiser, schedule, step, folder)
-        step += 1
-        sums.append({"loss": value, **figures})
-        if step % schedule.evaluate_every == 0 or step == schedule.steps:
+    run = _resume(task, optimiser, folder / "checkpoint")
+    history, log = run.history, deque[dict[str, float]]()
+    logger: object = progress
+    start, spent = time.perf_counter(), history.rows[-1]["seconds"] if history.rows else 0.0
+    while run.step < schedule.steps and run.stale < (schedule.patience or math.inf):
+        value, figures = _train_step(task, optimiser, schedule, run.step, folder)
+        run.step += 1
+        log.append({"loss": value, **figures})
+        if run.step % schedule.evaluate_every == 0 or run.step == schedule.steps:
             score, judged = task.evaluate()  # by each process alike
-            epoch = {key: float(np.mean([row[key] for row in sums])) for key in sums[0]}
-            sums.clear()
-            seconds = spent + time.perf_counter() - begun
-            history.rows.append(
-                {
-                    "epoch": len(history.rows) + 1,
-                    "step": step,
-                    **epoch,
-                    **judged,
-                    "seconds": seconds,
-                }
-            )
-            since = since + 1
+            means = {key: float(np.mean([row[key] for row in log])) for key in log[0]}
+            log.clear()
+            row = {"epoch": len(history.rows) + 1, "step": run.step, **means, **judged}
+            history.rows.append({**row, "seconds": spent + time.perf_counter() - start})
+            run.stale += 1
             if score >= history.best_score:
-                history.best_score, history.best_step, since = score, step, 0
-                best = {k: v.detach().clone() for k, v in task.module.state_dict().items()}
+                history.best_score, history.best_step, run.stale = score, run.step, 0
+                run.best = {k: v.detach().clone() for k, v in task.module.state_dict().items()}
             if distributed.is_first():
-                _checkpoint(task, optimiser, folder / "checkpoint", history, best, step, since)
-            if isinstance(scribe, MetricLogger):
-                scribe.note(what, history.rows[-1])
-        progress(what, step, schedule.steps, _figures(history, figures))
-    task.module.load_state_dict(best)
+                _checkpoint(task, optimiser, folder / "checkpoint", run)
+            if isinstance(logger, MetricLogger):
+                logger.note(what, history.rows[-1])
+        progress(what, run.step, schedule.steps, _shown_figures(history, figures))
+    task.module.load_state_dict(run.best)
     if distributed.is_first():
         history.save(folder / "training.csv")
     return history
 
 
-def _learn(
+@dataclass
+class _Run:
+    """Where a training is: what a checkpoint holds beside weights and optimiser."""
+
+    history: History
+    best: Mapping[str, Tensor]
+    step: int = 0
+    stale: int = 0
+    """Evaluations since the best one."""
+
+
+def _train_step(
     task: Task, optimiser: torch.optim.Adam, schedule: Schedule, step: int, folder: Path
 ) -> tuple[float, dict[str, float]]:
-    """One step of the optimiser: its loss and what to log, the mean of all processes."""
+    """Makes a step of the optimiser; returns its loss and what to log, the mean of all processes."""
     for group in optimiser.param_groups:
         group["lr"] = _learning_rate(schedule, step)
     loss, figures = task.loss(step)
@@ -160,62 +179,51 @@ def _learning_rate(schedule: Schedule, step: int) -> float:
 SHOWN = ("loss", "train_accuracy", "dev_uar", "fooling_rate", "density", "dev_fooling_rate")
 
 
-def _figures(history: History, now: Mapping[str, float]) -> str:
+def _shown_figures(history: History, figures: Mapping[str, float]) -> str:
     last = history.rows[-1] if history.rows else {}
-    shown = {k: v for k, v in last.items() if k in SHOWN} or dict(now)
+    shown = {k: v for k, v in last.items() if k in SHOWN} or dict(figures)
     return ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in shown.items())
 
 
-def _checkpoint(
-    task: Task,
-    optimiser: torch.optim.Adam,
-    folder: Path,
-    history: History,
-    best: Mapping[str, Tensor],
-    step: int,
-    since: int,
-) -> None:
+def _checkpoint(task: Task, optimiser: torch.optim.Adam, folder: Path, run: _Run) -> None:
     moments = {
         f"adam.{number}.{key}": value
         for number, state in optimiser.state_dict()["state"].items()
         for key, value in state.items()
     }
     weights = {f"module.{key}": value for key, value in task.module.state_dict().items()}
-    tensors = {**moments, **weights, **{f"best.{key}": value for key, value in best.items()}}
+    best = {f"best.{key}": value for key, value in run.best.items()}
     state = {
-        "step": step,
-        "since": since,
+        "step": run.step,
+        "since": run.stale,
         "task": task.state(),
-        "rows": history.rows,
-        "best_score": history.best_score,
-        "best_step": history.best_step,
+        "rows": run.history.rows,
+        "best_score": run.history.best_score,
+        "best_step": run.history.best_step,
     }
-    storage.save_checkpoint(folder, step, tensors, state)
+    storage.save_checkpoint(folder, run.step, {**moments, **weights, **best}, state)
 
 
-def _resume(
-    task: Task, optimiser: torch.optim.Adam, folder: Path
-) -> tuple[History, dict[str, Tensor], int, int]:
-    kept = storage.latest_checkpoint(folder)
-    if kept is None:
-        return History(), dict(task.module.state_dict()), 0, 0
-    tensors, state = kept
-    task.module.load_state_dict(_under("module.", tensors))
-    best = _under("best.", tensors)
+def _resume(task: Task, optimiser: torch.optim.Adam, folder: Path) -> _Run:
+    checkpoint = storage.latest_checkpoint(folder)
+    if checkpoint is None:
+        return _Run(History(), dict(task.module.state_dict()))
+    tensors, state = checkpoint
+    task.module.load_state_dict(_without_prefix("module.", tensors))
     moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in _under("adam.", tensors).items():
+    for key, value in _without_prefix("adam.", tensors).items():
         number, name = key.split(".", 1)
         moments.setdefault(int(number), {})[name] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
     task.restore(state["task"])
     history = History(list(state["rows"]), state["best_score"], state["best_step"])
-    return history, best, state["step"], state["since"]
+    return _Run(history, _without_prefix("best.", tensors), state["step"], state["since"])
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def seeded(seed: int) -> None:
-    """Fix the weights of networks built next."""
+def seed_weights(seed: int) -> None:
+    """Fixes the weights of networks that are built next."""
     torch.manual_seed(seed)

@@ -24,131 +24,151 @@ from staanet.generators.losses import Objective, SparsityController
 from staanet.generators.surrogate import SurrogateGradient
 from staanet.nn import distributed
 from staanet.nn.precision import autocast
-from staanet.training.ahead import Ahead
 from staanet.training.crops import Crops
-from staanet.training.fit import History, Schedule, fit
+from staanet.training.fit import History, Schedule, Task, fit
+from staanet.training.prefetch import Prefetcher
 from staanet.transforms import Transform
 from staanet.victims import members_of
 
 UNTOUCHED_DB = 999.0
 """Logged as SNR where no clip of a batch was touched: the ratio is infinite, JSON and CSV are not."""
+EMPTY_MASK, FULL_MASK = 1e-4, 0.999
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratorSettings:
+    """What a generator learns, and under which limits."""
+
+    budget: Budget
+    objective: Objective
+    targeted: bool = False
+    """Whether it learns to reach any class, each as often, instead of any other answer."""
+    augment: Sequence[Transform] = ()
+    """What a clip may meet on its way to the sources, each as often as nothing."""
+    precision: str = "float32"
+    """Of the networks (``staanet.nn.precision``); clean answers and dev clips are exact."""
+
+    @property
+    def density(self) -> float:
+        """The share of samples that may change."""
+        return 1.0 if self.budget.max_density is None else self.budget.max_density
 
 
 @dataclass
-class GeneratorTask:
+class GeneratorTask(Task):
     """STAA-Net's loss against frozen sources, judged by the success of the attack itself.
 
-    With several sources it is the mean of theirs. A ``targeted`` generator is shown, in training, each
-    other class as often. ``through`` is what a clip may meet on its way to the sources, each as often as
-    nothing: the generator learns what outlives it. The networks run in ``precision``
-    (``staanet.nn.precision``); the sources' answers to clean clips and the judgement of dev clips are exact.
+    With several sources the loss is the mean of theirs.
     """
 
     module: Generator
     sources: Sequence[Victim]
     crops: Crops
     dev: Sequence[Clip]
-    budget: Budget
-    objective: Objective
-    sparsity: SparsityController
-    settled: int = 1
-    """The step from which a built-in density stands at the budget's; it starts with every sample
-    (1: it stands there from the first step)."""
-    targeted: bool = False
-    augment: Sequence[Transform] = ()
-    precision: str = "float32"
+    settings: GeneratorSettings
+    dense_steps: int = 1
+    """A built-in density starts at every sample, and reaches the budget's at this step (1: at once)."""
+
+    def __post_init__(self) -> None:
+        warmup = self.crops.schedule.steps // 10
+        self.sparsity = SparsityController(target=self.settings.density, warmup=warmup)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        settings, seed = self.settings, self.crops.schedule.seed
         x, uniform = self.batches(step)
-        rng = np.random.default_rng([self.crops.schedule.seed, step, 1])
-        batch, own = self.crops.schedule.batch_size, self.crops.rank_rows()
-        goals, wanted = self.goals(x, rng.random(batch)[own])
-        epsilon = self.budget.epsilon_lsb / audio.FULL_SCALE
+        draws = np.random.default_rng([seed, step, 1]).random(self.crops.schedule.batch_size)
+        goals, classes = self.goals(x, draws[self.crops.rank_rows()])
         budget = self._budget(step)
-        with autocast(self.precision, x.device):
-            change = self.module.train()(x, None, wanted, budget)
-        binary = select_samples(
-            change, budget
-        )  # as the attack will choose, under the budget of this step
-        moves = project_to_snr(x, change.magnitude, epsilon * binary, budget)
-        delta = epsilon * moves
-        x_adv = (x + delta * self.objective.mask(change.position, binary, uniform)).clamp(-1, 1)
-        way = np.random.default_rng([self.crops.schedule.seed, step, 2])
-        hearing = self.hearings[way.integers(len(self.hearings))]
-        with autocast(self.precision, x.device):
-            said = [source(x_adv).float() for source in hearing]
-        margin = torch.stack([goal.margin(z) for goal, z in zip(goals, said, strict=True)])
-        terms = self.objective.terms(margin.mean(dim=0), change, binary)
-        loss = self.objective.loss(terms, self.sparsity.weight)
-        share = float(change.mask().mean())
+        with autocast(settings.precision, x.device):
+            change = self.module.train()(x, None, classes, budget)
+        mask = select_samples(change, budget)  # as the attack selects, under this step's budget
+        epsilon = settings.budget.epsilon_lsb / audio.FULL_SCALE
+        delta = epsilon * project_to_snr(x, change.magnitude, epsilon * mask, budget)
+        x_adv = (x + delta * settings.objective.mask(change.position, mask, uniform)).clamp(-1, 1)
+        route = np.random.default_rng([seed, step, 2]).integers(len(self.routes))
+        with autocast(settings.precision, x.device):
+            logits = [source(x_adv).float() for source in self.routes[route]]
+        margin = torch.stack([goal.margin(z) for goal, z in zip(goals, logits, strict=True)])
+        terms = settings.objective.terms(margin.mean(dim=0), change, mask)
+        loss = settings.objective.loss(terms, self.sparsity.weight)
         figures = {name: float(term.detach().mean()) for name, term in terms._asdict().items()}
         figures |= {
             "sparsity_weight": self.sparsity.weight,
             "fooling_rate": float((margin < 0).float().mean()),
-            "density": share,
-            "snr_db": self._snr_db(x, delta * binary),
+            "density": float(change.mask().mean()),
+            "snr_db": _mean_snr_db(x, delta * mask),
         }
-        if (
-            self.module.density is None and self.objective.sparsity is None
-        ):  # else the density is what it is meant to be at this step
-            both = distributed.average_over_processes(
-                {"share": share, "fooling": figures["fooling_rate"]}
-            )
-            self.sparsity.update(step, both["share"], both["fooling"])
+        self._control_sparsity(step, figures)
         return loss, figures
 
-    @cached_property
-    def batches(self) -> Ahead:
-        """Of each step the crops ``[B, T]``, and as many numbers in [0, 1)."""
-        return Ahead(self._drawn, self.sources[0].device)
+    def _control_sparsity(self, step: int, figures: Mapping[str, float]) -> None:
+        """Adapts the weight of the sparsity term, unless the density is built in or its weight fixed."""
+        if self.module.density is None and self.settings.objective.sparsity is None:
+            means = distributed.average_over_processes(
+                {k: figures[k] for k in ("density", "fooling_rate")}
+            )
+            self.sparsity.update(step, means["density"], means["fooling_rate"])
 
-    def _drawn(self, step: int) -> tuple[Tensor, Tensor]:
+    @cached_property
+    def batches(self) -> Prefetcher:
+        """The crops ``[B, T]`` of each step, and as many numbers in [0, 1)."""
+        return Prefetcher(self.draw, self.sources[0].device)
+
+    def draw(self, step: int) -> tuple[Tensor, Tensor]:
+        """Returns the crops of ``step`` and as many numbers in [0, 1), on the CPU."""
         x, _ = self.crops.draw(step)
         shape = self.crops.schedule.batch_size, x.shape[1]
         uniform = torch.rand(shape, generator=torch.Generator().manual_seed(step))
         return x, uniform[self.crops.rank_rows()]
 
     @cached_property
-    def hearings(self) -> list[Sequence[Victim]]:
-        """The sources as they are, and behind each of ``through``."""
-        return [self.sources, *([Defended(s, [way]) for s in self.sources] for way in self.augment)]
+    def routes(self) -> list[Sequence[Victim]]:
+        """The sources as they are, and behind each transform of ``augment``."""
+        behind = ([Defended(s, [way]) for s in self.sources] for way in self.settings.augment)
+        return [self.sources, *behind]
 
     def goals(self, x: Tensor, draws: NDArray[np.float64]) -> tuple[Sequence[Goal], Tensor | None]:
-        """The goal on each source for ``x [B, T]``, and what the generator is told of it: numbers
-        ``draws [B]`` in [0, 1) choose, of the classes that no source answers first, one for all."""
+        """Returns the goal on each source for ``x [B, T]``, and the classes to aim at, ``[B]``.
+
+        Where the generator is targeted, ``draws [B]`` in [0, 1) choose among the classes that the
+        first source does not answer; all sources share the choice.
+        """
         with torch.inference_mode():
             answers = [source(x).argmax(dim=1) for source in self.sources]
-        if not self.targeted:
+        if not self.settings.targeted:
             return [Untargeted(answer.clone()) for answer in answers], None
-        classes = len(self.sources[0].labels)
-        own = answers[0].cpu().numpy()
-        wanted = torch.from_numpy((own + 1 + (draws * (classes - 1)).astype(int)) % classes)
-        return [Targeted(wanted.to(x.device))] * len(self.sources), wanted.to(x.device)
+        count = len(self.sources[0].labels)
+        first = answers[0].cpu().numpy()
+        classes = torch.from_numpy((first + 1 + (draws * (count - 1)).astype(int)) % count)
+        classes = classes.to(x.device)
+        return [Targeted(classes)] * len(self.sources), classes
 
     def _budget(self, step: int) -> Budget:
-        """Every sample at first, then geometrically fewer until ``settled``, then the budget's own."""
-        limit = self.budget.max_density
-        if self.module.density is None or limit is None:
-            return self.budget
-        left = max(0.0, 1 - (step + 1) / self.settled)
-        self.module.density = limit ** (1 - left)
-        return replace(self.budget, max_density=self.module.density)
+        """Every sample at first, then geometrically fewer for ``dense_steps``, then the budget's."""
+        budget = self.settings.budget
+        if self.module.density is None or budget.max_density is None:
+            return budget
+        rest = max(0.0, 1 - (step + 1) / self.dense_steps)
+        self.module.density = budget.max_density ** (1 - rest)
+        return replace(budget, max_density=self.module.density)
 
     def evaluate(self) -> tuple[float, dict[str, float]]:
-        """Success (over all ways to the sources), mean density and SNR of the attack on whole dev clips."""
-        attack = Staa(generator=self.module.eval(), budget=self.budget, precision=self.precision)
+        """Returns success over all routes, mean density and SNR of the attack on whole dev clips."""
+        settings, source = self.settings, self.sources[0]
+        attack = Staa(
+            generator=self.module.eval(), budget=settings.budget, precision=settings.precision
+        )
         fooled, density, snr = [], [], []
+        others = len(source.labels) - 1
         with torch.inference_mode():
             for number, clip in enumerate(self.dev):
-                x, _ = collate([clip], self.sources[0])
-                classes = len(self.sources[0].labels)
-                each = np.array([number % (classes - 1) / (classes - 1) + 1e-6])
-                goals, _ = self.goals(x, each)
-                x_adv = attack(self.sources[0], x, goals[0])
+                x, _ = collate([clip], source)
+                goals, _ = self.goals(x, np.array([number % others / others + 1e-6]))
+                x_adv = attack(source, x, goals[0])
                 hits = [
-                    float(goal.achieved(source(x_adv)))
-                    for heard in self.hearings
-                    for goal, source in zip(goals, heard, strict=True)
+                    float(goal.achieved(victim(x_adv)))
+                    for victims in self.routes
+                    for goal, victim in zip(goals, victims, strict=True)
                 ]
                 fooled.append(float(np.mean(hits)))
                 density.append(float(metrics.density(x, x_adv)))
@@ -160,19 +180,19 @@ class GeneratorTask:
             "dev_snr_db": float(np.mean(touched)) if touched else UNTOUCHED_DB,
         }
 
-    @staticmethod
-    def _snr_db(x: Tensor, delta: Tensor) -> float:
-        ratio = metrics.snr_db(x.detach(), (x + delta).detach())
-        finite = ratio[torch.isfinite(ratio)]
-        return float(finite.mean()) if len(finite) else UNTOUCHED_DB
-
     def state(self) -> dict[str, float]:
-        now = self.sparsity
-        return {"weight": now.weight, "fooling": now.fooling, "best": now.best}
+        control = self.sparsity
+        return {"weight": control.weight, "fooling": control.fooling, "best": control.best}
 
     def restore(self, state: Mapping[str, float]) -> None:
         for name, value in state.items():
             setattr(self.sparsity, name, value)
+
+
+def _mean_snr_db(x: Tensor, delta: Tensor) -> float:
+    ratio = metrics.snr_db(x.detach(), (x + delta).detach())
+    finite = ratio[torch.isfinite(ratio)]
+    return float(finite.mean()) if len(finite) else UNTOUCHED_DB
 
 
 def train_generator(
@@ -183,42 +203,39 @@ def train_generator(
     schedule: Schedule,
     folder: Path,
     *,
-    budget: Budget,
-    objective: Objective,
-    targeted: bool = False,
-    augment: Sequence[Transform] = (),
-    precision: str = "float32",
+    settings: GeneratorSettings,
     progress: Progress = silent,
 ) -> History:
-    """Train ``generator`` in place against the frozen ``source``; the best on dev is kept.
+    """Trains ``generator`` in place against a frozen source; keeps the weights that are best on dev.
 
-    An ensemble is fooled member by member: the loss is the mean of theirs. Each step and judgement takes
-    the clips to the sources as they are, or ``through`` one of those: what a codec, another level or noise
-    leaves of the change.
+    An ensemble is fooled member by member: the loss is the mean of theirs. A generator that begins as
+    its source starts at the budget's density and leaves its encoder as it is. Others learn everything
+    at once, and come down to the density from every sample.
 
-    A mirror of its source starts at the budget's density and leaves its encoder as it is; others learn
-    everything at once and come down to the density from every sample.
+    Args:
+        generator: The network, with its weights at the start.
+        source: What it learns to fool; it is frozen.
+        train: Clips; labels are not used.
+        dev: Clips of other speakers, that choose the weights.
+        schedule: How long and how fast.
+        folder: Where the training curve and checkpoints go; a stopped training goes on from there.
+        settings: Budget, objective and the like.
+        progress: Receives a call per step.
+
+    Returns:
+        The training curve.
+
+    Raises:
+        InvalidInput: The loss is not finite.
     """
     source.requires_grad_(False).eval()
-    target = 1.0 if budget.max_density is None else budget.max_density
-    settled = max(1, schedule.steps * 6 // 10)
+    dense_steps = max(1, schedule.steps * 6 // 10)
     if isinstance(generator, BackwardNet | EnsembleGenerator):
         generator.freeze_encoder()
     if isinstance(generator, BackwardNet | SurrogateGradient | EnsembleGenerator):
-        settled = 1
-    task = GeneratorTask(
-        generator,
-        members_of(source),
-        Crops(train, schedule),
-        dev,
-        budget,
-        objective,
-        SparsityController(target=target, warmup=schedule.steps // 10),
-        settled=settled,
-        targeted=targeted,
-        augment=augment,
-        precision=precision,
-    )
+        dense_steps = 1
+    crops = Crops(train, schedule)
+    task = GeneratorTask(generator, members_of(source), crops, dev, settings, dense_steps)
     what = f"train generator on {source.name}"
     history = fit(task, schedule, folder, what=what, progress=progress)
     generator.density = generator.settings["density"]  # wherever training stopped on its way there
@@ -227,12 +244,12 @@ def train_generator(
 
 
 def collapse_flags(last: Mapping[str, float]) -> list[str]:
-    """Warnings for a mask that ended empty or full, from the last row of a generator's history.
+    """Returns warnings for a mask that ended empty or full, from the last row of a history.
 
     >>> collapse_flags({"density": 0.0})
     ['mask empty at the end of training: SNR undefined']
     """
-    share = last["density"]
-    if share < 1e-4:
+    density = last["density"]
+    if density < EMPTY_MASK:
         return ["mask empty at the end of training: SNR undefined"]
-    return ["mask full at the end of training: not sparse"] if share > 0.999 else []
+    return ["mask full at the end of training: not sparse"] if density > FULL_MASK else []

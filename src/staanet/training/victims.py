@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -15,13 +14,12 @@ from staanet.attacks import logits_of
 from staanet.core import Clip, Progress, Victim, metrics, silent
 from staanet.nn import distributed
 from staanet.nn.precision import autocast
-from staanet.training.ahead import Ahead
-from staanet.training.crops import Crops, balanced
-from staanet.training.fit import History, Schedule, fit
+from staanet.training.crops import Crops, balanced_crops, labelled_batches
+from staanet.training.fit import History, Schedule, Task, fit
 
 
 @dataclass
-class VictimTask:
+class VictimTask(Task):
     """Cross-entropy on balanced random crops, judged by UAR on whole dev clips.
 
     The network learns in ``precision`` (``staanet.nn.precision``) and is judged in float32.
@@ -33,37 +31,23 @@ class VictimTask:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        order = {label: number for number, label in enumerate(self.module.labels)}
-        self.targets = np.array([order[clip.label or ""] for clip in self.crops.clips])
-        self.batches = Ahead(self._drawn, self.module.device)
+        self.batches = labelled_batches(self.module, self.crops)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         self.module.train()
-        x, wanted = self.batches(step)
+        x, y = self.batches(step)
         with autocast(self.precision, x.device):
             logits = self.module(x).float()
-        right = (logits.argmax(dim=1) == wanted).float().mean()
-        return F.cross_entropy(logits, wanted), {"train_accuracy": float(right)}
-
-    def _drawn(self, step: int) -> tuple[Tensor, Tensor]:
-        x, chosen = self.crops.draw(step)
-        return x, torch.from_numpy(self.targets[chosen])
+        accuracy = (logits.argmax(dim=1) == y).float().mean()
+        return F.cross_entropy(logits, y), {"train_accuracy": float(accuracy)}
 
     def evaluate(self) -> tuple[float, dict[str, float]]:
         self.module.eval()
         answers = [self.module.labels[i] for i in logits_of(self.module, self.dev).argmax(axis=1)]
         truth = [clip.label or "" for clip in self.dev]
         recall = metrics.uar(truth, answers)
-        return recall, {
-            "dev_uar": recall,
-            "dev_accuracy": float(np.mean(np.array(truth) == np.array(answers))),
-        }
-
-    def state(self) -> dict[str, float]:
-        return {}
-
-    def restore(self, state: Mapping[str, float]) -> None:
-        return None
+        accuracy = float(np.mean(np.array(truth) == np.array(answers)))
+        return recall, {"dev_uar": recall, "dev_accuracy": accuracy}
 
 
 def train_victim(
@@ -76,9 +60,24 @@ def train_victim(
     precision: str = "float32",
     progress: Progress = silent,
 ) -> History:
-    """Train ``victim`` in place; the weights of best dev UAR are kept, frozen and in ``eval()``."""
-    crops = Crops(train, schedule, balanced([clip.label or "" for clip in train]))
-    task = VictimTask(victim, crops, dev, precision)
+    """Trains ``victim`` in place; keeps the weights of best dev UAR, frozen and in ``eval()``.
+
+    Args:
+        victim: The network, with its weights at the start.
+        train: Labelled clips.
+        dev: Labelled clips of other speakers, that choose the weights.
+        schedule: How long and how fast.
+        folder: Where the training curve and checkpoints go; a stopped training goes on from there.
+        precision: In which the network learns.
+        progress: Receives a call per step.
+
+    Returns:
+        The training curve.
+
+    Raises:
+        InvalidInput: The loss is not finite.
+    """
+    task = VictimTask(victim, balanced_crops(train, schedule), dev, precision)
     distributed.synchronise_batch_norms(victim)
     history = fit(task, schedule, folder, what=f"train {victim.name}", progress=progress)
     victim.requires_grad_(False).eval()

@@ -10,7 +10,7 @@ import torch
 from tests.support.speech import clip
 
 from staanet import training
-from staanet.training import Ahead
+from staanet.training import Prefetcher
 
 CPU = torch.device("cpu")
 
@@ -28,7 +28,7 @@ def drawn(step: int) -> tuple[torch.Tensor, ...]:
 @pytest.mark.parametrize("threads", [0, 1, 3])
 @pytest.mark.parametrize("steps", [range(6), [4, 5, 6], [2, 2, 0, 7, 1]], ids=str)
 def test_a_batch_is_its_steps_own_however_it_is_drawn(threads, steps):
-    batches = Ahead(drawn, CPU, threads)
+    batches = Prefetcher(drawn, CPU, threads)
     for step in steps:
         for one, other in zip(batches(step), drawn(step), strict=True):
             assert torch.equal(one, other)
@@ -43,7 +43,7 @@ def test_the_next_steps_are_drawn_while_this_one_is_computed():
             wait.set()
         return (torch.tensor(step),)
 
-    batches = Ahead(draw, CPU, threads=2)
+    batches = Prefetcher(draw, CPU, threads=2)
     assert int(batches(0)[0]) == 0
     assert wait.wait(20)  # nobody has asked for step 2
     assert [int(batches(step)[0]) for step in (1, 2, 3)] == [1, 2, 3]
@@ -52,7 +52,7 @@ def test_the_next_steps_are_drawn_while_this_one_is_computed():
 
 def test_on_a_cpu_nothing_is_drawn_that_nobody_asked_for():
     begun = []
-    batches = Ahead(lambda step: begun.append(step) or (torch.tensor(step),), CPU)
+    batches = Prefetcher(lambda step: begun.append(step) or (torch.tensor(step),), CPU)
     batches(3)
     assert begun == [3] and batches.pool is None
 
@@ -67,7 +67,7 @@ def test_a_gpu_gets_threads_that_pin_and_copies_that_nobody_waits_for(monkeypatc
         lambda x, device, non_blocking: done.append((device.type, non_blocking)) or x,
     )
     device = torch.device("cuda", 1)
-    batches = Ahead(lambda step: (torch.full((), step),), device)
+    batches = Prefetcher(lambda step: (torch.full((), step),), device)
     assert int(batches(0)[0]) == 0 and 1 <= batches.threads <= 4
     batches.pool.shutdown()
     assert done.count("pinned") == 1 + batches.threads and ("cuda", True) in done
@@ -80,7 +80,7 @@ def test_what_goes_wrong_in_a_thread_is_told_where_the_batch_is_asked_for():
             raise ValueError("no clip")
         return (torch.tensor(step),)
 
-    batches = Ahead(draw, CPU, threads=1)
+    batches = Prefetcher(draw, CPU, threads=1)
     batches(0)
     with pytest.raises(ValueError, match="no clip"):
         batches(1)
@@ -88,7 +88,7 @@ def test_what_goes_wrong_in_a_thread_is_told_where_the_batch_is_asked_for():
 
 def test_threads_end_with_the_task_that_they_drew_for():
     before = threading.active_count()
-    batches = Ahead(drawn, CPU, threads=2)
+    batches = Prefetcher(drawn, CPU, threads=2)
     batches(0)
     threads = [one for one in threading.enumerate() if one.name.startswith("draws")]
     assert threads and threading.active_count() > before
@@ -101,7 +101,7 @@ def test_threads_end_with_the_task_that_they_drew_for():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_batches_are_what_they_are_on_a_cpu():
-    batches = Ahead(drawn, torch.device("cuda", 0))
+    batches = Prefetcher(drawn, torch.device("cuda", 0))
     for step in range(5):
         for one, other in zip(batches(step), drawn(step), strict=True):
             assert one.is_cuda and torch.equal(one.cpu(), other)
