@@ -50,16 +50,16 @@ def _forest(cells: Sequence[Cell], width: float) -> Figure:
     targets = list(dict.fromkeys(cell.target for cell in cells))
     height = _pitch(cells, width) * (len(cells) + 1.2 * len(targets)) + 0.75
     figure = Figure(figsize=(width, height))
-    left, right = (2.15 if width > NARROW else 1.3), 0.62  # inches for names and for figures
-    span = width - left - right
-    axes = figure.add_axes((left / width, 0.55 / height, span / width, 1 - 0.58 / height))
+    name_width, figure_width = (2.15 if width > NARROW else 1.3), 0.62  # in inches
+    span = width - name_width - figure_width
+    axes = figure.add_axes((name_width / width, 0.55 / height, span / width, 1 - 0.58 / height))
     axis = axes.get_yaxis_transform()
     y = 0.0
     for target in targets:
         group = [cell for cell in cells if cell.target == target]
         role = "white box" if group[0].white_box else "transfer"
         axes.text(
-            -left / span,
+            -name_width / span,
             y,
             f"{short(target, 24)} · {role}",
             transform=axis,
@@ -128,13 +128,15 @@ def heat_map_chart(run: RunFolder) -> Picture:
 
 def _heat_map(run: RunFolder, width: float) -> Figure:
     targets, sources = run.targets, list(dict.fromkeys(source for _, source in run.keys))
-    left = 2.2 if width > NARROW else 1.35
+    name_width = 2.2 if width > NARROW else 1.35
     lines = len(run.keys) + 1.35 * len(sources)
     height = _pitch(run.cells, width) * lines + 0.3
     figure = Figure(figsize=(width, height))
-    axes = figure.add_axes((left / width, 0.01, 1 - (left + 0.03) / width, 1 - 0.31 / height))
+    axes = figure.add_axes(
+        (name_width / width, 0.01, 1 - (name_width + 0.03) / width, 1 - 0.31 / height)
+    )
     axis = axes.get_yaxis_transform()
-    margin = -left / (width - left - 0.03)
+    margin = -name_width / (width - name_width - 0.03)
     for x, target in enumerate(targets):
         axes.text(x + 0.5, -0.5, f"on {short(target, 14)}", ha="center", va="bottom")
     y = 0.0

@@ -37,22 +37,23 @@ COLUMNS = (
     "queries",
 )
 TARGET_CLASS = "target_class"
-"""One more column where an attack aimed: the class it aimed at."""
+"""One more column for targeted attacks: the class that was the target."""
 UNLABELLED = "unlabelled.csv"
-"""Beside a generator's card: what trained it that is not of its corpus."""
+"""The file beside a generator's card that lists training audio from outside its corpus."""
 TIMES, TIMES_COLUMNS = "seconds.csv", ("id", "seconds")
+_REMEDY = "Make the set again with staanet attack"
 
 
 @dataclass(frozen=True, slots=True)
 class AdversarialClip:
-    """A clean clip and its adversarial twin, both 16-bit ``[T]``, and what making it cost."""
+    """A clean clip and its adversarial version, both 16-bit ``[T]``, and the cost of crafting it."""
 
     clean: Clip
     adversarial: Samples
     seconds: float
     queries: int
     target_class: str | None = None
-    """The class a targeted attack aimed at."""
+    """The target class of a targeted attack."""
 
     @property
     def delta(self) -> NDArray[np.int32]:
@@ -65,7 +66,7 @@ class AdversarialClip:
         return np.flatnonzero(self.delta)
 
     def measurements(self) -> dict[str, float | int]:
-        """The metrics that need no target, from the two integer clips."""
+        """Returns the metrics that need no victim, computed from the two integer clips."""
         x = self.clean.waveform[None]
         x_adv = torch.from_numpy(audio.to_float(self.adversarial))[None]
         return {
@@ -94,20 +95,22 @@ class AdversarialSet:
 
     @property
     def attack(self) -> str:
+        """The name of the attack."""
         return str(self.card["attack"])
 
     @property
     def source(self) -> str:
+        """The name of the model that the clips were crafted on."""
         return str(self.card["source"])
 
     def save(self, folder: Path | str) -> None:
-        """Write the set as an audiofolder."""
+        """Writes the set as an audiofolder."""
         rows = [write_clip(Path(folder), clip) for clip in self.clips]
         write_set(Path(folder), rows, self.card)
 
     @classmethod
     def load(cls, folder: Path | str) -> AdversarialSet:
-        """Open a set; its audio is read clip by clip when asked for.
+        """Opens a set; its audio is read clip by clip when used.
 
         Raises ``InvalidInput`` where the folder is not an adversarial set or a row is damaged.
         """
@@ -119,13 +122,13 @@ class AdversarialSet:
                 raise InvalidInput(
                     f"its {key} is {printable(repr(card[key]))[:40]}",
                     where=folder / storage.CARD,
-                    remedy="Make the set again with staanet attack",
+                    remedy=_REMEDY,
                 )
-        return cls(_OnDisk(folder, read_rows(folder)), card)
+        return cls(_StoredClips(folder, read_rows(folder)), card)
 
 
-class _OnDisk(Sequence[AdversarialClip]):
-    """Clips that stay in their files until they are asked for."""
+class _StoredClips(Sequence[AdversarialClip]):
+    """Clips that are read from their files when they are used."""
 
     def __init__(self, folder: Path, rows: Sequence[dict[str, str]]) -> None:
         self.folder, self.rows = folder, rows
@@ -139,13 +142,13 @@ class _OnDisk(Sequence[AdversarialClip]):
     def __getitem__(self, index: slice) -> Sequence[AdversarialClip]: ...
     def __getitem__(self, index: int | slice) -> AdversarialClip | Sequence[AdversarialClip]:
         if isinstance(index, slice):
-            return _OnDisk(self.folder, self.rows[index])
+            return _StoredClips(self.folder, self.rows[index])
         row = self.rows[index]
         clip = read_clip(self.folder, row)
-        written, held = row["l0"], str(len(clip.support))
-        if written != held:
+        written, measured = row["l0"], str(len(clip.support))
+        if written != measured:
             raise InvalidInput(
-                f"{held} samples differ from its original, {printable(written)[:20]} by metadata.csv",
+                f"{measured} samples differ from its original, {printable(written)[:20]} by metadata.csv",
                 where=self.folder / row["file_name"],
                 remedy="A file was changed since: make the set again with staanet attack",
             )
@@ -153,7 +156,7 @@ class _OnDisk(Sequence[AdversarialClip]):
 
 
 def write_clip(folder: Path, clip: AdversarialClip) -> dict[str, str]:
-    """Write one pair as 16-bit WAV, read both back, and measure what the files hold.
+    """Writes one pair as 16-bit WAV, reads both back, and measures what the files hold.
 
     Returns the row of ``metadata.csv``. The files are named by the clip's id alone.
     """
@@ -176,74 +179,76 @@ def write_clip(folder: Path, clip: AdversarialClip) -> dict[str, str]:
 
 
 def read_clip(folder: Path, row: Mapping[str, str]) -> AdversarialClip:
-    """The pair that a row of ``metadata.csv`` names, as the files hold it."""
+    """Reads the pair that a row of ``metadata.csv`` names.
+
+    Raises ``InvalidInput`` where a file or the row is damaged, or where the two clips differ in
+    length or rate.
+    """
     try:
         adversarial, rate = audio.read_int16(folder / row["file_name"])
         clean, clean_rate = audio.read_int16(folder / row["original_file_name"])
         seconds, queries = float(row["seconds"]), int(row["queries"])
         original = Clip(row["id"], clean, rate, row["label"] or None, row["speaker"])
     except UnusableClip as problem:
-        raise InvalidInput(
-            problem.what, where=problem.where, remedy="Make the set again with staanet attack"
-        ) from problem
+        raise InvalidInput(problem.what, where=problem.where, remedy=_REMEDY) from problem
     except (KeyError, ValueError, TypeError) as problem:
         raise InvalidInput(
             f"has a damaged row ({printable(str(problem))[:80]})",
             where=folder / "metadata.csv",
-            remedy="Make the set again with staanet attack",
+            remedy=_REMEDY,
         ) from problem
     if clean.shape != adversarial.shape or rate != clean_rate:
         raise InvalidInput(
             f"{len(adversarial)} samples at {rate} Hz, but its original has {len(clean)} at "
             f"{clean_rate} Hz",
             where=folder / row["file_name"],
-            remedy="Make the set again with staanet attack",
+            remedy=_REMEDY,
         )
     return AdversarialClip(original, adversarial, seconds, queries, row.get(TARGET_CLASS) or None)
 
 
 def write_set(folder: Path, rows: Iterable[Mapping[str, str]], card: Mapping[str, Any]) -> None:
-    """Close a set: its tables, then the card without which it does not count as finished.
+    """Finishes a set: writes its tables, then the card without which it is not finished.
 
-    Rows that are made when they are looked at come in the order of their ids.
+    Lazy rows must be in the order of their ids.
     """
     ordered = rows if isinstance(rows, Made) else sorted(rows, key=lambda row: row["id"])
-    aimed = any(row.get(TARGET_CLASS) for row in ordered)
-    columns = [*COLUMNS, TARGET_CLASS] if aimed else COLUMNS
+    targeted = any(row.get(TARGET_CLASS) for row in ordered)
+    columns = [*COLUMNS, TARGET_CLASS] if targeted else COLUMNS
     write_csv(folder / TIMES, TIMES_COLUMNS, ordered)
     write_csv(folder / "metadata.csv", columns, ordered)
     storage.write_card(folder, {"kind": "adversarial", **card, "clips": len(ordered)})
 
 
 def read_rows(folder: Path) -> Sequence[dict[str, str]]:
-    """The rows of ``metadata.csv``, each with its ``seconds``.
+    """Reads the rows of ``metadata.csv``, each with its ``seconds``.
 
-    Raises ``InvalidInput`` where a table cannot be read, columns are missing, a clip stands there
-    twice or a path leads out.
+    Raises ``InvalidInput`` where a table cannot be read or lacks columns, where a clip has two rows,
+    and where a path leads out of the folder.
     """
     path = folder / "metadata.csv"
-    told = read_csv(path, COLUMNS)
-    if told and "seconds" not in told[0]:  # where it stood in sets of earlier versions
-        taken = {row["id"]: row["seconds"] for row in read_csv(folder / TIMES, TIMES_COLUMNS)}
-        unknown = next((row["id"] for row in told if row["id"] not in taken), None)
+    rows = read_csv(path, COLUMNS)
+    if rows and "seconds" not in rows[0]:
+        seconds = {row["id"]: row["seconds"] for row in read_csv(folder / TIMES, TIMES_COLUMNS)}
+        unknown = next((row["id"] for row in rows if row["id"] not in seconds), None)
         if unknown is not None:
             raise InvalidInput(
                 f"has no row of '{printable(unknown)}'",
                 where=folder / TIMES,
                 remedy="Make the set again",
             )
-        timed = (row | {"seconds": taken[row["id"]]} for row in told)
-        told = Table([*told[0], "seconds"], timed).rows()
-    seen: set[str] = set()
-    for number, row in enumerate(told, start=2):
+        timed = (row | {"seconds": seconds[row["id"]]} for row in rows)
+        rows = Table([*rows[0], "seconds"], timed).rows()
+    names: set[str] = set()
+    for number, row in enumerate(rows, start=2):
         for name in (row["id"], row["file_name"]):
-            if name in seen:  # it would count as two clips
+            if name in names:  # it would count as two clips
                 raise InvalidInput(
                     f"'{printable(name)[:100]}' stands in two rows",
                     where=f"{path}:{number}",
                     remedy="Make the set again",
                 )
-        seen |= {row["id"], row["file_name"]}
+        names |= {row["id"], row["file_name"]}
         for name in (row["file_name"], row["original_file_name"]):
             if len(name) > 300 or Path(name).is_absolute() or ".." in Path(name).parts:
                 raise InvalidInput(
@@ -251,4 +256,4 @@ def read_rows(folder: Path) -> Sequence[dict[str, str]]:
                     where=f"{path}:{number}",
                     remedy="Make the set again",
                 )
-    return told
+    return rows

@@ -17,8 +17,11 @@ _ROWS_AT_ONCE = 1000
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> Sequence[dict[str, str]]:
-    """The rows of a CSV file that has these columns, and perhaps others; each is made when it is
-    looked at."""
+    """Reads the rows of a CSV file that has these columns, and perhaps others.
+
+    A row becomes a dict when it is used. Raises ``InvalidInput`` where the file cannot be read or
+    lacks a column.
+    """
     try:
         text = storage.read_bytes(path).decode("utf-8")
         reader = csv.DictReader(io.StringIO(text, newline=""))
@@ -39,17 +42,17 @@ def read_csv(path: Path, columns: Sequence[str]) -> Sequence[dict[str, str]]:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """``table`` as a file, whole or not at all, some rows at a time."""
-    left = iter(rows)
+    """Writes rows as a CSV file, whole or not at all, some rows at a time; see ``csv_text``."""
+    remaining = iter(rows)
     with storage.FileWriter(path) as file:
-        text = csv_text(columns, islice(left, _ROWS_AT_ONCE))
+        text = csv_text(columns, islice(remaining, _ROWS_AT_ONCE))
         while text:
             file.write(text.encode("utf-8", "backslashreplace"))
-            text = _cells(columns, islice(left, _ROWS_AT_ONCE))
+            text = _cells(columns, islice(remaining, _ROWS_AT_ONCE))
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
-    """Rows as CSV text; a text cell that a spreadsheet would run as a formula is escaped.
+    """Returns rows as CSV text; text that a spreadsheet would run as a formula is escaped.
 
     >>> csv_text(["a", "b"], [{"a": "=cmd", "b": "-1.5"}])
     "a,b\\n'=cmd,-1.5\\n"
@@ -58,7 +61,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> st
 
 
 def _cells(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
-    return _lines([_harmless(row.get(column, "")) for column in columns] for row in rows)
+    return _lines([_escape_formula(row.get(column, "")) for column in columns] for row in rows)
 
 
 def _lines(cells: Iterable[Sequence[object]]) -> str:
@@ -67,7 +70,7 @@ def _lines(cells: Iterable[Sequence[object]]) -> str:
     return out.getvalue()
 
 
-def _harmless(value: object) -> object:
+def _escape_formula(value: object) -> object:
     if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
         return value
     try:
@@ -78,7 +81,7 @@ def _harmless(value: object) -> object:
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows as a Parquet file, whole or not at all."""
+    """Writes rows as a Parquet file, whole or not at all."""
     import pandas
 
     buffer = io.BytesIO()
@@ -87,7 +90,7 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_parquet(path: Path) -> list[dict[str, Any]]:
-    """The rows that ``write_parquet`` wrote; ``InvalidInput`` where it is no such file."""
+    """Reads the rows of a Parquet file; raises ``InvalidInput`` where it is no such file."""
     import pyarrow
     from pyarrow import parquet
 

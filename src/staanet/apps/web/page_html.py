@@ -77,11 +77,11 @@ def _control_sentence(answers: Sequence[Answer]) -> str:
     counts = [
         f"{_text(name)} in {count} of {CONTROL_DRAWS}" for name, count in hits.items() if count
     ]
-    told = f"{noise} fooled {formatting.join_words(counts)} draws"
+    fact = f"{noise} fooled {formatting.join_words(counts)} draws"
     as_well = [a.victim for a in answers if a.fooled and a.control_hits > CONTROL_DRAWS // 2]
     if as_well:
-        return f"<b>Noise fools {_text(formatting.join_words(as_well))} as well</b>: {told}."
-    return f"{told[0].upper()}{told[1:]}."
+        return f"<b>Noise fools {_text(formatting.join_words(as_well))} as well</b>: {fact}."
+    return f"{fact[0].upper()}{fact[1:]}."
 
 
 def answers_html(answers: Sequence[Answer]) -> str:
