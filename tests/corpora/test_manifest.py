@@ -252,7 +252,7 @@ def test_a_manifest_may_lie_anywhere(tmp_path: Path) -> None:
     ]
     path = write(tmp_path / "lists" / "m.jsonl", "\n".join(map(json.dumps, lines)))
     message = refusal(path)
-    assert "m.jsonl:2" in message and "outside the corpus root" in message and "--root" in message
+    assert "m.jsonl:2" in message and "outside the corpus root" in message and "(root)" in message
     corpus = load_corpus(f"folder:{path}", root=tmp_path / "audio")
     assert [u.id for u in corpus.utterances] == ["a__x", "b"] and not describe(corpus)["problems"]
     text = "file,label\n../lists/m.jsonl,joy\n"
@@ -382,3 +382,26 @@ def test_names_that_are_twins_on_other_systems_are_noted(tmp_path: Path) -> None
     segments = "file,start,end,label\na.wav,0,1,joy\na.wav,1,2,joy\n"
     corpus = load_corpus(f"folder:{write(tmp_path / 'n.csv', segments)}")
     assert not [note for note in corpus.notes if "other systems" in note]
+
+
+def test_the_command_writes_a_manifest_of_mapped_labels_and_named_columns(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from staanet.cli import app
+
+    put(tmp_path / "audio", "a.wav", "b.wav")
+    path = write(tmp_path / "lists" / "m.csv", "clip,code,who\na.wav,1,s\nb.wav,2,t\n")
+    words = ["corpus", f"folder:{path}", "--root", str(tmp_path / "audio")]
+    words += ["--column", "file=clip,label=code", "--column", "speaker=who"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 3 and "is a number" in result.stderr
+    out = tmp_path / "named.csv"
+    words += ["--label-map", "1=neutral,2=anger", "--out", str(out)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.stderr
+    assert "classes   anger 1, neutral 1" in result.stdout
+    corpus = load_corpus(f"folder:{out}")
+    assert [(u.path.name, u.label, u.speaker) for u in corpus.utterances] == [
+        ("a.wav", "neutral", "s"),
+        ("b.wav", "anger", "t"),
+    ]

@@ -34,7 +34,7 @@ from staanet.cli.shell import (
     say,
     show,
 )
-from staanet.errors import InvalidInput
+from staanet.errors import InvalidInput, printable
 
 if TYPE_CHECKING:
     from staanet.core import Corpus
@@ -47,6 +47,17 @@ def corpus(
     seed: Seed = 0,
     protocol: Protocol = None,
     classes: Classes = "label",
+    label_map: Annotated[
+        list[str] | None,
+        typer.Option("--label-map", metavar="LABEL=CLASS", help="Name classes: 1=neutral,2=anger."),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND=NAME", help="Column of a manifest: file=wav,label=emo."),
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that a manifest names its files from.")
+    ] = None,
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -54,7 +65,13 @@ def corpus(
     from staanet import corpora, storage
     from staanet.results import row_files
 
-    loaded = corpora.load_corpus(name, classes=classes)
+    loaded = corpora.load_corpus(
+        name,
+        classes=classes,
+        label_map=_pairs("--label-map", label_map),
+        columns=_pairs("--column", column),
+        root=root,
+    )
     with Bars.shown() as progress:
         described = corpora.describe(loaded, seed, progress=progress, protocol=protocol)
     if out is not None:
@@ -70,6 +87,23 @@ def corpus(
         show(_with_red_warnings(corpora.description_text(described)))
     if described["problems"]:
         raise typer.Exit(QUARANTINED)
+
+
+def _pairs(option: str, words: Sequence[str] | None) -> dict[str, str]:
+    """Return ``KEY=VALUE,KEY=VALUE`` of an option as a dictionary.
+
+    >>> _pairs("--column", ["file=wav,label=emo", "speaker=spk"])
+    {'file': 'wav', 'label': 'emo', 'speaker': 'spk'}
+    """
+    pairs: dict[str, str] = {}
+    for word in (part for text in words or () for part in text.split(",")):
+        key, sign, value = word.partition("=")
+        if not (key and sign):
+            raise InvalidInput(
+                f"{option} '{printable(word)}' is not KEY=VALUE", remedy=f"Write {option} KEY=VALUE"
+            )
+        pairs[key.strip()] = value.strip()
+    return pairs
 
 
 def _with_red_warnings(text: str) -> str:

@@ -126,7 +126,7 @@ def _refuse_spelling(label: str, other: str, where: str) -> NoReturn:
     raise InvalidInput(
         f"the label '{label}' differs from '{other}' by {how} alone",
         where=where,
-        remedy=f"Write '{other}' everywhere, or pass --label-map",
+        remedy=f"Write '{other}' everywhere, or give a label map",
     )
 
 
@@ -139,7 +139,8 @@ def _refuse_numbers(numbers: Mapping[str, str]) -> NoReturn:
     raise InvalidInput(
         f"the label '{label}' is a number{more}, which does not say which class it is",
         where=where,
-        remedy=f"Name the classes by words: --label-map {example}, or label_map in Python",
+        remedy="Name the classes by words, in Python with label_map, or in a new manifest by staanet "
+        f"corpus ... --label-map {example} --out named.csv",
     )
 
 

@@ -184,7 +184,7 @@ def _column_help() -> str:
         f"{names[0]} (or {', '.join(names[1:])}{'' if kind in NEEDED else '; optional'})"
         for kind, names in COLUMNS.items()
     )
-    return f"{kinds}; name others with --column file=NAME"
+    return f"{kinds}; name others by hand (columns)"
 
 
 # ---------------------------------------------------------------- records to rows
@@ -320,7 +320,7 @@ def _file_below(root: Path, file: str, where: str) -> str:
         raise InvalidInput(
             f"'{printable(file)}' is outside the corpus root {printable(str(root))}",
             where=where,
-            remedy="Name the folder that holds the files with --root, or put the manifest there",
+            remedy="Put the manifest into the folder that holds the files, or name that folder (root)",
         )
     return plain
 

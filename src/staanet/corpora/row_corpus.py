@@ -109,7 +109,7 @@ def _resolve(
             if word.strip()
             else "the label is empty"
         )
-        listing.put_aside(rows.source(index), what, "Name the class, or give a --label-map")
+        listing.put_aside(rows.source(index), what, "Name the class, or give a label map")
     return {word: labels[word or ""] for word in rows.labels.known}
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from staanet import audio, storage
 from staanet.core import Clip, Corpus, Utterance, Victim
 from staanet.corpora.recordings import Recording
-from staanet.errors import UnusableClip, printable
+from staanet.errors import InvalidInput, UnusableClip, printable
 from staanet.pipeline.context import Context
 from staanet.victims import victim_folder
 
@@ -44,6 +44,7 @@ class ReadingClips:
         return len(self.corpus) + sum(len(recording) - 1 for recording in self.recordings.values())
 
     def __iter__(self) -> Iterator[Clip]:
+        note_rows_aside(self.corpus, self.context)
         for utterance in self.corpus.utterances:
             try:
                 recording = self._recording(utterance)
@@ -91,6 +92,7 @@ def load_clips(corpus: Corpus, victim: Victim, context: Context) -> list[Clip]:
 
     The others go to the context's quarantine.
     """
+    note_rows_aside(corpus, context)
     clips = []
     for number, utterance in enumerate(corpus.utterances, start=1):
         try:
@@ -101,6 +103,14 @@ def load_clips(corpus: Corpus, victim: Victim, context: Context) -> list[Clip]:
             context.quarantine(utterance, problem)
         context.progress(f"read {corpus.name} {corpus.part}", number, len(corpus), "")
     return clips
+
+
+def note_rows_aside(corpus: Corpus, context: Context) -> None:
+    """Put the rows of a manifest that could not be used into the quarantine."""
+    for source, reason in corpus.put_aside:
+        if context.strict:
+            raise InvalidInput(reason, where=source, remedy="Correct the row, or drop --strict")
+        context.quarantine.add("", UnusableClip(reason, where=source))
 
 
 def split_part(corpus: Corpus) -> dict[str, str]:
