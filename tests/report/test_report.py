@@ -764,3 +764,16 @@ def test_a_figure_of_a_channel_or_of_sound_is_checked_too(
     edit_summary(edit)(copied)
     with pytest.raises(InvalidInput, match=re.escape(message)):
         report.build(copied)
+
+
+def test_a_report_older_than_its_results_says_so(copied: Path) -> None:
+    page = report.build(copied)
+    assert not report.mark_if_stale(copied) and report.STALE not in page.read_text("utf-8")
+    summary = copied / "results" / "summary.json"
+    summary.write_text(summary.read_text("utf-8") + "\n", encoding="utf-8")
+    for _ in range(2):  # it is said once
+        assert report.mark_if_stale(copied)
+        assert page.read_text("utf-8").count("older than the results beside it") == 1
+    report.build(copied)
+    assert not report.mark_if_stale(copied) and report.STALE not in page.read_text("utf-8")
+    assert not report.mark_if_stale(copied / "no such run")

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from staanet import storage
+from staanet import report, storage
 from staanet.core import Victim
 from staanet.errors import InvalidInput
 from staanet.evaluation import perceptual, transfer_matrix
@@ -64,7 +64,7 @@ def evaluate(
     Args:
         sets: Folders of whole adversarial sets.
         targets: Victims, each by a name of its own.
-        out: Folder of the results.
+        out: Folder of the results. A report beside it that shows older results is marked.
         channels: Also after each of these, as ``NAME[:SETTING]``.
         perceptual: Also judge how each clip sounds; scores are kept in ``out/perception.jsonl``.
         shard: Only this part of the clips of each set. The summary then says so, with the hash of each
@@ -93,6 +93,7 @@ def evaluate(
         part = {**shard.card(tables), "channels": list(channels), "sha256": hashes}
         matrix = replace(matrix, summary={**matrix.summary, "shard": part})
     matrix.save(out)
+    report.mark_if_stale(out.parent)
     return matrix
 
 

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["build", "draw_certificate", "draw_clips", "draw_roc", "draw_sweep", "write_audit"]
 
+STALE = (
+    '<p role="alert" class="flags"><strong>This report is older than the results beside it.</strong> '
+    "Run staanet report again.</p>"
+)
+"""What a page says whose results have changed."""
+
 
 def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
     """Writes the report of the folder ``run`` and returns the path of its page.
@@ -90,6 +96,22 @@ def _write_tables(run: RunFolder, leads: Sequence[Headline], out: Path) -> None:
     every = tables.result_tables(run, [lead.cell for lead in leads])
     storage.write_text(out / "tables.md", "\n".join(table.to_markdown() for table in every))
     storage.write_text(out / "tables.tex", "\n".join(table.to_latex() for table in every))
+
+
+def mark_if_stale(run: Path | str) -> bool:
+    """Writes a warning into the page of a run whose results have changed since it was built.
+
+    Returns whether the page is older than the results. A run without a page is left alone.
+    """
+    page, summary = Path(run) / "report" / "index.html", Path(run) / "results" / "summary.json"
+    if not (page.is_file() and summary.is_file()):
+        return False
+    html = page.read_text(encoding="utf-8")
+    if f'<meta name="results" content="{storage.sha256(summary)}">' in html:
+        return False
+    if STALE not in html:
+        storage.write_text(page, html.replace("<body>", f"<body>\n{STALE}", 1))
+    return True
 
 
 def draw_clips(folder: Path, pairs: Iterable[tuple[str, Samples, Samples, int]]) -> list[Path]:

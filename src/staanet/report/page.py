@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from staanet import storage
 from staanet.errors import printable
 from staanet.report import tables
 from staanet.report.chart_style import Picture
@@ -23,7 +24,7 @@ from staanet.report.clip_view import ClipView, clip_context
 from staanet.report.flags import run_flags
 from staanet.report.headlines import Headline, hardest_hit, is_matched
 from staanet.results import formatting
-from staanet.results.run_folder import RunFolder, StoredModel
+from staanet.results.run_folder import SUMMARY, RunFolder, StoredModel
 from staanet.results.transfer_tables import effects_table, transfer_table
 
 
@@ -98,6 +99,7 @@ def render_page(
         "victims": tables.victim_table(run),
         "origin": _origin_context(run),
         "unverified": unverified,
+        "results_sha256": storage.sha256(run.folder / "results" / SUMMARY),
         "script": Markup(script),
         "script_hash": Markup(f"sha256-{digest}"),
     }
