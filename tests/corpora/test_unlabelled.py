@@ -80,17 +80,17 @@ def staanet(*words: object) -> tuple[int, str, str]:
 
 def test_each_clip_counts_once_and_none_of_the_corpus(extra, corpus, emo18, tmp_path) -> None:
     found, _ = gathered([str(extra)], corpus, emo18, tmp_path / "out")
-    assert found.told is not None and found.told["clips"] == len(found.clips) == 3
+    assert found.summary is not None and found.summary["clips"] == len(found.clips) == 3
     assert found.left_out == {"train": 1, "dev": 1, "test": 1, "twice": 1}
-    assert found.told["speakers"] == "unknown" and "speakers are not known" in found.flags[0]
+    assert found.summary["speakers"] == "unknown" and "speakers are not known" in found.flags[0]
     assert {(clip.label, clip.speaker) for clip in found.clips} == {(None, "unknown")}
     own = {c.pcm16.tobytes() for part in corpus.split(0) for c in part.clips(RATE)}
     assert not own & {clip.pcm16.tobytes() for clip in found.clips}
-    card = {"inputs": found.inputs, **found.card}
-    assert "3 clips" in unlabelled.summary(card) and "1 of the test part" in unlabelled.summary(
+    card = {"inputs": {"unlabelled": found.summary}, **found.card}
+    assert "3 clips" in unlabelled.describe_unlabelled(
         card
-    )
-    assert unlabelled.summary({"inputs": {"unlabelled": None}}) == ""
+    ) and "1 of the test part" in unlabelled.describe_unlabelled(card)
+    assert unlabelled.describe_unlabelled({"inputs": {"unlabelled": None}}) == ""
 
 
 def test_neither_order_nor_place_changes_which_clips_they_are(
@@ -98,10 +98,10 @@ def test_neither_order_nor_place_changes_which_clips_they_are(
 ) -> None:
     one, _ = gathered([str(extra)], corpus, emo18, tmp_path)
     two, _ = gathered([str(extra / "deep"), str(extra)], corpus, emo18, tmp_path)
-    assert one.told["sha256"] == two.told["sha256"]
+    assert one.summary["sha256"] == two.summary["sha256"]
     (extra / "deep" / "new2.wav").unlink()
     three, _ = gathered([str(extra)], corpus, emo18, tmp_path)
-    assert three.told["sha256"] != one.told["sha256"]
+    assert three.summary["sha256"] != one.summary["sha256"]
 
 
 def test_broken_audio_is_put_aside_and_nothing_left_is_told(extra, corpus, emo18, tmp_path) -> None:
@@ -180,7 +180,9 @@ def test_a_generator_learns_from_it_and_its_card_tells(extra, tiny_corpus, emo18
 def test_selfcheck_reads_the_list(extra, corpus, emo18, tmp_path) -> None:
     found, _ = gathered([str(extra)], corpus, emo18, tmp_path / "out")
     place = tmp_path / "run" / "generators" / "g"
-    storage.write_card(place, {"kind": "generator", "inputs": found.inputs, **found.card})
+    storage.write_card(
+        place, {"kind": "generator", "inputs": {"unlabelled": found.summary}, **found.card}
+    )
     found.save(place)
     nothing = dict.fromkeys(("cells", "rows", "victims", "generators", "quarantined", "flags"), ())
     files = RunFolder(
