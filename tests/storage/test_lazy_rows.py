@@ -23,20 +23,31 @@ TIMES = st.floats(0, 1e6)
 
 @given(st.lists(ANY_TEXT))
 def test_texts_come_back(texts):
-    packed = lazy_rows.Texts(texts)
+    packed = lazy_rows.TextColumn(texts)
     assert list(packed) == texts and len(packed) == len(texts)
     with pytest.raises(IndexError):
         packed[len(texts)]
-    assert packed.longest() == max(
-        (len(t.encode("utf-8", "surrogatepass")) for t in texts), default=0
+    order = packed.sorted_indices().tolist()
+    assert [texts[n] for n in order] == sorted(
+        texts, key=lambda t: t.encode("utf-8", "surrogatepass")
     )
+
+
+def test_texts_of_several_chunks_come_back_and_sort():
+    texts = [f"{n * 7919 % 10_007:05d}" for n in range(10_000)]
+    packed = lazy_rows.TextColumn(texts)
+    assert list(packed) == texts and [packed[n] for n in (0, 4095, 4096, 9999)] == [
+        texts[n] for n in (0, 4095, 4096, 9999)
+    ]
+    assert [texts[n] for n in packed.sorted_indices()] == sorted(texts)
+    assert len(pickle.loads(pickle.dumps(packed))) == 10_000
 
 
 @given(st.lists(st.none() | ANY_TEXT))
 def test_words_come_back_and_are_kept_once(words):
-    packed = lazy_rows.Words(words)
+    packed = lazy_rows.CategoryColumn(words)
     assert [packed[n] for n in range(len(packed))] == words
-    assert len(packed.known) == len(set(words))
+    assert len(packed.categories) == len(set(words))
 
 
 @given(
@@ -66,14 +77,14 @@ def test_rows_come_back(rows):
 
 @given(st.lists(st.sampled_from("abcdef")))
 def test_repeated_texts_are_found_with_all_their_places(texts):
-    found = list(lazy_rows.repeated(lazy_rows.digests_of(texts)))
+    found = list(lazy_rows.duplicate_groups(lazy_rows.digests_of(texts)))
     wanted = [[n for n, t in enumerate(texts) if t == text] for text in dict.fromkeys(texts)]
     assert found == [places for places in wanted if len(places) > 1]
 
 
 def test_places_of_a_repeated_text_in_another_order():
     digests = lazy_rows.digests_of(["a", "b", "a", "a"])
-    assert list(lazy_rows.repeated(digests, np.array([3, 0, 1, 2]))) == [[2, 3, 0]]
+    assert list(lazy_rows.duplicate_groups(digests, np.array([3, 0, 1, 2]))) == [[2, 3, 0]]
 
 
 @given(st.dictionaries(st.text(), st.text("aAbü./-_ ", max_size=5)))
@@ -110,11 +121,13 @@ def corpora(folder: Path) -> tuple[Corpus, Corpus]:
 @pytest.mark.parametrize("protocol", [None, "manifest", "speakers:s0,s1/s2"])
 def test_a_corpus_of_rows_is_split_like_one_of_objects(tmp_path, protocol):
     packed, plain = corpora(tmp_path)
-    assert isinstance(packed.utterances, lazy_rows.Made) and packed == plain and plain == packed
+    assert isinstance(packed.utterances, lazy_rows.LazyRows) and packed == plain and plain == packed
     assert packed.speakers == plain.speakers and packed.contents == plain.contents
     for one, other in zip(packed.split(3, protocol), plain.split(3, protocol), strict=True):
         assert one == other and one.split_hash == other.split_hash and len(one) > 0
-        assert isinstance(one.utterances, lazy_rows.Made) and isinstance(other.utterances, tuple)
+        assert isinstance(one.utterances, lazy_rows.LazyRows) and isinstance(
+            other.utterances, tuple
+        )
     shuffled = replace(plain, utterances=plain.utterances[::-1])
     assert shuffled.split(3, protocol)[0].split_hash == packed.split(3, protocol)[0].split_hash
 
@@ -133,7 +146,7 @@ def test_a_field_is_told_without_its_objects_and_is_theirs(tmp_path):
         "end_s",
         "row",
     ):
-        told = list(lazy_rows.field(packed.utterances, name))
+        told = list(lazy_rows.attribute_values(packed.utterances, name))
         assert told == [getattr(u, name) for u in plain.utterances]
 
 

@@ -33,7 +33,7 @@ class Corpus:
 
     name: str
     utterances: Sequence[Utterance]
-    """A tuple, or what makes each when it is looked at (``columns.Made``)."""
+    """A tuple, or what makes each when it is looked at (``LazyRows``)."""
     labels: tuple[str, ...]
     part: str = "all"
     split_hash: str = ""
@@ -75,7 +75,7 @@ class Corpus:
 
     @property
     def speakers(self) -> tuple[str, ...]:
-        return tuple(sorted(set(lazy_rows.field(self.utterances, "speaker"))))
+        return tuple(sorted(set(lazy_rows.attribute_values(self.utterances, "speaker"))))
 
     @property
     def contents(self) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ class Corpus:
     def units(self) -> Iterator[str]:
         """``unit`` of each utterance."""
         if self.apart == protocols.DRAWN:
-            return lazy_rows.field(self.utterances, "speaker")
+            return lazy_rows.attribute_values(self.utterances, "speaker")
         return (u.content_unit for u in self.utterances)
 
     def load(self, utterance: Utterance, sample_rate: int) -> Clip:
@@ -133,7 +133,9 @@ class Corpus:
     @property
     def protocols(self) -> tuple[str, ...]:
         """What ``split`` can be asked for."""
-        return protocols.protocols(self.fixed, lazy_rows.field(self.utterances, "part"), self.apart)
+        return protocols.protocols(
+            self.fixed, lazy_rows.attribute_values(self.utterances, "part"), self.apart
+        )
 
     def split(self, seed: int = 0, protocol: str | None = None) -> tuple[Corpus, Corpus, Corpus]:
         """Train, dev and test parts with disjoint speakers, every class in each.
@@ -150,7 +152,9 @@ class Corpus:
         train, dev, test = (
             replace(
                 self,
-                utterances=lazy_rows.where(self.utterances, (u in units for u in self.units())),
+                utterances=lazy_rows.filter_rows(
+                    self.utterances, (u in units for u in self.units())
+                ),
                 part=part,
                 split_hash=digest,
             )

@@ -39,7 +39,7 @@ def split_hash(corpus: Corpus, part_of: Mapping[str, str]) -> str:
 
 
 def _split_lines(corpus: Corpus, part_of: Mapping[str, str]) -> Iterator[str]:
-    ids = lazy_rows.field(corpus.utterances, "id")
+    ids = lazy_rows.attribute_values(corpus.utterances, "id")
     for name, unit in zip(ids, corpus.units(), strict=True):
         if unit in part_of:
             yield f"{name}\t{part_of[unit]}"
@@ -52,13 +52,13 @@ def _fixed(corpus: Corpus, seed: int, protocol: str) -> dict[str, set[str]]:
             where=corpus.name,
             remedy=f"Drop --protocol, or write {protocols.CONTENTS_BY_HAND}",
         )
-    own = lazy_rows.field(corpus.utterances, "part")
+    own = lazy_rows.attribute_values(corpus.utterances, "part")
     clips = Counter(zip(corpus.units(), own, strict=True))
     parts = protocols.parts_of(
         protocol, clips, corpus.fixed, seed=seed, where=corpus.name, apart=corpus.apart
     )
     for part, units in parts.items():
-        labels = lazy_rows.field(corpus.utterances, "label")
+        labels = lazy_rows.attribute_values(corpus.utterances, "label")
         held = {one for one, u in zip(labels, corpus.units(), strict=True) if u in units}
         for label in corpus.labels:
             if label not in held:
@@ -74,7 +74,7 @@ def _drawn(corpus: Corpus, seed: int) -> dict[str, set[str]]:
     """A fifth of the speakers (or contents) each for dev and test, until every class is in each part."""
     labelled: dict[str, set[str]] = {}
     for unit, label in zip(
-        corpus.units(), lazy_rows.field(corpus.utterances, "label"), strict=True
+        corpus.units(), lazy_rows.attribute_values(corpus.utterances, "label"), strict=True
     ):
         labelled.setdefault(unit, set()).add(label or "")
     if len(labelled) < 3:
@@ -112,7 +112,9 @@ def _drawn(corpus: Corpus, seed: int) -> dict[str, set[str]]:
 
 
 def _by_sex(corpus: Corpus) -> list[list[str]]:
-    speakers, sexes = (lazy_rows.field(corpus.utterances, name) for name in ("speaker", "sex"))
+    speakers, sexes = (
+        lazy_rows.attribute_values(corpus.utterances, name) for name in ("speaker", "sex")
+    )
     sex = {speaker: one or "" for speaker, one in zip(speakers, sexes, strict=True)}
     groups = [[s for s in sorted(sex) if sex[s] == g] for g in sorted(set(sex.values()))]
     few = any(len(group) < 3 for group in groups)  # too few of one sex to be in every part

@@ -36,7 +36,7 @@ def describe(
     for index, utterance in enumerate(corpus.utterances):
         survey.read(index, utterance)
         progress("reading", index + 1, len(corpus), utterance.id)
-    copies, conflicts = _copies(corpus, survey.repeated(), parts)
+    copies, conflicts = _copies(corpus, survey.duplicate_groups(), parts)
     seconds, profile = (
         np.frombuffer(survey.seconds),
         survey.profile.to_dict(_Ids(corpus.utterances)),
@@ -128,10 +128,12 @@ class _Survey:
             notes.append(f"{note}: {', '.join(ids)}" + (f" and {more} more" if more else ""))
         return notes
 
-    def repeated(self) -> list[list[int]]:
+    def duplicate_groups(self) -> list[list[int]]:
         """Return the indices of clips with the same audio, a list for each sound."""
         digests = np.frombuffer(bytes(self._digests), np.uint64).reshape(-1, 2)
-        return [[self._indices[row] for row in group] for group in lazy_rows.repeated(digests)]
+        return [
+            [self._indices[row] for row in group] for group in lazy_rows.duplicate_groups(digests)
+        ]
 
 
 class _Ids(Sequence[str]):
@@ -148,12 +150,14 @@ class _Ids(Sequence[str]):
 
 
 def _label_counts(corpus: Corpus) -> Counter[str]:
-    return Counter(label for label in lazy_rows.field(corpus.utterances, "label") if label)
+    return Counter(
+        label for label in lazy_rows.attribute_values(corpus.utterances, "label") if label
+    )
 
 
 def _speakers(corpus: Corpus) -> dict[str, dict[str, Any]]:
-    counts = Counter(lazy_rows.field(corpus.utterances, "speaker"))
-    columns = (lazy_rows.field(corpus.utterances, name) for name in ("speaker", "sex"))
+    counts = Counter(lazy_rows.attribute_values(corpus.utterances, "speaker"))
+    columns = (lazy_rows.attribute_values(corpus.utterances, name) for name in ("speaker", "sex"))
     sexes = dict(zip(*columns, strict=True))
     return {s: {"clips": counts[s], "sex": sex} for s, sex in sorted(sexes.items())}
 

@@ -22,7 +22,7 @@ from staanet.corpora.manifest import METADATA_FILES, ManifestOptions, read_manif
 from staanet.corpora.row_corpus import build_from_rows
 from staanet.corpora.rows import Listing, Row
 from staanet.errors import InvalidInput
-from staanet.storage.lazy_rows import Words
+from staanet.storage.lazy_rows import CategoryColumn
 
 
 def read_folder(
@@ -40,9 +40,9 @@ def read_folder(
     manifest = path if path.is_file() else _metadata_file(path)
     if manifest is not None:
         listing, sought = read_manifest(manifest, options), "audio files in its rows"
-        if not any(listing.rows.parts.known) and _are_parts(listing.rows.files):
+        if not any(listing.rows.parts.categories) and _are_parts(listing.rows.files):
             names = (file.partition("/")[0] for file in listing.rows.files)
-            listing.rows.parts = Words(part_named(name) for name in names)
+            listing.rows.parts = CategoryColumn(part_named(name) for name in names)
         return build_from_rows(listing, sought, label_map=label_map)
     require_folder(path, "folder")
     if shards := _shards(path):

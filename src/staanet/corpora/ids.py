@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from staanet.storage.lazy_rows import Texts, digests_of, repeated
+from staanet.storage.lazy_rows import TextColumn, digests_of, duplicate_groups
 
 MAX_LENGTH = 80
 """Characters of an id, apart from the digits of a hash that may follow."""
@@ -31,16 +31,16 @@ def safe_ids(names: Mapping[str, str]) -> dict[str, str]:
     return dict(zip(keys, ids, strict=True))
 
 
-def distinct_ids(count: int, key: Callable[[int], str], name: Callable[[int], str]) -> Texts:
+def distinct_ids(count: int, key: Callable[[int], str], name: Callable[[int], str]) -> TextColumn:
     """Return the ids of ``safe_ids`` for ``count`` different keys, given by index."""
-    ids, is_unique = Texts(), np.zeros(count, bool)
+    ids, is_unique = TextColumn(), np.zeros(count, bool)
     for digits in (0, 8, 64):
-        ids = Texts(
+        ids = TextColumn(
             ids[index] if unique else _safe_id(key(index), name(index), digits)
             for index, unique in enumerate(is_unique.tolist())
         )
         is_unique = np.fromiter((text != "" for text in ids), bool, count)
-        for group in repeated(digests_of(text.casefold() for text in ids)):
+        for group in duplicate_groups(digests_of(text.casefold() for text in ids)):
             is_unique[group] = False
         if is_unique.all():
             break

@@ -12,13 +12,13 @@ from typing import NoReturn
 from staanet.core import Corpus
 from staanet.corpora.files import first_names
 from staanet.errors import InvalidInput, printable, unknown_name
-from staanet.storage.lazy_rows import field
+from staanet.storage.lazy_rows import attribute_values
 
 MISSING = frozenset(
     {"", "-", "--", "?", "nan", "-nan", "nat", "na", "n/a", "#n/a", "<na>", "n.a."}
     | {"none", "null", "nil", "true", "false"}
 )
-"""Words, in lower case, with which tables say that there is no label."""
+"""CategoryColumn, in lower case, with which tables say that there is no label."""
 NUMBER = re.compile(r"[-+]?[\d.,]+([eE][-+]?\d+)?")
 
 
@@ -180,7 +180,7 @@ def few_clips_warning(corpus: Corpus) -> list[str]:
     >>> few_clips_warning(Corpus("tiny", (clip,), ("joy",)))
     ['classes of fewer than 10 clips: joy 1; figures on them say little']
     """
-    counts = Counter(field(corpus.utterances, "label"))
+    counts = Counter(attribute_values(corpus.utterances, "label"))
     few = [f"{label} {counts[label]}" for label in corpus.labels if counts[label] < MIN_CLASS_CLIPS]
     text = f"classes of fewer than {MIN_CLASS_CLIPS} clips: {', '.join(few)}; figures on them say little"
     return [text] if few else []

@@ -21,13 +21,12 @@ from staanet.corpora.manifest import is_possible
 from staanet.corpora.rows import Listing, Rows, RowUtterances, speaker_name
 from staanet.errors import InvalidInput, printable
 from staanet.storage.lazy_rows import (
-    Made,
-    Places,
-    Words,
+    CategoryColumn,
+    Indices,
+    LazyRows,
     digests_of,
-    integers,
-    repeated,
-    sorted_places,
+    duplicate_groups,
+    iterate_ints,
 )
 
 SPEAKERS_REMEDY = (
@@ -79,7 +78,7 @@ def build_from_rows(
     maker = RowUtterances(listing.root, rows, indices, ids, labels)
     return Corpus(
         name=name,
-        utterances=Made(maker, sorted_places(ids)),
+        utterances=LazyRows(maker, ids.sorted_indices()),
         labels=tuple(sorted(label for label in used_labels if label)),
         notes=tuple(notes),
         warnings=(*listing.warnings, *warnings, *_unknown_speakers_warning(rows, indices)),
@@ -97,7 +96,7 @@ def _resolve(
     """Return each label as written -> its class; rows of missing labels are put aside."""
     rows = listing.rows
     codes = np.frombuffer(rows.labels.codes, np.uint32)
-    words = [word or "" for word in rows.labels.known]
+    words = [word or "" for word in rows.labels.categories]
     firsts = np.unique(codes, return_index=True)[1].tolist()
     sources = {word: rows.source(row) for word, row in zip(words, firsts, strict=True)}
     labels = resolve_labels(sources, label_map, listing.where)
@@ -110,7 +109,7 @@ def _resolve(
             else "the label is empty"
         )
         listing.put_aside(rows.source(index), what, "Name the class, or give a label map")
-    return {word: labels[word or ""] for word in rows.labels.known}
+    return {word: labels[word or ""] for word in rows.labels.categories}
 
 
 def _trimmed_labels_note(labels: Mapping[str | None, str | None]) -> list[str]:
@@ -138,15 +137,15 @@ class _Omitted:
 
 def _usable_rows(
     listing: Listing, labels: Mapping[str | None, str | None]
-) -> tuple[Places, _Omitted]:
+) -> tuple[Indices, _Omitted]:
     """Return the indices of the rows that are used, one for each part of a file, and the others."""
     rows, omitted = listing.rows, _Omitted()
-    has_label = np.array([labels[word] is not None for word in rows.labels.known], bool)
+    has_label = np.array([labels[word] is not None for word in rows.labels.categories], bool)
     codes = np.frombuffer(rows.labels.codes, np.uint32)
     is_used = has_label[codes] if len(codes) else np.zeros(0, bool)
     labelled = np.flatnonzero(is_used)
     keys = _real_keys(listing, labelled, is_used, omitted)
-    for group in repeated(digests_of(keys)):
+    for group in duplicate_groups(digests_of(keys)):
         first, *others = (int(labelled[number]) for number in group)
         if not is_used[first]:  # it leaves the root, and so do the others
             continue
@@ -164,7 +163,7 @@ def _usable_rows(
 
 
 def _real_keys(
-    listing: Listing, indices: Places, is_used: NDArray[np.bool_], omitted: _Omitted
+    listing: Listing, indices: Indices, is_used: NDArray[np.bool_], omitted: _Omitted
 ) -> Iterator[str]:
     """Yield what tells parts of files apart, all links followed.
 
@@ -172,7 +171,7 @@ def _real_keys(
     """
     rows, top = listing.rows, os.path.realpath(listing.root)
     folders: dict[str, str] = {}
-    for index in integers(indices):
+    for index in iterate_ints(indices):
         file, key = rows.files[index], rows.key(index)
         if not is_possible(file):
             yield key
@@ -192,10 +191,10 @@ def _real_keys(
 # ---------------------------------------------------------------- notes on the rows that are used
 
 
-def _words(column: Words, indices: Places) -> list[str | None]:
+def _words(column: CategoryColumn, indices: Indices) -> list[str | None]:
     """Return the words that rows hold, each once."""
     codes = np.frombuffer(column.codes, np.uint32)[indices]
-    return [column.known[code] for code in np.unique(codes).tolist()]
+    return [column.categories[code] for code in np.unique(codes).tolist()]
 
 
 def _repeated_note(names: Sequence[str]) -> list[str]:
@@ -203,14 +202,14 @@ def _repeated_note(names: Sequence[str]) -> list[str]:
     return [f"listed more than once, used once: {shown}"] if names else []
 
 
-def _overlap_note(rows: Rows, indices: Places) -> list[str]:
+def _overlap_note(rows: Rows, indices: Indices) -> list[str]:
     """Name files in which speakers overlap: a split may put their common sound into two parts."""
     starts = np.frombuffer(rows.starts)[indices]
     if not (starts.any() or np.isfinite(np.frombuffer(rows.ends)[indices]).any()):
         return []  # each row is all of a file
     overlapping = []
-    files = digests_of(rows.files[index] for index in integers(indices))
-    for group in repeated(files, starts):
+    files = digests_of(rows.files[index] for index in iterate_ints(indices))
+    for group in duplicate_groups(files, starts):
         ends: dict[str, float] = {}
         for index in (int(indices[number]) for number in group):
             speaker, start = speaker_name(rows.speakers[index]), rows.starts[index]
@@ -224,7 +223,7 @@ def _overlap_note(rows: Rows, indices: Places) -> list[str]:
     return [f"parts of different speakers overlap in {count}: {shown}"] if overlapping else []
 
 
-def _similar_speakers_note(rows: Rows, indices: Places) -> list[str]:
+def _similar_speakers_note(rows: Rows, indices: Indices) -> list[str]:
     """Name speakers that a reader takes for one: they may stand in two parts of a split."""
     by_appearance: dict[str, set[str]] = {}
     for word in _words(rows.speakers, indices):
@@ -236,20 +235,20 @@ def _similar_speakers_note(rows: Rows, indices: Places) -> list[str]:
     return [f"speakers that look alike are taken for different ones: {shown}"] if groups else []
 
 
-def _two_sexes_note(rows: Rows, indices: Places) -> list[str]:
+def _two_sexes_note(rows: Rows, indices: Indices) -> list[str]:
     """Name speakers whose rows do not agree on their sex."""
     columns = (rows.speakers, rows.sexes)
     codes = np.stack([np.frombuffer(column.codes, np.uint32)[indices] for column in columns])
     sexes: dict[str, set[str]] = {}
     for speaker, code in np.unique(codes, axis=1).T.tolist():
-        if sex := rows.sexes.known[code]:
-            sexes.setdefault(speaker_name(rows.speakers.known[speaker]), set()).add(sex)
+        if sex := rows.sexes.categories[code]:
+            sexes.setdefault(speaker_name(rows.speakers.categories[speaker]), set()).add(sex)
     names = sorted(name for name, both in sexes.items() if len(both) > 1 and name != UNKNOWN)
     return [f"speakers of two sexes, by their rows: {first_names(names)}"] if names else []
 
 
-def _unknown_speakers_warning(rows: Rows, indices: Places) -> list[str]:
-    is_unknown = [speaker_name(word) == UNKNOWN for word in rows.speakers.known]
+def _unknown_speakers_warning(rows: Rows, indices: Indices) -> list[str]:
+    is_unknown = [speaker_name(word) == UNKNOWN for word in rows.speakers.categories]
     codes = np.frombuffer(rows.speakers.codes, np.uint32)[indices]
     count = int(np.array(is_unknown, bool)[codes].sum()) if len(codes) else 0
     clips = "1 clip" if count == 1 else f"{count} clips"
@@ -264,7 +263,7 @@ def twin_names_note(count: int, file: Callable[[int], str]) -> list[str]:
     ["file names that are one name on some other systems (case, accents): 'a/X.wav' and 'a/x.wav'"]
     """
     groups = []
-    for group in repeated(digests_of(_folded(file(index)) for index in range(count))):
+    for group in duplicate_groups(digests_of(_folded(file(index)) for index in range(count))):
         names = sorted({file(index) for index in group})
         if len(names) > 1:
             groups.append(" and ".join(map(ascii, names)))
@@ -278,7 +277,7 @@ def _folded(name: str) -> str:
     return name.lower() if is_ascii else unicodedata.normalize("NFC", name).casefold()
 
 
-def _numbered_folds(rows: Rows, indices: Places) -> Mapping[str, Sequence[Fold]]:
+def _numbered_folds(rows: Rows, indices: Indices) -> Mapping[str, Sequence[Fold]]:
     """Return protocols for a split column of numbers: ``fold:N`` tests fold N.
 
     There are none where the folds share speakers, or where the column holds words.
@@ -287,8 +286,8 @@ def _numbered_folds(rows: Rows, indices: Places) -> Mapping[str, Sequence[Fold]]
     codes = np.stack([np.frombuffer(column.codes, np.uint32)[indices] for column in columns])
     groups: dict[str, list[str]] = {}
     for part, speaker in np.unique(codes, axis=1).T.tolist():
-        number = rows.parts.known[part] or ""
-        groups.setdefault(number, []).append(speaker_name(rows.speakers.known[speaker]))
+        number = rows.parts.categories[part] or ""
+        groups.setdefault(number, []).append(speaker_name(rows.speakers.categories[speaker]))
     speakers = [speaker for members in groups.values() for speaker in members]
     if len(groups) < 3 or not all(map(str.isdecimal, groups)) or len(set(speakers)) < len(speakers):
         return {}

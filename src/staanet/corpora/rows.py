@@ -12,7 +12,7 @@ from typing import Any, overload
 from staanet.core import Utterance
 from staanet.corpora.files import UNKNOWN, first_names
 from staanet.errors import InvalidInput, printable
-from staanet.storage.lazy_rows import Places, Texts, Words
+from staanet.storage.lazy_rows import CategoryColumn, Indices, TextColumn
 
 MAX_REASONS = 1000
 """Rows put aside whose reasons are remembered; further ones are only counted."""
@@ -81,10 +81,15 @@ class Rows(Sequence[Row]):
     """
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
-        self.files, self.contents, self.inner_names = Texts(), Texts(), Texts()
-        self.labels, self.speakers, self.sexes, self.parts = Words(), Words(), Words(), Words()
+        self.files, self.contents, self.inner_names = TextColumn(), TextColumn(), TextColumn()
+        self.labels, self.speakers, self.sexes, self.parts = (
+            CategoryColumn(),
+            CategoryColumn(),
+            CategoryColumn(),
+            CategoryColumn(),
+        )
         self.starts, self.ends = array("d"), array("d")
-        self._sources, self._lines = Words(), array("q")
+        self._sources, self._lines = CategoryColumn(), array("q")
         for row in rows:
             self.append(row)
 
@@ -202,12 +207,12 @@ class RowUtterances:
 
     root: Path
     rows: Rows
-    indices: Places
-    ids: Texts
+    indices: Indices
+    ids: TextColumn
     labels: Mapping[str | None, str | None]
     """Each label as written -> its class."""
 
-    def make(self, number: int) -> Utterance:
+    def build(self, number: int) -> Utterance:
         rows, index = self.rows, int(self.indices[number])
         return Utterance(
             self.ids[number],
@@ -222,15 +227,15 @@ class RowUtterances:
             printable(rows.contents[index]) or None,
         )
 
-    def field(self, name: str) -> Callable[[int], Any] | None:
+    def getter(self, name: str) -> Callable[[int], Any] | None:
         if name == "id":
             return self.ids.__getitem__
         rows = self.rows
-        columns: dict[str, tuple[Words, Sequence[str | None]]] = {
-            "label": (rows.labels, [self.labels.get(word) for word in rows.labels.known]),
-            "speaker": (rows.speakers, [speaker_name(word) for word in rows.speakers.known]),
-            "sex": (rows.sexes, rows.sexes.known),
-            "part": (rows.parts, rows.parts.known),
+        columns: dict[str, tuple[CategoryColumn, Sequence[str | None]]] = {
+            "label": (rows.labels, [self.labels.get(word) for word in rows.labels.categories]),
+            "speaker": (rows.speakers, [speaker_name(word) for word in rows.speakers.categories]),
+            "sex": (rows.sexes, rows.sexes.categories),
+            "part": (rows.parts, rows.parts.categories),
         }
         if name not in columns:
             return None

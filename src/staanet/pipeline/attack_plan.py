@@ -197,6 +197,6 @@ def checked_settings(name: str, recipe: AttackRecipe) -> dict[str, Any]:
 
 def shard_plan(plan: AttackPlan, shard: Shard, corpus: Corpus, window_s: float = 0.0) -> AttackPlan:
     """The plan of a shard: its card says which part of which list of clips it is, and the windows."""
-    ids = lazy_rows.field(corpus.utterances, "id")
+    ids = lazy_rows.attribute_values(corpus.utterances, "id")
     part = {**shard.card(ids), "window_s": window_s}
     return replace(plan, inputs={**plan.inputs, "shard": part})

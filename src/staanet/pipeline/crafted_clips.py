@@ -22,7 +22,7 @@ class CraftedClips:
 
     out: Path
     journal: storage.Journal
-    table: lazy_rows.Table = field(default_factory=lambda: lazy_rows.Table(_COLUMNS))
+    table: lazy_rows.TextTable = field(default_factory=lambda: lazy_rows.TextTable(_COLUMNS))
     earlier: dict[str, int] = field(default_factory=dict)
     """Row numbers of what an earlier run left, by id."""
     rows: dict[str, int] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class CraftedClips:
     def has(self, clip: Clip, digest: str) -> bool:
         """Whether this very clip is done and its files are what was measured; then it counts as read."""
         number = self.earlier.get(clip.id)
-        row = {} if number is None else self.table.make(number)
+        row = {} if number is None else self.table.build(number)
         done = row.get("sha256") == digest and _files_match(self.out, row)
         if done and number is not None:
             self.rows[clip.id] = number

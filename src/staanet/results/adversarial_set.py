@@ -21,7 +21,7 @@ from staanet import audio, storage
 from staanet.core import Clip, Samples, metrics
 from staanet.errors import InvalidInput, UnusableClip, printable
 from staanet.results.row_files import read_csv, write_csv
-from staanet.storage.lazy_rows import Made, Table
+from staanet.storage.lazy_rows import LazyRows, TextTable
 
 COLUMNS = (
     "file_name",
@@ -212,7 +212,7 @@ def write_set(folder: Path, rows: Iterable[Mapping[str, str]], card: Mapping[str
 
     Lazy rows must be in the order of their ids.
     """
-    ordered = rows if isinstance(rows, Made) else sorted(rows, key=lambda row: row["id"])
+    ordered = rows if isinstance(rows, LazyRows) else sorted(rows, key=lambda row: row["id"])
     targeted = any(row.get(TARGET_CLASS) for row in ordered)
     columns = [*COLUMNS, TARGET_CLASS] if targeted else COLUMNS
     write_csv(folder / TIMES, TIMES_COLUMNS, ordered)
@@ -238,7 +238,7 @@ def read_rows(folder: Path) -> Sequence[dict[str, str]]:
                 remedy="Make the set again",
             )
         timed = (row | {"seconds": seconds[row["id"]]} for row in rows)
-        rows = Table([*rows[0], "seconds"], timed).rows()
+        rows = TextTable([*rows[0], "seconds"], timed).rows()
     names: set[str] = set()
     for number, row in enumerate(rows, start=2):
         for name in (row["id"], row["file_name"]):

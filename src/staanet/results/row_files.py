@@ -11,7 +11,7 @@ from typing import Any
 
 from staanet import storage
 from staanet.errors import InvalidInput, printable
-from staanet.storage.lazy_rows import Table
+from staanet.storage.lazy_rows import TextTable
 
 _ROWS_AT_ONCE = 1000
 
@@ -31,7 +31,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> Sequence[dict[str, str]]:
             raise InvalidInput(
                 f"lacks the columns {', '.join(missing)}", where=path, remedy="Make the set again"
             )
-        rows = Table(names)
+        rows = TextTable(names)
         for row in reader:
             rows.append({key: value or "" for key, value in row.items() if key is not None})
     except (UnicodeDecodeError, csv.Error) as problem:

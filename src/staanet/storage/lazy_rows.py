@@ -1,7 +1,7 @@
-"""A million rows in little memory: texts packed in one buffer, words by number, objects made when asked.
+"""A million rows in little memory: columns packed by pyarrow, objects built when they are looked at.
 
-A Python object for each row of a large manifest takes more than a kilobyte; a row here takes about as
-many bytes as its text, and as many again for its numbers.
+A Python object for each row of a large manifest takes more than a kilobyte. Here a row takes about
+as many bytes as its text, and as many again for its numbers.
 """
 
 from __future__ import annotations
@@ -16,141 +16,132 @@ import numpy as np
 from numpy.typing import NDArray
 
 T = TypeVar("T")
-Made_co = TypeVar("Made_co", covariant=True)
-Places = NDArray[np.int64]
-_RUN = 1024
+T_co = TypeVar("T_co", covariant=True)
+Indices = NDArray[np.int64]
+_CHUNK = 4096
 
 
-class Texts:
-    """Texts that are mostly different: their bytes one after another.
+class TextColumn:
+    """Texts that mostly differ.
 
-    >>> texts = Texts(["one", "", "drei"])
-    >>> len(texts), texts[2], list(texts)
+    >>> column = TextColumn(["one", "", "drei"])
+    >>> len(column), column[2], list(column)
     (3, 'drei', ['one', '', 'drei'])
     """
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
-        self._bytes = bytearray()
-        self._ends = array("Q", [0])
+        self._chunks: list[Any] = []  # pyarrow arrays of _CHUNK texts each
+        self._tail: list[bytes] = []
         for text in texts:
             self.append(text)
 
     def append(self, text: str) -> None:
-        """Add one; half a surrogate pair, which a JSON file may hold, is kept as it is."""
-        self._bytes += text.encode("utf-8", "surrogatepass")
-        self._ends.append(len(self._bytes))
+        """Add a text; half a surrogate pair, which a JSON file may hold, is kept as it is."""
+        self._tail.append(text.encode("utf-8", "surrogatepass"))
+        if len(self._tail) == _CHUNK:
+            self._chunks.append(_packed(self._tail))
+            self._tail = []
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self._chunks) * _CHUNK + len(self._tail)
 
-    def __getitem__(self, place: int) -> str:
-        if not 0 <= place < len(self):
-            raise IndexError(place)
-        text = self._bytes[self._ends[place] : self._ends[place + 1]]
-        return text.decode("utf-8", "surrogatepass")
+    def __getitem__(self, index: int) -> str:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        chunk, offset = divmod(index, _CHUNK)
+        is_packed = chunk < len(self._chunks)
+        data = self._chunks[chunk][offset].as_py() if is_packed else self._tail[offset]
+        return str(data, "utf-8", "surrogatepass")
 
     def __iter__(self) -> Iterator[str]:
-        return map(self.__getitem__, range(len(self)))
+        for chunk in (*self._chunks, _packed(self._tail)):
+            for data in chunk.to_pylist():
+                yield str(data, "utf-8", "surrogatepass")
 
-    def longest(self) -> int:
-        """The bytes of the longest one."""
-        return int(np.diff(np.frombuffer(self._ends, np.uint64)).max(initial=0))
+    def sorted_indices(self) -> Indices:
+        """Returns the indices of the texts in the order of their UTF-8 bytes.
+
+        >>> TextColumn(["b", "c", "a"]).sorted_indices().tolist()
+        [2, 0, 1]
+        """
+        import pyarrow
+        from pyarrow import compute
+
+        texts = pyarrow.chunked_array([*self._chunks, _packed(self._tail)])
+        order: Indices = compute.sort_indices(texts).to_numpy().astype(np.int64)
+        return order
 
 
-class Words:
-    """Texts, or None, of which there are few different ones: each is kept once, and numbered.
+def _packed(texts: Sequence[bytes]) -> Any:
+    import pyarrow
 
-    >>> words = Words(["joy", "fear", "joy", None])
-    >>> words[2], words[3], words.known, list(words.codes)
+    # pyarrow's own pool keeps some 70 MiB of a million rows to itself
+    return pyarrow.array(texts, pyarrow.binary(), memory_pool=pyarrow.system_memory_pool())
+
+
+class CategoryColumn:
+    """Texts, or None, of which few differ: each is kept once, in ``categories``, and numbered.
+
+    >>> column = CategoryColumn(["joy", "fear", "joy", None])
+    >>> column[2], column[3], column.categories, list(column.codes)
     ('joy', None, ['joy', 'fear', None], [0, 1, 0, 2])
     """
 
-    def __init__(self, words: Iterable[str | None] = ()) -> None:
-        self.known: list[str | None] = []
+    def __init__(self, values: Iterable[str | None] = ()) -> None:
+        self.categories: list[str | None] = []
         self.codes = array("I")
         self._numbers: dict[str | None, int] = {}
-        for word in words:
-            self.append(word)
+        for value in values:
+            self.append(value)
 
-    def append(self, word: str | None) -> None:
-        """Add one."""
-        number = self._numbers.setdefault(word, len(self.known))
-        if number == len(self.known):
-            self.known.append(word)
+    def append(self, value: str | None) -> None:
+        """Add a value."""
+        number = self._numbers.setdefault(value, len(self.categories))
+        if number == len(self.categories):
+            self.categories.append(value)
         self.codes.append(number)
 
     def __len__(self) -> int:
         return len(self.codes)
 
-    def __getitem__(self, place: int) -> str | None:
-        return self.known[self.codes[place]]
+    def __getitem__(self, index: int) -> str | None:
+        return self.categories[self.codes[index]]
 
 
-class Table:
-    """Rows of a table of texts; what a row does not have is empty in it.
+class RowBuilder(Protocol[T_co]):
+    """Builds the object of a row; ``getter`` reads one of its attributes without building it."""
 
-    >>> list(Table(["a", "b"], [{"a": "1", "b": "2"}, {"a": "3", "c": "4"}]).rows())
-    [{'a': '1', 'b': '2'}, {'a': '3', 'b': ''}]
-    """
+    def build(self, row: int) -> T_co: ...
 
-    def __init__(self, names: Iterable[str], rows: Iterable[Mapping[str, str]] = ()) -> None:
-        self.columns = {name: Texts() for name in names}
-        for row in rows:
-            self.append(row)
-
-    def append(self, row: Mapping[str, str]) -> int:
-        """Add a row; returns its number."""
-        for name, texts in self.columns.items():
-            texts.append(row.get(name, ""))
-        return len(texts) - 1
-
-    def make(self, row: int) -> dict[str, str]:
-        return {name: texts[row] for name, texts in self.columns.items()}
-
-    def field(self, name: str) -> Callable[[int], str] | None:
-        return None
-
-    def rows(self, numbers: Sequence[int] | None = None) -> Made[dict[str, str]]:
-        """The rows of those numbers, or all, each made when it is looked at."""
-        if numbers is None:
-            numbers = range(len(next(iter(self.columns.values()), ())))
-        return Made(self, np.array(numbers, np.int64))
+    def getter(self, name: str) -> Callable[[int], Any] | None: ...
 
 
-class Maker(Protocol[Made_co]):
-    """What makes the object of a row; ``field`` tells one of its values without making it."""
-
-    def make(self, row: int) -> Made_co: ...
-
-    def field(self, name: str) -> Callable[[int], Any] | None: ...
-
-
-class Made(Sequence[T]):
-    """Objects of chosen rows in a chosen order, each made anew when it is looked at and never kept.
+class LazyRows(Sequence[T]):
+    """Objects of some rows in some order, each built anew when it is looked at and never kept.
 
     It equals any sequence of the same objects, a tuple too.
     """
 
-    def __init__(self, maker: Maker[T], rows: Places) -> None:
-        self.maker, self.rows = maker, rows
+    def __init__(self, builder: RowBuilder[T], indices: Indices) -> None:
+        self.builder, self.indices = builder, indices
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.indices)
 
     @overload
-    def __getitem__(self, place: int) -> T: ...
+    def __getitem__(self, index: int) -> T: ...
     @overload
-    def __getitem__(self, place: slice) -> Made[T]: ...
-    def __getitem__(self, place: int | slice) -> T | Made[T]:
-        if isinstance(place, slice):
-            return Made(self.maker, self.rows[place])
-        return self.maker.make(int(self.rows[place]))
+    def __getitem__(self, index: slice) -> LazyRows[T]: ...
+    def __getitem__(self, index: int | slice) -> T | LazyRows[T]:
+        if isinstance(index, slice):
+            return LazyRows(self.builder, self.indices[index])
+        return self.builder.build(int(self.indices[index]))
 
     def __iter__(self) -> Iterator[T]:
-        return map(self.maker.make, integers(self.rows))
+        return map(self.builder.build, iterate_ints(self.indices))
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Made | tuple | list):
+        if not isinstance(other, LazyRows | tuple | list):
             return NotImplemented
         return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
 
@@ -161,44 +152,65 @@ class Made(Sequence[T]):
         return f"({', '.join(map(repr, islice(self, 3)))}{', ...' * (len(self) > 3)})"
 
 
-def integers(rows: Places) -> Iterator[int]:
-    """The numbers of an array as Python's, a few at a time.
+class TextTable:
+    """Rows of text columns; a column that a row does not have is empty in it.
 
-    >>> list(integers(np.array([3, 1])))
+    >>> list(TextTable(["a", "b"], [{"a": "1", "b": "2"}, {"a": "3", "c": "4"}]).rows())
+    [{'a': '1', 'b': '2'}, {'a': '3', 'b': ''}]
+    """
+
+    def __init__(self, names: Iterable[str], rows: Iterable[Mapping[str, str]] = ()) -> None:
+        self.columns = {name: TextColumn() for name in names}
+        for row in rows:
+            self.append(row)
+
+    def append(self, row: Mapping[str, str]) -> int:
+        """Add a row; returns its index."""
+        for name, column in self.columns.items():
+            column.append(row.get(name, ""))
+        return len(column) - 1
+
+    def build(self, row: int) -> dict[str, str]:
+        """Returns a row."""
+        return {name: column[row] for name, column in self.columns.items()}
+
+    def getter(self, name: str) -> Callable[[int], str] | None:
+        """Returns None: rows are dicts, which have no attributes."""
+        return None
+
+    def rows(self, indices: Sequence[int] | None = None) -> LazyRows[dict[str, str]]:
+        """Returns the rows of these indices, or all."""
+        if indices is None:
+            indices = range(len(next(iter(self.columns.values()), ())))
+        return LazyRows(self, np.array(indices, np.int64))
+
+
+def iterate_ints(indices: Indices) -> Iterator[int]:
+    """Yields the numbers of an array as Python ints, without a list of all of them.
+
+    >>> list(iterate_ints(np.array([3, 1])))
     [3, 1]
     """
-    for start in range(0, len(rows), _RUN):
-        yield from rows[start : start + _RUN].tolist()
+    for start in range(0, len(indices), _CHUNK):
+        yield from indices[start : start + _CHUNK].tolist()
 
 
-def field(objects: Sequence[Any], name: str) -> Iterator[Any]:
-    """One attribute of each object, without making the objects where there is a shorter way."""
-    if isinstance(objects, Made) and (short := objects.maker.field(name)) is not None:
-        return map(short, integers(objects.rows))
-    return (getattr(one, name) for one in objects)
+def attribute_values(objects: Sequence[Any], name: str) -> Iterator[Any]:
+    """Yields one attribute of each object, without building the objects where that is possible."""
+    if isinstance(objects, LazyRows) and (getter := objects.builder.getter(name)) is not None:
+        return map(getter, iterate_ints(objects.indices))
+    return (getattr(item, name) for item in objects)
 
 
-def where(objects: Sequence[T], wanted: Iterable[bool]) -> Sequence[T]:
-    """The objects that are wanted, in the same order: a tuple, or rows to be made where they are that.
+def filter_rows(objects: Sequence[T], mask: Iterable[bool]) -> Sequence[T]:
+    """Returns the objects where ``mask`` is True, in the same order: lazy rows, or a tuple.
 
-    >>> where(("a", "b", "c"), [True, False, True])
+    >>> filter_rows(("a", "b", "c"), [True, False, True])
     ('a', 'c')
     """
-    if isinstance(objects, Made):
-        chosen = np.fromiter(wanted, bool, len(objects))
-        return Made(objects.maker, objects.rows[chosen])
-    return tuple(one for one, is_wanted in zip(objects, wanted, strict=True) if is_wanted)
-
-
-def sorted_places(texts: Texts) -> Places:
-    """The places of ASCII texts in the order of the texts.
-
-    >>> sorted_places(Texts(["b", "c", "a"])).tolist()
-    [2, 0, 1]
-    """
-    width = max(1, texts.longest())
-    packed = np.fromiter((text.encode("ascii") for text in texts), f"S{width}", len(texts))
-    return packed.argsort(kind="stable")
+    if isinstance(objects, LazyRows):
+        return LazyRows(objects.builder, objects.indices[np.fromiter(mask, bool, len(objects))])
+    return tuple(item for item, is_selected in zip(objects, mask, strict=True) if is_selected)
 
 
 # ---------------------------------------------------------------- equal texts among millions
@@ -208,23 +220,25 @@ Digests = NDArray[np.uint64]
 
 
 def digests_of(texts: Iterable[str]) -> Digests:
-    """What tells equal texts from different ones."""
-    found = bytearray()
+    """Returns what tells equal texts from different ones, in 16 bytes a text."""
+    digests = bytearray()
     for text in texts:
-        found += blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    return np.frombuffer(bytes(found), np.uint64).reshape(-1, 2)
+        digests += blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return np.frombuffer(digests, np.uint64).reshape(-1, 2)
 
 
-def repeated(digests: Digests, then: NDArray[Any] | None = None) -> Iterator[list[int]]:
-    """The places of texts that are there more than once, a list for each text; in their order, or in that
-    of ``then``.
+def duplicate_groups(digests: Digests, order_by: NDArray[Any] | None = None) -> Iterator[list[int]]:
+    """Yields the indices of each text that occurs more than once.
 
-    >>> list(repeated(digests_of(["a", "b", "a"])))
+    Indices ascend, or follow ``order_by``.
+
+    >>> list(duplicate_groups(digests_of(["a", "b", "a"])))
     [[0, 2]]
     """
-    order = np.lexsort((digests[:, 1], digests[:, 0]) if then is None else (then, *digests.T))
+    keys = (digests[:, 1], digests[:, 0]) if order_by is None else (order_by, *digests.T)
+    order = np.lexsort(keys)
     ordered = digests[order]
     same = (ordered[1:] == ordered[:-1]).all(axis=1)
     edges = np.flatnonzero(np.diff(np.concatenate(([False], same, [False])).astype(np.int8)))
     groups = [order[first : last + 1].tolist() for first, last in edges.reshape(-1, 2)]
-    yield from groups if then is not None else sorted(groups)
+    yield from groups if order_by is not None else sorted(groups)
