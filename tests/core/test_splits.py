@@ -352,4 +352,4 @@ def test_a_run_by_a_protocol_holds_it_and_a_wrong_one_writes_nothing(
     page = (out / "report" / "index.html").read_text(encoding="utf-8")
     assert "Corpus and split, protocol paper" in page
     code, _, said = staanet(*words, "--set", "protocol=loso:1")
-    assert code == 3 and "it differs in protocol" in said
+    assert code == 3 and "with protocol = 'paper', now it is" in said

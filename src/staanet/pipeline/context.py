@@ -37,10 +37,10 @@ class Context:
         return corpus.split(self.seed, self.protocol)
 
     def split_inputs(self, corpus: Corpus) -> dict[str, object]:
-        """What a card says of the corpus and its split. The default protocol is left out."""
-        inputs = {
-            "corpus": corpus.name,
-            "split": self.split(corpus)[0].split_hash,
-            "seed": self.seed,
-        }
-        return inputs if self.protocol is None else {**inputs, "protocol": self.protocol}
+        """What a card says of the corpus and its split; the default protocol is left out.
+
+        The settings come first: they are named before the split that they lead to.
+        """
+        protocol = {} if self.protocol is None else {"protocol": self.protocol}
+        split_hash = self.split(corpus)[0].split_hash
+        return {"corpus": corpus.name, "seed": self.seed, **protocol, "split": split_hash}
