@@ -212,10 +212,12 @@ def trained(bench: Bench, variant: Variant, seed: int) -> Generator:
                 dev,
                 schedule,
                 folder,
-                budget=BUDGET,
-                objective=replace(Objective(kappa=math.inf), **variant.objective),
-                augment=[parse_transform(text) for text in variant.through],
-                precision=resolve_precision("auto", bench.device),
+                settings=training.GeneratorSettings(
+                    budget=BUDGET,
+                    objective=replace(Objective(kappa=math.inf), **variant.objective),
+                    augment=[parse_transform(text) for text in variant.through],
+                    precision=resolve_precision("auto", bench.device),
+                ),
                 progress=told,
             )
     save_generator(generator, folder, title=variant.title, seed=seed)

@@ -89,19 +89,19 @@ def test_the_command_trains_judges_resumes_and_writes_its_section(command, tmp_p
     out = ["--out", str(tmp_path / "out")]
     command(*out)
     first = (tmp_path / "results.md").read_text()
-    assert first.count("\n| ") == 1 + 1 + 2 + 3 and "| mirror, untrained |" in first
+    assert first.count("\n| ") == 1 + 1 + 2 + 3 and "| backward_net, untrained |" in first
     assert "--seconds 0.2 --seeds 2`" in first
     assert "Scaled down: 2 steps of 2 crops of 0.2 s; more" in first
-    trained = (tmp_path / "out" / "generators" / "mirror_1" / "model.safetensors").stat()
+    trained = (tmp_path / "out" / "generators" / "backward_net_1" / "model.safetensors").stat()
     command(*out)  # everything is there already
     assert (tmp_path / "results.md").read_text() == first
-    again = (tmp_path / "out" / "generators" / "mirror_1" / "model.safetensors").stat()
+    again = (tmp_path / "out" / "generators" / "backward_net_1" / "model.safetensors").stat()
     assert again.st_mtime_ns == trained.st_mtime_ns
 
 
 def test_every_seed_trains_on_the_runs_own_train_part(command, tmp_path):
     command("--only", "1", "--out", str(tmp_path / "out"))
-    card = storage.read_card(tmp_path / "out" / "generators" / "mirror_1", "generator")
+    card = storage.read_card(tmp_path / "out" / "generators" / "backward_net_1", "generator")
     corpus = load_corpus(f"folder:{tmp_path / 'tiny'}")
     assert corpus.split(0)[0].speakers != corpus.split(1)[0].speakers
     assert card["inputs"]["seed"] == 1
@@ -128,7 +128,7 @@ def test_seeds_of_several_processes_are_read_from_one_folder(
     command("--out", str(merged))
     text = (tmp_path / "results.md").read_text()
     assert text.count("\n| ") == 1 + 1 + 2 + 3
-    assert re.search(r"\| mirror \| .* \| \d\.\d+, \d\.\d+ \|", text)  # two seeds
+    assert re.search(r"\| backward_net \| .* \| \d\.\d+, \d\.\d+ \|", text)  # two seeds
 
 
 def test_a_device_that_is_not_there_is_told_before_anything_is_made(command, tmp_path):

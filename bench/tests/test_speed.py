@@ -190,7 +190,8 @@ def test_the_table_of_training_on_a_gpu_has_both_precisions_and_both_ways_to_dra
 
     def tasked(network, precision):
         one = speed.task(network, source, speed.clips(2, 0.2), 2)
-        return replace(one, precision=precision, crops=replace(one.crops, schedule=SHORT))
+        settings = replace(one.settings, precision=precision)
+        return replace(one, settings=settings, crops=replace(one.crops, schedule=SHORT))
 
     networks, cpu = small.networks(), torch.device("cpu")
     rows = cells(gpu.training_table(tasked, networks, small.size, cpu))

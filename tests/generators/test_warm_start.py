@@ -135,8 +135,9 @@ def test_training_moves_the_way_back_and_leaves_the_ears(source, tmp_path):
         clips[4:],
         schedule,
         tmp_path,
-        budget=Budget(epsilon=0.03, max_density=0.2),
-        objective=Objective(),
+        settings=training.GeneratorSettings(
+            budget=Budget(epsilon=0.03, max_density=0.2), objective=Objective()
+        ),
     )
     assert [row["density"] for row in history.rows] == pytest.approx([0.2, 0.2], abs=1e-3)
     for name, value in backward_net.state_dict().items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +20,7 @@ from staanet.corpora import load_corpus
 from staanet.defences import Defended
 from staanet.errors import InvalidInput
 from staanet.generators.backward_net import BackwardNet
-from staanet.generators.losses import Objective, SparsityController
+from staanet.generators.losses import Objective
 from staanet.generators.registry import build_generator
 from staanet.generators.warm_start import backward_net_from
 from staanet.generators.wave_u_net import masked_group_norm
@@ -170,10 +171,7 @@ def test_a_step_of_training_in_bfloat16_follows_that_in_float32(name):
             [source],
             training.Crops(clips, schedule),
             clips,
-            BUDGET,
-            Objective(),
-            SparsityController(target=0.3, warmup=1),
-            precision=kind,
+            training.GeneratorSettings(budget=BUDGET, objective=Objective(), precision=kind),
         )
         loss, figures = task.loss(0)
         loss.backward()
@@ -275,12 +273,13 @@ def test_clips_for_a_gpu_are_copied_from_pinned_memory_without_waiting(monkeypat
 @pytest.fixture
 def on_a_gpu(monkeypatch):
     """A CPU that takes bfloat16 for its own, as a GPU does."""
-    own = precision.resolve_precision
-    monkeypatch.setattr(
-        precision,
-        "resolve_precision",
-        lambda asked, device: "bfloat16" if asked != "float32" else own(asked, "cpu"),
-    )
+    resolve = precision.resolve_precision
+    for stage in ("train_victim", "train_generator", "attack_plan"):
+        monkeypatch.setattr(
+            importlib.import_module(f"staanet.pipeline.{stage}"),
+            "resolve_precision",
+            lambda name, device: "bfloat16" if name != "float32" else resolve(name, "cpu"),
+        )
 
 
 def test_cards_tell_bfloat16_and_say_nothing_of_float32(tiny_corpus, tmp_path, on_a_gpu):
