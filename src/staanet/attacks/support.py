@@ -15,7 +15,7 @@ from staanet.errors import InvalidInput
 def sum_runs(score: Tensor, run_length: int) -> Tensor:
     """Each sample's score becomes the sum over its run of ``burst`` samples, ``[B, T] -> [B, T]``.
 
-    >>> in_bursts(torch.tensor([[1.0, 2.0, 3.0]]), 2)
+    >>> sum_runs(torch.tensor([[1.0, 2.0, 3.0]]), 2)
     tensor([[3., 3., 3.]])
     """
     if run_length < 1:
@@ -35,7 +35,7 @@ def masking_weight(
     sample by no more, against others, than what sounds then hides. Raises ``InvalidInput`` for a
     ``hide`` below 0 or not finite.
 
-    >>> hiding(torch.zeros(1, 3), None, 16_000, 0)
+    >>> masking_weight(torch.zeros(1, 3), None, 16_000, 0)
     tensor([[1., 1., 1.]])
     """
     if not 0 <= masking_power < math.inf:

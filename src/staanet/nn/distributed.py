@@ -88,7 +88,7 @@ def rank_rows(batch: int) -> slice:
 def average_over_processes(metrics: Mapping[str, float]) -> dict[str, float]:
     """Returns each metric averaged over the processes, unchanged where there is only one.
 
-    >>> mean({"loss": 2.0})
+    >>> average_over_processes({"loss": 2.0})
     {'loss': 2.0}
     """
     if not _is_distributed():
