@@ -274,7 +274,7 @@ def certify(
         int, typer.Option(min=0, help="Also attack inside each radius, with so many steps.")
     ] = 0,
     part: Annotated[str, typer.Option(help="Of a corpus: train, dev, test or all.")] = "test",
-    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, max=2**16)] = 32,
     seed: Seed = 0,
     protocol: Protocol = None,
     device: Device = "cpu",
