@@ -1,6 +1,6 @@
 """``python -m bench networks RUN CORPUS``: how strong the networks are that a generator can be.
 
-``paper`` (with our objective and with the published one), ``compact``, ``narrow`` and ``mirror`` are trained
+``paper`` (with our objective and with the published one), ``compact``, ``narrow`` and ``backward_net`` are trained
 against emo18 of a finished run for as many steps on as many crops, at the same epsilon and largest
 density, by three seeds each, and judged on test clips: by emo18 (white box) and by zhao19 (transfer).
 Trainings and figures are kept in ``--out``, so that a stopped command goes on where it was. Scaled down
@@ -147,7 +147,7 @@ def untrained(bench: Bench) -> dict[str, list[Outcome]]:
     source = bench.victims[SOURCE]
     backward_net = backward_net_from(source, DENSITY).requires_grad_(False).eval()
     attacks = {
-        "mirror, untrained": Staa(generator=backward_net, budget=BUDGET),
+        "backward_net, untrained": Staa(generator=backward_net, budget=BUDGET),
         "PGD, 20 steps": PGD(budget=BUDGET),
         "random": Random(budget=BUDGET),
     }
