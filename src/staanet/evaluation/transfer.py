@@ -120,13 +120,9 @@ def transfer_matrix(
             cells.append({**_attack_fields(adversarial, target), **figures, "channel": channel})
             rows_of_cells.append(cell_rows)
         if scores is not None:
-            sounds.append(
-                {
-                    "attack": adversarial.attack,
-                    "source": adversarial.source,
-                    "perceptual": summarise_scores(scores),
-                }
-            )
+            means = summarise_scores(scores)
+            key = {"attack": adversarial.attack, "source": adversarial.source}
+            sounds.append({**key, "perceptual": means})
     add_above_control(cells, rows_of_cells)
     summary: dict[str, Any] = {
         "schema": 1,

@@ -30,12 +30,12 @@ def rates(run: LoadedRun) -> Check:
     wrong = []
     for cell in run.files.cells:
         rows = run.files.rows_of(cell.key, cell.target)
-        place = f"{cell.attack} from {cell.source} on {cell.target}"
+        name_of_cell = f"{cell.attack} from {cell.source} on {cell.target}"
         for name, (value, count) in count_rates(rows, run.files.labels[cell.target]).items():
             written = getattr(cell, name)
             if written.count != count or not _is_equal(written.value, value):
                 wrong.append(
-                    f"{name} of {place} is {_percent(written.value)} of {written.count} in "
+                    f"{name} of {name_of_cell} is {_percent(written.value)} of {written.count} in "
                     f"summary.json, {_percent(value)} of {count} by its definition"
                 )
     return Check.list_wrong(
