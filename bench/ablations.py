@@ -145,10 +145,12 @@ def main(arguments: list[str]) -> None:
         f"{100 * DENSITY:g} % of the samples, {chosen.steps} steps of 8 crops of 1 s, {chosen.clips} test "
         f"clips, seeds {', '.join(map(str, SEEDS))}. Victims: {bench.about_victims()}."
     )
-    apart = [f"{chosen.steps} steps"] if chosen.steps != STEPS else []
-    apart += chosen.only or []
-    title = f"## Ablations: {', '.join(apart)}" if apart else "## Ablations"
-    sections.write("-".join(["ablations", *map(word, apart)]), "\n\n".join([title, about, *parts]))
+    disjoint_by = [f"{chosen.steps} steps"] if chosen.steps != STEPS else []
+    disjoint_by += chosen.only or []
+    title = f"## Ablations: {', '.join(disjoint_by)}" if disjoint_by else "## Ablations"
+    sections.write(
+        "-".join(["ablations", *map(word, disjoint_by)]), "\n\n".join([title, about, *parts])
+    )
 
 
 def rates(

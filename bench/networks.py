@@ -139,7 +139,7 @@ def split_of(bench: Bench) -> str:
     """The run's own split by name: a seed draws weights and crops, not who is heard in training."""
     _, dev, test = bench.corpus.split(bench.seed, bench.protocol)
     lists = (",".join(sorted(set(one.units()))) for one in (test, dev))
-    return f"{bench.corpus.apart}:{'/'.join(lists)}"
+    return f"{bench.corpus.disjoint_by}:{'/'.join(lists)}"
 
 
 def untrained(bench: Bench) -> dict[str, list[Outcome]]:

@@ -152,8 +152,8 @@ def _torchrun(folder: Path, size: Size) -> list[str]:
             curves.append(list(csv.DictReader(file))[-1])
     one, two = (float(row["seconds"]) for row in curves)
     losses = [float(row["loss"]) for row in curves]
-    apart = abs(losses[0] - losses[1]) / max(abs(losses[0]), 1e-9)
-    told = f"loss {apart:.2%} apart"
+    disjoint_by = abs(losses[0] - losses[1]) / max(abs(losses[0]), 1e-9)
+    told = f"loss {disjoint_by:.2%} apart"
     return ["training on two processes (torchrun, gloo)", *_compared(one, two), told]
 
 

@@ -13,7 +13,7 @@ from tests.support.speech import RATE, clip
 from staanet import audio
 from staanet.attacks import ATTACKS, PGD, UAP, Random, Staa, collate, craft, craft_batch
 from staanet.attacks.support import clip_noise
-from staanet.audio.psychoacoustics import hiding_weight
+from staanet.audio.psychoacoustics import masking_weight
 from staanet.core import Budget, Clip, Targeted, Untargeted
 from staanet.core.top_k import top_k_mask
 from staanet.errors import BudgetExceeded, InvalidInput, StaaNetError, UnusableClip
@@ -174,7 +174,7 @@ def half_loud() -> Clip:
 @pytest.mark.parametrize("kind", HIDING)
 def test_a_hidden_change_is_within_epsilon_times_the_weight_of_masking(kind, source):
     budget, one = Budget(epsilon=0.03, max_density=0.3), half_loud()
-    weight = hiding_weight(one.waveform[None], None, RATE)[0].numpy()
+    weight = masking_weight(one.waveform[None], None, RATE)[0].numpy()
     for masking_power in (0.5, 1.0):
         made = craft(kind(budget=budget, masking_power=masking_power), source, [one]).clips[0]
         assert np.all(

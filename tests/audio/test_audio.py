@@ -562,18 +562,18 @@ def test_silence_that_appears_by_resampling_is_refused(put) -> None:
     tone = np.tile(np.array([9000, -9000], np.int16), 400)  # at half of 16 kHz: gone at 8 kHz
     with pytest.raises(UnusableClip):
         audio.load_samples(put(audio.encode(np.array([1, -1] * 800, np.int16), RATE)), 4_000)
-    assert audio.degenerate(tone) is None
+    assert audio.degeneracy(tone) is None
 
 
 @pytest.mark.parametrize(
     "samples", [[1, 2, 1, 2], [0, 0, 5, 5], [0, 5, 6, 0], [0, 0, 5, 6, 6], [0, 5, 0, 5, 0, 0]]
 )
 def test_other_clips_count_as_sound(samples) -> None:
-    assert audio.degenerate(np.array(samples, np.int16)) is None
+    assert audio.degeneracy(np.array(samples, np.int16)) is None
 
 
 def test_an_empty_clip_is_no_sound() -> None:
-    assert audio.degenerate(np.array([], np.int16)) == "0 samples"
+    assert audio.degeneracy(np.array([], np.int16)) == "0 samples"
 
 
 def test_a_clip_too_short_to_resample_is_refused(put) -> None:

@@ -17,9 +17,9 @@ from staanet.audio.psychoacoustics import (
     bark,
     frame_sizes,
     frequencies,
-    hiding_weight,
     masked_excess,
     masking_threshold_db,
+    masking_weight,
     power_spectrum,
     valid_frames,
 )
@@ -173,7 +173,7 @@ def test_padding_changes_nothing(rate):
     change = 0.1 * noise(3, 1_500, seed=1)
     together = masking_threshold_db(dirty, lengths, rate)
     share, excess = masked_excess(dirty, dirty + change, lengths, rate)
-    weight = hiding_weight(dirty, lengths, rate)
+    weight = masking_weight(dirty, lengths, rate)
     inside = valid_frames(lengths, together.shape[2], rate)
     for row, length in enumerate(lengths.tolist()):
         own = clips[row : row + 1, :length]
@@ -183,7 +183,7 @@ def test_padding_changes_nothing(rate):
         told = masked_excess(own, own + change[row : row + 1, :length], None, rate)
         assert float(told[0]) == pytest.approx(float(share[row]), abs=1e-9)
         assert torch.allclose(told[1][0], excess[row], equal_nan=True)
-        assert torch.allclose(hiding_weight(own, None, rate)[0], weight[row, :length])
+        assert torch.allclose(masking_weight(own, None, rate)[0], weight[row, :length])
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -235,7 +235,7 @@ def test_the_gradient_is_that_of_a_finite_difference():
 def test_a_weight_is_above_zero_at_most_one_and_smooth(rate, length):
     clip = noise(2, length).float()
     clip[1, : length // 2] = 0
-    weight = hiding_weight(clip, None, rate)
+    weight = masking_weight(clip, None, rate)
     assert weight.shape == clip.shape
     assert bool((weight > 0).all()) and torch.equal(weight.amax(dim=1), torch.ones(2))
     if length > 1:
@@ -247,14 +247,14 @@ def test_a_weight_is_above_zero_at_most_one_and_smooth(rate, length):
 def test_the_weight_is_large_under_loud_sound_and_knows_no_gain():
     clip = noise(1, 12_000)
     clip[0, 4_000:8_000] *= 0.01
-    weight = hiding_weight(clip, None, 16_000)[0]
+    weight = masking_weight(clip, None, 16_000)[0]
     loud, soft = weight[1_000:3_000].mean(), weight[5_000:7_000].mean()
     assert float(soft) < 0.2 * float(loud)
-    assert torch.allclose(hiding_weight(5 * clip, None, 16_000)[0], weight)
+    assert torch.allclose(masking_weight(5 * clip, None, 16_000)[0], weight)
 
 
 def test_a_silent_clip_has_equal_weights():
-    assert torch.equal(hiding_weight(torch.zeros(1, 500), None, 16_000), torch.ones(1, 500))
+    assert torch.equal(masking_weight(torch.zeros(1, 500), None, 16_000), torch.ones(1, 500))
 
 
 def test_weighted_clicks_are_heard_less_than_equal_ones_of_the_same_energy():
@@ -262,7 +262,7 @@ def test_weighted_clicks_are_heard_less_than_equal_ones_of_the_same_energy():
     clip[0, 4_000:12_000] *= 0.003
     clicks = torch.zeros_like(clip)
     clicks[0, ::100] = 1
-    weighted = clicks * hiding_weight(clip, None, 16_000)
+    weighted = clicks * masking_weight(clip, None, 16_000)
     shares = [
         float(masked_excess(clip, clip + 0.05 * one / one.norm(), None, 16_000)[0])
         for one in (clicks, weighted)

@@ -82,9 +82,9 @@ def test_certain_outcomes_still_have_an_interval():
 def test_speakers_who_disagree_widen_the_interval():
     speakers = [f"s{i // 20}" for i in range(200)]
     alike = metrics.rate([i % 2 for i in range(200)], speakers)
-    apart = metrics.rate([(i // 20) % 2 for i in range(200)], speakers)
-    assert alike.value == apart.value == 0.5
-    assert apart.high - apart.low > 2 * (alike.high - alike.low)
+    disjoint_by = metrics.rate([(i // 20) % 2 for i in range(200)], speakers)
+    assert alike.value == disjoint_by.value == 0.5
+    assert disjoint_by.high - disjoint_by.low > 2 * (alike.high - alike.low)
 
 
 @settings(deadline=None, max_examples=1)
@@ -137,9 +137,14 @@ def test_an_interval_is_that_of_korn_and_graubard(level):
     nearly = metrics.rate([1, 0, 1, 0, 0, 1, 0, 0], list("aaaabbbb"), level)  # never more than all
     assert tails(nearly, 8 * narrower(8, 2)) == tail
     # four speakers with 4, 4, 2 and 2 hits of 4: variance 4 / 3 * 4 / 16^2, simple 3/4 * 1/4
-    apart = metrics.rate([1] * 10 + [0] * 2 + [1] * 2 + [0] * 2, list("aaaabbbbccccdddd"), level)
-    assert tails(apart, 3 / 16 / (1 / 48) * narrower(16, 4)) == tail
-    assert (apart.count, apart.clusters) == (16, 4) and (own.count, own.clusters) == (5, 5)
+    disjoint_by = metrics.rate(
+        [1] * 10 + [0] * 2 + [1] * 2 + [0] * 2, list("aaaabbbbccccdddd"), level
+    )
+    assert tails(disjoint_by, 3 / 16 / (1 / 48) * narrower(16, 4)) == tail
+    assert (disjoint_by.count, disjoint_by.clusters) == (16, 4) and (own.count, own.clusters) == (
+        5,
+        5,
+    )
 
 
 def test_of_certain_outcomes_one_end_is_certain_and_the_other_is_not():

@@ -101,8 +101,8 @@ def test_one_wrong_sample_stands_out_of_a_tone():
     x = torch.from_numpy(audio.to_float(tone(0.2, 300)))
     clicked = x.clone()
     clicked[1000] += 0.1
-    apart = (residuals(clicked) - residuals(x)).abs()
-    assert int(apart.argmax()) == 1000 and float(residuals(clicked).abs().argmax()) == 1000
+    disjoint_by = (residuals(clicked) - residuals(x)).abs()
+    assert int(disjoint_by.argmax()) == 1000 and float(residuals(clicked).abs().argmax()) == 1000
 
 
 @pytest.mark.parametrize("name", sorted(DETECTORS))

@@ -37,8 +37,8 @@ def test_a_room_is_linear_and_dies_away_by_60_db():
     a, b = (tone(0.3, hz, seed) // 3 for seed, hz in enumerate((300, 900)))
     room = functools.partial(transform_samples, Room(rt60_s=0.3))
     both = room((a + b).astype(np.int16), RATE).astype(int)
-    apart = room(a.astype(np.int16), RATE).astype(int) + room(b.astype(np.int16), RATE)
-    assert np.abs(both - apart).max() <= 2
+    disjoint_by = room(a.astype(np.int16), RATE).astype(int) + room(b.astype(np.int16), RATE)
+    assert np.abs(both - disjoint_by).max() <= 2
     response = Room(rt60_s=0.3).response(RATE, 0)
     assert np.square(response).sum() == pytest.approx(1)
     energy = np.cumsum(np.square(response[::-1]))[::-1]  # Schroeder's backward integral

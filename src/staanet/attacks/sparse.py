@@ -15,7 +15,7 @@ from torch import Tensor
 
 from staanet import audio
 from staanet.attacks.gradient import margin_gradient
-from staanet.core import Budget, Goal, Untargeted, Victim, valid
+from staanet.core import Budget, Goal, Untargeted, Victim, valid_mask
 from staanet.core.top_k import top_k_mask
 from staanet.errors import InvalidInput
 
@@ -204,7 +204,7 @@ def _inside(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Which samples belong to their clip, ``[B, T]`` bool."""
     if lengths is None:
         return torch.ones_like(x, dtype=torch.bool)
-    return valid(lengths, x.shape[1]).bool()
+    return valid_mask(lengths, x.shape[1]).bool()
 
 
 @dataclass

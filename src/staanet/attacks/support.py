@@ -31,7 +31,7 @@ def masking_weight(
 ) -> Tensor:
     """What share of epsilon each sample of ``x [B, T]`` may move by, and how it is preferred, in (0, 1].
 
-    ``psychoacoustics.hiding_weight`` to the power of ``hide``: 0 is the same everywhere, 1 moves a
+    ``psychoacoustics.masking_weight`` to the power of ``hide``: 0 is the same everywhere, 1 moves a
     sample by no more, against others, than what sounds then hides. Raises ``InvalidInput`` for a
     ``hide`` below 0 or not finite.
 
@@ -44,7 +44,7 @@ def masking_weight(
         )
     if not masking_power:
         return torch.ones_like(x)
-    return psychoacoustics.hiding_weight(x, lengths, sample_rate) ** masking_power
+    return psychoacoustics.masking_weight(x, lengths, sample_rate) ** masking_power
 
 
 def clip_noise(x: Tensor, lengths: Tensor | None, seed: int, draws: int = 1) -> Tensor:

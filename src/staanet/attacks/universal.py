@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from staanet import audio, storage
-from staanet.core import Budget, Goal, Targeted, Untargeted, Victim, valid
+from staanet.core import Budget, Goal, Targeted, Untargeted, Victim, valid_mask
 from staanet.core.top_k import top_k_mask
 from staanet.errors import InvalidInput
 
@@ -95,7 +95,7 @@ def fit_uap(
         goal = _goal(source, x, lengths, target)
         applied = (vector * support).requires_grad_()
         with torch.enable_grad():
-            inside = 1 if lengths is None else valid(lengths, x.shape[1])
+            inside = 1 if lengths is None else valid_mask(lengths, x.shape[1])
             x_adv = (x + tile_to_length(applied, x.shape[1]) * inside).clamp(-1, 1)
             margin = goal.margin(source(x_adv, lengths)).clamp_min(0)
             (gradient,) = torch.autograd.grad(margin.sum(), applied)

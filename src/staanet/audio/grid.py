@@ -90,10 +90,10 @@ def cut(
     return samples[first:last]
 
 
-def degenerate(samples: NDArray[np.int16]) -> str | None:
+def degeneracy(samples: NDArray[np.int16]) -> str | None:
     """Why a clip ``[T]`` holds no sound, or None: nothing measured on such a clip means anything.
 
-    >>> degenerate(np.int16([0, 9, 0])), degenerate(np.int16([7, 7])), degenerate(np.int16([1, 2]))
+    >>> degeneracy(np.int16([0, 9, 0])), degeneracy(np.int16([7, 7])), degeneracy(np.int16([1, 2]))
     ('one click', 'constant (DC only)', 'one click')
     """
     if len(samples) == 0:

@@ -166,19 +166,19 @@ def masked_excess(
     """
     threshold = masking_threshold_db(clean, lengths, sample_rate)
     change = power_spectrum(adversarial - clean, lengths, sample_rate)
-    heard = change > 10 ** (threshold / 10)
-    batch, bins, number = heard.shape
+    is_audible = change > 10 ** (threshold / 10)
+    batch, bins, number = is_audible.shape
     total = torch.full((batch,), bins * number, device=clean.device)
     if lengths is not None:
         inside = valid_frames(lengths, number, sample_rate)
-        heard = heard & inside[:, None]
+        is_audible = is_audible & inside[:, None]
         total = bins * inside.sum(dim=1)
-    count = heard.flatten(1).sum(dim=1)
-    above = torch.where(heard, _decibels(change) - threshold, 0.0)
+    count = is_audible.flatten(1).sum(dim=1)
+    above = torch.where(is_audible, _decibels(change) - threshold, 0.0)
     return count / total, above.flatten(1).sum(dim=1, dtype=torch.float64) / count
 
 
-def hiding_weight(x: Tensor, lengths: Tensor | None, sample_rate: int) -> Tensor:
+def masking_weight(x: Tensor, lengths: Tensor | None, sample_rate: int) -> Tensor:
     """How well a change of each sample is hidden by what sounds then, ``[B, T] -> [B, T]`` in (0, 1].
 
     The masking threshold of each frame, averaged over its bins in dB (a single changed sample is a
@@ -187,7 +187,7 @@ def hiding_weight(x: Tensor, lengths: Tensor | None, sample_rate: int) -> Tensor
     has to be 20 dB weaker to be hidden as well. Without a gradient.
 
     >>> word = torch.cat([torch.zeros(1, 8000), torch.randn(1, 8000)], dim=1)
-    >>> weight = hiding_weight(word, None, 16_000)
+    >>> weight = masking_weight(word, None, 16_000)
     >>> bool(weight.amax() == 1), bool(weight[0, 4000] < 0.01)
     (True, True)
     """
@@ -196,22 +196,22 @@ def hiding_weight(x: Tensor, lengths: Tensor | None, sample_rate: int) -> Tensor
     with torch.no_grad():
         envelope = masking_threshold_db(x, lengths, sample_rate).mean(dim=1)  # [B, N]
         sample = torch.arange(time, device=x.device).expand_as(x)
-        own = torch.full_like(sample[:, :1], time) if lengths is None else lengths[:, None]
-        last = (own - 1) // hop  # the last frame centred inside the clip
+        length = torch.full_like(sample[:, :1], time) if lengths is None else lengths[:, None]
+        last = (length - 1) // hop  # the last frame centred inside the clip
         before = torch.minimum(sample // hop, last)
         after = torch.minimum(before + 1, last)
         share = (sample % hop).to(x.dtype) / hop
         level = torch.lerp(envelope.gather(1, before), envelope.gather(1, after), share)
-        level = level.masked_fill(sample >= own, -math.inf)
+        level = level.masked_fill(sample >= length, -math.inf)
         level = level - level.amax(dim=1, keepdim=True)
-        return torch.where(sample < own, 10 ** (level / 20), 1.0)
+        return torch.where(sample < length, 10 ** (level / 20), 1.0)
 
 
 def _decibels(power: Tensor) -> Tensor:
     return 10 * torch.log10(power.clamp_min(_SMALLEST))
 
 
-def _sum_db(one: Tensor, other: Tensor) -> Tensor:
+def _sum_db(first: Tensor, other: Tensor) -> Tensor:
     """The level of two powers together."""
     scale = math.log(10) / 10
-    return torch.logaddexp(one * scale, other * scale) / scale
+    return torch.logaddexp(first * scale, other * scale) / scale

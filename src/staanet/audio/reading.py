@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from staanet.audio.containers import CONTAINERS, SUFFIXES, container_kind
 from staanet.audio.containers.declared import Declared
 from staanet.audio.decoding import Decoder
-from staanet.audio.grid import cut, degenerate, resample, snap
+from staanet.audio.grid import cut, degeneracy, resample, snap
 from staanet.audio.limits import DEFAULT_LIMITS, OWN_FILES, AudioLimits
 from staanet.audio.opening import open_audio
 from staanet.errors import StorageFault, UnusableClip
@@ -58,14 +58,14 @@ def load_samples(
     """
     sound = read_audio(path, limits)
     try:
-        heard = cut(sound.samples, sound.sample_rate, start_s, end_s)
+        part = cut(sound.samples, sound.sample_rate, start_s, end_s)
     except UnusableClip as problem:
         raise UnusableClip(problem.what, where=path, remedy=problem.remedy) from None
-    samples = snap(heard)
-    reason = degenerate(samples)  # before resampling, which makes ripples out of a constant
+    samples = snap(part)
+    reason = degeneracy(samples)  # before resampling, which makes ripples out of a constant
     if reason is None and sound.sample_rate != sample_rate:
-        samples = snap(resample(heard, sound.sample_rate, sample_rate))
-        reason = degenerate(samples)
+        samples = snap(resample(part, sound.sample_rate, sample_rate))
+        reason = degeneracy(samples)
     if reason is not None:
         raise UnusableClip(reason, where=path, remedy="Drop the row")
     return samples
@@ -155,9 +155,9 @@ def _noted(sound: Sound, note: str) -> Sound:
 
 
 def _decode(descriptor: int, declared: Declared, limits: AudioLimits) -> tuple[Sound, str]:
-    decoder, kept = Decoder(descriptor, declared, limits), bytearray()
+    decoder, data = Decoder(descriptor, declared, limits), bytearray()
     for block in decoder:
-        kept += block.tobytes()
-    samples = np.frombuffer(kept, dtype=np.float32)
+        data += block.tobytes()
+    samples = np.frombuffer(data, dtype=np.float32)
     sound = Sound(samples, decoder.rate, decoder.channels, tuple(decoder.notes))
     return _noted(sound, declared.note), decoder.form

@@ -352,8 +352,8 @@ def findings(summary: Mapping[str, Any]) -> str:
         for row in rows:
             row[2:2] = [_rate(cells[row[0], row[1], t], "targeted_success_rate") for t in targets]
     flags = "".join(f"\nwarning: {flag}" for flag in summary["flags"])
-    apart = _abstentions(plain)
-    return table(head, rows) + apart + _after_channels(summary) + _sounds(summary) + flags
+    disjoint_by = _abstentions(plain)
+    return table(head, rows) + disjoint_by + _after_channels(summary) + _sounds(summary) + flags
 
 
 def _abstentions(cells: Sequence[Mapping[str, Any]]) -> str:

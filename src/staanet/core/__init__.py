@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from staanet.core.goals import Goal, Targeted, Untargeted
     from staanet.core.progress import MetricLogger, Progress, silent
     from staanet.core.sampling import clip_generators, stratified_subset
-    from staanet.core.victim import Victim, standardise, valid
+    from staanet.core.victim import Victim, standardise, valid_mask
 
 _MODULE_OF = {
     "Attack": "attack",
@@ -42,7 +42,7 @@ _MODULE_OF = {
     "silent": "progress",
     "standardise": "victim",
     "stratified_subset": "sampling",
-    "valid": "victim",
+    "valid_mask": "victim",
 }
 
 __all__ = [
@@ -66,7 +66,7 @@ __all__ = [
     "silent",
     "standardise",
     "stratified_subset",
-    "valid",
+    "valid_mask",
 ]
 
 

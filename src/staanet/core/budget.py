@@ -89,18 +89,18 @@ class Budget:
             return [f"length changed from {len(clean)} to {len(adversarial)} samples"]
         delta = adversarial.astype(np.int64) - clean
         largest, moved = int(np.abs(delta).max(initial=0)), int(np.count_nonzero(delta))
-        found = []
+        broken = []
         if largest > self.epsilon_lsb:
-            found.append(
+            broken.append(
                 f"a sample moved by {largest} steps of 2^-15; epsilon {self.epsilon} allows {self.epsilon_lsb}"
             )
         if moved > self.max_samples(len(clean)):
-            found.append(f"{moved} samples changed; {self.max_samples(len(clean))} are allowed")
+            broken.append(f"{moved} samples changed; {self.max_samples(len(clean))} are allowed")
         if self.min_snr_db is not None and moved:
             snr = 10 * math.log10(max(_energy(clean), 1e-12) / _energy(delta))
             if snr < self.min_snr_db:
-                found.append(f"snr {snr:.2f} dB is below {self.min_snr_db} dB")
-        return found
+                broken.append(f"snr {snr:.2f} dB is below {self.min_snr_db} dB")
+        return broken
 
     def project(self, clean: Samples, adversarial: NDArray[np.floating]) -> Samples:
         """The attack's float result ``[T]`` as integers within epsilon, full scale and min_snr_db.

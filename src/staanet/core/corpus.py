@@ -83,18 +83,18 @@ class Corpus:
         return tuple(sorted({u.content_unit for u in self.utterances}))
 
     @property
-    def apart(self) -> str:
+    def disjoint_by(self) -> str:
         """What no two parts of a split share: ``speakers``, or ``contents`` where speakers are the
         classes, each of which every part needs."""
         return protocols.CONTENTS if self.classes == "speaker" else protocols.DRAWN
 
     def unit(self, utterance: Utterance) -> str:
         """The speaker or content with which ``utterance`` goes into a part."""
-        return utterance.speaker if self.apart == protocols.DRAWN else utterance.content_unit
+        return utterance.speaker if self.disjoint_by == protocols.DRAWN else utterance.content_unit
 
     def units(self) -> Iterator[str]:
         """``unit`` of each utterance."""
-        if self.apart == protocols.DRAWN:
+        if self.disjoint_by == protocols.DRAWN:
             return lazy_rows.attribute_values(self.utterances, "speaker")
         return (u.content_unit for u in self.utterances)
 
@@ -105,9 +105,9 @@ class Corpus:
         the utterance does.
         """
         if self.decoded is not None:
-            known = self.decoded.samples(utterance, sample_rate)
-            if known is not None:
-                return Clip(utterance.id, known, sample_rate, utterance.label, utterance.speaker)
+            cached = self.decoded.samples(utterance, sample_rate)
+            if cached is not None:
+                return Clip(utterance.id, cached, sample_rate, utterance.label, utterance.speaker)
         try:
             samples = load_samples(
                 utterance.path,
@@ -134,7 +134,7 @@ class Corpus:
     def protocols(self) -> tuple[str, ...]:
         """What ``split`` can be asked for."""
         return protocols.protocols(
-            self.fixed, lazy_rows.attribute_values(self.utterances, "part"), self.apart
+            self.fixed, lazy_rows.attribute_values(self.utterances, "part"), self.disjoint_by
         )
 
     def split(self, seed: int = 0, protocol: str | None = None) -> tuple[Corpus, Corpus, Corpus]:

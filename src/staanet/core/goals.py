@@ -21,8 +21,8 @@ class Untargeted:
         >>> Untargeted(0).margin(torch.tensor([[3.0, 1.0, 2.0]]))
         tensor([1.])
         """
-        own, other = _own_and_best_other(logits, self.label)
-        return own - other
+        score, other = _scores_of_label_and_best_other(logits, self.label)
+        return score - other
 
     def achieved(self, logits: Tensor) -> Tensor:
         """``[B, K] -> [B]`` bool: the answer is another."""
@@ -41,8 +41,8 @@ class Targeted:
         >>> Targeted(1).margin(torch.tensor([[3.0, 1.0, 2.0]]))
         tensor([2.])
         """
-        own, other = _own_and_best_other(logits, self.label)
-        return other - own
+        score, other = _scores_of_label_and_best_other(logits, self.label)
+        return other - score
 
     def achieved(self, logits: Tensor) -> Tensor:
         """``[B, K] -> [B]`` bool: the answer is the wanted one."""
@@ -56,7 +56,7 @@ def _as_rows(label: Tensor | int, logits: Tensor) -> Tensor:
     return torch.as_tensor(label, device=logits.device).expand(len(logits))
 
 
-def _own_and_best_other(logits: Tensor, label: Tensor | int) -> tuple[Tensor, Tensor]:
+def _scores_of_label_and_best_other(logits: Tensor, label: Tensor | int) -> tuple[Tensor, Tensor]:
     rows = _as_rows(label, logits)[:, None]
-    own = logits.gather(1, rows).squeeze(1)
-    return own, logits.scatter(1, rows, -math.inf).amax(dim=1)
+    score = logits.gather(1, rows).squeeze(1)
+    return score, logits.scatter(1, rows, -math.inf).amax(dim=1)

@@ -51,16 +51,16 @@ def folds(groups: Mapping[str, Sequence[str]]) -> dict[str, Fold]:
     names = list(groups)
     return {
         test: {
-            speaker: "test" if name == test else "dev" if name == names[place - 1] else "train"
+            speaker: "test" if name == test else "dev" if name == names[index - 1] else "train"
             for name in names
             for speaker in groups[name]
         }
-        for place, test in enumerate(names)
+        for index, test in enumerate(names)
     }
 
 
 def protocols(
-    named: Iterable[str], parts: Iterable[str | None], apart: str = DRAWN
+    named: Iterable[str], parts: Iterable[str | None], disjoint_by: str = DRAWN
 ) -> tuple[str, ...]:
     """What may be asked for, where a corpus names protocols and gives its clips to parts.
 
@@ -69,10 +69,10 @@ def protocols(
     >>> protocols(["paper"], [None], CONTENTS)
     ('contents', 'contents:TEST,.../DEV,...')
     """
-    own = [MANIFEST] if any(parts) else []
-    if apart == CONTENTS:
-        return (CONTENTS, *own, CONTENTS_BY_HAND)
-    return (DRAWN, *named, *own, BY_HAND)
+    manifest_protocol = [MANIFEST] if any(parts) else []
+    if disjoint_by == CONTENTS:
+        return (CONTENTS, *manifest_protocol, CONTENTS_BY_HAND)
+    return (DRAWN, *named, *manifest_protocol, BY_HAND)
 
 
 def parts_of(
@@ -82,7 +82,7 @@ def parts_of(
     *,
     seed: int = 0,
     where: object = None,
-    apart: str = DRAWN,
+    disjoint_by: str = DRAWN,
 ) -> dict[str, set[str]]:
     """The speakers of each part by a fixed protocol; ``clips`` are pairs (speaker, own part), or how
     many clips there are of each pair.
@@ -97,55 +97,59 @@ def parts_of(
     counted = Counter(clips)
     speakers = {speaker for speaker, _ in counted}
     if protocol == MANIFEST:
-        parts = _own(counted, where, apart)
-    elif protocol in named and apart == DRAWN:
+        parts = _parts_of_manifest(counted, where, disjoint_by)
+    elif protocol in named and disjoint_by == DRAWN:
         fold = named[protocol][seed % len(named[protocol])]
         parts = {part: {s for s in speakers if fold.get(s) == part} for part in PARTS}
-    elif protocol.startswith(f"{apart}:"):
-        parts = _by_hand(protocol, speakers, where, apart)
+    elif protocol.startswith(f"{disjoint_by}:"):
+        parts = _by_hand(protocol, speakers, where, disjoint_by)
     else:
-        known = protocols(named, (part for _, part in counted), apart)
-        raise unknown_name("protocol", protocol[:100], known, where=where)
+        available = protocols(named, (part for _, part in counted), disjoint_by)
+        raise unknown_name("protocol", protocol[:100], available, where=where)
     for part, members in parts.items():
         if not members:
             raise InvalidInput(
-                f"the {part} part of the protocol '{printable(protocol[:100])}' has no {apart}",
+                f"the {part} part of the protocol '{printable(protocol[:100])}' has no {disjoint_by}",
                 where=where,
                 remedy="Give the whole corpus, or choose another --protocol",
             )
     return parts
 
 
-def _by_hand(protocol: str, speakers: set[str], where: object, apart: str) -> dict[str, set[str]]:
+def _by_hand(
+    protocol: str, speakers: set[str], where: object, disjoint_by: str
+) -> dict[str, set[str]]:
     lists = [
         {name.strip() for name in names.split(",")} - {""}
-        for names in protocol.removeprefix(f"{apart}:").split("/")
+        for names in protocol.removeprefix(f"{disjoint_by}:").split("/")
     ]
     if len(lists) != 2 or not all(lists):
         form, example = (
             (BY_HAND, "speakers:03,08/09,10")
-            if apart == DRAWN
+            if disjoint_by == DRAWN
             else (CONTENTS_BY_HAND, "contents:a01,a02/b01")
         )
         raise InvalidInput(
-            f"the protocol '{printable(protocol[:100])}' does not name test and dev {apart}",
+            f"the protocol '{printable(protocol[:100])}' does not name test and dev {disjoint_by}",
             where=where,
             remedy=f"Write {form}, such as {example}; the others train",
         )
     test, dev = lists
     for name in sorted(test | dev):
         if name not in speakers:
-            raise unknown_name(apart[:-1], name[:100], speakers, where=where)
+            raise unknown_name(disjoint_by[:-1], name[:100], speakers, where=where)
     if both := sorted(test & dev):
         raise InvalidInput(
-            f"{_named(both, apart)} named for test and for dev",
+            f"{_named(both, disjoint_by)} named for test and for dev",
             where=where,
             remedy="Name each once",
         )
     return {"train": speakers - test - dev, "dev": dev, "test": test}
 
 
-def _own(clips: Counter[tuple[str, str | None]], where: object, apart: str) -> dict[str, set[str]]:
+def _parts_of_manifest(
+    clips: Counter[tuple[str, str | None]], where: object, disjoint_by: str
+) -> dict[str, set[str]]:
     if not any(part for _, part in clips):
         raise InvalidInput(
             "gives its clips no split",
@@ -165,18 +169,18 @@ def _own(clips: Counter[tuple[str, str | None]], where: object, apart: str) -> d
             where=where,
             remedy="Write train, dev or test in each row of the manifest's split column",
         )
-    for one, other in itertools.combinations(PARTS, 2):
-        if both := sorted(parts[one] & parts[other]):
+    for first, other in itertools.combinations(PARTS, 2):
+        if both := sorted(parts[first] & parts[other]):
             raise InvalidInput(
-                f"{_named(both, apart)} in {one} and in {other}",
+                f"{_named(both, disjoint_by)} in {first} and in {other}",
                 where=where,
-                remedy=f"Move all clips of a {apart[:-1]} into one part, or split by "
-                f"--protocol {apart}",
+                remedy=f"Move all clips of a {disjoint_by[:-1]} into one part, or split by "
+                f"--protocol {disjoint_by}",
             )
     return parts
 
 
-def _named(names: Sequence[str], apart: str) -> str:
+def _named(names: Sequence[str], disjoint_by: str) -> str:
     """The subject of a sentence about speakers or contents.
 
     >>> _named(["a", "b"], "speakers")
@@ -184,4 +188,8 @@ def _named(names: Sequence[str], apart: str) -> str:
     """
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     shown = ", ".join(printable(name) for name in names[:5])
-    return f"the {apart[:-1]} {shown} is" if len(names) == 1 else f"the {apart} {shown}{more} are"
+    return (
+        f"the {disjoint_by[:-1]} {shown} is"
+        if len(names) == 1
+        else f"the {disjoint_by} {shown}{more} are"
+    )

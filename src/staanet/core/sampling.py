@@ -26,9 +26,11 @@ def clip_generators(x: Tensor, lengths: Tensor | None, seed: int) -> list[torch.
     generators = []
     for row in range(batch):
         length = time if lengths is None else int(lengths[row])
-        own = torch.Generator()  # it takes no more than 32 bits of a seed: mix both into those
-        own.manual_seed(zlib.crc32(x[row, :length].detach().cpu().numpy().tobytes(), seed))
-        generators.append(own)
+        generator = (
+            torch.Generator()
+        )  # it takes no more than 32 bits of a seed: mix both into those
+        generator.manual_seed(zlib.crc32(x[row, :length].detach().cpu().numpy().tobytes(), seed))
+        generators.append(generator)
     return generators
 
 
@@ -43,14 +45,14 @@ def stratified_subset(clips: Sequence[Clip], number: int) -> list[Clip]:
     >>> [clip.label for clip in stratified_subset(clips, 4)]
     ['a', 'a', 'b', 'b']
     """
-    left = {clip.id: (hashlib.sha256(clip.id.encode()).hexdigest(), clip) for clip in clips}
+    candidates = {clip.id: (hashlib.sha256(clip.id.encode()).hexdigest(), clip) for clip in clips}
     labels: Counter[str | None] = Counter()
     speakers: Counter[str] = Counter()
     pairs: Counter[tuple[str | None, str]] = Counter()
     chosen: set[str] = set()
-    while left and len(chosen) < number:
+    while candidates and len(chosen) < number:
         _, clip = min(
-            left.values(),
+            candidates.values(),
             key=lambda e: (
                 labels[e[1].label],
                 pairs[e[1].label, e[1].speaker],
@@ -58,7 +60,7 @@ def stratified_subset(clips: Sequence[Clip], number: int) -> list[Clip]:
                 e[0],
             ),
         )
-        del left[clip.id]
+        del candidates[clip.id]
         chosen.add(clip.id)
         labels[clip.label] += 1
         speakers[clip.speaker] += 1

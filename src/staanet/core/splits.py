@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 def part_units(corpus: Corpus, seed: int, protocol: str | None) -> dict[str, set[str]]:
     """Returns the speakers (or contents) of ``train``, ``dev`` and ``test``; see ``Corpus.split``."""
-    if protocol in (None, corpus.apart):
-        return _drawn(corpus, seed)
-    return _fixed(corpus, seed, str(protocol))
+    if protocol in (None, corpus.disjoint_by):
+        return _draw_parts(corpus, seed)
+    return _protocol_parts(corpus, seed, str(protocol))
 
 
 def split_hash(corpus: Corpus, part_of: Mapping[str, str]) -> str:
@@ -45,23 +45,25 @@ def _split_lines(corpus: Corpus, part_of: Mapping[str, str]) -> Iterator[str]:
             yield f"{name}\t{part_of[unit]}"
 
 
-def _fixed(corpus: Corpus, seed: int, protocol: str) -> dict[str, set[str]]:
-    if corpus.apart == protocols.CONTENTS and protocol.partition(":")[0] == protocols.DRAWN:
+def _protocol_parts(corpus: Corpus, seed: int, protocol: str) -> dict[str, set[str]]:
+    if corpus.disjoint_by == protocols.CONTENTS and protocol.partition(":")[0] == protocols.DRAWN:
         raise InvalidInput(
             f"the protocol '{protocol[:100]}' keeps speakers apart, but they are the classes",
             where=corpus.name,
             remedy=f"Drop --protocol, or write {protocols.CONTENTS_BY_HAND}",
         )
-    own = lazy_rows.attribute_values(corpus.utterances, "part")
-    clips = Counter(zip(corpus.units(), own, strict=True))
+    manifest_parts = lazy_rows.attribute_values(corpus.utterances, "part")
+    clips = Counter(zip(corpus.units(), manifest_parts, strict=True))
     parts = protocols.parts_of(
-        protocol, clips, corpus.fixed, seed=seed, where=corpus.name, apart=corpus.apart
+        protocol, clips, corpus.fixed, seed=seed, where=corpus.name, disjoint_by=corpus.disjoint_by
     )
     for part, units in parts.items():
         labels = lazy_rows.attribute_values(corpus.utterances, "label")
-        held = {one for one, u in zip(labels, corpus.units(), strict=True) if u in units}
+        labels_present = {
+            label for label, u in zip(labels, corpus.units(), strict=True) if u in units
+        }
         for label in corpus.labels:
-            if label not in held:
+            if label not in labels_present:
                 raise InvalidInput(
                     f"class '{label}' has 0 {part} clips in the protocol '{protocol[:100]}'",
                     where=corpus.name,
@@ -70,7 +72,7 @@ def _fixed(corpus: Corpus, seed: int, protocol: str) -> dict[str, set[str]]:
     return parts
 
 
-def _drawn(corpus: Corpus, seed: int) -> dict[str, set[str]]:
+def _draw_parts(corpus: Corpus, seed: int) -> dict[str, set[str]]:
     """A fifth of the speakers (or contents) each for dev and test, until every class is in each part."""
     labelled: dict[str, set[str]] = {}
     for unit, label in zip(
@@ -79,12 +81,16 @@ def _drawn(corpus: Corpus, seed: int) -> dict[str, set[str]]:
         labelled.setdefault(unit, set()).add(label or "")
     if len(labelled) < 3:
         raise InvalidInput(
-            f"{len(labelled)} {corpus.apart} cannot be split into train, dev and test",
+            f"{len(labelled)} {corpus.disjoint_by} cannot be split into train, dev and test",
             where=corpus.name,
-            remedy=f"Give a corpus with at least 3 {corpus.apart}, or use this one whole with "
+            remedy=f"Give a corpus with at least 3 {corpus.disjoint_by}, or use this one whole with "
             "--part all",
         )
-    groups = _by_sex(corpus) if corpus.apart == protocols.DRAWN else _by_who_says_them(corpus)
+    groups = (
+        _by_sex(corpus)
+        if corpus.disjoint_by == protocols.DRAWN
+        else _by_speakers_of_content(corpus)
+    )
     rng = np.random.default_rng(seed)
     lacking: tuple[str, str] = ("", "")
     for _ in range(1000):
@@ -104,10 +110,10 @@ def _drawn(corpus: Corpus, seed: int) -> dict[str, set[str]]:
             return parts
         lacking = missing[0]
     raise InvalidInput(
-        f"class '{lacking[1]}' has 0 {lacking[0]} clips in every {corpus.apart[:-1]}-disjoint split "
+        f"class '{lacking[1]}' has 0 {lacking[0]} clips in every {corpus.disjoint_by[:-1]}-disjoint split "
         "tried",
         where=corpus.name,
-        remedy=f"Leave the class out, or add {corpus.apart} that have it",
+        remedy=f"Leave the class out, or add {corpus.disjoint_by} that have it",
     )
 
 
@@ -115,23 +121,23 @@ def _by_sex(corpus: Corpus) -> list[list[str]]:
     speakers, sexes = (
         lazy_rows.attribute_values(corpus.utterances, name) for name in ("speaker", "sex")
     )
-    sex = {speaker: one or "" for speaker, one in zip(speakers, sexes, strict=True)}
+    sex = {speaker: label or "" for speaker, label in zip(speakers, sexes, strict=True)}
     groups = [[s for s in sorted(sex) if sex[s] == g] for g in sorted(set(sex.values()))]
     few = any(len(group) < 3 for group in groups)  # too few of one sex to be in every part
     return [sorted(sex)] if few else groups
 
 
-def _by_who_says_them(corpus: Corpus) -> list[list[str]]:
+def _by_speakers_of_content(corpus: Corpus) -> list[list[str]]:
     """The contents that several speakers have, and of each speaker those that no other has: a fifth
     of each group keeps every speaker in every part, whether or not they say the same."""
-    said_by: dict[str, set[str]] = {content: set() for content in corpus.contents}
+    speakers_of: dict[str, set[str]] = {content: set() for content in corpus.contents}
     for u in corpus.utterances:
-        said_by[u.content_unit].add(u.speaker)
-    own: dict[str, list[str]] = {speaker: [] for speaker in corpus.speakers}
-    for content, speakers in said_by.items():
+        speakers_of[u.content_unit].add(u.speaker)
+    contents_of: dict[str, list[str]] = {speaker: [] for speaker in corpus.speakers}
+    for content, speakers in speakers_of.items():
         if len(speakers) == 1:
-            own[min(speakers)].append(content)
-    alone = [group for group in own.values() if len(group) >= 3]
+            contents_of[min(speakers)].append(content)
+    alone = [group for group in contents_of.values() if len(group) >= 3]
     dealt = {content for group in alone for content in group}
-    common = [content for content in said_by if content not in dealt]
+    common = [content for content in speakers_of if content not in dealt]
     return [*([common] if common else []), *alone]

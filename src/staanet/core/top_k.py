@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from staanet.core.budget import Budget
-from staanet.core.victim import valid
+from staanet.core.victim import valid_mask
 
 
 def top_k_mask(score: Tensor, budget: Budget, lengths: Tensor | None = None) -> Tensor:
-    """The samples of highest ``score [B, T]`` that the budget allows, ``[B, T]`` bool.
+    """The samples of top_k_values ``score [B, T]`` that the budget allows, ``[B, T]`` bool.
 
     Samples beyond ``lengths`` and samples of score ``-inf`` are never chosen.
 
@@ -24,32 +24,32 @@ def top_k_mask(score: Tensor, budget: Budget, lengths: Tensor | None = None) -> 
     counts = [budget.max_samples(size) for size in sizes]
     able = score > -torch.inf
     if lengths is not None:
-        able = able & valid(lengths, time)
+        able = able & valid_mask(lengths, time)
         score = score.masked_fill(~able, -torch.inf)
     if counts == sizes:
         return able
-    places, nowhere = highest(score, counts).indices, torch.zeros_like(able)
-    if alike(counts):
+    places, nowhere = top_k_values(score, counts).indices, torch.zeros_like(able)
+    if are_equal(counts):
         return able & nowhere.scatter(1, places, 1)
-    kept = torch.arange(max(counts), device=score.device) < column(counts, score.device)
-    return able & nowhere.scatter(1, places, kept)
+    is_within = torch.arange(max(counts), device=score.device) < column(counts, score.device)
+    return able & nowhere.scatter(1, places, is_within)
 
 
-def highest(score: Tensor, counts: Sequence[int]) -> torch.return_types.topk:
-    """The highest values of ``score [B, T]`` and their indices, ``[B, max(counts)]``: of row ``b`` the first
-    ``counts[b]``, in descending order; in no order where all ``counts`` are alike.
+def top_k_values(score: Tensor, counts: Sequence[int]) -> torch.return_types.topk:
+    """The top_k_values values of ``score [B, T]`` and their indices, ``[B, max(counts)]``: of row ``b`` the first
+    ``counts[b]``, in descending order; in no order where all ``counts`` are are_equal.
 
-    >>> highest(torch.tensor([[0.1, 0.9, 0.5], [7.0, 6.0, 8.0]]), [2, 1]).indices
+    >>> top_k_values(torch.tensor([[0.1, 0.9, 0.5], [7.0, 6.0, 8.0]]), [2, 1]).indices
     tensor([[1, 2],
             [2, 0]])
     """
-    return score.topk(max(counts), dim=1, sorted=not alike(counts))
+    return score.topk(max(counts), dim=1, sorted=not are_equal(counts))
 
 
-def alike(counts: Sequence[int]) -> bool:
+def are_equal(counts: Sequence[int]) -> bool:
     """Whether every row has as many.
 
-    >>> alike([2, 2]), alike([2, 1])
+    >>> are_equal([2, 2]), are_equal([2, 1])
     (True, False)
     """
     return min(counts) == max(counts)

@@ -179,17 +179,17 @@ def standardise(waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         centred = waveforms - waveforms.mean(dim=1, keepdim=True)
         variance = centred.square().mean(dim=1, keepdim=True)
         return centred / variance.clamp_min(1e-12).sqrt()  # in this order: silence has a gradient
-    inside = valid(lengths, time)
+    inside = valid_mask(lengths, time)
     count = lengths[:, None].to(waveforms.dtype)
     centred = (waveforms - (waveforms * inside).sum(dim=1, keepdim=True) / count) * inside
     variance = centred.square().sum(dim=1, keepdim=True) / count
     return centred / variance.clamp_min(1e-12).sqrt()
 
 
-def valid(lengths: Tensor, time: int) -> Tensor:
+def valid_mask(lengths: Tensor, time: int) -> Tensor:
     """``[B] -> [B, time]``: True at samples that belong to the clip.
 
-    >>> valid(torch.tensor([1, 2]), 2)
+    >>> valid_mask(torch.tensor([1, 2]), 2)
     tensor([[ True, False],
             [ True,  True]])
     """

@@ -54,7 +54,7 @@ def describe(
         },
         "formats": dict(survey.formats.most_common()),
         "profile": profile,
-        "protocol": protocol or corpus.apart,
+        "protocol": protocol or corpus.disjoint_by,
         "protocols": list(corpus.protocols),
         "split": {
             part.part: {"speakers": list(part.speakers), "clips": len(part), **contents_entry(part)}
@@ -105,7 +105,7 @@ class _Survey:
             self._remark_counts[note] += 1
             ids = self._remark_ids.setdefault(note, [])
             ids += [utterance.id] * (len(ids) < SHOWN)
-        if reason := audio.degenerate(samples):
+        if reason := audio.degeneracy(samples):
             self._add_problem(utterance, reason)
         else:
             self.profile.add(index, utterance.speaker, speech, sound.sample_rate)
@@ -178,7 +178,9 @@ def contents_entry(part: Corpus) -> dict[str, list[str]]:
     >>> contents_entry(Corpus("none", (), ()))
     {}
     """
-    return {} if part.apart == protocols.DRAWN else {"contents": [c[:80] for c in part.contents]}
+    return (
+        {} if part.disjoint_by == protocols.DRAWN else {"contents": [c[:80] for c in part.contents]}
+    )
 
 
 def _small_test_warning(parts: Sequence[Corpus]) -> list[str]:

@@ -119,7 +119,7 @@ def _score(measure: _Measure, clean: Samples, adversarial: Samples, rate: int) -
     if clean.shape != adversarial.shape:
         return Score(None, f"{len(clean)} samples in one clip, {len(adversarial)} in the other")
     for name, clip in (("clean", clean), ("adversarial", adversarial)):
-        if reason := audio.degenerate(clip):
+        if reason := audio.degeneracy(clip):
             return Score(None, f"{name} clip: {reason}")
     try:
         value = measure(audio.to_float(clean), audio.to_float(adversarial), rate)

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from staanet.core import Budget, standardise, valid
+from staanet.core import Budget, standardise, valid_mask
 from staanet.generators.base import unit_rms
 from staanet.generators.iterative import IterativeGenerator
 from staanet.nn.conv_maxpool import (
@@ -164,7 +164,7 @@ class BackwardNet(IterativeGenerator):
             if frames is not None:  # biases write into the padding: clear it again
                 frames = (frames + 2 * int(conv.padding[1]) - conv.kernel_size[1] + 1) // pool
                 frames = frames.clamp_min(1)  # a short clip is padded, see _pad_to_frame
-                inside = valid(frames, x.shape[3])[:, None, None]
+                inside = valid_mask(frames, x.shape[3])[:, None, None]
                 x = x * inside
             levels.append(Level(time, pooled, argmax, inside))
         return Encoding(channels_to_rows(x).float(), frames, levels)
@@ -195,7 +195,7 @@ class BackwardNet(IterativeGenerator):
         if frames is None:
             mean = outputs.mean(dim=1)
         else:
-            inside = valid(frames, outputs.shape[1])[..., None]
+            inside = valid_mask(frames, outputs.shape[1])[..., None]
             mean = (outputs * inside).sum(dim=1) / frames[:, None]
         return cast(Tensor, self.head(mean))
 
@@ -213,7 +213,7 @@ class BackwardNet(IterativeGenerator):
         steps = states[-1].shape[1]
         grad = self.head_backward(grad_logits)[:, None].expand(-1, steps, -1)
         if frames is not None:
-            grad = grad * valid(frames, steps)[..., None]
+            grad = grad * valid_mask(frames, steps)[..., None]
         pairs = zip(reversed(self._layers()), states[-2::-1], states[:0:-1], strict=True)
         for layer, inputs, outputs in pairs:
             grad = layer.backward(grad, inputs, outputs)

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from staanet.core import Budget, valid
-from staanet.core.top_k import alike, column, highest, top_k_mask
+from staanet.core import Budget, valid_mask
+from staanet.core.top_k import are_equal, column, top_k_mask, top_k_values
 from staanet.errors import InvalidInput
 
 
@@ -156,7 +156,7 @@ def select_samples(
     *,
     has_ranking: bool = False,
 ) -> Tensor:
-    """Returns the samples of highest position that the budget allows, ``[B, T]`` bool.
+    """Returns the samples of top_k_values position that the budget allows, ``[B, T]`` bool.
 
     Samples of a position below 1/2 are left out, except where ``has_ranking`` and the budget limits the
     number of samples.
@@ -212,7 +212,7 @@ def unit_rms(values: Tensor, lengths: Tensor | None) -> Tensor:
     if lengths is None:
         mean = squares.mean(dim=1, keepdim=True)
     else:
-        total = (squares * valid(lengths, values.shape[1])).sum(dim=1, keepdim=True)
+        total = (squares * valid_mask(lengths, values.shape[1])).sum(dim=1, keepdim=True)
         mean = total / lengths[:, None]
     return values / (mean + 1e-12).sqrt()
 
@@ -228,8 +228,8 @@ def shift_to_density(values: Tensor, density: float, lengths: Tensor | None) -> 
     counts = [max(1, int(density * size)) for size in sizes]
     scores = values.detach()
     if lengths is not None:
-        scores = scores.masked_fill(~valid(lengths, time), -torch.inf)
-    best = highest(scores, counts).values
-    if alike(counts):
+        scores = scores.masked_fill(~valid_mask(lengths, time), -torch.inf)
+    best = top_k_values(scores, counts).values
+    if are_equal(counts):
         return values - best.amin(dim=1, keepdim=True)
     return values - best.gather(1, column(counts, values.device) - 1)

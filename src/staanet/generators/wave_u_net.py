@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from staanet.core import Budget, standardise, valid
+from staanet.core import Budget, standardise, valid_mask
 from staanet.generators.base import Generator
 from staanet.nn import kernels
 from staanet.nn.precision import in_float32
@@ -240,4 +240,6 @@ class WaveUNet(Generator):
             return [None] * (len(self.downs) + 1)
         sizes = (lengths + self.fold - 1) // self.fold
         rates = [self.stride**level for level in range(len(self.downs) + 1)]
-        return [valid((sizes + rate - 1) // rate, (frames + rate - 1) // rate) for rate in rates]
+        return [
+            valid_mask((sizes + rate - 1) // rate, (frames + rate - 1) // rate) for rate in rates
+        ]

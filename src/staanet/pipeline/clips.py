@@ -66,7 +66,7 @@ class ReadingClips:
 
     def _windows(self, recording: Recording) -> Iterator[Clip]:
         for part, samples in recording.windows():
-            reason = audio.degenerate(samples)
+            reason = audio.degeneracy(samples)
             if reason is None:
                 clip = Clip(part.id, samples, recording.sample_rate, part.label, part.speaker)
                 _check_length(clip, self.victim, part)

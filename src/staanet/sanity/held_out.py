@@ -93,9 +93,9 @@ def split(run: LoadedRun, progress: Report) -> Check:
     for a, b in combinations(parts, 2):
         shared = sorted({a.unit(u) for u in a.utterances} & {b.unit(u) for u in b.utterances})
         if shared:
-            wrong.append(f"the {a.apart[:-1]} {shared[0]} is in {a.part} and {b.part}")
+            wrong.append(f"the {a.disjoint_by[:-1]} {shared[0]} is in {a.part} and {b.part}")
     wrong += shared_recordings(parts, progress)
-    unit = run.corpus.apart[:-1]
+    unit = run.corpus.disjoint_by[:-1]
     return Check.list_wrong(
         "split",
         "",

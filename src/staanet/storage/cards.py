@@ -31,33 +31,33 @@ def read_card(folder: Path | str, kind: str) -> dict[str, Any]:
 
     Raises ``InvalidInput`` where there is none, it is damaged, of another kind, or newer.
     """
-    place = Path(folder)
+    path = Path(folder)
     remedy = (
         f"Give the folder of {_a(kind)} that staanet wrote; pickles (.pt, .bin) are never loaded"
     )
-    if not os.path.lexists(place):
+    if not os.path.lexists(path):
         raise InvalidInput("no such folder", where=folder, remedy=remedy)
-    if not place.is_dir():
+    if not path.is_dir():
         raise InvalidInput(f"a file, not a staanet {kind} folder", where=folder, remedy=remedy)
-    if not os.path.lexists(place / CARD):
+    if not os.path.lexists(path / CARD):
         raise InvalidInput(
             f"not a staanet {kind} folder; no {CARD} in it", where=folder, remedy=remedy
         )
-    card = read_json(place / CARD)
+    card = read_json(path / CARD)
     if not isinstance(card, dict):
-        raise InvalidInput("not a card: not a JSON object", where=place / CARD, remedy=remedy)
+        raise InvalidInput("not a card: not a JSON object", where=path / CARD, remedy=remedy)
     schema = card.get("schema")
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise InvalidInput("not a card: it names no schema", where=place / CARD, remedy=remedy)
-    found = printable(str(card.get("kind")))[:40]
+        raise InvalidInput("not a card: it names no schema", where=path / CARD, remedy=remedy)
+    kind_in_card = printable(str(card.get("kind")))[:40]
     if schema > SCHEMA:
         raise InvalidInput(
-            f"{_a(found)} of schema {schema}; this staanet knows schema {SCHEMA}",
-            where=place / CARD,
+            f"{_a(kind_in_card)} of schema {schema}; this staanet knows schema {SCHEMA}",
+            where=path / CARD,
             remedy="Install a newer staanet",
         )
     if card.get("kind") != kind:
-        raise InvalidInput(f"holds {_a(found)}, not {_a(kind)}", where=folder, remedy=remedy)
+        raise InvalidInput(f"holds {_a(kind_in_card)}, not {_a(kind)}", where=folder, remedy=remedy)
     return card
 
 
@@ -76,14 +76,14 @@ def holds(folder: Path | str, kind: str) -> bool:
 
 def _versions() -> dict[str, str]:
     try:
-        own = metadata.version("staanet")
+        version = metadata.version("staanet")
     except metadata.PackageNotFoundError:
-        own = "0+unknown"
-    found = {"staanet": own, "python": platform.python_version()}
+        version = "0+unknown"
+    kind_in_card = {"staanet": version, "python": platform.python_version()}
     for name in ("numpy", "torch"):
         if name in sys.modules:
-            found[name] = str(sys.modules[name].__version__)
-    return found
+            kind_in_card[name] = str(sys.modules[name].__version__)
+    return kind_in_card
 
 
 def build_from_card(build: Callable[[], T], folder: Path | str) -> T:

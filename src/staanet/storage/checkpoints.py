@@ -30,10 +30,10 @@ def save_checkpoint(
         Path(folder) / f"step-{step:08d}.safetensors", serialise(tensors, {"checkpoint": sealed})
     )
     past = [(s, path) for s, path in _checkpoints(folder) if s <= step]
-    for found in _checkpoints(folder):
-        if found not in past[-2:]:
-            with storage_faults(found[1]):
-                found[1].unlink(missing_ok=True)
+    for entry in _checkpoints(folder):
+        if entry not in past[-2:]:
+            with storage_faults(entry[1]):
+                entry[1].unlink(missing_ok=True)
 
 
 def latest_checkpoint(folder: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -53,8 +53,8 @@ class FileWriter:
     def __enter__(self) -> Self:
         with storage_faults(self.target):
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            for place in (self.target, self.part):
-                refuse_to_replace(place)
+            for path in (self.target, self.part):
+                refuse_to_replace(path)
             self.part.unlink(missing_ok=True)  # left by a killed writer; never written through
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._descriptor = os.open(self.part, flags, 0o666)
@@ -100,9 +100,9 @@ def copy(source: Path | str, target: Path | str) -> None:
                 file.write(block)
 
 
-def blocks_equal(one: BufferedReader, other: BufferedReader) -> bool:
+def blocks_equal(stream: BufferedReader, other: BufferedReader) -> bool:
     """Whether two streams hold the same bytes from here to their ends."""
-    while block := one.read(_COPY_BYTES):
+    while block := stream.read(_COPY_BYTES):
         if block != other.read(_COPY_BYTES):
             return False
     return not other.read(1)
@@ -115,14 +115,14 @@ def make_folder(folder: Path | str) -> None:
     Traceback (most recent call last):
     staanet.errors.InvalidInput: /dev/null/runs: a file stands where a folder is due. ...
     """
-    place = Path(folder)
-    with storage_faults(place):
+    path = Path(folder)
+    with storage_faults(path):
         try:
-            place.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise InvalidInput(
                 "a file stands where a folder is due",
-                where=place,
+                where=path,
                 remedy="Choose another folder with --out",
             ) from error
 

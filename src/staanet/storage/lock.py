@@ -46,7 +46,7 @@ class FolderLock:
             )
         with storage_faults(path):
             try:
-                self._was_empty = [one.name for one in self.folder.iterdir()] == [LOCK]
+                self._was_empty = [entry.name for entry in self.folder.iterdir()] == [LOCK]
                 holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
                 os.ftruncate(self._descriptor, 0)
                 os.pwrite(self._descriptor, json.dumps(holder).encode("ascii"), 0)
@@ -58,9 +58,9 @@ class FolderLock:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
             os.ftruncate(self._descriptor, 0)
-            left = {one.name for one in self.folder.iterdir()}
-            if self._was_empty and left <= {LOCK, UNFINISHED}:
-                for name in sorted(left, reverse=True):  # the lock is ours until the last
+            names = {entry.name for entry in self.folder.iterdir()}
+            if self._was_empty and names <= {LOCK, UNFINISHED}:
+                for name in sorted(names, reverse=True):  # the lock is ours until the last
                     (self.folder / name).unlink()
                 for folder in self._made:
                     folder.rmdir()

@@ -26,7 +26,7 @@ def names(kind: str) -> list[str]:
 
 def folder(kind: str, name: str) -> Path:
     """Where the shipped model ``name`` of ``kind`` is; ``InvalidInput`` names those that there are."""
-    known = names(kind)
-    if name not in known:
-        raise unknown_name(f"shipped {kind.removesuffix('s')}", name, known)
+    names_of_kind = names(kind)
+    if name not in names_of_kind:
+        raise unknown_name(f"shipped {kind.removesuffix('s')}", name, names_of_kind)
     return ROOT / kind / name

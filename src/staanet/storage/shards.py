@@ -56,6 +56,6 @@ class Shard:
 def listing(ids: Iterable[str]) -> str:
     """The sha256 of a list of ids, in its order: shards of one list fit together, others do not."""
     digest = hashlib.sha256()
-    for one in ids:
-        digest.update(one.encode("utf-8", "surrogatepass") + b"\0")
+    for item_id in ids:
+        digest.update(item_id.encode("utf-8", "surrogatepass") + b"\0")
     return digest.hexdigest()

@@ -35,12 +35,12 @@ def parse_json(data: bytes, where: object) -> Any:
         raise InvalidInput(what, where=where, remedy="Mend the file, or write it again")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
+        content = dict(pairs)
+        if len(content) != len(pairs):
             names = [name for name, _ in pairs]
             twice = next(name for name in names if names.count(name) > 1)
             refuse(f"holds the key '{printable(twice)[:40]}' twice")
-        return found
+        return content
 
     def integer(text: str) -> int:
         if len(text) > _MAX_DIGITS:

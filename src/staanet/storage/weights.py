@@ -59,18 +59,20 @@ def fill_module(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path |
     A weight that is no finite number is none either: of answers that are NaN the first class is the
     largest, whatever is asked, so that nothing would ever seem to fool such a network.
     """
-    own = module.state_dict()
-    wrong = [f"{name} is missing" for name in sorted(own.keys() - tensors.keys())]
-    wrong += [f"{printable(name)} is unexpected" for name in sorted(tensors.keys() - own.keys())]
+    expected = module.state_dict()
+    wrong = [f"{name} is missing" for name in sorted(expected.keys() - tensors.keys())]
     wrong += [
-        f"{name} is {list(tensors[name].shape)}, not {list(own[name].shape)}"
-        for name in sorted(own.keys() & tensors.keys())
-        if tensors[name].shape != own[name].shape
+        f"{printable(name)} is unexpected" for name in sorted(tensors.keys() - expected.keys())
+    ]
+    wrong += [
+        f"{name} is {list(tensors[name].shape)}, not {list(expected[name].shape)}"
+        for name in sorted(expected.keys() & tensors.keys())
+        if tensors[name].shape != expected[name].shape
     ] + [
-        f"{name} holds {str(tensors[name].dtype)[6:]}, not {str(own[name].dtype)[6:]}"
-        for name in sorted(own.keys() & tensors.keys())
-        if tensors[name].is_floating_point() != own[name].is_floating_point()
-        or tensors[name].is_complex() != own[name].is_complex()
+        f"{name} holds {str(tensors[name].dtype)[6:]}, not {str(expected[name].dtype)[6:]}"
+        for name in sorted(expected.keys() & tensors.keys())
+        if tensors[name].is_floating_point() != expected[name].is_floating_point()
+        or tensors[name].is_complex() != expected[name].is_complex()
     ]
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
@@ -116,22 +118,22 @@ def _safetensors_header(stream: BufferedReader, size: int, path: Path) -> dict[s
     if not start:
         refuse("empty (0 bytes)")
     if start[8:9] != b"{":
-        said = printable(start.decode("ascii", "backslashreplace"))
-        refuse(f"not a safetensors file (starts with '{said}')")
+        shown = printable(start.decode("ascii", "backslashreplace"))
+        refuse(f"not a safetensors file (starts with '{shown}')")
     length = int.from_bytes(start[:8], "little")
     if length > min(size - 8, _MAX_HEADER_BYTES):
         refuse(f"its header claims {length} bytes, the file holds {size}: cut or damaged")
     stream.seek(8)
     header: dict[str, Any] = parse_json(stream.read(length), path)
-    ends = [_end_of(place) for name, place in header.items() if name != "__metadata__"]
+    ends = [_end_of(entry) for name, entry in header.items() if name != "__metadata__"]
     if (due := 8 + length + max(ends, default=0)) != size:
         refuse(f"its header describes {due} bytes, the file holds {size}: cut or damaged")
     return header
 
 
-def _end_of(place: object) -> int:
+def _end_of(entry: object) -> int:
     """Where a tensor ends that a header places there; 0 for what places none, which safetensors refuses."""
-    match place:
+    match entry:
         case {"data_offsets": [int(), int() as end]}:
             return end
     return 0

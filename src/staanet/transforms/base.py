@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from staanet import audio
-from staanet.core import Samples, valid
+from staanet.core import Samples, valid_mask
 from staanet.errors import InvalidInput, printable, unknown_name
 
 Limits = Mapping[str, tuple[float, float]]
@@ -251,7 +251,7 @@ def straight_through(x: Tensor, y: Tensor) -> Tensor:
 
 def inside(x: Tensor, lengths: Tensor | None) -> Tensor:
     """``x [B, T]`` with zeros beyond ``lengths``, ``[B, T]``."""
-    return x if lengths is None else x * valid(lengths, x.shape[1])
+    return x if lengths is None else x * valid_mask(lengths, x.shape[1])
 
 
 def convolve(x: Tensor, kernel: Tensor, delay: int = 0) -> Tensor:

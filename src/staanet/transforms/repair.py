@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from staanet.core import valid
+from staanet.core import valid_mask
 from staanet.transforms.base import BaseTransform, Limits
 
 _FRAME_S = 0.02
@@ -47,7 +47,7 @@ class Repair(BaseTransform):
             return x
         in_clip = torch.ones_like(x, dtype=torch.bool)
         if lengths is not None:
-            in_clip = valid(lengths, x.shape[1])
+            in_clip = valid_mask(lengths, x.shape[1])
         frame = max(2 * self.order + 1, round(_FRAME_S * sample_rate))
         y = x * in_clip
         for _ in range(self.passes):

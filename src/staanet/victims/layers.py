@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from staanet.core import valid
+from staanet.core import valid_mask
 from staanet.nn.conv_maxpool import conv_maxpool, is_long
 from staanet.nn.precision import in_float32
 
@@ -142,12 +142,14 @@ class ConvRecurrent(nn.Module):
             x = block(x)
             if lengths is not None:  # biases and BatchNorm write into the padding: clear it again
                 lengths = block.frames(lengths)
-                x = x * valid(lengths, x.shape[3])[:, None, None]
+                x = x * valid_mask(lengths, x.shape[3])[:, None, None]
         steps = run_lstm(self.lstm, x[:, :, 0].transpose(1, 2))
         if lengths is None:
             mean = steps.mean(dim=1)
         else:
-            mean = (steps * valid(lengths, steps.shape[1])[..., None]).sum(dim=1) / lengths[:, None]
+            mean = (steps * valid_mask(lengths, steps.shape[1])[..., None]).sum(dim=1) / lengths[
+                :, None
+            ]
         logits: Tensor = self.head(mean)  # the mean of a linear map is the map of the mean
         return logits
 

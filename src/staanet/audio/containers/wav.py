@@ -88,7 +88,7 @@ def _wav_format(form: bytes, order: _Order, limits: AudioLimits) -> tuple[int, i
     samples = int.from_bytes(form[18:20], order) if coding in _WAV_BLOCKS else 1
     if block == 0 or (coding in _WAV_LINEAR and block != channels * ((bits + 7) // 8)):
         fail(f"its format contradicts itself ({channels} x {bits} bits, {block} bytes a frame)")
-    known = samples and coding in _WAV_LINEAR + _WAV_BLOCKS
-    if known and byte_rate and abs(byte_rate - rate * block / samples) > 1:
+    is_checkable = samples and coding in _WAV_LINEAR + _WAV_BLOCKS
+    if is_checkable and byte_rate and abs(byte_rate - rate * block / samples) > 1:
         fail(f"its format contradicts itself ({rate} Hz, {byte_rate} bytes a second)")
     return coding, block
