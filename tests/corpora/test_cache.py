@@ -33,10 +33,10 @@ def read(corpus, rate=16_000):
 
 def counted(monkeypatch):
     calls = []
-    load = audio.load_samples
+    load = corpus_module.load_recording
     monkeypatch.setattr(
         corpus_module,
-        "load_samples",
+        "load_recording",
         lambda path, *a, **k: calls.append(path) or load(path, *a, **k),
     )
     return calls

@@ -19,6 +19,7 @@ from staanet.audio.limits import OWN_FILES, AudioLimits
 from staanet.audio.reading import (
     Sound,
     declared_seconds,
+    load_recording,
     load_samples,
     read_audio,
     read_int16,
@@ -37,6 +38,7 @@ __all__ = [
     "degeneracy",
     "encode",
     "fit_length",
+    "load_recording",
     "load_samples",
     "read_audio",
     "read_int16",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,8 @@ from staanet.audio.limits import AudioLimits, check_format
 from staanet.errors import UnusableClip, printable
 
 _BLOCK = 4_096  # frames decoded at a time: how exactly an error can say where a file is damaged
+INTEGER_VALUES = 100.0
+"""From this value on, the floats of a file are taken for integers that nobody divided."""
 
 
 @dataclass(slots=True)
@@ -36,7 +39,7 @@ class Decoder:
         import soundfile
 
         try:
-            with soundfile.SoundFile(self.descriptor, closefd=False) as file:
+            with soundfile.SoundFile(self._source(), closefd=False) as file:
                 # told that it cannot seek, soundfile no longer seeks after each block, which makes
                 # the MP3 decoder stumble
                 file.seekable = lambda: False
@@ -51,13 +54,20 @@ class Decoder:
         if self.declared.md5 not in (None, digest.digest()):
             fail("its FLAC MD5 is not that of the decoded samples")
 
+    def _source(self) -> Any:
+        """The descriptor, or a view of it where the decoder must not see the file as it is."""
+        if self.declared.end is None and self.declared.patch is None:
+            return self.descriptor
+        return _View(self.descriptor, self.declared)
+
     def _mono(
         self, blocks: Iterator[NDArray[np.float32]], frames: int
     ) -> Iterator[NDArray[np.float32]]:
         """Channels averaged block by block, so that they never lie in memory together; nothing is
         given of a clip that declares more than ``max_seconds``."""
         budget = self.limits.max_seconds * self.rate
-        decoded, bad, first_bad, beyond = 0, 0, 0, 0
+        decoded, bad, first_bad, beyond, largest = 0, 0, 0, 0, 0.0
+        has_sound = np.zeros(self.channels, bool)
         for block in blocks:
             unsound = ~np.isfinite(block)
             if unsound.any():
@@ -69,7 +79,9 @@ class Decoder:
                 raise UnusableClip(limit, remedy="Cut it or raise --max-seconds")
             if frames <= budget and not bad:
                 mono = block[:, 0] if self.channels == 1 else block.mean(axis=1, dtype=np.float64)
+                has_sound |= (block != block[0]).any(axis=0)
                 beyond += int(np.count_nonzero(np.abs(mono) > 1))
+                largest = max(largest, float(np.abs(mono).max(initial=0)))
                 yield np.clip(mono, -1, 1).astype(np.float32)
         if decoded != frames:
             raise UnusableClip(
@@ -80,7 +92,44 @@ class Decoder:
         if bad:
             fail(f"{bad} non-finite sample{'s' * (bad > 1)}, first at {first_bad}")
         self.notes += [f"{self.channels} channels averaged to mono"] if self.channels > 1 else []
-        self.notes += [f"{beyond} samples beyond full scale, clipped"] if beyond else []
+        if has_sound.any() and not has_sound.all():
+            silent = ", ".join(str(index + 1) for index in np.flatnonzero(~has_sound))
+            self.notes.append(f"no sound in channel {silent} of {self.channels}")
+        if beyond:
+            self.notes.append(f"{beyond} samples beyond full scale, clipped")
+        if largest >= INTEGER_VALUES:
+            self.notes.append(f"its floats reach {largest:.0f}: integers that were not scaled")
+
+
+class _View:
+    """An open file that ends earlier, or has other bytes at one position, for the decoder."""
+
+    def __init__(self, descriptor: int, declared: Declared) -> None:
+        self.descriptor, self.patch, self.position = descriptor, declared.patch, 0
+        size = os.fstat(descriptor).st_size
+        self.end = size if declared.end is None else declared.end
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.end}[whence]
+        self.position = base + offset
+        return self.position
+
+    def tell(self) -> int:
+        return self.position
+
+    def read(self, count: int) -> bytes:
+        data = os.pread(
+            self.descriptor, max(0, min(count, self.end - self.position)), self.position
+        )
+        if self.patch is not None:
+            first, patch = self.patch[0] - self.position, self.patch[1]
+            patched = bytearray(data)
+            for index, byte in enumerate(patch, start=first):
+                if 0 <= index < len(patched):
+                    patched[index] = byte
+            data = bytes(patched)
+        self.position += len(data)
+        return data
 
 
 def _blocks(file: Any, frames: int, digest: Any) -> Iterator[NDArray[np.float32]]:

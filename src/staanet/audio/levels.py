@@ -14,6 +14,13 @@ BANDWIDTH_DB = 60.0
 """How far below its maximum the spectrum may lie within the bandwidth."""
 CLIPPED_RUN = 3
 """Equal samples in a row at the maximum or minimum of a clip that count as clipped."""
+CLIPPED_SHARE, CLIPPED_PEAK_DB = 1e-3, -6.0
+"""A recording counts as clipped from this share of clipped samples on, if its peak is that high."""
+LOWEST_LEVEL_DB = -60.0
+NARROW_BANDWIDTH = 0.3
+"""Bandwidth over rate below which the rate is doubted: 8 kHz in 16 kHz gives 0.25, speech 0.36 and more."""
+SPEECH_BANDWIDTH_HZ = 14_400.0
+"""What is wider than this is not doubted at any rate: microphones and voices end somewhere above."""
 _SPECTRA = 256  # spectra in memory at a time
 
 
@@ -80,3 +87,37 @@ def clipped_share(samples: NDArray[np.floating] | NDArray[np.int16]) -> float:
         runs = np.flatnonzero(edges == -1) - np.flatnonzero(edges == 1)
         total += int(runs[runs >= CLIPPED_RUN].sum())
     return total / len(samples)
+
+
+def recording_notes(
+    samples: NDArray[np.float32], sample_rate: int, *, is_clipped_by_reader: bool = False
+) -> tuple[str, ...]:
+    """Returns what is odd about a recording ``[T]``: clipping, almost no level, a narrow spectrum.
+
+    Clipping is not told again where the reader has clipped the samples itself.
+
+    >>> recording_notes(np.zeros(8000, np.float32), 16_000)
+    ()
+    >>> noise = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
+    >>> recording_notes(noise / 10, 16_000)
+    ()
+    >>> recording_notes(np.clip(noise, -0.9, 0.9), 16_000)[0]
+    '3.2 % of the samples are clipped in the recording'
+    """
+    level = active_level_db(samples, sample_rate)
+    if level == -math.inf:
+        return ()
+    notes = []
+    share = clipped_share(samples)
+    is_loud = peak_db(samples) > CLIPPED_PEAK_DB
+    if share >= CLIPPED_SHARE and is_loud and not is_clipped_by_reader:
+        notes.append(f"{100 * share:.1f} % of the samples are clipped in the recording")
+    if level < LOWEST_LEVEL_DB:
+        notes.append(f"almost no level: {level:.0f} dB of full scale")
+    bandwidth = bandwidth_hz(samples - samples.mean(), sample_rate)
+    is_narrow = bandwidth < min(NARROW_BANDWIDTH * sample_rate, SPEECH_BANDWIDTH_HZ)
+    if is_narrow and len(samples) >= sample_rate / 10:
+        notes.append(
+            f"no spectrum above {bandwidth:.0f} Hz at {sample_rate} Hz: recorded at a lower rate?"
+        )
+    return tuple(notes)

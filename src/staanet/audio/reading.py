@@ -19,6 +19,7 @@ from staanet.audio.containers import CONTAINERS, SUFFIXES, container_kind
 from staanet.audio.containers.declared import Declared
 from staanet.audio.decoding import Decoder
 from staanet.audio.grid import cut, degeneracy, resample, snap
+from staanet.audio.levels import recording_notes
 from staanet.audio.limits import DEFAULT_LIMITS, OWN_FILES, AudioLimits
 from staanet.audio.opening import open_audio
 from staanet.errors import StorageFault, UnusableClip
@@ -41,7 +42,13 @@ def read_audio(path: Path | str, limits: AudioLimits = DEFAULT_LIMITS) -> Sound:
 
     Raises ``UnusableClip`` where it is no audio, cut, damaged, not finite or beyond ``limits``.
     """
-    return _read(path, limits)[0]
+    sound = _read(path, limits)[0]
+    more = recording_notes(
+        sound.samples,
+        sound.sample_rate,
+        is_clipped_by_reader=any("beyond full scale" in note for note in sound.notes),
+    )
+    return replace(sound, notes=(*sound.notes, *more))
 
 
 def load_samples(
@@ -52,9 +59,21 @@ def load_samples(
     start_s: float = 0.0,
     end_s: float | None = None,
 ) -> NDArray[np.int16]:
-    """The file as mono 16-bit integers ``[T]`` at ``sample_rate`` Hz; PCM16 at that rate unchanged.
+    """Returns the samples of ``load_recording``, without its notes."""
+    return load_recording(path, sample_rate, limits, start_s=start_s, end_s=end_s)[0]
 
-    Raises ``UnusableClip`` as ``read_audio`` and ``cut`` do, and for a clip that holds no sound.
+
+def load_recording(
+    path: Path | str,
+    sample_rate: int,
+    limits: AudioLimits = DEFAULT_LIMITS,
+    *,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+) -> tuple[NDArray[np.int16], tuple[str, ...]]:
+    """Returns a file as mono 16-bit integers ``[T]`` at ``sample_rate`` Hz, and what is odd about it.
+
+    PCM16 at that rate is unchanged. Raises ``UnusableClip`` as ``read_audio`` and ``cut`` do, and for a clip that holds no sound.
     """
     sound = read_audio(path, limits)
     try:
@@ -68,7 +87,7 @@ def load_samples(
         reason = degeneracy(samples)
     if reason is not None:
         raise UnusableClip(reason, where=path, remedy="Drop the row")
-    return samples
+    return samples, sound.notes
 
 
 def read_int16(path: Path | str) -> tuple[NDArray[np.int16], int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, overload
 
 from staanet.audio.limits import AudioLimits
-from staanet.audio.reading import load_samples
+from staanet.audio.reading import load_recording
 from staanet.core import protocols, splits
 from staanet.core.clips import Clip, Samples, Utterance
 from staanet.errors import UnusableClip
@@ -109,7 +109,7 @@ class Corpus:
             if cached is not None:
                 return Clip(utterance.id, cached, sample_rate, utterance.label, utterance.speaker)
         try:
-            samples = load_samples(
+            samples, notes = load_recording(
                 utterance.path,
                 sample_rate,
                 self.limits,
@@ -120,7 +120,7 @@ class Corpus:
             raise UnusableClip(
                 problem.what, where=utterance.where, remedy=problem.remedy
             ) from problem
-        return Clip(utterance.id, samples, sample_rate, utterance.label, utterance.speaker)
+        return Clip(utterance.id, samples, sample_rate, utterance.label, utterance.speaker, notes)
 
     def clips(self, sample_rate: int, on_unusable: OnUnusable = _raise) -> Iterator[Clip]:
         """All usable clips in order of their ids; the others are handed to ``on_unusable``."""

@@ -16,6 +16,10 @@ class Declared:
     md5: bytes | None = None
     remedy: str = ""
     note: str = ""
+    end: int | None = None
+    """Where the sound ends in the file; None: with the file. Decoders stumble over tags behind it."""
+    patch: tuple[int, bytes] | None = None
+    """Position and bytes that the decoder reads there, in place of a length that is not filled in."""
 
 
 def fail(what: str) -> NoReturn:

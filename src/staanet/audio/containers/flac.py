@@ -28,9 +28,22 @@ def declared_flac(stream: BinaryIO, size: int, start: int, limits: AudioLimits) 
         rate,
     ):
         fail(f"its stream info says {rate} Hz, its first frame {first} Hz")
+    frames, end = packed & (1 << 36) - 1, _end_before_tags(stream, size)
     if not any(info[18:34]):
-        return Declared(packed & (1 << 36) - 1, note="FLAC without MD5: nothing proves it whole")
-    return Declared(packed & (1 << 36) - 1, info[18:34])
+        note = "FLAC without MD5: nothing proves it whole"
+        return Declared(frames, note=note, end=end)
+    return Declared(frames, info[18:34], end=end)
+
+
+def _end_before_tags(stream: BinaryIO, size: int) -> int | None:
+    """Returns where tags begin that stand behind the sound; None where there are none."""
+    end = size
+    if read_at(stream, max(0, end - 128), 3) == b"TAG":  # ID3v1
+        end -= 128
+    if (footer := read_at(stream, max(0, end - 32), 32)).startswith(b"APETAGEX"):
+        has_header = footer[23] & 0x80
+        end -= int.from_bytes(footer[12:16], "little") + (32 if has_header else 0)
+    return end if end < size else None
 
 
 def flac_frame_rate(head: bytes) -> int | None:

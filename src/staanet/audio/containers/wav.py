@@ -38,8 +38,12 @@ def declared_wav(stream: BinaryIO, size: int, start: int, limits: AudioLimits) -
     else:
         fail(f"no audio data found in {_MAX_CHUNKS} chunks")
     coding, block = _wav_format(form, order, limits)
-    length = data_64 if head[:4] == b"RF64" and length == 0xFFFF_FFFF else length
-    held, data_end = size - position - 8, position + 8 + length
+    held = size - position - 8
+    if head[:4] == b"RF64":
+        length = data_64 if length == 0xFFFF_FFFF else length
+    elif length in (0, 0xFFFF_FFFF) and end in (8, 8 + 0xFFFF_FFFF) and held:
+        return _streamed(position, held, coding, block, order)
+    data_end = position + 8 + length
     if data_end > size:
         fail(f"holds {held // block} of {length // block} declared frames")
     if not _is_tiled(stream, data_end, min(end, size) if end >= data_end else size, order):
@@ -50,7 +54,37 @@ def declared_wav(stream: BinaryIO, size: int, start: int, limits: AudioLimits) -
         return Declared()
     if length % block:
         fail(f"its {length} bytes of data are no whole number of frames of {block} bytes")
-    return Declared(length // block)
+    return Declared(length // block, note=_note_behind(stream, max(end, data_end), size, block))
+
+
+def _streamed(position: int, held: int, coding: int, block: int, order: _Order) -> Declared:
+    """A file whose writer could not go back to fill in its length, such as ffmpeg into a pipe."""
+    rest = held % block if coding in _WAV_LINEAR else 0
+    if held - rest >= 2**32 - 1:
+        fail(f"streamed, and its {held} bytes of sound are more than a WAV file declares")
+    note = "streamed: the header declares no length, the sound ends with the file"
+    if rest:
+        note += f"; its last {rest} bytes are no whole frame"
+    return Declared(
+        (held - rest) // block if coding in _WAV_LINEAR else None,
+        note=note,
+        patch=(position + 4, (held - rest).to_bytes(4, order)),
+    )
+
+
+def _note_behind(stream: BinaryIO, end: int, size: int, block: int) -> str:
+    """Says how much stands behind the declared end, unless it is padding, tags or one byte."""
+    behind = size - end
+    if behind <= 1 or read_at(stream, end, 3) in (b"TAG", b"ID3", b"APE"):
+        return ""
+    stream.seek(end)
+    while data := stream.read(65_536):
+        if any(data):
+            return (
+                f"{behind} bytes behind the declared end are not read: "
+                f"as samples they were {behind // block} frames"
+            )
+    return ""
 
 
 def _chunk(stream: BinaryIO, position: int, order: _Order) -> tuple[bytes, int]:
