@@ -24,12 +24,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {
-    "storage": ("storage.py", "", ["test_storage.py"]),
-    "audio": ("audio.py", "", ["test_audio.py"]),
-    "metrics": ("metrics.py", "", ["test_metrics.py"]),
-    "budget": ("core.py", "Budget", ["test_core.py"]),
+    "storage": ("storage", "", ["storage/test_storage.py"]),
+    "audio": ("audio", "", ["audio/test_audio.py", "audio/test_containers.py"]),
+    "metrics": ("core/metrics.py", "", ["core/test_metrics.py"]),
+    "budget": ("core/budget.py", "Budget", ["core/test_core.py"]),
 }
-"""File, class (all of the file where empty) and tests of each module."""
+"""File or folder, class (all of the file where empty) and tests of each module."""
 SWAPS: dict[type[ast.AST], list[type[ast.AST]]] = {
     ast.Lt: [ast.LtE, ast.GtE],
     ast.LtE: [ast.Lt, ast.Gt],
@@ -134,8 +134,12 @@ def _name(operator: ast.AST) -> str:
 def main(module: str, n: int, seed: int) -> str:
     """Try ``n`` of a module's mutants, drawn by the seed; the figures as Markdown."""
     file, within, tests = MODULES[module]
-    source = (ROOT / "src" / "staanet" / file).read_text(encoding="utf-8")
-    mutants = planted(source, within)
+    package = ROOT / "src" / "staanet"
+    paths = sorted((package / file).rglob("*.py")) or [package / file]
+    sources = {path.relative_to(package): path.read_text(encoding="utf-8") for path in paths}
+    mutants = [
+        (path, *mutant) for path, source in sources.items() for mutant in planted(source, within)
+    ]
     chosen = sorted(
         random.Random(f"{seed} {module}").sample(range(len(mutants)), min(n, len(mutants)))
     )
@@ -149,11 +153,13 @@ def main(module: str, n: int, seed: int) -> str:
     try:
         limit = 5 * _noticed(folder, tests, 3600)[1] + 30
         for done, number in enumerate(chosen, start=1):
-            line, what, changed = mutants[number]
-            (folder / "src" / "staanet" / file).write_text(changed, encoding="utf-8")
+            path, line, what, changed = mutants[number]
+            copy = folder / "src" / "staanet" / path
+            copy.write_text(changed, encoding="utf-8")
             if not _noticed(folder, tests, limit)[0]:
-                missed.append(f"{file}:{line}: {what}")
+                missed.append(f"{path}:{line}: {what}")
                 print(missed[-1], file=sys.stderr)
+            copy.write_text(sources[path], encoding="utf-8")
             left = (time.monotonic() - begun) / done * (len(chosen) - done)
             print(
                 f"{done}/{len(chosen)} mutants of {module}, {len(missed)} missed, about {left:.0f} s left",
