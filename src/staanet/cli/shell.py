@@ -251,6 +251,14 @@ def warned(flags: Sequence[str]) -> dict[str, list[str]]:
 
 def finish(result: Mapping[str, Any], quarantine: Quarantine, *, json_output: bool) -> None:
     """Print the result as JSON if asked, name what was put aside, and leave with the right code."""
+    shown = list(result.get("flags") or ())
+    new = [flag for flag in quarantine.flags if flag not in shown]
+    for flag in new:
+        say(f"staanet: warning: {printable(flag)}")
+    for note in quarantine.notes:
+        say(f"staanet: note: {printable(note)}")
+    if new:
+        result = {**result, "flags": [*shown, *new]}
     if json_output:
         print(json.dumps({**result, "quarantined": quarantine.rows}, allow_nan=False, default=str))
     for row in quarantine.rows[:20]:

@@ -153,7 +153,8 @@ def recount_matrix(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
         fields = {key: cell[key] for key in ATTACK_FIELDS}
         cells.append({**fields, **figures, "channel": cell["channel"]})
     add_above_control(cells, rows_of_cells)
-    recounted = {**summary, "cells": cells, "flags": matrix_flags(cells)}
+    doubts = [flag for target in summary["targets"].values() for flag in target.get("doubts", ())]
+    recounted = {**summary, "cells": cells, "flags": [*matrix_flags(cells), *doubts]}
     if "sets" in summary:
         recounted["sets"] = [
             {**each, "perceptual": _summarised_again(each, rows)} for each in summary["sets"]

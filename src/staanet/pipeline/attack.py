@@ -20,6 +20,7 @@ from staanet.pipeline.crafted_clips import CraftedClips
 from staanet.pipeline.identity import clip_sha256, sum_of
 from staanet.pipeline.quarantine import Quarantine
 from staanet.pipeline.stage import Inputs, Stage
+from staanet.pipeline.victim_check import FIRST_CLIPS, check_victims, meet_labels
 from staanet.results import adversarial_set
 from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
 from staanet.storage import describe_machine
@@ -60,6 +61,7 @@ class Attacking:
 
     def work(self, inputs: Inputs) -> None:
         plan, context = self.plan, self.context
+        self._check_source()
         limits = matched_counts(plan.matched)
         size = 1 if limits is not None or plan.label == EACH else plan.batch_size
         crafted, done = CraftedClips.of(self.out), 0
@@ -77,6 +79,13 @@ class Attacking:
             context.progress(what, done, len(self.clips), "")
         card = self._card({**inputs, "clips": crafted.sha256()})
         adversarial_set.write_set(self.out, crafted.in_order(), card)
+
+    def _check_source(self) -> None:
+        first = list(itertools.islice(self.clips, FIRST_CLIPS))
+        labels = (clip.label for clip in first)
+        source, where = self.plan.source, str(self.out)
+        meet_labels(members_of(source), labels, self.context, where=where, is_required=False)
+        check_victims([source], first, self.context)
 
     def _card(self, inputs: Inputs) -> dict[str, Any]:
         plan = self.plan

@@ -33,6 +33,7 @@ from staanet.pipeline.evaluate import evaluate
 from staanet.pipeline.stage import Inputs, Stage, StageTimer, folder_state, mark_begun, normal, walk
 from staanet.pipeline.train_generator import GeneratorTraining
 from staanet.pipeline.train_victim import VictimTraining
+from staanet.pipeline.victim_check import check_victims, meet_labels
 from staanet.report.audit_verdict import audit_outcome, audit_verdict
 from staanet.storage import describe_machine
 from staanet.transforms import Transform, parse_transform
@@ -72,9 +73,12 @@ class Audit:
     summary: dict[str, Any] = field(default_factory=dict)
     """Of the results without a defence."""
     defences: list[dict[str, Any]] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    """What is doubtful about the audited model: then no verdict is established."""
 
     def stages(self) -> Iterator[Stage]:
         """Every stage; those of the defences depend on the results before."""
+        self._choose_clips()
         for name in () if self.sources else self.recipe.surrogates:
             yield self._surrogate(name)
             folder = self.out / "surrogates" / f"surrogate-{name}"
@@ -82,7 +86,6 @@ class Audit:
             self.sources = [*self.sources, Source(surrogate)]
         if self.victim.differentiable:
             self.sources = [*self.sources, Source(self.victim, white_box=True)]
-        self._choose_clips()
         for source in self.sources:
             yield self._generator(source)
             yield from self._transferred(source)
@@ -103,6 +106,11 @@ class Audit:
             raise InvalidInput(
                 "no test clip can be used", where=self.corpus.name, remedy="Give more clips"
             )
+        victims = [self.victim, *(source.victim for source in self.sources)]
+        labels = [clip.label for clip in self.usable]
+        meet_labels(victims, labels, self.context, where=self.corpus.name)
+        reports = check_victims(victims, self.usable, self.context)
+        self.doubts = list(reports[0].flags)
 
     def _surrogate(self, network: str) -> Stage:
         """A model of the attacker's own, trained on the labels of the corpus."""
@@ -296,6 +304,7 @@ def audit(
     walk(whole.stages(), timer)
     split_hash = context.split(corpus)[2].split_hash
     flags = [*whole.summary["flags"], *_split_flags(loaded, split_hash)]
+    flags += [flag for flag in context.quarantine.flags if flag not in flags]
     facts = normal(
         {
             "schema": SCHEMA,
@@ -363,6 +372,7 @@ def _describe_subject(whole: Audit) -> dict[str, Any]:
             "sha256": victim.sha256,
             "labels": list(victim.labels),
             "gradients": victim.differentiable,
+            "flags": whole.doubts,
         },
         "corpus": {
             "name": corpus.name,

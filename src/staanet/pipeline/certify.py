@@ -14,6 +14,7 @@ from staanet.evaluation import certificates
 from staanet.pipeline.context import Context
 from staanet.pipeline.identity import clips_sha256
 from staanet.pipeline.stage import Inputs, Stage
+from staanet.pipeline.victim_check import check_victims, meet_labels
 from staanet.results import row_files
 from staanet.storage import describe_machine
 from staanet.transforms.noise import SmoothingNoise
@@ -56,6 +57,9 @@ class Certification:
         }
 
     def work(self, inputs: Inputs) -> None:
+        labels = [clip.label for clip in self.clips]
+        meet_labels([self.victim], labels, self.context, where=str(self.out))
+        check_victims([self.victim], self.clips, self.context)
         storage.make_folder(self.out)
         rows = self._rows(storage.Journal(self.out / "journal.jsonl"))
         certificate = self._summarise(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from staanet.core import Corpus, Progress, silent
@@ -26,6 +27,8 @@ class Context:
     quarantine: Quarantine = field(default_factory=Quarantine)
     """Collects the clips that cannot be used."""
     progress: Progress = silent
+    label_map: Mapping[str, str] = field(default_factory=dict)
+    """Which label of a model stands for which label of the clips, beside well-known words."""
 
     @property
     def strict(self) -> bool:

@@ -22,6 +22,7 @@ from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
 from staanet.pipeline.harden import new_generator, save_inner_generator
 from staanet.pipeline.stage import Inputs, Stage
+from staanet.pipeline.victim_check import check_victims
 from staanet.results import row_files
 from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
 from staanet.storage import describe_machine
@@ -74,6 +75,7 @@ class Detection:
     def work(self, inputs: Inputs) -> None:
         train, dev, _ = self.context.split(self.corpus)
         dev_clips = load_clips(dev, self.victim, self.context)
+        check_victims([self.victim], dev_clips, self.context)
         detector = build_detector(self.recipe.detector)
         if isinstance(detector, Learned):
             detector = self._learn(load_clips(train, self.victim, self.context), dev_clips)

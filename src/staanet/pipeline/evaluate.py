@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from staanet.errors import InvalidInput
 from staanet.evaluation import perceptual, transfer_matrix
 from staanet.evaluation.perceptual import Score
 from staanet.pipeline.context import Context
+from staanet.pipeline.victim_check import FIRST_CLIPS, check_victims, meet_labels
 from staanet.results import adversarial_set
 from staanet.results.adversarial_set import AdversarialSet
 from staanet.results.transfer_matrix import TransferMatrix
 from staanet.storage.shards import Shard
+from staanet.victims.quick_check import VictimReport
 
 
 def predictions(
@@ -80,6 +82,7 @@ def evaluate(
     loaded = [_load_whole(folder) for folder in sets]
     if shard is not None:
         loaded = [replace(held, clips=shard.part(held.clips)) for held in loaded]
+    reports = _check_targets(sets, loaded, targets, context)
     matrix = transfer_matrix(
         loaded,
         targets,
@@ -87,6 +90,7 @@ def evaluate(
         scorer=_PerceptualPanel(storage.Journal(out / "perception.jsonl")) if perceptual else None,
         progress=context.progress,
     )
+    matrix = replace(matrix, summary=_with_doubts(matrix.summary, reports))
     if shard is not None:
         tables = [storage.sha256(folder / "metadata.csv") for folder in sets]
         hashes = {target.name: target.identity for target in targets}
@@ -95,6 +99,34 @@ def evaluate(
     matrix.save(out)
     report.mark_if_stale(out.parent)
     return matrix
+
+
+def _check_targets(
+    folders: Sequence[Path],
+    loaded: Sequence[AdversarialSet],
+    targets: Sequence[Victim],
+    context: Context,
+) -> list[VictimReport]:
+    """Match the targets' labels with those of the sets, and look at each target on some clean clips."""
+    if not loaded:
+        return []
+    labels = [
+        row["label"] or None for folder in folders for row in adversarial_set.read_rows(folder)
+    ]
+    meet_labels(targets, labels, context, where=str(folders[0]))
+    pairs = loaded[0].clips
+    chosen = range(0, len(pairs), max(1, len(pairs) // FIRST_CLIPS))
+    return check_victims(targets, [pairs[index].clean for index in chosen], context)
+
+
+def _with_doubts(summary: Mapping[str, Any], reports: Sequence[VictimReport]) -> dict[str, Any]:
+    """The summary with what is doubtful about each target, also among the flags."""
+    targets, flags = dict(summary["targets"]), list(summary["flags"])
+    for report in reports:
+        if report.is_doubtful:
+            targets[report.name] = {**targets[report.name], "doubts": list(report.flags)}
+            flags += report.flags
+    return {**summary, "targets": targets, "flags": flags}
 
 
 def _load_whole(folder: Path) -> AdversarialSet:

@@ -18,6 +18,7 @@ from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
 from staanet.pipeline.stage import Inputs, Stage
 from staanet.pipeline.train_victim import make_schedule, measure_parts, measure_quality
+from staanet.pipeline.victim_check import check_victims
 from staanet.storage import describe_machine
 from staanet.training import AdversarialTraining, train_adversarially
 from staanet.victims import load_victim
@@ -51,6 +52,7 @@ class Hardening:
         victim, recipe, context = self.victim, self.recipe, self.context
         method = AdversarialTraining(recipe)
         parts = [load_clips(part, victim, context) for part in context.split(self.corpus)]
+        check_victims([victim], parts[1], context)
         before = {
             "from": victim.name,
             "from_sha256": victim.sha256,

@@ -20,12 +20,26 @@ class Quarantine:
 
     strict: bool = False
     rows: list[dict[str, str]] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
+    """What is doubtful about the victims of the command, as sentences."""
+    notes: list[str] = field(default_factory=list)
+    """What the user should check, such as labels that were matched by their words."""
     _keys: set[tuple[str, ...]] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __call__(self, utterance: Utterance, problem: UnusableClip) -> None:
         if self.strict:
             raise InvalidInput(problem.what, where=problem.where, remedy=problem.remedy)
         self.add(utterance.id, problem)
+
+    def warn(self, flag: str) -> None:
+        """Adds a flag, once."""
+        if flag not in self.flags:
+            self.flags.append(flag)
+
+    def note(self, note: str) -> None:
+        """Adds a note, once."""
+        if note not in self.notes:
+            self.notes.append(note)
 
     def add(self, clip_id: str, problem: UnusableClip) -> None:
         """Notes a clip and why it cannot be used."""

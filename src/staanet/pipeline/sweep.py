@@ -17,6 +17,7 @@ from staanet.pipeline.attack_plan import AttackPlan, plan_attack
 from staanet.pipeline.context import Context
 from staanet.pipeline.identity import clips_sha256
 from staanet.pipeline.stage import Inputs, Stage
+from staanet.pipeline.victim_check import check_victims
 from staanet.storage import describe_machine
 
 
@@ -140,6 +141,7 @@ class Sweeping:
 
     def work(self, inputs: Inputs) -> None:
         plan = self.plan
+        check_victims([plan.source, *plan.targets], self.clips, plan.context)
         storage.make_folder(self.out)
         measured = sweeps.Sweep(
             source=plan.source,

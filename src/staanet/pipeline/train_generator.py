@@ -25,6 +25,7 @@ from staanet.pipeline.context import Context
 from staanet.pipeline.sources import relative_origin
 from staanet.pipeline.stage import Inputs, Stage
 from staanet.pipeline.train_victim import make_schedule
+from staanet.pipeline.victim_check import check_victims
 from staanet.storage import describe_machine
 from staanet.transforms import Transform, parse_transform
 from staanet.victims import members_of
@@ -99,6 +100,7 @@ class GeneratorTraining:
         training.seed_weights(context.seed)
         generator = make_generator(recipe, source).to(context.device)
         train, dev = (load_clips(part, source, context) for part in context.split(corpus)[:2])
+        check_victims([source], dev, context)
         settings = training.GeneratorSettings(
             budget=Budget(
                 epsilon=recipe.epsilon, max_density=recipe.max_density, min_snr_db=recipe.min_snr_db

@@ -19,6 +19,7 @@ from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
 from staanet.pipeline.sources import relative_origin
 from staanet.pipeline.stage import Inputs, Stage
+from staanet.pipeline.victim_check import check_victims
 from staanet.storage import describe_machine
 
 
@@ -57,6 +58,7 @@ class VectorTraining:
         source, recipe, context = self.source(), self.recipe, self.context
         parts = context.split(self.corpus())[:2]
         train, dev = (load_clips(part, source, context) for part in parts)
+        check_victims([source], dev, context)
         schedule = training.Schedule(
             steps=recipe.steps,
             batch_size=recipe.batch_size,

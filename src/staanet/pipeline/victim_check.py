@@ -1,0 +1,80 @@
+"""The look at every victim before a command first uses it: can it be judged, and do its labels meet?"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from staanet.core import Clip, Victim
+from staanet.errors import InvalidInput
+from staanet.pipeline.context import Context
+from staanet.victims.labels import match_labels, rename_labels
+from staanet.victims.quick_check import CheckedVictims, VictimReport
+
+_CHECKED = CheckedVictims()
+FIRST_CLIPS = 64
+"""So many clips are read ahead where they come one by one."""
+
+
+def check_victims(
+    victims: Iterable[Victim], clips: Iterable[Clip], context: Context
+) -> list[VictimReport]:
+    """Look at each victim on a few clips, once a process, and note what is doubtful in the context.
+
+    Raises ``InvalidInput`` where a victim cannot be judged; see ``staanet.victims.quick_check``.
+    """
+    some = clips if isinstance(clips, Sequence) else list(itertools.islice(clips, FIRST_CLIPS))
+    reports = []
+    for victim in victims:
+        with torch.random.fork_rng(devices=[]):  # a look changes no draw that comes after it
+            report = _CHECKED.check(victim, some)
+        for flag in report.flags:
+            context.quarantine.warn(flag)
+        reports.append(report)
+    return reports
+
+
+def meet_labels(
+    victims: Iterable[Victim],
+    labels: Iterable[str | None],
+    context: Context,
+    *,
+    where: str,
+    is_required: bool = True,
+) -> None:
+    """Give victims the labels of the clips where the words differ, and note which were matched.
+
+    Args:
+        victims: The models; their labels are changed.
+        labels: The label of each clip; None where a clip has none.
+        context: Holds the label map, and receives the notes.
+        where: The name of the clips in an error.
+        is_required: Whether figures need the labels.
+
+    Raises:
+        InvalidInput: The figures need labels, and fewer than two classes meet.
+    """
+    clip_labels = [label for label in labels if label is not None]
+    classes = sorted(set(clip_labels))
+    for victim in victims:
+        if not classes or set(classes) <= set(victim.labels):
+            continue
+        try:
+            match = match_labels(victim.labels, classes, context.label_map)
+            if len(classes) > 1:
+                match.check(victim.name, where)
+        except InvalidInput:
+            if is_required or context.label_map:
+                raise
+            continue
+        rename_labels(victim, match)
+        if match.note:
+            context.quarantine.note(f"{victim.name}: {match.note}")
+        count = sum(label in victim.labels for label in clip_labels)
+        if is_required and count < len(clip_labels):
+            context.quarantine.warn(
+                f"{victim.name}: {count} of {len(clip_labels)} clips have one of its classes; "
+                "UAR, accuracy and attack success count those alone"
+            )
