@@ -122,10 +122,10 @@ def _check_targets(
 def _with_doubts(summary: Mapping[str, Any], reports: Sequence[VictimReport]) -> dict[str, Any]:
     """The summary with what is doubtful about each target, also among the flags."""
     targets, flags = dict(summary["targets"]), list(summary["flags"])
-    for report in reports:
-        if report.is_doubtful:
-            targets[report.name] = {**targets[report.name], "doubts": list(report.flags)}
-            flags += report.flags
+    for checked in reports:
+        if checked.is_doubtful:
+            targets[checked.name] = {**targets[checked.name], "doubts": list(checked.flags)}
+            flags += checked.flags
     return {**summary, "targets": targets, "flags": flags}
 
 

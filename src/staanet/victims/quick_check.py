@@ -24,6 +24,8 @@ CLIPS = 32
 """At most so many clips are asked about; they are even over labels and speakers."""
 REPEATED_CLIPS, GRADIENT_CLIPS = 8, 4
 """So many of them are asked about twice, and so many for a gradient."""
+FEWEST_JUDGED = 8
+"""Fewer clips say nothing about chance, nor that the answer is always the same."""
 _POOL = 2_000
 """The clips are chosen among at most so many, evenly spaced in the list."""
 MULTI_LABEL = "multi_label_classification"
@@ -194,7 +196,7 @@ def _check_outputs(victim: Victim, outputs: Sequence[Tensor]) -> None:
 def _output_flags(outputs: Sequence[Tensor]) -> list[str]:
     stacked = torch.cat(list(outputs))
     answers, flags = stacked.argmax(dim=1), []
-    if len(stacked) >= 4 and len(set(answers.tolist())) == 1:
+    if len(stacked) >= FEWEST_JUDGED and len(set(answers.tolist())) == 1:
         flags.append(f"gives the same answer to all of {len(stacked)} clips")
     is_share = bool((stacked >= 0).all()) and bool((stacked <= 1).all())
     if len(set(stacked.flatten().tolist())) == 2 and bool(
@@ -232,7 +234,7 @@ def _chance_flags(victim: Victim, clips: Sequence[Clip], outputs: Sequence[Tenso
 
     judged = [(c, o) for c, o in zip(clips, outputs, strict=True) if c.label in victim.labels]
     labels = Counter(clip.label for clip, _ in judged)
-    if len(labels) < 2 or len(judged) < 8:
+    if len(labels) < 2 or len(judged) < FEWEST_JUDGED:
         return []
     correct = sum(victim.labels[int(output.argmax())] == clip.label for clip, output in judged)
     chance = max(labels.values()) / len(judged)  # of always giving the most frequent label
