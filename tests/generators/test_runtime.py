@@ -73,7 +73,7 @@ def test_it_sets_the_samples_that_torch_sets(exported, length):
     generator, path = exported
     runner = Runner(path)
     clean = tone(2, 300)[: runner.minimum_samples + length]
-    wanted = export.attacked(generator, clean, Budget(epsilon=0.04, max_density=0.15))
+    wanted = export.attack_with_torch(generator, clean, Budget(epsilon=0.04, max_density=0.15))
     made = runner(clean)
     assert made.dtype == np.int16 and made.shape == clean.shape
     differing = np.count_nonzero(made != wanted)
@@ -89,7 +89,7 @@ def test_another_budget_is_kept(exported, epsilon, density):
     made = runner(clean)
     budget = Budget(epsilon=epsilon, max_density=density)
     assert not budget.violations(clean, made)
-    off = np.abs(made.astype(int) - export.attacked(generator, clean, budget))
+    off = np.abs(made.astype(int) - export.attack_with_torch(generator, clean, budget))
     assert np.count_nonzero(off > 1) <= 0.01 * len(clean)  # a near tie of rank is another sample
     assert np.count_nonzero(off == 1) <= max(0.01, 0.02 * epsilon) * len(clean)  # one of rounding
     assert np.array_equal(
@@ -109,7 +109,7 @@ def test_no_torch_is_imported(exported, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    wanted = export.attacked(generator, clean, Budget(epsilon=0.04, max_density=0.15))
+    wanted = export.attack_with_torch(generator, clean, Budget(epsilon=0.04, max_density=0.15))
     assert int(done.stdout) == pytest.approx(np.count_nonzero(wanted != clean), rel=0.01, abs=2)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from staanet import storage
 from staanet.config import AttackRecipe
-from staanet.core import Corpus, Victim, stratified_subset
+from staanet.core import Clip, Corpus, Victim, stratified_subset
 from staanet.defences import Defended
 from staanet.errors import InvalidInput
 from staanet.evaluation import CONTROLS, check_names, defence_knowledge
@@ -177,13 +177,7 @@ def adapt(
         if not isinstance(target, Defended) or "adaptive" in knowledge:
             continue
         usable = [c.clean for c in largest if len(c.clean.pcm16) >= target.minimum_samples]
-        subset = stratified_subset(usable, clips)
-        if not subset:
-            raise InvalidInput(
-                f"no clip is long enough for {target.name}",
-                where=sets[0],
-                remedy="Evaluate it on longer clips",
-            )
+        subset = _subset(usable, clips, target, sets[0])
         for name in attacks or (ADAPTIVE if target.differentiable else BLACK_BOX):
             recipe = AttackRecipe(
                 attack=name,
@@ -200,3 +194,14 @@ def adapt(
             folders.append(out / f"{name}__{target.name}")
             attack(plan, subset, folders[-1], context=context)
     return folders
+
+
+def _subset(clips: Sequence[Clip], limit: int, target: Victim, where: Path) -> list[Clip]:
+    subset = stratified_subset(clips, limit)
+    if not subset:
+        raise InvalidInput(
+            f"no clip is long enough for {target.name}",
+            where=where,
+            remedy="Evaluate it on longer clips",
+        )
+    return subset

@@ -40,5 +40,5 @@ def relative_origin(victim: Victim, folder: Path) -> str:
     """Where a victim lies, seen from ``folder``; a model of the hub by its name."""
     if victim.origin.startswith("hf:"):
         return victim.origin
-    place = Path(victim_folder(victim.origin)).resolve()
-    return Path(os.path.relpath(place, folder.resolve())).as_posix()
+    origin = Path(victim_folder(victim.origin)).resolve()
+    return Path(os.path.relpath(origin, folder.resolve())).as_posix()

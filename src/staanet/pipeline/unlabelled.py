@@ -49,14 +49,14 @@ class ExtraAudio:
 
 
 def gather(
-    places: Sequence[str], parts: Sequence[Corpus], source: Victim, out: Path, *, context: Context
+    names: Sequence[str], parts: Sequence[Corpus], source: Victim, out: Path, *, context: Context
 ) -> ExtraAudio:
     """Reads audio without labels at the source's rate, each clip once, none of the corpus's own.
 
     All is held in memory: an hour at 16 kHz takes 115 MB.
 
     Args:
-        places: Folders and files; ``KIND:PATH`` for all of a corpus, its labels unused; and
+        names: Folders and files; ``KIND:PATH`` for all of a corpus, its labels unused; and
             ``synthetic:``, which is rendered into ``out/speech``.
         parts: Train, dev and test of the corpus whose clips are left out.
         source: The model that the generator is trained against.
@@ -67,24 +67,19 @@ def gather(
         The clips, and what the card of the generator says of them.
 
     Raises:
-        InvalidInput: If a place does not exist, if nothing is left, or for synthetic speech beside a
+        InvalidInput: If a name does not exist, if nothing is left, or for synthetic speech beside a
             corpus of it: two renderings are near copies that no hash recognises.
     """
-    if not places:
+    if not names:
         return ExtraAudio()
-    for place in places:
-        if place.startswith(SYNTHETIC) and parts[0].name.startswith(SYNTHETIC[:-1]):
-            raise InvalidInput(
-                f"the unlabelled '{place}' says what the test part of {parts[0].name} says",
-                remedy="Give other audio",
-            )
+    _refuse_near_copies(names, parts[0])
     part_of = {
         digest: part.part for part in parts for digest in _hashes(load_clips(part, source, context))
     }
     clips: list[Clip] = []
     rows: list[dict[str, Any]] = []
     left_out = {"train": 0, "dev": 0, "test": 0, "twice": 0}
-    for place, clip in _clips(places, source, out, context):
+    for name, clip in _clips(names, source, out, context):
         digest = audio.content_hash(clip.pcm16)
         if digest in part_of:
             left_out[part_of[digest]] += 1
@@ -92,11 +87,11 @@ def gather(
         part_of[digest] = "twice"
         clips.append(replace(clip, label=None, speaker=corpora.UNKNOWN))
         seconds = len(clip.pcm16) / clip.sample_rate
-        rows.append({"id": clip.id, "from": place, "seconds": f"{seconds:.3f}", "sha256": digest})
+        rows.append({"id": clip.id, "from": name, "seconds": f"{seconds:.3f}", "sha256": digest})
     if not clips:
         raise InvalidInput(
             f"nothing of the unlabelled audio is left ({_in_words(left_out) or 'no usable clip'})",
-            where=", ".join(places),
+            where=", ".join(names),
             remedy="Give other folders, or drop --unlabelled",
         )
     every = "\n".join(sorted(str(row["sha256"]) for row in rows))
@@ -109,6 +104,15 @@ def gather(
     return ExtraAudio(
         clips=tuple(clips), summary=summary, left_out=left_out, flags=_flags(rows), rows=tuple(rows)
     )
+
+
+def _refuse_near_copies(names: Sequence[str], part: Corpus) -> None:
+    for name in names:
+        if name.startswith(SYNTHETIC) and part.name.startswith(SYNTHETIC[:-1]):
+            raise InvalidInput(
+                f"the unlabelled '{name}' says what the test part of {part.name} says",
+                remedy="Give other audio",
+            )
 
 
 def describe_unlabelled(card: Mapping[str, Any]) -> str:
@@ -146,20 +150,20 @@ def _flags(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def _clips(
-    places: Sequence[str], source: Victim, out: Path, context: Context
+    names: Sequence[str], source: Victim, out: Path, context: Context
 ) -> Iterator[tuple[str, Clip]]:
-    for place in places:
-        corpus = _corpus(place, out, context)
+    for name in names:
+        corpus = _corpus(name, out, context)
         for clip in load_clips(corpus, source, context):
-            yield place, clip
+            yield name, clip
 
 
-def _corpus(place: str, out: Path, context: Context) -> Corpus:
-    if place == SYNTHETIC:
+def _corpus(name: str, out: Path, context: Context) -> Corpus:
+    if name == SYNTHETIC:
         return corpora.render_synthetic(out / "speech", context.progress, seed=context.seed)
-    if place.partition(":")[0] in corpora.CORPORA and ":" in place:
-        return corpora.load_corpus(place)
-    return corpora.unlabelled_corpus([Path(place).expanduser()], leave_out=out)
+    if name.partition(":")[0] in corpora.CORPORA and ":" in name:
+        return corpora.load_corpus(name)
+    return corpora.unlabelled_corpus([Path(name).expanduser()], leave_out=out)
 
 
 def _hashes(clips: Iterable[Clip]) -> Iterator[str]:
