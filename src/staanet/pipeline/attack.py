@@ -10,21 +10,47 @@ from pathlib import Path
 from typing import Any
 
 from staanet.attacks import craft_batch
+from staanet.audio import content_hash
 from staanet.core import Attack, Clip
 from staanet.defences import Defended, chain_of
 from staanet.errors import UnusableClip
 from staanet.pipeline.attack_plan import EACH, AttackPlan, target_class
 from staanet.pipeline.clips import ClipSource
 from staanet.pipeline.context import Context
+from staanet.pipeline.corpus_content import describe_row_changes
 from staanet.pipeline.crafted_clips import CraftedClips
 from staanet.pipeline.identity import clip_sha256, sum_of
 from staanet.pipeline.quarantine import Quarantine
-from staanet.pipeline.stage import Inputs, Stage
+from staanet.pipeline.stage import Digest, Inputs, Stage
 from staanet.pipeline.victim_check import FIRST_CLIPS, check_victims, meet_labels
 from staanet.results import adversarial_set
 from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
 from staanet.storage import describe_machine
 from staanet.victims import members_of
+
+
+class ClipsContent(Digest):
+    """The hash of the clips of a set; it names those that differ from the rows of the set."""
+
+    clips: ClipSource
+
+    @classmethod
+    def of(cls, clips: ClipSource) -> ClipsContent:
+        content = cls(sum_of(map(clip_sha256, clips)))
+        content.clips = clips
+        return content
+
+    def explain(self, folder: Path) -> str:
+        before = {}
+        for row in adversarial_set.read_rows(folder):
+            clean = adversarial_set.read_clip(folder, row).clean
+            before[row["id"]] = _describe_clip(clean)
+        return describe_row_changes(before, {clip.id: _describe_clip(clip) for clip in self.clips})
+
+
+def _describe_clip(clip: Clip) -> dict[str, str]:
+    digest = content_hash(clip.pcm16)
+    return {"label": clip.label or "", "speaker": clip.speaker, "sha256": digest}
 
 
 @dataclass(frozen=True)
@@ -57,7 +83,7 @@ class Attacking:
         return self.read_clips()
 
     def inputs(self) -> Inputs:
-        return {**self.plan.inputs, "clips": lambda: sum_of(map(clip_sha256, self.clips))}
+        return {**self.plan.inputs, "clips": lambda: ClipsContent.of(self.clips)}
 
     def work(self, inputs: Inputs) -> None:
         plan, context = self.plan, self.context

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from staanet.core import Corpus, Progress, silent
+from staanet.pipeline.corpus_content import CorpusContent
 from staanet.pipeline.quarantine import Quarantine
 
 
@@ -40,10 +41,16 @@ class Context:
         return corpus.split(self.seed, self.protocol)
 
     def split_inputs(self, corpus: Corpus) -> dict[str, object]:
-        """What a card says of the corpus and its split; the default protocol is left out.
+        """What a card says of the corpus, its split and its content; the default protocol is left out.
 
         The settings come first: they are named before the split that they lead to.
         """
+        parts = self.split(corpus)
         protocol = {} if self.protocol is None else {"protocol": self.protocol}
-        split_hash = self.split(corpus)[0].split_hash
-        return {"corpus": corpus.name, "seed": self.seed, **protocol, "split": split_hash}
+        return {
+            "corpus": corpus.name,
+            "seed": self.seed,
+            **protocol,
+            "content": CorpusContent.of(parts),
+            "split": parts[0].split_hash,
+        }

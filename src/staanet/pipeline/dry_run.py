@@ -59,8 +59,13 @@ def dry_run(recipe: Recipe, out: Path, context: Context) -> DryRun:
     experiment = Experiment(recipe, out, context, lambda: planned_corpus(recipe, out))
     seconds = StageTimer.of(out).seconds()
     reports = []
+    corpus_state: State = "to do"
     for stage in _all_stages(experiment):
-        state, work = _corpus_state(experiment) if stage.name == "corpus" else _state(stage)
+        if stage.name == "corpus":
+            state, work = _corpus_state(experiment)
+            corpus_state = state
+        else:
+            state, work = _state(stage, is_corpus_there=corpus_state == "done")
         took = seconds.get(stage.name) if state == "done" else None
         reports.append(StageReport(stage.name, state, work, took))
     return DryRun(tuple(reports), _audio_mib(experiment))
@@ -93,9 +98,11 @@ def planned_corpus(recipe: Recipe, out: Path) -> Corpus:
     return corpora.with_classes(planned, recipe.classes)
 
 
-def _state(stage: Stage) -> tuple[State, str]:
+def _state(stage: Stage, *, is_corpus_there: bool) -> tuple[State, str]:
     """The state of a stage, and its work in words: how far it is, if it was begun."""
-    state, work = stage.state(), stage.size()
+    work = stage.size()
+    is_checked = is_corpus_there or stage.inputs is None or not stage.has_work()
+    state: State = stage.state() if is_checked else "to check"
     if state == "to check":
         return state, f"{work}; what is there counts if the stages before come out the same"
     if state != "begun":

@@ -9,16 +9,21 @@ from staanet.core import Clip
 
 
 def clip_sha256(clip: Clip) -> str:
-    """The hash of a clip's id and samples."""
-    return hashlib.sha256(clip.id.encode() + b"\0" + clip.pcm16.tobytes()).hexdigest()
+    """The hash of a clip's id, label, speaker and samples."""
+    return hashlib.sha256(_clip_bytes(clip)).hexdigest()
 
 
 def clips_sha256(clips: Iterable[Clip]) -> str:
-    """The hash of the ids and samples of clips, in their order."""
+    """The hash of clips with their labels and speakers, in their order."""
     digest = hashlib.sha256()
     for clip in clips:
-        digest.update(clip.id.encode() + b"\0" + clip.pcm16.tobytes())
+        digest.update(_clip_bytes(clip))
     return digest.hexdigest()
+
+
+def _clip_bytes(clip: Clip) -> bytes:
+    words = (clip.id, clip.label or "", clip.speaker, "")
+    return "\0".join(words).encode("utf-8", "surrogatepass") + clip.pcm16.tobytes()
 
 
 def sum_of(digests: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ from staanet.pipeline.attack import Attacking
 from staanet.pipeline.attack_plan import AttackPlan, plan_attack
 from staanet.pipeline.clips import load_clips, split_part
 from staanet.pipeline.context import Context
+from staanet.pipeline.corpus_content import CorpusContent
 from staanet.pipeline.defend import Defending
 from staanet.pipeline.evaluate import evaluate
 from staanet.pipeline.recipe_plan import (
@@ -29,7 +30,7 @@ from staanet.pipeline.recipe_plan import (
     with_learning_rates,
 )
 from staanet.pipeline.run_card import write_run_card
-from staanet.pipeline.stage import Inputs, NotReady, Stage, StageTimer, walk
+from staanet.pipeline.stage import Inputs, NotReady, Stage, StageTimer, require_same_inputs, walk
 from staanet.pipeline.sweep import Sweeping, SweepPlan, sweep_points
 from staanet.pipeline.train_generator import GeneratorTraining
 from staanet.pipeline.train_uap import VectorTraining, vector_recipe
@@ -95,7 +96,11 @@ class Experiment:
     def stages(self) -> Iterator[Stage]:
         """All stages up to the evaluation, in their order."""
         yield Stage(
-            name="corpus", folder=self.out, kind="corpus", inputs=None, work=lambda _: self.corpus
+            name="corpus",
+            folder=self.out,
+            kind="corpus",
+            inputs=None,
+            work=lambda _: self._note_corpus(),
         )
         yield from self._victim_stages()
         for source, keys in self.sources.items():
@@ -123,6 +128,14 @@ class Experiment:
             size=lambda: "tables, figures and one page; always done anew",
         )
         return [checks, page] if self.recipe.selfcheck else [page]
+
+    def _note_corpus(self) -> None:
+        """Writes the table of all clips once for the run; raises ``InvalidInput`` if it has another."""
+        content = CorpusContent.of(self.context.split(self.corpus))
+        for listing in self.out.glob("corpus-*.csv"):
+            if listing.name != content.listing:
+                require_same_inputs({}, {"content": content}, self.out)
+        content.save(self.out)
 
     def _victim_stages(self) -> Iterator[Stage]:
         folder = self.out / "victims"

@@ -23,6 +23,7 @@ State = Literal["done", "begun", "to do", "to check"]
 Inputs = Mapping[str, Any]
 ANOTHER = {
     "clips": "other clips",
+    "content": "other audio, labels or speakers",
     "generator": "another generator",
     "matched": "another set to match",
     "source": "another source model",
@@ -34,6 +35,17 @@ ANOTHER = {
 """What a differing hash means, in words, by the name of the input."""
 LONGEST_VALUE = 300
 """Characters of a value that an error message shows."""
+
+
+class Digest(str):
+    """A hash among the inputs of a stage that can say in words what differs."""
+
+    def save(self, folder: Path) -> None:
+        """Notes beside the work of ``folder`` what the hash is of."""
+
+    def explain(self, folder: Path) -> str:
+        """What differs from that which the folder was made from, as ``from other clips``."""
+        raise TypeError(f"{type(self).__name__} does not implement explain")
 
 
 class NotReady(Exception):
@@ -68,13 +80,17 @@ class Stage:
         if self.inputs is None:
             is_there = bool(self.marker) and (self.folder / self.marker).is_file()
             return "done" if is_there else "to do"
-        if not any((self.folder / name).exists() for name in (storage.CARD, storage.UNFINISHED)):
+        if not self.has_work():
             return "to do"
         try:
             inputs = self.inputs()
         except NotReady:
             return "to check"
         return folder_state(self.folder, self.kind, inputs)
+
+    def has_work(self) -> bool:
+        """Whether the folder holds finished or unfinished work of any inputs."""
+        return any((self.folder / name).exists() for name in (storage.CARD, storage.UNFINISHED))
 
     def perform(self) -> object:
         """Does the work unless it is done; returns what ``work`` returns, or ``None`` if it was done.
@@ -161,6 +177,9 @@ def folder_state(folder: Path, kind: str, inputs: Inputs) -> State:
 def mark_begun(folder: Path, inputs: Inputs) -> None:
     """Notes what a folder is made from until its card says so."""
     if not (folder / storage.UNFINISHED).exists():
+        for value in inputs.values():
+            if isinstance(value, Digest):
+                value.save(folder)
         storage.write_json(folder / storage.UNFINISHED, normal(known_inputs(inputs)))
 
 
@@ -177,7 +196,14 @@ def require_same_inputs(before: object, now: Inputs, folder: Path, verb: str = "
     Raises ``InvalidInput`` that names the first difference in words. Keys that ``now`` lacks do not
     count: later versions may note more.
     """
-    difference = describe_difference(before if isinstance(before, Mapping) else {}, normal(now))
+    earlier = before if isinstance(before, Mapping) else {}
+    difference = ""
+    for key, value in now.items():
+        if isinstance(value, Digest) and earlier.get(key) != value:
+            difference = value.explain(folder)
+        difference = difference or describe_difference(earlier, normal({key: value}))
+        if difference:
+            break
     if difference:
         raise InvalidInput(
             f"{verb} {difference}",
