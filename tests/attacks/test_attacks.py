@@ -12,7 +12,7 @@ from tests.support.speech import RATE, clip
 
 from staanet import audio
 from staanet.attacks import ATTACKS, PGD, UAP, Random, Staa, collate, craft, craft_batch
-from staanet.attacks.support import clip_noise
+from staanet.attacks.random import clip_noise
 from staanet.audio.psychoacoustics import masking_weight
 from staanet.core import Budget, Clip, Targeted, Untargeted
 from staanet.core.top_k import top_k_mask
@@ -42,6 +42,7 @@ def make(name: str, budget: Budget):
         "sparse_rs": {"steps": 10},
         "sparsefool": {"steps": 2, "deepfool_steps": 1},
         "spgd": {"steps": 4},
+        "vfga": {"steps": 12, "draws": 3},
         "vmi_fgsm": {"steps": 3, "neighbours": 2},
     }
     return ATTACKS[name](budget=budget, **settings.get(name, {}))
@@ -210,14 +211,14 @@ def test_a_hiding_attack_treats_a_clip_alike_in_a_padded_batch(kind, source):
 
 @pytest.mark.parametrize("kind", HIDING)
 @pytest.mark.parametrize("masking_power", [-1.0, float("nan"), float("inf")])
-def test_a_hide_that_would_enlarge_epsilon_is_refused(kind, masking_power, source):
-    with pytest.raises(InvalidInput, match="hide is"):
+def test_a_masking_power_that_would_enlarge_epsilon_is_refused(kind, masking_power, source):
+    with pytest.raises(InvalidInput, match="masking_power is"):
         craft(kind(budget=Budget(epsilon=0.03), masking_power=masking_power), source, [clip()])
 
 
 @pytest.mark.parametrize("run_length", [0, -4])
-def test_a_burst_of_no_samples_is_refused(run_length, source):
-    with pytest.raises(InvalidInput, match="burst is"):
+def test_a_run_of_no_samples_is_refused(run_length, source):
+    with pytest.raises(InvalidInput, match="run_length is"):
         craft(PGD(budget=Budget(epsilon=0.03), run_length=run_length), source, [clip()])
 
 
@@ -332,5 +333,5 @@ def test_answers_that_are_no_numbers_are_refused():
             return torch.full((len(waveforms), 2), torch.nan)
 
     clip = Clip("a", np.arange(100, dtype=np.int16), 16_000)
-    with pytest.raises(InvalidInput, match=r"a: broken answers with numbers that are none \(NaN\)"):
+    with pytest.raises(InvalidInput, match=r"a: broken returns logits that are no numbers \(NaN\)"):
         logits_of(Broken(name="broken", labels=["a", "b"]), [clip])

@@ -9,7 +9,7 @@ import torch
 from tests.support.speech import clip
 
 from staanet.attacks import craft
-from staanet.attacks.spgd import SparsePGD
+from staanet.attacks.sparse_pgd import SparsePGD
 from staanet.core import Budget, Targeted, Untargeted
 from staanet.victims import build_victim
 

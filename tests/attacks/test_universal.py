@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from tests.support.speech import real_speech
 
 from staanet import storage
+from staanet.attacks import Random, collate
 from staanet.attacks.universal import UAP, fit_uap, load_uap, save_uap, tile_to_length
+from staanet.config import VectorRecipe
 from staanet.core import Budget, Targeted, Untargeted
+from staanet.core.sampling import stratified_subset
+from staanet.corpora import load_corpus
 from staanet.errors import InvalidInput
+from staanet.victims import load_victim
 
 
 def score(victim, x):
@@ -20,6 +28,10 @@ def at_score(victim, wanted):
     noise = 0.1 * torch.randn(1, len(victim.weight), generator=torch.Generator().manual_seed(3))
     away = wanted - score(victim, noise)
     return noise + away[:, None] * victim.weight / victim.weight.square().sum()
+
+
+def recipe(epsilon, length=1600, **settings):
+    return VectorRecipe(epsilon=epsilon, seconds=length / 16_000, **settings)
 
 
 def training_batches(victim, count):
@@ -36,9 +48,7 @@ def training_batches(victim, count):
 @pytest.mark.parametrize("target", [None, 1], ids=["untargeted", "targeted"])
 def test_a_universal_vector_reaches_its_closed_form_optimum(linear, length, target):
     epsilon = 328 / 32768
-    uap = fit_uap(
-        linear, training_batches(linear, 40), Budget(epsilon=epsilon), length=length, target=target
-    )
+    uap = fit_uap(linear, training_batches(linear, 40), recipe(epsilon, length), target=target)
     best = epsilon * float(linear.weight.view(-1, length).sum(dim=0).abs().sum())
     x = at_score(linear, best / 1.05)
     goal = Untargeted(0) if target is None else Targeted(1)
@@ -48,8 +58,7 @@ def test_a_universal_vector_reaches_its_closed_form_optimum(linear, length, targ
 
 
 def test_a_limited_universal_vector_takes_the_samples_that_count_most(linear):
-    budget = Budget(epsilon=0.01, max_density=0.1)
-    uap = fit_uap(linear, training_batches(linear, 40), budget, length=1600)
+    uap = fit_uap(linear, training_batches(linear, 40), recipe(0.01, max_density=0.1))
     silence = torch.zeros(1, 1600)
     chosen = set(torch.nonzero(uap(linear, silence, Untargeted(0))[0])[:, 0].tolist())
     assert chosen == set(linear.weight.abs().topk(160).indices.tolist())
@@ -69,7 +78,7 @@ def test_a_universal_vector_fits_any_length_and_keeps_the_budget(linear):
 
 def test_a_universal_vector_says_what_it_was_learned_for(linear):
     x = torch.zeros(1, 100)
-    with pytest.raises(InvalidInput, match="learned to change the answer"):
+    with pytest.raises(InvalidInput, match="learned to change the prediction"):
         UAP(vector=torch.ones(10))(linear, x, Targeted(1))
     with pytest.raises(InvalidInput, match="reach class 1"):
         UAP(vector=torch.ones(10), target=1)(linear, x, Untargeted(0))
@@ -79,12 +88,12 @@ def test_a_universal_vector_says_what_it_was_learned_for(linear):
 
 @pytest.mark.parametrize("steps", [2, 5, 12])
 def test_a_learned_vector_moves_every_sample_that_it_may(linear, steps):
-    uap = fit_uap(linear, training_batches(linear, steps), Budget(epsilon=0.01), length=1600)
+    uap = fit_uap(linear, training_batches(linear, steps), recipe(0.01))
     assert float(uap.vector.abs().min()) * 32768 > 1  # none would be lost on the 16-bit grid
 
 
 def test_a_vector_survives_the_disk_and_follows_epsilon(linear, tmp_path):
-    uap = fit_uap(linear, training_batches(linear, 5), Budget(epsilon=0.01), length=1600)
+    uap = fit_uap(linear, training_batches(linear, 5), recipe(0.01))
     save_uap(uap, tmp_path / "v", source="linear")
     same = load_uap(tmp_path / "v", Budget(epsilon=0.01))
     assert torch.equal(same.vector, uap.vector) and torch.equal(same.importance, uap.importance)
@@ -103,3 +112,41 @@ def test_a_vector_is_not_taken_for_something_else(linear, tmp_path):
         load_uap(tmp_path / "v", Budget(epsilon=0.01))
     with pytest.raises(InvalidInput, match="one importance per sample"):
         UAP(vector=torch.ones(4), importance=torch.ones(3))
+
+
+@pytest.mark.parametrize("max_density", [None, 0.1])
+@pytest.mark.parametrize("name", ["emo18", "zhao19", "wav2vec2_tiny"])
+def test_on_speech_a_universal_vector_is_no_weaker_than_random_signs(name, max_density):
+    """It is learned on speakers of the train part, and fools speakers of the test part."""
+    if name == "wav2vec2_tiny":
+        pytest.importorskip("transformers")
+    victim = load_victim(f"shipped:{name}")
+    parts = load_corpus(f"emodb:{real_speech('emodb')}").split(seed=0)
+    train, test = (
+        collate([cut(clip) for clip in stratified_subset(list(part.clips(16_000)), 64)], victim)[0]
+        for part in (parts[0], parts[2])
+    )
+    batches = ((train[8 * (step % 8) : 8 * (step % 8) + 8], None) for step in range(48))
+    uap = fit_uap(victim, batches, recipe(0.03, 8000, max_density=max_density))
+    assert_no_weaker_than_random(victim, uap, test)
+
+
+@pytest.mark.parametrize("max_density", [None, 0.1])
+def test_on_a_linear_victim_a_universal_vector_is_no_weaker_than_random_signs(linear, max_density):
+    uap = fit_uap(linear, training_batches(linear, 40), recipe(0.03, max_density=max_density))
+    x = torch.cat([batch for batch, _ in training_batches(linear, 8)]) / 30
+    assert_no_weaker_than_random(linear, uap, x)
+
+
+def cut(clip):
+    return replace(clip, pcm16=clip.pcm16[4000:12_000])
+
+
+def assert_no_weaker_than_random(victim, uap, x):
+    with torch.inference_mode():
+        goal = Untargeted(victim(x).argmax(dim=1))
+        attacks = [uap, *(Random(budget=uap.budget, seed=seed) for seed in range(3))]
+        fooled, *by_random = [
+            int(goal.achieved(victim(attack(victim, x, goal))).sum()) for attack in attacks
+        ]
+    assert fooled >= max(by_random) and fooled > 0

@@ -13,7 +13,7 @@ from tests.support.waveforms import generator, speechlike
 
 from staanet import audio, pipeline, sanity
 from staanet.attacks import ATTACKS, PGD, craft, craft_batch
-from staanet.attacks.gradient import margin_gradient
+from staanet.attacks.loss import AttackTask
 from staanet.core import Budget, Clip, Untargeted
 from staanet.defences import Defended
 from staanet.errors import InvalidInput
@@ -180,7 +180,9 @@ def test_a_mean_over_draws_steadies_the_gradient_and_the_answer():
     x, goal = 0.1 * torch.randn(1, 1600, generator=generator(1)), Untargeted(0)
 
     def spread(draws):
-        found = [margin_gradient(victim.with_eot(draws, seed=s), x, goal, None) for s in range(24)]
+        found = [
+            AttackTask(victim.with_eot(draws, seed=s), x, goal, None).gradient(x) for s in range(24)
+        ]
         return float(torch.stack(found).var(dim=0).mean())
 
     assert spread(16) < spread(1) / 6  # independent draws: a sixteenth, up to chance

@@ -9,7 +9,7 @@ from tests.support.speech import clip
 from tests.support.waveforms import LENGTHS, padded
 
 from staanet.attacks import ATTACKS, craft
-from staanet.attacks.gradient import margin_gradient
+from staanet.attacks.loss import AttackTask
 from staanet.core import Budget, Clip, Untargeted, Victim
 from staanet.errors import InvalidInput, StaaNetError
 from staanet.evaluation import transfer_matrix
@@ -78,7 +78,7 @@ def test_a_black_box_raises_where_a_gradient_is_asked_for_and_only_there():
     with pytest.raises(StaaNetError):
         craft(ATTACKS["pgd"](budget=Budget(epsilon=0.01)), victim, [clip()])
     with pytest.raises(StaaNetError):
-        margin_gradient(victim, padded(), Untargeted(0), None)
+        AttackTask(victim, padded(), Untargeted(0), None).gradient(padded())
 
 
 def test_a_callable_is_attacked_at_random_and_judged_like_any_victim(linear):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from staanet.attacks.crafting import collate, craft, craft_batch, logits_of
+from staanet.attacks.crafting import collate, craft, craft_batch, density_flags, logits_of
 from staanet.attacks.gradient import FGSM, MIFGSM, PGD, VMIFGSM
 from staanet.attacks.random import Random
 from staanet.attacks.search import OnePixel, SparseRS
 from staanet.attacks.sparse import VFGA, SigmaZero, SparseFool
-from staanet.attacks.spgd import SparsePGD
+from staanet.attacks.sparse_pgd import SparsePGD
 from staanet.attacks.staa import Staa, project_to_snr
 from staanet.attacks.universal import UAP, fit_uap, load_uap, save_uap
 
@@ -29,6 +29,7 @@ __all__ = [
     "collate",
     "craft",
     "craft_batch",
+    "density_flags",
     "fit_uap",
     "load_uap",
     "logits_of",

@@ -1,4 +1,4 @@
-"""The only road from an attack to audio: checks its promise, rounds to 16 bit, proves the budget."""
+"""The only road from an attack to audio: it rounds to 16 bit and proves the budget of every clip."""
 
 from __future__ import annotations
 
@@ -12,9 +12,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from staanet.core import Attack, Clip, Corpus, Goal, Progress, Targeted, Untargeted, Victim, silent
+from staanet.core import (
+    Attack,
+    Clip,
+    Corpus,
+    Goal,
+    Progress,
+    Samples,
+    Targeted,
+    Untargeted,
+    Victim,
+    silent,
+)
 from staanet.errors import BudgetExceeded, InvalidInput, UnusableClip, VictimError
 from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
+
+DENSE = 0.5
+"""Share of a clip's samples beyond which an attack that looks for few samples is called dense."""
 
 
 def craft(
@@ -26,22 +40,31 @@ def craft(
     batch_size: int = 1,
     progress: Progress = silent,
 ) -> AdversarialSet:
-    """Attack each clip, and return the clean and adversarial audio on the 16-bit grid.
+    """Attacks each clip, and returns the clean and adversarial audio on the 16-bit grid.
 
-    The goal is to change the source's own clean answer, or, with ``label``, to reach that class.
-    ``seconds`` of a clip is the time of its batch, shared equally; it is the time of one clip at a
-    batch of one. Raises ``BudgetExceeded`` where an attack breaks its promise, ``InvalidInput``
-    where a clip does not fit the source. A clip on which a Python victim raises an error is listed in
-    the card under ``quarantined``, and the others go on.
+    A clip on which a Python victim raises an error is listed in the card under ``quarantined``, and the
+    others go on.
+
+    Args:
+        attack: The attack, with its budget.
+        source: The victim to craft on.
+        clips: A corpus, or clips at the source's sample rate.
+        label: Class to reach; None: any but the source's own clean prediction.
+        batch_size: Clips in one pass. ``seconds`` of a clip is the time of its batch, shared equally.
+        progress: Shows how many clips are done.
+
+    Raises:
+        BudgetExceeded: The attack broke its promise.
+        InvalidInput: A clip does not fit the source, or the source fails on every clip.
     """
-    wanted = list(clips.clips(source.sample_rate) if isinstance(clips, Corpus) else clips)
-    done: list[AdversarialClip] = []
+    all_clips = list(clips.clips(source.sample_rate) if isinstance(clips, Corpus) else clips)
+    crafted: list[AdversarialClip] = []
     quarantined: list[dict[str, str]] = []
-    for start in range(0, len(wanted), batch_size):
-        batch = wanted[start : start + batch_size]
-        done += _craft_or_skip(attack, source, batch, label, quarantined)
-        progress("attack", len(done), len(wanted), "")
-    if quarantined and not done:
+    for start in range(0, len(all_clips), batch_size):
+        batch = all_clips[start : start + batch_size]
+        crafted += _craft_or_skip(attack, source, batch, label, quarantined)
+        progress("attack", len(crafted), len(all_clips), "")
+    if quarantined and not crafted:
         raise InvalidInput(
             f"no clip could be attacked; the first: {quarantined[0]['reason']}",
             where=quarantined[0]["id"],
@@ -50,7 +73,10 @@ def craft(
     card: dict[str, Any] = {"attack": type(attack).__name__.lower(), "source": source.name}
     if quarantined:
         card["quarantined"] = quarantined
-    return AdversarialSet(done, card)
+    densities = [len(clip.support) / len(clip.adversarial) for clip in crafted]
+    if flags := density_flags(attack, densities):
+        card["flags"] = flags
+    return AdversarialSet(crafted, card)
 
 
 def _craft_or_skip(
@@ -60,13 +86,13 @@ def _craft_or_skip(
     label: str | None,
     quarantined: list[dict[str, str]],
 ) -> list[AdversarialClip]:
-    """Craft a batch, or, where the source raises an error on it, each clip alone; the rest is noted."""
+    """Crafts a batch, or each clip alone where the source raises an error on it; notes those that fail."""
     try:
         return craft_batch(attack, source, clips, label=label)
-    except VictimError as problem:
+    except VictimError as error:
         if len(clips) == 1:
             clip_id = clips[0].id
-            quarantined.append({"id": clip_id, "file": clip_id, "reason": problem.what})
+            quarantined.append({"id": clip_id, "file": clip_id, "reason": error.what})
             return []
     single = [_craft_or_skip(attack, source, [clip], label, quarantined) for clip in clips]
     return [pair for pairs in single for pair in pairs]
@@ -75,36 +101,57 @@ def _craft_or_skip(
 def craft_batch(
     attack: Attack, source: Victim, clips: Sequence[Clip], *, label: str | None = None
 ) -> list[AdversarialClip]:
-    """Attack a few clips as one padded batch; see ``craft``.
+    """Attacks a few clips as one padded batch; see ``craft``.
 
-    An attack with ``needs_answer`` of False never iterations at what the source answers to a clean clip, so
-    the source is not asked: its goal is untargeted, of label -1, of which no margin can be taken.
+    An attack whose ``needs_answer`` is False does not use the source's clean prediction, so the source
+    is not called for it: the goal is untargeted with label -1, of which no margin can be taken.
     """
     device = source.device
     x, lengths = collate(clips, source)
     goal = _goal(attack, source, x, lengths, label)
-    with _QueryCounter(source) as count:
+    with _QueryCounter(source) as counter:
         _synchronise(device)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         x_adv = attack(source, x, goal, lengths)
         _synchronise(device)
-        seconds = (time.perf_counter() - begun) / len(clips)
+        seconds = (time.perf_counter() - start) / len(clips)
     return [
         AdversarialClip(
             clean=clip,
-            adversarial=_proven(attack, clip, x_adv[row]),
+            adversarial=_round_and_check(attack, clip, x_adv[row]),
             seconds=seconds,
-            queries=count.queries // len(clips),
+            queries=counter.queries // len(clips),
             target_class=label,
         )
         for row, clip in enumerate(clips)
     ]
 
 
-def collate(clips: Sequence[Clip], source: Victim) -> tuple[Tensor, Tensor | None]:
-    """Clips as ``[B, T]`` padded with zeros and their ``lengths [B]``, None where all are equal.
+def density_flags(attack: Attack, densities: Sequence[float]) -> list[str]:
+    """Returns a warning where an attack that looks for few samples changed most of them.
 
-    Both are on the source's device.
+    Args:
+        attack: Attacks with ``minimises_samples`` can be flagged.
+        densities: Share of changed samples of each clip.
+
+    >>> from staanet.attacks import SparseFool
+    >>> density_flags(SparseFool(), [1.0, 0.01])
+    ['dense: SparseFool changed more than half of the samples of 1 of 2 clips, so it is not sparse there']
+    """
+    count = sum(density > DENSE for density in densities)
+    if not count or not getattr(attack, "minimises_samples", False):
+        return []
+    return [
+        f"dense: {type(attack).__name__} changed more than half of the samples of {count} of "
+        f"{len(densities)} clips, so it is not sparse there"
+    ]
+
+
+def collate(clips: Sequence[Clip], source: Victim) -> tuple[Tensor, Tensor | None]:
+    """Returns clips as ``[B, T]`` padded with zeros, and their ``lengths [B]``, on the source's device.
+
+    ``lengths`` is None where all are equal. Raises ``InvalidInput`` for a clip at another sample rate,
+    and ``UnusableClip`` for one that is too short for the source.
     """
     for clip in clips:
         if clip.sample_rate != source.sample_rate:
@@ -131,9 +178,10 @@ def collate(clips: Sequence[Clip], source: Victim) -> tuple[Tensor, Tensor | Non
 
 
 def logits_of(victim: Victim, clips: Sequence[Clip]) -> NDArray[np.float64]:
-    """What a victim answers to each clip alone, ``[N, K]``.
+    """Returns the logits of each clip alone, ``[N, K]``.
 
-    ``InvalidInput`` where that is NaN: whatever is done to the clip, the same class would seem to be meant.
+    Raises ``InvalidInput`` where they are NaN: the first class would then be predicted whatever an
+    attack does.
     """
     rows = []
     with torch.inference_mode():
@@ -141,7 +189,7 @@ def logits_of(victim: Victim, clips: Sequence[Clip]) -> NDArray[np.float64]:
             rows.append(victim(*collate([clip], victim))[0].double().cpu().numpy())
             if np.isnan(rows[-1]).any():
                 raise InvalidInput(
-                    f"{victim.name} answers with numbers that are none (NaN)",
+                    f"{victim.name} returns logits that are no numbers (NaN)",
                     where=clip.id,
                     remedy="Give another model, or train it again",
                 )
@@ -154,20 +202,18 @@ def _goal(
     if label is not None:
         if label not in source.labels:
             raise InvalidInput(
-                f"{source.name} knows no class '{label}'",
-                remedy=f"Known: {', '.join(source.labels)}",
+                f"{source.name} has no class '{label}'",
+                remedy=f"Its classes: {', '.join(source.labels)}",
             )
         return Targeted(source.labels.index(label))
     if not getattr(attack, "needs_answer", True):
         return Untargeted(-1)
     with torch.inference_mode():
-        answer = source(x, lengths).argmax(dim=1)
-    return Untargeted(answer.clone())
+        prediction = source(x, lengths).argmax(dim=1)
+    return Untargeted(prediction.clone())
 
 
-def _proven(
-    attack: Attack, clip: Clip, x_adv: Tensor
-) -> np.ndarray[tuple[int], np.dtype[np.int16]]:
+def _round_and_check(attack: Attack, clip: Clip, x_adv: Tensor) -> Samples:
     raw = x_adv[: len(clip.pcm16)].detach().cpu().numpy()
     if not np.isfinite(raw).all():
         raise BudgetExceeded(
@@ -176,10 +222,10 @@ def _proven(
             remedy="This is a fault of the attack, not of the clip",
         )
     adversarial = attack.budget.project(clip.pcm16, raw)
-    broken = attack.budget.violations(clip.pcm16, adversarial)
-    if broken:
+    violations = attack.budget.violations(clip.pcm16, adversarial)
+    if violations:
         raise BudgetExceeded(
-            f"{type(attack).__name__}: {'; '.join(broken)}",
+            f"{type(attack).__name__}: {'; '.join(violations)}",
             where=clip.id,
             remedy="This is a fault of the attack, not of the clip",
         )
@@ -188,17 +234,16 @@ def _proven(
 
 @dataclass
 class _QueryCounter:
-    """Counts the clips that pass through a victim, padding and gradients aside; a mean over draws is
-    as many."""
+    """Counts the clips that pass through a victim; a randomised victim counts each of its draws."""
 
     source: Victim
     queries: int = field(default=0, init=False)
 
     def __enter__(self) -> _QueryCounter:
-        def seen(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        def count(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
             self.queries += len(inputs[0]) * self.source.forward_passes
 
-        self.handle = self.source.register_forward_pre_hook(seen)
+        self.handle = self.source.register_forward_pre_hook(count)
         return self
 
     def __exit__(self, *exception: object) -> None:

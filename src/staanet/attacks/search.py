@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,16 +9,19 @@ import torch
 from torch import Tensor
 
 from staanet import audio
-from staanet.core import Budget, Goal, Targeted, Untargeted, Victim
+from staanet.core import Budget, Goal, Targeted, Untargeted, Victim, clip_generators
+
+SCHEDULE = {0: 2, 50: 4, 200: 5, 500: 6, 1000: 8, 2000: 10, 4000: 12, 6000: 15, 8000: 20}
+"""Sparse-RS: what its first share is divided by after so many of 10,000 queries, as in the authors' code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparseRS:
     """Random search over k samples at the edge of the budget (Croce et al., 2022, arXiv:2006.12834).
 
-    k is what the budget allows; each of them moves by plus or minus epsilon. A step draws a share of
-    the samples anew and is kept where the margin does not rise; the share halves as queries are spent,
-    at the points of the paper's schedule. It stops at success.
+    k is what the budget allows; each of them moves by plus or minus epsilon. A step exchanges a share of
+    the samples for others and is kept where it lowers the margin. The share falls as queries are spent,
+    by the authors' ``SCHEDULE`` scaled to ``steps``. The search stops at success.
     """
 
     budget: Budget = Budget(epsilon=0.03, max_density=0.05)
@@ -32,36 +34,41 @@ class SparseRS:
     ) -> Tensor:
         x_adv = x.clone()
         with torch.inference_mode():
-            for row, clip, aim in _each(x, goal, lengths):
-                x_adv[row, : len(clip)] = self._search(source, clip, aim)
+            for row, clip, clip_goal in _each_clip(x, goal, lengths):
+                x_adv[row, : len(clip)] = self._search(source, clip, clip_goal)
         return x_adv
 
     def _search(self, source: Victim, clip: Tensor, goal: Goal) -> Tensor:
         epsilon, count = _limits(self.budget, len(clip))
         if count == 0:
             return clip
-        draw = _random(clip, self.seed)
-        order = torch.randperm(len(clip), generator=draw)
-        signs = _signs(count, draw)
-        best = _moved(clip, order[:count], epsilon * signs)
+        (random,) = clip_generators(clip[None], None, self.seed)
+        order = torch.randperm(len(clip), generator=random)
+        signs = _random_signs(count, random)
+        best = _move_samples(clip, order[:count], epsilon * signs)
         logits = source(best[None])
         lowest = float(goal.margin(logits))
         for step in range(1, self.steps):
             if bool(goal.achieved(logits)):
                 break
-            swapped = max(1, int(count * self.share * _schedule(step / self.steps)))
-            out = torch.randperm(count, generator=draw)[:swapped]
+            swapped = max(1, int(count * self.share / _divisor(step / self.steps)))
+            leaving = torch.randperm(count, generator=random)[:swapped]
             new_order, new_signs = order.clone(), signs.clone()
             free = len(clip) - count
-            if free:  # exchange places with samples outside the set, as far as there are any
-                away = count + torch.randperm(free, generator=draw)[:swapped]
-                new_order[out[: len(away)]], new_order[away] = order[away], order[out[: len(away)]]
-            new_signs[out] = _signs(swapped, draw)
-            tried = _moved(clip, new_order[:count], epsilon * new_signs)
-            answer = source(tried[None])
-            if float(goal.margin(answer)) <= lowest:
-                lowest, logits = float(goal.margin(answer)), answer
-                best, order, signs = tried, new_order, new_signs
+            if free:  # exchange with samples outside the set, as far as there are any
+                entering = count + torch.randperm(free, generator=random)[:swapped]
+                leaving_pairs = leaving[: len(entering)]
+                new_order[leaving_pairs], new_order[entering] = (
+                    order[entering],
+                    order[leaving_pairs],
+                )
+            new_signs[leaving] = _random_signs(swapped, random)
+            candidate = _move_samples(clip, new_order[:count], epsilon * new_signs)
+            candidate_logits = source(candidate[None])
+            margin = float(goal.margin(candidate_logits))
+            if margin < lowest:
+                lowest, logits = margin, candidate_logits
+                best, order, signs = candidate, new_order, new_signs
         return best
 
 
@@ -69,10 +76,10 @@ class SparseRS:
 class OnePixel:
     """Differential evolution over a few samples (Su et al., 2019, arXiv:1710.08864).
 
-    A candidate is k places and k changes in [-epsilon, epsilon]; a child is ``a + F (b - c)`` of three
-    of the population and replaces its parent where its margin is lower. k is what the budget allows,
-    and 1 where it sets no limit. ``relative`` is the variant of STAA-Net's paper: a sample is multiplied
-    by ``1 + change``, so that a sample of 0 can never move. It stops at success.
+    A candidate is k positions and k changes in [-epsilon, epsilon]. A child is ``a + F (b - c)`` of three
+    of the population and replaces its parent where its margin is lower. k is what the budget allows, and
+    1 where it sets no limit. ``relative`` is the variant of STAA-Net's paper: a sample is multiplied by
+    ``1 + change``, so that a sample of 0 can never move. The search stops at success.
     """
 
     budget: Budget = Budget(epsilon=0.03, max_l0=1)
@@ -88,8 +95,8 @@ class OnePixel:
     ) -> Tensor:
         x_adv = x.clone()
         with torch.inference_mode():
-            for row, clip, aim in _each(x, goal, lengths):
-                x_adv[row, : len(clip)] = self._evolve(source, clip, aim)
+            for row, clip, clip_goal in _each_clip(x, goal, lengths):
+                x_adv[row, : len(clip)] = self._evolve(source, clip, clip_goal)
         return x_adv
 
     def _evolve(self, source: Victim, clip: Tensor, goal: Goal) -> Tensor:
@@ -98,45 +105,51 @@ class OnePixel:
             count = 1
         if count == 0:
             return clip
-        draw = _random(clip, self.seed)
+        (random,) = clip_generators(clip[None], None, self.seed)
         shape = (self.population, count)
-        places = torch.rand(shape, generator=draw) * len(clip)
-        values = epsilon * (2 * torch.rand(shape, generator=draw) - 1)
-        margins = self._margins(source, clip, goal, places, values)
+        positions = torch.rand(shape, generator=random) * len(clip)
+        values = epsilon * (2 * torch.rand(shape, generator=random) - 1)
+        margins = self._margins(source, clip, goal, positions, values)
         for _ in range(self.steps):
             if bool((margins < 0).any()):
                 break
-            a, b, c = torch.rand(3, self.population, generator=draw).argsort(dim=1)
-            new_places = (places[a] + self.factor * (places[b] - places[c])).remainder(len(clip))
+            a, b, c = torch.rand(3, self.population, generator=random).argsort(dim=1)
+            new_positions = (positions[a] + self.factor * (positions[b] - positions[c])).remainder(
+                len(clip)
+            )
             new_values = values[a] + self.factor * (values[b] - values[c])
             new_values = new_values.clamp(-epsilon, epsilon)
-            new = self._margins(source, clip, goal, new_places, new_values)
-            better = new < margins
-            places[better], values[better] = new_places[better], new_values[better]
-            margins = torch.where(better, new, margins)
+            new_margins = self._margins(source, clip, goal, new_positions, new_values)
+            is_better = new_margins < margins
+            positions[is_better], values[is_better] = (
+                new_positions[is_better],
+                new_values[is_better],
+            )
+            margins = torch.where(is_better, new_margins, margins)
         best = int(margins.argmin())
-        return self._clips(clip, places[best : best + 1], values[best : best + 1])[0]
+        return self._apply(clip, positions[best : best + 1], values[best : best + 1])[0]
 
-    def _clips(self, clip: Tensor, places: Tensor, values: Tensor) -> Tensor:
-        at = places.long().clamp_max(len(clip) - 1).to(clip.device)
-        delta = torch.zeros(len(places), len(clip), device=clip.device)
-        delta.scatter_(1, at, values.to(clip.device))
+    def _apply(self, clip: Tensor, positions: Tensor, values: Tensor) -> Tensor:
+        """The clip ``[T]`` with each candidate's changes, ``[P, k], [P, k] -> [P, T]``."""
+        index = positions.long().clamp_max(len(clip) - 1).to(clip.device)
+        delta = torch.zeros(len(positions), len(clip), device=clip.device)
+        delta.scatter_(1, index, values.to(clip.device))
         return (clip + (delta * clip if self.relative else delta)).clamp(-1, 1)
 
     def _margins(
-        self, source: Victim, clip: Tensor, goal: Goal, places: Tensor, values: Tensor
+        self, source: Victim, clip: Tensor, goal: Goal, positions: Tensor, values: Tensor
     ) -> Tensor:
         """The margin of each candidate, ``[P]`` on the CPU."""
         margins = []
-        for start in range(0, len(places), self.batch_size):
+        for start in range(0, len(positions), self.batch_size):
             part = slice(start, start + self.batch_size)
-            logits = source(self._clips(clip, places[part], values[part]))
+            logits = source(self._apply(clip, positions[part], values[part]))
             margins.append(goal.margin(logits).cpu())
         return torch.cat(margins)
 
 
-def _each(x: Tensor, goal: Goal, lengths: Tensor | None) -> Iterator[tuple[int, Tensor, Goal]]:
-    """Row, clip ``[T]`` without padding, and the clip's own goal."""
+def _each_clip(x: Tensor, goal: Goal, lengths: Tensor | None) -> Iterator[tuple[int, Tensor, Goal]]:
+    """The row, the clip ``[T]`` without padding, and the goal of each clip."""
     labels = torch.as_tensor(goal.label).expand(len(x)).tolist()
     kind = Targeted if isinstance(goal, Targeted) else Untargeted
     for row, label in enumerate(labels):
@@ -145,28 +158,24 @@ def _each(x: Tensor, goal: Goal, lengths: Tensor | None) -> Iterator[tuple[int, 
 
 
 def _limits(budget: Budget, length: int) -> tuple[float, int]:
+    """Epsilon, and how many samples may move."""
     return budget.epsilon_lsb / audio.FULL_SCALE, budget.max_samples(length)
 
 
-def _random(clip: Tensor, seed: int) -> torch.Generator:
-    """Random numbers that belong to this clip and seed, whatever batch it comes in."""
-    return torch.Generator().manual_seed(zlib.crc32(clip.cpu().numpy().tobytes(), seed))
+def _random_signs(count: int, random: torch.Generator) -> Tensor:
+    return 2.0 * torch.randint(2, (count,), generator=random) - 1
 
 
-def _signs(count: int, draw: torch.Generator) -> Tensor:
-    return 2.0 * torch.randint(2, (count,), generator=draw) - 1
-
-
-def _moved(clip: Tensor, places: Tensor, values: Tensor) -> Tensor:
-    delta = torch.zeros(len(clip)).index_put((places,), values)
+def _move_samples(clip: Tensor, positions: Tensor, values: Tensor) -> Tensor:
+    delta = torch.zeros(len(clip)).index_put((positions,), values)
     return (clip + delta.to(clip.device)).clamp(-1, 1)
 
 
-def _schedule(progress: float) -> float:
-    """Which part of the first share is drawn anew once ``progress`` of the queries is spent.
+def _divisor(progress: float) -> int:
+    """What the first share is divided by once ``progress`` of the queries is spent.
 
-    >>> _schedule(0.1), _schedule(0.9)
-    (0.125, 0.0078125)
+    >>> _divisor(0.1), _divisor(0.9)
+    (6, 20)
     """
-    ends = (0.005, 0.02, 0.1, 0.2, 0.4, 0.6, 0.8)  # of 10,000 queries in the paper, likewise here
-    return 0.5 ** sum(progress >= end for end in ends)
+    query = int(progress * 10_000)
+    return max(divisor for start, divisor in SCHEDULE.items() if start < query or not start)

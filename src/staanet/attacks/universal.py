@@ -1,4 +1,4 @@
-"""One perturbation for all clips: learned once on training clips, then added without asking anyone."""
+"""One perturbation for all clips: learned once on training clips, then added without calling a victim."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from staanet import audio, storage
+from staanet.attacks.loss import goal_loss, unit_l1
+from staanet.config import VectorRecipe
 from staanet.core import Budget, Goal, Targeted, Untargeted, Victim, valid_mask
 from staanet.core.top_k import top_k_mask
 from staanet.errors import InvalidInput
@@ -20,10 +22,10 @@ from staanet.errors import InvalidInput
 class UAP:
     """Universal adversarial perturbation (Moosavi-Dezfooli et al., 2017, arXiv:1610.08401).
 
-    ``vector [V]`` is repeated from a clip's first sample to its last. Neither source nor goal is
-    asked: what the vector does was learned by ``fit_uap``, and ``target`` says towards which class.
-    Where the budget allows fewer samples than a clip has, those of the highest ``importance [V]``
-    move (absent: the largest ones).
+    ``vector [V]`` is repeated from a clip's first sample to its last. The source is not called:
+    ``fit_uap`` learned the vector, and ``target`` is the class that it leads to (None: any other class).
+    Where the budget allows fewer samples than a clip has, those of the highest ``importance [V]`` move;
+    without it, those that the vector moves furthest.
     """
 
     vector: Tensor
@@ -48,10 +50,12 @@ class UAP:
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
         if isinstance(goal, Targeted) != (self.target is not None):
-            learned = "change the answer" if self.target is None else f"reach class {self.target}"
+            learned = (
+                "change the prediction" if self.target is None else f"reach class {self.target}"
+            )
             raise InvalidInput(
                 f"this vector was learned to {learned}",
-                remedy="Learn another one: fit_uap(..., target=CLASS), without it to change the answer",
+                remedy="Learn another one: fit_uap(..., target=CLASS), without it to change the prediction",
             )
         epsilon = self.budget.epsilon_lsb / audio.FULL_SCALE
         delta = tile_to_length(self.vector.to(x), x.shape[1]).clamp(-epsilon, epsilon).expand_as(x)
@@ -63,9 +67,9 @@ class UAP:
 
 
 def tile_to_length(vector: Tensor, time: int) -> Tensor:
-    """``[V] -> [time]``: the vector again and again, cut at the end.
+    """Returns the vector again and again, cut at the end, ``[V] -> [time]``.
 
-    >>> tile_to_length(torch.tensor([1, 2, 3]), 5)
+    >>> looped(torch.tensor([1, 2, 3]), 5)
     tensor([1, 2, 3, 1, 2])
     """
     return vector.repeat(-(-time // len(vector)))[:time]
@@ -74,22 +78,30 @@ def tile_to_length(vector: Tensor, time: int) -> Tensor:
 def fit_uap(
     source: Victim,
     batches: Iterable[tuple[Tensor, Tensor | None]],
-    budget: Budget,
+    recipe: VectorRecipe,
     *,
-    length: int = 16_000,
-    relative_step: float = 0.1,
-    decay: float = 0.9,
     target: int | None = None,
+    seed: int = 0,
 ) -> UAP:
-    """Learn a vector of ``length`` samples on ``batches`` of ``(x [B, T], lengths [B] or None)``.
+    """Learns a universal vector on training clips (Shafahi et al., 2020, arXiv:1811.11304).
 
-    One step per batch, against the sign of the decaying mean of the gradients (Shafahi et al., 2020,
-    arXiv:1811.11304); chain the batches to go through them several times, and take them from
-    training clips only. A fooled clip pushes no further. A limit on samples holds for the vector: as
-    in ``PGD`` the ones of the largest mean gradient count, chosen anew after each step.
+    It starts from random signs. Each batch is one step that raises the cross-entropy of the clips'
+    classes, clipped at beta, along the sign of the decaying mean of the gradients. A limit on samples
+    holds for the vector: the ones of the largest mean gradient count, chosen anew after each step.
+
+    Args:
+        source: The victim to fool.
+        batches: ``(x [B, T], lengths [B] or None)``; chain them to go through the clips several times.
+        recipe: Budget, length and step size; its numbers of steps and clips are the caller's.
+        target: Class to reach; None: any but the clip's own prediction.
+        seed: Of the random signs.
     """
+    budget = Budget(epsilon=recipe.epsilon, max_density=recipe.max_density)
     epsilon = budget.epsilon_lsb / audio.FULL_SCALE
-    vector = torch.zeros(length, device=source.device)
+    step = recipe.relative_step * epsilon
+    length = round(recipe.seconds * source.sample_rate)
+    signs = 2 * torch.randint(2, (length,), generator=torch.Generator().manual_seed(seed)) - 1
+    vector = epsilon * signs.to(source.device, torch.float32)
     mean, support = torch.zeros_like(vector), torch.ones_like(vector)
     for x, lengths in batches:
         goal = _goal(source, x, lengths, target)
@@ -97,30 +109,28 @@ def fit_uap(
         with torch.enable_grad():
             inside = 1 if lengths is None else valid_mask(lengths, x.shape[1])
             x_adv = (x + tile_to_length(applied, x.shape[1]) * inside).clamp(-1, 1)
-            margin = goal.margin(source(x_adv, lengths)).clamp_min(0)
-            (gradient,) = torch.autograd.grad(margin.sum(), applied)
-        gradient = gradient / gradient.abs().sum().clamp_min(1e-12)
-        mean = decay * mean + (1 - decay) * gradient
-        vector = (vector - relative_step * epsilon * mean.sign()).clamp(-epsilon, epsilon)
+            loss = goal_loss(goal, source(x_adv, lengths), "cross_entropy")
+            clipped = loss if target is not None else loss.clamp_min(-recipe.clip_at)
+            (gradient,) = torch.autograd.grad(clipped.sum(), applied)
+        gradient = unit_l1(gradient[None])[0]
+        mean = recipe.decay * mean + (1 - recipe.decay) * gradient
+        vector = (vector - step * mean.sign()).clamp(-epsilon, epsilon)
         support = top_k_mask(mean.abs()[None], budget)[0].to(vector)
-    step = relative_step * epsilon
-    back = (
-        vector.abs() < step / 2
-    )  # walked back to 0: moved once more, so that no sample stands still
-    vector = torch.where(back, -step * mean.sign(), vector)
+    # a sample that walked back to 0 moves once more, so that none stands still
+    vector = torch.where(vector.abs() < step / 2, -step * mean.sign(), vector)
     return UAP(vector=vector.detach(), importance=mean.abs(), budget=budget, target=target)
 
 
 def save_uap(uap: UAP, folder: Path | str, **card: Any) -> None:
-    """Write the vector and its importance as ``model.safetensors``, then ``card.json``."""
+    """Writes the vector and its importance as ``model.safetensors``, then ``card.json``."""
     importance = uap.vector.abs() if uap.importance is None else uap.importance
     tensors = {"vector": uap.vector, "importance": importance}
-    told = {"epsilon": uap.budget.epsilon, "target": uap.target, **card}
-    storage.save_model(folder, kind="vector", tensors=tensors, card=told)
+    card = {"epsilon": uap.budget.epsilon, "target": uap.target, **card}
+    storage.save_model(folder, kind="vector", tensors=tensors, card=card)
 
 
 def load_uap(folder: Path | str, budget: Budget) -> UAP:
-    """A saved vector, its change scaled from the epsilon that it was learned at to the budget's.
+    """Reads a saved vector, and scales it from the epsilon that it was learned at to the budget's.
 
     Raises ``InvalidInput`` where the folder holds no vector, or a damaged one.
     """
@@ -140,5 +150,5 @@ def _goal(source: Victim, x: Tensor, lengths: Tensor | None, target: int | None)
     if target is not None:
         return Targeted(target)
     with torch.inference_mode():
-        answer = source(x, lengths).argmax(dim=1)
-    return Untargeted(answer.clone())
+        prediction = source(x, lengths).argmax(dim=1)
+    return Untargeted(prediction.clone())

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 CountOrNone = Annotated[int, Field(ge=0, le=10**9, strict=True)]
@@ -25,7 +25,7 @@ Decay = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Precision = Literal["auto", "bfloat16", "float32"]
 """See ``staanet.nn.precision``; ``auto`` is bfloat16 on a GPU that has it."""
-Setting = StrictInt | StrictFloat | StrictBool
+Setting = StrictInt | StrictFloat | StrictBool | StrictStr
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 EPSILON = 0.03

@@ -208,7 +208,11 @@ class VectorRecipe:
     batch_size: Annotated[BatchSize, Help("Crops in a step.")] = 8
     seconds: Annotated[Seconds, Help("Length of the vector, and of a training crop.")] = 1.0
     relative_step: Annotated[Positive, Help("Size of a step, as a share of epsilon.")] = 0.1
-    decay: Annotated[Decay, Help("How much of the mean of past gradients a step keeps.")] = 0.9
+    decay: Annotated[Decay, Help("How much of the mean of past gradients a step keeps.")] = 0.98
+    clip_at: Annotated[
+        Positive,
+        Help("A clip's cross-entropy counts up to this (beta), so that none decides alone."),
+    ] = 9.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

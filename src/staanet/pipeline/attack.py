@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from staanet.attacks import craft_batch
+from staanet.attacks import craft_batch, density_flags
 from staanet.audio import content_hash
 from staanet.core import Attack, Clip
 from staanet.defences import Defended, chain_of
@@ -103,8 +103,11 @@ class Attacking:
             done += len(batch)
             what = f"attack with {plan.key} from {plan.source.name}"
             context.progress(what, done, len(self.clips), "")
+        rows = crafted.in_order()
         card = self._card({**inputs, "clips": crafted.sha256()})
-        adversarial_set.write_set(self.out, crafted.in_order(), card)
+        if flags := density_flags(plan.attack, [float(row["density"]) for row in rows]):
+            card["flags"] = flags
+        adversarial_set.write_set(self.out, rows, card)
 
     def _check_source(self) -> None:
         first = list(itertools.islice(self.clips, FIRST_CLIPS))
@@ -132,6 +135,8 @@ class Attacking:
             plan.source, Defended
         ):  # its name has the kinds of defence, not their settings
             card["source_defences"] = chain_of(plan.source)
+        if hasattr(plan.attack, "loss"):
+            card["loss"] = plan.attack.loss
         if plan.drawn_from:
             card["drawn_from"] = dict(plan.drawn_from)
         if plan.of is not None:

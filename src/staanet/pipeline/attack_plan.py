@@ -186,8 +186,13 @@ def checked_settings(name: str, recipe: AttackRecipe) -> dict[str, Any]:
         kind = type(defaults[setting])
         least, most = min(1, defaults[setting]) if kind is int else 0, 10**9
         fits = isinstance(value, (int, float) if kind is float else kind)
-        if isinstance(value, bool) != (kind is bool) or not fits or not least <= value <= most:
-            what = {bool: "true or false", int: f"a whole number from {least} to {most}"}
+        in_range = isinstance(value, str) or least <= value <= most
+        if isinstance(value, bool) != (kind is bool) or not fits or not in_range:
+            what = {
+                bool: "true or false",
+                str: "a word",
+                int: f"a whole number from {least} to {most}",
+            }
             raise InvalidInput(
                 f"{setting} of {name} is {value}",
                 remedy=f"Give {what.get(kind, f'a number from {least} to {most}')}",

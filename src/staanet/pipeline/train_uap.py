@@ -12,7 +12,7 @@ from torch import Tensor
 from staanet import config, training
 from staanet.attacks import craft, fit_uap, save_uap
 from staanet.config import AttackRecipe, VectorRecipe
-from staanet.core import Budget, Corpus, Victim
+from staanet.core import Corpus, Victim
 from staanet.errors import unknown_name
 from staanet.evaluation import transfer_matrix
 from staanet.pipeline.clips import load_clips
@@ -75,10 +75,8 @@ class VectorTraining:
         uap = fit_uap(
             source,
             batches(),
-            Budget(epsilon=recipe.epsilon, max_density=recipe.max_density),
-            length=round(recipe.seconds * source.sample_rate),
-            relative_step=recipe.relative_step,
-            decay=recipe.decay,
+            recipe,
+            seed=context.seed,
             target=None if self.label is None else source.labels.index(self.label),
         )
         adversarial = craft(uap, source, dev, label=self.label, progress=context.progress)

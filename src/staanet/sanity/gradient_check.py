@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from staanet import audio
-from staanet.attacks.gradient import margin_gradient
+from staanet.attacks.loss import AttackTask
 from staanet.core import Clip, Untargeted, Victim
 from staanet.defences import Defended
 from staanet.results.checks import Check
@@ -115,7 +115,7 @@ def _gradient(victim: Victim, x: Tensor) -> Tensor:
     x = x.to(victim.device)
     with torch.inference_mode():
         goal = Untargeted(int(victim(x).argmax()))
-    return margin_gradient(victim, x, goal, None)[0].double().cpu()
+    return AttackTask(victim, x, goal, None).gradient(x)[0].double().cpu()
 
 
 def _slope_error(

@@ -8,7 +8,7 @@ from tests.support.speech import clip
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from staanet.attacks import Staa, craft
-from staanet.attacks.replay import GraphCache, can_record_graph, record_graph
+from staanet.attacks.cuda_graphs import GraphCache, can_record_graph, record_graph
 from staanet.core import Budget, Targeted, Untargeted
 from staanet.generators.backward_net import BackwardNet
 from staanet.generators.base import Perturbation
@@ -50,17 +50,17 @@ class Recorder:
     def __init__(self):
         self.made, self.replayed = [], []
 
-    def __call__(self, passed, x):
+    def __call__(self, run_pass, x):
         self.made.append(x.shape[1])
 
         def replay(x):
             self.replayed.append(x.shape[1])
-            return passed(x)
+            return run_pass(x)
 
         return replay
 
 
-def passed(x: torch.Tensor) -> Perturbation:
+def run_pass(x: torch.Tensor) -> Perturbation:
     return Perturbation(2 * x, x)
 
 
@@ -69,7 +69,7 @@ def test_a_length_is_recorded_when_it_comes_again_and_replayed_from_then_on():
     graphs = GraphCache(recorder)
     for time in (80, 90, 80, 80, 90, 100):
         x = there(wave(time, seed=time))
-        assert torch.equal(graphs(generator, passed, x, "setting").magnitude, 2 * x)
+        assert torch.equal(graphs(generator, run_pass, x, "setting").magnitude, 2 * x)
     assert recorder.made == [80, 90] and recorder.replayed == [80, 80, 90]
 
 
@@ -77,15 +77,15 @@ def test_another_setting_is_another_recording():
     recorder, generator = Recorder(), backward_net()
     graphs = GraphCache(recorder)
     for setting in ("one", "other", "one"):
-        graphs(generator, passed, there(wave(80)), setting)
+        graphs(generator, run_pass, there(wave(80)), setting)
     assert recorder.made == [80] and len(graphs.passes) == 2
 
 
 def test_the_length_that_was_used_longest_ago_is_forgotten():
     recorder, generator = Recorder(), backward_net()
-    graphs = GraphCache(recorder, kept=2)
+    graphs = GraphCache(recorder, capacity=2)
     for time in (80, 80, 90, 80, 100, 90, 80):  # 100 sends 90 away, and 90 sends 80
-        graphs(generator, passed, there(wave(time)), None)
+        graphs(generator, run_pass, there(wave(time)), None)
     assert recorder.made == [80] and recorder.replayed == [80, 80]
     assert [key[0] for key in graphs.passes] == [90, 80]
 
@@ -95,7 +95,7 @@ def test_on_a_cpu_and_in_a_batch_a_pass_runs_as_it_is(x):
     recorder = Recorder()
     graphs = GraphCache(recorder)
     for _ in range(3):
-        graphs(backward_net(), passed, x, None)
+        graphs(backward_net(), run_pass, x, None)
     assert recorder.made == [] and not graphs.passes
 
 
