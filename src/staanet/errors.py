@@ -14,7 +14,7 @@ from typing import Any
 
 
 class StaaNetError(Exception):
-    """An error that the reader can mend: ``what`` is wrong, ``where`` it is, the ``remedy``."""
+    """An error that the reader can mend: what is wrong, where it is, and the remedy."""
 
     exit_code = 3
 
@@ -23,11 +23,11 @@ class StaaNetError(Exception):
         super().__init__(what)
 
     def __str__(self) -> str:
-        place = f"{printable(self.where)}: " if self.where else ""
+        prefix = f"{printable(self.where)}: " if self.where else ""
         what = (
             self.what if self.what.endswith((".", "?", "!")) or not self.remedy else f"{self.what}."
         )
-        return f"{place}{what} {self.remedy}".strip()
+        return f"{prefix}{what} {self.remedy}".strip()
 
     def to_dict(self) -> dict[str, Any]:
         """The same error for ``--json``."""
@@ -47,7 +47,7 @@ class InvalidInput(StaaNetError):
 
 
 class MissingExtra(InvalidInput):
-    """What was asked for takes a package that is not installed.
+    """A package that the command needs is not installed.
 
     >>> print(MissingExtra("transformers", "ssl"))
     the package transformers is not installed. Install it: pip install 'staanet[ssl]'
@@ -106,7 +106,7 @@ def printable(text: str) -> str:
 
 
 def unknown_name(
-    kind: str, name: str, known: Iterable[str], *, where: object = None
+    kind: str, name: str, choices: Iterable[str], *, where: object = None
 ) -> InvalidInput:
     """The error for a mistyped name, with the nearest known one.
 
@@ -115,13 +115,13 @@ def unknown_name(
     >>> len(str(unknown_name("speaker", "9" * 5000, [f"s{n}" for n in range(5000)]))) < 700
     True
     """
-    choices = sorted(known)
-    close = difflib.get_close_matches(name[:_SHOWN], choices, n=1)
+    names = sorted(choices)
+    close = difflib.get_close_matches(name[:_SHOWN], names, n=1)
     hint = f"Did you mean '{close[0]}'? " if close else ""
     cut = "..." * (len(name) > _SHOWN)
-    more = f" and {len(choices) - _LISTED} more" if len(choices) > _LISTED else ""
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return InvalidInput(
         f"unknown {kind} '{printable(name[:_SHOWN])}{cut}'",
         where=where,
-        remedy=f"{hint}Known: {', '.join(choices[:_LISTED])}{more}",
+        remedy=f"{hint}Known: {', '.join(names[:_LISTED])}{more}",
     )

@@ -16,34 +16,38 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
-from staanet.cli import runs, models, attacks, tune, scale, defences, guard, web, service  # isort: skip  # in the order of --help
-from staanet.cli.shell import app, fault_of, say
+from staanet.cli import run, corpus, train, export, attack, evaluate, defend, audit, service  # isort: skip  # in the order of --help
+from staanet.cli.app import app
+from staanet.cli.error_boundary import machine_fault
+from staanet.cli.printing import say
 from staanet.cli.signals import SIGNALS, leave_at_once
 from staanet.errors import StorageFault
 
 __all__ = [
     "app",
+    "attack",
+    "audit",
+    "corpus",
+    "defend",
     "entry",
-    "attacks",
-    "defences",
-    "guard",
-    "models",
-    "runs",
-    "scale",
+    "evaluate",
+    "export",
+    "run",
     "service",
-    "tune",
-    "web",
+    "train",
 ]
 
 
 SPINS = "2000"
-"""How often a thread of OpenMP iterations for work before it sleeps. Spinning for good starves an LSTM's own threads
-where others work too; sleeping at once costs more than the work itself where a virtual core is slow to wake."""
+"""How often a thread of OpenMP looks for work before it sleeps.
+
+Spinning for ever starves an LSTM's own threads where others work too. Sleeping at once costs more than the
+work itself where a virtual core is slow to wake."""
 
 
 def entry() -> NoReturn:
     """The console script."""
-    _fill_gaps()
+    _open_missing_streams()
     os.environ["MPLBACKEND"] = "agg"  # pictures are files; a notebook's or a wrong one is not asked
     if "OMP_WAIT_POLICY" not in os.environ:  # else the user has said how threads wait
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -52,23 +56,25 @@ def entry() -> NoReturn:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, leave_at_once)
     try:
-        if _is_nowhere():
-            sys.exit(_misused("the working folder was removed: change to another", 2))
-        if empty := _empty(sys.argv[1:]):
-            sys.exit(_misused(f"{empty} is given nothing: is a variable of the shell not set?", 2))
+        if _is_folder_gone():
+            sys.exit(_report_misuse("the working folder was removed: change to another", 2))
+        if empty := _empty_option(sys.argv[1:]):
+            sys.exit(
+                _report_misuse(f"{empty} is given nothing: is a variable of the shell not set?", 2)
+            )
         if "--json" in sys.argv[1:]:
-            sys.exit(_for_a_machine())
+            sys.exit(_run_as_json())
         app()
     except BrokenPipeError:  # the reader of a pipe has gone: nothing left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except OSError as error:  # of --help and --version; commands tell their own
-        say(f"staanet: error: {fault_of(error)}")
+    except OSError as error:  # of --help and --version; commands report their own
+        say(f"staanet: error: {machine_fault(error)}")
         os._exit(StorageFault.exit_code)  # what is left in the stream cannot be written either
     sys.exit(0)
 
 
-def _is_nowhere() -> bool:
+def _is_folder_gone() -> bool:
     """Whether the working folder is gone, where torch's own libraries are not found either."""
     try:
         Path.cwd()
@@ -77,9 +83,12 @@ def _is_nowhere() -> bool:
     return False
 
 
-def _fill_gaps() -> None:
-    """Standard streams that are closed lead nowhere: else the next file that is opened got their number,
-    and what libraries say to standard error were written into it."""
+def _open_missing_streams() -> None:
+    """Opens the null device in the place of each standard stream that is closed.
+
+    Else the next file that is opened would get its number, and what libraries write to standard error
+    would go into that file.
+    """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
@@ -89,8 +98,8 @@ def _fill_gaps() -> None:
             setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115
 
 
-def _for_a_machine() -> int:
-    """As ``app()``, and a mistake in the command line itself is told as JSON, too."""
+def _run_as_json() -> int:
+    """Runs the application; a mistake in the command line itself is reported as JSON, too."""
     try:
         from typer.exceptions import TyperException
     except ImportError:  # typer before 0.26 raises the exceptions of click
@@ -99,11 +108,11 @@ def _for_a_machine() -> int:
     try:
         return int(app(standalone_mode=False) or 0)
     except TyperException as error:
-        return _misused(error.format_message(), error.exit_code)
+        return _report_misuse(error.format_message(), error.exit_code)
 
 
-def _misused(what: str, code: int) -> int:
-    told = {
+def _report_misuse(what: str, code: int) -> int:
+    error = {
         "error": "UsageError",
         "where": None,
         "what": what,
@@ -111,15 +120,17 @@ def _misused(what: str, code: int) -> int:
         "exit_code": code,
     }
     if "--json" in sys.argv[1:]:
-        print(json.dumps(told))
+        print(json.dumps(error))
     say(f"staanet: error: {what}")
     return code
 
 
-def _empty(words: Sequence[str]) -> str | None:
-    """What is given nothing: an empty folder would be the one where we are, an empty shard all of them.
+def _empty_option(words: Sequence[str]) -> str | None:
+    """The first option or argument with an empty value, or None.
 
-    >>> _empty(["attack", "x.wav", "--out", ""])
+    An empty folder would be the working folder, and an empty shard all clips.
+
+    >>> _empty_option(["attack", "x.wav", "--out", ""])
     '--out'
     """
     for before, word in pairwise(["", *words]):

@@ -26,9 +26,9 @@ def registry(module: str, name: str) -> list[str]:
     return []
 
 
-def _among(known: Callable[[], Iterable[str]]) -> Completion:
+def _among(choices: Callable[[], Iterable[str]]) -> Completion:
     def complete(incomplete: str) -> list[str]:
-        return [name for name in known() if name.startswith(incomplete)]
+        return [name for name in choices() if name.startswith(incomplete)]
 
     return complete
 
@@ -42,7 +42,7 @@ def _shipped() -> Iterable[str]:
 attacks = _among(lambda: registry("attacks/__init__.py", "ATTACKS"))
 victims = _among(lambda: registry("victims/__init__.py", "VICTIMS"))
 generators = _among(lambda: registry("generators/registry.py", "GENERATORS"))
-channels = _among(lambda: registry("transforms/__init__.py", "TRANSFORMS"))
+transforms = _among(lambda: registry("transforms/__init__.py", "TRANSFORMS"))
 parts = _among(lambda: ("train", "dev", "test", "all"))
 kinds = _among(lambda: [f"{name}:" for name in registry("corpora/__init__.py", "CORPORA")])
 
@@ -57,7 +57,7 @@ def corpora(incomplete: str) -> list[str]:
     kind, colon, path = incomplete.partition(":")
     if not colon:
         return kinds(incomplete)
-    return [f"{kind}:{one}" for one in _entries(path, only_folders=True)]
+    return [f"{kind}:{entry}" for entry in _entries(path, only_folders=True)]
 
 
 def inputs(incomplete: str) -> list[str]:
@@ -72,12 +72,12 @@ def _entries(path: str, *, only_folders: bool) -> list[str]:
     whole = path.endswith("/") or not path
     above, start = (Path(path), "") if whole else (Path(path).parent, Path(path).name)
     try:
-        found = sorted(one for one in above.iterdir() if one.name.startswith(start))
+        entries = sorted(entry for entry in above.iterdir() if entry.name.startswith(start))
         return [
-            one.as_posix()
-            for one in found
-            if start.startswith(".") == one.name.startswith(".")
-            and (one.is_dir() or not only_folders)
+            entry.as_posix()
+            for entry in entries
+            if start.startswith(".") == entry.name.startswith(".")
+            and (entry.is_dir() or not only_folders)
         ]
     except OSError:
         return []

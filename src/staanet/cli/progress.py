@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from staanet.cli.shell import say
+from staanet.cli.printing import say
 from staanet.errors import printable
 
 
@@ -19,8 +19,8 @@ class Bars:
     """Progress on standard error: a bar with remaining time on a terminal, else a line at times."""
 
     begun: dict[str, tuple[float, int]] = field(default_factory=dict)
-    """When each work was first heard of, and how far it was then: what a killed command left is not timed."""
-    said: float = 0.0
+    """When each work first reported, and how far it was then: what a killed command did is not timed."""
+    last_line: float = 0.0
 
     @classmethod
     @contextmanager
@@ -60,40 +60,23 @@ class Bars:
     def line(self, what: str, done: int, total: int, figures: str = "") -> None:
         now = time.monotonic()
         begun, before = self.begun.setdefault(what, (now, done))
-        if now - self.said < 10 and (done < total or now - begun < 2):
+        if now - self.last_line < 10 and (done < total or now - begun < 2):
             return
-        self.said = now
-        left = (now - begun) / max(done - before, 1) * (total - done)
-        when = f", about {left:.0f} s left" if now - begun >= 1 and before < done < total else ""
+        self.last_line = now
+        rest = (now - begun) / max(done - before, 1) * (total - done)
+        when = f", about {rest:.0f} s left" if now - begun >= 1 and before < done < total else ""
         tail = f", {figures}" if figures else ""
         say(f"{what}: {done}/{total}{when}{tail}")
 
 
 @contextmanager
-def logging(wanted: bool, folder: Path) -> Iterator[Callable[[str, int, int, str], None]]:
-    """The bars and, where wanted, also training curves for TensorBoard in ``folder``."""
+def log_progress(folder: Path | None) -> Iterator[Callable[[str, int, int, str], None]]:
+    """Shows the bars and, with a folder, also writes training curves for TensorBoard there."""
     with Bars.shown() as progress:
-        if not wanted:
+        if folder is None:
             yield progress
             return
         from staanet.apps.interop.tensorboard import log_training
 
-        with log_training(folder, progress) as scribe:
-            yield scribe
-
-
-@contextmanager
-def speaking(
-    out: Path, *, tensorboard: bool = False
-) -> Iterator[Callable[[str, int, int, str], None]]:
-    """The output folder locked and progress shown, by the first of the processes that train together."""
-    from staanet import storage
-    from staanet.core import silent
-    from staanet.nn import distributed
-
-    if not distributed.is_first():
-        yield silent
-        return
-    boards = logging(tensorboard, out / "tensorboard")
-    with storage.FolderLock(out), boards as progress:
-        yield progress
+        with log_training(folder, progress) as logger:
+            yield logger

@@ -1,81 +1,102 @@
-"""Commands around the work itself: doctor, and sets as tables of other tools: to-audformat."""
+"""Commands around the work itself: serve shows the local page, doctor examines the installation."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from textwrap import shorten
 from typing import Annotated
 
 import typer
 
+from staanet.cli.app import command
+from staanet.cli.options import Machine, Output
+from staanet.cli.printing import CHECK_FAILED, say, show, show_json
 from staanet.cli.progress import Bars
-from staanet.cli.shell import CHECK_FAILED, Debug, Json, command, finish, show, table
+
+
+@command("serve", "staanet serve --run runs/quick")
+def serve(
+    machine: Machine,
+    run: Annotated[
+        list[Path],
+        typer.Option(metavar="DIR", help="A run folder whose models to offer; may be repeated."),
+    ] = [],  # noqa: B006
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes any free port.")] = 7860,
+    host: Annotated[
+        str, typer.Option(help="Another than the loopback lets other machines in.")
+    ] = "127.0.0.1",
+    max_seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Of a clip.")] = 15.0,
+    max_mib: Annotated[int, typer.Option(min=1, max=512, help="Of an upload.")] = 16,
+) -> None:
+    """A local page to record a clip and fool models.
+
+    Shows and plays what changed. Offers the models shipped with staanet and those of --run. Nothing
+    leaves this machine. Ctrl-C ends it.
+    """
+    from staanet.apps import web
+
+    library = web.read_library([*run, *web.shipped_folders()])
+
+    def ready(url: str) -> None:
+        if machine.json:
+            models = {"victims": list(library.victims), "generators": list(library.generators)}
+            show_json({"url": url, **models})
+        say(f"staanet: open {url} (Ctrl-C ends it)")
+
+    if host not in web.LOOPBACK:
+        say(
+            f"staanet: warning: on {host} everyone who reaches this machine and learns the address can use "
+            "the page; nothing is encrypted"
+        )
+    for name, reason in library.left_out.items():
+        say(f"staanet: without {name}: {reason}")
+    say("staanet: getting the page ready")
+    limits = web.Limits(seconds=max_seconds, bytes=max_mib * 2**20)
+    try:
+        web.serve(library, host=host, port=port, device=machine.device, limits=limits, ready=ready)
+    except KeyboardInterrupt:
+        say("staanet: the page is closed, its files are deleted")
 
 
 @command("doctor", "staanet doctor --folder runs")
 def doctor(
+    output: Output,
     folder: Annotated[
         Path, typer.Option(help="Where results are to be written: space, rights and locks.")
     ] = Path(),
-    json_output: Json = False,
-    debug: Debug = False,
 ) -> None:
-    """Is this installation sound? Tries what it has, and tells what is missing and how to add it.
+    """Is this installation sound?
 
-    Exit code 1 when something does not work, else 0; an extra that is not installed is no fault.
+    Tries what it has, and tells what is missing and how to add it. Exit code 1 when something does not
+    work, else 0; an extra that is not installed is no fault.
     """
     from staanet.apps import doctor as checks
     from staanet.apps.doctor.packages import install_command
+    from staanet.cli.tables import table
 
-    found = []
+    findings = []
     with Bars.shown() as progress:
         for number, finding in enumerate(checks.examine(folder), start=1):
-            found.append(finding)
+            findings.append(finding)
             progress("doctor", number, max(number, checks.TYPICAL_COUNT), finding.name)
-    failures = checks.failures(found)
-    if json_output:
-        print(json.dumps(checks.as_json(found), allow_nan=False))
+    failures = checks.failures(findings)
+    if output.json:
+        show_json(checks.as_json(findings))
     else:
-        show(
-            table(
-                ["verdict", "what", "name", "found"],
-                [
-                    [f.verdict, f.group, f.name, shorten(f.detail, 100, placeholder=" ...")]
-                    for f in found
-                ],
-            )
-        )
-        for one in found:
-            if one.remedy and one.verdict in ("fail", "warn"):
-                show(f"\n{one.verdict}: {one.group} {one.name}: {one.remedy}")
-        absent = [one.name for one in found if one.verdict == "absent"]
+        rows = [
+            [f.verdict, f.group, f.name, shorten(f.detail, 100, placeholder=" ...")]
+            for f in findings
+        ]
+        show(table(["verdict", "what", "name", "found"], rows))
+        for finding in findings:
+            if finding.remedy and finding.verdict in ("fail", "warn"):
+                show(f"\n{finding.verdict}: {finding.group} {finding.name}: {finding.remedy}")
+        absent = [finding.name for finding in findings if finding.verdict == "absent"]
         if absent:  # one command is enough: they differ in the name alone
             show(
-                f"\nAn absent extra is added by its name, such as {absent[0]}: {install_command(absent[0])}"
+                f"\nAn absent extra is added by its name, such as {absent[0]}: "
+                f"{install_command(absent[0])}"
             )
-        show(f"\n{len(found)} checks, {len(failures)} failed")
+        show(f"\n{len(findings)} checks, {len(failures)} failed")
     if failures:
         raise typer.Exit(CHECK_FAILED)
-
-
-@command("to-audformat", "staanet to-audformat runs/quick/adversarial/*")
-def to_audformat(
-    adversarial: Annotated[
-        list[Path], typer.Argument(metavar="ADVERSARIAL...", help="Adversarial sets.")
-    ],
-    json_output: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Adversarial sets as databases of audformat: db.yaml and a table beside their audio."""
-    from staanet import pipeline
-    from staanet.apps.interop.audformat import write_table
-
-    made = []
-    with Bars.shown() as progress:
-        for number, folder in enumerate(adversarial, start=1):
-            made.append(str(write_table(folder)))
-            progress("to-audformat", number, len(adversarial), folder.name)
-    if not json_output:
-        show("\n".join(made))
-    finish({"databases": made}, pipeline.Quarantine(), json_output=json_output)

@@ -94,7 +94,7 @@ class DefenceRecipe:
             "(staanet list transforms); repeat for a chain, in its order.",
             option="--with",
             metavar="NAME[:SETTING]",
-            complete="defences",
+            complete="transforms",
         ),
     ]
     victims: Annotated[
@@ -176,7 +176,7 @@ class AuditRecipe:
             "Also after this channel; repeat for several.",
             option="--channel",
             metavar="NAME[:SETTING]",
-            complete="channels",
+            complete="transforms",
         ),
     ] = ("mp3:32", "mulaw", "resample:8000")
     defences: Annotated[
@@ -185,7 +185,7 @@ class AuditRecipe:
             "Also behind this defence; repeat for several.",
             option="--defence",
             metavar="NAME[:SETTING]",
-            complete="defences",
+            complete="transforms",
         ),
     ] = ("median:3", "lowpass:3000", "quantise:8")
     defended_clips: Annotated[

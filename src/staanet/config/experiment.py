@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -39,6 +39,32 @@ class SplitRecipe:
             "parts of the split, while each speaker is in all) or their sex."
         ),
     ] = "label"
+    label_map: Annotated[
+        dict[str, str] | None,
+        Help(
+            "Classes for labels, such as 1=neutral,2=happy, or a TOML file of such pairs; repeat "
+            "for more.",
+            metavar="LABEL=CLASS,...",
+        ),
+    ] = None
+    root: Annotated[
+        str | None,
+        Help("The folder that a manifest's file names start from.", absent="the manifest's own"),
+    ] = None
+    columns: Annotated[
+        dict[str, str] | None,
+        Help(
+            "Which column of a manifest holds what, such as label=emotion,speaker=who.",
+            absent="found by their names",
+            option="--column",
+            metavar="KIND=COLUMN,...",
+        ),
+    ] = None
+
+    def corpus_options(self) -> dict[str, Any]:
+        """What ``load_corpus`` needs of these settings, by the names of its parameters."""
+        names = ("classes", "label_map", "root", "columns")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +110,7 @@ class Recipe(SplitRecipe):
             "rir:0.5 or noise:20; repeat for several.",
             option="--channel",
             metavar="NAME[:SETTING]",
-            complete="channels",
+            complete="transforms",
         ),
     ] = ()
     perceptual: Annotated[

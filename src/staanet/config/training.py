@@ -157,7 +157,7 @@ class GeneratorRecipe:
             "What clips meet on their way to the source while it trains, each as often as nothing, "
             "such as mp3:64, opus:24, noise:30 or random_gain:6: any defence; repeat for several.",
             metavar="NAME[:SETTING]",
-            complete="defences",
+            complete="transforms",
         ),
     ] = ()
 

@@ -6,13 +6,15 @@ import hashlib
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from staanet.core.clips import Clip
+from staanet.core.clips import Clip, Utterance
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+ClipOrUtterance = TypeVar("ClipOrUtterance", Clip, Utterance)
 
 
 def clip_generators(x: Tensor, lengths: Tensor | None, seed: int) -> list[torch.Generator]:
@@ -34,7 +36,7 @@ def clip_generators(x: Tensor, lengths: Tensor | None, seed: int) -> list[torch.
     return generators
 
 
-def stratified_subset(clips: Sequence[Clip], number: int) -> list[Clip]:
+def stratified_subset(clips: Sequence[ClipOrUtterance], number: int) -> list[ClipOrUtterance]:
     """``number`` of the clips, as even over labels and then speakers as they allow, in their order.
 
     Which ones depends on ids, labels and speakers alone, and fewer are always among more.

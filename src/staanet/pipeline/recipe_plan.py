@@ -37,7 +37,7 @@ def check_recipe(recipe: Recipe, out: Path | None = None) -> None:
     if recipe.generator.network not in GENERATORS:
         raise unknown_name("network of [generator]", recipe.generator.network, GENERATORS)
     if recipe.corpus.partition(":")[0] not in ("synthetic", "audb"):
-        corpus = corpora.load_corpus(recipe.corpus, classes=recipe.classes, out=out)
+        corpus = corpora.load_corpus(recipe.corpus, out=out, **recipe.corpus_options())
         corpus.split(recipe.seed, recipe.protocol)
     chains = [defence.chain for defence in recipe.defences.values()]
     for text in itertools.chain(recipe.channels, recipe.generator.augment, *chains):

@@ -347,7 +347,7 @@ def require_finished(folder: Path) -> Path:
 def read_or_render_corpus(recipe: Recipe, out: Path, context: Context) -> Corpus:
     """The corpus of a recipe; synthetic speech is rendered into ``out/corpus`` if it is not there."""
     if recipe.corpus != "synthetic:":
-        return corpora.load_corpus(recipe.corpus, classes=recipe.classes)
+        return corpora.load_corpus(recipe.corpus, **recipe.corpus_options())
     rendered = corpora.render_synthetic(
         out / "corpus",
         voices=recipe.synthetic.voices,

@@ -1,0 +1,208 @@
+"""The command that attacks audio: attack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from pydantic import Field
+
+from staanet import config
+from staanet.cli.app import command
+from staanet.cli.options import PART, SHARD, VICTIM, InputsArgument, Job, Without
+from staanet.cli.printing import decibels, finish, say, warn
+from staanet.cli.session import checked_device, job_session, load_inputs, number_of_card
+from staanet.config import EPSILON, AttackRecipe, Help, SplitRecipe
+from staanet.config.fields import NotNegative
+from staanet.errors import InvalidInput
+from staanet.storage.shards import Shard
+
+if TYPE_CHECKING:
+    from staanet.pipeline import AttackJob
+
+USUAL_ATTACK = "staa"
+USUAL_SNR_DB = 12.0
+"""Least dB of speech above the change, where neither a model nor a budget is given."""
+MOST_ROWS = 40
+"""How many clips the table shows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttackOptions:
+    """What only the command ``attack`` has: models by path, limits of files, and how it works."""
+
+    generator: Annotated[Path | None, Help("Generator folder (for staa).")] = None
+    vector: Annotated[Path | None, Help("Folder of a universal vector (for uap).")] = None
+    epsilon: Annotated[
+        float | None, Help("Largest change of a sample, of full scale 1.", absent="the generator's")
+    ] = None
+    max_density: Annotated[
+        float | None, Help("Largest share of samples changed.", absent="the generator's")
+    ] = None
+    match: Annotated[Path | None, Help("Change as many samples as this set did.")] = None
+    part: Annotated[str, PART] = "test"
+    shard: Annotated[str | None, SHARD] = None
+    pictures: Annotated[
+        int, Field(ge=0), Help("Draw so many of the clips (none of a --shard).")
+    ] = 3
+    window: Annotated[
+        float,
+        Field(ge=0, le=10**6),
+        Help("Attack longer files in windows of so many seconds, and join them; 0: never."),
+    ] = 30.0
+    max_seconds: Annotated[NotNegative, Help("Files beyond this are put aside.")] = 600.0
+    max_bytes: Annotated[int, Field(ge=0), Help("Files beyond this are put aside.")] = 512 * 2**20
+    engine: Annotated[
+        Literal["local", "ray"], Help("ray: shards on the cores here or on RAY_ADDRESS.")
+    ] = "local"
+
+
+@command("attack", "staanet attack speech.wav --out fooled")
+def attack(
+    inputs: InputsArgument,
+    out: Annotated[Path, typer.Option(help="Folder for the adversarial set.")],
+    recipe: Annotated[AttackRecipe, Without({"epsilon", "max_density", "match"})],
+    options: AttackOptions,
+    split: SplitRecipe,
+    job: Job,
+    source: Annotated[
+        list[str],
+        typer.Option(help=f"{VICTIM}; repeat for an ensemble [default: the generator's]."),
+    ] = [],  # noqa: B006
+) -> None:
+    """Adversarial audio from files, folders or a corpus.
+
+    Writes 16-bit WAV with its metrics. Without --source, --generator or --vector the models that come
+    with the package are used.
+    """
+    from staanet import pipeline, report, victims
+
+    shard = Shard.parse(options.shard) if options.shard else None
+    if shard is not None and options.engine != "local":
+        raise InvalidInput("--shard is for --engine local", remedy="Leave one of them out")
+    attack_job, judges = _attack_job(inputs, source, recipe, options, split, out)
+    victim = attack_job.load_source(checked_device(job.device))
+    with job_session(out, split, job) as context:
+        adversarial = (
+            attack_job.run_on_ray(victim, out, context=context)
+            if options.engine == "ray"
+            else attack_job.run(victim, out, context=context, shard=shard)
+        )
+        others = [victims.load_victim(spec) for spec in judges] or victims.members_of(victim)
+        rows = pipeline.predictions(adversarial, others, context)
+        clips = adversarial.clips[: 0 if shard else options.pictures]
+        pictures = report.draw_clips(
+            out, ((c.clean.id, c.clean.pcm16, c.adversarial, c.clean.sample_rate) for c in clips)
+        )
+    lines = _describe(rows, [other.name for other in others])
+    lines.append(f"-> {out}{f' and pictures in {pictures[0].parent}' if pictures else ''}")
+    for row in pipeline.read_recordings(out):
+        lines.append(f"{row['id']}: {row['windows']} windows joined -> {out / row['file_name']}")
+    models: list[Path | str] = [*source]
+    models += filter(None, (attack_job.generator, attack_job.vector))
+    flags = warn(pipeline.split_warnings(models, attack_job.corpus))
+    finish(job, {"out": str(out), "clips": rows, **flags}, lines, context.quarantine)
+
+
+def _attack_job(
+    inputs: Sequence[str],
+    sources: Sequence[str],
+    recipe: AttackRecipe,
+    options: AttackOptions,
+    split: SplitRecipe,
+    out: Path,
+) -> tuple[AttackJob, list[str]]:
+    """The attack that the options describe, and shipped victims that judge it beside its source."""
+    from staanet import pipeline
+    from staanet.core import stratified_subset
+    from staanet.storage import pretrained
+
+    generator, judges, min_snr_db = options.generator, [], recipe.min_snr_db
+    if not sources and generator is None and options.vector is None:
+        generator = pretrained.folder("generators", pretrained.names("generators")[0])
+        names = (f"{pretrained.SCHEME}:{name}" for name in pretrained.names("victims"))
+        judges = _loadable(names)
+        if min_snr_db is None and options.epsilon is None:
+            min_snr_db = USUAL_SNR_DB  # recordings differ in level
+    corpus = load_inputs(inputs, options.part, split, out)
+    if recipe.clips is not None:
+        chosen = stratified_subset(corpus.utterances, recipe.clips)
+        corpus = replace(corpus, utterances=chosen)
+    limits = replace(corpus.limits, max_seconds=options.max_seconds, max_bytes=options.max_bytes)
+    attack_job = pipeline.AttackJob(
+        corpus=replace(corpus, limits=limits),
+        sources=tuple(sources),
+        generator=generator,
+        vector=options.vector,
+        recipe=_with_budget(recipe, options, generator, min_snr_db),
+        matched=options.match,
+        label=recipe.label or None,
+        window_s=options.window,
+    )
+    return attack_job, judges
+
+
+def _with_budget(
+    recipe: AttackRecipe, options: AttackOptions, generator: Path | None, min_snr_db: float | None
+) -> AttackRecipe:
+    """The recipe with the name of its attack, and with the budget of its generator or vector."""
+    from staanet import storage
+
+    kind, folder = ("generator", generator) if generator else ("vector", options.vector)
+    card = storage.read_card(folder, kind) if folder else {}
+    attack = recipe.attack or USUAL_ATTACK
+    epsilon, max_density = options.epsilon, options.max_density
+    if epsilon is None:
+        epsilon = number_of_card(card, "epsilon", folder) or EPSILON
+    if max_density is None and recipe.max_l0 is None and attack in ("staa", "uap"):
+        max_density = number_of_card(card, "max_density", folder)
+    return config.replace(
+        recipe,
+        where="attack",
+        attack=attack,
+        epsilon=epsilon,
+        max_density=max_density,
+        min_snr_db=min_snr_db,
+        label="",
+    )
+
+
+def _loadable(specs: Iterable[str]) -> list[str]:
+    """The victims that can be loaded with what is installed; names what the others lack."""
+    from staanet import victims
+
+    missing = {spec: victims.missing_extra(spec) for spec in specs}
+    for spec, extra in missing.items():
+        if extra is not None:
+            say(f"staanet: without {spec}: {extra}")
+    return [spec for spec, extra in missing.items() if extra is None]
+
+
+def _describe(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
+    """A table of the first clips, and how many answers of each victim changed."""
+    from staanet.cli.tables import table
+
+    if not rows:
+        return ["No clip was attacked: none is usable."]
+    body = [
+        [
+            row["id"],
+            *(_transition(*row["answers"][name]) for name in names),
+            row["l0"],
+            f"{100 * row['density']:.2f} %",
+            decibels(row["snr_db"]),
+        ]
+        for row in rows[:MOST_ROWS]
+    ]
+    lines = [table(["clip", *names, "changed", "of samples", "SNR dB"], body) + "\n"]
+    for name in names:
+        fooled = sum(row["answers"][name][0] != row["answers"][name][1] for row in rows)
+        lines.append(f"{name}: {fooled} of {len(rows)} answers changed")
+    return lines
+
+
+def _transition(before: str, after: str) -> str:
+    return before if before == after else f"{before} -> {after}"

@@ -1,0 +1,133 @@
+"""Commands that judge a model: audit and certify."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from staanet.cli.app import command
+from staanet.cli.options import VICTIM, InputsArgument, Job, PartOption
+from staanet.cli.printing import CHECK_FAILED, UNDECIDED, finish, warn
+from staanet.cli.session import job_session, load_corpus, load_inputs, load_victims
+from staanet.config import AuditRecipe, CertifyRecipe, SplitRecipe
+
+
+@command(
+    "audit",
+    "staanet audit --victim onnx:model.onnx --corpus emodb:data/emodb --out audit --fail-above 0.3",
+)
+def audit(
+    victim: Annotated[str, typer.Option(help=f"The model: {VICTIM.lower()}.")],
+    corpus: Annotated[str, typer.Option(metavar="KIND:PATH", help="Labelled speech to try it on.")],
+    out: Annotated[Path, typer.Option(help="Folder for audit.json, audit.html and the evidence.")],
+    recipe: AuditRecipe,
+    split: SplitRecipe,
+    job: Job,
+    fail_above: Annotated[
+        float | None, typer.Option(help="Exit code 1 where the worst fooling rate is above this.")
+    ] = None,
+    source: Annotated[
+        list[str],
+        typer.Option(
+            help="Trained model that stands for the attacker's own; repeat for several "
+            "[default: the surrogates are trained]."
+        ),
+    ] = [],  # noqa: B006
+) -> None:
+    """How robust is a model, to whom, and what helps?
+
+    Gives a verdict in words and JSON. A killed audit goes on. Exit code 1 where the worst fooling rate
+    is above --fail-above, 7 where the clips do not decide it.
+    """
+    from staanet import pipeline
+
+    (model,) = load_victims([victim], job.device)
+    data = load_corpus(corpus, split, out)
+    with job_session(out, split, job) as context:
+        result = pipeline.audit(
+            model,
+            data,
+            out,
+            recipe=recipe,
+            sources=source,
+            fail_above=fail_above,
+            command=shlex.join(["staanet", *sys.argv[1:]]),
+            context=context,
+        )
+    lines = [*result["verdict"], f"\n-> {out / 'audit.html'}"]
+    exit_code = {None: 0, "passed": 0, "failed": CHECK_FAILED}.get(result["outcome"], UNDECIDED)
+    finish(job, result, lines, context.quarantine, exit_code=exit_code)
+
+
+@command(
+    "certify",
+    "staanet certify emodb:data/emodb --victim runs/emodb/victims/emo18-gaussian "
+    "--method smoothing --sigma 0.02 --out certificates",
+)
+def certify(
+    inputs: InputsArgument,
+    victim: Annotated[str, typer.Option(help=f"{VICTIM}.")],
+    out: Annotated[Path, typer.Option(help="Folder for certificates, curve and JSON.")],
+    recipe: CertifyRecipe,
+    split: SplitRecipe,
+    job: Job,
+    part: PartOption = "test",
+) -> None:
+    """What no attack can do: certified accuracy.
+
+    Votes under noise certify each answer within a radius. A killed command goes on.
+    """
+    from staanet import pipeline
+    from staanet.evaluation.certificates import Votes
+    from staanet.transforms.noise import Ablation, Gaussian, SmoothingNoise
+
+    noise: SmoothingNoise = Gaussian(sigma=recipe.sigma)
+    if recipe.method == "ablation":
+        noise = Ablation(keep=recipe.keep)
+    votes = Votes(
+        guesses=recipe.guesses,
+        votes=recipe.votes,
+        alpha=recipe.alpha,
+        batch_size=recipe.batch_size,
+        seed=split.seed,
+    )
+    (model,) = load_victims([victim], job.device)
+    corpus = load_inputs(inputs, part, split, out)
+    with job_session(out, split, job) as context:
+        result = pipeline.certify(
+            model,
+            pipeline.load_clips(corpus, model, context),
+            out,
+            noise=noise,
+            votes=votes,
+            attack_steps=recipe.attack_steps,
+            limit=recipe.clips,
+            context=context,
+        )
+    text = (
+        f"\n{result['abstained']} of {result['clips']} clips got no answer; attacks inside the "
+        f"radius: {result['broken']} of {result['attacked']} succeeded -> {out}"
+    )
+    flags = warn(pipeline.split_warnings([victim], corpus))
+    finish(job, {**result, **flags}, [_curve_table(result), text], context.quarantine)
+
+
+def _curve_table(result: dict[str, Any]) -> str:
+    from staanet.cli.tables import table
+
+    points = result["curve"][:: max(1, len(result["curve"]) // 8)]
+    rows = [
+        [
+            f"{point['radius']:.4g}",
+            f"{100 * point['certified_accuracy']:.1f} % of {point['count']}",
+            None
+            if point["low"] is None
+            else f"{100 * point['low']:.0f} to {100 * point['high']:.0f} %",
+        ]
+        for point in points
+    ]
+    return table([f"radius ({result['unit']})", "certified accuracy", "95 % interval"], rows)

@@ -1,0 +1,213 @@
+"""Commands that judge attacks: evaluate, sweep, merge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from staanet.cli.app import command
+from staanet.cli.options import (
+    PART,
+    SHARD,
+    VICTIM,
+    FieldOf,
+    InputsArgument,
+    Job,
+    Machine,
+    Output,
+    SetsArgument,
+    Without,
+)
+from staanet.cli.printing import decibels, finish, warn
+from staanet.cli.progress import Bars
+from staanet.cli.session import job_session, load_inputs, load_victims, open_session
+from staanet.config import AttackRecipe, Help, Recipe, SplitRecipe, SweepRecipe
+from staanet.config.fields import Count
+from staanet.errors import InvalidInput
+from staanet.storage.shards import Shard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateOptions:
+    """What only the command ``evaluate`` has."""
+
+    static_only: Annotated[
+        bool, Help("Do not attack defended targets anew: the result is called non-adaptive.")
+    ] = False
+    adaptive_clips: Annotated[Count, Help("Clips on which a defended target is attacked anew.")] = (
+        40
+    )
+    shard: Annotated[str | None, SHARD] = None
+
+
+@command(
+    "evaluate",
+    "staanet evaluate runs/emodb/adversarial/* --target runs/emodb/victims/zhao19 --out check",
+)
+def evaluate(
+    adversarial: SetsArgument,
+    target: Annotated[list[str], typer.Option(help=f"{VICTIM}; repeat for several.")],
+    out: Annotated[Path, typer.Option(help="Folder for results.parquet and summary.json.")],
+    channels: Annotated[tuple[str, ...], FieldOf(Recipe)],
+    perceptual: Annotated[bool, FieldOf(Recipe)],
+    seed: Annotated[int, FieldOf(Recipe)],
+    options: EvaluateOptions,
+    machine: Machine,
+) -> None:
+    """The transfer matrix, from the audio files on disk.
+
+    A defended target that no set was crafted on is also attacked by one who knows the defence: PGD
+    and sigma-zero through it, at the budget of the first set, into OUT/adversarial.
+    """
+    from staanet import evaluation, pipeline, storage
+    from staanet.cli.tables import matrix_text
+    from staanet.transforms import parse_transform
+
+    for channel in channels:
+        parse_transform(channel)
+    shard = Shard.parse(options.shard) if options.shard else None
+    targets = load_victims(target, machine.device)
+    evaluation.check_names(targets)
+    with open_session(out, seed=seed, device=machine.device) as context:
+        if not options.static_only:
+            adversarial += pipeline.adapt(
+                adversarial,
+                targets,
+                out / "adversarial",
+                clips=options.adaptive_clips,
+                context=context,
+            )
+        matrix = pipeline.evaluate(
+            adversarial,
+            targets,
+            out,
+            channels=channels,
+            perceptual=perceptual,
+            shard=shard,
+            context=context,
+        )
+    cards = [storage.read_card(folder, "adversarial") for folder in adversarial]
+    parts = [card["drawn_from"] for card in cards if isinstance(card.get("drawn_from"), dict)]
+    warnings = warn(pipeline.split_warnings(target, *parts)).get("flags", [])
+    result = {**matrix.summary, "flags": [*matrix.summary["flags"], *warnings]}
+    finish(machine, result, [matrix_text(matrix.summary), f"\n-> {out}"], context.quarantine)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepOptions:
+    """What only the command ``sweep`` has."""
+
+    generator: Annotated[Path | None, Help("Generator folder (for staa).")] = None
+    vector: Annotated[Path | None, Help("Folder of a universal vector (for uap).")] = None
+    keep: Annotated[bool, Help("Keep the audio of every point.")] = False
+    part: Annotated[str, PART] = "test"
+
+
+@command(
+    "sweep",
+    "staanet sweep emodb:data/emodb --source runs/emodb/victims/emo18 --attack pgd --attack random "
+    "--epsilon 0.003,0.01,0.03 --density 0.05,0.2,1 --out sweep",
+)
+def sweep(
+    inputs: InputsArgument,
+    source: Annotated[str, typer.Option(help=f"The victim to craft on: {VICTIM.lower()}.")],
+    out: Annotated[Path, typer.Option(help="Folder for tables and the figure.")],
+    recipe: Annotated[SweepRecipe, Without({"sources"})],
+    options: SweepOptions,
+    split: SplitRecipe,
+    job: Job,
+    target: Annotated[
+        list[str], typer.Option(help="Another victim to transfer to; repeat for several.")
+    ] = [],  # noqa: B006
+) -> None:
+    """Success against epsilon, density and SNR.
+
+    Several attacks stand in one figure. A killed sweep goes on.
+    """
+    from staanet import pipeline
+
+    specs = list(dict.fromkeys([source, *target]))
+    victims = load_victims(specs, job.device)
+    names = [victim.name for victim in victims]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise InvalidInput(
+            f"two victims are called {repeated[0]}", remedy="Give each victim a name of its own"
+        )
+    corpus = load_inputs(inputs, options.part, split, out)
+    with job_session(out, split, job) as context:
+        plan = pipeline.SweepPlan(
+            recipe=recipe,
+            attacks={name: AttackRecipe(attack=name) for name in recipe.attacks},
+            source=victims[0],
+            targets=victims,
+            generator=options.generator,
+            vectors={"uap": options.vector} if options.vector else {},
+            context=context,
+        )
+        clips = pipeline.load_clips(corpus, victims[0], context)
+        points = pipeline.sweep(plan, clips, out, keep=options.keep)
+    models: list[Path | str] = [*specs]
+    models += filter(None, (options.generator, options.vector))
+    flags = warn(pipeline.split_warnings(models, corpus))
+    result = {"out": str(out), "points": points, **flags}
+    finish(job, result, [_points_table(points), f"\n-> {out / 'sweep.png'}"], context.quarantine)
+
+
+def _points_table(points: list[dict[str, Any]]) -> str:
+    from staanet.cli.tables import table
+
+    columns = ["attack", "target", "epsilon", "at most", "fools", "changed", "SNR dB"]
+    rows = [
+        [
+            point["attack"],
+            point["target"],
+            f"{point['epsilon']:g}",
+            _percent(point["max_density"]),
+            f"{_percent(point['fooling_rate'])} of {point['count']}",
+            _percent(point["density_mean"]),
+            decibels(point["snr_db_mean"]),
+            f"{point['seconds_median']:.3f}",
+            f"{point['queries_mean']:.0f}",
+        ]
+        for point in points
+    ]
+    return table([*columns, "s/clip", "queries"], rows)
+
+
+def _percent(value: float | None) -> str:
+    """A share in per cent; None is any."""
+    return "any" if value is None else f"{100 * value:.3g} %"
+
+
+@command("merge", "staanet merge shards/* --out fooled")
+def merge(
+    shards: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SHARD...", help="Folders of attack --shard, or of evaluate --shard."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the whole.")],
+    output: Output,
+) -> None:
+    """All shards of one attack or evaluation as one folder.
+
+    It equals that of a single run file by file, by sha256, but for seconds.csv. Gaps, overlaps and
+    different settings are refused.
+    """
+    from staanet import pipeline, storage
+    from staanet.cli.tables import matrix_text
+    from staanet.results.transfer_matrix import TransferMatrix
+
+    with storage.FolderLock(out), Bars.shown() as progress:
+        context = pipeline.Context(progress=progress)
+        whole = pipeline.merge(shards, out, context=context)
+    if isinstance(whole, TransferMatrix):
+        result, lines = dict(whole.summary), [matrix_text(whole.summary), f"\n-> {out}"]
+    else:
+        result = {"out": str(out), "clips": len(whole), "shards": len(shards)}
+        lines = [f"{len(whole)} clips of {len(shards)} shards -> {out}"]
+    finish(output, result, lines, context.quarantine)

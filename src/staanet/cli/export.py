@@ -1,0 +1,47 @@
+"""The command that writes a model as ONNX: export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from staanet.cli.app import command
+from staanet.cli.options import Output
+from staanet.cli.printing import finish
+from staanet.cli.progress import Bars
+from staanet.errors import InvalidInput
+
+
+@command("export", "staanet export runs/quick/generators/emo18 --out emo18.onnx")
+def export(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Folder of a generator, an emo18 or a zhao19.")
+    ],
+    out: Annotated[Path, typer.Option(help="ONNX file to write; a victim's card is FILE.toml.")],
+    output: Output,
+) -> None:
+    """A model as an ONNX file, compared with torch.
+
+    It takes clips of any length. A victim is then named onnx:FILE elsewhere; a generator runs by
+    staanet.generators.runtime, without torch.
+    """
+    from staanet import pipeline, storage, victims
+    from staanet.victims.export import export_onnx
+
+    if out.exists() and out.suffix != ".onnx":
+        raise InvalidInput("exists and is no ONNX file", where=out, remedy="Choose another --out")
+    result: dict[str, Any]
+    with Bars.shown() as progress:
+        progress("export", 0, 1, "")
+        if storage.holds(model, "generator"):
+            result = pipeline.export_generator(model, out)
+            text = (
+                f"{result['differing']} of {result['changed']} changed samples differ from torch's"
+            )
+        else:
+            result = {"difference": export_onnx(victims.load_victim(model), out)}
+            text = f"logits differ by at most {result['difference']:.1e}"
+        progress("export", 1, 1, "")
+    finish(output, {"out": str(out), **result}, [f"{text} -> {out}"])

@@ -1,0 +1,265 @@
+"""Options of commands: made from the fields of recipes, which hold type, default and help text."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Union
+
+import typer
+
+from staanet import config
+from staanet.cli import names
+from staanet.config import Help
+from staanet.errors import InvalidInput, printable
+
+
+class Without(frozenset[str]):
+    """Marks a recipe of a command: these fields of it are no options of the command."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldOf:
+    """Marks a parameter that is the field of the same name of a recipe, such as ``seed``."""
+
+    recipe: type[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """How a command reports; every command has these options."""
+
+    json: Annotated[bool, Help("Print the result (or the error) as JSON.")] = False
+    debug: Annotated[bool, Help("Show the traceback of an error.")] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine(Output):
+    """Where a command computes."""
+
+    device: Annotated[str, Help("cpu, cuda or cuda:N.")] = "cpu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(Machine):
+    """How a command that reads clips treats those that it cannot use."""
+
+    strict: Annotated[bool, Help("Stop at the first unusable clip.")] = False
+
+
+CorpusArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="CORPUS",
+        help="KIND:PATH, for example emodb:data/emodb.",
+        autocompletion=names.corpora,
+    ),
+]
+InputsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT...", help="Files, folders, or KIND:PATH.", autocompletion=names.inputs
+    ),
+]
+SetsArgument = Annotated[
+    list[Path], typer.Argument(metavar="ADVERSARIAL...", help="Adversarial sets.")
+]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Also log training curves to OUT/tensorboard.")
+]
+PART = Help("Of a corpus: train, dev, test or all.", complete="parts")
+PartOption = Annotated[str, typer.Option(help=PART.text, autocompletion=names.parts)]
+SHARD = Help("Only this part of the clips; see staanet merge.", metavar="I/N")
+VICTIM = "Victim folder, shipped:NAME, hf:NAME-OR-FOLDER or onnx:FILE"
+Convert = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A command's parameters as Typer reads them, and how its function's arguments come from them."""
+
+    parameters: tuple[inspect.Parameter, ...]
+    recipes: Mapping[str, type[Any]]
+    """The function's parameters that are dataclasses."""
+    fields: Mapping[str, tuple[str, str, Convert]]
+    """Of each option made from a field: the parameter of its dataclass, the field, the conversion."""
+
+    def arguments(self, values: Mapping[str, Any], command: str) -> dict[str, Any]:
+        """The function's arguments from the values of the options.
+
+        Raises ``InvalidInput`` for a value that its recipe does not allow.
+        """
+        own = {name: value for name, value in values.items() if name not in self.fields}
+        groups: dict[str, dict[str, Any]] = {name: {} for name in self.recipes}
+        for name, (group, field, convert) in self.fields.items():
+            if group:
+                groups[group][field] = convert(values[name])
+            else:
+                own[field] = convert(values[name])
+        for name, recipe in self.recipes.items():
+            own[name] = config.checked(recipe, groups[name], where=command)
+        return own
+
+
+def expand(function: Callable[..., Any]) -> Signature:
+    """Replaces each parameter that is a dataclass by an option for each of its fields.
+
+    A parameter of the function with the name of a field takes the place of that field's option; the
+    field then keeps its default.
+    """
+    hints = typing.get_type_hints(function, include_extras=True)
+    signature = inspect.signature(function)
+    parameters: list[inspect.Parameter] = []
+    recipes: dict[str, type[Any]] = {}
+    fields: dict[str, tuple[str, str, Convert]] = {}
+    for parameter in signature.parameters.values():
+        kind, marks = _split(hints[parameter.name])
+        source = next((mark.recipe for mark in marks if isinstance(mark, FieldOf)), None)
+        if source is not None:
+            option, convert = _option(source, parameter.name, parameter.name)
+            parameters.append(option)
+            fields[parameter.name] = ("", parameter.name, convert)
+        elif dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            skipped = {
+                *signature.parameters,
+                *(n for m in marks if isinstance(m, Without) for n in m),
+            }
+            recipes[parameter.name] = kind
+            for field in dataclasses.fields(kind):
+                if field.name not in skipped:
+                    name = f"{parameter.name}__{field.name}"
+                    option, convert = _option(kind, field.name, name)
+                    parameters.append(option)
+                    fields[name] = (parameter.name, field.name, convert)
+        else:
+            keyword = inspect.Parameter.KEYWORD_ONLY
+            parameters.append(parameter.replace(kind=keyword, annotation=hints[parameter.name]))
+    return Signature(tuple(parameters), recipes, fields)
+
+
+def _option(recipe: type[Any], field_name: str, name: str) -> tuple[inspect.Parameter, Convert]:
+    """The option of one field, called ``name`` in the signature, and what makes the field's value."""
+    (field,) = (field for field in dataclasses.fields(recipe) if field.name == field_name)
+    kind, marks = _split(typing.get_type_hints(recipe, include_extras=True)[field_name])
+    about = next(mark for mark in marks if isinstance(mark, Help))
+    annotation, convert = _typed(_plain(kind))
+    default: Any = inspect.Parameter.empty
+    if field.default is not MISSING or field.default_factory is not MISSING:
+        default = _as_text(config.default_of(recipe, field_name), annotation)
+    text = about.text + (f" [default: {about.absent}]" if about.absent else "")
+    option = typer.Option(
+        about.option or f"--{field_name.replace('_', '-')}",
+        help=text,
+        metavar=about.metavar or None,
+        autocompletion=getattr(names, about.complete) if about.complete else None,
+        show_default=default not in (None, "", [], False),
+    )
+    return (
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Annotated[annotation, option],
+        ),
+        convert,
+    )
+
+
+def _split(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A type without what ``Annotated`` says of it, and that."""
+    if typing.get_origin(hint) is Annotated:
+        kind, *marks = typing.get_args(hint)
+        return kind, tuple(marks)
+    return hint, ()
+
+
+def _plain(hint: Any) -> Any:
+    """A type without anything that ``Annotated`` says of its parts."""
+    kind, _ = _split(hint)
+    if typing.get_origin(kind) in (Union, types.UnionType):
+        return Union[tuple(_plain(part) for part in typing.get_args(kind))]  # noqa: UP007
+    if typing.get_origin(kind) is tuple:
+        return tuple[_plain(typing.get_args(kind)[0]), ...]  # type: ignore[misc]
+    return kind
+
+
+def _typed(kind: Any) -> tuple[Any, Convert]:
+    """The type of the option of a field of this kind, and what makes the field's value of it."""
+    parts = [part for part in typing.get_args(kind) if part is not type(None)]
+    if kind == tuple[float, ...]:
+        return str, numbers
+    if kind == tuple[str, ...]:
+        return list[str], tuple
+    if typing.get_origin(kind) is dict:
+        return list[str], settings
+    if dict[str, str] in parts:
+        return list[str], mapping
+    return kind, lambda value: value
+
+
+def _as_text(default: Any, annotation: Any) -> Any:
+    """A field's default as its option has it."""
+    if annotation is str and isinstance(default, tuple):
+        return ",".join(f"{value:g}" for value in default)
+    return list(default or ()) if annotation == list[str] else default
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Numbers with commas between them.
+
+    >>> numbers("0.01,0.03")
+    (0.01, 0.03)
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InvalidInput(
+            f"'{printable(text)}' is not numbers with commas between them",
+            remedy="Write, say, 0.01,0.03",
+        ) from None
+
+
+def settings(words: Sequence[str]) -> dict[str, int | float | bool]:
+    """``NAME=VALUE`` of an attack, the values numbers, ``true`` or ``false``.
+
+    >>> settings(["steps=50"])
+    {'steps': 50}
+    """
+    values: dict[str, int | float | bool] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        try:
+            values[name] = json.loads(value, parse_constant=float)
+        except ValueError:
+            raise InvalidInput(
+                f"--set '{printable(word)}' is not NAME=NUMBER", remedy="Write, say, --set steps=50"
+            ) from None
+    return values
+
+
+def mapping(words: Sequence[str]) -> dict[str, str] | None:
+    """Pairs ``KEY=VALUE`` with commas between them, or TOML files of such pairs; None for no words.
+
+    >>> mapping(["1=neutral,2=happy"])
+    {'1': 'neutral', '2': 'happy'}
+    """
+    pairs: dict[str, str] = {}
+    for word in words:
+        if word.endswith(".toml"):
+            pairs |= {key: str(value) for key, value in config.read_toml(Path(word)).items()}
+            continue
+        for pair in word.split(","):
+            key, sign, value = pair.partition("=")
+            if not (key and sign and value):
+                raise InvalidInput(
+                    f"'{printable(pair)}' is not KEY=VALUE",
+                    remedy="Write, say, 1=neutral,2=happy, or the name of a TOML file",
+                )
+            pairs[key] = value
+    return pairs or None

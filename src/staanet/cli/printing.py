@@ -1,0 +1,83 @@
+"""What a command prints: results on standard output, all else on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from staanet.cli.options import Output
+from staanet.errors import printable
+
+if TYPE_CHECKING:
+    from staanet.pipeline import Quarantine
+
+CHECK_FAILED, QUARANTINED, UNDECIDED = 1, 4, 7
+"""Exit codes: a check or an audit failed, clips were put aside, an audit is not decided."""
+MOST_ASIDE = 20
+"""How many clips that were put aside are named."""
+
+
+def say(text: str) -> None:
+    """Writes a line to standard error; work goes on if nobody reads it."""
+    safe = text.encode(sys.stderr.encoding or "ascii", "backslashreplace")
+    with suppress(OSError):
+        sys.stderr.write(safe.decode(sys.stderr.encoding or "ascii") + "\n")
+
+
+def show(text: str) -> None:
+    """Writes a result to standard output; what the terminal cannot show is escaped."""
+    safe = text.encode(sys.stdout.encoding or "ascii", "backslashreplace")
+    sys.stdout.write(safe.decode(sys.stdout.encoding or "ascii") + "\n")
+
+
+def show_json(result: Mapping[str, Any]) -> None:
+    """Writes a result as one line of JSON."""
+    print(json.dumps(result, allow_nan=False, default=str), flush=True)
+
+
+def warn(flags: Sequence[str]) -> dict[str, list[str]]:
+    """Says each flag. Returns them as a part of the result, if there are any."""
+    for flag in flags:
+        say(f"staanet: warning: {flag}")
+    return {"flags": list(flags)} if flags else {}
+
+
+def finish(
+    output: Output,
+    result: Mapping[str, Any],
+    lines: Iterable[str],
+    quarantine: Quarantine | None = None,
+    *,
+    exit_code: int = 0,
+) -> None:
+    """Prints the result, names what was put aside, and leaves with the right exit code.
+
+    Args:
+        output: Whether JSON or text is printed.
+        result: What ``--json`` prints.
+        lines: What is printed otherwise.
+        quarantine: The clips that were put aside; None for a command that reads none.
+        exit_code: Of a check that failed; it comes before that of clips that were put aside.
+    """
+    rows = quarantine.rows if quarantine is not None else []
+    if output.json:
+        show_json({**result, "quarantined": rows})
+    else:
+        for line in lines:
+            show(line)
+    for row in rows[:MOST_ASIDE]:
+        say(f"staanet: put aside: {printable(row['file'])}: {row['reason']}")
+    if len(rows) > MOST_ASIDE:
+        say(f"staanet: and {len(rows) - MOST_ASIDE} more")
+    if exit_code or rows:
+        raise typer.Exit(exit_code or QUARANTINED)
+
+
+def decibels(value: float | None) -> str:
+    """An SNR; None means that nothing was changed."""
+    return "untouched" if value is None else f"{value:.1f}"
