@@ -19,7 +19,7 @@ import torch
 
 from staanet import config, load_corpus, load_generator, load_victim, pipeline, storage
 from staanet.attacks import collate, craft
-from staanet.cli.shell import checked_device
+from staanet.cli.session import checked_device
 from staanet.config import GeneratorRecipe
 from staanet.core import Attack, Clip, Corpus, Victim, stratified_subset
 from staanet.generators.base import Generator

@@ -36,7 +36,7 @@ from bench.measuring import (
 from bench.subjects import BUDGET, generators, gflop, task
 from staanet.attacks import ATTACKS, Staa, craft_batch
 from staanet.attacks.cuda_graphs import GraphCache
-from staanet.cli.shell import checked_device
+from staanet.cli.session import checked_device
 from staanet.core import Attack, Goal, Untargeted, Victim
 from staanet.generators.base import Generator
 from staanet.nn.precision import resolve_precision

@@ -206,7 +206,7 @@ def test_what_is_completed_is_what_there_is():
     assert names.attacks("") == sorted(ATTACKS) and names.victims("") == sorted(VICTIMS)
     assert names.kinds("") == sorted(f"{name}:" for name in CORPORA)
     assert names.generators("") == sorted(GENERATORS)
-    assert {*names.channels("")} == {*TRANSFORMS}
+    assert {*names.transforms("")} == {*TRANSFORMS}
 
 
 # ---------------------------------------------------------------- colours and bars
@@ -260,7 +260,7 @@ def test_each_command_that_may_be_long_shows_progress():
                 for d in node.decorator_list
             ):
                 called = ast.unparse(node)
-                if not any(bars in called for bars in ("Bars.shown", "logging(", "speaking(")):
+                if not any(bars in called for bars in ("Bars.shown", "log_progress(", "_session(")):
                     without.append(node.name)
     assert without == ["serve"], "the page waits for people; it shows its progress there"
 

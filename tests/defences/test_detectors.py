@@ -359,7 +359,7 @@ def test_the_command_guards_judges_and_says_what_is_not_adaptive(world, tmp_path
     done = staanet(*given, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "non-adaptive" in done.stdout and "AUROC" in done.stdout
-    again = staanet(*given, "--aware", 1, "--generator-steps", 2, "--json", cwd=tmp_path)
+    again = staanet(*given, "--adaptive-clips", 1, "--generator-steps", 2, "--json", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     told = json.loads(again.stdout)
     assert told["adaptive"] and len(told["attacks"]) == 3

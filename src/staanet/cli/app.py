@@ -59,7 +59,7 @@ def command(name: str, example: str) -> Callable[[Callable[..., Any]], Callable[
                 return function(**signature.arguments(values, name))
 
         run.__name__ = function.__name__
-        run.__doc__ = f"{function.__doc__}\n\nExample: {example}"
+        run.__doc__ = f"{inspect.getdoc(function)}\n\nExample: {example}"
         run.__signature__ = inspect.Signature(signature.parameters)  # type: ignore[attr-defined]
         app.command(name)(run)
         return function

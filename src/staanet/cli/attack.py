@@ -34,6 +34,9 @@ MOST_ROWS = 40
 class AttackOptions:
     """What only the command ``attack`` has: models by path, limits of files, and how it works."""
 
+    source: Annotated[
+        tuple[str, ...], Help(f"{VICTIM}; repeat for an ensemble.", absent="the generator's")
+    ] = ()
     generator: Annotated[Path | None, Help("Generator folder (for staa).")] = None
     vector: Annotated[Path | None, Help("Folder of a universal vector (for uap).")] = None
     epsilon: Annotated[
@@ -68,10 +71,6 @@ def attack(
     options: AttackOptions,
     split: SplitRecipe,
     job: Job,
-    source: Annotated[
-        list[str],
-        typer.Option(help=f"{VICTIM}; repeat for an ensemble [default: the generator's]."),
-    ] = [],  # noqa: B006
 ) -> None:
     """Adversarial audio from files, folders or a corpus.
 
@@ -83,7 +82,7 @@ def attack(
     shard = Shard.parse(options.shard) if options.shard else None
     if shard is not None and options.engine != "local":
         raise InvalidInput("--shard is for --engine local", remedy="Leave one of them out")
-    attack_job, judges = _attack_job(inputs, source, recipe, options, split, out)
+    attack_job, judges = _attack_job(inputs, recipe, options, split, out)
     victim = attack_job.load_source(checked_device(job.device))
     with job_session(out, split, job) as context:
         adversarial = (
@@ -101,7 +100,7 @@ def attack(
     lines.append(f"-> {out}{f' and pictures in {pictures[0].parent}' if pictures else ''}")
     for row in pipeline.read_recordings(out):
         lines.append(f"{row['id']}: {row['windows']} windows joined -> {out / row['file_name']}")
-    models: list[Path | str] = [*source]
+    models: list[Path | str] = [*options.source]
     models += filter(None, (attack_job.generator, attack_job.vector))
     flags = warn(pipeline.split_warnings(models, attack_job.corpus))
     finish(job, {"out": str(out), "clips": rows, **flags}, lines, context.quarantine)
@@ -109,7 +108,6 @@ def attack(
 
 def _attack_job(
     inputs: Sequence[str],
-    sources: Sequence[str],
     recipe: AttackRecipe,
     options: AttackOptions,
     split: SplitRecipe,
@@ -121,7 +119,7 @@ def _attack_job(
     from staanet.storage import pretrained
 
     generator, judges, min_snr_db = options.generator, [], recipe.min_snr_db
-    if not sources and generator is None and options.vector is None:
+    if not options.source and generator is None and options.vector is None:
         generator = pretrained.folder("generators", pretrained.names("generators")[0])
         names = (f"{pretrained.SCHEME}:{name}" for name in pretrained.names("victims"))
         judges = _loadable(names)
@@ -134,7 +132,7 @@ def _attack_job(
     limits = replace(corpus.limits, max_seconds=options.max_seconds, max_bytes=options.max_bytes)
     attack_job = pipeline.AttackJob(
         corpus=replace(corpus, limits=limits),
-        sources=tuple(sources),
+        sources=options.source,
         generator=generator,
         vector=options.vector,
         recipe=_with_budget(recipe, options, generator, min_snr_db),

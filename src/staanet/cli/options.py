@@ -95,16 +95,16 @@ class Signature:
 
         Raises ``InvalidInput`` for a value that its recipe does not allow.
         """
-        own = {name: value for name, value in values.items() if name not in self.fields}
+        arguments = {name: value for name, value in values.items() if name not in self.fields}
         groups: dict[str, dict[str, Any]] = {name: {} for name in self.recipes}
         for name, (group, field, convert) in self.fields.items():
             if group:
                 groups[group][field] = convert(values[name])
             else:
-                own[field] = convert(values[name])
+                arguments[field] = convert(values[name])
         for name, recipe in self.recipes.items():
-            own[name] = config.checked(recipe, groups[name], where=command)
-        return own
+            arguments[name] = config.checked(recipe, groups[name], where=command)
+        return arguments
 
 
 def expand(function: Callable[..., Any]) -> Signature:
@@ -158,7 +158,7 @@ def _option(recipe: type[Any], field_name: str, name: str) -> tuple[inspect.Para
         help=text,
         metavar=about.metavar or None,
         autocompletion=getattr(names, about.complete) if about.complete else None,
-        show_default=default not in (None, "", [], False),
+        show_default=default is not False and default not in (None, "", []),
     )
     return (
         inspect.Parameter(

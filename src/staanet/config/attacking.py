@@ -31,7 +31,12 @@ class AttackRecipe:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     attack: Annotated[
-        str, Help("Registry name.", absent="the name of its table", complete="attacks")
+        str,
+        Help(
+            "Registry name.",
+            absent="the name of its table, in the command staa",
+            complete="attacks",
+        ),
     ] = ""
     title: Annotated[str, Help("What tables and figures call it.", absent="the attack's name")] = ""
     epsilon: Annotated[Share, Help("Largest change of a sample, of full scale 1.")] = EPSILON

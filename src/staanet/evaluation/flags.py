@@ -60,6 +60,6 @@ def _unknown_detectors(cells: Sequence[Cell]) -> Iterator[str]:
     """Targets with a detector: a source's answers do not show an attacker when it abstains."""
     for name in dict.fromkeys(cell["target"] for cell in cells if "abstention" in cell):
         yield (
-            f"{name}: non-adaptive: no attack here knew its detector; staanet detect --aware makes one "
+            f"{name}: non-adaptive: no attack here knew its detector; staanet detect --adaptive-clips makes one "
             "that does"
         )
