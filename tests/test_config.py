@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import tomllib
+from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.main import get_command
 
 from staanet import config
+from staanet.cli import app
 from staanet.errors import InvalidInput
 
 
@@ -129,3 +135,97 @@ def test_no_tree_of_values_causes_anything_but_a_named_error(tree):
         config.parse_recipe({**base, **tree})
     except InvalidInput as error:
         assert str(error)
+
+
+# ---------------------------------------------------------------- a setting is written once
+
+SOURCE = Path(config.__file__).parents[1]
+RECIPES = [kind for name, kind in vars(config).items() if name.endswith("Recipe")]
+SETTINGS = {field.name for kind in RECIPES for field in dataclasses.fields(kind)}
+SETTINGS -= {"name", "classes", "seed"}  # of many things that no recipe sets
+OTHER_SETTINGS = {
+    "apps/interop/art.py:evasion batch_size": "ART's own batches",
+    "apps/web/__init__.py:Limits seconds": "of an upload",
+    "cli/evaluate.py:EvaluateOptions adaptive_clips": "of evaluate, which detect does not read",
+    "apps/web/fooling.py:Request attack": "what the page offers first",
+    "generators/losses.py:SparsityController patience": "a share of the steps",
+    "report/__init__.py:build clips": "that the page plays",
+    "sanity/attack_checks.py:white_box_wins queries": "of one check",
+    "training/adaptive.py:AdaptivePGD steps": "of an attack, as its paper has them",
+    "training/adversarial.py:cost steps": "timed steps",
+    "training/detectors.py:DetectorTask steps": "of the inner attack",
+    "training/fit.py:Schedule learning_rate": "recipes leave it to the network",
+}
+"""Settings that share a name with a recipe's and are others; a resolved precision is float32."""
+
+
+def literal_defaults(tree):
+    """Yields the owner, name and value of each default that a function or a dataclass writes out."""
+    for node in ast.walk(tree):
+        pairs = []
+        if isinstance(node, ast.FunctionDef):
+            positional = [*node.args.posonlyargs, *node.args.args]
+            pairs = list(zip(reversed(positional), reversed(node.args.defaults), strict=False))
+            pairs += zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+            pairs = [(argument.arg, value) for argument, value in pairs]
+        elif isinstance(node, ast.ClassDef):
+            fields = [s for s in node.body if isinstance(s, ast.AnnAssign)]
+            pairs = [(ast.unparse(field.target), field.value) for field in fields]
+        for name, value in pairs:
+            if isinstance(value, ast.Constant) and value.value not in (None, "", False, "float32"):
+                yield node.name, name
+
+
+def test_no_default_of_a_recipe_is_written_again():
+    again = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        file = path.relative_to(SOURCE).as_posix()
+        if file.startswith("config/"):
+            continue
+        for owner, name in literal_defaults(ast.parse(path.read_text("utf-8"))):
+            is_of_an_attack = file.startswith("attacks/") and owner[0].isupper()  # its paper's
+            if name in SETTINGS and not is_of_an_attack:
+                again.append(f"{file}:{owner} {name}")
+    assert sorted(set(again)) == sorted(OTHER_SETTINGS)
+
+
+@pytest.mark.parametrize("kind", RECIPES, ids=lambda kind: kind.__name__)
+def test_every_setting_has_a_help_text(kind):
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if name != "__pydantic_config__":
+            (about,) = [mark for mark in hint.__metadata__ if isinstance(mark, config.Help)]
+            assert about.text.endswith(".") and "  " not in about.text, f"{kind.__name__}.{name}"
+
+
+UNREACHABLE = {
+    "DefenceRecipe": {"victims": "is --victim", "adaptive": "evaluate has --static-only"},
+    "GeneratorRecipe": {"sources": "is --source"},
+    "SweepRecipe": {"sources": "is --source"},
+}
+COMMANDS = {
+    "AttackRecipe": "attack",
+    "AuditRecipe": "audit",
+    "CertifyRecipe": "certify",
+    "DefenceRecipe": "defend",
+    "DetectRecipe": "detect",
+    "GeneratorRecipe": "train-generator",
+    "HardenRecipe": "harden",
+    "SplitRecipe": "train-victim",
+    "SweepRecipe": "sweep",
+    "TuneRecipe": "tune",
+    "VectorRecipe": "train-uap",
+    "VictimRecipe": "train-victim",
+}
+
+
+@pytest.mark.parametrize("recipe, command", COMMANDS.items())
+def test_every_key_of_a_recipe_is_an_option_of_its_command(recipe, command):
+    kind = getattr(config, recipe)
+    options = {option for one in get_command(app).commands[command].params for option in one.opts}
+    hints = get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        (about,) = [
+            mark for mark in hints[field.name].__metadata__ if isinstance(mark, config.Help)
+        ]
+        option = about.option or f"--{field.name.replace('_', '-')}"
+        assert (option in options) != (field.name in UNREACHABLE.get(recipe, {})), field.name

@@ -161,6 +161,7 @@ def test_a_namesake_behind_other_settings_knew_nothing(world, tmp_path):
         [target],
         tmp_path / "k",
         attacks=["random"],
+        clips=40,
         context=pipeline.Context(quarantine=pipeline.Quarantine()),
     )
     assert [AdversarialSet.load(place).card["source_defences"] for place in found] == [["median:3"]]

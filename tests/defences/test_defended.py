@@ -129,6 +129,7 @@ def test_a_black_box_is_defended_with_its_copy_inside_and_attacked_by_queries(tm
         [tmp_path / "static"],
         [again],
         tmp_path / "a",
+        clips=40,
         context=pipeline.Context(quarantine=pipeline.Quarantine()),
     )
     assert [place.name for place in found] == ["sparse_rs__m+median"]

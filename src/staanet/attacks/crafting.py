@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from staanet.config import AttackRecipe, default_of
 from staanet.core import (
     Attack,
     Clip,
@@ -37,7 +38,7 @@ def craft(
     clips: Corpus | Iterable[Clip],
     *,
     label: str | None = None,
-    batch_size: int = 1,
+    batch_size: int = default_of(AttackRecipe, "batch_size"),
     progress: Progress = silent,
 ) -> AdversarialSet:
     """Attacks each clip, and returns the clean and adversarial audio on the 16-bit grid.

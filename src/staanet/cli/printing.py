@@ -65,6 +65,8 @@ def finish(
         exit_code: Of a check that failed; it comes before that of clips that were put aside.
     """
     rows = quarantine.rows if quarantine is not None else []
+    if quarantine is not None:
+        result = {**result, **_with_flags(result, quarantine)}
     if output.json:
         show_json({**result, "quarantined": rows})
     else:
@@ -76,6 +78,17 @@ def finish(
         say(f"staanet: and {len(rows) - MOST_ASIDE} more")
     if exit_code or rows:
         raise typer.Exit(exit_code or QUARANTINED)
+
+
+def _with_flags(result: Mapping[str, Any], quarantine: Quarantine) -> dict[str, list[str]]:
+    """The flags of a result with those of the command, which are printed here, as are its notes."""
+    shown = list(result.get("flags") or ())
+    new = [flag for flag in quarantine.flags if flag not in shown]
+    for flag in new:
+        say(f"staanet: warning: {printable(flag)}")
+    for note in quarantine.notes:
+        say(f"staanet: note: {printable(note)}")
+    return {"flags": [*shown, *new]} if new else {}
 
 
 def decibels(value: float | None) -> str:

@@ -101,7 +101,9 @@ def selfcheck(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
     seed: Annotated[int, FieldOf(SplitRecipe)],
     machine: Machine,
-    clips: Annotated[int, typer.Option(min=1, help="Test clips on which victims are tried.")] = 24,
+    clips: Annotated[
+        int, typer.Option(min=1, help="Test clips on which victims are tried.")
+    ] = config.SELFCHECK_CLIPS,
     corpus: Annotated[
         str | None, typer.Option(metavar="KIND:PATH", help="Where the corpus is now.")
     ] = None,

@@ -16,7 +16,15 @@ from staanet.config.attacking import (
     SweepRecipe,
 )
 from staanet.config.experiment import Recipe, SplitRecipe, SyntheticRecipe
-from staanet.config.fields import EPSILON, MAX_DENSITY, Help, default_of
+from staanet.config.fields import (
+    ABLATION_KEEP,
+    EPSILON,
+    MAX_DENSITY,
+    SELFCHECK_CLIPS,
+    SMOOTHING_SIGMA,
+    Help,
+    default_of,
+)
 from staanet.config.load import (
     checked,
     find_recipe,
@@ -39,8 +47,11 @@ from staanet.config.training import (
 )
 
 __all__ = [
+    "ABLATION_KEEP",
     "EPSILON",
     "MAX_DENSITY",
+    "SELFCHECK_CLIPS",
+    "SMOOTHING_SIGMA",
     "AttackRecipe",
     "AuditRecipe",
     "CertifyRecipe",

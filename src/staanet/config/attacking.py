@@ -8,7 +8,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from staanet.config.fields import (
+    ABLATION_KEEP,
     EPSILON,
+    SMOOTHING_SIGMA,
     BatchSize,
     Count,
     CountOrNone,
@@ -215,8 +217,8 @@ class CertifyRecipe:
     ] = "smoothing"
     sigma: Annotated[
         Positive, Help("Of smoothing: the standard deviation of its noise, of full scale 1.")
-    ] = 0.02
-    keep: Annotated[Share, Help("Of ablation: the share of samples that are seen.")] = 0.3
+    ] = SMOOTHING_SIGMA
+    keep: Annotated[Share, Help("Of ablation: the share of samples that are seen.")] = ABLATION_KEEP
     votes: Annotated[Votes, Help("Votes that prove an answer.")] = 500
     guesses: Annotated[Votes, Help("Votes that choose the answer before.")] = 64
     alpha: Annotated[

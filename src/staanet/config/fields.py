@@ -34,6 +34,12 @@ MAX_DENSITY = 0.2
 """The usual largest share of samples changed, where an attack or a generator is sparse."""
 
 
+SMOOTHING_SIGMA, ABLATION_KEEP = 0.02, 0.3
+"""The usual noise of certificates, and of the training that makes a victim fit for them."""
+SELFCHECK_CLIPS = 24
+"""Test clips on which ``selfcheck`` tries each victim."""
+
+
 @dataclass(frozen=True, slots=True)
 class Help:
     """What a setting does, for the command line and the docs; it stands in the field's annotation.

@@ -8,8 +8,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from staanet.config.fields import (
+    ABLATION_KEEP,
     EPSILON,
     MAX_DENSITY,
+    SMOOTHING_SIGMA,
     BatchSize,
     Count,
     CountOrNone,
@@ -250,8 +252,8 @@ class HardenRecipe:
     ] = 0.99
     sigma: Annotated[
         Positive, Help("Of gaussian: the standard deviation of its noise, of full scale 1.")
-    ] = 0.02
-    keep: Annotated[Share, Help("Of ablation: the share of samples that are seen.")] = 0.3
+    ] = SMOOTHING_SIGMA
+    keep: Annotated[Share, Help("Of ablation: the share of samples that are seen.")] = ABLATION_KEEP
     steps: Annotated[Count, Help("Training steps.")] = 600
     batch_size: Annotated[BatchSize, Help("Crops in a step.")] = 16
     seconds: Annotated[Seconds, Help("Length of a training crop.")] = 1.5

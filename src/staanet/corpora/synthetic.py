@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from staanet import audio, storage
+from staanet.config import SyntheticRecipe
 from staanet.core import Corpus, Progress, Utterance, silent
 from staanet.corpora.espeak import SAMPLE_RATE, start_espeak
 from staanet.corpora.files import build_corpus, list_folder, require_folder
 from staanet.corpora.prosody import EMOTIONS, SENTENCES, VOICES, Voice, perform
 from staanet.errors import InvalidInput
+
+USUAL = SyntheticRecipe()
 
 KIND, SCHEMA = "synthetic-corpus", 1
 MANIFEST, JOURNAL = "manifest.json", "journal.jsonl"
@@ -32,8 +35,8 @@ def render_synthetic(
     folder: Path,
     progress: Progress = silent,
     *,
-    voices: int = 10,
-    sentences: int = 10,
+    voices: int = USUAL.voices,
+    sentences: int = USUAL.sentences,
     seed: int = 0,
 ) -> Corpus:
     """Render ``voices`` x 4 emotions x ``sentences`` clips at 16 kHz into ``folder``.
@@ -60,7 +63,9 @@ def render_synthetic(
     return _verified_corpus(folder)
 
 
-def plan_synthetic(folder: Path, *, voices: int = 10, sentences: int = 10) -> Corpus:
+def plan_synthetic(
+    folder: Path, *, voices: int = USUAL.voices, sentences: int = USUAL.sentences
+) -> Corpus:
     """Return the corpus that ``render_synthetic`` would write into ``folder``, before it is there.
 
     >>> len(plan_synthetic(Path("nowhere"), voices=6, sentences=2))

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from staanet.attacks import PGD, collate
+from staanet.config import CertifyRecipe, default_of
 from staanet.core import Budget, Clip, Untargeted, Victim, metrics
 from staanet.errors import InvalidInput
 from staanet.transforms.noise import Ablation, SmoothingNoise
@@ -75,10 +76,10 @@ def lowest_share(hits: int, count: int, alpha: float) -> float:
 class Votes:
     """How votes are counted: ``guesses`` choose the answer, ``votes`` more prove it at ``alpha``."""
 
-    guesses: int = 64
-    votes: int = 500
-    alpha: float = 0.001
-    batch_size: int = 32
+    guesses: int = default_of(CertifyRecipe, "guesses")
+    votes: int = default_of(CertifyRecipe, "votes")
+    alpha: float = default_of(CertifyRecipe, "alpha")
+    batch_size: int = default_of(CertifyRecipe, "batch_size")
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from staanet.config import EPSILON, GeneratorRecipe
 from staanet.core import Victim
 from staanet.errors import InvalidInput
 from staanet.generators.backward_net import ACTIVATIONS, BackwardNet
@@ -17,6 +18,8 @@ from staanet.generators.surrogate import SurrogateGradient
 from staanet.nn.recurrent import LSTMWithBackward
 from staanet.victims.blueprint import blueprint
 from staanet.victims.layers import ConvBlock, ConvRecurrent, fold_batch_norm
+
+USUAL = GeneratorRecipe()
 
 
 def find_conv_recurrent(source: Victim) -> ConvRecurrent | None:
@@ -52,7 +55,10 @@ def warm_start_generator(
 
 
 def warm_start_member(
-    source: Victim, density: float | None = None, epsilon: float = 0.03, iterations: int = 1
+    source: Victim,
+    density: float | None = None,
+    epsilon: float = EPSILON,
+    iterations: int = USUAL.iterations,
 ) -> IterativeGenerator:
     """Returns a ``BackwardNet`` of a convolutional source, or a ``SurrogateGradient`` of a transformer.
 
@@ -81,7 +87,10 @@ def warm_start_member(
 
 
 def backward_net_from(
-    source: Victim, density: float | None = None, epsilon: float = 0.03, iterations: int = 1
+    source: Victim,
+    density: float | None = None,
+    epsilon: float = EPSILON,
+    iterations: int = USUAL.iterations,
 ) -> BackwardNet:
     """Returns a ``BackwardNet`` with the shape and the weights of a convolutional source.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from staanet import storage
 from staanet.attacks import ATTACKS, Staa, load_uap
-from staanet.config import AttackRecipe
+from staanet.config import AttackRecipe, default_of
 from staanet.core import Attack, Budget, Clip, Corpus, Victim
 from staanet.defences import Defended
 from staanet.errors import InvalidInput, unknown_name
@@ -41,7 +41,7 @@ class AttackPlan:
     """The class to aim at, or ``EACH``."""
     matched: Path | None = None
     """An adversarial set whose number of changed samples is the limit, clip by clip."""
-    batch_size: int = 1
+    batch_size: int = default_of(AttackRecipe, "batch_size")
     """Clips in one pass."""
     of: int | None = None
     """How many clips the attacked ones were chosen from; ``None`` if all are attacked."""

@@ -145,7 +145,7 @@ def adapt(
     out: Path,
     *,
     attacks: Sequence[str] | None = None,
-    clips: int = 40,
+    clips: int,
     context: Context,
 ) -> list[Path]:
     """Attacks each defended target that no set was crafted against, through its defence.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from staanet import storage
+from staanet.config import SELFCHECK_CLIPS
 from staanet.core import Progress, Victim, silent
 from staanet.results.checks import Check
 from staanet.results.run_folder import SELFCHECK, SUMMARY
@@ -25,7 +26,7 @@ from staanet.sanity.loaded_run import LoadedRun, load_run
 def selfcheck(
     run: Path | str,
     *,
-    clips: int = 24,
+    clips: int = SELFCHECK_CLIPS,
     seed: int = 0,
     corpus: str | None = None,
     victims: Mapping[str, Victim] | None = None,

@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from staanet.config import ABLATION_KEEP, SMOOTHING_SIGMA
 from staanet.errors import InvalidInput
 from staanet.transforms.base import BaseTransform, Limits, inside
 
@@ -83,7 +84,7 @@ class Gaussian:
     1.0
     """
 
-    sigma: float = 0.02
+    sigma: float = SMOOTHING_SIGMA
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma <= 1:
@@ -109,7 +110,7 @@ class Ablation:
     is the number of samples that an attacker may set to any value.
     """
 
-    keep: float = 0.3
+    keep: float = ABLATION_KEEP
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
