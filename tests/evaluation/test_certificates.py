@@ -296,8 +296,8 @@ def test_a_stopped_certification_goes_on_with_the_next_clip(trained, tmp_path):
     "given, said",
     [
         (["--method", "smoothign"], "Did you mean 'smoothing'"),
-        (["--sigma", 0], "sigma is 0"),
-        (["--alpha", 0.7], "alpha 0.7"),
+        (["--sigma", 0], "sigma: input should be greater than 0 (got 0.0)"),
+        (["--alpha", 0.7], "alpha: input should be less than 0.5 (got 0.7)"),
     ],
 )
 def test_mistakes_are_told_in_a_line(trained, tmp_path, given, said):

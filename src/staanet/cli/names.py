@@ -26,9 +26,12 @@ def registry(module: str, name: str) -> list[str]:
     return []
 
 
-def _among(choices: Callable[[], Iterable[str]]) -> Completion:
+def among(choices: Callable[[], Iterable[str]] | Iterable[str]) -> Completion:
+    """The completion of a word that is one of these; a function is called when they are needed."""
+
     def complete(incomplete: str) -> list[str]:
-        return [name for name in choices() if name.startswith(incomplete)]
+        words = choices() if callable(choices) else choices
+        return [word for word in words if word.startswith(incomplete)]
 
     return complete
 
@@ -39,17 +42,17 @@ def _shipped() -> Iterable[str]:
     return shipped_recipes()
 
 
-attacks = _among(lambda: registry("attacks/__init__.py", "ATTACKS"))
-victims = _among(lambda: registry("victims/__init__.py", "VICTIMS"))
-generators = _among(lambda: registry("generators/registry.py", "GENERATORS"))
-transforms = _among(lambda: registry("transforms/__init__.py", "TRANSFORMS"))
-parts = _among(lambda: ("train", "dev", "test", "all"))
-kinds = _among(lambda: [f"{name}:" for name in registry("corpora/__init__.py", "CORPORA")])
+attacks = among(lambda: registry("attacks/__init__.py", "ATTACKS"))
+victims = among(lambda: registry("victims/__init__.py", "VICTIMS"))
+generators = among(lambda: registry("generators/registry.py", "GENERATORS"))
+transforms = among(lambda: registry("transforms/__init__.py", "TRANSFORMS"))
+parts = among(("train", "dev", "test", "all"))
+kinds = among(lambda: [f"{name}:" for name in registry("corpora/__init__.py", "CORPORA")])
 
 
 def recipes(incomplete: str) -> list[str]:
     """Shipped recipes, and files."""
-    return [*_among(_shipped)(incomplete), *_entries(incomplete, only_folders=False)]
+    return [*among(_shipped)(incomplete), *_entries(incomplete, only_folders=False)]
 
 
 def corpora(incomplete: str) -> list[str]:

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, Literal, Union
 
 import typer
 
@@ -149,6 +149,9 @@ def _option(recipe: type[Any], field_name: str, name: str) -> tuple[inspect.Para
     kind, marks = _split(typing.get_type_hints(recipe, include_extras=True)[field_name])
     about = next(mark for mark in marks if isinstance(mark, Help))
     annotation, convert = _typed(_plain(kind))
+    choices: tuple[str, ...] = ()
+    if typing.get_origin(annotation) is Literal:  # checked with the recipe, which names the nearest
+        annotation, choices = str, typing.get_args(annotation)
     default: Any = inspect.Parameter.empty
     if field.default is not MISSING or field.default_factory is not MISSING:
         default = _as_text(config.default_of(recipe, field_name), annotation)
@@ -156,8 +159,8 @@ def _option(recipe: type[Any], field_name: str, name: str) -> tuple[inspect.Para
     option = typer.Option(
         about.option or f"--{field_name.replace('_', '-')}",
         help=text,
-        metavar=about.metavar or None,
-        autocompletion=getattr(names, about.complete) if about.complete else None,
+        metavar=about.metavar or "|".join(choices) or None,
+        autocompletion=names.among(choices) if choices else getattr(names, about.complete, None),
         show_default=default is not False and default not in (None, "", []),
     )
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import stat
 import tomllib
 import typing
@@ -185,6 +186,9 @@ def _explain(problem: ValidationError, recipe: type[Any], where: object) -> Inva
         return unknown_name(
             "key", key, [".".join([*parts[:-1], name]) for name in names], where=where
         )
+    if error["type"] == "literal_error":
+        choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        return unknown_name(key, str(error["input"]), choices, where=where)
     value = "" if error["type"].startswith("missing") else f" (got {_excerpt(error['input'])})"
     reason = error["msg"][:1].lower() + error["msg"][1:]
     if error["type"] == "string_pattern_mismatch":
