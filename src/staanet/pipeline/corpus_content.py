@@ -42,7 +42,7 @@ class CorpusContent(Digest):
 
     def save(self, folder: Path) -> None:
         """Writes a row per clip, unless the folder or one of the two above has that table already."""
-        if not any((place / self.listing).exists() for place in _with_parents(folder)):
+        if not any((parent / self.listing).exists() for parent in _with_parents(folder)):
             table = row_files.csv_text(COLUMNS, [dict(row) for row in self.rows()])
             storage.write_text(folder / self.listing, table)
 
@@ -71,8 +71,8 @@ def corpus_rows(parts: Sequence[Corpus]) -> Iterator[Row]:
 
 def read_listing(folder: Path) -> dict[str, Row]:
     """The clips that a folder was made from, by id, from its table or that of its run."""
-    for place in _with_parents(folder):
-        for path in sorted(place.glob("corpus-*.csv")):
+    for parent in _with_parents(folder):
+        for path in sorted(parent.glob("corpus-*.csv")):
             return {row["id"]: row for row in row_files.read_csv(path, COLUMNS)}
     return {}
 

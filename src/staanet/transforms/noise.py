@@ -140,8 +140,8 @@ class Ablation:
         return float(low)
 
 
-def hit_probability(length: int, kept: int, changed: int) -> float:
-    """Delta: how probably ``kept`` random samples of ``length`` hold one of ``changed`` samples.
+def hit_probability(length: int, keep_count: int, changed: int) -> float:
+    """Delta: how probably ``keep_count`` random samples of ``length`` hold one of ``changed`` samples.
 
     ``1 - C(T - rho, k) / C(T, k)`` by logarithms of the gamma function, for any T.
 
@@ -150,11 +150,11 @@ def hit_probability(length: int, kept: int, changed: int) -> float:
     """
     if changed <= 0:
         return 0.0
-    if changed > length - kept:
+    if changed > length - keep_count:
         return 1.0
     rest = length - changed
-    logs = math.lgamma(rest + 1) - math.lgamma(rest - kept + 1)
-    logs -= math.lgamma(length + 1) - math.lgamma(length - kept + 1)
+    logs = math.lgamma(rest + 1) - math.lgamma(rest - keep_count + 1)
+    logs -= math.lgamma(length + 1) - math.lgamma(length - keep_count + 1)
     return min(1.0, -math.expm1(min(0.0, logs)))
 
 
@@ -168,9 +168,9 @@ def interpolate(x: Tensor, indices: Tensor) -> Tensor:
     values = x.gather(1, indices)
     position = torch.arange(time, device=x.device).expand(batch, time).contiguous()
     right = torch.searchsorted(indices.contiguous(), position).clamp_max(indices.shape[1] - 1)
-    left = torch.searchsorted(indices.contiguous(), position, right=True).sub(1).clamp_min(0)
-    start, end = indices.gather(1, left), indices.gather(1, right)
+    before = torch.searchsorted(indices.contiguous(), position, right=True).sub(1).clamp_min(0)
+    start, end = indices.gather(1, before), indices.gather(1, right)
     share = (position - start) / (end - start).clamp_min(1)
     return torch.lerp(
-        values.gather(1, left), values.gather(1, right), share.to(x.dtype).clamp(0, 1)
+        values.gather(1, before), values.gather(1, right), share.to(x.dtype).clamp(0, 1)
     )
