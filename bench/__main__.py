@@ -32,6 +32,7 @@ HERE = Path(__file__).parent
 WORDS = (
     "ablations",
     "defences",
+    "fidelity",
     "gpu",
     "hiding",
     "networks",
