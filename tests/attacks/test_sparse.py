@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from staanet.attacks import ATTACKS, FGSM, PGD, SigmaZero, SparseFool
-from staanet.core import Budget, Targeted, Untargeted, Victim
+from staanet import audio
+from staanet.attacks import ATTACKS, FGSM, PGD, VFGA, SigmaZero, SparseFool, craft
+from staanet.attacks.sparse import BEYOND, _reach_plane
+from staanet.core import Budget, Clip, Targeted, Untargeted, Victim
 from staanet.errors import InvalidInput
+from staanet.evaluation import transfer_matrix
 
 MINIMISING = ["sigma_zero", "sparsefool", "vfga"]
 
@@ -119,3 +122,28 @@ def test_more_steps_choose_better_samples_than_one(toy, speech_like):
         goal.margin(toy(kind(budget=budget)(toy, speech_like, goal))).mean() for kind in (FGSM, PGD)
     )
     assert many < one
+
+
+def test_a_sparse_attack_that_changed_most_samples_is_flagged_as_dense(linear):
+    far = audio.snap(linear_case(linear, 900)[0].numpy())
+    made = craft(SparseFool(budget=Budget(epsilon=0.001)), linear, [Clip("far", far, 16_000)])
+    assert made.card["flags"][0].startswith("dense: SparseFool changed more than half")
+    assert any("dense" in flag for flag in transfer_matrix([made], [linear]).summary["flags"])
+    few = craft(PGD(budget=Budget(epsilon=0.001)), linear, [Clip("far", far, 16_000)])
+    assert "flags" not in few.card  # PGD does not promise few samples
+
+
+def test_vfga_moves_one_sample_a_step_and_counts_every_candidate(toy, speech_like):
+    clip = Clip("a", audio.snap(speech_like[0].numpy()), 16_000)
+    (made,) = craft(VFGA(budget=Budget(epsilon=2), steps=3, growth=0.0, draws=4), toy, [clip])
+    steps = len(made.support)
+    assert 1 <= steps <= 3
+    # the clean clip, then for each step one gradient and 2 x 4 candidates, and the ranking at the end
+    assert made.queries == 1 + 9 * steps + 1
+
+
+def test_sparsefool_stops_at_the_plane_with_its_last_sample():
+    normal = torch.tensor([[0.8, -0.6, 0.0]])
+    box = torch.full((1, 3), -1.0), torch.ones(1, 3)
+    moved = _reach_plane(normal, 1.1 * normal, torch.zeros(1, 3), box)
+    assert torch.allclose(moved, torch.tensor([[1.0, -(1.1 + BEYOND - 0.8) / 0.6, 0.0]]))

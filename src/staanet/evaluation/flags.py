@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from staanet.attacks import ATTACKS
+from staanet.attacks.crafting import DENSE
 from staanet.core import NO_CHANNEL
 from staanet.evaluation.controls import changes_far_more
 
@@ -17,6 +19,7 @@ def matrix_flags(cells: Sequence[Cell]) -> list[str]:
     plain = [cell for cell in cells if cell["channel"] == NO_CHANNEL]
     return [
         *_empty_masks(plain),
+        *_dense_attacks(plain),
         *_strong_controls(plain),
         *_non_adaptive_defences(cells),
         *_unknown_detectors(cells),
@@ -27,6 +30,25 @@ def _empty_masks(cells: Sequence[Cell]) -> Iterator[str]:
     for cell in cells:
         if cell["count"] and cell["untouched"] == cell["count"]:
             yield f"{cell['title']} from {cell['source']}: mask empty in every clip: SNR undefined"
+
+
+def _dense_attacks(cells: Sequence[Cell]) -> Iterator[str]:
+    """Sets of attacks that look for few samples and changed most of them."""
+    sparse = {
+        kind.__name__.lower()
+        for kind in ATTACKS.values()
+        if getattr(kind, "minimises_samples", False)
+    }
+    dense = {
+        (cell["title"], cell["source"]): cell["mean"]["density"]
+        for cell in cells
+        if cell.get("algorithm") in sparse and (cell["mean"].get("density") or 0) > DENSE
+    }
+    for (title, source), density in dense.items():
+        yield (
+            f"{title} from {source}: dense: it looks for few samples and changed {density:.0%} of them "
+            "on average"
+        )
 
 
 def _strong_controls(cells: Sequence[Cell]) -> Iterator[str]:
