@@ -129,7 +129,7 @@ def main(source: Path, target: Path) -> None:
     victim = load_victim(case["victim"])
     with torch.inference_mode():
         label = victim(x).argmax(dim=1)
-    label, model = label.clone(), Images(victim)
+    label, model = label.clone(), Images(victim).eval()
     images = ((x + 1) / 2)[:, None, None]
     x_adv = LIBRARIES[case["library"]](model, images, label, case["name"], **case["settings"])
     np.savez(
