@@ -16,10 +16,11 @@ from tests.support.models import LinearVictim
 from staanet import audio, storage
 from staanet.apps.web import Limits, level, page_html, read_library, serve
 from staanet.apps.web.example_voices import EXAMPLES
-from staanet.apps.web.fooling import Answer, FoolingService, Outcome, Request, control_hits
+from staanet.apps.web.fooling import Answer, FoolingService, Outcome, Request
 from staanet.apps.web.models import shipped_folders
 from staanet.core import Budget, Clip
 from staanet.errors import InvalidInput, StaaNetError, UnusableClip
+from staanet.pipeline.control import control_hits
 from staanet.results.adversarial_set import AdversarialClip
 from staanet.victims import build_victim
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -92,18 +92,19 @@ def attack(
         )
         others = [victims.load_victim(spec) for spec in judges] or victims.members_of(victim)
         rows = pipeline.predictions(adversarial, others, context)
+        control = pipeline.control_rates(adversarial, victim, others, context) if rows else {}
         clips = adversarial.clips[: 0 if shard else options.pictures]
         pictures = report.draw_clips(
             out, ((c.clean.id, c.clean.pcm16, c.adversarial, c.clean.sample_rate) for c in clips)
         )
-    lines = _describe(rows, [other.name for other in others])
+    lines = _describe(rows, control)
     lines.append(f"-> {out}{f' and pictures in {pictures[0].parent}' if pictures else ''}")
     for row in pipeline.read_recordings(out):
         lines.append(f"{row['id']}: {row['windows']} windows joined -> {out / row['file_name']}")
     models: list[Path | str] = [*options.source]
     models += filter(None, (attack_job.generator, attack_job.vector))
     flags = warn(pipeline.split_warnings(models, attack_job.corpus))
-    finish(job, {"out": str(out), "clips": rows, **flags}, lines, context.quarantine)
+    finish(job, {"out": str(out), "clips": rows, "control": control, **flags}, lines, context.quarantine)
 
 
 def _attack_job(
@@ -179,12 +180,15 @@ def _loadable(specs: Iterable[str]) -> list[str]:
     return [spec for spec, extra in missing.items() if extra is None]
 
 
-def _describe(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
-    """A table of the first clips, and how many answers of each victim changed."""
+def _describe(
+    rows: Sequence[dict[str, Any]], control: Mapping[str, Mapping[str, int]]
+) -> list[str]:
+    """A table of the first clips, and how many answers of each victim changed, beside random signs."""
     from staanet.cli.tables import table
 
     if not rows:
         return ["No clip was attacked: none is usable."]
+    names = list(control)
     body = [
         [
             row["id"],
@@ -198,8 +202,20 @@ def _describe(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]
     lines = [table(["clip", *names, "changed", "of samples", "SNR dB"], body) + "\n"]
     for name in names:
         fooled = sum(row["answers"][name][0] != row["answers"][name][1] for row in rows)
-        lines.append(f"{name}: {fooled} of {len(rows)} answers changed")
+        reached = sum(row["target_class"] == row["answers"][name][1] for row in rows)
+        is_targeted = any(row["target_class"] for row in rows)
+        lines.append(
+            f"{name}: {fooled} of {len(rows)} answers changed"
+            + (f", {reached} reached the class that was aimed at" if is_targeted else "")
+            + f"; random signs of the same size: {_control_text(control[name])}"
+        )
     return lines
+
+
+def _control_text(rates: Mapping[str, int]) -> str:
+    """How often random signs changed the answer too."""
+    share = rates["hits"] / max(1, rates["clips"] * rates["draws"])
+    return f"{100 * share:.0f} % of {rates['draws']} draws on {rates['clips']} clips"
 
 
 def _transition(before: str, after: str) -> str:

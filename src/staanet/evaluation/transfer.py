@@ -184,7 +184,7 @@ def _attack_fields(adversarial: AdversarialSet, target: Victim) -> dict[str, Any
         card.get("title") or adversarial.attack,
         adversarial.source,
         target.name,
-        target.name in card.get("sources", [adversarial.source]) and is_same_model,
+        _is_source(adversarial, target) and is_same_model,
         defence,
         algorithm,
         algorithm in CONTROLS,
@@ -192,6 +192,13 @@ def _attack_fields(adversarial: AdversarialSet, target: Victim) -> dict[str, Any
         card.get("matched"),
     )
     return dict(zip(ATTACK_FIELDS, values, strict=True))
+
+
+def _is_source(adversarial: AdversarialSet, target: Victim) -> bool:
+    """Whether the set was crafted on the target: by the name, or by the hash under another name."""
+    hashes = adversarial.card.get("inputs", {}).get("sources", {})
+    names = adversarial.card.get("sources", [adversarial.source])
+    return target.name in names or target.sha256 in hashes.values()
 
 
 def defence_knowledge(adversarial: AdversarialSet, target: Victim) -> str:

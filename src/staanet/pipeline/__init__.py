@@ -9,6 +9,7 @@ from staanet.pipeline.audit import audit
 from staanet.pipeline.certify import certify
 from staanet.pipeline.clips import ReadingClips, load_clips, split_warnings
 from staanet.pipeline.context import Context
+from staanet.pipeline.control import control_rates
 from staanet.pipeline.defend import adapt, defend
 from staanet.pipeline.detect import check_detection, detect
 from staanet.pipeline.distil import distil
@@ -41,6 +42,7 @@ __all__ = [
     "audit",
     "certify",
     "check_detection",
+    "control_rates",
     "defend",
     "detect",
     "distil",

@@ -21,6 +21,7 @@ from staanet.nn.precision import resolve_precision
 from staanet.pipeline.context import Context
 from staanet.storage import lazy_rows
 from staanet.storage.shards import Shard
+from staanet.victims import members_of
 
 EOT = 8
 """An attack on a randomised victim follows the mean of so many draws."""
@@ -97,7 +98,12 @@ def plan_attack(
         raise unknown_name("attack", name, ATTACKS)
     settings = asdict(recipe)
     del settings["precision"]  # of the generator alone, where it is resolved
-    inputs: dict[str, Any] = {"recipe": settings, "source": source.name, "seed": context.seed}
+    inputs: dict[str, Any] = {
+        "recipe": settings,
+        "source": source.name,
+        "sources": source_hashes(source),
+        "seed": context.seed,
+    }
     if matched is not None:
         inputs["matched"] = storage.sha256(matched / "metadata.csv")
     label = label or recipe.label or None
@@ -122,6 +128,11 @@ def plan_attack(
         batch_size=recipe.batch_size,
         inputs={**inputs, **more},
     )
+
+
+def source_hashes(source: Victim) -> dict[str, str]:
+    """The hash of each source by its name: under another name it is the same model."""
+    return {member.name: member.identity for member in members_of(source)}
 
 
 def _staa(

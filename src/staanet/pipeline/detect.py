@@ -17,7 +17,7 @@ from staanet.defences.detectors import Detector, Learned, build_detector
 from staanet.evaluation.detection import detection_figures
 from staanet.generators.registry import load_generator
 from staanet.pipeline.attack import attack
-from staanet.pipeline.attack_plan import AttackPlan
+from staanet.pipeline.attack_plan import AttackPlan, source_hashes
 from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
 from staanet.pipeline.harden import new_generator, save_inner_generator
@@ -142,7 +142,7 @@ class Detection:
         inputs: Inputs,
     ) -> AdversarialSet:
         source = {
-            "source": target.identity,
+            "sources": source_hashes(target),
             "seed": self.context.seed,
             "budget": asdict(self.budget),
         }

@@ -44,6 +44,7 @@ def predictions(
                 "l0": row["l0"],
                 "density": row["density"],
                 "snr_db": row["snr_db"] if math.isfinite(row["snr_db"]) else None,
+                "target_class": row.get(adversarial_set.TARGET_CLASS),
                 "answers": {},
             },
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from io import BufferedReader
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WEIGHTS = "model.safetensors"
+SEALED, SEALED_KEYS = "settings", ("labels", "sample_rate")
+"""Key of the metadata of the weights, and the keys of the card that it repeats."""
 
 _MAX_HEADER_BYTES = 100 * 10**6
 
@@ -28,7 +31,7 @@ def save_model(
 
     A writer killed between the two leaves a folder that ``load_model`` refuses.
     """
-    data = serialise(tensors)
+    data = serialise(tensors, _sealed_settings(card))
     write_bytes(Path(folder) / WEIGHTS, data)
     digest = hashlib.sha256(data).hexdigest()
     write_card(folder, {**card, "kind": kind, "sha256": digest})
@@ -43,14 +46,28 @@ def load_model(folder: Path | str, *, kind: str) -> tuple[dict[str, Tensor], dic
     """
     card = read_card(folder, kind)
     path = Path(folder) / WEIGHTS
-    data, _ = read_safetensors(path)
+    data, header = read_safetensors(path)
     if hashlib.sha256(data).hexdigest() != card.get("sha256"):
         raise InvalidInput(
             f"sha256 differs from {CARD}: the weights were changed or the folder is half written",
             where=path,
             remedy="Copy the folder again, or train again",
         )
+    sealed = (header.get("__metadata__") or {}).get(SEALED)
+    if sealed is not None and sealed != (_sealed_settings(card) or {}).get(SEALED):
+        raise InvalidInput(
+            f"its {' or '.join(SEALED_KEYS)} in {CARD} are not those that the weights were saved with",
+            where=folder,
+            remedy="Copy the folder again, or train again",
+        )
     return deserialise(data, path), card
+
+
+def _sealed_settings(card: Mapping[str, Any]) -> dict[str, str] | None:
+    """What the hash of the weights covers of a card, as metadata of the file; ``format`` is for readers
+    of the library transformers."""
+    settings = {key: card[key] for key in SEALED_KEYS if key in card}
+    return {"format": "pt", SEALED: json.dumps(settings)} if settings else None
 
 
 def fill_module(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path | str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,13 @@ from staanet import audio, storage
 from staanet.apps.web.example_voices import speak_example
 from staanet.apps.web.level import DEFAULT_DB, epsilon_at
 from staanet.apps.web.models import ModelLibrary, with_defence
-from staanet.attacks import ATTACKS, Random, Staa, craft, logits_of
+from staanet.attacks import ATTACKS, Staa, craft
 from staanet.core import Attack, Budget, Clip, Samples, Victim
 from staanet.errors import InvalidInput, UnusableClip, unknown_name
 from staanet.evaluation import transfer_matrix
 from staanet.generators.base import Generator
 from staanet.generators.registry import load_generator
+from staanet.pipeline.control import control_hits
 from staanet.report.clip_view import amplify
 from staanet.results.adversarial_set import AdversarialClip
 from staanet.victims import load_victim
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 OFFERED = ("staa", "pgd", "mi_fgsm", "fgsm", "random")
 """Attacks that answer within seconds; those that need a generator come first."""
-CONTROL_DRAWS = 5
-"""How often random signs are drawn to compare with an attack."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,27 +204,3 @@ class FoolingService:
         for name, samples in sounds.items():
             storage.write_bytes(files[name], audio.encode(samples, pair.clean.sample_rate))
         return gain_db, files
-
-
-def control_hits(
-    pair: AdversarialClip, source: Victim, victims: Sequence[Victim], draws: int = CONTROL_DRAWS
-) -> dict[str, int]:
-    """Counts, for each victim, the draws of random signs that change its answer to a clip.
-
-    Each draw changes as many samples as the attack did, by the same root mean square.
-    """
-    change = pair.delta[pair.support].astype(np.float64)
-    if not len(change):
-        return {victim.name: 0 for victim in victims}
-    size = math.sqrt(float(np.square(change).mean())) / audio.FULL_SCALE
-    budget = Budget(epsilon=min(size, 1.0), max_l0=len(change))
-    noisy = [
-        craft(Random(budget=budget, seed=seed), source, [pair.clean]).clips[0].adversarial
-        for seed in range(draws)
-    ]
-    clips = [pair.clean, *(Clip(f"noise-{i}", x, source.sample_rate) for i, x in enumerate(noisy))]
-    hits = {}
-    for victim in victims:
-        classes = logits_of(victim, clips).argmax(axis=1)
-        hits[victim.name] = int(np.count_nonzero(classes[1:] != classes[0]))
-    return hits

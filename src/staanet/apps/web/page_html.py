@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from html import escape
 from urllib.parse import quote
 
-from staanet.apps.web.fooling import CONTROL_DRAWS, Answer, Outcome
+from staanet.apps.web.fooling import Answer, Outcome
 from staanet.apps.web.http_filter import FILE
 from staanet.apps.web.level import HIGHEST_DB, LOWEST_DB, MARKS, level_text
 from staanet.errors import printable
+from staanet.pipeline.control import CONTROL_DRAWS
 from staanet.report.clip_pictures import waveform_picture
 from staanet.results import formatting
 
