@@ -104,7 +104,12 @@ def attack(
     models: list[Path | str] = [*options.source]
     models += filter(None, (attack_job.generator, attack_job.vector))
     flags = warn(pipeline.split_warnings(models, attack_job.corpus))
-    finish(job, {"out": str(out), "clips": rows, "control": control, **flags}, lines, context.quarantine)
+    finish(
+        job,
+        {"out": str(out), "clips": rows, "control": control, **flags},
+        lines,
+        context.quarantine,
+    )
 
 
 def _attack_job(

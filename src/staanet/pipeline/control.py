@@ -25,12 +25,12 @@ def control_hits(
 ) -> dict[str, int]:
     """Counts, for each victim, the draws of random signs that change its answer to a clip.
 
-    Each draw changes as many samples as the attack did, by the same root mean square.
+    Each draw changes as many samples as the attack did, by its root mean square in whole 16-bit steps.
     """
     change = pair.delta[pair.support].astype(np.float64)
     if not len(change):
         return {victim.name: 0 for victim in victims}
-    size = math.sqrt(float(np.square(change).mean())) / audio.FULL_SCALE
+    size = math.ceil(math.sqrt(float(np.square(change).mean()))) / audio.FULL_SCALE  # never weaker
     budget = Budget(epsilon=min(size, 1.0), max_l0=len(change))
     noisy = [
         craft(Random(budget=budget, seed=seed), source, [pair.clean]).clips[0].adversarial
