@@ -19,7 +19,7 @@ from tests.support.speech import RATE, tone
 from typer.testing import CliRunner
 
 from staanet import audio, storage
-from staanet.cli import app, names, progress
+from staanet.cli import app, listing, names, progress
 
 COMMANDS = sorted(typer.main.get_command(app).commands.items())
 
@@ -196,6 +196,19 @@ def test_bash_completes(world, words, wanted):
     assert wanted in done.stdout.split("\n"), done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("kind", listing.KINDS)
+def test_what_there_is_is_listed_a_line_each_without_torch(kind, tmp_path):
+    code = "import sys, staanet.cli.listing as l; print(sum(map(bool, l.KINDS[sys.argv[1]]().values())), 'torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, kind], capture_output=True, text=True, check=True
+    )
+    count, has_torch = done.stdout.split()
+    assert int(count) == len(listing.KINDS[kind]()) and has_torch == "False"
+    told = staanet("list", kind, cwd=tmp_path)
+    assert told.returncode == 0 and len(told.stdout.splitlines()) == int(count)
+    assert all(len(line) < 200 for line in told.stdout.splitlines())
+
+
 def test_what_is_completed_is_what_there_is():
     from staanet.attacks import ATTACKS
     from staanet.corpora import CORPORA
@@ -262,7 +275,7 @@ def test_each_command_that_may_be_long_shows_progress():
                 called = ast.unparse(node)
                 if not any(bars in called for bars in ("Bars.shown", "log_progress(", "_session(")):
                     without.append(node.name)
-    assert without == ["serve"], "the page waits for people; it shows its progress there"
+    assert without == ["list_names", "serve"], "one is quick, the page waits for people"
 
 
 def test_the_time_that_is_left_is_not_flattered_by_what_a_killed_command_did(monkeypatch, capsys):

@@ -16,7 +16,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
-from staanet.cli import run, corpus, train, export, attack, evaluate, defend, audit, service  # isort: skip  # in the order of --help
+from staanet.cli import (
+    attack,
+    audit,
+    corpus,
+    defend,
+    evaluate,
+    export,
+    listing,
+    run,
+    service,
+    train,
+)  # isort: skip  # in the order of --help
 from staanet.cli.app import app
 from staanet.cli.error_boundary import machine_fault
 from staanet.cli.printing import say
@@ -32,6 +43,7 @@ __all__ = [
     "entry",
     "evaluate",
     "export",
+    "listing",
     "run",
     "service",
     "train",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+PACKAGE = Path(__file__).parents[1]
 Completion = Callable[[str], list[str]]
 """What has been typed of a word -> the words that begin so."""
 
@@ -16,14 +18,50 @@ def registry(module: str, name: str) -> list[str]:
     >>> "pgd" in registry("attacks/__init__.py", "ATTACKS")
     True
     """
-    text = (Path(__file__).parents[1] / module).read_text(encoding="utf-8")
-    for node in ast.parse(text).body:
+    return sorted(_entries_of(module, name))
+
+
+def descriptions(module: str, name: str) -> dict[str, str]:
+    """The keys of such a dict, each with the first sentence about it: of its class, or of its reader's file.
+
+    >>> descriptions("attacks/__init__.py", "ATTACKS")["random"].endswith(".")
+    True
+    """
+    documented: dict[str, str] = {}
+    for path in (PACKAGE / module).parent.glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                owner = node if isinstance(node, ast.ClassDef) else tree
+                documented[node.name] = first_sentence(ast.get_docstring(owner) or "")
+    return {
+        key: documented.get(value, "") for key, value in sorted(_entries_of(module, name).items())
+    }
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of the first paragraph, in one line.
+
+    >>> first_sentence("Noise, such\\nas 20. And more.")
+    'Noise, such as 20.'
+    """
+    paragraph = " ".join(text.partition("\n\n")[0].replace("``", "").split())
+    return re.split(r"(?<=[.!?]) (?=[A-Z])", paragraph)[0]
+
+
+def _entries_of(module: str, name: str) -> dict[str, str]:
+    """The keys of a dict that a module writes out, and the names that stand for its values."""
+    for node in ast.parse((PACKAGE / module).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict):
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
             if isinstance(target, ast.Name) and target.id == name:
-                keys = [k.value for k in node.value.keys if isinstance(k, ast.Constant)]
-                return sorted(key for key in keys if isinstance(key, str))
-    return []
+                pairs = zip(node.value.keys, node.value.values, strict=True)
+                return {
+                    str(key.value): ast.unparse(value)
+                    for key, value in pairs
+                    if isinstance(key, ast.Constant)
+                }
+    return {}
 
 
 def among(choices: Callable[[], Iterable[str]] | Iterable[str]) -> Completion:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import json
 import types
@@ -146,7 +147,7 @@ def expand(function: Callable[..., Any]) -> Signature:
 def _option(recipe: type[Any], field_name: str, name: str) -> tuple[inspect.Parameter, Convert]:
     """The option of one field, called ``name`` in the signature, and what makes the field's value."""
     (field,) = (field for field in dataclasses.fields(recipe) if field.name == field_name)
-    kind, marks = _split(typing.get_type_hints(recipe, include_extras=True)[field_name])
+    kind, marks = _split(_hints(recipe)[field_name])
     about = next(mark for mark in marks if isinstance(mark, Help))
     annotation, convert = _typed(_plain(kind))
     choices: tuple[str, ...] = ()
@@ -172,6 +173,12 @@ def _option(recipe: type[Any], field_name: str, name: str) -> tuple[inspect.Para
         ),
         convert,
     )
+
+
+@functools.cache
+def _hints(recipe: type[Any]) -> dict[str, Any]:
+    """The types of a recipe's fields; reading them takes most of the time of ``--help``."""
+    return typing.get_type_hints(recipe, include_extras=True)
 
 
 def _split(hint: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -1,0 +1,64 @@
+"""The command that lists what there is: attacks, victims, corpora, transforms, recipes, models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from textwrap import shorten
+from typing import Annotated
+
+import typer
+
+from staanet.cli import names
+from staanet.cli.app import command
+from staanet.cli.options import Output
+from staanet.cli.printing import finish
+from staanet.config import shipped_recipes
+from staanet.errors import unknown_name
+from staanet.storage import pretrained
+
+WIDTH = 120
+"""Characters of a description that are shown; ``--json`` has all."""
+
+
+def recipes() -> dict[str, str]:
+    """The shipped recipes, each with its first comment."""
+    texts = {name: path.read_text(encoding="utf-8") for name, path in shipped_recipes().items()}
+    return {name: text.partition("\n")[0].lstrip("# ") for name, text in texts.items()}
+
+
+def models() -> dict[str, str]:
+    """The models in the package, by the names that commands take, each with what it is."""
+    return {
+        f"{pretrained.SCHEME}:{name}": kind.removesuffix("s")
+        for kind in ("victims", "generators")
+        for name in pretrained.names(kind)
+    }
+
+
+KINDS: dict[str, Callable[[], dict[str, str]]] = {
+    "attacks": lambda: names.descriptions("attacks/__init__.py", "ATTACKS"),
+    "victims": lambda: names.descriptions("victims/__init__.py", "VICTIMS"),
+    "corpora": lambda: names.descriptions("corpora/__init__.py", "CORPORA"),
+    "transforms": lambda: names.descriptions("transforms/__init__.py", "TRANSFORMS"),
+    "recipes": recipes,
+    "models": models,
+}
+
+
+@command("list", "staanet list attacks")
+def list_names(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="|".join(KINDS), help="What to list.", autocompletion=names.among(KINDS)
+        ),
+    ],
+    output: Output,
+) -> None:
+    """What there is, a line each."""
+    if kind not in KINDS:
+        raise unknown_name("kind", kind, KINDS)
+    entries = KINDS[kind]()
+    width = max(map(len, entries), default=0)
+    lines = [f"{name:<{width}}  {shorten(text, WIDTH)}".rstrip() for name, text in entries.items()]
+    finish(output, {kind: entries}, lines)
