@@ -37,6 +37,8 @@ def test_shipped_recipes_are_valid_and_read_back_as_written(name):
         ("generator.sources=['x']", "unknown source in [generator] 'x'"),
         ("attacks.pgd.epsilon=nan", "epsilon"),
         ("attacks.pgd.epsilon=0", "greater than 0"),
+        ("attacks.pgd.epsilon=1e-6", "epsilon 1e-06 is below one 16-bit step (3.05e-05)"),
+        ("generator.goal='untargetd'", "Did you mean 'untargeted'"),
         ("generator=3", "generator"),
         ("name='../../evil'", "name"),
         ("seed", "is not KEY=VALUE"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import json
 import types
@@ -146,8 +145,8 @@ def expand(function: Callable[..., Any]) -> Signature:
 
 def _option(recipe: type[Any], field_name: str, name: str) -> tuple[inspect.Parameter, Convert]:
     """The option of one field, called ``name`` in the signature, and what makes the field's value."""
-    (field,) = (field for field in dataclasses.fields(recipe) if field.name == field_name)
     kind, marks = _split(_hints(recipe)[field_name])
+    (field,) = (field for field in dataclasses.fields(recipe) if field.name == field_name)
     about = next(mark for mark in marks if isinstance(mark, Help))
     annotation, convert = _typed(_plain(kind))
     choices: tuple[str, ...] = ()
@@ -175,10 +174,14 @@ def _option(recipe: type[Any], field_name: str, name: str) -> tuple[inspect.Para
     )
 
 
-@functools.cache
+_HINTS: dict[type[Any], dict[str, Any]] = {}
+
+
 def _hints(recipe: type[Any]) -> dict[str, Any]:
     """The types of a recipe's fields; reading them takes most of the time of ``--help``."""
-    return typing.get_type_hints(recipe, include_extras=True)
+    if recipe not in _HINTS:
+        _HINTS[recipe] = typing.get_type_hints(recipe, include_extras=True)
+    return _HINTS[recipe]
 
 
 def _split(hint: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -15,6 +15,7 @@ from staanet.config.fields import (
     Count,
     CountOrNone,
     Decibels,
+    Epsilon,
     Flag,
     Help,
     Positive,
@@ -41,7 +42,7 @@ class AttackRecipe:
         ),
     ] = ""
     title: Annotated[str, Help("What tables and figures call it.", absent="the attack's name")] = ""
-    epsilon: Annotated[Share, Help("Largest change of a sample, of full scale 1.")] = EPSILON
+    epsilon: Annotated[Epsilon, Help("Largest change of a sample, of full scale 1.")] = EPSILON
     max_density: Annotated[
         Share | None, Help("Largest share of samples changed.", absent="all")
     ] = None
@@ -131,7 +132,7 @@ class SweepRecipe:
         tuple[str, ...], Help("The victims to craft on.", absent="those of the generator")
     ] = ()
     epsilons: Annotated[
-        tuple[Share, ...],
+        tuple[Epsilon, ...],
         Field(min_length=1),
         Help("Largest changes of a sample, with commas between them.", option="--epsilon"),
     ] = (0.003, 0.01, 0.03)
@@ -150,7 +151,7 @@ class AuditRecipe:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     epsilons: Annotated[
-        tuple[Share, ...],
+        tuple[Epsilon, ...],
         Field(min_length=1),
         Help("Largest changes of a sample, with commas between them.", option="--epsilon"),
     ] = (0.01, 0.03)

@@ -6,7 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+
+from staanet.errors import InvalidInput
 
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 CountOrNone = Annotated[int, Field(ge=0, le=10**9, strict=True)]
@@ -19,6 +21,21 @@ Probability = Annotated[float, Field(gt=0, lt=1, strict=True)]
 Seconds = Annotated[float, Field(ge=0.01, le=3600, strict=True)]
 Rate = Annotated[float, Field(gt=0, le=100, strict=True)]
 Share = Annotated[float, Field(gt=0, le=1, strict=True)]
+ONE_STEP = 2.0**-15
+"""The smallest change that a 16-bit sample can have, of full scale 1."""
+
+
+def _require_a_step(epsilon: float) -> float:
+    if epsilon < ONE_STEP:
+        raise InvalidInput(
+            f"epsilon {epsilon:g} is below one 16-bit step ({ONE_STEP:.3g}), so that no sample could "
+            "change",
+            remedy=f"Give at least {ONE_STEP:.7f}",
+        )
+    return epsilon
+
+
+Epsilon = Annotated[Share, AfterValidator(_require_a_step)]
 Speed = Annotated[float, Field(ge=0, lt=0.9, strict=True)]
 NoiseLevel = Annotated[float, Field(ge=-20, le=60, strict=True)]
 Decay = Annotated[float, Field(ge=0, lt=1, strict=True)]

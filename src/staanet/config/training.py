@@ -17,6 +17,7 @@ from staanet.config.fields import (
     CountOrNone,
     Decay,
     Decibels,
+    Epsilon,
     Help,
     NoiseLevel,
     NotNegative,
@@ -87,7 +88,7 @@ class GeneratorRecipe:
         Field(min_length=1),
         Help("Victims, each with a generator of its own; emo18,zhao19 is one against both."),
     ] = ("emo18",)
-    epsilon: Annotated[Share, Help("Largest change of a sample, of full scale 1.")] = EPSILON
+    epsilon: Annotated[Epsilon, Help("Largest change of a sample, of full scale 1.")] = EPSILON
     max_density: Annotated[Share, Help("Largest share of samples changed.")] = MAX_DENSITY
     steps: Annotated[Count, Help("Training steps.")] = 1200
     batch_size: Annotated[BatchSize, Help("Crops in a step.")] = 16
@@ -173,7 +174,7 @@ class TuneRecipe:
         int, Field(ge=1, le=10_000, strict=True), Help("Generators to train, all in all.")
     ] = 20
     network: Annotated[str, Help("Registry name.", complete="generators")] = "compact"
-    epsilon: Annotated[Share, Help("Largest change of a sample, of full scale 1.")] = EPSILON
+    epsilon: Annotated[Epsilon, Help("Largest change of a sample, of full scale 1.")] = EPSILON
     max_density: Annotated[Share, Help("Largest share of samples changed.")] = MAX_DENSITY
     steps: Annotated[Count, Help("Training steps of each generator.")] = 300
     batch_size: Annotated[BatchSize, Help("Crops in a step.")] = 8
@@ -202,7 +203,7 @@ class VectorRecipe:
     """How a universal vector (``uap``) is learned; the ``settings`` of such an attack in a recipe."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    epsilon: Annotated[Share, Help("Largest change of a sample, of full scale 1.")] = EPSILON
+    epsilon: Annotated[Epsilon, Help("Largest change of a sample, of full scale 1.")] = EPSILON
     max_density: Annotated[
         Share | None, Help("Largest share of samples changed.", absent="all")
     ] = None
@@ -229,7 +230,7 @@ class HardenRecipe:
             "trades; or gaussian, ablation, which make it fit for staanet certify."
         ),
     ] = "sparse_pgd"
-    epsilon: Annotated[Share, Help("Largest change to withstand, of full scale 1.")] = EPSILON
+    epsilon: Annotated[Epsilon, Help("Largest change to withstand, of full scale 1.")] = EPSILON
     max_density: Annotated[
         Share | None,
         Help("Largest share of samples changed.", absent="0.2 for the sparse methods and staa"),
@@ -286,7 +287,7 @@ class DetectRecipe:
         CountOrNone, Help("Also train a STAA-Net through the detector, so many steps.")
     ] = 0
     epsilon: Annotated[
-        Share, Help("Largest change of a sample, for learned and the adaptive attacks.")
+        Epsilon, Help("Largest change of a sample, for learned and the adaptive attacks.")
     ] = EPSILON
     max_density: Annotated[Share, Help("Largest share of samples changed.")] = MAX_DENSITY
     steps: Annotated[Count, Help("Training steps of learned.")] = 200

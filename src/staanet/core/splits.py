@@ -83,8 +83,8 @@ def _draw_parts(corpus: Corpus, seed: int) -> dict[str, set[str]]:
         raise InvalidInput(
             f"{len(labelled)} {corpus.disjoint_by} cannot be split into train, dev and test",
             where=corpus.name,
-            remedy=f"Give a corpus with at least 3 {corpus.disjoint_by}, or use this one whole with "
-            "--part all",
+            remedy=f"Give a corpus with at least 3 {corpus.disjoint_by}; attack, sweep and certify also take "
+            "this one whole (--part all)",
         )
     groups = (
         _by_sex(corpus)

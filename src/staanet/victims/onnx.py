@@ -56,7 +56,9 @@ class OnnxVictim(BlackBox):
                 f"takes the inputs {', '.join(map(printable, inputs))}, its card names "
                 f"'{printable(card.input)}'",
                 where=path,
-                remedy='Name its only input in the card: input = "..."',
+                remedy='Name its only input in the card: input = "..."'
+                if len(inputs) == 1
+                else "Export it with one input, the waveform [batch, time]",
             )
         self.shape = inputs[card.input]
         if len(self.shape) not in (2, 3):
