@@ -98,12 +98,8 @@ def plan_attack(
         raise unknown_name("attack", name, ATTACKS)
     settings = asdict(recipe)
     del settings["precision"]  # of the generator alone, where it is resolved
-    inputs: dict[str, Any] = {
-        "recipe": settings,
-        "source": source.name,
-        "sources": source_hashes(source),
-        "seed": context.seed,
-    }
+    inputs: dict[str, Any] = {"recipe": settings, "source": source.name, "seed": context.seed}
+    inputs["sources"] = source_hashes(source)
     if matched is not None:
         inputs["matched"] = storage.sha256(matched / "metadata.csv")
     label = label or recipe.label or None
