@@ -369,4 +369,4 @@ def test_attack_takes_the_test_part_of_these_classes(run, emodb: Path, tmp_path:
         "--out",
         tmp_path / "other",
     )
-    assert code == 3 and "files have no classes" in said
+    assert code == 3 and "--classes is for a corpus, and files have none" in said

@@ -314,7 +314,7 @@ def test_cards_tell_the_protocol_and_another_one_stops(iemocap: Path, tmp_path: 
     code, _, said = staanet(
         "attack", iemocap, "--source", folder, "--out", tmp_path / "o", "--protocol", "paper"
     )
-    assert code == 3 and "files have no split" in said
+    assert code == 3 and "--protocol is for a corpus, and files have none" in said
 
 
 def test_cards_of_the_default_say_nothing_of_a_protocol(tiny_corpus: Path, tmp_path: Path) -> None:

@@ -89,3 +89,12 @@ def test_a_card_with_other_labels_or_rate_is_refused(
     (tmp_path / "v" / "card.json").write_text(json.dumps({**card, key: value}))
     with pytest.raises(InvalidInput, match="are not those that the weights were saved with"):
         load_victim(tmp_path / "v")
+
+
+def test_equal_models_have_equal_hashes(victim: Path, tmp_path: Path) -> None:
+    hashes = set()
+    for number in range(8):  # the library writes metadata in any order
+        load_victim(victim).save_pretrained(tmp_path / str(number))
+        hashes.add(storage.sha256(tmp_path / str(number) / "model.safetensors"))
+    assert hashes == {storage.sha256(victim / "model.safetensors")}
+    assert load_victim(tmp_path / "0").labels == ("high", "low", "mid")

@@ -148,3 +148,15 @@ def test_each_file_is_hashed_once(manifest: Path, monkeypatch: pytest.MonkeyPatc
     first = corpus_content.CorpusContent.of(parts)
     assert corpus_content.CorpusContent.of(parts) == first and len(read) == 12
     assert corpus_content.CorpusContent.of(parts[::-1]) == first  # the split has a hash of its own
+
+
+def test_a_model_that_learnt_these_clips_is_told_under_any_name_of_the_corpus(
+    manifest: Path, tmp_path: Path
+) -> None:
+    train(manifest, tmp_path / "v")
+    whole = corpora.load_corpus(f"folder:{manifest}")
+    renamed = corpora.unlabelled_corpus([manifest.parent])
+    (warning,) = pipeline.split_warnings([tmp_path / "v"], renamed)
+    learnt = len(whole.split(0)[0])
+    assert f"was trained on {learnt} of these clips, by their audio" in warning
+    assert pipeline.split_warnings([tmp_path / "v"], whole.split(0)[2]) == []

@@ -18,10 +18,12 @@ from staanet.cli import app
 from staanet.core import Budget, silent
 from staanet.corpora import load_corpus
 from staanet.errors import InvalidInput
+from staanet.generators.losses import Objective
 from staanet.generators.registry import load_generator
 from staanet.pipeline import tune
 from staanet.pipeline.train_generator import GeneratorTraining
 from staanet.pipeline.tune import pareto
+from staanet.training.generators import GeneratorSettings
 from staanet.victims import build_victim, load_victim
 
 
@@ -101,9 +103,10 @@ def test_figures_are_those_of_the_generators_and_a_search_goes_on(
         share = float(row.get("max_density", 0.2))
         task = training.GeneratorTask.__new__(training.GeneratorTask)
         task.module, task.sources, task.dev = generator, [source], dev
-        task.budget, task.targeted = Budget(epsilon=0.03, max_density=share), False
+        budget = Budget(epsilon=0.03, max_density=share)
+        task.settings = GeneratorSettings(budget=budget, objective=Objective())
         fooled, figures = task.evaluate()
-        assert isinstance(Staa(generator=generator, budget=task.budget), Staa)
+        assert isinstance(Staa(generator=generator, budget=budget), Staa)
         assert float(row["dev_fooling_rate"]) == pytest.approx(fooled, rel=1e-5)
         assert float(row["dev_density"]) == pytest.approx(figures["dev_density"], rel=1e-5)
 

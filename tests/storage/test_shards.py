@@ -123,7 +123,7 @@ def test_a_finished_shard_is_skipped_and_not_taken_for_another(world):
     assert hashes(world / "s1") == before
     with pytest.raises(InvalidInput, match="was made with"):
         attacked(world, world / "s1", shard=Shard(2, 3))
-    with pytest.raises(InvalidInput, match="was made from other clips"):
+    with pytest.raises(InvalidInput, match="was made from other data: new since"):
         attacked(world, world / "s1")
 
 

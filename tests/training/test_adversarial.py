@@ -268,7 +268,7 @@ def test_divergence_is_that_of_torch():
     [
         ({"method": "pdg"}, "Did you mean 'pgd'"),
         ({"method": "trades", "epsilon": 0.1, "max_density": 0.2}, "trades changes every sample"),
-        ({"weight": 1.5}, "weight of pgd is 1.5"),
+        ({"method": "pgd", "weight": 1.5}, "weight of pgd is 1.5"),
         ({"method": "gaussian", "sigma": 0.0}, "sigma is 0"),
         ({"average": 1.0}, "average 1.0"),
         ({"ramp": 1.5}, "ramp is 1.5"),

@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -163,6 +164,8 @@ def _option(recipe: type[Any], field_name: str, name: str) -> tuple[inspect.Para
         autocompletion=names.among(choices) if choices else getattr(names, about.complete, None),
         show_default=default is not False and default not in (None, "", []),
     )
+    if convert is numbers:
+        convert = partial(numbers, option=about.option or f"--{field_name}")
     return (
         inspect.Parameter(
             name,
@@ -223,8 +226,8 @@ def _as_text(default: Any, annotation: Any) -> Any:
     return list(default or ()) if annotation == list[str] else default
 
 
-def numbers(text: str) -> tuple[float, ...]:
-    """Numbers with commas between them.
+def numbers(text: str, option: str = "") -> tuple[float, ...]:
+    """Numbers with commas between them; ``option`` is named where they are none.
 
     >>> numbers("0.01,0.03")
     (0.01, 0.03)
@@ -233,8 +236,8 @@ def numbers(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise InvalidInput(
-            f"'{printable(text)}' is not numbers with commas between them",
-            remedy="Write, say, 0.01,0.03",
+            f"{option} '{printable(text)}' is not numbers with commas between them".lstrip(),
+            remedy=f"Write, say, {option} 0.01,0.03".replace("  ", " "),
         ) from None
 
 

@@ -13,6 +13,7 @@ from staanet.core import Clip, Corpus, Utterance, Victim
 from staanet.corpora.recordings import Recording
 from staanet.errors import InvalidInput, UnusableClip, printable
 from staanet.pipeline.context import Context
+from staanet.pipeline.corpus_content import corpus_rows, read_listing
 from staanet.victims import victim_folder
 
 
@@ -131,20 +132,45 @@ def split_warnings(models: Iterable[Path | str], *clips: Corpus | Mapping[str, s
         clips: A part of a corpus, or what the card of an adversarial set has as ``drawn_from``.
 
     Returns:
-        A sentence for each model that was trained on another split of the same corpus.
+        A sentence for each model that was trained on some of these clips, by their audio, or on another
+        split of the same corpus.
     """
-    parts = [split_part(part) if isinstance(part, Corpus) else part for part in clips]
-    pairs = itertools.product(filter(None, parts), models)
+    pairs = itertools.product(clips, models)
     return list(dict.fromkeys(itertools.chain.from_iterable(_warning(*pair) for pair in pairs)))
 
 
-def _warning(part: Mapping[str, str], model: Path | str) -> Iterator[str]:
-    path = Path(victim_folder(model)) / storage.CARD
-    card = storage.read_json(path) if path.is_file() else {}
+def _warning(part: Corpus | Mapping[str, str], model: Path | str) -> Iterator[str]:
+    folder = Path(victim_folder(model))
+    clips = overlapping_clips(folder, part) if isinstance(part, Corpus) else []
+    if clips:
+        yield (
+            f"{printable(str(folder))} was trained on {len(clips)} of these clips, by their audio "
+            f"({printable(clips[0])} among them): figures on them flatter it"
+        )
+        return
+    origin = split_part(part) if isinstance(part, Corpus) else part
+    card = storage.read_json(folder / storage.CARD) if (folder / storage.CARD).is_file() else {}
     inputs = card.get("inputs") if isinstance(card, dict) else None
     trained_on = inputs if isinstance(inputs, dict) else {}
-    if trained_on.get("corpus") == part["corpus"] and trained_on.get("split") != part["split"]:
+    if not origin or trained_on.get("corpus") != origin["corpus"]:
+        return
+    if trained_on.get("split") != origin["split"]:
         yield (
-            f"{printable(str(path.parent))} was trained on another split of {part['corpus']}: clips of "
-            f"this {part['part']} part may be among those it learnt, and figures on them flatter it"
+            f"{printable(str(folder))} was trained on another split of {origin['corpus']}: clips of "
+            f"this {origin['part']} part may be among those it learnt, and figures on them flatter it"
         )
+
+
+def overlapping_clips(folder: Path, part: Corpus) -> list[str]:
+    """The ids of clips whose audio the model of a folder was trained on, whatever the corpus is called.
+
+    Empty if the folder has no table of the clips that it was made from.
+    """
+    rows = read_listing(folder).values()
+    trained = {(row["sha256"], row["start_s"]) for row in rows if row["part"] == "train"}
+    if not trained:
+        return []
+    now = corpus_rows([part])
+    return [
+        row["id"] for row in now if row["sha256"] and (row["sha256"], row["start_s"]) in trained
+    ]

@@ -38,7 +38,7 @@ class CorpusContent(Digest):
     @property
     def listing(self) -> str:
         """Name of the table of the clips."""
-        return f"corpus-{self[-12:]}.csv"
+        return storage.CLIP_TABLES.replace("*", self[-12:])
 
     def save(self, folder: Path) -> None:
         """Writes a row per clip, unless the folder or one of the two above has that table already."""
@@ -72,7 +72,7 @@ def corpus_rows(parts: Sequence[Corpus]) -> Iterator[Row]:
 def read_listing(folder: Path) -> dict[str, Row]:
     """The clips that a folder was made from, by id, from its table or that of its run."""
     for parent in _with_parents(folder):
-        for path in sorted(parent.glob("corpus-*.csv")):
+        for path in sorted(parent.glob(storage.CLIP_TABLES)):
             return {row["id"]: row for row in row_files.read_csv(path, COLUMNS)}
     return {}
 

@@ -27,6 +27,7 @@ ANOTHER = {
     "generator": "another generator",
     "matched": "another set to match",
     "source": "another source model",
+    "sources": "other source models",
     "split": "another split of the corpus",
     "target": "another target model",
     "vector": "another universal vector",
@@ -224,7 +225,7 @@ def describe_difference(before: Inputs, now: Inputs) -> str:
         old = before.get(key)
         if old == value:
             continue
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and key not in ANOTHER:
             names = {**value, **old}
             inner = describe_difference(
                 {f"{key}.{name}": old.get(name) for name in names},

@@ -16,7 +16,7 @@ from staanet.storage.files import (
     write_text,
 )
 from staanet.storage.journal import Journal
-from staanet.storage.lock import LOCK, UNFINISHED, FolderLock
+from staanet.storage.lock import CLIP_TABLES, LOCK, UNFINISHED, FolderLock
 from staanet.storage.machine import describe_machine
 from staanet.storage.strict_json import read_json, write_json
 from staanet.storage.weights import WEIGHTS, fill_module, load_model, save_model
@@ -25,6 +25,7 @@ __all__ = [
     "CARD",
     "LOCK",
     "SCHEMA",
+    "CLIP_TABLES",
     "UNFINISHED",
     "WEIGHTS",
     "FileWriter",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import fnmatch
 import json
 import os
 import socket
@@ -17,8 +18,15 @@ from staanet.storage.files import make_folder, refuse_to_replace, storage_faults
 LOCK = ".lock"
 UNFINISHED = "unfinished.json"
 """Holds what unfinished work in a folder is made from, so that it never goes on with other inputs."""
+CLIP_TABLES = "corpus-*.csv"
+"""The tables of the clips that a folder is made from."""
 
 _ATTEMPTS = 100
+
+
+def _is_preparation(name: str) -> bool:
+    """Whether a file holds no work: only what was noted before any."""
+    return name in (LOCK, UNFINISHED) or fnmatch.fnmatch(name, CLIP_TABLES)
 
 
 class FolderLock:
@@ -59,7 +67,7 @@ class FolderLock:
         with contextlib.suppress(OSError):
             os.ftruncate(self._descriptor, 0)
             names = {entry.name for entry in self.folder.iterdir()}
-            if self._was_empty and names <= {LOCK, UNFINISHED}:
+            if self._was_empty and all(map(_is_preparation, names)):
                 for name in sorted(names, reverse=True):  # the lock is ours until the last
                     (self.folder / name).unlink()
                 for folder in self._made:

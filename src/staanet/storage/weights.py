@@ -114,7 +114,19 @@ def serialise(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = N
 
     # a clone each, as safetensors refuses tensors that share memory
     whole = {n: t.detach().to("cpu").clone().contiguous() for n, t in tensors.items()}
-    return save(whole, metadata)
+    data = save(whole, metadata)
+    return _sort_metadata(data) if metadata and len(metadata) > 1 else data
+
+
+def _sort_metadata(data: bytes) -> bytes:
+    """The same safetensors file with its metadata in order: the library writes it in any order, and
+    equal models are to have equal hashes."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of eight
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 def read_safetensors(path: Path) -> tuple[bytes, dict[str, Any]]:
