@@ -6,7 +6,6 @@ import json
 import shutil
 
 import pandas
-import pytest
 from tests.support.hum_runs import check_run, copy_victim, evaluate_again, failing, remake
 
 from staanet import config, storage
@@ -70,9 +69,16 @@ def test_clean_and_adversarial_files_exchanged_are_found(tampered):
     }
 
 
-@pytest.mark.parametrize("nudge", [0.0, 1e-7])
-def test_a_source_among_the_targets_under_another_name_is_found(tampered, nudge):
-    copy_victim(tampered, nudge)
+def test_an_exact_copy_of_the_source_is_white_box_by_its_hash(tampered):
+    copy_victim(tampered)
+    summary = json.loads((tampered / "results" / "summary.json").read_text())
+    cells = [cell for cell in summary["cells"] if cell["target"] == "stranger"]
+    assert cells and all(cell["white_box"] for cell in cells)
+    assert not failing(check_run(tampered, "white_box_marks"))
+
+
+def test_a_source_among_the_targets_under_another_name_is_found(tampered):
+    copy_victim(tampered, nudge=1e-7)
     check = check_run(tampered, "white_box_marks")["white_box_marks", ""]
     assert check.verdict == "fail" and "on stranger" in check.explanation
 

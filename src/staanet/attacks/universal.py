@@ -69,7 +69,7 @@ class UAP:
 def tile_to_length(vector: Tensor, time: int) -> Tensor:
     """Returns the vector again and again, cut at the end, ``[V] -> [time]``.
 
-    >>> looped(torch.tensor([1, 2, 3]), 5)
+    >>> tile_to_length(torch.tensor([1, 2, 3]), 5)
     tensor([1, 2, 3, 1, 2])
     """
     return vector.repeat(-(-time // len(vector)))[:time]
