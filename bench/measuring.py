@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,8 +87,11 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def write_noise(path: Path, seconds: float, rate: int = RATE) -> None:
-    """A file of noise, block by block."""
-    rng, count = np.random.default_rng(len(path.name)), round(seconds * rate)
+    """Writes a file of noise, block by block; another for each of its last three names."""
+    rng, count = (
+        np.random.default_rng(zlib.crc32("/".join(path.parts[-3:]).encode())),
+        round(seconds * rate),
+    )
     with storage.FileWriter(path) as file:
         file.write(audio.wav_header(count, rate))
         for start in range(0, count, rate):

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from bench.measuring import LABELS, RATE, Size, paired, ratio, spread, table, write_noise
-from staanet import corpora, storage
+from staanet import audio, corpora, storage
 from staanet.apps.doctor.machine import allowed_cpus
 from staanet.core import Corpus
 from staanet.corpora import cache
