@@ -73,6 +73,11 @@ def test_honest_victims_have_no_flag(clips):
         assert report.flags == () and not report.is_doubtful and report.clips == len(clips)
 
 
+def test_equal_clips_under_several_names_are_asked_once(clips):
+    report = check_victim(black_box(scores), [clips[0]] * 3)
+    assert report.clips == 1 and report.flags == ()
+
+
 @pytest.mark.parametrize(
     "fn, said",
     [

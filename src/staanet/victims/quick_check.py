@@ -62,7 +62,8 @@ def check_victim(victim: Victim, clips: Sequence[Clip]) -> VictimReport:
 
     Args:
         victim: The model; an ensemble is checked member by member.
-        clips: Clips at the victim's sample rate; those with one of its labels are also judged.
+        clips: Clips at the victim's sample rate, of which equal ones are asked once; those with one of
+            its labels are also judged.
 
     Returns:
         The report; its flags go to tables, cards and verdicts.
@@ -71,7 +72,9 @@ def check_victim(victim: Victim, clips: Sequence[Clip]) -> VictimReport:
         InvalidInput: The victim cannot be judged; the error says why.
     """
     pool = clips[:: max(1, len(clips) // _POOL)]
-    chosen = stratified_subset([c for c in pool if len(c.pcm16) >= victim.minimum_samples], CLIPS)
+    long_enough = [clip for clip in pool if len(clip.pcm16) >= victim.minimum_samples]
+    distinct = {clip.pcm16.tobytes(): clip for clip in long_enough}.values()
+    chosen = stratified_subset(list(distinct), CLIPS)
     flags: list[str] = []
     for member in members_of(victim):
         check_class_labels(member.labels, where=member.name)
