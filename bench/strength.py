@@ -1,410 +1,391 @@
-"""``python -m bench strength RUN CORPUS``: what the generator reaches beside what others reach.
+"""``python -m bench strength CORPUS...``: a generator beside gradient attacks of equal time, at every budget.
 
-On test clips of a finished run's corpus and, with ``--other``, on clips of speakers never trained on:
-limits kept, white-box fooling, samples needed, transfer, targeted success, and time. Generators that
-the run does not hold are trained into ``--out``; each figure is kept there, so that a stopped command
-goes on where it was.
+Each clip of each corpus is attacked on each source. All attacks change as many samples by as much: a share
+of the samples, by a level in dB relative to the clip's active speech level. Gradient attacks follow margin
+and cross-entropy, and the better of the two counts. ``Staa`` is compared clip by clip with the strongest
+gradient attack that takes no more time. A generator belongs to the sources that its card names; a source
+without one is attacked by its untrained start.
+
+Every clip is kept in ``--out``, so that a stopped command goes on where it was. The figures go into
+``bench/results.md`` and, with every interval, into ``strength.json`` in ``--out``.
 """
 
 from __future__ import annotations
 
-import math
+import argparse
 import statistics
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from bench import sections
-from bench.attacking import DENSITY, EPSILON, Bench, made_folder, on, parser, percent, titled, word
-from staanet import storage
-from staanet.attacks import MIFGSM, PGD, VMIFGSM, Random, SigmaZero, Staa, craft
-from staanet.core import Attack, Budget, Clip, stratified_subset
+from bench.attacking import percent, titled, told, word
+from staanet import load_corpus, load_generator, load_victim, pipeline, storage
+from staanet.attacks import FGSM, MIFGSM, PGD, Random, Staa, collate, craft
+from staanet.attacks.loss import LOSSES
+from staanet.audio.levels import active_level_db
+from staanet.core import Attack, Budget, Clip, Victim, metrics, stratified_subset
+from staanet.core.paired import Difference, paired_difference
 from staanet.generators.base import Generator
+from staanet.generators.warm_start import warm_start_generator
 from staanet.pipeline.run_card import commit
-from staanet.storage import describe_machine
-from staanet.victims import members_of
+from staanet.storage import describe_machine, pretrained
+from staanet.victims import Ensemble, members_of
 
-PAPER_WEIGHTS = (1.0, 0.01, 0.0)
-"""Of its sparsity term: the published 1e-5 at six seconds of speech, a hundredth of it, and nothing."""
-WAVE_U_NET = "Wave-U-Net (compact), objective of ours"
-TABLES = ("limits", "white_box", "samples", "equal_fooling", "transfer", "targeted", "elsewhere")
-DENSITIES = (0.003, 0.01, 0.03, 0.1, 0.2, 0.5)
+STEPS = (1, 2, 4, 8, 20)
+CONTROL, ONCE, OFTEN = "random", "1 pass", "8 passes"
+GRADIENT = ("FGSM", *(f"PGD {steps}" for steps in STEPS), "MI-FGSM")
+METHODS = (CONTROL, *GRADIENT, ONCE, OFTEN)
+SATURATED = 0.95
+EQUAL_TIME = 1.15
+"""How much longer than ours an attack may take and still count as one of equal time."""
 
 
 def main(arguments: list[str]) -> None:
-    """Train what is missing, measure, and write the section."""
-    asks = parser("strength", __doc__, clips=28)
-    asks.add_argument("--other", help="KIND:PATH of speakers never trained on")
-    asks.add_argument("--steps", type=int, default=400, help="of the published objective")
-    asks.add_argument("--tables", nargs="+", choices=TABLES, help="some of them (default: all)")
-    chosen = asks.parse_args(arguments)
-    with storage.FolderLock(made_folder(chosen.out)):
-        bench = Strength.of(
-            chosen.run, chosen.corpus, chosen.out, chosen.clips, chosen.steps, device=chosen.device
-        )
-        tables = bench.tables(chosen.other)
-        parts = [tables[name]() for name in chosen.tables or tables]
-    some = f" --tables {' '.join(chosen.tables)}" if chosen.tables else ""
-    other = f" --other {chosen.other.partition(':')[0]}:PATH" if chosen.other else ""
+    """Attacks what is missing, and writes section and JSON."""
+    options = parser().parse_args(arguments)
+    victims = {victim.name: victim for victim in map(load_victim, options.victims)}
+    generators = [(Path(p), load_generator(p)) for p in map(generator_folder, options.generators)]
+    budgets = [(density, level) for level in options.levels for density in options.densities]
+    options.out.mkdir(parents=True, exist_ok=True)
+    cells: list[dict[str, Any]] = []
+    with storage.FolderLock(options.out):
+        for spec in options.corpora:
+            clips = clips_of(spec, next(iter(victims.values())), options.part, options.clips)
+            for source, generator, name in sources(options.sources, victims, generators):
+                journal = storage.Journal(options.out / f"{word(f'{spec[-24:]} {name}')}.jsonl")
+                trial = Trial(source, generator, list(victims.values()), journal, options.methods)
+                rows = trial.measure(clips, budgets)
+                corpus = spec.partition(":")[0]
+                cells += [cell(rows, corpus, source, budget) for budget in budgets]
+    storage.write_json(options.out / "strength.json", {"commit": commit(), "cells": cells})
+    command = " ".join(spec.partition(":")[0] + ":PATH" for spec in options.corpora)
     about = (
-        f"`python -m bench strength RUN {chosen.corpus.partition(':')[0]}:PATH{other} "
-        f"--clips {chosen.clips} --steps {chosen.steps}{some}{on(chosen.device)}`, commit `{commit()}`, {describe_machine()}. "
-        f"Epsilon {EPSILON}, {chosen.clips} test clips spread over labels and speakers, one seed. "
-        "Seconds a clip were taken beside other work. "
-        f"Victims: {bench.about_victims()}."
+        f"`python -m bench strength {command} --part {options.part} --clips {options.clips}`, commit "
+        f"`{commit()}`, {describe_machine()}. Level of a changed sample relative to the clip's active "
+        "speech level. Fooling in per cent; in brackets the paired difference to the strongest gradient "
+        "attack of equal time, with its 95 % interval clustered by speaker."
     )
-    sections.write("strength", "\n\n".join(["## Strength", about, *parts]))
+    body = [f"## {options.title}", about, summary(cells), white_box(cells), transfer(cells)]
+    sections.write(word(options.title), "\n\n".join(body))
 
 
-@dataclass
-class Strength(Bench):
-    """The tables of the section."""
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    options = argparse.ArgumentParser(
+        prog="python -m bench strength",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = options.add_argument
+    add("corpora", nargs="+", metavar="KIND:PATH", help="corpora whose clips are attacked")
+    shipped = [f"shipped:{name}" for name in pretrained.names("victims")]
+    add("--victims", nargs="+", default=shipped, help="every victim that answers")
+    add(
+        "--sources",
+        nargs="+",
+        help="names of victims to attack; a,b is an ensemble (default: each)",
+    )
+    add("--generators", nargs="*", default=[], help="folders, or shipped:NAME")
+    add("--densities", nargs="+", type=float, default=[0.01, 0.05, 0.2, 1.0])
+    add("--levels", nargs="+", type=float, default=[-40.0, -30.0, -20.0], help="dB")
+    add("--methods", nargs="+", choices=METHODS, default=METHODS, help="some (default: all)")
+    add("--part", choices=("test", "all"), default="test", help="test: of the corpus's split")
+    add("--clips", type=int, default=24, help="clips of each corpus (default: 24)")
+    add("--out", type=Path, default=Path("runs/strength"))
+    add("--title", default="Strength", help="of the section of bench/results.md")
+    return options
 
-    def paper(self, weight: float) -> Generator:
-        """The published objective, its defects mended, against emo18 on a network of the size of ours."""
-        return self.generator(
-            f"paper_emo18_{weight:g}",
-            ["emo18"],
-            network="compact",
-            objective="paper",
-            steps=self.steps,
-            sparsity=weight,
-        )
 
-    def tables(self, other: str | None) -> dict[str, Callable[[], str]]:
-        """What makes each table, by its name."""
-        found: dict[str, Callable[[], str]] = {
-            name: getattr(self, name) for name in TABLES if name != "elsewhere"
-        }
-        return found if other is None else {**found, "elsewhere": lambda: self.elsewhere(other)}
+def generator_folder(spec: str) -> Path:
+    """The folder of a generator, which may be ``shipped:NAME``."""
+    scheme, _, name = spec.partition(":")
+    is_shipped = scheme == pretrained.SCHEME
+    return pretrained.folder("generators", name) if is_shipped else Path(spec)
 
-    def wave_u_net(self) -> Generator:
-        """A network like the published one, of the size of ours, trained as ours is, against emo18."""
-        return self.generator(WAVE_U_NET, ["emo18"], network="compact", steps=self.steps)
 
-    # ------------------------------------------------------------ tables
+def clips_of(spec: str, victim: Victim, part: str, count: int) -> list[Clip]:
+    """As many clips of a corpus, or of its test part, spread over labels and speakers."""
+    corpus = load_corpus(spec)
+    chosen = corpus if part == "all" else corpus.split(0)[2]
+    return stratified_subset(
+        pipeline.load_clips(chosen, victim, pipeline.Context(progress=told)), count
+    )
 
-    def limits(self) -> str:
-        """Whether what the user names is kept, whatever epsilon, batch and length."""
-        generator, rows = self.own("emo18"), []
-        source, rng = self.victims["emo18"], np.random.default_rng(0)
-        for epsilon, batch in ((0.005, 4), (0.01, 16), (0.02, 64), (0.03, 4), (0.05, 16)):
-            clips = []
-            for number in range(batch):
-                whole = self.clips[number % len(self.clips)]
-                length = int(rng.uniform(2, 10) * whole.sample_rate)
-                samples = np.resize(whole.pcm16, length)
-                clips.append(Clip(str(number), samples, whole.sample_rate))
-            for share, count in ((0.05, None), (0.2, None), (None, 1000)):
-                budget = Budget(epsilon=epsilon, max_density=share, max_l0=count)
-                made = craft(
-                    Staa(generator=generator, budget=budget), source, clips, batch_size=batch
-                )
-                broken = sum(
-                    bool(budget.violations(one.clean.pcm16, one.adversarial)) for one in made
-                )
-                used = statistics.fmean(
-                    len(one.support) / (count or math.floor((share or 1) * len(one.adversarial)))
-                    for one in made
-                )
-                named = f"{100 * share:g} % of samples" if share else f"{count} samples"
-                rows.append(
-                    [epsilon, batch, named, f"{batch - broken} of {batch}", f"{100 * used:.1f} %"]
-                )
-        head = ["epsilon", "batch", "limit named", "clips that keep it", "of the limit used"]
-        return titled("Limits kept", head, rows, "Clips of 2 to 10 s, no tuning.")
 
-    def white_box(self) -> str:
-        """As many samples, the same epsilon."""
-        rows = []
-        for name, source in self.victims.items():
-            budget = Budget(epsilon=EPSILON, max_density=DENSITY)
-            generator = self.own(name)
-            for title, attack in (
-                ("STAA-Net", lambda g=generator, b=budget: Staa(generator=g, budget=b)),
-                (
-                    "STAA-Net, eight iterations",
-                    lambda g=generator, b=budget: Staa(generator=g, budget=b, iterations=8),
-                ),
-                (
-                    "STAA-Net, 5 steps of PGD from there",
-                    lambda g=generator, b=budget: Staa(generator=g, budget=b, refine=5),
-                ),
-                ("PGD, 20 steps", lambda b=budget: PGD(budget=b)),
-                ("random", lambda b=budget: Random(budget=b)),
-            ):
-                found = self.measure(f"white_{name}_{word(title)}", attack, source)
-                rows.append(
-                    [
-                        name,
-                        title,
-                        percent(found.fooled(name)),
-                        f"{found.mean('density'):.3f}",
-                        f"{found.mean('snr_db'):.1f}",
-                        f"{found.seconds:.3f}",
-                    ]
-                )
-        head = ["source", "attack", "fooled", "density", "SNR dB", "s a clip"]
-        note = f"At most {100 * DENSITY:g} % of the samples."
-        return titled("White box", head, rows, note)
+def sources(
+    names: Sequence[str] | None,
+    victims: Mapping[str, Victim],
+    generators: Sequence[tuple[Path, Generator]],
+) -> list[tuple[Victim, Generator, str]]:
+    """Each source, the generator that its name stands in the card of, and a name for both."""
+    found: list[tuple[Victim, Generator, str]] = []
+    for name in names or list(victims):
+        members = [victims[member] for member in name.split(",")]
+        source = members[0] if len(members) == 1 else Ensemble(members)
+        for folder, generator in generators:
+            card = storage.read_card(folder, "generator")
+            if {member.name for member in members} <= set(card["sources"]):
+                found.append((source, generator, f"{name} {str(card['sha256'])[:8]}"))
+                break
+        else:
+            start = warm_start_generator(members, 1.0, 0.03, 1)
+            assert start is not None, f"{name} has no generator; name one with --generators"
+            found.append((source, start.requires_grad_(False).eval(), f"{name} start"))
+    return found
 
-    def samples(self) -> str:
-        """How many samples it takes to fool a share of what dense PGD of 100 steps fools."""
-        source, generator = self.victims["emo18"], self.own("emo18")
-        dense = self.measure(
-            "dense_pgd100", lambda: PGD(budget=Budget(epsilon=EPSILON), steps=100), source
-        ).fooled("emo18")
-        ways: dict[str, Callable[[Budget], Attack]] = {
-            "STAA-Net": lambda b: Staa(generator=generator, budget=b),
-            "STAA-Net, 5 steps of PGD from there": lambda b: Staa(
-                generator=generator, budget=b, refine=5
-            ),
-            "PGD, 20 steps": lambda b: PGD(budget=b),
-            WAVE_U_NET: lambda b: Staa(generator=self.wave_u_net(), budget=b),
-            **{
-                f"published objective, weight {weight:g}": lambda b, w=weight: Staa(  # type: ignore[misc]
-                    generator=self.paper(w), budget=b
-                )
-                for weight in PAPER_WEIGHTS
+
+def relative_budget(clip: Clip, density: float, level: float) -> Budget:
+    """A share of the samples, each by at most ``level`` dB relative to the clip's active level."""
+    active = active_level_db(clip.waveform.numpy(), clip.sample_rate)
+    epsilon = max(1 / 32768, min(1.0, 10 ** ((active + level) / 20)))  # at least one step
+    return Budget(epsilon=epsilon, max_density=density)
+
+
+def attacks(budget: Budget, generator: Generator) -> dict[str, list[Attack]]:
+    """The attacks of each method; the better of them counts."""
+    passes = {ONCE: 1, OFTEN: 8} if generator.iterations else {ONCE: 0}  # 0: as it always does
+    return {
+        CONTROL: [Random(budget=budget)],
+        "FGSM": [FGSM(budget=budget, loss=loss) for loss in LOSSES],
+        **{
+            f"PGD {steps}": [PGD(budget=budget, steps=steps, loss=loss) for loss in LOSSES]
+            for steps in STEPS
+        },
+        "MI-FGSM": [MIFGSM(budget=budget, loss=loss) for loss in LOSSES],
+        **{
+            name: [Staa(generator=generator, budget=budget, iterations=number, graphs=None)]
+            for name, number in passes.items()
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A source, its generator, every victim that answers, and what was measured so far."""
+
+    source: Victim
+    generator: Generator
+    victims: Sequence[Victim]
+    journal: storage.Journal
+    methods: Sequence[str] = METHODS
+
+    def measure(
+        self, clips: Sequence[Clip], budgets: Sequence[tuple[float, float]]
+    ) -> list[dict[str, Any]]:
+        """A row for each clip and budget: what each attack did, and how long it took."""
+        rows = {(row["clip"], row["density"], row["level"]): row for row in self.journal}
+        for number, clip in enumerate(clips, start=1):
+            for density, level in budgets:
+                if (clip.id, density, level) not in rows:
+                    row = self.attack(clip, density, level)
+                    rows[clip.id, density, level] = row
+                    self.journal.append(row)
+            told(f"strength {self.source.name}", number, len(clips))
+        return [rows[clip.id, *budget] for budget in budgets for clip in clips]
+
+    def attack(self, clip: Clip, density: float, level: float) -> dict[str, Any]:
+        """One clip under one budget; all attacks are made in turn, so that their times compare."""
+        names, waveforms, seconds = [], [collate([clip], self.source)[0][0]], []
+        methods = attacks(relative_budget(clip, density, level), self.generator)
+        for name in self.methods:
+            for attack in methods.get(name, []):
+                (crafted,) = craft(attack, self.source, [clip])
+                names.append(name)
+                seconds.append(crafted.seconds)
+                changed = Clip(clip.id, crafted.adversarial, clip.sample_rate)
+                waveforms.append(changed.waveform)
+        batch = torch.stack(waveforms)
+        with torch.inference_mode():
+            answers = {v.name: v(batch).argmax(dim=1).tolist() for v in self.victims}
+        return {
+            "clip": clip.id,
+            "speaker": clip.speaker,
+            "density": density,
+            "level": level,
+            "attack": names,
+            "seconds": seconds,
+            "samples": [int((w != batch[0]).sum()) for w in batch[1:]],
+            "snr_db": [min(999.0, float(metrics.snr_db(batch[:1], w[None]))) for w in batch[1:]],
+            "fooled": {
+                name: [answer != first for answer in rest]
+                for name, (first, *rest) in answers.items()
             },
-            "random": lambda b: Random(budget=b),
         }
-        rows = []
-        for title, way in ways.items():
-            rates, seconds = [], 0.0
-            for density in DENSITIES:
-                budget = Budget(epsilon=EPSILON, max_density=density)
-                found = self.measure(
-                    f"samples_{word(title)}_{density}", lambda w=way, b=budget: w(b), source
-                )
-                rates.append(found.fooled("emo18"))
-                seconds = found.seconds
-            needed = [percent(_needed(DENSITIES, rates, s * dense)) for s in (0.8, 0.95)]
-            rows.append([title, *map(percent, rates), *needed, f"{seconds:.3f}"])
-        few = stratified_subset(self.clips, 10)
-        zero = self.measure(
-            "sigma_zero_1000",
-            lambda: SigmaZero(budget=Budget(epsilon=EPSILON), steps=1000),
-            source,
-            clips=few,
-        )
-        own = sorted(
-            row["density"] if row["before"]["emo18"] != row["after"]["emo18"] else math.inf
-            for row in zero.rows
-        )
-        rates = [statistics.fmean(value <= density for value in own) for density in DENSITIES]
-        needed = [percent(own[math.ceil(share * dense * len(own)) - 1]) for share in (0.8, 0.95)]
-        rows.append(
-            [
-                f"sigma-zero, 1000 steps, {len(few)} clips",
-                *map(percent, rates),
-                *needed,
-                f"{zero.seconds:.3f}",
-            ]
-        )
-        head = [
-            "attack on emo18",
-            *(f"fooled at {100 * d:g} %" for d in DENSITIES),
-            "samples for 80 %",
-            "samples for 95 %",
-            "s a clip",
-        ]
-        note = (
-            f"The last shares are of what PGD of 100 steps on every sample fools, {percent(dense)}; "
-            "samples in between are interpolated over their logarithm; n/a: not reached."
-        )
-        return titled("Samples needed", head, rows, note)
-
-    def equal_fooling(self) -> str:
-        """How loud the change is where ours fools as many clips as the published objective does."""
-        source, generator = self.victims["emo18"], self.own("emo18")
-        rows = []
-        others: dict[str, Callable[[], Generator]] = {
-            f"published objective, weight {weight:g}": lambda w=weight: self.paper(w)  # type: ignore[misc]
-            for weight in PAPER_WEIGHTS
-        }
-        others[WAVE_U_NET] = self.wave_u_net
-        for title, made in others.items():
-            theirs = self.measure(
-                f"samples_{word(title)}_{DENSITIES[-1]}",
-                lambda m=made: Staa(  # type: ignore[misc]
-                    generator=m(), budget=Budget(epsilon=EPSILON, max_density=DENSITIES[-1])
-                ),
-                source,
-            )
-            ours = next(
-                found
-                for density in (*DENSITIES, 1.0)
-                if (
-                    found := self.measure(
-                        f"samples_staa_net_{density}",
-                        lambda b=Budget(epsilon=EPSILON, max_density=density): Staa(
-                            generator=generator, budget=b
-                        ),  # type: ignore[misc]
-                        source,
-                    )
-                ).fooled("emo18")
-                >= theirs.fooled("emo18")
-                or density == 1.0
-            )
-            for name, one in ((title, theirs), ("STAA-Net", ours)):
-                rows.append(
-                    [
-                        name,
-                        percent(one.fooled("emo18")),
-                        percent(one.mean("density")),
-                        f"{one.mean('snr_db'):.1f}",
-                    ]
-                )
-        head = ["attack on emo18", "fooled", "samples changed", "SNR dB"]
-        note = (
-            f"STAA-Net at the least of the shares above that fools as many as the other does with up to "
-            f"{100 * DENSITIES[-1]:g} %; clips that nothing touched have no SNR and are left out of its mean."
-        )
-        return titled("Loudness at equal fooling", head, rows, note)
-
-    def transfer(self) -> str:
-        """The target's own weights are in no source."""
-        budget = Budget(epsilon=EPSILON, max_density=DENSITY)
-        names = list(self.victims)
-        left_out = [",".join(n for n in names if n != one) for one in names]
-        rows = []
-        for name in (*names, "emo18,zhao19", *left_out):
-            source, generator = self.source(name), self.own(name)
-            ways: dict[str, Callable[[], Attack]] = {
-                "STAA-Net": lambda g=generator: Staa(generator=g, budget=budget),  # type: ignore[misc]
-                "STAA-Net, eight iterations": lambda g=generator: Staa(  # type: ignore[misc]
-                    generator=g, budget=budget, iterations=8
-                ),
-                "MI-FGSM, 10 steps": lambda: MIFGSM(budget=budget),
-                "random": lambda: Random(budget=budget),
-            }
-            if name not in left_out:  # on three sources it takes a minute for ten clips
-                ways["VMI-FGSM, 10 steps"] = lambda: VMIFGSM(budget=budget)
-            if name == "emo18":
-                ways[WAVE_U_NET] = lambda: Staa(generator=self.wave_u_net(), budget=budget)
-                for weight in PAPER_WEIGHTS:
-                    title = f"published objective, weight {weight:g}"
-                    ways[title] = lambda w=weight: Staa(  # type: ignore[misc]
-                        generator=self.paper(w), budget=budget
-                    )
-            for title, attack in ways.items():
-                found = self.measure(f"transfer_{word(name)}_{word(title)}", attack, source)
-                own = {member.name for member in members_of(source)}
-                rows.append(
-                    [
-                        name,
-                        title,
-                        *(
-                            "white box" if target in own else percent(found.fooled(target))
-                            for target in self.victims
-                        ),
-                        f"{found.seconds:.3f}",
-                    ]
-                )
-        head = ["sources", "attack", *self.victims, "s a clip"]
-        note = f"At most {100 * DENSITY:g} % of the samples; the small transformers are the hard direction."
-        return titled("Transfer", head, rows, note)
-
-    def targeted(self) -> str:
-        """One generator, any class; each clip towards one of the others."""
-        source = self.victims["emo18"]
-        generator = self.generator(
-            "targeted_emo18_8_looks",
-            ["emo18"],
-            goal="targeted",
-            iterations=8,
-            steps=60,
-            evaluate_every=30,
-        )
-        dense, sparse = Budget(epsilon=EPSILON), Budget(epsilon=EPSILON, max_density=DENSITY)
-        ways: dict[str, Callable[[], Attack]] = {
-            "STAA-Net, one generator for all classes, eight iterations": lambda: Staa(
-                generator=generator, budget=sparse
-            ),
-            "STAA-Net, every sample": lambda: Staa(
-                generator=generator, budget=Budget(epsilon=EPSILON, max_density=1.0)
-            ),
-            "STAA-Net, 5 steps of PGD from there": lambda: Staa(
-                generator=generator, budget=sparse, refine=5
-            ),
-            "PGD, 20 steps, as many samples": lambda: PGD(budget=sparse),
-            "PGD, 100 steps, every sample": lambda: PGD(budget=dense, steps=100),
-        }
-        rows = []
-        for title, attack in ways.items():
-            found = self.measure(f"targeted_{word(title)}", attack, source, label="each")
-            rows.append(
-                [
-                    title,
-                    percent(found.reached("emo18")),
-                    f"{found.mean('density'):.3f}",
-                    f"{found.seconds:.3f}",
-                ]
-            )
-        head = ["attack on emo18", "takes it for the wanted class", "density", "s a clip"]
-        return titled(
-            "Targeted", head, rows, "Each clip aims at one of the classes that it is not."
-        )
-
-    def elsewhere(self, spec: str) -> str:
-        """Other speakers, another language: nothing here was trained or tuned on them."""
-        ((corpus, clips),) = self.unseen(spec).items()
-        rows = []
-        for snr in (None, 20.0):
-            budget = Budget(epsilon=EPSILON, max_density=DENSITY, min_snr_db=snr)
-            for name in ("emo18", "zhao19"):
-                generator = self.own(name)
-                for title, attack in (
-                    ("STAA-Net", lambda g=generator, b=budget: Staa(generator=g, budget=b)),
-                    (
-                        "STAA-Net, eight iterations",
-                        lambda g=generator, b=budget: Staa(generator=g, budget=b, iterations=8),
-                    ),
-                    ("PGD, 20 steps", lambda b=budget: PGD(budget=b)),
-                    ("random", lambda b=budget: Random(budget=b)),
-                ):
-                    key = f"elsewhere_{corpus}_{name}_{word(title)}_{snr}"
-                    found = self.measure(key, attack, self.victims[name], clips=clips)
-                    rows.append(
-                        [
-                            name,
-                            title,
-                            "any" if snr is None else f"{snr:g}",
-                            *(percent(found.fooled(target)) for target in ("emo18", "zhao19")),
-                            f"{found.mean('density'):.3f}",
-                            f"{found.mean('snr_db'):.1f}",
-                        ]
-                    )
-        head = [
-            "source",
-            "attack",
-            "least dB named",
-            "fools emo18",
-            "fools zhao19",
-            "density",
-            "SNR dB",
-        ]
-        note = f"{len(clips)} clips of {corpus}, speakers that no victim or generator has heard."
-        return titled("Never heard before", head, rows, note)
 
 
-def _needed(densities: Sequence[float], rates: Sequence[float], goal: float) -> float:
-    """The density at which a curve first reaches ``goal``; infinite where it does not.
+def cell(
+    rows: Sequence[dict[str, Any]], corpus: str, source: Victim, budget: tuple[float, float]
+) -> dict[str, Any]:
+    """A corpus, source and budget: each method's fooling rates, and the paired differences."""
+    rows = [row for row in rows if (row["density"], row["level"]) == budget]
+    members = [member.name for member in members_of(source)]
+    fooled = {target: outcomes(rows, target, members) for target in rows[0]["fooled"]}
+    on_source = np.mean([list(fooled[name].values()) for name in members], axis=0)
+    own = dict(zip(fooled[members[0]], on_source, strict=True))
+    seconds = {
+        method: statistics.median(
+            time
+            for row in rows
+            for name, time in zip(row["attack"], row["seconds"], strict=True)
+            if name == method
+        )
+        for method in own
+    }
+    speakers = [row["speaker"] for row in rows]
+    differences: dict[str, dict[str, Any]] = {}
+    for ours in (ONCE, OFTEN):
+        if ours in own:
+            differences |= compare(own, seconds, speakers, ours)
+    return {
+        "corpus": corpus,
+        "source": source.name,
+        "density": budget[0],
+        "level_db": budget[1],
+        "clips": len(rows),
+        "speakers": len(set(speakers)),
+        "snr_db": statistics.median(row["snr_db"][0] for row in rows),
+        "fooled": {
+            target: {method: float(np.mean(hits)) for method, hits in by_method.items()}
+            for target, by_method in fooled.items()
+        },
+        "own": {method: float(np.mean(hits)) for method, hits in own.items()},
+        "seconds": seconds,
+        "differences": differences,
+    }
 
-    >>> round(_needed([0.01, 0.1], [0.2, 0.6], 0.4), 4)
-    0.0316
+
+def outcomes(
+    rows: Sequence[dict[str, Any]], target: str, members: Sequence[str]
+) -> dict[str, NDArray[np.float64]]:
+    """Of each method, whether ``target`` was fooled on each clip, by the better of its alternatives.
+
+    Better is what fools more clips of the source's ``members``, so that no target chooses for itself.
     """
-    for number, rate in enumerate(rates):
-        if rate >= goal:
-            if number == 0:
-                return densities[0]
-            below, span = rates[number - 1], math.log(densities[number] / densities[number - 1])
-            return densities[number - 1] * math.exp(span * (goal - below) / (rate - below))
-    return math.inf
+
+    def hits(name: str, column: int) -> NDArray[np.float64]:
+        return np.array([row["fooled"][name][column] for row in rows], dtype=float)
+
+    columns: dict[str, list[int]] = {}
+    for number, method in enumerate(rows[0]["attack"]):
+        columns.setdefault(method, []).append(number)
+    best: Callable[[int], float] = lambda c: sum(float(hits(name, c).mean()) for name in members)  # noqa: E731
+    return {method: hits(target, max(options, key=best)) for method, options in columns.items()}
+
+
+def compare(
+    own: Mapping[str, NDArray[np.float64]],
+    seconds: Mapping[str, float],
+    speakers: Sequence[str],
+    ours: str,
+) -> dict[str, dict[str, Any]]:
+    """``ours`` less the strongest gradient attack of equal time, and less PGD 4 or PGD 20."""
+    usable = [method for method in GRADIENT if method in own]
+    quick = [m for m in usable if seconds[m] <= EQUAL_TIME * seconds[ours]] or usable[:1]
+    equal = max(quick, key=lambda method: float(own[method].mean()))
+    against = {"equal time": equal, "more time": "PGD 4" if ours == ONCE else "PGD 20"}
+    return {
+        f"{ours}, {kind}": {
+            "against": method,
+            **asdict(paired_difference(own[ours], own[method], speakers)),
+        }
+        for kind, method in against.items()
+        if method in own
+    }
+
+
+def summary(cells: Sequence[Mapping[str, Any]]) -> str:
+    """In how many cells ours is not lower, and by five points higher."""
+    rows = []
+    for key in dict.fromkeys(key for cell in cells for key in cell["differences"]):
+        ours = key.partition(",")[0]
+        pairs = [
+            (c["differences"][key]["value"], c["own"][ours])
+            for c in cells
+            if key in c["differences"]
+        ]
+        lower = sum(value < 0 for value, _ in pairs)
+        higher = sum(value >= 0.05 or rate >= SATURATED for value, rate in pairs)
+        mean = statistics.fmean(value for value, _ in pairs)
+        shown = sum(
+            Difference(
+                **{k: v for k, v in c["differences"][key].items() if k != "against"}
+            ).is_shown
+            and c["differences"][key]["value"] < 0
+            for c in cells
+            if key in c["differences"]
+        )
+        rows.append(
+            [key, len(pairs), len(pairs) - lower, higher, shown, f"{100 * mean:+.1f} points"]
+        )
+    head = [
+        "ours, against",
+        "cells",
+        "not lower",
+        "5 points higher or saturated",
+        "lower beyond its interval",
+        "mean difference",
+    ]
+    note = "More time: PGD 4 for one pass, PGD 20 for eight."
+    return titled("Cells", head, rows, note)
+
+
+def white_box(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Each method on its source, and seconds a clip."""
+    rows = []
+    for c in cells:
+        where = [c["corpus"], c["source"], f"{c['level_db']:g}", percent(c["density"])]
+        rates = [
+            f"{100 * c['own'][m]:.0f}{_bracket(c, m)}" if m in c["own"] else "" for m in METHODS
+        ]
+        rows.append([*where, *rates])
+    for source in dict.fromkeys(c["source"] for c in cells):
+        times = [c["seconds"] for c in cells if c["source"] == source]
+        medians = [
+            f"{statistics.median(t[m] for t in times):.3f}" if m in times[0] else ""
+            for m in METHODS
+        ]
+        rows.append(["seconds a clip", source, "", "", *medians])
+    counts = ", ".join(
+        dict.fromkeys(
+            f"{c['corpus']} {c['clips']} clips of {c['speakers']} speakers" for c in cells
+        )
+    )
+    note = f"{counts}. An ensemble's figure is the mean over its members."
+    return titled("On the source", ["corpus", "source", "dB", "samples", *METHODS], rows, note)
+
+
+def _bracket(c: Mapping[str, Any], method: str) -> str:
+    difference = c["differences"].get(f"{method}, equal time")
+    if difference is None:
+        return ""
+    low, high = (difference[end] for end in ("low", "high"))
+    interval = "" if low is None else f" [{100 * low:+.0f}, {100 * high:+.0f}]"
+    return f" ({100 * difference['value']:+.0f}{interval} {difference['against']})"
+
+
+def transfer(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Other victims than the source, at the loudest level."""
+    loudest = max(c["level_db"] for c in cells)
+    shown = [m for m in (CONTROL, "PGD 20", "MI-FGSM", ONCE, OFTEN) if m in cells[0]["own"]]
+    rows = [
+        [c["corpus"], c["source"], target, percent(c["density"])]
+        + [f"{100 * rates[m]:.0f}" for m in shown]
+        for c in cells
+        if c["level_db"] == loudest
+        for target, rates in c["fooled"].items()
+        if target not in c["source"].split(",")
+    ]
+    head = ["corpus", "source", "target", "samples", *shown]
+    return titled("Transfer", head, rows, f"At {loudest:g} dB; random is the control.")
 
 
 if __name__ == "__main__":
+    import sys
+
     main(sys.argv[1:])

@@ -1,0 +1,45 @@
+"""A cell of the bench of strength: the better of two losses counts, and times choose the comparison."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from bench import strength
+
+from staanet.core import Clip
+from staanet.victims import Emo18
+
+
+def row(number, fooled):
+    return {
+        "clip": str(number),
+        "speaker": str(number % 4),
+        "density": 0.2,
+        "level": -30.0,
+        "attack": ["FGSM", "FGSM", "PGD 4", "1 pass"],
+        "seconds": [0.1, 0.1, 0.5, 0.11],
+        "snr_db": [30.0] * 4,
+        "fooled": {"emo18": fooled, "other": [not hit for hit in fooled]},
+    }
+
+
+def test_the_better_loss_counts_and_ours_is_compared_with_equal_time():
+    rows = [row(n, [n % 2 == 0, n % 4 != 0, True, True]) for n in range(8)]
+    cell = strength.cell(rows, "emodb", Emo18(["a", "b"]), (0.2, -30.0))
+    assert cell["own"] == {"FGSM": 0.75, "PGD 4": 1.0, "1 pass": 1.0}
+    assert cell["fooled"]["other"]["FGSM"] == 0.25  # of the loss that fools the source
+    difference = cell["differences"]["1 pass, equal time"]
+    assert (difference["against"], difference["value"]) == ("FGSM", 0.25)
+    assert cell["differences"]["1 pass, more time"]["against"] == "PGD 4"
+    table = strength.summary([cell])
+    assert "| 1 pass, equal time | 1 | 1 | 1 | 0 | +25.0 points |" in table
+    assert "100 (+25 [" in strength.white_box([cell])
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.01])
+def test_a_budget_follows_the_level_of_the_clip(gain):
+    samples = gain * np.sin(np.arange(16_000) * 0.17) * 32_000
+    clip = Clip("tone", samples.astype(np.int16), 16_000)
+    budget = strength.relative_budget(clip, 0.05, -20.0)
+    assert budget.max_density == 0.05
+    assert budget.epsilon == pytest.approx(gain * 0.0690, rel=0.02)
