@@ -18,7 +18,7 @@ LABELS = ("anger", "joy", "fear")
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """Small models as their library saves them: two on waveforms, two on spectrograms, a headless."""
+    """Small models as their library saves them: on waveforms, on spectrograms, and one headless."""
     lib = pytest.importorskip("transformers", reason="the extra ssl is not installed")
     root = tmp_path_factory.mktemp("hf")
     torch.manual_seed(0)
@@ -54,6 +54,33 @@ def published(tmp_path_factory):
         lib.ASTConfig(**sizes, max_length=64, num_mel_bins=32)
     ).save_pretrained(root / "ast")
     lib.ASTFeatureExtractor(max_length=64, num_mel_bins=32).save_pretrained(root / "ast")
+    lib.HubertForSequenceClassification(
+        lib.HubertConfig(**speech, feat_extract_norm="layer", do_stable_layer_norm=True)
+    ).save_pretrained(root / "hubert_large")
+    lib.Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(root / "hubert_large")
+    lib.WhisperForAudioClassification(
+        lib.WhisperConfig(
+            d_model=32,
+            encoder_layers=1,
+            encoder_attention_heads=2,
+            encoder_ffn_dim=32,
+            decoder_layers=1,
+            decoder_attention_heads=2,
+            decoder_ffn_dim=32,
+            max_source_positions=50,
+            vocab_size=8,
+            pad_token_id=0,
+            num_mel_bins=16,
+            classifier_proj_size=16,
+            num_labels=3,
+        )
+    ).save_pretrained(root / "whisper")
+    lib.WhisperFeatureExtractor(feature_size=16, chunk_length=1).save_pretrained(root / "whisper")
+    lib.ASTFeatureExtractor(max_length=64, num_mel_bins=32, sampling_rate=8000).save_pretrained(
+        root / "ast_8k"
+    )
+    for name in ("config.json", "model.safetensors"):
+        (root / "ast_8k" / name).write_bytes((root / "ast" / name).read_bytes())
     return root
 
 
@@ -67,7 +94,7 @@ def as_published(folder, x):
         return model(**extractor(x.numpy(), sampling_rate=16_000, return_tensors="pt")).logits[0]
 
 
-@pytest.mark.parametrize("name", ["normalised", "raw", "ast"])
+@pytest.mark.parametrize("name", ["normalised", "raw", "hubert_large", "ast", "whisper"])
 def test_a_published_model_answers_as_its_library_does(published, name):
     victim, x = load_victim(f"hf:{published / name}"), padded()
     logits = victim(x, LENGTHS)
@@ -76,7 +103,7 @@ def test_a_published_model_answers_as_its_library_does(published, name):
         assert torch.allclose(logits[row], as_published(published / name, x[row, :n]), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["normalised", "raw"])
+@pytest.mark.parametrize("name", ["normalised", "raw", "hubert_large", "ast", "whisper"])
 def test_a_gradient_reaches_the_waveform_of_a_published_model(published, name):
     victim, x = load_victim(f"hf:{published / name}"), padded().requires_grad_()
     assert victim.differentiable
@@ -87,7 +114,7 @@ def test_a_gradient_reaches_the_waveform_of_a_published_model(published, name):
     assert next(iter(made)).support.size > 0
 
 
-@pytest.mark.parametrize("name", ["normalised", "ast"])
+@pytest.mark.parametrize("name", ["normalised", "whisper"])
 def test_a_published_model_is_defended_with_its_copy_inside(published, name, tmp_path):
     spec = f"hf:{published / name}"
     made = pipeline.defend(
@@ -98,8 +125,8 @@ def test_a_published_model_is_defended_with_its_copy_inside(published, name, tmp
     assert again.name == f"{name}+median" and again.inner.name == name
 
 
-def test_a_spectrogram_model_is_a_black_box(published):
-    victim = load_victim(f"hf:{published / 'ast'}")
+def test_a_front_end_that_has_no_differentiable_form_makes_a_black_box(published):
+    victim = load_victim(f"hf:{published / 'ast_8k'}")
     with pytest.raises(StaaNetError) as error:
         victim(padded().requires_grad_())
     assert "black box" in str(error.value)

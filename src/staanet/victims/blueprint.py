@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
+from torch import nn
+
 from staanet.core import Victim
 from staanet.errors import unknown_name
+from staanet.nn.front_ends import Normalise
 from staanet.victims import hub
 from staanet.victims.hugging_face import HuggingFaceVictim
 from staanet.victims.self_supervised import NETWORKS, SelfSupervised
@@ -18,7 +21,7 @@ Blueprint = Mapping[str, Any]
 def blueprint(victim: Victim) -> Blueprint | None:
     """What ``built`` needs; None where it is no transformer over waveforms."""
     about = {"labels": list(victim.labels), "sample_rate": victim.sample_rate}
-    if isinstance(victim, HuggingFaceVictim):
+    if isinstance(victim, HuggingFaceVictim) and victim.takes_waveforms:
         return {
             **about,
             "architecture": victim.architecture,
@@ -35,10 +38,10 @@ def build_from_blueprint(plan: Blueprint) -> Victim:
     """An untrained victim of that kind, in ``eval()``; ``InvalidInput`` for an unknown kind."""
     architecture, config = str(plan["architecture"]), plan["config"]
     if architecture == HuggingFaceVictim.architecture:
-        front_end = SimpleNamespace(
-            sampling_rate=plan["sample_rate"], do_normalize=plan["normalised"]
-        )
-        victim = HuggingFaceVictim(str(plan["name"]), hub.build_untrained(config), front_end)
+        extractor = SimpleNamespace(sampling_rate=plan["sample_rate"])
+        front_end = Normalise() if plan["normalised"] else nn.Identity()
+        network = hub.build_untrained(config)
+        victim = HuggingFaceVictim(str(plan["name"]), network, extractor, front_end)
         return victim.requires_grad_(True)
     if architecture not in NETWORKS:
         raise unknown_name("network", architecture, NETWORKS)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from staanet.errors import InvalidInput, MissingExtra, printable
 
@@ -78,6 +81,14 @@ def build_untrained(config: Mapping[str, Any]) -> Any:
     return kind.from_config(library().AutoConfig.for_model(**config), trust_remote_code=False)
 
 
+def mel_filter_bank(**settings: Any) -> NDArray[np.float64]:
+    """The library's mel filters ``[bins, M]``; a filter narrower than a bin is zero in its networks too."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        filters: NDArray[np.float64] = library().audio_utils.mel_filter_bank(**settings)
+    return filters
+
+
 def model_files(network: Any, extractor: Any) -> dict[str, bytes]:
     """A model and its feature extractor as the files that the library reads again, by name."""
     with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +136,9 @@ def _clear_errors(name: str) -> Iterator[None]:
     if Path(name).exists():  # a download keeps its progress bar
         messages.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="At least one mel filter")
+            yield
     except InvalidInput:
         raise
     except Exception as problem:

@@ -5,32 +5,41 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from staanet.core.victim import tensors_sha256
+from staanet.nn.front_ends import KaldiLogMel, Normalise, WhisperLogMel
 from staanet.nn.padding import receptive_field, require_samples, run_by_length
 from staanet.victims import hub
 from staanet.victims.external import BlackBox, External, Floats
 
-WAVEFORM_EXTRACTOR = "Wav2Vec2FeatureExtractor"
 ANALYSIS_WINDOW = 400
 """Samples of the 25 ms window of every spectrogram front end in use at 16 kHz."""
 
 
 class HuggingFaceVictim(External):
-    """A classifier that takes waveforms; gradients reach the input."""
+    """A classifier whose front end is differentiable: gradients reach the waveform.
+
+    One that takes spectrograms (AST, Whisper) takes clips of a fixed length: shorter clips are padded and
+    longer ones cut.
+    """
 
     architecture = "hugging_face"
 
-    def __init__(self, source: str, network: Any, extractor: Any) -> None:
+    def __init__(self, source: str, network: Any, extractor: Any, front_end: nn.Module) -> None:
         super().__init__(
             name=_title(source), labels=_labels(network), sample_rate=extractor.sampling_rate
         )
-        self.network, self.extractor = network, extractor
-        self.normalised = bool(extractor.do_normalize)
+        self.network, self.extractor, self.front_end = network, extractor, front_end
         hub.allow_input_gradients(network)
         config = network.config
-        self.minimum_samples = receptive_field(list(config.conv_kernel), list(config.conv_stride))
+        self.normalised = isinstance(front_end, Normalise)
+        self.takes_waveforms = self.normalised or isinstance(front_end, nn.Identity)
+        self.minimum_samples = (
+            receptive_field(list(config.conv_kernel), list(config.conv_stride))
+            if self.takes_waveforms
+            else ANALYSIS_WINDOW
+        )
         self.requires_grad_(False).eval()
 
     def model_files(self) -> dict[str, bytes]:
@@ -41,18 +50,12 @@ class HuggingFaceVictim(External):
 
     def _logits_of(self, x: Tensor) -> Tensor:
         require_samples(self, x.shape[1])
-        if self.normalised:  # as the library's feature extractor does, whose NumPy has no gradient
-            x = x - x.mean(dim=1, keepdim=True)
-            x = x / (x.square().mean(dim=1, keepdim=True) + 1e-7).sqrt()
-        logits: Tensor = self.network(x).logits
+        logits: Tensor = self.network(self.front_end(x)).logits
         return logits
 
 
 class HuggingFaceBlackBox(BlackBox):
-    """A classifier that takes spectrograms (AST, Whisper), computed in NumPy by its own extractor.
-
-    Such a model takes clips of a fixed length: the extractor pads shorter clips and cuts longer ones.
-    """
+    """A classifier behind a front end without gradient, computed in NumPy by its own extractor."""
 
     architecture = "hugging_face"
 
@@ -82,11 +85,41 @@ def hugging_face(source: str) -> External:
     """
     config, extractor = hub.read_config(source), hub.read_extractor(source)
     network = hub.read_model(hub.library().AutoModelForAudioClassification, source, config=config)
-    takes_waveforms = type(extractor).__name__ == WAVEFORM_EXTRACTOR
-    kind = HuggingFaceVictim if takes_waveforms else HuggingFaceBlackBox
-    victim = kind(source, network, extractor)
+    front_end = build_front_end(extractor)
+    victim = (
+        HuggingFaceBlackBox(source, network, extractor)
+        if front_end is None
+        else HuggingFaceVictim(source, network, extractor, front_end)
+    )
     victim.sha256 = str(tensors_sha256(victim))
     return victim
+
+
+def build_front_end(extractor: Any) -> nn.Module | None:
+    """The differentiable form of a feature extractor of the library; None where there is none."""
+    kind = type(extractor).__name__
+    if kind == "Wav2Vec2FeatureExtractor":
+        return Normalise() if extractor.do_normalize else nn.Identity()
+    if kind == "WhisperFeatureExtractor" and not extractor.dither:
+        return WhisperLogMel(
+            torch.from_numpy(extractor.mel_filters),
+            samples=extractor.n_samples,
+            window=extractor.n_fft,
+            hop=extractor.hop_length,
+        )
+    if kind == "ASTFeatureExtractor" and extractor.sampling_rate == 16_000:
+        filters = hub.mel_filter_bank(
+            num_frequency_bins=257,
+            num_mel_filters=extractor.num_mel_bins,
+            min_frequency=20,
+            max_frequency=8000,
+            sampling_rate=16_000,
+            mel_scale="kaldi",
+            triangularize_in_mel_space=True,
+        )
+        scale = {"mean": extractor.mean, "std": extractor.std} if extractor.do_normalize else {}
+        return KaldiLogMel(torch.from_numpy(filters), frames=extractor.max_length, **scale)
+    return None
 
 
 def _title(source: str) -> str:
