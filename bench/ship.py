@@ -18,6 +18,7 @@ from staanet.attacks import Staa, craft, logits_of
 from staanet.core import Budget, Clip, metrics
 from staanet.evaluation import transfer_matrix
 from staanet.generators.registry import load_generator
+from staanet.pipeline.corpus_content import CorpusContent
 from staanet.report.model_cards import model_card
 from staanet.storage import pretrained
 from staanet.victims import joint_sha256, load_victim
@@ -31,8 +32,8 @@ DROPPED = ("machine", "epochs", "best_step")
 def ship(run: Path, corpus_spec: str) -> None:
     """Replace ``src/staanet/models`` by what ``run`` made of the corpus."""
     recipe = config.load_recipe(str(run / "recipe.toml"))
-    corpus = corpora.load_corpus(corpus_spec)
-    test = list(corpus.split(recipe.seed, recipe.protocol)[2].clips(16_000))
+    parts = corpora.load_corpus(corpus_spec).split(recipe.seed, recipe.protocol)
+    test = list(parts[2].clips(16_000))
     made = storage.read_card(run, "run")
     about = {
         "recipe": recipe.name,
@@ -40,6 +41,9 @@ def ship(run: Path, corpus_spec: str) -> None:
         "licence": "MIT for the weights; EMO-DB (Burkhardt et al. 2005) is freely available for research",
     }
     shutil.rmtree(pretrained.ROOT, ignore_errors=True)
+    CorpusContent.of(parts).save(
+        pretrained.ROOT
+    )  # tells who was met in training, whatever its name
     hashes: dict[str, str] = {}
     for name in VICTIMS:
         out = pretrained.ROOT / "victims" / name

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
 from tests.support.models import LinearVictim
 
+from staanet import storage
 from staanet.core import Clip
 from staanet.evaluation import recount_matrix, transfer_matrix
 from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
+from staanet.results.cells import Cell
 
 EPSILON = {"epsilon": 0.03}
 
@@ -78,6 +82,17 @@ def test_each_channel_is_compared_with_noise_after_the_same_channel(ones):
     noise = matrix.cell("random", "linear", "linear", "gain:-6")
     difference = cell["fooling_rate"]["value"] - noise["fooling_rate"]["value"]
     assert cell["above_control"]["value"] == pytest.approx(difference)
+
+
+def test_a_cell_is_read_back_from_its_file_with_that_difference(ones, tmp_path):
+    pgd, noise = adversarial_set("pgd", range(18)), adversarial_set("random", {0})
+    matrix = transfer_matrix([pgd, noise], [ones])
+    matrix.save(tmp_path)
+    raw = matrix.cell("pgd", "linear", "linear")["above_control"]
+    written = storage.read_json(tmp_path / "summary.json")["cells"]
+    cell, control = (Cell.from_dict(entry) for entry in written)
+    assert control.above_control is None
+    assert {"control": "random", **asdict(cell.above_control.difference)} == raw
 
 
 def test_a_recount_gives_the_same(ones):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import shutil
 from pathlib import Path
 
@@ -160,3 +162,38 @@ def test_a_model_that_learnt_these_clips_is_told_under_any_name_of_the_corpus(
     learnt = len(whole.split(0)[0])
     assert f"was trained on {learnt} of these clips, by their audio" in warning
     assert pipeline.split_warnings([tmp_path / "v"], whole.split(0)[2]) == []
+
+
+def test_a_speaker_of_the_training_is_found_in_other_clips(manifest: Path, tmp_path: Path) -> None:
+    whole = corpora.load_corpus(f"folder:{manifest}")
+    train(manifest, tmp_path / "v")
+    path = next((tmp_path / "v").glob(storage.CLIP_TABLES))
+    speaker = whole.split(0)[0].speakers[0]
+    clip = next(u.id for u in whole.utterances if u.speaker == speaker)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(f"{clip},train", f"{clip},test"), encoding="utf-8")
+    only = dataclasses.replace(whole, utterances=[u for u in whole.utterances if u.id == clip])
+    (warning,) = pipeline.split_warnings([tmp_path / "v"], only)
+    assert f"was trained on the speaker {speaker} of these clips" in warning
+
+
+def test_content_decides_and_a_source_of_unknown_origin_is_said(
+    manifest: Path, tmp_path: Path
+) -> None:
+    train(manifest, tmp_path / "v")
+    test = corpora.load_corpus(f"folder:{manifest}").split(0)[2]
+    other_name = dataclasses.replace(test, split_hash="0" * 64)
+    assert pipeline.split_warnings([tmp_path / "v"], other_name, is_origin_needed=True) == []
+    (warning,) = pipeline.split_warnings(["onnx:m.onnx"], test, is_origin_needed=True)
+    assert warning.startswith("nothing says what onnx:m.onnx was trained on")
+    assert pipeline.split_warnings(["onnx:m.onnx"], test) == []
+
+
+@pytest.mark.skipif("STAANET_DATA" not in os.environ, reason="needs real speech: set STAANET_DATA")
+def test_the_shipped_models_know_their_clips_under_any_name() -> None:
+    folder = Path(os.environ["STAANET_DATA"]) / "emodb"
+    corpus = corpora.load_corpus(f"emodb:{folder}")
+    shipped = [f"shipped:{name}" for name in storage.pretrained.names("victims")]
+    assert pipeline.split_warnings(shipped, corpus.split(0)[2], is_origin_needed=True) == []
+    renamed = corpora.unlabelled_corpus([folder / "wav"])
+    assert len(pipeline.split_warnings(shipped, renamed)) == len(shipped)

@@ -9,7 +9,7 @@ folder that is skipped once it is done, so that a killed audit goes on where it 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ from staanet.core import Corpus, Victim
 from staanet.errors import InvalidInput, unknown_name
 from staanet.pipeline.audit_findings import describe_findings
 from staanet.pipeline.audit_stages import Audit, Source
+from staanet.pipeline.clips import split_warnings
 from staanet.pipeline.context import Context
 from staanet.pipeline.stage import StageTimer, folder_state, mark_begun, normal, walk
 from staanet.report.audit_verdict import audit_outcome, audit_verdict
 from staanet.storage import describe_machine
 from staanet.transforms import Transform, parse_transform
-from staanet.victims import VICTIMS, load_victim, victim_folder
+from staanet.victims import VICTIMS, load_victim
 
 SCHEMA = 1
 
@@ -97,8 +98,12 @@ def _facts(
 ) -> dict[str, Any]:
     """The content of ``audit.json``."""
     victim, corpus, context = whole.victim, whole.corpus, whole.context
-    split_hash = context.split(corpus)[2].split_hash
-    flags = [*whole.summary["flags"], *_split_flags(loaded, split_hash)]
+    held_out = context.split(corpus)[2]
+    flags = [
+        *whole.summary["flags"],
+        *split_warnings([victim.origin], held_out),
+        *split_warnings([s.victim.origin for s in loaded], held_out, is_origin_needed=True),
+    ]
     flags += [flag for flag in context.quarantine.flags if flag not in flags]
     facts = normal(
         {
@@ -116,7 +121,7 @@ def _facts(
                 "clips": len(whole.clips),
                 "of": len(whole.usable),
                 "speakers": len({clip.speaker for clip in whole.clips}),
-                "split_hash": split_hash,
+                "split_hash": held_out.split_hash,
             },
             "sources": [{"name": s.victim.name, "white_box": s.white_box} for s in whole.sources],
             "recipe": asdict(whole.recipe),
@@ -165,19 +170,6 @@ def load_source(name: str, victim: Victim, context: Context) -> Source:
     if source.name == victim.name:  # a cell would take one for the other
         source.name = f"source-{source.name}"
     return Source(source)
-
-
-def _split_flags(sources: Sequence[Source], split_hash: str) -> Iterator[str]:
-    """A flag for each source of which it is not sure that it has not met a test speaker."""
-    for source in sources:
-        folder = Path(victim_folder(source.victim.origin))
-        is_folder = (folder / storage.CARD).is_file()
-        card = storage.read_card(folder, "victim") if is_folder else {}
-        if (card.get("inputs") or {}).get("split") != split_hash:
-            yield (
-                f"{source.victim.name} was not trained on this split: it may have met the test "
-                "speakers, which flatters the attacks crafted on it"
-            )
 
 
 def _verdict(facts: Mapping[str, Any], out: Path, command: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from staanet import audio, storage
 from staanet.core import Clip, Corpus, Utterance, Victim
+from staanet.corpora.files import UNKNOWN
 from staanet.corpora.recordings import Recording
 from staanet.errors import InvalidInput, UnusableClip, printable
 from staanet.pipeline.context import Context
@@ -124,53 +125,76 @@ def split_part(corpus: Corpus) -> dict[str, str]:
     return {"corpus": corpus.name, "part": corpus.part, "split": corpus.split_hash}
 
 
-def split_warnings(models: Iterable[Path | str], *clips: Corpus | Mapping[str, str]) -> list[str]:
+def split_warnings(
+    models: Iterable[Path | str], *clips: Corpus | Mapping[str, str], is_origin_needed: bool = False
+) -> list[str]:
     """Warnings of models that may have been trained on the clips that they are tried on.
+
+    Content decides, whatever a corpus or a folder is called: the hashes of the files that a model was
+    trained on lie beside it. Where there is no such table, the names of corpus and split in its card are
+    compared.
 
     Args:
         models: Folders, or other names, of victims, generators and vectors.
         clips: A part of a corpus, or what the card of an adversarial set has as ``drawn_from``.
+        is_origin_needed: Whether a model of which nothing is known deserves a sentence as well.
 
     Returns:
-        A sentence for each model that was trained on some of these clips, by their audio, or on another
-        split of the same corpus.
+        A sentence for each model that was trained on some of these clips or on their speakers, or on
+        another split of the same corpus.
     """
     pairs = itertools.product(clips, models)
-    return list(dict.fromkeys(itertools.chain.from_iterable(_warning(*pair) for pair in pairs)))
+    sentences = (_warning(part, model, is_origin_needed) for part, model in pairs)
+    return list(dict.fromkeys(filter(None, sentences)))
 
 
-def _warning(part: Corpus | Mapping[str, str], model: Path | str) -> Iterator[str]:
-    folder = Path(victim_folder(model))
-    clips = overlapping_clips(folder, part) if isinstance(part, Corpus) else []
-    if clips:
-        yield (
-            f"{printable(str(folder))} was trained on {len(clips)} of these clips, by their audio "
-            f"({printable(clips[0])} among them): figures on them flatter it"
-        )
-        return
+def _warning(part: Corpus | Mapping[str, str], model: Path | str, is_origin_needed: bool) -> str:
+    folder, name = Path(victim_folder(model)), printable(str(model))
+    overlap = training_overlap(folder, part) if isinstance(part, Corpus) else None
+    if overlap is not None:
+        return f"{name} {overlap}: figures on them flatter it" if overlap else ""
     origin = split_part(part) if isinstance(part, Corpus) else part
     card = storage.read_json(folder / storage.CARD) if (folder / storage.CARD).is_file() else {}
     inputs = card.get("inputs") if isinstance(card, dict) else None
     trained_on = inputs if isinstance(inputs, dict) else {}
-    if not origin or trained_on.get("corpus") != origin["corpus"]:
-        return
-    if trained_on.get("split") != origin["split"]:
-        yield (
-            f"{printable(str(folder))} was trained on another split of {origin['corpus']}: clips of "
-            f"this {origin['part']} part may be among those it learnt, and figures on them flatter it"
+    if origin and trained_on.get("corpus") == origin["corpus"]:
+        if trained_on.get("split") == origin["split"]:
+            return ""
+        return (
+            f"{name} was trained on another split of {origin['corpus']}: clips of this "
+            f"{origin['part']} part may be among those it learnt, and figures on them flatter it"
         )
+    if is_origin_needed and "split" not in trained_on:
+        return (
+            f"nothing says what {name} was trained on: it may have met the test speakers, which "
+            "flatters the attacks crafted on it"
+        )
+    return ""
 
 
-def overlapping_clips(folder: Path, part: Corpus) -> list[str]:
-    """The ids of clips whose audio the model of a folder was trained on, whatever the corpus is called.
+def training_overlap(folder: Path, part: Corpus) -> str | None:
+    """What the model of a folder learnt of a part, in words; empty if nothing.
 
-    Empty if the folder has no table of the clips that it was made from.
+    ``None`` if nothing is known: no table of the clips that it was made from, or none of these in it.
+    Speakers are those that the table names for the same files.
     """
-    rows = read_listing(folder).values()
-    trained = {(row["sha256"], row["start_s"]) for row in rows if row["part"] == "train"}
+    listing = sorted(read_listing(folder).values(), key=lambda row: row["part"] == "train")
+    rows = {(row["sha256"], row["start_s"]): row for row in listing}
+    trained = [row for row in rows.values() if row["part"] == "train"]
     if not trained:
-        return []
-    now = corpus_rows([part])
-    return [
-        row["id"] for row in now if row["sha256"] and (row["sha256"], row["start_s"]) in trained
-    ]
+        return None
+    keys = {row["id"]: (row["sha256"], row["start_s"]) for row in corpus_rows([part])}
+    matched = {clip: rows[key] for clip, key in keys.items() if key[0] and key in rows}
+    if not matched:
+        return None
+    learnt = [clip for clip, row in matched.items() if row["part"] == "train"]
+    if learnt:
+        return (
+            f"was trained on {len(learnt)} of these clips, by their audio ({printable(learnt[0])} "
+            "among them)"
+        )
+    if part.classes == "speaker":  # each is in every part, since they are the classes
+        return ""
+    speakers = {row["speaker"] for row in trained} - {UNKNOWN}
+    shared = sorted({row["speaker"] for row in matched.values()} & speakers)
+    return f"was trained on the speaker {printable(shared[0])} of these clips" if shared else ""

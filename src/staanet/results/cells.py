@@ -9,6 +9,7 @@ from typing import Any
 
 from staanet.core import NO_CHANNEL, Budget
 from staanet.core.metrics import Estimate
+from staanet.core.paired import Difference
 
 Key = tuple[str, str]
 """The attack and the source that name an adversarial set."""
@@ -31,6 +32,25 @@ class Distances:
 
 
 DISTANCES = tuple(item.name for item in fields(Distances))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AboveControl:
+    """How much more often an attack fools than noise of its size, paired by clip."""
+
+    control: str
+    """The name of the noise."""
+    difference: Difference
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> AboveControl:
+        """Reads the entry of a cell of ``summary.json``."""
+        value, low, high, p, least = (
+            finite_number(raw.get(name)) for name in ("value", "low", "high", "p", "least")
+        )
+        count, clusters = int(raw["count"]), int(raw["clusters"])
+        difference = Difference(value, low, high, p, least, count, clusters)
+        return cls(control=str(raw["control"]), difference=difference)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +84,8 @@ class Cell:
     """What the attack knew of the target's defence: ``static`` (nothing) or ``adaptive``."""
     matched: str | None = None
     """The set whose number of samples this attack changed, clip by clip."""
+    above_control: AboveControl | None = None
+    """None for a control, and where no noise of comparable size was evaluated."""
 
     @property
     def key(self) -> Key:
@@ -109,6 +131,9 @@ class Cell:
             channel=str(raw.get("channel", NO_CHANNEL)),
             defence=str(raw.get("defence", "")),
             matched=None if raw.get("matched") is None else str(raw["matched"]),
+            above_control=AboveControl.from_dict(raw["above_control"])
+            if raw.get("above_control")
+            else None,
         )
 
 
