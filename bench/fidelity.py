@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -24,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+import staanet
 from bench import sections
 from staanet.attacks import FGSM, MIFGSM, PGD, VFGA, VMIFGSM, SigmaZero, SparseFool, collate
 from staanet.core import Attack, Budget, Clip, Untargeted, Victim
@@ -249,7 +251,9 @@ def run_theirs(case: Case, victim: str, x: Tensor, interpreter: Path) -> tuple[T
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "in.npz", Path(folder) / "out.npz"
         np.savez(source, x=x.numpy(), case=json.dumps(request))
-        subprocess.run([interpreter, REFERENCE, source, target], check=True)
+        home = str(Path(staanet.__file__).parents[1])  # which an editable install does not pass on
+        environment = {**os.environ, "PYTHONPATH": home}
+        subprocess.run([interpreter, REFERENCE, source, target], check=True, env=environment)
         with np.load(target) as file:
             result: NDArray[np.float32] = file["x_adv"]
             return torch.from_numpy(result), float(file["queries"])

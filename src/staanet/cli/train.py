@@ -39,8 +39,8 @@ def train_victim(
     name: Annotated[
         str,
         typer.Argument(
-            help="Its name; without --network also its network: emo18, zhao19, wav2vec2, wavlm or "
-            "hubert.",
+            help="Its name; without --network also its network: emo18, zhao19, logmel_cnn, "
+            "wav2vec2, wavlm or hubert.",
             autocompletion=names.victims,
         ),
     ],

@@ -17,6 +17,7 @@ from staanet.victims.emo18 import Emo18
 from staanet.victims.ensemble import Ensemble, joint_sha256, members_of
 from staanet.victims.external import External
 from staanet.victims.hugging_face import hugging_face
+from staanet.victims.logmel_cnn import LogmelCnn
 from staanet.victims.onnx import ONNX_FILE, OnnxVictim
 from staanet.victims.self_supervised import NETWORKS, Hubert, SelfSupervised, Wav2Vec2, WavLM
 from staanet.victims.zhao19 import Zhao19
@@ -27,6 +28,7 @@ __all__ = [
     "CallableVictim",
     "Emo18",
     "Ensemble",
+    "LogmelCnn",
     "Zhao19",
     "build_victim",
     "joint_sha256",
@@ -38,9 +40,10 @@ __all__ = [
     "victim_folder",
 ]
 
-VICTIMS: dict[str, type[Emo18 | Zhao19 | SelfSupervised]] = {
+VICTIMS: dict[str, type[Emo18 | LogmelCnn | Zhao19 | SelfSupervised]] = {
     "emo18": Emo18,
     "hubert": Hubert,
+    "logmel_cnn": LogmelCnn,
     "wav2vec2": Wav2Vec2,
     "wavlm": WavLM,
     "zhao19": Zhao19,

@@ -13,13 +13,14 @@ from staanet.errors import unknown_name
 from staanet.nn.front_ends import Normalise
 from staanet.victims import hub
 from staanet.victims.hugging_face import HuggingFaceVictim
+from staanet.victims.logmel_cnn import LogmelCnn
 from staanet.victims.self_supervised import NETWORKS, SelfSupervised
 
 Blueprint = Mapping[str, Any]
 
 
 def blueprint(victim: Victim) -> Blueprint | None:
-    """What ``built`` needs; None where it is no transformer over waveforms."""
+    """What ``built`` needs; None where it has no such description."""
     about = {"labels": list(victim.labels), "sample_rate": victim.sample_rate}
     if isinstance(victim, HuggingFaceVictim) and victim.takes_waveforms:
         return {
@@ -29,14 +30,17 @@ def blueprint(victim: Victim) -> Blueprint | None:
             "config": victim.network.config.to_dict(),
             "normalised": victim.normalised,
         }
-    if isinstance(victim, SelfSupervised):
+    if isinstance(victim, SelfSupervised | LogmelCnn):
         return {**about, "architecture": victim.architecture, **victim.settings()}
     return None
 
 
 def build_from_blueprint(plan: Blueprint) -> Victim:
     """An untrained victim of that kind, in ``eval()``; ``InvalidInput`` for an unknown kind."""
-    architecture, config = str(plan["architecture"]), plan["config"]
+    architecture, labels, rate = str(plan["architecture"]), plan["labels"], plan["sample_rate"]
+    if architecture == LogmelCnn.architecture:
+        return LogmelCnn(labels, sample_rate=rate).eval()
+    config = plan["config"]
     if architecture == HuggingFaceVictim.architecture:
         extractor = SimpleNamespace(sampling_rate=plan["sample_rate"])
         front_end = Normalise() if plan["normalised"] else nn.Identity()
@@ -46,4 +50,4 @@ def build_from_blueprint(plan: Blueprint) -> Victim:
     if architecture not in NETWORKS:
         raise unknown_name("network", architecture, NETWORKS)
     kind = NETWORKS[architecture]
-    return kind(plan["labels"], config=config, sample_rate=plan["sample_rate"]).eval()
+    return kind(labels, config=config, sample_rate=rate).eval()
