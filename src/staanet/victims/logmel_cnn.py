@@ -74,11 +74,11 @@ def mel_filters(window: int, sample_rate: int, count: int = MELS) -> Tensor:
     top = 2595 * torch.log10(torch.tensor(1 + sample_rate / 2 / 700))
     edges_hz = 700 * (10 ** (torch.linspace(0, float(top), count + 2) / 2595) - 1)
     bins = torch.arange(window // 2 + 1)[:, None]
-    left, middle, right = (
+    low, centre, high = (
         edges_hz[start : start + count] * window / sample_rate for start in range(3)
     )
-    rise, fall = (bins - left) / (middle - left), (right - bins) / (right - middle)
-    nearest = F.one_hot(middle.round().long(), len(bins)).T
+    rise, fall = (bins - low) / (centre - low), (high - bins) / (high - centre)
+    nearest = F.one_hot(centre.round().long(), len(bins)).T
     triangles = torch.minimum(rise, fall).clamp_min(0)
     filters = torch.where(triangles.sum(dim=0) > 0, triangles, nearest)
     return filters / filters.sum(dim=0)
