@@ -84,6 +84,9 @@ attacks = among(lambda: registry("attacks/__init__.py", "ATTACKS"))
 victims = among(lambda: registry("victims/__init__.py", "VICTIMS"))
 generators = among(lambda: registry("generators/registry.py", "GENERATORS"))
 transforms = among(lambda: registry("transforms/__init__.py", "TRANSFORMS"))
+augmentations = among(
+    lambda: ["everyday", "none", *registry("transforms/__init__.py", "TRANSFORMS")]
+)
 parts = among(("train", "dev", "test", "all"))
 kinds = among(lambda: [f"{name}:" for name in registry("corpora/__init__.py", "CORPORA")])
 

@@ -27,6 +27,7 @@ from staanet.config.fields import (
     Seconds,
     Share,
     Speed,
+    Texts,
 )
 
 HARDENING_METHODS = ("pgd", "sparse_pgd", "trades", "sparse_trades", "staa", "gaussian", "ablation")
@@ -65,6 +66,15 @@ class VictimRecipe:
     noise_db: Annotated[
         NoiseLevel, Help("Crops get white noise at an SNR drawn between this and 60 dB.")
     ] = 25.0
+    augment: Annotated[
+        Texts,
+        Help(
+            "What crops also meet: everyday (noise, filters, rooms, codecs, level, silence), none, or "
+            "transforms such as mp3:64 or noise:10..40, each as often as not; repeat for several.",
+            metavar="NAME[:SETTING]",
+            complete="augmentations",
+        ),
+    ] = ("everyday",)
     precision: Annotated[
         Precision, Help("Of the networks; auto is bfloat16 on a GPU that has it.")
     ] = "auto"

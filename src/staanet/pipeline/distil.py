@@ -33,7 +33,7 @@ def distil(
     """
     network = recipe.network or "emo18"
     settings = asdict(recipe)
-    del settings["precision"]  # it learns in float32
+    del settings["precision"], settings["augment"]  # it learns in float32, from plain crops
     inputs = {
         **context.split_inputs(corpus),
         "network": network,

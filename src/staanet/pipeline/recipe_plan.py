@@ -17,7 +17,7 @@ from staanet.pipeline.attack_plan import build_attack, checked_settings
 from staanet.pipeline.stage import require_same_inputs
 from staanet.pipeline.train_uap import vector_recipe
 from staanet.pipeline.train_victim import resolve_learning_rate
-from staanet.transforms import parse_transform
+from staanet.transforms import parse_augmentation, parse_transform
 from staanet.victims import VICTIMS
 
 AFTER_THE_ATTACK = ("channels", "perceptual", "selfcheck")
@@ -34,6 +34,7 @@ def check_recipe(recipe: Recipe, out: Path | None = None) -> None:
     for name, victim in recipe.victims.items():
         if (victim.network or name) not in VICTIMS:
             raise unknown_name(f"network of [victims.{name}]", victim.network or name, VICTIMS)
+        parse_augmentation(victim.augment)
     if recipe.generator.network not in GENERATORS:
         raise unknown_name("network of [generator]", recipe.generator.network, GENERATORS)
     if recipe.corpus.partition(":")[0] not in ("synthetic", "audb"):

@@ -107,6 +107,7 @@ def make_schedule(
     """The schedule of a training whose recipe has its learning rate resolved."""
     assert recipe.learning_rate is not None, "resolved before"
     noise = {} if isinstance(recipe, GeneratorRecipe) else {"noise_db": recipe.noise_db}
+    augment = recipe.augment if isinstance(recipe, VictimRecipe) else ()
     return training.Schedule(
         steps=recipe.steps,
         batch_size=recipe.batch_size,
@@ -117,6 +118,7 @@ def make_schedule(
         patience=recipe.patience,
         seed=seed,
         speed=recipe.speed,
+        augment=tuple(augment),
         **noise,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from staanet.core import Clip, Samples, Victim
 from staanet.nn import distributed
 from staanet.training.fit import Schedule
 from staanet.training.prefetch import Prefetcher
+from staanet.transforms import Augmentation, parse_augmentation
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Crops:
     weights: NDArray[np.float64] | None = None
     colour_db: float = 6.0
     """Each crop is filtered at random by up to this gain: another voice, room, microphone."""
+    augmentation: Augmentation | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "augmentation", parse_augmentation(self.schedule.augment))
 
     def draw(self, step: int) -> tuple[Tensor, NDArray[np.intp]]:
         """Returns waveforms ``[B, T]`` in [-1, 1] and the index of each one's clip, ``[B]``.
@@ -59,7 +64,9 @@ class Crops:
         noise = 10 ** (-rng.uniform(self.schedule.noise_db, 60.0) / 20)
         crop += float(np.sqrt(np.mean(np.square(crop)))) * noise * rng.standard_normal(length)
         clipped: NDArray[np.float32] = np.clip(crop, -1, 1).astype(np.float32)
-        return clipped
+        if self.augmentation is None:
+            return clipped
+        return self.augmentation(clipped, rng, self.clips[0].sample_rate)
 
 
 def filter_octaves(

@@ -43,6 +43,8 @@ class Schedule:
     """Crops are played at a speed drawn from 1 +- this (tempo and pitch change together)."""
     noise_db: float = _VICTIM.noise_db
     """Crops get white noise at an SNR drawn between this and 60 dB."""
+    augment: tuple[str, ...] = ()
+    """What crops also meet (``staanet.transforms.parse_augmentation``)."""
 
 
 class Task(ABC):

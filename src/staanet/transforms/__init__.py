@@ -1,4 +1,4 @@
-"""What changes a waveform on its way to a victim: codecs, filters, noise, repair, rooms.
+"""What changes a waveform on its way to a victim: codecs, filters, noise, edits, repair, rooms.
 
 ``TRANSFORMS`` names the transforms, ``parse_transform`` reads one from text such as ``mp3:64``.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from staanet.errors import InvalidInput
+from staanet.transforms.augment import Augmentation, parse_augmentation
 from staanet.transforms.base import (
     BaseTransform,
     Transform,
@@ -18,35 +19,56 @@ from staanet.transforms.base import (
     transform_samples,
 )
 from staanet.transforms.codecs import Gsm, Mp3, MuLaw, Opus, Pcm16, Quantise, Vorbis
-from staanet.transforms.filters import Average, Bandpass, Filter, Gain, Lowpass, Median, Resample
+from staanet.transforms.devices import Clipping, PacketLoss
+from staanet.transforms.edits import Cut, Silence, Speed
+from staanet.transforms.filters import (
+    Average,
+    Bandpass,
+    Filter,
+    Gain,
+    Highpass,
+    Lowpass,
+    Median,
+    Resample,
+    Tilt,
+)
 from staanet.transforms.noise import Noise, RandomGain
 from staanet.transforms.repair import Repair
 from staanet.transforms.rooms import Room
 
 __all__ = [
     "TRANSFORMS",
+    "Augmentation",
     "Average",
     "Bandpass",
     "BaseTransform",
+    "Clipping",
+    "Cut",
     "Filter",
     "Gain",
     "Gsm",
+    "Highpass",
     "Lowpass",
     "Median",
     "Mp3",
     "MuLaw",
     "Noise",
     "Opus",
+    "PacketLoss",
     "Pcm16",
     "Quantise",
     "RandomGain",
     "Repair",
     "Resample",
     "Room",
+    "Silence",
+    "Speed",
+    "Tilt",
     "Transform",
     "Vorbis",
     "apply_chain",
     "clip_seed",
+    "parse_augmentation",
     "parse_transform",
     "straight_through",
     "transform_samples",
@@ -55,20 +77,27 @@ __all__ = [
 TRANSFORMS: dict[str, type[Any]] = {
     "average": Average,
     "bandpass": Bandpass,
+    "clipping": Clipping,
+    "cut": Cut,
     "gain": Gain,
     "gsm": Gsm,
+    "highpass": Highpass,
     "lowpass": Lowpass,
     "median": Median,
     "mp3": Mp3,
     "mulaw": MuLaw,
     "noise": Noise,
     "opus": Opus,
+    "packet_loss": PacketLoss,
     "pcm16": Pcm16,
     "quantise": Quantise,
     "random_gain": RandomGain,
     "repair": Repair,
     "resample": Resample,
     "rir": Room,
+    "silence": Silence,
+    "speed": Speed,
+    "tilt": Tilt,
     "vorbis": Vorbis,
 }
 """Written out, because shells complete the names from this text (``staanet/cli/names.py``)."""

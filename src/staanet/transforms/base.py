@@ -27,7 +27,7 @@ Limits = Mapping[str, tuple[float, float]]
 class Transform(Protocol):
     """A change of waveforms: ``x [B, T]`` in [-1, 1] -> ``[B, T]`` in [-1, 1], aligned with its input.
 
-    Samples beyond ``lengths`` stay zero and change nothing before them. The gradient is exact almost
+    Those of ``edits.py`` move a clip in time: ``new_length`` is a clip's length after them. Samples beyond ``lengths`` stay zero and change nothing before them. The gradient is exact almost
     everywhere where ``has_exact_gradient`` is True; otherwise it is that of the identity (BPDA,
     Athalye et al. 2018, arXiv 1802.00420). A transform with ``is_random`` draws from ``generator`` and
     needs it; every other transform is a function of the clip. ``str`` of a transform is the text that
@@ -42,6 +42,8 @@ class Transform(Protocol):
 
     @property
     def has_exact_gradient(self) -> bool: ...
+
+    def new_length(self, length: int) -> int: ...
 
     def __call__(
         self,
@@ -85,6 +87,10 @@ class BaseTransform:
     def problem_at(self, sample_rate: int) -> str:
         """Why the transform cannot work, or changes nothing, at a rate; empty where it works."""
         return ""
+
+    def new_length(self, length: int) -> int:
+        """The samples that a clip of ``length`` has as a result of the transform, used as a channel."""
+        return length
 
     def __call__(
         self,
@@ -164,17 +170,20 @@ def _wrong_setting(kind: type[BaseTransform], problem: str) -> InvalidInput:
 def transform_samples(
     transform: Transform, samples: Samples, sample_rate: int, *, seed: int = 0
 ) -> Samples:
-    """The 16-bit samples of a clip after a transform, ``[T] -> [T]``: the use as a channel.
+    """The 16-bit samples of a clip after a transform, ``[T] -> [new_length(T)]``: the use as a channel.
 
     The same samples, rate and ``seed`` give the same result. ``clip_seed`` gives a clip and its
     adversarial twin the same noise and the same room.
     """
     if not len(samples):
         return samples.copy()
-    x = torch.from_numpy(samples.astype("float64") / audio.FULL_SCALE)[None]
+    length = transform.new_length(len(samples))
+    x = torch.zeros(1, max(len(samples), length), dtype=torch.float64)
+    x[0, : len(samples)] = torch.from_numpy(samples.astype("float64") / audio.FULL_SCALE)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        return audio.snap(transform(x, None, generator, sample_rate=sample_rate)[0].numpy())
+        changed = transform(x, None, generator, sample_rate=sample_rate)[0, :length]
+    return audio.snap(changed.numpy())
 
 
 def clip_seed(clip_id: str) -> int:

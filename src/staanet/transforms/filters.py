@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,6 +15,8 @@ from staanet.transforms.base import BaseTransform, Limits, convolve, inside
 
 _REACH_S = 0.008
 """A filter covers so many seconds on both sides of a sample."""
+_HIGHPASS_REACH_S = 0.0275
+"""Half a Blackman window whose transition is 100 Hz wide."""
 
 
 class Filter(BaseTransform):
@@ -120,6 +123,52 @@ class Lowpass(Filter):
 
     def taps(self, sample_rate: int) -> Tensor:
         return _sinc(0, self.hz, sample_rate)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Highpass(Filter):
+    """Keep what lies above ``hz``, with an edge 100 Hz wide; see ``Lowpass``."""
+
+    name: ClassVar[str] = "highpass"
+    limits: ClassVar[Limits] = {"hz": (20, 96_000)}
+    hz: int = 100
+
+    def taps(self, sample_rate: int) -> Tensor:
+        taps = -_sinc(0, self.hz, sample_rate, _HIGHPASS_REACH_S)
+        taps[len(taps) // 2] += 1
+        return taps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tilt(Filter):
+    """Another colour: ``db`` more at the top than at 100 Hz, along a line over log frequency.
+
+    The clip keeps its energy, but for what full scale cuts.
+    """
+
+    name: ClassVar[str] = "tilt"
+    limits: ClassVar[Limits] = {"db": (-40, 40)}
+    db: float = -6.0
+
+    def taps(self, sample_rate: int) -> Tensor:
+        size = 2 * round(_REACH_S * sample_rate) + 1
+        hz = torch.linspace(0, sample_rate / 2, size // 2 + 1, dtype=torch.float64)
+        octaves = (hz.clamp_min(100) / 100).log2() / math.log2(sample_rate / 200)
+        taps = torch.fft.irfft(10 ** (self.db * octaves / 20), size).roll(size // 2)
+        return taps * torch.blackman_window(size, periodic=False, dtype=torch.float64)
+
+    def __call__(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        sample_rate: int = 16_000,
+    ) -> Tensor:
+        clean, taps = inside(x, lengths), self.taps(sample_rate)
+        y = inside(convolve(clean, taps, delay=len(taps) // 2), lengths)
+        before, after = (z.square().sum(dim=1, keepdim=True) for z in (clean, y))
+        return (y * (before.clamp_min(1e-12) / after.clamp_min(1e-12)).sqrt()).clamp(-1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,68 @@
+"""``python -m bench.retrain CORPUS OUT NAME...``: shipped victims trained on under everyday change.
+
+Begins with the shipped weights, and stops and goes on as every training does. Of the weights on the way
+those with the best UAR on dev clips are kept, as they are and after a draw of everyday change together.
+``bench.ship`` then measures and ships what lies in ``OUT``.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from staanet import audio, corpora, training
+from staanet.core import Clip
+from staanet.storage import pretrained
+from staanet.transforms import Augmentation, clip_seed, parse_augmentation
+from staanet.victims import load_victim
+
+STEPS = {"emo18": 400, "zhao19": 400, "wav2vec2_tiny": 700}
+AUGMENT = ("everyday",)
+
+
+def retrain(corpus_spec: str, out: Path, name: str) -> None:
+    """Train a shipped victim on, into the folder ``out / "victims" / name``."""
+    train, dev = (
+        list(part.clips(16_000)) for part in corpora.load_corpus(corpus_spec).split(0)[:2]
+    )
+    victim = load_victim(pretrained.folder("victims", name))
+    victim.requires_grad_(True)
+    begun_from = victim.sha256
+    schedule = training.Schedule(
+        steps=STEPS[name],
+        batch_size=16,
+        seconds=1.5,
+        learning_rate=5e-4,
+        final_learning_rate=5e-5,
+        evaluate_every=100,
+        speed=0.1,
+        augment=AUGMENT,
+    )
+    change = parse_augmentation(AUGMENT)
+    assert change is not None
+    judged = [*dev, *(_changed(clip, change) for clip in dev)]
+    folder = out / "victims" / name
+    history = training.train_victim(
+        victim,
+        train,
+        judged,
+        schedule,
+        folder,
+        progress=lambda what, done, total, text: print(done, total, text, flush=True),
+    )
+    settings = {"begun_from": begun_from, "steps": schedule.steps, "augment": list(AUGMENT)}
+    victim.save_pretrained(folder, retraining=settings, best_step=history.best_step)
+
+
+def _changed(clip: Clip, change: Augmentation) -> Clip:
+    rng = np.random.default_rng(clip_seed(clip.id))
+    samples = change(audio.to_float(clip.pcm16), rng, clip.sample_rate)
+    return replace(clip, pcm16=audio.snap(samples))
+
+
+if __name__ == "__main__":
+    for each in sys.argv[3:]:
+        retrain(sys.argv[1], Path(sys.argv[2]), each)

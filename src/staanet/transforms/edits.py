@@ -1,0 +1,130 @@
+"""Transforms that move a clip in time: silence and cuts at its ends, another playing speed.
+
+On a batch ``[B, T]`` the length stays, and what leaves it is lost. As a channel a clip becomes longer or
+shorter (``new_length``), so that nothing of it is lost.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from staanet.transforms.base import BaseTransform, Limits, inside
+
+_REACH = 16
+"""The sinc that reads a clip between its samples covers so many on both sides."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silence(BaseTransform):
+    """``before`` zeros at the clip's start, and ``after`` zeros at its end.
+
+    >>> Silence(before=1)(torch.tensor([[0.1, 0.2, 0.3]]))
+    tensor([[0.0000, 0.1000, 0.2000]])
+    """
+
+    name: ClassVar[str] = "silence"
+    limits: ClassVar[Limits] = {"before": (0, 10**7), "after": (0, 10**7)}
+    before: int = 1_000
+    after: int = 0
+
+    def new_length(self, length: int) -> int:
+        return length + self.before + self.after
+
+    def __call__(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        sample_rate: int = 16_000,
+    ) -> Tensor:
+        time = x.shape[1]
+        return inside(F.pad(inside(x, lengths), (self.before, 0))[:, :time], lengths)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut(BaseTransform):
+    """Without the first ``start`` and the last ``end`` samples; at least one sample stays.
+
+    On a batch, where the length stays, zeros take the place of what is cut.
+
+    >>> Cut(start=1)(torch.tensor([[0.1, 0.2, 0.3]]))
+    tensor([[0.2000, 0.3000, 0.0000]])
+    """
+
+    name: ClassVar[str] = "cut"
+    limits: ClassVar[Limits] = {"start": (0, 10**7), "end": (0, 10**7)}
+    start: int = 1_000
+    end: int = 0
+
+    def new_length(self, length: int) -> int:
+        return max(min(length, 1), length - self.start - self.end)
+
+    def __call__(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        sample_rate: int = 16_000,
+    ) -> Tensor:
+        batch, time = x.shape
+        full = x.new_full((batch,), time, dtype=torch.long) if lengths is None else lengths
+        start = (full - 1).clamp(min=0, max=self.start)
+        stays = (full - self.start - self.end).clamp_min(1)
+        index = torch.arange(time, device=x.device) + start[:, None]
+        moved = inside(x, lengths).gather(1, index.clamp_max(time - 1))
+        return inside(moved, stays)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed(BaseTransform):
+    """Played faster by ``percent``, or slower where it is negative; tempo and pitch change together.
+
+    The clip is read between its samples by a Hann-windowed sinc.
+    """
+
+    name: ClassVar[str] = "speed"
+    limits: ClassVar[Limits] = {"percent": (-50, 100)}
+    percent: float = 5.0
+
+    def new_length(self, length: int) -> int:
+        return max(min(length, 1), round(length / (1 + self.percent / 100)))
+
+    def __call__(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        sample_rate: int = 16_000,
+    ) -> Tensor:
+        if not self.percent:
+            return inside(x, lengths)
+        batch, time = x.shape
+        full = x.new_full((batch,), time, dtype=torch.long) if lengths is None else lengths
+        speed = 1 + self.percent / 100
+        return inside(
+            inside(read_between(inside(x, lengths), speed), (full / speed).ceil()), lengths
+        ).clamp(-1, 1)
+
+
+def read_between(x: Tensor, speed: float) -> Tensor:
+    """``x [B, T]`` at the times ``0, speed, 2 speed, ...``, ``[B, T]``."""
+    time = x.shape[1]
+    position = torch.arange(time, dtype=torch.float64) * speed
+    first = position.floor()
+    offset = (position - first)[:, None] - torch.arange(1 - _REACH, _REACH + 1)
+    cutoff = min(1.0, 1 / speed)
+    window = torch.cos(math.pi / 2 * (offset / _REACH).clamp(-1, 1)).square()
+    weights = (cutoff * torch.special.sinc(cutoff * offset) * window).to(x)
+    padded = F.pad(x, (_REACH - 1, _REACH + 1))
+    index = first.long().clamp_max(time)  # windows from there on hold zeros alone
+    windows = F.pad(padded, (0, _REACH)).unfold(1, 2 * _REACH, 1)[:, index.to(x.device)]
+    return (windows * weights).sum(dim=2)
