@@ -127,4 +127,5 @@ def read_between(x: Tensor, speed: float) -> Tensor:
     padded = F.pad(x, (_REACH - 1, _REACH + 1))
     index = first.long().clamp_max(time)  # windows from there on hold zeros alone
     windows = F.pad(padded, (0, _REACH)).unfold(1, 2 * _REACH, 1)[:, index.to(x.device)]
-    return (windows * weights).sum(dim=2)
+    result: Tensor = (windows * weights).sum(dim=2)
+    return result

@@ -155,7 +155,8 @@ class Tilt(Filter):
         hz = torch.linspace(0, sample_rate / 2, size // 2 + 1, dtype=torch.float64)
         octaves = (hz.clamp_min(100) / 100).log2() / math.log2(sample_rate / 200)
         taps = torch.fft.irfft(10 ** (self.db * octaves / 20), size).roll(size // 2)
-        return taps * torch.blackman_window(size, periodic=False, dtype=torch.float64)
+        windowed: Tensor = taps * torch.blackman_window(size, periodic=False, dtype=torch.float64)
+        return windowed
 
     def __call__(
         self,
