@@ -20,14 +20,14 @@ def pytest_configure(config: pytest.Config) -> None:
     audit_hook.install()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def commands(tmp_path_factory):
-    """The real command line in forked children: hundreds of commands cost one import of torch."""
+    """The real command line in forked children: all commands of a worker cost one import of torch."""
     with Commands(tmp_path_factory.mktemp("cwd")) as server:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def world(tmp_path_factory, commands):
     """A corpus, a trained run and an attacked set, small enough to work on again and again."""
     return kill.World.made(tmp_path_factory.mktemp("world"), commands)

@@ -251,7 +251,9 @@ def attack_folder(victim: LinearVictim, clips: list[Clip], out: Path) -> None:
 def import_what_an_attack_imports() -> None:
     """Lets every forked child start with the modules that an attack loads: 1.7 s each else."""
     with tempfile.TemporaryDirectory() as folder:
-        attack_folder(LinearVictim(torch.ones(800)), [Clip("c", tone(0.05, 300), RATE)], Path(folder))
+        attack_folder(
+            LinearVictim(torch.ones(800)), [Clip("c", tone(0.05, 300), RATE)], Path(folder)
+        )
 
 
 class AttackFolder(RuleBasedStateMachine):

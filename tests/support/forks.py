@@ -176,8 +176,12 @@ def _warm_up() -> None:
     """Everything that commands import, and nothing that starts threads."""
     import importlib.readers  # noqa: F401
 
+    import matplotlib.backends.backend_pdf
+    import matplotlib.backends.backend_svg
     import matplotlib.figure  # noqa: F401
     import pandas  # noqa: F401
+    import pyarrow.dataset
+    import pyarrow.pandas_compat
     import pyarrow.parquet  # noqa: F401
     import safetensors.torch  # noqa: F401
     import scipy.signal
@@ -189,7 +193,7 @@ def _warm_up() -> None:
     import typer._adapters
     import typer.main
 
-    from staanet import cli, config
+    from staanet import cli, config, pipeline  # noqa: F401
     from staanet.report import charts, page, sweep_charts, tables, training_charts, verify  # noqa: F401
     from staanet.sanity import selfcheck  # noqa: F401
 
