@@ -1,1 +1,1 @@
-"""Programs around the library: the local page, other libraries, the check of an installation."""
+"""Programs that use the library: the local web page, bridges to other libraries, the installation check."""

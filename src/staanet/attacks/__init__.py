@@ -1,4 +1,4 @@
-"""Attacks. ``ATTACKS`` names them; ``craft`` turns one, a source and clips into adversarial audio."""
+"""Attacks: ``ATTACKS`` lists them by name; ``craft`` runs one on clips and returns adversarial audio."""
 
 from __future__ import annotations
 

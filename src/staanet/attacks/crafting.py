@@ -1,4 +1,4 @@
-"""The only road from an attack to audio: it rounds to 16 bit and proves the budget of every clip."""
+"""``craft`` runs an attack on clips, rounds its output to 16 bit and proves the budget of every clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An attack's pass over one clip on a GPU, recorded as a CUDA graph and replayed.
+"""Records an attack's forward pass for one clip as a CUDA graph and replays it.
 
 One clip keeps a GPU busy for less time than Python needs to start each of the many small kernels. A
 graph starts all of them at once (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs). It

@@ -1,4 +1,4 @@
-"""What white-box attacks lower: the margin of a goal, or the cross-entropy of the papers."""
+"""The losses that white-box attacks minimise: the margin of a goal, or the cross-entropy of the papers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The control of every fooling rate: random signs of the same budget."""
+"""The control attack: random signs within the same budget, to compare every fooling rate with."""
 
 from __future__ import annotations
 

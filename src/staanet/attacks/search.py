@@ -1,4 +1,4 @@
-"""Black-box attacks: they see a source's logits, never its gradient, and search for a few samples."""
+"""Black-box attacks that search for a few samples; they use a source's logits, never its gradient."""
 
 from __future__ import annotations
 

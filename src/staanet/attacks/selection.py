@@ -1,4 +1,4 @@
-"""Where an attack prefers to change samples: in runs, and where the clip masks a change."""
+"""Weights that steer which samples an attack changes: runs of samples, and masked parts of a clip."""
 
 from __future__ import annotations
 

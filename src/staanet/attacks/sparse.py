@@ -1,4 +1,4 @@
-"""White-box attacks that look for the fewest changed samples.
+"""White-box attacks that minimise the number of changed samples.
 
 Each keeps, clip by clip, the sparsest success that it met. Where that takes more samples than the budget
 allows, or there is none, the samples of the largest ``|gradient * change|`` are kept. With ``epsilon=2``

@@ -1,4 +1,4 @@
-"""Sparse-PGD: it learns which samples move as well as how far, for a fixed number of samples."""
+"""Sparse-PGD: learns which samples change and by how much, for a fixed number of samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One perturbation for all clips: learned once on training clips, then added without calling a victim."""
+"""Universal perturbation: learned once on training clips, then added to any clip without a victim call."""
 
 from __future__ import annotations
 

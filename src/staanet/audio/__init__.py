@@ -1,4 +1,4 @@
-"""Audio: the 16-bit grid, reading any usual file wholly or not at all, writing WAV and FLAC.
+"""Audio files: the 16-bit grid, complete reading of common formats, writing of WAV and FLAC.
 
 The public names of the modules are here: ``audio.read_audio``, ``audio.snap``, ``audio.encode``.
 ``staanet.audio.psychoacoustics`` needs torch and is imported by its own name.

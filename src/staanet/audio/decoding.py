@@ -1,4 +1,4 @@
-"""Decode an open file in blocks, channels averaged, and prove that it is whole."""
+"""Decodes an open file in blocks, averages its channels, and checks that it is complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sound inside a Parquet file, as Hugging Face ``datasets`` writes it, named ``FILE.parquet#ROW``.
+"""Audio inside a Parquet file, as Hugging Face ``datasets`` writes it, named ``FILE.parquet#ROW``.
 
 A column of structs holds ``bytes`` (a whole audio file) and ``path`` (what it was called). Rows are
 counted from 0. Rows are read a few at a time, and the place is remembered, so that a corpus that is

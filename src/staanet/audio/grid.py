@@ -1,4 +1,4 @@
-"""Samples on the grid of 16-bit integers: to and from floats, resampled, cut, tiled, hashed.
+"""Samples as 16-bit integers: conversion from and to floats, resampling, cutting, tiling, hashing.
 
 Clean audio is snapped to the grid once. From then on every sample is an exact integer, so that a
 sample that an attack does not move is bit-equal on disk.

@@ -1,4 +1,4 @@
-"""Level, peak, bandwidth and clipping of a recording: what tells how it was made."""
+"""Level, peak, bandwidth and clipping of a recording."""
 
 from __future__ import annotations
 

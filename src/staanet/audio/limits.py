@@ -1,4 +1,4 @@
-"""What is read at most: channels, rate, duration and bytes of a file."""
+"""The limits of an audio file that is read: channels, rate, duration and bytes."""
 
 from __future__ import annotations
 

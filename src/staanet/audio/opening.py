@@ -1,4 +1,4 @@
-"""Open an audio file only where it is a regular file within the limits."""
+"""Opens an audio file if it is a regular file within the limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people do not hear: the masking threshold of a clip, and what of a change lies above it.
+"""The masking threshold of a clip, and the part of a perturbation above it.
 
 Psychoacoustic model 1 of MPEG-1 (ISO/IEC 11172-3) as Qin et al. 2019 (arXiv 1903.10346) and
 Schoenherr et al. 2019 (arXiv 1808.05665) use it against audio: every sound hides weaker ones near it

@@ -1,4 +1,4 @@
-"""Read any usual audio file, wholly or not at all.
+"""Reads an audio file of any common format completely, or raises an error.
 
 Files are recognised by content and decoded in blocks under the limits. What the container declares
 (frames, MD5, last page) must be what the decoder gives, because decoders return half a file

@@ -1,4 +1,4 @@
-"""Mono 16-bit WAV and FLAC files as bytes."""
+"""Encodes samples as mono 16-bit WAV and FLAC files, in memory."""
 
 from __future__ import annotations
 

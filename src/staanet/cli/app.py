@@ -1,4 +1,4 @@
-"""The application ``staanet``, and the decorator that makes a command of a function."""
+"""The Typer application ``staanet``, and the decorator that registers a function as a command."""
 
 from __future__ import annotations
 

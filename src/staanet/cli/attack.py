@@ -1,4 +1,4 @@
-"""The command that attacks audio: attack."""
+"""The command ``attack``: crafts adversarial audio."""
 
 from __future__ import annotations
 

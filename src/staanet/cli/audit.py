@@ -1,4 +1,4 @@
-"""Commands that judge a model: audit and certify."""
+"""The commands ``audit`` and ``certify``, which judge a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands on data: corpus describes one, to-audformat writes adversarial sets for other tools."""
+"""The commands ``corpus`` (describes a corpus) and ``to-audformat`` (converts adversarial sets)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that defend a victim: defend, harden, detect."""
+"""The commands ``defend``, ``harden`` and ``detect``, which protect a victim."""
 
 from __future__ import annotations
 

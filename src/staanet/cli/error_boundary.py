@@ -1,4 +1,4 @@
-"""What becomes of an error in a command: one line or JSON, and an exit code."""
+"""Turns an exception of a command into one line or JSON, and an exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that judge attacks: evaluate, sweep, merge."""
+"""The commands ``evaluate``, ``sweep`` and ``merge``, which measure attacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that writes a model as ONNX: export."""
+"""The command ``export``: writes a model as ONNX."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that lists what there is: attacks, victims, corpora, transforms, recipes, models."""
+"""The command ``list``: attacks, victims, corpora, transforms, recipes, models."""
 
 from __future__ import annotations
 

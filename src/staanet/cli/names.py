@@ -1,4 +1,4 @@
-"""The names that a shell completes: registries read as text, because importing them takes seconds."""
+"""Names for shell completion, read from the registries' source text, because imports take seconds."""
 
 from __future__ import annotations
 

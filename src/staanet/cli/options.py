@@ -1,4 +1,4 @@
-"""Options of commands: made from the fields of recipes, which hold type, default and help text."""
+"""Makes command options from the fields of recipes, which hold type, default and help text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command prints: results on standard output, all else on standard error."""
+"""Prints results on standard output and everything else on standard error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a command is: bars on a terminal, a line at times elsewhere, curves for TensorBoard."""
+"""Shows progress: bars on a terminal, lines elsewhere, curves for TensorBoard."""
 
 from __future__ import annotations
 

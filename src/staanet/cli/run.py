@@ -1,4 +1,4 @@
-"""Commands on whole runs: run, report, selfcheck."""
+"""The commands ``run``, ``report`` and ``selfcheck``, which work on whole runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands around the work itself: serve shows the local page, doctor examines the installation."""
+"""The commands ``serve`` (local web page) and ``doctor`` (checks the installation)."""
 
 from __future__ import annotations
 

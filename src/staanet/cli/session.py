@@ -1,4 +1,4 @@
-"""What commands do around their work: find the device, read inputs, lock the output, show progress."""
+"""What commands share: choose the device, read inputs, lock the output folder, show progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a signal does to a command: it leaves at a safe point while it works, at once before and after."""
+"""Handles signals: a working command stops at a safe point, any other stops at once."""
 
 from __future__ import annotations
 

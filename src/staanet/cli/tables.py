@@ -1,4 +1,4 @@
-"""The tables of a transfer matrix in a terminal."""
+"""Renders a transfer matrix as tables for a terminal."""
 
 from __future__ import annotations
 

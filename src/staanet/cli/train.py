@@ -1,4 +1,4 @@
-"""Commands that train: train-victim, train-generator, train-uap, tune."""
+"""The commands ``train-victim``, ``train-generator``, ``train-uap`` and ``tune``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings: each is written once, as a field of a recipe, with its type, its default and its help.
+"""Recipes: every setting is one field of a dataclass, with its type, default and help text.
 
 A recipe is a frozen dataclass. The command line's options, a run's TOML file, the cards and the docs
 come from it. ``load_recipe`` reads a whole experiment: an unknown key is an error that suggests the right

@@ -1,4 +1,4 @@
-"""The settings of everything that attacks or judges: attacks, defences, sweeps, audits, certificates."""
+"""Recipes of attacks, defences, sweeps, audits and certificates."""
 
 from __future__ import annotations
 

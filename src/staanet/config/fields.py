@@ -1,4 +1,4 @@
-"""The kinds of values that settings have, and the help text that travels with each setting."""
+"""Types of settings, and the help text that each setting carries."""
 
 from __future__ import annotations
 

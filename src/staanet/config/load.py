@@ -1,4 +1,4 @@
-"""Recipes as TOML: read, overridden, checked and written."""
+"""Reads recipes from TOML, applies overrides, checks values, and writes recipes back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of everything that is trained: victims, generators, vectors, hardened victims, detectors."""
+"""Recipes of training: victims, generators, universal vectors, hardened victims, detectors."""
 
 from __future__ import annotations
 

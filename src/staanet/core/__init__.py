@@ -1,4 +1,4 @@
-"""The vocabulary: victims, goals, budgets, attacks, clips and corpora.
+"""Core types: victims, goals, budgets, attacks, clips and corpora.
 
 Waveforms are ``[B, T]`` float tensors in [-1, 1]; on disk and in a ``Clip`` they are 16-bit integers.
 A batch of clips of different lengths is padded with zeros and carries ``lengths [B]``; without

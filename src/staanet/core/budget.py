@@ -1,4 +1,4 @@
-"""What an attacker may change. It imports without torch, as the torch-free runner needs it."""
+"""``Budget``: what an attack may change. Imports no torch, because the torch-free runner uses it."""
 
 from __future__ import annotations
 

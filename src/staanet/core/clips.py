@@ -1,4 +1,4 @@
-"""One clip in memory, and one labelled file of a corpus."""
+"""``Clip``, audio in memory, and ``Utterance``, one labelled file of a corpus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled audio: a corpus and the parts that it splits into."""
+"""``Corpus``: labelled utterances, and its split into train, dev and test."""
 
 from __future__ import annotations
 

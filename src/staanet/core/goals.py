@@ -1,4 +1,4 @@
-"""What an attacker wants the classifier to answer."""
+"""Goals of an attack: untargeted and targeted."""
 
 from __future__ import annotations
 

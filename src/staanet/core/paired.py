@@ -1,4 +1,4 @@
-"""Two outcomes of the same clips compared: difference, interval, and what could have been shown."""
+"""Compares two outcomes of the same clips: difference, interval, and smallest detectable difference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long work reports what it has done, to a progress bar or to a metric logger."""
+"""The progress protocol: how long work reports to a progress bar or metric logger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which speakers are in train, dev and test: named protocols of a corpus, and lists made by hand.
+"""Split protocols: named published ones of a corpus, and speaker lists written by hand.
 
 A protocol is ``speakers`` (drawn by the seed, the default), ``speakers:TEST,.../DEV,...`` (the rest
 trains), ``manifest`` (the corpus's own split), or a name that the corpus gives to a fixed split.

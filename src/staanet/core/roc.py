@@ -1,4 +1,4 @@
-"""How well a score tells two groups of clips apart: ROC, the area under it, and a threshold."""
+"""ROC of a score that separates two groups of clips: curve, area and threshold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random generators of clips, and subsets that are even over labels and speakers."""
+"""Random generators per clip, and subsets balanced over labels and speakers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Split a corpus into train, dev and test: speakers (or contents) drawn by a seed, or fixed by a protocol."""
+"""Splits a corpus into train, dev and test by speakers (or contents), seeded or by a protocol."""
 
 from __future__ import annotations
 

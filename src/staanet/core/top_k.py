@@ -1,4 +1,4 @@
-"""Which samples a budget lets change: those that a score ranks best."""
+"""Selects the samples of highest score that a budget allows to change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Victims: classifiers under study, their preprocessing and their cards."""
+"""``Victim``: the classifier under study, with its preprocessing and its card."""
 
 from __future__ import annotations
 

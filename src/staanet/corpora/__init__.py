@@ -1,4 +1,4 @@
-"""Labelled speech on disk: one small file a corpus, all in ``CORPORA``."""
+"""Readers of speech corpora, one file each; ``CORPORA`` lists them by name."""
 
 from __future__ import annotations
 

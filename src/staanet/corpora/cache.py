@@ -1,4 +1,4 @@
-"""A corpus decoded once: its clips in one file of 16-bit samples, mapped into memory.
+"""A cache of a decoded corpus: all clips as 16-bit samples in one memory-mapped file.
 
 A run reads each clip for many stages, and reading means decoding, resampling and checking.
 ``with_cache`` returns the same corpus with its samples in a folder of the run. The file is named by

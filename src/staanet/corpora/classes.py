@@ -1,4 +1,4 @@
-"""What a classifier of a corpus tells apart: its own labels, its speakers, or their sex."""
+"""Chooses the classes of a corpus: its labels, its speakers, or their sex."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a corpus holds, by reading every file once."""
+"""Describes the content of a corpus by reading every file once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""eSpeak NG as a function: text goes in, samples come out."""
+"""Calls eSpeak NG: text in, samples out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A program that speaks: requests on standard input, 16-bit samples on standard output.
+"""A subprocess that runs eSpeak NG: requests on standard input, 16-bit samples on standard output.
 
     python -I espeak_server.py LIBRARY DATA
 

@@ -1,4 +1,4 @@
-"""What every corpus on disk shares: folders, label tables, and notes about omitted files."""
+"""What corpus readers share: folders, label tables, and notes about omitted files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any labelled audio: folders of classes, a manifest, an audiofolder, or files without labels."""
+"""Reads any labelled audio: class folders, a manifest, an audiofolder, or files without labels."""
 
 from __future__ import annotations
 

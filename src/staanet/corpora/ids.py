@@ -1,4 +1,4 @@
-"""Ids of clips: made from file names, safe as file names themselves, never used twice."""
+"""Ids of clips: made from file names, unique, and safe as file names."""
 
 from __future__ import annotations
 

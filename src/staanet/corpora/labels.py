@@ -1,4 +1,4 @@
-"""Labels as written become classes: missing words, number codes, label maps, words that look alike."""
+"""Turns written labels into classes: missing values, number codes, label maps, similar spellings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The profile of a corpus: level, bandwidth, clipping, rate and length, and clips that stand out."""
+"""Profiles a corpus: level, bandwidth, clipping, rate and length, with outlier clips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What synthetic speech says and how: voices, emotions, sentences, and the samples of one clip.
+"""The content of synthetic speech: voices, emotions, sentences, and the samples of one clip.
 
 Each clip has its own seeded generator. How strong the emotion is, its pitch, range, rate, melody,
 effort and level vary around the means of the emotion, and a little noise lies below the voice.

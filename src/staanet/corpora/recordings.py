@@ -1,4 +1,4 @@
-"""Recordings of any length in flat memory: windows that are clips themselves, and joined again.
+"""Long recordings in constant memory: split into windows, each a clip, and joined again.
 
 No network here has an exact context that would let a part of a clip be computed alone. The LSTM
 runs over the whole clip in both directions, GroupNorm of the Wave-U-Nets spans it, and both scale

@@ -1,4 +1,4 @@
-"""The records of a manifest, read in a stream: CSV, JSON lines, a JSON list, or Parquet.
+"""Reads the records of a manifest as a stream, from CSV, JSON lines, a JSON list, or Parquet.
 
 Rows are counted as a spreadsheet counts them: the header of a CSV file is row 1, while the first
 row of a Parquet file or JSON list is row 1. A record that cannot be read is given as its problem;

@@ -1,4 +1,4 @@
-"""A corpus from rows: labels resolved, repeated and conflicting files left out, doubts noted."""
+"""Makes a corpus from rows: resolves labels, and leaves out repeated and conflicting files with notes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of labelled audio, a million of them in little memory, and the utterances that they name."""
+"""Rows of labelled audio in compact memory, and the utterances made from them."""
 
 from __future__ import annotations
 

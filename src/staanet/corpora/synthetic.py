@@ -1,4 +1,4 @@
-"""The synthetic corpus on disk: rendered by eSpeak NG, resumable, checked by its hashes."""
+"""The synthetic corpus: rendered by eSpeak NG, resumable, verified by hashes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Victims around victims: ``Defended`` by transforms of the input, ``DetectorGated`` by a detector.
+"""Victims that wrap a victim: ``Defended`` by input transforms, ``DetectorGated`` by a detector.
 
 ``DEFENCES`` names the two by the architecture in their card. The transforms themselves are in
 ``staanet.transforms.TRANSFORMS``.

@@ -1,4 +1,4 @@
-"""A victim behind a chain of transforms, which is a victim like any other."""
+"""``Defended``: a victim behind a chain of input transforms, itself a victim."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A victim behind a detector, which may abstain, and the view of it that an adaptive attacker follows."""
+"""``DetectorGated``: a victim that abstains where a detector fires, and its view for adaptive attackers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What adversarial audio does to each target: matrices, sweeps, certificates, how it sounds."""
+"""Measures adversarial audio on targets: transfer matrices, sweeps, certificates, perceptual scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of one cell of a transfer matrix, counted from its rows.
+"""Computes the figures of one cell of a transfer matrix from its rows.
 
 A cell is one attack, crafted on one source, against one target after one channel. A row is one clip.
 """

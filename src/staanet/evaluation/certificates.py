@@ -1,4 +1,4 @@
-"""Certificates: how far a clip may be changed, by any attack, while a smoothed victim's answer stays.
+"""Randomised smoothing: certified radii within which no attack changes a victim's answer.
 
 The smoothed victim answers what its base answers most often under noise. White noise gives a radius
 in L2 (Cohen, Rosenfeld and Kolter 2019, arXiv 1902.02918). Keeping only a few random samples gives a

@@ -1,4 +1,4 @@
-"""How much more often an attack fools than noise of its own size does, clip by clip."""
+"""Compares each attack's fooling rate with that of noise of the same size, paired by clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a detector does to the clips of one attack: ROC, and rates at the chosen threshold."""
+"""Measures a detector on the clips of one attack: ROC, and rates at the chosen threshold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Warnings that a transfer matrix carries: empty masks, strong controls, defences nobody knew."""
+"""Warnings of a transfer matrix: empty masks, strong controls, defences without adaptive attacks."""
 
 from __future__ import annotations
 

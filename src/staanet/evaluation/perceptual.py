@@ -1,4 +1,4 @@
-"""How an adversarial clip sounds beside its original, by published models of human hearing.
+"""Perceptual quality of adversarial clips by published metrics of hearing.
 
 Each metric gives a number, or the reason why there is none: the clip is too short, silent or at a
 rate that the model does not know, or a package is not installed (extra ``perceptual``). The native

@@ -1,4 +1,4 @@
-"""Success against budget: attacks over a range of epsilons and densities, clip by clip.
+"""Success rates over a range of epsilons and densities, clip by clip.
 
 A point is an attack within one budget. Each clip is measured on the 16-bit audio that ``craft``
 proved; the audio itself is dropped unless a folder for it is given. Each record goes to a journal at

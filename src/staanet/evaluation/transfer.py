@@ -1,4 +1,4 @@
-"""The transfer matrix: what each adversarial set does to each target.
+"""Computes the transfer matrix: the success of each adversarial set on each target.
 
 Every figure is computed from 16-bit audio; nothing is taken from the attack's own report. Clips
 without movement (digital silence, a constant, one click) never reach this module: they are put

@@ -1,4 +1,4 @@
-"""What every generator returns: for each sample how far to move it, and how much it should be moved."""
+"""The generator interface: a score for selecting samples, and a magnitude, for each sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several generators, each with the classifier of another source, whose proposals are added up.
+"""A generator that adds the proposals of several, each with the classifier of another source.
 
 A change that only one classifier would react to cancels, a change that several would react to stays. An
 ensemble of sources transfers best (Liu et al., 2017, arXiv 1611.02770; Dong et al., 2018,

@@ -1,4 +1,4 @@
-"""A generator as an ONNX file for clips of any length, which ``staanet.generators.runtime`` runs.
+"""Exports a generator as ONNX for clips of any length; ``staanet.generators.runtime`` runs it.
 
 The file holds everything that the attack ``staa`` does before rounding: the network, all its iterations,
 and the choice of samples. The loops over time (the cells of an LSTM and its backward pass) are scripted,

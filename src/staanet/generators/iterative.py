@@ -1,4 +1,4 @@
-"""Generators that hold a classifier, follow its backward pass, and may do so several times."""
+"""Generators that contain a classifier and apply its backward pass one or several times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss of STAA-Net: its four terms per clip, and the controller of the sparsity weight.
+"""The loss of STAA-Net: four terms per clip, and the controller of the sparsity weight.
 
 Chang et al., 2024, arXiv 2402.01227, section III. The published code sums norms over the whole batch.
 Here each term is a mean over the samples of a clip and then over clips, so that a weight means the same

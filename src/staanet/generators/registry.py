@@ -1,4 +1,4 @@
-"""The generator networks by name, and how they are built, saved and loaded."""
+"""The generator networks by name: builds, saves and loads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs an exported generator without torch: numpy and onnxruntime are enough.
+"""Runs an exported generator with numpy and onnxruntime, without torch.
 
 ``Runner(file)(waveform)`` returns the adversarial clip on the 16-bit grid, within epsilon and the largest
 density, as the attack ``staa`` makes it. The file that ``staanet export GENERATOR`` wrote holds the

@@ -1,4 +1,4 @@
-"""A generator that holds any differentiable classifier, and follows its gradient.
+"""A generator that contains any differentiable classifier and follows its gradient.
 
 ``BackwardNet`` writes the backward pass of convolutions and LSTMs out by hand; here automatic
 differentiation does it, for transformers among others. The weights begin as the source's

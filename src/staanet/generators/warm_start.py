@@ -1,4 +1,4 @@
-"""Generators that begin as their sources: the source's weights, and its backward pass as decoder."""
+"""Initialises generators from their source: its weights as encoder, its backward pass as decoder."""
 
 from __future__ import annotations
 

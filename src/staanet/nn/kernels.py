@@ -1,4 +1,4 @@
-"""Triton kernels for what torch is slow at on a GPU.
+"""Triton kernels for operations that are slow in torch on a GPU.
 
 * GroupNorm and ReLU over channels-last features. torch normalises groups in another memory order only,
   so it copies the features there and back, and one clip keeps few of a GPU's units busy. Here each

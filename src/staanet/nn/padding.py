@@ -1,4 +1,4 @@
-"""Help for networks that must never see padding, and for clips that are too short for a network."""
+"""Helps networks to ignore padding, and pads clips that are shorter than a network's minimum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An LSTM layer with a learned backward pass, written out so that it is a network of its own."""
+"""An LSTM layer with a learned backward pass."""
 
 from __future__ import annotations
 

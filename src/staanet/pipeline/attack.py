@@ -1,4 +1,4 @@
-"""Attacks clips, each of which is crafted, written, read back and measured."""
+"""Attacks clips: each is crafted, written, read back and measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An attack as a job that can be sent anywhere: run here, or a shard of it, or all shards by Ray.
+"""``AttackJob``: an attack that runs in this process, as one shard, or as all shards on Ray.
 
 On Ray each shard is a task that writes its own folder. The task of a lost worker is given to another
 one, which goes on where the folder's journal ends. Then the shards are merged, so that the result is

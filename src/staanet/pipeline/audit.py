@@ -1,4 +1,4 @@
-"""Audits a model: how robust is it, to whom, at which budget, and what helps?
+"""Audits a model: runs attacks, transfer, sweep and defences, and writes the verdict.
 
 A model that only answers is attacked by transfer: the attacker trains models of its own on the same
 corpus and crafts on them, and the audited model judges the files. A few clips are also attacked by

@@ -1,4 +1,4 @@
-"""What an audit found: the worst attack, who achieves what, at which budget, and what helps."""
+"""Summarises an audit: the worst attack, success per attacker and budget, and useful defences."""
 
 from __future__ import annotations
 

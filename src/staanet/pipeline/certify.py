@@ -1,4 +1,4 @@
-"""Certifies how far each clip may change before the answer of a victim can."""
+"""Certifies how far each clip may change before the victim's answer can change."""
 
 from __future__ import annotations
 

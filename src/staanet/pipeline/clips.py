@@ -1,4 +1,4 @@
-"""Reads the clips that a stage works on, one by one or all at once; the unusable ones are put aside."""
+"""Reads the clips that a stage works on; unusable ones go to the quarantine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every stage of one command shares, as one value."""
+"""``Context``: the settings and services that all stages of one command share."""
 
 from __future__ import annotations
 

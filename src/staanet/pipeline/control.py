@@ -1,4 +1,4 @@
-"""The control beside an attack: what random signs at as many samples and at the same level do."""
+"""The control of an attack: random signs with as many samples and the same level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What identifies the data of a training or a run: audio, labels and speakers of all its parts."""
+"""Hashes of the data behind a training or a run: audio, labels and speakers of all parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clips of an adversarial set that are done: in its journal while the attack goes on."""
+"""The finished clips of an adversarial set, kept in a journal while the attack runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Puts defences before a victim, and attacks defended victims through their defences."""
+"""Adds defences to a victim, and attacks defended victims adaptively."""
 
 from __future__ import annotations
 

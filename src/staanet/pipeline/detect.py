@@ -1,4 +1,4 @@
-"""Puts a victim behind a detector, and measures what attacks do to both."""
+"""Adds a detector to a victim, and measures it against static and adaptive attacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A surrogate of a black box: a small network that learns its answers, to be attacked in its place.
+"""Distils a black box into a small surrogate network, which attacks use as their source.
 
 Papernot et al. 2017, arXiv 1602.02697; the soft answers are those of Hinton et al. 2015, arXiv 1503.02531.
 No label is used. Each clip that the black box answers counts as a query.

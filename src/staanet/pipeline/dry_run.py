@@ -1,4 +1,4 @@
-"""What ``run`` would do with a recipe, stage by stage, without doing or writing any of it."""
+"""Lists what ``run`` would do with a recipe, stage by stage, and writes nothing."""
 
 from __future__ import annotations
 

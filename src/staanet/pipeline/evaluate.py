@@ -1,4 +1,4 @@
-"""Evaluates adversarial sets: what victims answer, and how each change sounds."""
+"""Evaluates adversarial sets on targets, with perceptual scores where asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes a generator as an ONNX file, after a comparison with the attack that it stands for."""
+"""Exports a generator as ONNX, after comparing it with the torch attack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adversarial training of a victim that is trained already, into a victim folder of its own."""
+"""Hardens a trained victim by adversarial training, into a victim folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tells clips from any others: hashes of their names and samples."""
+"""Hashes that identify clips by name and samples."""
 
 from __future__ import annotations
 

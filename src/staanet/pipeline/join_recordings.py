@@ -1,4 +1,4 @@
-"""Long recordings that were attacked in windows, written as whole files again."""
+"""Joins the attacked windows of long recordings into whole audio files."""
 
 from __future__ import annotations
 

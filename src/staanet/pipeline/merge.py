@@ -1,4 +1,4 @@
-"""Merges shards into a whole that equals, file by file, what one run makes of all clips.
+"""Merges shards; the result equals, file by file, a run without shards.
 
 Only the times differ (``seconds.csv`` of a set), since they are those of the machines that worked.
 """

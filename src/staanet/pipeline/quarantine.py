@@ -1,4 +1,4 @@
-"""Clips that cannot be used: each is put aside with its reason, and the run goes on without it."""
+"""The quarantine: unusable clips are skipped and listed with their reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The card of a finished run: what was run, on what, by which version, and how long it took."""
+"""The card of a finished run: recipe, corpus, versions and seconds."""
 
 from __future__ import annotations
 

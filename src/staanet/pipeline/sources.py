@@ -1,4 +1,4 @@
-"""How a generator or a vector finds the victim again that it was trained against."""
+"""Finds the victim again that a generator or a vector was trained against."""
 
 from __future__ import annotations
 

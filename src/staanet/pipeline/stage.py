@@ -1,4 +1,4 @@
-"""A stage fills one folder; here it is decided whether that folder is done, begun or another's.
+"""``Stage``: fills one folder, and decides whether it is done, begun, or belongs to other inputs.
 
 A stage closes its folder with ``card.json``, which names everything that went in. A folder whose card
 names the same inputs is done and is skipped. A folder made from other inputs stops the command. So a

@@ -1,4 +1,4 @@
-"""Searches the weights of the generator's loss for the most fooling at the least density.
+"""Searches the loss weights of the generator for the highest fooling rate at the lowest density.
 
 The paper's loss has fixed weights for magnitude, sparsity and quantisation (Chang et al. 2024, arXiv
 2402.01227, section III), tuned by hand. Optuna (Akiba et al., KDD 2019, arXiv 1907.10902) searches

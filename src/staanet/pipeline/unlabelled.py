@@ -1,4 +1,4 @@
-"""Audio without labels that trains a generator beside the corpus's train part.
+"""Reads unlabelled audio that extends the train part for a generator.
 
 A generator learns from the answers of its source, so any audio serves: whole folders, another corpus,
 synthetic speech. Clips of the corpus's dev or test part are left out, recognised by their samples, so

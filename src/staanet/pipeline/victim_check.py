@@ -1,4 +1,4 @@
-"""The look at every victim before a command first uses it: can it be judged, and do its labels meet?"""
+"""Checks each victim before its first use: it can be judged, and its labels match the corpus."""
 
 from __future__ import annotations
 

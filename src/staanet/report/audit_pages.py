@@ -1,4 +1,4 @@
-"""An audit as Markdown and as one HTML page that needs nothing but itself."""
+"""Renders an audit as Markdown and as one self-contained HTML page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verdict of an audit: its outcome by the intervals of the rates, and the sentences about it."""
+"""The verdict of an audit: the outcome by the rates' intervals, and its sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colours and forms that all charts share: one drawing as SVG for page and phone, and as files for papers.
+"""Shared style of charts: colours, and one drawing rendered as SVG, PNG and PDF.
 
 Same input gives the same bytes. Ink and colours of an SVG follow the light or dark theme of the page.
 Only object-oriented matplotlib is used.

@@ -1,4 +1,4 @@
-"""Chooses by rule the clips of a run that are worth a look: fooled, varied, clear."""
+"""Selects example clips of a run by fixed rules: fooled, varied, clear."""
 
 from __future__ import annotations
 

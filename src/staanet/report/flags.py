@@ -1,4 +1,4 @@
-"""The warnings that a reader must see before the headline of a run."""
+"""Warnings that the report shows before the headline of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which cells of a run make the headline: an attack on its source, its control, its rival.
+"""Selects the cells of a run for the headline: the attack, its control and its strongest rival.
 
 The sentence about the classes and speakers that were hit hardest is here, too.
 """

@@ -1,4 +1,4 @@
-"""Puts facts, tables and charts into one HTML page that needs nothing but itself.
+"""Assembles facts, tables and charts into one self-contained HTML page.
 
 Autoescape is always on, and every text is made printable on its way out, so that a name is shown and
 never obeyed. Only SVG that this package drew, its own tables and its own style sheet are trusted.

@@ -1,4 +1,4 @@
-"""Reads the tables of a sweep: success at each point of a grid of budgets."""
+"""Reads the tables of a sweep: the success at each point of the budget grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of the report; the page, the Markdown file and the LaTeX file show the same ones."""
+"""The tables of the report, shared by the page, the Markdown file and the LaTeX file."""
 
 from __future__ import annotations
 

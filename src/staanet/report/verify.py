@@ -1,4 +1,4 @@
-"""Checks every figure of a run against its files; a report is built of checked figures alone.
+"""Recomputes every figure of a run from its files; the report uses verified figures only.
 
 The distances and the budget of every clip are recomputed from its 16-bit integers and compared with
 the table of its set and with the results. Rates and means of the summary are recomputed from the

@@ -1,4 +1,4 @@
-"""What leaves a run: adversarial sets, transfer matrices, and tables of results.
+"""Results of a run: adversarial sets, transfer matrices, and tables.
 
 The package loads nothing by itself, so that a table can be printed where a library is broken.
 """

@@ -1,4 +1,4 @@
-"""The cells of a transfer matrix and the clips behind them, as typed values."""
+"""Typed cells of a transfer matrix, and the clips behind them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One question about a victim, an attack or a run, and its answer; a list of them on disk."""
+"""``Check``: one question about a victim, attack or run with its verdict, and lists of them on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns numbers into text, for every table and every sentence."""
+"""Formats numbers for tables and sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of a table as CSV and Parquet files."""
+"""Reads and writes rows of a table as CSV and Parquet."""
 
 from __future__ import annotations
 

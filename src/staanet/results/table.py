@@ -1,4 +1,4 @@
-"""One table: columns, rows, caption and notes, as Markdown, LaTeX, HTML or text for a terminal.
+"""``Table``: columns, rows, caption and notes, rendered as Markdown, LaTeX, HTML or terminal text.
 
 Every table that this package prints or writes is a ``Table``. Each renderer escapes what its format
 would obey, so that a name is shown as it is.

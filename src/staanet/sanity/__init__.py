@@ -1,4 +1,4 @@
-"""Is a victim what an evaluation takes it for, and does an attack on it behave like one?
+"""Sanity checks of victims, attacks and finished runs.
 
 Each check is a function over a victim, an attack or a finished run, and returns a ``Check``. They are the
 sanity checks of Carlini et al. 2019 (arXiv 1902.06705, sections 3 to 5) and of AutoAttack (Croce and

@@ -1,4 +1,4 @@
-"""Do attacks on a victim behave: more steps, a larger epsilon and knowledge help, an optimum is found?
+"""Checks that attacks behave: more steps, a larger epsilon and knowledge help, an optimum is found.
 
 The checks are those of Carlini et al. 2019 (arXiv 1902.06705, sections 3 to 5).
 """

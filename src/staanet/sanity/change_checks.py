@@ -1,4 +1,4 @@
-"""Are the changes of an adversarial set aimed: do their signs and places matter?"""
+"""Checks that perturbations are aimed: fooling falls when signs or positions are shuffled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the gradient that attacks follow finite, alive, and the slope of what the victim computes?
+"""Checks a victim's gradient: finite, not zero, and equal to finite differences.
 
 A victim with max-pooling or rectifiers has kinks: a finite difference across one is no slope, and in
 float32 rounding hides the slope at the small steps that avoid them. So slopes are taken in float64,

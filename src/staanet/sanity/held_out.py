@@ -1,4 +1,4 @@
-"""Corpus and split: clean files are the corpus's, and what was held out was held out."""
+"""Checks that clean files are the corpus's, and that test clips were held out of training."""
 
 from __future__ import annotations
 

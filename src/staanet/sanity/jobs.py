@@ -1,4 +1,4 @@
-"""What is checked, in which order: name, subject and work of each check."""
+"""Lists the checks of a finished run, each with name, subject and work, in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finished run with its victims loaded and its corpus at hand: what checks of a run work on."""
+"""``LoadedRun``: a finished run with its victims and its corpus, as checks use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A victim with clips to try it on, and the odds that chance explains a difference."""
+"""``Probe``: a victim with clips for checks, and the test of chance for a difference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One recording in two parts of a split: equal, or equal but for gain, shift, trimming or noise."""
+"""Finds one recording in two parts of a split, equal or after gain, shift, trimming or noise."""
 
 from __future__ import annotations
 

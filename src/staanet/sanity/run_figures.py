@@ -1,4 +1,4 @@
-"""Are rates what their definitions give, and do they say what they seem to?"""
+"""Checks the rates of a run: they follow their definitions, and differ from controls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are tables and answers those of the files? Distances, budget and predictions, from the audio anew."""
+"""Recomputes distances, budgets and predictions of a run from its audio files."""
 
 from __future__ import annotations
 

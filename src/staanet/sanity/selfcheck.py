@@ -1,4 +1,4 @@
-"""Is a finished run honest? Every check on its victims, its files, its split and its figures.
+"""Runs every check on a finished run: its victims, files, split and figures.
 
 ``selfcheck`` reads a run folder, tries its victims, recomputes its files and figures, and writes
 ``RUN/selfcheck.json``, which the report shows beside the headline.

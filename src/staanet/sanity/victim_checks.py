@@ -1,4 +1,4 @@
-"""Is a victim in order: deterministic, at rest, answering in logits, better than chance?"""
+"""Checks a victim: deterministic, in evaluation mode, logits as output, better than chance."""
 
 from __future__ import annotations
 

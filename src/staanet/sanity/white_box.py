@@ -1,4 +1,4 @@
-"""Who knew whom: a white box is what shares the source's weights, and nothing else."""
+"""Checks the knowledge of each attack: white box means that source and target share weights."""
 
 from __future__ import annotations
 

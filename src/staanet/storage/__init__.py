@@ -1,4 +1,4 @@
-"""What reaches the disk: whole files or none, a journal, a folder lock, models with their cards.
+"""Storage: atomic files, journal, folder lock, and models with cards.
 
 The public names of the modules are here: ``storage.write_json``, ``storage.Journal``, ``storage.load_model``.
 """

@@ -1,4 +1,4 @@
-"""``card.json``: what a folder holds, which versions wrote it, and from which inputs."""
+"""``card.json``: the kind of a folder, the versions that wrote it, and its inputs."""
 
 from __future__ import annotations
 

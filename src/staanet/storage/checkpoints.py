@@ -1,4 +1,4 @@
-"""Checkpoints of a training: the newest two are kept, and only whole ones are read."""
+"""Training checkpoints: keeps the newest two, and reads only complete ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are written wholly or not at all, and read only where they are regular files.
+"""Writes files atomically, and reads only regular files.
 
 A file is written as ``NAME.part`` beside its target, flushed to the disk and renamed. A reader sees
 the old bytes or the new ones, whenever the writer dies.

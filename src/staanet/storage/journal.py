@@ -1,4 +1,4 @@
-"""An append-only file of JSON lines that says which work is done."""
+"""An append-only file of JSON lines that records finished work."""
 
 from __future__ import annotations
 

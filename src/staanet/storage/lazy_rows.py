@@ -1,4 +1,4 @@
-"""A million rows in little memory: columns packed by pyarrow, objects built when they are looked at.
+"""A million rows in compact memory: pyarrow columns, with objects built on access.
 
 A Python object for each row of a large manifest takes more than a kilobyte. Here a row takes about
 as many bytes as its text, and as many again for its numbers.

@@ -1,4 +1,4 @@
-"""The hardware that a measured time belongs to."""
+"""Describes the hardware that a measured time belongs to."""
 
 from __future__ import annotations
 

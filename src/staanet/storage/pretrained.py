@@ -1,4 +1,4 @@
-"""Models inside the package: small victims and a generator, so that the first attack needs no training.
+"""Models inside the package: small victims and a generator, for a first attack without training.
 
 Laid out like a run's folder, ``models/victims/NAME`` and ``models/generators/NAME``, as 16-bit floats;
 a ``MODEL_CARD.md`` beside each says what it is, what it was trained on and how well it does.

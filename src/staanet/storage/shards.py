@@ -1,4 +1,4 @@
-"""Work in equal parts: ``3/16`` is every sixteenth clip of a sorted list, from the third on.
+"""Shards of work: ``3/16`` is every sixteenth clip of a sorted list, from the third on.
 
 What is made of a clip depends on nothing but the clip, the settings and the seed, so shards made on
 any machines, in any order, are together what one machine makes alone; ``staanet merge`` proves it.

@@ -1,4 +1,4 @@
-"""JSON without surprises: what is read holds no key twice, no NaN and no number beyond use."""
+"""Strict JSON: no duplicate keys, no NaN, and no numbers out of range."""
 
 from __future__ import annotations
 

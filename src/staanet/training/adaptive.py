@@ -1,4 +1,4 @@
-"""Attacks that know a detector: PGD and a generator against victim and detector at once."""
+"""Adaptive attacks against a detector: PGD and a generator that fool victim and detector together."""
 
 from __future__ import annotations
 

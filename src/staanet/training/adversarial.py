@@ -1,4 +1,4 @@
-"""Adversarial training: a victim learns on clips that fool it at present.
+"""Adversarial training: a victim learns on clips that fool its present weights.
 
 Madry et al. 2018 (arXiv 1706.06083) train on PGD, here on every sample or on the few that a budget
 allows. TRADES (Zhang et al. 2019, arXiv 1901.08573) pulls the answer to a changed clip towards the

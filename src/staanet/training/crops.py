@@ -1,4 +1,4 @@
-"""Random crops of clips as batches, each at another speed, colour, level and noise."""
+"""Random crops of clips as batches, each with another speed, spectrum, level and noise."""
 
 from __future__ import annotations
 

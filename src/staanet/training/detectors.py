@@ -1,4 +1,4 @@
-"""Detectors of attacked clips: their scores, their threshold, and training a learned one.
+"""Detectors of adversarial clips: scores, threshold, and the training of a learned one.
 
 The threshold is chosen on clean dev clips at a given false-positive rate, before any attacked clip is
 scored.

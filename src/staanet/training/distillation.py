@@ -1,4 +1,4 @@
-"""Training a surrogate of a black box: a network that learns its answers, without any label.
+"""Trains a surrogate of a black box on its answers, without labels.
 
 Papernot et al. 2017, arXiv 1602.02697; the soft answers are those of Hinton et al. 2015, arXiv 1503.02531.
 Each clip that the black box answers counts as a query.

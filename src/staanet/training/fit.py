@@ -1,4 +1,4 @@
-"""The loop that trains: a schedule, a task, its history, and checkpoints to go on from bit for bit."""
+"""``fit``: the training loop, with schedule, task, history, and checkpoints for bit-exact resuming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training a generator: STAA-Net's loss against frozen sources, judged by the attack itself."""
+"""Trains a generator with STAA-Net's loss against frozen sources, evaluated by the attack itself."""
 
 from __future__ import annotations
 

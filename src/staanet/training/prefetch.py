@@ -1,4 +1,4 @@
-"""Batches that are drawn before they are needed, while a GPU computes the step before."""
+"""Prepares batches ahead, while a GPU computes the current step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training a victim: cross-entropy on balanced crops, judged by UAR on whole dev clips."""
+"""Trains a victim: cross-entropy on balanced crops, evaluated by UAR on whole dev clips."""
 
 from __future__ import annotations
 

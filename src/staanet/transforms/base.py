@@ -1,4 +1,4 @@
-"""What a transform of a waveform is, how it is written as text, and how it is applied.
+"""``Transform``: the interface, its notation as text, and how it is applied.
 
 A transform has two uses. In front of a victim it is a defence (``staanet.defences.Defended``). On the
 way to a victim it is a channel, which ``transform_samples`` applies to the 16-bit samples of a clip.

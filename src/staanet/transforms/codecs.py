@@ -1,4 +1,4 @@
-"""Transforms that code a waveform with fewer bits: MP3, Opus, Vorbis, GSM, mu-law, quantisation.
+"""Lossy coding transforms: MP3, Opus, Vorbis, GSM, mu-law, quantisation.
 
 A codec writes and reads 16-bit samples in memory with libsndfile. What a codec delays or pads is cut,
 so that its output is aligned with its input. The gradient is that of the identity.

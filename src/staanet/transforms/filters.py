@@ -1,4 +1,4 @@
-"""Transforms that filter a waveform or set its level: low-pass, band-pass, median, resampling, gain."""
+"""Filter and level transforms: low-pass, band-pass, median, resampling, gain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transforms that are drawn at random: noise, a random level, and the noises of randomised smoothing."""
+"""Random transforms: noise, random level, and the noise of randomised smoothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The transform that repairs outliers: samples that do not fit their neighbours are predicted anew."""
+"""The transform that replaces outlier samples by a prediction from their neighbours."""
 
 from __future__ import annotations
 

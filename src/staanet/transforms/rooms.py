@@ -1,4 +1,4 @@
-"""The transform that puts a waveform into a room: a drawn impulse response of a given decay."""
+"""The transform that adds reverberation: a random impulse response of a given decay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classifiers under study: ``VICTIMS`` names the networks to train, ``load_victim`` loads a trained model."""
+"""Classifiers under study: ``VICTIMS`` lists trainable networks, ``load_victim`` loads a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The blueprint of a classifier: its network without weights, as JSON, to build it again elsewhere."""
+"""The blueprint of a classifier: its architecture without weights as JSON, to rebuild it elsewhere."""
 
 from __future__ import annotations
 

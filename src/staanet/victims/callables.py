@@ -1,4 +1,4 @@
-"""Any Python function as a victim without gradient, such as the client of a service."""
+"""Wraps any Python function, such as a service client, as a victim without gradient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sha256 of a Python function: of its code, and of the weights and settings that it uses."""
+"""The sha256 of a Python function: its code, and the weights and settings that it uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tzirakis, Zhang and Schuller, "End-to-end speech emotion recognition", ICASSP 2018."""
+"""The victim ``emo18``: Tzirakis, Zhang and Schuller, "End-to-end speech emotion recognition", ICASSP 2018."""
 
 from __future__ import annotations
 

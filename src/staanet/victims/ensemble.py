@@ -1,4 +1,4 @@
-"""Several victims as one, for a gradient that must fool all of them."""
+"""Several victims as one source, for a gradient that must fool all of them."""
 
 from __future__ import annotations
 

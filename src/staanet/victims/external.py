@@ -1,4 +1,4 @@
-"""What classifiers that were made elsewhere share: a copy for a folder, and black boxes without gradient.
+"""What external classifiers share: copying into a folder, and black boxes without gradient.
 
 A black box can be attacked without gradients and judged as a target. It raises an error where a gradient
 is needed, because a silent zero would read as robustness.

@@ -1,4 +1,4 @@
-"""A quick look at a victim on a few clips before its first use: can its answers be judged at all?
+"""A quick check of a victim on a few clips before its first use: can its answers be judged?
 
 A model that is wired wrong reads as robust: constant answers never change, a dead gradient stops every
 white-box attack. ``check_victim`` refuses what cannot be judged and flags what is doubtful.

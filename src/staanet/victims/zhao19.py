@@ -1,4 +1,5 @@
-"""Zhao, Mao and Chen, "Speech emotion recognition using deep 1D & 2D CNN LSTM networks", BSPC 2019."""
+"""The victim ``zhao19``: Zhao, Mao and Chen, "Speech emotion recognition using deep 1D & 2D CNN LSTM
+networks", BSPC 2019."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tries what makes and takes sound: codecs, channels, the voice, networks, recipes, shipped models.
+"""Checks what an installation can do: codecs, channels, speech synthesis, networks, recipes, shipped models.
 
 Each function returns what it saw and raises where something does not work.
 """

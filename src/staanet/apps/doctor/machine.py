@@ -1,4 +1,4 @@
-"""Checks the machine: processor, threads, torch, and the folder that takes results."""
+"""Checks the machine: processor, threads, torch, and the folder for results."""
 
 from __future__ import annotations
 

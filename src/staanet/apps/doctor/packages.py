@@ -1,4 +1,4 @@
-"""Checks the installed packages: versions, extras, and packages that do harm.
+"""Checks the installed packages: versions, extras, and packages known to cause errors.
 
 Every remedy is the very command that mends it.
 """

@@ -1,4 +1,4 @@
-"""The local page (extra ``web``): fool a clip of one's own, see it, hear it, take it home.
+"""The local web page (extra ``web``): upload or record a clip, attack it, play and download the result.
 
 ``serve`` binds the loopback, hands out one secret address and keeps every file in a private folder
 that is emptied while it runs and removed at its end.

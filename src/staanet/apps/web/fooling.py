@@ -1,4 +1,4 @@
-"""Attacks one clip of the page and compares it with random noise; knows nothing of the page."""
+"""Attacks one clip for the web page and compares it with random noise; independent of gradio."""
 
 from __future__ import annotations
 

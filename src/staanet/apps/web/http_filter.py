@@ -1,4 +1,4 @@
-"""An ASGI layer around gradio that refuses a request before gradio sees it.
+"""ASGI middleware in front of gradio: refuses bad requests before gradio sees them.
 
 Only the page's own routes exist. A request needs the right Host, no foreign Origin, and the token of
 the printed address. Bodies are limited in size, number and time. Files must lie in the page's

@@ -1,4 +1,4 @@
-"""The level of a change relative to the speech of a clip, and what people hear of it."""
+"""The level of a perturbation relative to the speech of a clip, and how audible it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page itself: its components, and what happens when the visitor acts (gradio)."""
+"""The gradio page: its components, and the function behind each button."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pieces of HTML of the page: the answer in a sentence, the classes, the sounds, the picture."""
+"""HTML fragments of the web page: result sentence, class probabilities, players, picture."""
 
 from __future__ import annotations
 

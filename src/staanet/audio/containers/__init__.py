@@ -1,4 +1,4 @@
-"""Containers of audio, recognised by content, and what each declares of itself."""
+"""Audio containers: recognised by content, with the format and length that each declares."""
 
 from __future__ import annotations
 

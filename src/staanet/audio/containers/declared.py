@@ -1,4 +1,4 @@
-"""What a container says of its content before anything is decoded."""
+"""The format and length that a container declares before anything is decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FLAC: the stream info and the first frame, and what they declare."""
+"""FLAC: parses the stream info and the first frame."""
 
 from __future__ import annotations
 

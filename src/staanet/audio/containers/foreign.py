@@ -1,4 +1,4 @@
-"""Files that are not read, named as what they are, with the command that helps."""
+"""Names file formats that are not supported, with the command that converts them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MP3: frame after frame, and the length that the first frame declares."""
+"""MP3: counts frames, and reads the length that the first frame declares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OGG: every page in order, under its checksum."""
+"""OGG: parses every page and verifies its checksum."""
 
 from __future__ import annotations
 

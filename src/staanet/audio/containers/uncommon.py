@@ -1,4 +1,4 @@
-"""AIFF, AU, CAF, Wave64 and NIST SPHERE: how many frames they declare, against the bytes they hold.
+"""AIFF, AU, CAF, Wave64 and NIST SPHERE: compares declared frames with the bytes of the file.
 
 The decoder gives half a file without an error, so the declared bytes must be there.
 """

@@ -1,4 +1,4 @@
-"""WAV: the chunks of RIFF, RIFX and RF64 files, and what they declare."""
+"""WAV: parses the chunks of RIFF, RIFX and RF64 files."""
 
 from __future__ import annotations
 
