@@ -1,4 +1,4 @@
-"""What changes a waveform on its way to a victim: codecs, filters, noise, edits, repair, rooms.
+"""Transforms of a waveform: codecs, filters, noise, edits, repair, rooms; used as channels and defences.
 
 ``TRANSFORMS`` names the transforms, ``parse_transform`` reads one from text such as ``mp3:64``.
 """
