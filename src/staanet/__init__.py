@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from staanet.victims import VICTIMS as VICTIMS
     from staanet.victims import load_victim as load_victim
     from staanet.victims.callables import CallableVictim as CallableVictim
+    from staanet.victims.torch_victim import TorchVictim as TorchVictim
 
 _HOME = {
     "ATTACKS": "attacks",
@@ -52,6 +53,7 @@ _HOME = {
     "Untargeted": "core",
     "Utterance": "core",
     "CallableVictim": "victims.callables",
+    "TorchVictim": "victims.torch_victim",
     "VICTIMS": "victims",
     "Victim": "core",
     "build_generator": "generators.registry",
@@ -87,6 +89,7 @@ __all__ = [
     "load_generator",
     "load_recipe",
     "CallableVictim",
+    "TorchVictim",
     "load_victim",
     "run",
     "transfer_matrix",

@@ -32,6 +32,9 @@ def check_victims(
             report = _CHECKED.check(victim, some)
         for flag in report.flags:
             context.quarantine.warn(flag)
+        for part in victim.modules():
+            for note in getattr(part, "notes", ()):
+                context.quarantine.note(f"{victim.name}: {note}")
         reports.append(report)
     return reports
 

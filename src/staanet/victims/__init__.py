@@ -15,11 +15,13 @@ from staanet.storage import pretrained
 from staanet.victims.callables import CallableVictim
 from staanet.victims.emo18 import Emo18
 from staanet.victims.ensemble import Ensemble, joint_sha256, members_of
-from staanet.victims.external import External
 from staanet.victims.hugging_face import hugging_face
 from staanet.victims.logmel_cnn import LogmelCnn
 from staanet.victims.onnx import ONNX_FILE, OnnxVictim
+from staanet.victims.python_file import python_copy, python_victim
 from staanet.victims.self_supervised import NETWORKS, Hubert, SelfSupervised, Wav2Vec2, WavLM
+from staanet.victims.torch_victim import TorchVictim
+from staanet.victims.torchscript import TORCHSCRIPT_FILE, TorchScriptVictim
 from staanet.victims.zhao19 import Zhao19
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "Emo18",
     "Ensemble",
     "LogmelCnn",
+    "TorchVictim",
     "Zhao19",
     "build_victim",
     "joint_sha256",
@@ -49,11 +52,18 @@ VICTIMS: dict[str, type[Emo18 | LogmelCnn | Zhao19 | SelfSupervised]] = {
     "zhao19": Zhao19,
 }
 """Written out, because shells complete the names from this text (``staanet/cli/names.py``)."""
-SCHEMES = {"hf": hugging_face, "onnx": OnnxVictim}
+SCHEMES: dict[str, Callable[[str], Victim]] = {
+    "hf": hugging_face,
+    "onnx": OnnxVictim,
+    "python": python_victim,
+    "torchscript": TorchScriptVictim,
+}
 """What loads a model that was made elsewhere, by the word before the colon of its name."""
-COPIES: dict[str, Callable[[Path], External]] = {
+COPIES: dict[str, Callable[[Path], Victim]] = {
     "hugging_face": lambda folder: hugging_face(str(folder)),
     "onnx": lambda folder: OnnxVictim(folder / ONNX_FILE),
+    "python": python_copy,
+    "torchscript": lambda folder: TorchScriptVictim(folder / TORCHSCRIPT_FILE),
 }
 """What reads the copy of such a model inside a victim folder, by the architecture in the card."""
 PACKAGES = {
@@ -99,8 +109,8 @@ def learning_rate(name: str, *, config: str | None = None) -> float:
 def load_victim(spec: Path | str) -> Victim:
     """A trained victim, frozen and in ``eval()``; its ``origin`` is ``spec``.
 
-    ``spec`` is the folder that ``train-victim`` wrote, ``hf:NAME-OR-FOLDER``, ``onnx:FILE``, or
-    ``shipped:NAME``. Raises ``InvalidInput`` where it is no victim, is damaged, or is of an unknown kind.
+    ``spec`` is the folder that ``train-victim`` wrote, ``shipped:NAME``, or one of ``SCHEMES``:
+    ``hf:NAME-OR-FOLDER``, ``onnx:FILE``, ``torchscript:FILE``, ``python:FILE.py:FACTORY``. Raises ``InvalidInput`` where it is no victim, is damaged, or is of an unknown kind.
     """
     scheme, colon, name = str(spec).partition(":")
     is_external = bool(colon) and scheme in SCHEMES

@@ -103,12 +103,12 @@ def _by_name(digest: Any, value: Any) -> list[Any]:
 def _user_code(kind: type) -> list[Any]:
     """The functions of a class that no installed library brings."""
     functions = [f for f in vars(kind).values() if isinstance(f, types.FunctionType)]
-    return [f for f in functions if not _is_installed(f)]
+    return [f for f in functions if not is_library_file(f.__code__.co_filename)]
 
 
 def _function_parts(digest: Any, fn: types.FunctionType) -> list[Any]:
     """A library's function by its name; a user's by its code and all that it refers to."""
-    if _is_installed(fn):
+    if is_library_file(fn.__code__.co_filename):
         digest.update(f"{fn.__module__}.{fn.__qualname__}".encode())
         return []
     try:
@@ -127,11 +127,9 @@ def _global_names(code: types.CodeType) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _is_installed(fn: types.FunctionType) -> bool:
-    return any(
-        part in fn.__code__.co_filename
-        for part in ("site-packages", "dist-packages", "/lib/python")
-    )
+def is_library_file(filename: str) -> bool:
+    """Whether code belongs to an installed library."""
+    return any(part in filename for part in ("site-packages", "dist-packages", "/lib/python"))
 
 
 def _object_parts(value: Any) -> list[Any]:
@@ -139,7 +137,7 @@ def _object_parts(value: Any) -> list[Any]:
     code = _user_code(type(value))
     if isinstance(value, nn.Module):
         children = [(name, type(part).__qualname__) for name, part in value.named_modules()]
-        forward = [type(part).forward for part in value.modules()]
+        forward = [getattr(type(part), "forward", None) for part in value.modules()]
         return [tensors_sha256(value), children, forward, *code]
     if not hasattr(value, "__dict__"):
         raise _NoHashError

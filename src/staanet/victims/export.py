@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from staanet.core import Victim
 from staanet.defences import Defended
 from staanet.errors import InvalidInput, MissingExtra, StaaNetError
 from staanet.transforms import Filter, Quantise, Transform
-from staanet.victims.onnx import OnnxCard, onnx_session
+from staanet.victims.model_card import ModelCard
+from staanet.victims.onnx import onnx_session
 
 EXPORTABLE = ("emo18", "zhao19")
 TOLERANCE = 1e-3
@@ -42,11 +42,11 @@ def export_onnx(victim: Victim, path: Path | str) -> float:
             where=target,
             remedy="This is a fault of the exporter; nothing was written",
         )
-    card = OnnxCard(
+    card = ModelCard(
         sample_rate=victim.sample_rate, labels=victim.labels, minimum_samples=victim.minimum_samples
     )
     storage.write_bytes(target, model)
-    storage.write_text(target.with_name(f"{target.name}.toml"), _as_toml(card))
+    storage.write_text(target.with_name(f"{target.name}.toml"), card.as_toml())
     return difference
 
 
@@ -137,9 +137,3 @@ def _trace(victim: Victim) -> bytes:
             dynamic_axes={"waveforms": {0: "batch", 1: "time"}, "logits": {0: "batch"}},
         )
     return buffer.getvalue()
-
-
-def _as_toml(card: OnnxCard) -> str:
-    import tomli_w
-
-    return tomli_w.dumps({**asdict(card), "labels": list(card.labels)})

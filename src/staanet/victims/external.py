@@ -7,7 +7,9 @@ is needed, because a silent zero would read as robustness.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,10 @@ from staanet import storage
 from staanet.core import Victim
 from staanet.errors import InvalidInput, StaaNetError, VictimError, printable
 from staanet.nn.padding import require_samples, run_by_length
+from staanet.victims.code_hash import is_library_file
+from staanet.victims.model_card import check_outputs, logits_from_probabilities
 
+_PACKAGE = Path(__file__).parents[1]
 Floats = NDArray[np.float32]
 
 
@@ -28,6 +33,11 @@ class External(Victim):
     """A victim whose weights, if we can see any, are kept elsewhere."""
 
     architecture = "external"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of its figures has to know, as sentences without the name before them."""
+        return ()
 
     def model_files(self) -> dict[str, bytes]:
         """The files that it can be read from again, by name; none where it cannot be copied."""
@@ -85,49 +95,40 @@ class BlackBox(External):
 
     def _logits_of(self, clips: Tensor) -> Tensor:
         require_samples(self, clips.shape[1])
-        try:
-            outputs = np.array(self.predict(clips.numpy().copy()), dtype=np.float32)
-        except StaaNetError:
-            raise
-        except Exception as problem:
-            reason = " ".join(str(problem).split())
-            raise VictimError(
-                f"{self.name} raised {type(problem).__name__}: {printable(reason)[:200]}",
-                remedy="Correct the function, or leave the clip out",
-            ) from problem
-        check_outputs(self, outputs, len(clips))
-        if self.probabilities:
-            outputs = logits_from_probabilities(self.name, outputs)
-        return torch.from_numpy(outputs)
+        with user_errors(self.name):
+            answer = np.array(self.predict(clips.numpy().copy()), dtype=np.float32)
+        outputs = torch.from_numpy(answer)
+        check_outputs(self.name, self.labels, outputs, len(clips))
+        return logits_from_probabilities(self.name, outputs) if self.probabilities else outputs
 
 
-def check_outputs(victim: Victim, outputs: Floats, batch: int) -> None:
-    """Raise ``InvalidInput`` where outputs are not finite or not ``[batch, labels]``."""
-    expected = (batch, len(victim.labels))
-    if outputs.shape != expected:
-        raise InvalidInput(
-            f"{victim.name} answered {list(outputs.shape)} where {list(expected)} is due: "
-            f"{batch} clips, {len(victim.labels)} labels",
-            remedy="Give as many labels as it has classes, in its order",
-        )
-    if not np.isfinite(outputs).all():
-        raise InvalidInput(
-            f"{victim.name} answered {int((~np.isfinite(outputs)).sum())} non-finite numbers",
-            remedy="Correct the model: such an answer names no class",
-        )
+@contextmanager
+def user_errors(name: str) -> Iterator[None]:
+    """Turns an exception in a model's code into a ``VictimError`` that names file, line and function."""
+    try:
+        yield
+    except (StaaNetError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as problem:
+        raise VictimError(
+            f"{name} raised {describe_exception(problem)}",
+            remedy="Correct the model, or leave the clip out",
+        ) from problem
 
 
-def logits_from_probabilities(name: str, outputs: Floats) -> Floats:
-    """The logarithms of probabilities ``[B, K]``; ``InvalidInput`` where the rows are none."""
-    total = outputs.sum(axis=1)
-    if outputs.min() < -1e-4 or np.abs(total - 1).max() > 1e-2:
-        raise InvalidInput(
-            f"{name} was said to answer probabilities, but a row sums to "
-            f"{total[np.abs(total - 1).argmax()]:.3g} and the least value is {outputs.min():.3g}",
-            remedy="Leave out probabilities where it answers logits",
-        )
-    logits: Floats = np.log(outputs.clip(1e-30))
-    return logits
+def describe_exception(problem: BaseException) -> str:
+    """An exception's type, text and place in the user's code, in one line.
+
+    >>> describe_exception(ValueError("too loud"))
+    'ValueError: too loud'
+    """
+    text = printable(" ".join(str(problem).split()))[:200]
+    frames = traceback.extract_tb(problem.__traceback__)
+    for frame in reversed(frames):
+        path = Path(frame.filename)
+        if path.is_file() and not is_library_file(frame.filename) and _PACKAGE not in path.parents:
+            return f"{type(problem).__name__}: {text} ({path.name}:{frame.lineno}, in {frame.name})"
+    return f"{type(problem).__name__}: {text}"
 
 
 def sha256_of_files(files: Mapping[str, bytes]) -> str:
