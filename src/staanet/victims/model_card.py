@@ -1,4 +1,4 @@
-"""What a model that was made elsewhere takes and answers; for a file these settings are a TOML card."""
+"""Says what a model that was made elsewhere takes and answers; for a file, a TOML card does."""
 
 from __future__ import annotations
 

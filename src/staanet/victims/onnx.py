@@ -1,4 +1,4 @@
-"""A classifier in an ONNX file, run by onnxruntime (extra ``onnx``).
+"""Runs a classifier in an ONNX file by onnxruntime (extra ``onnx``).
 
 Where torch can run its graph as well, and both answer the same, gradients go through torch: then it is a
 white box. Answers without a gradient always come from onnxruntime.

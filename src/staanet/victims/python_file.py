@@ -1,4 +1,4 @@
-"""A victim that a function in the user's own file returns: ``python:FILE.py:FACTORY``.
+"""Gives the victim that a function in the user's own file returns: ``python:FILE.py:FACTORY``.
 
 The file runs in this process, with all rights of the user who names it.
 """

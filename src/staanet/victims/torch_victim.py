@@ -1,4 +1,4 @@
-"""Any torch module, or differentiable function of a waveform, as a white-box victim."""
+"""Wraps any torch module, or differentiable function of a waveform, as a white-box victim."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A classifier in a TorchScript file, with its card beside it: ``torchscript:FILE``."""
+"""Loads a classifier from a TorchScript file, with its card beside it: ``torchscript:FILE``."""
 
 from __future__ import annotations
 
