@@ -106,7 +106,7 @@ def gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     """``alpha * a @ b + beta * c``."""
     a = a.T if node.get("transA", 0) else a
     b = b.T if node.get("transB", 0) else b
-    answer = node.get("alpha", 1.0) * (a @ b)
+    answer: Tensor = node.get("alpha", 1.0) * (a @ b)
     return answer if c is None else answer + node.get("beta", 1.0) * c
 
 

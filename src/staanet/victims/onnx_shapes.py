@@ -131,7 +131,7 @@ def _pad_by_index(x: Tensor, axis: int, before: int, after: int, mode: str) -> T
 
 def constant_of_shape(node: Node, shape: Tensor) -> Tensor:
     """One number everywhere."""
-    value = node.get("value", torch.zeros(1))
+    value: Tensor = node.get("value", torch.zeros(1))
     return value.reshape(()).expand(ints(shape))
 
 
