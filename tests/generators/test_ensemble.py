@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from tests.support.speech import clip
@@ -11,7 +13,7 @@ from staanet.attacks import Staa, craft
 from staanet.core import Budget, Targeted, Untargeted, standardise
 from staanet.errors import InvalidInput
 from staanet.generators.ensemble import EnsembleGenerator
-from staanet.generators.iterative import BestProposal, logit_gradient
+from staanet.generators.iterative import BestProposal, budget_features, logit_gradient
 from staanet.generators.registry import build_generator, load_generator, save_generator
 from staanet.generators.warm_start import backward_net_from, warm_start_generator
 from staanet.victims import Ensemble, build_victim, load_victims, members_of
@@ -71,15 +73,22 @@ def test_the_question_is_about_the_wanted_class_and_sums_to_nothing(sources):
     assert torch.allclose(question.sum(dim=1), torch.zeros(2), atol=1e-6)
 
 
-def test_of_several_looks_the_one_that_the_goal_likes_best_is_kept_and_else_the_last():
-    silent = torch.zeros(3, 2)
-    best = BestProposal.initial(silent, torch.tensor([[1.0, 0.0]] * 3), None)
-    first, second, last = (torch.full((3, 2), value) for value in (1.0, 2.0, 3.0))
-    best = best.update(first, -first, torch.tensor([[0.0, 1.0], [0.0, 1.0], [2.0, 1.0]]))
-    best = best.update(second, -second, torch.tensor([[0.0, 3.0], [9.0, 0.0], [1.0, 0.0]]))
-    magnitude, position = best.or_default(last, -last)
-    assert magnitude[:, 0].tolist() == [2.0, 1.0, 3.0]
-    assert torch.equal(position, -magnitude)
+def test_a_proposal_replaces_another_only_if_it_fools_every_classifier_that_the_other_fools():
+    def readings(*margins):
+        return [(torch.tensor([[m, 0.0] for m in row]), None) for row in margins]
+
+    clean = readings([1.0] * 4, [1.0] * 4)  # two classifiers, four clips
+    best = BestProposal.initial(torch.zeros(4, 2), clean, None)
+    #           both later; another one; lower worst margin; loses the first
+    rounds = [
+        readings([-1.0, -1.0, 3.0, -1.0], [2.0, 2.0, 2.0, 2.0]),
+        readings([-1.0, 1.0, 1.0, 1.0], [-1.0, -1.0, 2.0, 0.5]),
+    ]
+    for number, outputs in enumerate(rounds, start=1):
+        proposal = torch.full((4, 2), float(number))
+        best = best.update(proposal, -proposal, best.margins(outputs))
+    assert best.magnitude[:, 0].tolist() == [2.0, 1.0, 2.0, 1.0]
+    assert torch.equal(best.position, -best.magnitude)
 
 
 @pytest.mark.parametrize("wanted", [None, torch.tensor([2, 1, 0, 2])])
@@ -98,6 +107,39 @@ def test_more_looks_never_lose_what_fewer_reached(sources, wanted):
         assert not (kept & ~reached).any()
         kept |= reached
     assert kept.any()
+
+
+def test_more_iterations_lose_no_clip_of_any_member(sources):
+    torch.manual_seed(1)
+    waves, unsure = torch.randn(4, 8000) * 0.05, copy.deepcopy(sources)
+    for source in unsure:  # every clip is near a boundary
+        source.network.head.bias -= source(waves).mean(dim=0)
+    goals = [Untargeted(source(waves).argmax(dim=1)) for source in unsure]
+    generator = warm_start_generator(unsure, 0.2, 0.003, 1).eval()
+    kept = torch.zeros(2, 4, dtype=torch.bool)
+    for iterations in (1, 2, 4):
+        budget = Budget(epsilon=0.003, max_density=0.2)
+        attack = Staa(generator=generator, budget=budget, iterations=iterations)
+        changed = attack(unsure[0], waves, goals[0])
+        pairs = zip(goals, unsure, strict=True)
+        reached = torch.stack([goal.achieved(source(changed)) for goal, source in pairs])
+        assert not (kept & ~reached).any()
+        kept |= reached
+    assert kept.any()
+
+
+def test_the_budget_is_read_without_the_level_of_the_recording():
+    x, budget = torch.randn(2, 4000) * 0.1, Budget(epsilon=0.01, max_density=0.05)
+    softer = Budget(epsilon=0.001, max_density=0.05)
+    assert torch.allclose(
+        budget_features(x, None, budget), budget_features(x / 10, None, softer), atol=0.02
+    )  # epsilon is in whole steps
+    lengths = torch.tensor([4000, 3000])
+    x[1, 3000:] = 0
+    alone = budget_features(x[1:, :3000], None, budget)
+    assert torch.allclose(budget_features(x, lengths, budget)[1:], alone, atol=1e-3)
+    limited = budget_features(x, lengths, Budget(epsilon=0.01, max_density=0.05, min_snr_db=60))
+    assert (limited[:, 2] > 0).all() and (limited[:, 1] < alone[:, 1]).all()
 
 
 def test_a_network_without_labels_cannot_aim_and_another_order_is_refused(sources):

@@ -142,4 +142,5 @@ def test_training_moves_the_way_back_and_leaves_the_ears(source, tmp_path):
     assert [row["density"] for row in history.rows] == pytest.approx([0.2, 0.2], abs=1e-3)
     for name, value in backward_net.state_dict().items():
         ears = name.startswith(("down.", "head.")) or ".lstm." in name
-        assert torch.equal(value, before[name]) == ears, name
+        is_unused = name.startswith("decay")  # a single iteration keeps nothing
+        assert torch.equal(value, before[name]) == (ears or is_unused), name

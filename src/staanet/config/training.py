@@ -18,6 +18,7 @@ from staanet.config.fields import (
     Decay,
     Decibels,
     Epsilon,
+    Flag,
     Help,
     NoiseLevel,
     NotNegative,
@@ -100,6 +101,13 @@ class GeneratorRecipe:
     ] = ("emo18",)
     epsilon: Annotated[Epsilon, Help("Largest change of a sample, of full scale 1.")] = EPSILON
     max_density: Annotated[Share, Help("Largest share of samples changed.")] = MAX_DENSITY
+    any_budget: Annotated[
+        Flag,
+        Help(
+            "A backward_net learns every budget, from 0.2 % of the samples and 50 dB below the speech up; "
+            "else the one of epsilon and max_density."
+        ),
+    ] = True
     steps: Annotated[Count, Help("Training steps.")] = 1200
     batch_size: Annotated[BatchSize, Help("Crops in a step.")] = 16
     seconds: Annotated[Seconds, Help("Length of a training crop.")] = 1.5

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from staanet.core import Budget, standardise, valid_mask
+from staanet.core import standardise, valid_mask
 from staanet.generators.base import unit_rms
-from staanet.generators.iterative import IterativeGenerator
+from staanet.generators.iterative import IterativeGenerator, Reading, budget_layer
 from staanet.nn.conv_maxpool import (
     channels_to_rows,
     conv_maxpool,
@@ -114,6 +114,9 @@ class BackwardNet(IterativeGenerator):
         self.recurrent = nn.ModuleList(
             LSTMWithBackward(top if number == 0 else hidden, hidden) for number in range(layers)
         )
+        # FiLM (Perez et al., 2018, arXiv 1709.07871): the budget scales each channel on the way back
+        self.film = nn.ModuleList(budget_layer(o) for _, o, _, _ in blocks)
+        self.sharpness = budget_layer(1)
         self.head = nn.Linear(hidden, classes)
         self.head_backward = nn.Linear(classes, hidden, bias=False)
         for layer in self.skip:  # at first the decoder uses only what comes from above
@@ -121,24 +124,15 @@ class BackwardNet(IterativeGenerator):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def heads(
-        self,
-        waveforms: Tensor,
-        lengths: Tensor | None,
-        target_class: Tensor | None,
-        budget: Budget | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        def step(x: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
-            encoding = self.encode(x, lengths)
-            states = self.states(encoding)
+    def read(self, x: Tensor, lengths: Tensor | None, features: Tensor) -> list[Reading]:
+        encoding = self.encode(x, lengths)
+        states = self.states(encoding)
 
-            def backward(grad_logits: Tensor) -> tuple[Tensor, Tensor]:
-                grad = self.feature_gradient(grad_logits, states, encoding.frames)
-                return self.decode(grad, encoding.levels, waveforms.shape[1])
+        def backward(grad_logits: Tensor) -> tuple[Tensor, Tensor]:
+            grad = self.feature_gradient(grad_logits, states, encoding.frames, features)
+            return self.decode(grad, encoding.levels, x.shape[1], features)
 
-            return self.logits(states[-1], encoding.frames), backward
-
-        return self.iterate(step, waveforms, lengths, target_class, budget)
+        return [(self.logits(states[-1], encoding.frames), backward)]
 
     def freeze_encoder(self) -> None:
         """Freezes the classifier: the decoder reads its features, which training would move."""
@@ -201,7 +195,11 @@ class BackwardNet(IterativeGenerator):
 
     @in_float32
     def feature_gradient(
-        self, grad_logits: Tensor, states: Sequence[Tensor], frames: Tensor | None
+        self,
+        grad_logits: Tensor,
+        states: Sequence[Tensor],
+        frames: Tensor | None,
+        features: Tensor | None = None,
     ) -> Tensor:
         """Returns the direction of each topmost feature, ``[B, S, C]`` in (-1, 1).
 
@@ -209,6 +207,7 @@ class BackwardNet(IterativeGenerator):
             grad_logits: Direction of the logits, ``[B, K]``; see ``logit_gradient``.
             states: What ``states`` returned.
             frames: Steps of each clip, ``[B]``, or None.
+            features: Those of the budget, ``[B, FEATURES]``; None: as before any training.
         """
         steps = states[-1].shape[1]
         grad = self.head_backward(grad_logits)[:, None].expand(-1, steps, -1)
@@ -219,9 +218,13 @@ class BackwardNet(IterativeGenerator):
             grad = layer.backward(grad, inputs, outputs)
         # nearly signs: quiet frames and weak features move as much as strong ones
         sizes = None if frames is None else frames * grad.shape[2]
-        return torch.tanh(SHARPNESS * unit_rms(grad.flatten(1), sizes).view_as(grad))
+        scale = 1.0 if features is None else torch.exp(self.sharpness(features))
+        sharp = SHARPNESS * scale * unit_rms(grad.flatten(1), sizes)
+        return torch.tanh(sharp).view_as(grad)
 
-    def decode(self, grad: Tensor, levels: Sequence[Level], time: int) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, grad: Tensor, levels: Sequence[Level], time: int, features: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Runs the backward pass of the convolutions, ``[B, S, C]`` -> ``o_v, o_m [B, time]``."""
         x = grad.transpose(1, 2)[:, :, None]
         for number in reversed(range(len(levels))):
@@ -231,6 +234,8 @@ class BackwardNet(IterativeGenerator):
             if inside is not None:
                 x = x * inside
             x = x * self.slope(pooled)
+            if features is not None:
+                x = x * (1 + self.film[number](features))[:, :, None, None]
             conv, pool = self.up[number], self.pools[number]
             assert isinstance(conv, nn.Conv2d)
             if number == 0:

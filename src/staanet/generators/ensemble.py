@@ -2,22 +2,21 @@
 
 A change that only one classifier would react to cancels, a change that several would react to stays. An
 ensemble of sources transfers best (Liu et al., 2017, arXiv 1611.02770; Dong et al., 2018,
-arXiv 1710.06081).
+arXiv 1710.06081). All members look at the same clip in each iteration, and those that are not fooled yet
+lead.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from staanet.core import Budget
+from staanet.config import EPSILON
 from staanet.generators.backward_net import BackwardNet
-from staanet.generators.base import Generator, unit_rms
-from staanet.generators.iterative import IterativeGenerator
+from staanet.generators.iterative import IterativeGenerator, Reading
 from staanet.generators.surrogate import SurrogateGradient
 
 MEMBERS: dict[str, type[IterativeGenerator]] = {
@@ -32,19 +31,20 @@ class _Members(nn.ModuleList):
         return cast(Iterator[IterativeGenerator], super().__iter__())
 
 
-class EnsembleGenerator(Generator):
+class EnsembleGenerator(IterativeGenerator):
     """The weighted sum of its members' proposals; the weights are learned.
 
     Args:
         members: The settings of each member, with its ``architecture`` (a key of ``MEMBERS``).
-        settings: ``gain``, ``density``, ``sample_rate`` and ``labels`` of ``Generator``.
+        settings: ``iterations`` and ``epsilon`` of ``IterativeGenerator``; ``gain``, ``density``,
+            ``sample_rate`` and ``labels`` of ``Generator``.
     """
 
     architecture = "ensemble"
-    is_ranked_by_magnitude = True
 
     def __init__(self, *, members: Sequence[Mapping[str, Any]], **settings: Any) -> None:
-        super().__init__(**{"gain": 2.0, "density": None, **settings})
+        defaults = {"iterations": 1, "epsilon": EPSILON, "gain": 2.0, "density": None}
+        super().__init__(**{**defaults, **settings})
         self.members = _Members(_build_member(**member) for member in members)
         self.weights = nn.Parameter(torch.ones(len(members)))
         self.settings |= {"members": [_member_settings(member) for member in self.members]}
@@ -52,7 +52,9 @@ class EnsembleGenerator(Generator):
     @classmethod
     def of(cls, members: Sequence[IterativeGenerator], **settings: Any) -> EnsembleGenerator:
         """Returns an ensemble of existing generators, which it shares."""
-        ensemble = cls(members=[_member_settings(member) for member in members], **settings)
+        about = [_member_settings(member) for member in members]
+        shared = {key: getattr(members[0], key) for key in ("iterations", "epsilon")}
+        ensemble = cls(members=about, **{**shared, **settings})
         ensemble.members = _Members(members)
         return ensemble.to(next(members[0].parameters()).device)
 
@@ -61,28 +63,11 @@ class EnsembleGenerator(Generator):
         for member in self.members:
             member.freeze_encoder()
 
-    def with_iterations(self, iterations: int) -> Self:
-        """Returns the same members, each with another number of iterations."""
-        other = copy.copy(self)
-        members = _Members(member.with_iterations(iterations) for member in self.members)
-        other._modules = {**self._modules, "members": members}
-        return other
+    def read(self, x: Tensor, lengths: Tensor | None, features: Tensor) -> list[Reading]:
+        return [reading for m in self.members for reading in m.read(x, lengths, features)]
 
-    def heads(
-        self,
-        waveforms: Tensor,
-        lengths: Tensor | None,
-        target_class: Tensor | None,
-        budget: Budget | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        magnitude = position = waveforms.new_zeros(())
-        for member, weight in zip(self.members, self.weights, strict=True):
-            member_magnitude, member_position = member.heads(
-                waveforms, lengths, target_class, budget
-            )
-            magnitude = magnitude + weight * unit_rms(member_magnitude, lengths)
-            position = position + member_position
-        return magnitude, position
+    def member_weights(self) -> Tensor:
+        return self.weights
 
 
 def _build_member(architecture: str, **settings: Any) -> IterativeGenerator:

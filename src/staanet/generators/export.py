@@ -100,6 +100,7 @@ class _TracedBudget:
     count: Tensor
     max_density: float | None
     max_l0: None = None
+    min_snr_db: None = None
 
     def step_limit(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         return self.limit

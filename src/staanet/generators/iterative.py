@@ -1,29 +1,36 @@
-"""Generators that contain a classifier and apply its backward pass one or several times."""
+"""Generators that contain classifiers and apply their backward passes one or several times."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from staanet.core import Budget, Goal, Targeted, Untargeted
 from staanet.errors import InvalidInput
 from staanet.generators.base import Generator, apply_perturbation, unit_rms
 
-Step = Callable[[Tensor], tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]]
-"""Waveforms ``[B, T]`` -> logits ``[B, K]``, and a backward pass from their gradient to two heads."""
+Reading = tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]
+"""A classifier's logits ``[B, K]``, and a backward pass from their gradient to two heads ``[B, T]``."""
+FEATURES = 3
+DECAY = 2.0
+"""An iteration keeps the sigmoid of this, 0.88, of the sum so far, until training says otherwise."""
+FOOLED_SHARE = 0.25
+"""Weight of the proposal of a classifier that is fooled already, beside those that are not."""
 
 
 class IterativeGenerator(Generator):
-    """A generator with a classifier inside it, which follows the classifier's (learned) gradient.
+    """A generator with classifiers inside it, which follows their (learned) gradients.
 
-    Each of the ``iterations`` runs on the clip as the proposals so far change it, by ``epsilon`` or as
-    the attack's budget says. The proposals of all iterations are summed, each at unit root mean square.
-    ``BestProposal`` decides which sum is returned.
+    It knows the attack's budget: ``budget_features`` sets how much of earlier proposals an iteration keeps,
+    and a subclass may use them too. Each of the ``iterations`` runs on the clip as the proposals so far
+    change it. Proposals have unit root mean square, and their decayed sum moves and ranks the samples.
+    Where there are several classifiers, those that are not yet fooled lead. ``BestProposal`` decides which
+    sum is returned: no classifier that fewer iterations fool is lost by more.
     """
 
     is_ranked_by_magnitude = True
@@ -33,10 +40,19 @@ class IterativeGenerator(Generator):
         super().__init__(**settings)
         self.settings |= {"iterations": iterations, "epsilon": epsilon}
         self.iterations, self.epsilon = iterations, epsilon
+        self.decay = budget_layer(1, bias=DECAY)
 
     def freeze_encoder(self) -> None:
         """Freezes the classifier, so that training changes the backward pass alone."""
         raise TypeError(f"{type(self).__name__} does not implement freeze_encoder")
+
+    def read(self, x: Tensor, lengths: Tensor | None, features: Tensor) -> list[Reading]:
+        """Runs the classifiers on ``x [B, T]``; ``features`` are those of the budget, ``[B, FEATURES]``."""
+        raise TypeError(f"{type(self).__name__} does not implement read")
+
+    def member_weights(self) -> Tensor | Sequence[float]:
+        """Returns the weight of each classifier's proposal."""
+        return [1.0]
 
     def with_iterations(self, iterations: int) -> Self:
         """Returns the same weights with another number of iterations, 1 or more."""
@@ -49,78 +65,154 @@ class IterativeGenerator(Generator):
         other.iterations = iterations
         return other
 
-    def iterate(
+    def heads(
         self,
-        step: Step,
         waveforms: Tensor,
         lengths: Tensor | None,
         target_class: Tensor | None,
-        budget: Budget | None,
+        budget: Budget | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Runs ``step`` as often as there are iterations; see ``Generator.heads`` for the rest."""
-        x, best = waveforms, None
+        usual = budget or Budget(epsilon=self.epsilon, max_density=self.density)
+        features = budget_features(waveforms, lengths, usual)
+        decay = torch.sigmoid(self.decay(features))
         magnitude = position = torch.zeros_like(waveforms)
+        best = None
         for iteration in range(self.iterations):
+            x = waveforms
             if iteration:
-                with torch.no_grad():
-                    change = self.propose(magnitude, position, lengths)
-                    x = apply_perturbation(
-                        waveforms,
-                        change,
-                        lengths,
-                        self.epsilon,
-                        budget,
-                        has_ranking=self.has_ranking,
-                    )
-            logits, backward = step(x)
-            if best is None:
-                best = BestProposal.initial(waveforms, logits, target_class)
-            else:
-                best = best.update(magnitude, position, logits)
-            step_magnitude, step_position = backward(logit_gradient(logits, best.goal))
-            magnitude = magnitude + unit_rms(step_magnitude, lengths)
+                x = self._preview(waveforms, magnitude, position, lengths, budget)
+            readings = self.read(x, lengths, features)
+            best = best or BestProposal.initial(waveforms, readings, target_class)
+            margins = best.margins(readings)
+            if iteration:
+                best = best.update(magnitude, position, margins)
+            step = self._combine(readings, best.goals, margins, lengths)
+            magnitude = decay * magnitude + unit_rms(step[0], lengths)
+            position = decay * position + step[1]
+        if best is None or self.iterations == 1 or self.training:
+            return magnitude, position
+        x = self._preview(waveforms, magnitude, position, lengths, budget)
+        best = best.update(magnitude, position, best.margins(self.read(x, lengths, features)))
+        return best.magnitude, best.position
+
+    def _preview(
+        self,
+        waveforms: Tensor,
+        magnitude: Tensor,
+        position: Tensor,
+        lengths: Tensor | None,
+        budget: Budget | None,
+    ) -> Tensor:
+        """The clips as a proposal would change them; no gradient passes."""
+        with torch.no_grad():
+            is_limited = bool(budget and (budget.max_density or budget.max_l0))
+            order_only = is_limited and self.has_ranking  # positions near 1 rank no more
+            change = self.propose(magnitude, position, lengths, order_only=order_only)
+            return apply_perturbation(
+                waveforms, change, lengths, self.epsilon, budget, has_ranking=self.has_ranking
+            )
+
+    def _combine(
+        self,
+        readings: Sequence[Reading],
+        goals: Sequence[Goal],
+        margins: Tensor,
+        lengths: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """The weighted sum of the classifiers' proposals; the fooled ones (margin below 0) count less."""
+        magnitude = position = torch.zeros(())
+        parts = zip(readings, goals, margins, self.member_weights(), strict=True)
+        for (logits, backward), goal, margin, weight in parts:
+            step_magnitude, step_position = backward(logit_gradient(logits, goal))
+            share = torch.where(margin < 0, FOOLED_SHARE, 1.0)[:, None] * weight
+            magnitude = magnitude + share * unit_rms(step_magnitude, lengths)
             position = position + step_position
-        return (magnitude, position) if best is None else best.or_default(magnitude, position)
+        return magnitude, position
 
 
 @dataclass(frozen=True, slots=True)
 class BestProposal:
-    """For each clip, the proposal that takes the classifier furthest beyond the goal's boundary.
+    """For each clip, the proposal that fools most classifiers, and takes the worst one furthest.
 
-    The goal is the ``target_class``, or any class but the classifier's own clean prediction.
+    The goal of a classifier is the ``target_class``, or any class but its own clean prediction. A proposal
+    replaces another only if it fools every classifier that the other fools.
     """
 
-    goal: Goal
+    goals: Sequence[Goal]
     magnitude: Tensor
     position: Tensor
-    margin: Tensor
-    """``[B]``: the goal's margin, negative where a proposal has reached the goal, else 0."""
+    fooled: Tensor
+    """``[M, B]`` bool: which classifiers the proposal fools."""
+    worst: Tensor
+    """``[B]``: the largest margin of a classifier."""
 
     @classmethod
-    def initial(cls, waveforms: Tensor, logits: Tensor, target_class: Tensor | None) -> Self:
-        """The state before the first proposal, from the logits ``[B, K]`` of the clean clips."""
-        goal = Untargeted(logits.argmax(dim=1)) if target_class is None else Targeted(target_class)
-        zeros = torch.zeros_like(waveforms)
-        return cls(goal, zeros, zeros, logits.new_zeros(len(logits)))
+    def initial(
+        cls, waveforms: Tensor, readings: Sequence[Reading], target_class: Tensor | None
+    ) -> Self:
+        """The state before the first proposal, from the classifiers' outputs on clean clips."""
+        goals = [
+            Untargeted(logits.argmax(dim=1)) if target_class is None else Targeted(target_class)
+            for logits, _ in readings
+        ]
+        zeros, batch = torch.zeros_like(waveforms), len(waveforms)
+        fooled = torch.zeros(len(readings), batch, dtype=torch.bool, device=waveforms.device)
+        return cls(goals, zeros, zeros, fooled, waveforms.new_full((batch,), torch.inf))
 
-    def update(self, magnitude: Tensor, position: Tensor, logits: Tensor) -> Self:
-        """Takes a proposal ``[B, T], [B, T]`` for each clip whose margin it lowers."""
-        margin = self.goal.margin(logits.detach())
-        is_better = margin < self.margin
+    def margins(self, readings: Sequence[Reading]) -> Tensor:
+        """Returns each classifier's margin of its goal, ``[M, B]``."""
+        pairs = zip(self.goals, readings, strict=True)
+        return torch.stack([goal.margin(logits.detach()).float() for goal, (logits, _) in pairs])
+
+    def update(self, magnitude: Tensor, position: Tensor, margins: Tensor) -> Self:
+        """Takes a proposal ``[B, T], [B, T]`` for each clip that it serves better; see the class."""
+        fooled, worst = margins < 0, margins.amax(dim=0)
+        is_superset = (fooled | ~self.fooled).all(dim=0)
+        has_more = fooled.sum(dim=0) > self.fooled.sum(dim=0)
+        is_better = is_superset & (has_more | (worst < self.worst))
         return replace(
             self,
             magnitude=torch.where(is_better[:, None], magnitude, self.magnitude),
             position=torch.where(is_better[:, None], position, self.position),
-            margin=torch.where(is_better, margin, self.margin),
+            fooled=(is_better & fooled) | (~is_better & self.fooled),
+            worst=torch.where(is_better, worst, self.worst),
         )
 
-    def or_default(self, magnitude: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the best proposal of each clip, or the given one where none reached the goal."""
-        has_reached = self.margin[:, None] < 0
-        return (
-            torch.where(has_reached, self.magnitude, magnitude),
-            torch.where(has_reached, self.position, position),
-        )
+
+def budget_layer(outputs: int, bias: float = 0.0) -> nn.Linear:
+    """Returns a layer ``[B, FEATURES] -> [B, outputs]`` that at first gives ``bias`` at every budget."""
+    layer = nn.Linear(FEATURES, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.constant_(layer.bias, bias)
+    return layer
+
+
+def budget_features(x: Tensor, lengths: Tensor | None, budget: Budget) -> Tensor:
+    """Returns the budget of each clip of ``x [B, T]`` as numbers of about -1 to 1, ``[B, FEATURES]``.
+
+    They are logarithms, and none depends on the level of the recording: of the share of samples, of the change
+    of a sample relative to the clip's root mean square, and of what ``min_snr_db`` takes of epsilon.
+
+    >>> tone = torch.full((1, 1000), 0.1)
+    >>> budget_features(tone, None, Budget(epsilon=0.01, max_density=0.1)).round(decimals=1)
+    tensor([[0.3000, 0.5000, 0.0000]])
+    """
+    if lengths is None:
+        share = budget.max_samples(x.shape[1]) / x.shape[1]
+        density, mean = x.new_ones(len(x)) * share, x.square().mean(dim=1)
+    else:
+        shares = [budget.max_samples(size) / size for size in lengths.tolist()]
+        density, mean = x.new_tensor(shares), x.square().sum(dim=1) / lengths
+    density = density.clamp_min(1e-3)
+    snr_db, by_epsilon = budget.min_snr_db, budget
+    if snr_db is not None:
+        by_epsilon = replace(budget, min_snr_db=None)
+    step = epsilon = by_epsilon.step_limit(x, lengths)[:, 0]
+    if snr_db is not None:
+        step = torch.minimum(epsilon, (mean / density / 10 ** (snr_db / 10)).sqrt())
+    level = torch.log10(step.clamp_min(1e-6) / mean.sqrt().clamp_min(1e-4))
+    taken = torch.log10(epsilon / step.clamp_min(1e-6))
+    return torch.stack([density.log10() + 1.3, level + 1.5, taken], dim=1).clamp(-1.5, 1.5)
 
 
 def logit_gradient(logits: Tensor, goal: Goal) -> Tensor:

@@ -9,15 +9,13 @@ itself is not called.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from staanet.core import Budget
-from staanet.generators.iterative import IterativeGenerator
+from staanet.generators.iterative import IterativeGenerator, Reading
 from staanet.victims.blueprint import Blueprint, build_from_blueprint
 
 
@@ -46,30 +44,20 @@ class SurrogateGradient(IterativeGenerator):
 
     def freeze_encoder(self) -> None:
         """Freezes everything, for a member of an ensemble: the classifier is also the backward pass."""
-        self.classifier.requires_grad_(False)
+        self.requires_grad_(False)
 
-    def heads(
-        self,
-        waveforms: Tensor,
-        lengths: Tensor | None,
-        target_class: Tensor | None,
-        budget: Budget | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def read(self, x: Tensor, lengths: Tensor | None, features: Tensor) -> list[Reading]:
         create_graph = self.training and torch.is_grad_enabled()
-
-        def step(x: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
-            x = x.detach().clone().requires_grad_()
-            with sdpa_kernel(SDPBackend.MATH):  # attention's other kernels have one derivative only
-                logits = self.classifier(x, lengths)
-
-            def backward(grad_logits: Tensor) -> tuple[Tensor, Tensor]:
-                score = (logits * grad_logits.detach()).sum()
-                (gradient,) = torch.autograd.grad(score, x, create_graph=create_graph)
-                return gradient, torch.zeros_like(gradient)
-
-            return logits, backward
-
         with torch.inference_mode(False), torch.enable_grad():
-            waveforms, lengths = waveforms.clone(), None if lengths is None else lengths.clone()
-            target_class = None if target_class is None else target_class.clone()
-            return self.iterate(step, waveforms, lengths, target_class, budget)
+            x = x.detach().clone().requires_grad_()
+            sizes = None if lengths is None else lengths.clone()
+            with sdpa_kernel(SDPBackend.MATH):  # attention's other kernels have one derivative only
+                logits = self.classifier(x, sizes)
+
+        def backward(grad_logits: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.inference_mode(False), torch.enable_grad():
+                score = (logits * grad_logits.detach().clone()).sum()
+                (gradient,) = torch.autograd.grad(score, x, create_graph=create_graph)
+            return gradient, torch.zeros_like(gradient)
+
+        return [(logits, backward)]

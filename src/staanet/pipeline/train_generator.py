@@ -14,6 +14,7 @@ from staanet import training
 from staanet.config import GeneratorRecipe
 from staanet.core import Budget, Corpus, Victim
 from staanet.generators.base import Generator
+from staanet.generators.iterative import IterativeGenerator
 from staanet.generators.losses import Objective
 from staanet.generators.registry import build_generator, save_generator
 from staanet.generators.warm_start import find_conv_recurrent, has_warm_start, warm_start_generator
@@ -106,6 +107,7 @@ class GeneratorTraining:
                 epsilon=recipe.epsilon, max_density=recipe.max_density, min_snr_db=recipe.min_snr_db
             ),
             objective=make_objective(recipe),
+            any_budget=learns_any_budget(recipe, generator),
             targeted=recipe.goal == "targeted",
             augment=self.parse_augment(),
             precision=recipe.precision,
@@ -136,6 +138,7 @@ class GeneratorTraining:
             source_sha256=source.sha256,
             source_folders=[relative_origin(member, self.out) for member in sources],
             goal=recipe.goal,
+            any_budget=learns_any_budget(recipe, generator),
             epsilon=recipe.epsilon,
             max_density=recipe.max_density,
             best_step=history.best_step,
@@ -179,6 +182,11 @@ def make_generator(recipe: GeneratorRecipe, source: Victim) -> Generator:
     if recipe.network == "backward_net" and warm is not None:
         return warm
     return build_generator(recipe.network, density, source.labels)
+
+
+def learns_any_budget(recipe: GeneratorRecipe, generator: Generator) -> bool:
+    """Whether a generator knows its budget, and the recipe wants it to learn them all."""
+    return recipe.any_budget and isinstance(generator, IterativeGenerator) and generator.has_ranking
 
 
 def make_objective(recipe: GeneratorRecipe) -> Objective:

@@ -60,6 +60,10 @@ class Task(ABC):
     def evaluate(self) -> tuple[float, dict[str, float]]:
         """Returns the score to maximise, and what to log beside it."""
 
+    def initial_score(self) -> float:
+        """Returns the score that trained weights have to reach to replace those of the start; by default any."""
+        return -math.inf
+
     def state(self) -> dict[str, float]:
         """Returns numbers that change from step to step besides weights; by default none."""
         return {}
@@ -109,6 +113,8 @@ def fit(
     """
     optimiser = torch.optim.Adam(task.module.parameters(), lr=schedule.learning_rate)
     run = _resume(task, optimiser, folder / "checkpoint")
+    if not run.step:
+        run.history.best_score = task.initial_score()
     history, log = run.history, deque[dict[str, float]]()
     logger: object = progress
     start, spent = time.perf_counter(), history.rows[-1]["seconds"] if history.rows else 0.0

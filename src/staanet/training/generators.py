@@ -15,7 +15,18 @@ from torch import Tensor
 
 from staanet import audio
 from staanet.attacks import Staa, collate, project_to_snr
-from staanet.core import Budget, Clip, Goal, Progress, Targeted, Untargeted, Victim, metrics, silent
+from staanet.core import (
+    Budget,
+    Clip,
+    Goal,
+    Progress,
+    Targeted,
+    Untargeted,
+    Victim,
+    metrics,
+    silent,
+    stratified_subset,
+)
 from staanet.defences import Defended
 from staanet.generators.backward_net import BackwardNet
 from staanet.generators.base import Generator, select_samples
@@ -24,6 +35,7 @@ from staanet.generators.losses import Objective, SparsityController
 from staanet.generators.surrogate import SurrogateGradient
 from staanet.nn import distributed
 from staanet.nn.precision import autocast
+from staanet.training.budgets import JUDGED, draw_budget, relative_budget, score_budgets
 from staanet.training.crops import Crops
 from staanet.training.fit import History, Schedule, Task, fit
 from staanet.training.prefetch import Prefetcher
@@ -33,6 +45,10 @@ from staanet.victims import members_of
 UNTOUCHED_DB = 999.0
 """Logged as SNR where no clip of a batch was touched: the ratio is infinite, JSON and CSV are not."""
 EMPTY_MASK, FULL_MASK = 1e-4, 0.999
+LEAST_REACH = 1e-3
+"""The least change of a margin that a loss is divided by."""
+DEV_CLIPS = 24
+"""Dev clips that judge a generator at several budgets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +57,8 @@ class GeneratorSettings:
 
     budget: Budget
     objective: Objective
+    any_budget: bool = False
+    """Whether it learns every budget, a new one in each step, instead of ``budget`` alone."""
     targeted: bool = False
     """Whether it learns to reach any class, each as often, instead of any other answer."""
     augment: Sequence[Transform] = ()
@@ -66,6 +84,8 @@ class GeneratorTask(Task):
     crops: Crops
     dev: Sequence[Clip]
     settings: GeneratorSettings
+    start: Sequence[float] = ()
+    """Of the weights at the start: their success at each budget of ``judged_budgets``, where they learn all."""
     dense_steps: int = 1
     """A built-in density starts at every sample, and reaches the budget's at this step (1: at once)."""
 
@@ -78,11 +98,14 @@ class GeneratorTask(Task):
         x, uniform = self.batches(step)
         draws = np.random.default_rng([seed, step, 1]).random(self.crops.schedule.batch_size)
         goals, classes = self.goals(x, draws[self.crops.rank_rows()])
-        budget = self._budget(step)
+        clean = self._clean_margin(x, goals) if settings.any_budget else x.new_zeros(())
+        budget, module = self._budget(step, x), self.module.train()
+        if settings.any_budget and module.iterations and step % 2:
+            module = module.with_iterations(1)  # a single iteration has to be strong by itself
         with autocast(settings.precision, x.device):
-            change = self.module.train()(x, None, classes, budget)
+            change = module(x, None, classes, budget)
         mask = select_samples(change, budget)  # as the attack selects, under this step's budget
-        epsilon = settings.budget.epsilon_lsb / audio.FULL_SCALE
+        epsilon = budget.epsilon_lsb / audio.FULL_SCALE
         delta = epsilon * project_to_snr(x, change.magnitude, epsilon * mask, budget)
         x_adv = (x + delta * settings.objective.mask(change.position, mask, uniform)).clamp(-1, 1)
         route = np.random.default_rng([seed, step, 2]).integers(len(self.routes))
@@ -91,6 +114,11 @@ class GeneratorTask(Task):
         margin = torch.stack([goal.margin(z) for goal, z in zip(goals, logits, strict=True)])
         terms = settings.objective.terms(margin.mean(dim=0), change, mask)
         loss = settings.objective.loss(terms, self.sparsity.weight)
+        if (
+            settings.any_budget
+        ):  # a quiet change moves the margin by little: each budget counts alike
+            reach = max(float((clean - margin.mean(dim=0)).mean().detach()), LEAST_REACH)
+            loss = loss / reach
         figures = {name: float(term.detach().mean()) for name, term in terms._asdict().items()}
         figures |= {
             "sparsity_weight": self.sparsity.weight,
@@ -143,9 +171,23 @@ class GeneratorTask(Task):
         classes = classes.to(x.device)
         return [Targeted(classes)] * len(self.sources), classes
 
-    def _budget(self, step: int) -> Budget:
-        """Every sample at first, then geometrically fewer for ``dense_steps``, then the budget's."""
+    def _clean_margin(self, x: Tensor, goals: Sequence[Goal]) -> Tensor:
+        """The mean of the sources' margins on clean crops, ``[B]``."""
+        with torch.no_grad():
+            pairs = zip(goals, self.sources, strict=True)
+            return torch.stack([goal.margin(source(x)) for goal, source in pairs]).mean(dim=0)
+
+    def _budget(self, step: int, x: Tensor) -> Budget:
+        """Every sample at first, then geometrically fewer for ``dense_steps``, then the budget's.
+
+        Where the generator learns every budget, a new one for the crops ``x [B, T]``.
+        """
         budget = self.settings.budget
+        if self.settings.any_budget:
+            rng = np.random.default_rng([self.crops.schedule.seed, step, 3])
+            budget = draw_budget(x, rng)
+            self.module.density = self.module.density and budget.max_density
+            return budget
         if self.module.density is None or budget.max_density is None:
             return budget
         rest = max(0.0, 1 - (step + 1) / self.dense_steps)
@@ -153,28 +195,63 @@ class GeneratorTask(Task):
         return replace(budget, max_density=self.module.density)
 
     def evaluate(self) -> tuple[float, dict[str, float]]:
-        """Returns success over all routes, mean density and SNR of the attack on whole dev clips."""
+        """Returns success over all routes, mean density and SNR of the attack on whole dev clips.
+
+        A generator that learns every budget is scored over ``JUDGED`` and its own; see ``score_budgets``.
+        """
+        success, figures = self.attack_dev(self.dev, self.settings.budget)
+        rate = figures["dev_fooling_rate"]
+        if not self.start:
+            return rate, figures
+        rates = [success, *self._judge()]
+        return score_budgets(rates, self.start), {**figures, "dev_success": float(np.mean(rates))}
+
+    def initial_score(self) -> float:
+        if not self.settings.any_budget:
+            return super().initial_score()
+        success, _ = self.attack_dev(self.dev, self.settings.budget)
+        self.start = [success, *self._judge()]
+        return float(np.mean(self.start))
+
+    def _judge(self) -> list[float]:
+        """The success at each budget of ``JUDGED``."""
+        clips = [clip.waveform[None] for clip in self.dev]
+        return [
+            float(
+                np.mean(
+                    [
+                        self.attack_dev([clip], relative_budget(x, density, level))[0]
+                        for clip, x in zip(self.dev, clips, strict=True)
+                    ]
+                )
+            )
+            for density, level in JUDGED
+        ]
+
+    def attack_dev(self, clips: Sequence[Clip], budget: Budget) -> tuple[float, dict[str, float]]:
+        """Attacks dev clips under a budget.
+
+        Returns how surely answers change, the mean of ``sigmoid(-margin)``, which is smoother than a rate
+        of few clips, and the figures to log.
+        """
         settings, source = self.settings, self.sources[0]
-        attack = Staa(
-            generator=self.module.eval(), budget=settings.budget, precision=settings.precision
-        )
-        fooled, density, snr = [], [], []
+        attack = Staa(generator=self.module.eval(), budget=budget, precision=settings.precision)
+        fooled, success, density, snr = [], [], [], []
         others = len(source.labels) - 1
         with torch.inference_mode():
-            for number, clip in enumerate(self.dev):
+            for number, clip in enumerate(clips):
                 x, _ = collate([clip], source)
                 goals, _ = self.goals(x, np.array([number % others / others + 1e-6]))
                 x_adv = attack(source, x, goals[0])
-                hits = [
-                    float(goal.achieved(victim(x_adv)))
-                    for victims in self.routes
-                    for goal, victim in zip(goals, victims, strict=True)
-                ]
-                fooled.append(float(np.mean(hits)))
+                for victims in self.routes:
+                    for goal, victim in zip(goals, victims, strict=True):
+                        logits = victim(x_adv)
+                        fooled.append(float(goal.achieved(logits)))
+                        success.append(float(torch.sigmoid(-goal.margin(logits))))
                 density.append(float(metrics.density(x, x_adv)))
                 snr.append(float(metrics.snr_db(x, x_adv)))
         touched = [value for value in snr if math.isfinite(value)]
-        return float(np.mean(fooled)), {
+        return float(np.mean(success)), {
             "dev_fooling_rate": float(np.mean(fooled)),
             "dev_density": float(np.mean(density)),
             "dev_snr_db": float(np.mean(touched)) if touched else UNTOUCHED_DB,
@@ -182,11 +259,13 @@ class GeneratorTask(Task):
 
     def state(self) -> dict[str, float]:
         control = self.sparsity
-        return {"weight": control.weight, "fooling": control.fooling, "best": control.best}
+        start = {f"start.{number}": value for number, value in enumerate(self.start)}
+        return {"weight": control.weight, "fooling": control.fooling, "best": control.best, **start}
 
     def restore(self, state: Mapping[str, float]) -> None:
-        for name, value in state.items():
-            setattr(self.sparsity, name, value)
+        self.start = [value for name, value in state.items() if name.startswith("start.")]
+        for name in ("weight", "fooling", "best"):
+            setattr(self.sparsity, name, state[name])
 
 
 def _mean_snr_db(x: Tensor, delta: Tensor) -> float:
@@ -208,7 +287,8 @@ def train_generator(
 ) -> History:
     """Trains ``generator`` in place against a frozen source; keeps the weights that are best on dev.
 
-    An ensemble is fooled member by member: the loss is the mean of theirs. A generator that begins as
+    An ensemble is fooled member by member: the loss is the mean of theirs. With ``any_budget`` the weights at
+    the start stay unless others serve the budgets better, and none worse, on dev. A generator that begins as
     its source starts at the budget's density and leaves its encoder as it is. Others learn everything
     at once, and come down to the density from every sample.
 
@@ -235,10 +315,16 @@ def train_generator(
     if isinstance(generator, BackwardNet | SurrogateGradient | EnsembleGenerator):
         dense_steps = 1
     crops = Crops(train, schedule)
-    task = GeneratorTask(generator, members_of(source), crops, dev, settings, dense_steps)
+    judges = stratified_subset(dev, DEV_CLIPS) if settings.any_budget else dev
+    task = GeneratorTask(
+        generator, members_of(source), crops, judges, settings, dense_steps=dense_steps
+    )
     what = f"train generator on {source.name}"
     history = fit(task, schedule, folder, what=what, progress=progress)
     generator.density = generator.settings["density"]  # wherever training stopped on its way there
+    if settings.any_budget:  # the score of several budgets is no rate
+        _, figures = task.attack_dev(judges, settings.budget)
+        history.best_score = figures["dev_fooling_rate"]
     generator.requires_grad_(False).eval()
     return history
 

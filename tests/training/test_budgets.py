@@ -1,0 +1,79 @@
+"""A generator that learns every budget: what it draws, and that no budget gets worse than at the start."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tests.support.speech import clip
+
+from staanet import training
+from staanet.attacks import Staa
+from staanet.core import Budget, Untargeted, metrics
+from staanet.generators.losses import Objective
+from staanet.generators.warm_start import backward_net_from
+from staanet.training import budgets
+from staanet.victims import build_victim
+
+
+@pytest.fixture(scope="module")
+def victim():
+    torch.manual_seed(0)
+    return build_victim("zhao19", ("a", "b", "c")).requires_grad_(False).eval()
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return [clip(0.3, 200.0 + 150 * n, n, id=f"c{n}", speaker=f"s{n}") for n in range(8)]
+
+
+def test_budgets_spread_over_their_ranges_and_follow_the_level():
+    x = 0.1 * torch.randn(4, 4000, generator=torch.Generator().manual_seed(0))
+    draws = [budgets.draw_budget(x, np.random.default_rng(n)) for n in range(300)]
+    densities = np.log10([draw.max_density for draw in draws])
+    assert densities.min() > -2.7 and densities.max() < 0 and abs(densities.mean() + 1.35) < 0.15
+    by_epsilon = [draw for draw in draws if draw.min_snr_db is None]
+    assert 0.6 < len(by_epsilon) / 300 < 0.73
+    levels = 20 * np.log10([draw.epsilon / 0.1 for draw in by_epsilon])
+    assert -50.5 < levels.min() < -45 and -20 < levels.max() < -14.5
+    softer = budgets.relative_budget(x / 10, 0.2, -20.0)
+    assert softer.epsilon == pytest.approx(0.001, rel=0.05)
+
+
+def trained(victim, clips, folder, rate, steps=6):
+    training.seed_weights(0)
+    generator = backward_net_from(victim, density=0.2)
+    schedule = training.Schedule(
+        steps=steps, batch_size=2, seconds=0.25, evaluate_every=3, learning_rate=rate
+    )
+    settings = training.GeneratorSettings(
+        budget=Budget(epsilon=0.03, max_density=0.2), objective=Objective(), any_budget=True
+    )
+    history = training.train_generator(
+        generator, victim, clips[:4], clips[4:], schedule, folder, settings=settings
+    )
+    return generator, history
+
+
+def success(victim, generator, clips, density, level):
+    rates = []
+    for sample in clips:
+        x = sample.waveform[None]
+        goal = Untargeted(victim(x).argmax(dim=1))
+        budget = budgets.relative_budget(x, density, level)
+        x_adv = Staa(generator=generator, budget=budget)(victim, x, goal)
+        assert float(metrics.density(x, x_adv)) <= density
+        rates.append(float(torch.sigmoid(-goal.margin(victim(x_adv)))))
+    return float(np.mean(rates))
+
+
+@pytest.mark.parametrize("rate", [3e-4, 0.3])
+def test_no_budget_is_served_worse_than_at_the_start(victim, clips, tmp_path, rate):
+    """A learning rate that destroys a network leaves its start."""
+    start = backward_net_from(victim, density=0.2).requires_grad_(False).eval()
+    generator, history = trained(victim, clips, tmp_path, rate)
+    for density, level in budgets.JUDGED:
+        before, after = (success(victim, g, clips[4:], density, level) for g in (start, generator))
+        assert after >= before - 1e-3
+    assert (history.best_step == 0) == (rate > 0.1)
+    assert generator.density == 0.2 and 0 <= history.best_score <= 1
