@@ -40,7 +40,7 @@ def train_victim(
         str,
         typer.Argument(
             help="Its name; without --network also its network: emo18, zhao19, logmel_cnn, "
-            "wav2vec2, wavlm or hubert.",
+            "wav2vec2, wavlm, hubert or egemaps (features and a linear classifier; extra opensmile).",
             autocompletion=names.victims,
         ),
     ],

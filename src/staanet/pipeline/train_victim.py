@@ -19,7 +19,7 @@ from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
 from staanet.pipeline.stage import Inputs, Stage
 from staanet.storage import describe_machine
-from staanet.victims import build_victim, learning_rate, load_victim
+from staanet.victims import Egemaps, build_victim, learning_rate, load_victim
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,7 @@ class VictimTraining:
         )
         victim.name = self.name
         train, dev, test = (load_clips(part, victim, context) for part in context.split(corpus))
-        history = training.train_victim(
-            victim.to(context.device),
-            train,
-            dev,
-            make_schedule(recipe, context.seed),
-            self.out,
-            precision=recipe.precision,
-            progress=context.progress,
-        )
+        history = self._train(victim.to(context.device), train, dev)
         if distributed.is_first():
             victim.save_pretrained(
                 self.out,
@@ -81,6 +73,22 @@ class VictimTraining:
             )
         victim.origin = str(self.out)
         return victim
+
+    def _train(
+        self, victim: Victim, train: Sequence[Clip], dev: Sequence[Clip]
+    ) -> training.History:
+        progress = self.context.progress
+        if isinstance(victim, Egemaps):
+            return training.fit_linear(victim, train, dev, self.out, progress=progress)
+        return training.train_victim(
+            victim,
+            train,
+            dev,
+            make_schedule(self.resolved, self.context.seed),
+            self.out,
+            precision=self.resolved.precision,
+            progress=progress,
+        )
 
 
 def train_victim(

@@ -15,6 +15,7 @@ from staanet.training.generators import (
     collapse_flags,
     train_generator,
 )
+from staanet.training.linear import fit_linear
 from staanet.training.prefetch import Prefetcher
 from staanet.training.victims import train_victim
 
@@ -29,6 +30,7 @@ __all__ = [
     "Task",
     "collapse_flags",
     "fit",
+    "fit_linear",
     "seed_weights",
     "train_adversarially",
     "train_generator",

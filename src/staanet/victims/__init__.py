@@ -13,6 +13,7 @@ from staanet.defences import DEFENCES
 from staanet.errors import InvalidInput, MissingExtra, unknown_name
 from staanet.storage import pretrained
 from staanet.victims.callables import CallableVictim
+from staanet.victims.egemaps import Egemaps
 from staanet.victims.emo18 import Emo18
 from staanet.victims.ensemble import Ensemble, joint_sha256, members_of
 from staanet.victims.hugging_face import hugging_face
@@ -28,6 +29,7 @@ __all__ = [
     "SCHEMES",
     "VICTIMS",
     "CallableVictim",
+    "Egemaps",
     "Emo18",
     "Ensemble",
     "LogmelCnn",
@@ -43,7 +45,8 @@ __all__ = [
     "victim_folder",
 ]
 
-VICTIMS: dict[str, type[Emo18 | LogmelCnn | Zhao19 | SelfSupervised]] = {
+VICTIMS: dict[str, type[Emo18 | LogmelCnn | Zhao19 | SelfSupervised | Egemaps]] = {
+    "egemaps": Egemaps,
     "emo18": Emo18,
     "hubert": Hubert,
     "logmel_cnn": LogmelCnn,
@@ -67,6 +70,7 @@ COPIES: dict[str, Callable[[Path], Victim]] = {
 }
 """What reads the copy of such a model inside a victim folder, by the architecture in the card."""
 PACKAGES = {
+    "egemaps": ("opensmile", "opensmile"),
     "hugging_face": ("transformers", "ssl"),
     "onnx": ("onnxruntime", "onnx"),
     **dict.fromkeys(NETWORKS, ("transformers", "ssl")),

@@ -27,6 +27,7 @@ PURPOSES = {
     "web": "the local page, staanet serve",
     "ssl": "wav2vec2, WavLM, HuBERT and hf: models",
     "onnx": "onnx: models and staanet export",
+    "opensmile": "egemaps, a victim on openSMILE's features (research only)",
     "perceptual": "PESQ, STOI, Zimtohrli (evaluate --perceptual)",
     "audb": "corpora of audb",
     "audformat": "staanet to-audformat",
