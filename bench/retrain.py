@@ -37,7 +37,7 @@ def retrain(corpus_spec: str, out: Path, name: str) -> None:
         seconds=1.0,
         learning_rate=4e-4,
         final_learning_rate=4e-5,
-        evaluate_every=60,
+        evaluate_every=40,
         speed=0.1,
         augment=AUGMENT,
     )

@@ -230,4 +230,5 @@ def test_every_key_of_a_recipe_is_an_option_of_its_command(recipe, command):
             mark for mark in hints[field.name].__metadata__ if isinstance(mark, config.Help)
         ]
         option = about.option or f"--{field.name.replace('_', '-')}"
+        option = option.partition("/")[0]  # --x of --x/--no-x
         assert (option in options) != (field.name in UNREACHABLE.get(recipe, {})), field.name

@@ -90,6 +90,7 @@ def test_a_black_box_is_audited_by_transfer_and_by_queries(audited):
     assert len(plain) == 4 * 2 + 1  # four attacks at two budgets, and the questions
     assert told["worst"]["fooling_rate"] == max(c["fooling_rate"] for c in plain)
     assert {b["epsilon"] for b in told["budgets"]} == {0.02, 0.05}
+    assert told["everyday"]["of"] > 50 and told["everyday"]["clips"] == 4
     assert [c["channel"] for c in told["channels"]] == ["mulaw"]
     (defence,) = told["defences"]
     assert defence["defence"] == "median:3" and defence["crafted_on"] == "surrogate-zhao19"
@@ -323,3 +324,59 @@ def test_the_page_fits_its_window(tmp_path, width):
         page.open((tmp_path / "audit.html").as_uri())
         assert page.run("document.documentElement.scrollWidth") <= width
         assert page.errors == []
+
+
+def everyday_summary(passed):
+    def shown(kind, value):
+        return {
+            "name": f"worst of {kind}",
+            "kind": kind,
+            "unchanged": {"value": value, "low": 0.1, "high": 0.9, "count": 9, "clusters": 3},
+            "uar_loss": {"value": 0.1, "low": 0.0, "high": 0.2, "count": 9, "clusters": 3},
+            "least_unchanged": 0.9,
+            "passed": False,
+            "seconds": 1.0,
+        }
+
+    rows = [shown("unheard", 0.8), shown("noise", 0.2)]
+    return {
+        "victim": "v",
+        "clips": 9,
+        "most_uar_loss": 0.05,
+        "passed": passed,
+        "of": 10,
+        "worst": {row["kind"]: row for row in rows},
+        "conditions": rows,
+    }
+
+
+def test_the_verdict_tells_quality_everyday_change_levels_help_and_certainty_in_this_order():
+    told = sure(facts(0.5, 0.1, 0.4, None))
+    told["everyday"] = everyday_summary(6)
+    told["cells"] = [
+        row(0.2, snr_db=42.0),
+        row(0.9, snr_db=15.0),
+        row(1.0, snr_db=9.0, control=True),
+    ]
+    said = audit_verdict(told)
+    text = "\n".join(said)
+    order = [
+        "reaches a UAR",
+        "6 of 10 conditions pass",
+        "people do not hear (mean SNR of 30 dB or more) an attacker changes 20.0 %",
+        "people hear (mean SNR below 30 dB) an attacker changes 90.0 %",
+        "Of the defences" if "Of the defences" in text else "defence",
+        "clustered by speaker",
+    ]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    assert "worst of noise leaves 20.0 % of 9 answers" in text
+    assert "worst of noise" in audit_markdown(told | {"verdict": said})
+
+
+@pytest.mark.parametrize("passed, outcome", [(8, "failed"), (9, "passed")])
+def test_everyday_change_alone_decides_where_only_it_has_a_limit(passed, outcome):
+    told = facts(0.5, 0.1, 0.4, None)
+    told |= {"everyday": everyday_summary(passed), "fail_below_everyday": 0.9}
+    assert audit_outcome(told) == outcome
+    assert audit_verdict(told)[0].lower().startswith(outcome)

@@ -8,7 +8,7 @@ from tests.support.speech import RATE, tone
 
 from staanet import audio, corpora, pipeline, storage
 from staanet.attacks import ATTACKS, craft
-from staanet.config import AuditRecipe
+from staanet.config import AuditLimits, AuditRecipe
 from staanet.core import Budget, Clip
 from staanet.errors import InvalidInput
 from staanet.victims import CallableVictim
@@ -117,6 +117,11 @@ def test_an_audit_of_a_model_that_is_wired_wrong_never_passes(tmp_path, fn, outc
         assert not (tmp_path / "a" / "surrogates").exists()
         return
     facts = pipeline.audit(
-        victim, corpus, tmp_path / "a", recipe=AUDIT, fail_above=1.0, context=context
+        victim,
+        corpus,
+        tmp_path / "a",
+        recipe=AUDIT,
+        limits=AuditLimits(fail_above=1.0),
+        context=context,
     )
     assert facts["outcome"] == outcome and facts["victim"]["flags"]

@@ -76,3 +76,21 @@ def test_packets_are_lost_as_often_as_asked():
     x = torch.ones(1, 20 * RATE)
     lost = 1 - parse_transform("packet_loss:10")(x, None, generator()).mean()
     assert float(lost) == pytest.approx(0.1, abs=0.03)
+
+
+@pytest.mark.parametrize("semitones", [-1.0, 1.0])
+def test_pitch_moves_a_tone_and_keeps_length_and_level(semitones):
+    clean = sine(440)
+    shifted = parse_transform(f"pitch:{semitones}")(clean)
+    assert shifted.shape == clean.shape
+    spectrum = torch.fft.rfft(shifted[0] * torch.hann_window(shifted.shape[1])).abs()
+    found = float(spectrum.argmax()) * RATE / shifted.shape[1]
+    assert found == pytest.approx(440 * 2 ** (semitones / 12), abs=2)
+    assert float(level_db(shifted) - level_db(clean)) == pytest.approx(0, abs=1)
+
+
+@pytest.mark.parametrize("text", ["tone:20", "hum:20", "music:20"])
+def test_a_background_lies_so_far_below_the_clip(text):
+    clean = sine(300) / 4
+    added = parse_transform(text)(clean, None, generator()) - clean
+    assert float(level_db(clean) - level_db(added)) == pytest.approx(20, abs=0.1)

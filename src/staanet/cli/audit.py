@@ -13,7 +13,7 @@ from staanet.cli.app import command
 from staanet.cli.options import VICTIM, InputsArgument, Job, PartOption
 from staanet.cli.printing import CHECK_FAILED, UNDECIDED, finish, warn
 from staanet.cli.session import job_session, load_corpus, load_inputs, load_victims
-from staanet.config import AuditRecipe, CertifyRecipe, SplitRecipe
+from staanet.config import AuditLimits, AuditRecipe, CertifyRecipe, SplitRecipe
 
 
 @command(
@@ -25,11 +25,9 @@ def audit(
     corpus: Annotated[str, typer.Option(metavar="KIND:PATH", help="Labelled speech to try it on.")],
     out: Annotated[Path, typer.Option(help="Folder for audit.json, audit.html and the evidence.")],
     recipe: AuditRecipe,
+    limits: AuditLimits,
     split: SplitRecipe,
     job: Job,
-    fail_above: Annotated[
-        float | None, typer.Option(help="Exit code 1 where the worst fooling rate is above this.")
-    ] = None,
     source: Annotated[
         list[str],
         typer.Option(
@@ -40,8 +38,9 @@ def audit(
 ) -> None:
     """How robust is a model, to whom, and what helps?
 
-    Gives a verdict in words and JSON. A killed audit goes on. Exit code 1 where the worst fooling rate
-    is above --fail-above, 7 where the clips do not decide it.
+    Gives a verdict in words and JSON: how good the model is, what everyday change and attackers do to it,
+    what helps. A killed audit goes on. Exit code 1 where a limit is broken, 7 where the clips do not
+    decide it.
     """
     from staanet import pipeline
 
@@ -54,7 +53,7 @@ def audit(
             out,
             recipe=recipe,
             sources=source,
-            fail_above=fail_above,
+            limits=limits,
             command=shlex.join(["staanet", *sys.argv[1:]]),
             context=context,
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from staanet.config.attacking import (
     AttackRecipe,
+    AuditLimits,
     AuditRecipe,
     CertifyRecipe,
     DefenceRecipe,
@@ -53,6 +54,7 @@ __all__ = [
     "SELFCHECK_CLIPS",
     "SMOOTHING_SIGMA",
     "AttackRecipe",
+    "AuditLimits",
     "AuditRecipe",
     "CertifyRecipe",
     "DefenceRecipe",

@@ -11,6 +11,7 @@ from staanet.config.fields import (
     ABLATION_KEEP,
     EPSILON,
     SMOOTHING_SIGMA,
+    AnyShare,
     BatchSize,
     Count,
     CountOrNone,
@@ -199,12 +200,28 @@ class AuditRecipe:
     defended_clips: Annotated[
         Count, Help("Clips on which each defence meets an attacker who knows it.")
     ] = 24
+    everyday: Annotated[
+        Flag, Help("What everyday change does to the model.", option="--everyday/--no-everyday")
+    ] = True
 
     def __post_init__(self) -> None:
         for name in ("epsilons", "densities", "surrogates", "channels", "defences"):
             values = getattr(self, name)
             if len({*values}) < len(values):
                 raise InvalidInput(f"{name} names a value twice", remedy="Name each once")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditLimits:
+    """When a model passes an audit: the limits that decide the exit code."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    fail_above: Annotated[
+        AnyShare | None, Help("Exit code 1 where the worst fooling rate is above this.")
+    ] = None
+    fail_below_everyday: Annotated[
+        AnyShare | None, Help("Exit code 1 where a smaller share of everyday conditions passes.")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,6 +120,9 @@ class Recipe(SplitRecipe):
             "Zimtohrli, DNSMOS; slow (extra perceptual)."
         ),
     ] = False
+    everyday: Annotated[
+        Flag, Help("Also measure what everyday change does to each victim (staanet everyday).")
+    ] = False
     selfcheck: Annotated[
         Flag, Help("Check the finished run (staanet selfcheck) before its report is written.")
     ] = False

@@ -29,6 +29,7 @@ Probability = Annotated[float, Field(gt=0, lt=1, strict=True)]
 Seconds = Annotated[float, Field(ge=0.01, le=3600, strict=True)]
 Rate = Annotated[float, Field(gt=0, le=100, strict=True)]
 Share = Annotated[float, Field(gt=0, le=1, strict=True)]
+AnyShare = Annotated[float, Field(ge=0, le=1, strict=True)]
 ONE_STEP = 2.0**-15
 """The smallest change that a 16-bit sample can have, of full scale 1."""
 

@@ -15,6 +15,7 @@ from staanet.pipeline.detect import check_detection, detect
 from staanet.pipeline.distil import distil
 from staanet.pipeline.dry_run import DryRun, dry_run
 from staanet.pipeline.evaluate import evaluate, predictions
+from staanet.pipeline.everyday_change import everyday
 from staanet.pipeline.export import export_generator
 from staanet.pipeline.harden import harden
 from staanet.pipeline.join_recordings import join_recordings, read_recordings
@@ -48,6 +49,7 @@ __all__ = [
     "distil",
     "dry_run",
     "evaluate",
+    "everyday",
     "export_generator",
     "harden",
     "join_recordings",

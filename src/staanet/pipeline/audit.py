@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from staanet import report, storage
-from staanet.config import AuditRecipe
+from staanet.config import AuditLimits, AuditRecipe
 from staanet.core import Corpus, Victim
 from staanet.errors import InvalidInput, unknown_name
 from staanet.pipeline.audit_findings import describe_findings
@@ -29,6 +29,7 @@ from staanet.transforms import Transform, parse_transform
 from staanet.victims import VICTIMS, load_victim
 
 SCHEMA = 1
+NO_LIMITS = AuditLimits()
 
 
 def audit(
@@ -38,7 +39,7 @@ def audit(
     *,
     recipe: AuditRecipe,
     sources: Sequence[str] = (),
-    fail_above: float | None = None,
+    limits: AuditLimits = NO_LIMITS,
     command: str = "",
     context: Context,
 ) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def audit(
         out: Receives ``audit.json``, ``audit.md`` and ``audit.html`` besides the folders of the stages.
         recipe: Budgets, attacks and defences.
         sources: Names of trained models that stand for the attacker's own.
-        fail_above: The largest fooling rate with which the model passes.
+        limits: With which the model passes.
         command: What was typed, for the report.
         context: Of the command.
 
@@ -61,7 +62,7 @@ def audit(
         InvalidInput: If a setting is wrong, before anything is trained, or if ``out`` holds another
             audit.
     """
-    check_audit(recipe, fail_above)
+    check_audit(recipe, limits)
     loaded = [load_source(name, victim, context) for name in sources]
     names = [source.victim.name for source in loaded]
     if len({*names}) < len(names):
@@ -80,7 +81,7 @@ def audit(
     timer = StageTimer.of(out)
     whole = Audit(victim, corpus, out, recipe, context, loaded)
     walk(whole.stages(), timer)
-    facts = _facts(whole, loaded, fail_above, command, timer)
+    facts = _facts(whole, loaded, limits, command, timer)
     context.quarantine.save(out)
     storage.write_json(out / "audit.json", facts)
     report.write_audit(out, facts)
@@ -90,11 +91,7 @@ def audit(
 
 
 def _facts(
-    whole: Audit,
-    loaded: Sequence[Source],
-    fail_above: float | None,
-    command: str,
-    timer: StageTimer,
+    whole: Audit, loaded: Sequence[Source], limits: AuditLimits, command: str, timer: StageTimer
 ) -> dict[str, Any]:
     """The content of ``audit.json``."""
     victim, corpus, context = whole.victim, whole.corpus, whole.context
@@ -126,7 +123,8 @@ def _facts(
             "sources": [{"name": s.victim.name, "white_box": s.white_box} for s in whole.sources],
             "recipe": asdict(whole.recipe),
             "seed": context.seed,
-            "fail_above": fail_above,
+            **asdict(limits),
+            "everyday": whole.everyday,
             "seconds": timer.seconds(),
             "machine": describe_machine(),
             "quarantined": context.quarantine.rows,
@@ -137,15 +135,18 @@ def _facts(
     return facts | _verdict(facts, whole.out, command)
 
 
-def check_audit(recipe: AuditRecipe, fail_above: float | None) -> list[Transform]:
+def check_audit(recipe: AuditRecipe, limits: AuditLimits) -> list[Transform]:
     """The defences of a recipe. Raises ``InvalidInput`` if anything in it is mistyped."""
     for name in recipe.channels:
         parse_transform(name)
     for name in recipe.surrogates:
         if name not in VICTIMS:
             raise unknown_name("surrogate", name, VICTIMS)
-    if fail_above is not None and not 0 <= fail_above <= 1:
-        raise InvalidInput(f"--fail-above is {fail_above}", remedy="Give a share in [0, 1]")
+    if limits.fail_below_everyday is not None and not recipe.everyday:
+        raise InvalidInput(
+            "a limit of everyday change is set, and everyday change is left out",
+            remedy="Drop --fail-below-everyday or --no-everyday",
+        )
     return [parse_transform(text) for text in recipe.defences]
 
 

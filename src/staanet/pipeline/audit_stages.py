@@ -18,6 +18,7 @@ from staanet.pipeline.audit_findings import describe_cell, fooling_rate, stronge
 from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
 from staanet.pipeline.evaluate import evaluate
+from staanet.pipeline.everyday_change import SUMMARY, EverydayChange
 from staanet.pipeline.stage import Inputs, Stage
 from staanet.pipeline.train_generator import GeneratorTraining
 from staanet.pipeline.train_victim import VictimTraining
@@ -58,6 +59,8 @@ class Audit:
     summary: dict[str, Any] = field(default_factory=dict)
     """Of the results without a defence."""
     defences: list[dict[str, Any]] = field(default_factory=list)
+    everyday: dict[str, Any] | None = None
+    """What everyday change does to the model."""
     doubts: list[str] = field(default_factory=list)
     """What is doubtful about the audited model: then no verdict is established."""
 
@@ -71,6 +74,10 @@ class Audit:
             self.sources = [*self.sources, Source(surrogate)]
         if self.victim.differentiable:
             self.sources = [*self.sources, Source(self.victim, white_box=True)]
+        if self.recipe.everyday:
+            stage = self._everyday()
+            yield stage
+            self.everyday = storage.read_json(stage.folder / SUMMARY)
         for source in self.sources:
             yield self._generator(source)
             yield from self._transferred(source)
@@ -96,6 +103,12 @@ class Audit:
         meet_labels(victims, labels, self.context, where=self.corpus.name)
         reports = check_victims(victims, self.usable, self.context)
         self.doubts = list(reports[0].flags)
+
+    def _everyday(self) -> Stage:
+        folder = self.out / "everyday"
+        return EverydayChange(
+            self.victim.name, lambda: self.victim, lambda: self.clips, folder, self.context
+        ).stage()
 
     def _surrogate(self, network: str) -> Stage:
         """A model of the attacker's own, trained on the labels of the corpus."""

@@ -18,6 +18,7 @@ from staanet.pipeline.context import Context
 from staanet.pipeline.corpus_content import CorpusContent
 from staanet.pipeline.defend import Defending
 from staanet.pipeline.evaluate import evaluate
+from staanet.pipeline.everyday_change import EverydayChange
 from staanet.pipeline.recipe_plan import (
     attacks_by_source,
     check_recipe,
@@ -103,6 +104,7 @@ class Experiment:
             work=lambda _: self._note_corpus(),
         )
         yield from self._victim_stages()
+        yield from self._everyday_stages()
         for source, keys in self.sources.items():
             yield from self._source_stages(source, keys)
         yield self._evaluation()
@@ -179,6 +181,12 @@ class Experiment:
             yield self._attack(source, key, read_clips)
         if is_swept(recipe, source):
             yield self._sweep(source, read_clips)
+
+    def _everyday_stages(self) -> Iterator[Stage]:
+        for name in self.victim_names if self.recipe.everyday else ():
+            folder = self.out / "everyday" / name
+            victim, clips = partial(self.victim, name), partial(self.test_clips, name)
+            yield EverydayChange(name, victim, clips, folder, self.context).stage()
 
     def _attack(self, source: str, key: str, read_clips: Callable[[], list[Clip]]) -> Stage:
         limit = clip_limit(key, self.recipe.attacks)

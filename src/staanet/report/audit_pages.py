@@ -7,6 +7,7 @@ from typing import Any
 
 from staanet.errors import printable
 from staanet.report.audit_verdict import Row, interval_text, rate_text
+from staanet.report.everyday_tables import everyday_table
 from staanet.results.formatting import number, percent
 from staanet.results.table import Table, markdown_text
 
@@ -48,6 +49,8 @@ def audit_tables(facts: Row) -> list[Table]:
         _table("defences", "Defences", defence_columns, defences),
         _table("all", "Every attack", ["channel", *columns], every),
     ]
+    if facts.get("everyday"):
+        tables.insert(0, everyday_table(facts["everyday"]))
     return [table for table in tables if table.rows]
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from staanet.report.everyday_tables import everyday_sentences
 from staanet.results.formatting import percent, quantity
 
 Row = Mapping[str, Any]
@@ -16,6 +17,8 @@ ATTACKERS = {
     "queries": "an attacker who may ask the model and sees its scores",
     "white_box": "an attacker who has the model itself",
 }
+QUIET_DB = 30.0
+"""A change whose mean SNR is at least this is called one that people do not hear."""
 CRAFTED = ("transfer", "white_box")
 """The attackers who craft on a model; these are tried on the defences."""
 
@@ -23,15 +26,20 @@ CRAFTED = ("transfer", "white_box")
 def audit_outcome(facts: Row) -> Outcome | None:
     """Returns the outcome against the limit; None where no limit was set.
 
+    Everyday change fails where a smaller share of its conditions passes than the limit says.
     A rate fails where the lower end of its 95 % interval is above the limit. The model passes where
     the upper end of every rate is not above it. Everything else is inconclusive. A doubtful model
     (flags of the check before its first use) establishes nothing.
     """
-    limit = facts["fail_above"]
-    if limit is None:
+    limit, least = facts["fail_above"], facts.get("fail_below_everyday")
+    if limit is None and least is None:
         return None
     if facts["victim"].get("flags"):
         return "not established"
+    if fails_everyday(facts):
+        return "failed"
+    if limit is None:
+        return "passed"
     rows = _judged_rows(facts)
     if any(_bounds(row)[0] > limit for row in rows):
         return "failed"
@@ -40,8 +48,19 @@ def audit_outcome(facts: Row) -> Outcome | None:
     return "inconclusive"
 
 
+def fails_everyday(facts: Row) -> bool:
+    """Tells whether fewer conditions of everyday change pass than the limit asks for."""
+    least, everyday = facts.get("fail_below_everyday"), facts.get("everyday")
+    return bool(least and everyday and everyday["passed"] < least * everyday["of"])
+
+
 def audit_verdict(facts: Row) -> list[str]:
-    """Returns the verdict as sentences, the most important first; every figure is in ``facts``."""
+    """Returns the verdict as sentences; every figure is in ``facts``.
+
+    The outcome comes first. Then follow how good the model is, what everyday change does to it, what an
+    attacker can do at a level that people do not hear and at one that they hear, what helps, and how sure
+    all this is.
+    """
     sentences = [*_outcome_sentences(facts)]
     corpus, worst = facts["corpus"], facts["worst"]
     sentences.append(
@@ -49,6 +68,9 @@ def audit_verdict(facts: Row) -> list[str]:
         f"{corpus['clips']} of {corpus['of']} test clips by {corpus['speakers']} speakers. Whether "
         "these speakers were in its training is not known here; if they were, the UAR is flattered."
     )
+    if facts.get("everyday"):
+        sentences += everyday_sentences(facts["everyday"])
+    sentences += _level_sentences(facts["cells"])
     snr = "" if worst["snr_db"] is None else f", at a mean SNR of {worst['snr_db']:.0f} dB"
     sentences.append(
         f"At worst {rate_text(worst)} of its answers change: {worst['title']}, crafted on "
@@ -69,12 +91,43 @@ def audit_verdict(facts: Row) -> list[str]:
     for row in facts["channels"]:
         sentences.append(f"After {row['channel']} the worst attack still changes {rate_text(row)}.")
     sentences += _defence_sentences(facts)
+    sentences += _certainty_sentences(corpus)
+    return sentences
+
+
+def _level_sentences(cells: Sequence[Row]) -> Iterator[str]:
+    """What the worst attack does below and above the level at which people hear a change."""
+    attacks = [cell for cell in cells if not cell["control"] and cell["snr_db"] is not None]
+    if not attacks:
+        return
+    levels = {
+        f"a level that people do not hear (mean SNR of {QUIET_DB:g} dB or more)": [
+            cell for cell in attacks if cell["snr_db"] >= QUIET_DB
+        ],
+        f"a level that people hear (mean SNR below {QUIET_DB:g} dB)": [
+            cell for cell in attacks if cell["snr_db"] < QUIET_DB
+        ],
+    }
+    for level, group in levels.items():
+        worst = max(group, key=lambda cell: cell["fooling_rate"] or 0.0, default=None)
+        yield f"At {level} " + (
+            "no attack was tried."
+            if worst is None
+            else f"an attacker changes {rate_text(worst)} ({worst['title']}, {worst['snr_db']:.0f} dB)."
+        )
+
+
+def _certainty_sentences(corpus: Row) -> Iterator[str]:
+    """How sure the figures are."""
+    yield (
+        f"Intervals are 95 %, clustered by speaker, from {quantity(corpus['clips'], 'clip')}; another "
+        "attack may do more than those that were tried."
+    )
     if corpus["speakers"] < 5:
-        sentences.append(
+        yield (
             f"With {corpus['speakers']} test speakers the intervals are wide: so few speakers tell "
             "little about others."
         )
-    return sentences
 
 
 def _judged_rows(facts: Row) -> list[Row]:
@@ -94,6 +147,14 @@ def _outcome_sentences(facts: Row) -> Iterator[str]:
     noise = facts["attackers"].get("noise")
     if outcome == "not established":
         yield f"Not established: {'; '.join(facts['victim']['flags'])}."
+    elif fails_everyday(facts):
+        everyday, least = facts["everyday"], facts["fail_below_everyday"]
+        yield (
+            f"FAILED: {everyday['passed']} of {everyday['of']} conditions of everyday change pass, fewer "
+            f"than the limit of {percent(least)}."
+        )
+    elif outcome == "passed" and limit is None:
+        yield "Passed: enough conditions of everyday change pass; no limit for attacks was set."
     elif outcome == "failed" and above[0] is noise:
         yield (
             f"FAILED: noise of the same budget already changes {rate_text(noise)}, above the limit of "

@@ -87,6 +87,7 @@ def render_page(
         "channels": tables.channel_table(run),
         "defences": tables.defence_table(run),
         "sounds": tables.perceptual_table(run),
+        "everyday": tables.everyday_tables(run),
         "hardest_hit": [line for lead in leads if (line := hardest_hit(run, lead))],
         "groups": [
             tables.group_table(run, lead.cell, group)

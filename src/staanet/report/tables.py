@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from staanet import storage
 from staanet.core import NO_CHANNEL, metrics
+from staanet.report.everyday_tables import everyday_table
 from staanet.results import formatting
 from staanet.results.cells import Cell, ClipResult
 from staanet.results.formatting import NONE, number, percent
@@ -23,9 +25,16 @@ def result_tables(run: RunFolder, leads: Sequence[Cell]) -> list[Table]:
         defence_table(run),
         channel_table(run),
         perceptual_table(run),
+        *everyday_tables(run),
         *(group_table(run, lead, group) for lead in leads for group in ("label", "speaker")),
     ]
     return [table for table in tables if table.rows]
+
+
+def everyday_tables(run: RunFolder) -> list[Table]:
+    """Returns what everyday change does to each victim that was tried with it."""
+    files = sorted((run.folder / "everyday").glob("*/everyday.json"))
+    return [everyday_table(storage.read_json(file)) for file in files]
 
 
 def _title(cell: Cell) -> TableCell:

@@ -9,6 +9,7 @@ from typing import Any
 
 from staanet.errors import InvalidInput
 from staanet.transforms.augment import Augmentation, parse_augmentation
+from staanet.transforms.backgrounds import Hum, Music, Tone, add_at_snr
 from staanet.transforms.base import (
     BaseTransform,
     Transform,
@@ -18,9 +19,9 @@ from staanet.transforms.base import (
     straight_through,
     transform_samples,
 )
-from staanet.transforms.codecs import Gsm, Mp3, MuLaw, Opus, Pcm16, Quantise, Vorbis
+from staanet.transforms.codecs import Gsm, Mp3, MuLaw, Opus, Pcm16, Quantise, RoundTrip, Vorbis
 from staanet.transforms.devices import Clipping, PacketLoss
-from staanet.transforms.edits import Cut, Silence, Speed
+from staanet.transforms.edits import Cut, Pitch, Silence, Speed
 from staanet.transforms.filters import (
     Average,
     Bandpass,
@@ -48,24 +49,30 @@ __all__ = [
     "Gain",
     "Gsm",
     "Highpass",
+    "Hum",
     "Lowpass",
     "Median",
     "Mp3",
     "MuLaw",
+    "Music",
     "Noise",
     "Opus",
     "PacketLoss",
     "Pcm16",
+    "Pitch",
     "Quantise",
     "RandomGain",
     "Repair",
     "Resample",
     "Room",
+    "RoundTrip",
     "Silence",
     "Speed",
     "Tilt",
+    "Tone",
     "Transform",
     "Vorbis",
+    "add_at_snr",
     "apply_chain",
     "clip_seed",
     "parse_augmentation",
@@ -82,22 +89,27 @@ TRANSFORMS: dict[str, type[Any]] = {
     "gain": Gain,
     "gsm": Gsm,
     "highpass": Highpass,
+    "hum": Hum,
     "lowpass": Lowpass,
     "median": Median,
     "mp3": Mp3,
     "mulaw": MuLaw,
+    "music": Music,
     "noise": Noise,
     "opus": Opus,
     "packet_loss": PacketLoss,
     "pcm16": Pcm16,
+    "pitch": Pitch,
     "quantise": Quantise,
     "random_gain": RandomGain,
     "repair": Repair,
     "resample": Resample,
     "rir": Room,
+    "round_trip": RoundTrip,
     "silence": Silence,
     "speed": Speed,
     "tilt": Tilt,
+    "tone": Tone,
     "vorbis": Vorbis,
 }
 """Written out, because shells complete the names from this text (``staanet/cli/names.py``)."""

@@ -149,6 +149,21 @@ class Pcm16(Codec):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoundTrip(Codec):
+    """Resampled to ``hz``, rounded to 16 bits, and resampled back by soxr, as between two devices."""
+
+    name: ClassVar[str] = "round_trip"
+    limits: ClassVar[Limits] = {"hz": (1_000, 192_000)}
+    hz: int = 44_100
+
+    def working_rate(self, sample_rate: int) -> int:
+        return self.hz
+
+    def code_at(self, samples: Samples, rate: int) -> Samples:
+        return samples
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mp3(Codec):
     """MPEG layer III by LAME at a constant ``kbps`` (the nearest that the rate has)."""
 

@@ -1,4 +1,4 @@
-"""Transforms that move a clip in time: silence and cuts at its ends, another playing speed.
+"""Transforms of a clip's time and pitch: silence and cuts at its ends, another speed, another pitch.
 
 On a batch ``[B, T]`` the length stays, and what leaves it is lost. As a channel a clip becomes longer or
 shorter (``new_length``), so that nothing of it is lost.
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from staanet.transforms.base import BaseTransform, Limits, inside
+from staanet.transforms.base import BaseTransform, Limits, inside, straight_through
 
 _REACH = 16
 """The sinc that reads a clip between its samples covers so many on both sides."""
@@ -113,6 +113,52 @@ class Speed(BaseTransform):
         return inside(
             inside(read_between(inside(x, lengths), speed), (full / speed).ceil()), lengths
         ).clamp(-1, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pitch(BaseTransform):
+    """Higher by ``semitones``, or lower where they are negative, at the same tempo.
+
+    A phase vocoder (Flanagan and Golden 1966; windows of 32 ms, a quarter apart) makes the clip longer or
+    shorter, and ``Speed`` brings it back to its length. The gradient is that of the identity.
+    """
+
+    name: ClassVar[str] = "pitch"
+    has_exact_gradient: ClassVar[bool] = False
+    limits: ClassVar[Limits] = {"semitones": (-12, 12)}
+    semitones: float = 1.0
+
+    def __call__(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        sample_rate: int = 16_000,
+    ) -> Tensor:
+        clean, ratio = inside(x, lengths), 2 ** (self.semitones / 12)
+        size = 4 * max(2, round(0.008 * sample_rate))
+        longer = stretch(clean.detach(), ratio, size)
+        shifted = read_between(longer, ratio)[:, : x.shape[1]]
+        return straight_through(x, inside(shifted, lengths).clamp(-1, 1))
+
+
+def stretch(x: Tensor, ratio: float, size: int) -> Tensor:
+    """``x [B, T]`` made ``ratio`` times as long at the same pitch, ``[B, at least T and ratio * T]``."""
+    hop = size // 4
+    window = torch.hann_window(size, dtype=x.dtype, device=x.device)
+    padded = F.pad(x, (0, 2 * size + math.ceil(x.shape[1] * max(0.0, 1 / ratio - 1))))
+    frames = torch.stft(padded, size, hop, window=window, pad_mode="constant", return_complex=True)
+    position = torch.arange(0, frames.shape[2] - 1, 1 / ratio, device=x.device)
+    first = position.long()
+    share = (position - first).to(x)
+    before, after = frames[:, :, first], frames[:, :, first + 1]
+    magnitude = torch.lerp(before.abs(), after.abs(), share)
+    advance = (after.angle() - before.angle()).roll(1, dims=2)  # from each frame to the next
+    advance[:, :, 0] = before[:, :, 0].angle()
+    turned = torch.polar(magnitude, advance.cumsum(dim=2))
+    result: Tensor = torch.istft(turned, size, hop, window=window)
+    return F.pad(result, (0, max(0, x.shape[1] - result.shape[1])))
 
 
 def read_between(x: Tensor, speed: float) -> Tensor:

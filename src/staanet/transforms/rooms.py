@@ -12,20 +12,25 @@ from torch import Tensor
 
 from staanet.transforms.base import BaseTransform, Limits, convolve, inside
 
+_LATE = 0.5
+"""The usual energy of the reverberation, of that of the direct path."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room(BaseTransform):
     """A room in which a sound has fallen by 60 dB after ``rt60_s`` seconds.
 
     The direct path arrives at once; 2.5 ms later begins Gaussian noise that decays exponentially
-    (Polack 1988), half as strong as the direct path in energy. The response has unit energy. It is
-    drawn from the seed of ``generator``: clips that share the seed stand in the same room.
+    (Polack 1988), ``late`` times as strong as the direct path in energy: half as strong by default,
+    and four times as strong at twice the distance. The response has unit energy. It is drawn from the
+    seed of ``generator``: clips that share the seed stand in the same room.
     """
 
     name: ClassVar[str] = "rir"
     is_random: ClassVar[bool] = True
-    limits: ClassVar[Limits] = {"rt60_s": (0.05, 5)}
+    limits: ClassVar[Limits] = {"rt60_s": (0.05, 5), "late": (0, 1_000)}
     rt60_s: float = 0.5
+    late: float | None = None
 
     def __call__(
         self,
@@ -44,7 +49,8 @@ class Room(BaseTransform):
         time = np.arange(max(2, round(self.rt60_s * sample_rate))) / sample_rate
         rng = np.random.default_rng([seed, 1])
         late = rng.standard_normal(len(time)) * 10 ** (-3 * time / self.rt60_s) * (time >= 0.0025)
-        late *= np.sqrt(0.5 / max(np.square(late).sum(), 1e-12))
+        energy = _LATE if self.late is None else self.late
+        late *= np.sqrt(energy / max(np.square(late).sum(), 1e-12))
         late[0] = 1.0
         response: NDArray[np.float64] = late / np.sqrt(np.square(late).sum())
         return response

@@ -1,0 +1,51 @@
+"""The command everyday: what everyday change does to a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from staanet.cli.app import command
+from staanet.cli.options import VICTIM, FieldOf, Job, PartOption
+from staanet.cli.printing import CHECK_FAILED, finish, warn
+from staanet.cli.session import job_session, load_inputs, load_victims
+from staanet.config import AuditLimits, SplitRecipe
+
+
+@command("everyday", "staanet everyday --victim shipped:zhao19 --corpus emodb:data/emodb")
+def everyday(
+    victim: Annotated[str, typer.Option(help=f"The model: {VICTIM.lower()}.")],
+    corpus: Annotated[str, typer.Option(metavar="KIND:PATH", help="Speech to try it on.")],
+    split: SplitRecipe,
+    job: Job,
+    fail_below_everyday: Annotated[float | None, FieldOf(AuditLimits)] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for everyday.json and all answers; kept and gone on with.")
+    ] = Path("everyday"),
+    clips: Annotated[
+        int | None, typer.Option(min=1, help="At most so many clips, spread over labels.")
+    ] = None,
+    part: PartOption = "test",
+) -> None:
+    """What everyday change does to a model.
+
+    Louder and softer, silence, noise, voices, music, filters, codecs, rooms, phones: how many answers
+    stay, how much UAR is lost, and whether that passes.
+    """
+    from staanet import pipeline
+    from staanet.core import stratified_subset
+    from staanet.report.everyday_tables import everyday_sentences, everyday_table
+
+    (model,) = load_victims([victim], job.device)
+    data = load_inputs([corpus], part, split, out)
+    with job_session(out, split, job) as context:
+        usable = pipeline.load_clips(data, model, context)
+        chosen = usable if clips is None else stratified_subset(usable, clips)
+        result = pipeline.everyday(model, chosen, out, context)
+    flags = warn(pipeline.split_warnings([victim], data))
+    lines = [everyday_table(result).to_terminal(), "", *everyday_sentences(result), f"-> {out}"]
+    least = fail_below_everyday or 0.0
+    exit_code = CHECK_FAILED if result["passed"] < least * result["of"] else 0
+    finish(job, {**result, **flags}, lines, context.quarantine, exit_code=exit_code)
