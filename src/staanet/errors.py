@@ -1,4 +1,4 @@
-"""Every error that a user can cause, with what is wrong, where, and what to do next.
+"""Errors that a user can cause, each with the problem, its place, and the remedy.
 
 The command line prints ``staanet: error: <where>: <what>. <remedy>`` and leaves with ``exit_code``.
 
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class StaaNetError(Exception):
-    """An error that the reader can mend: what is wrong, where it is, and the remedy."""
+    """An error that the reader can fix: the problem, its place, and the remedy."""
 
     exit_code = 3
 
@@ -62,13 +62,13 @@ class MissingExtra(InvalidInput):
 
 
 class UnusableClip(StaaNetError):
-    """One clip cannot be used: it is put aside (quarantine) and the run goes on."""
+    """One clip cannot be used: it goes to the quarantine, and the run continues."""
 
     exit_code = 4
 
 
 class VictimError(UnusableClip):
-    """A victim raised an error on a clip: the clip is put aside and the run goes on."""
+    """A victim raised an error on a clip: the clip goes to the quarantine, and the run continues."""
 
 
 class BudgetExceeded(StaaNetError):

@@ -14,7 +14,6 @@ from staanet.victims.labels import (
     canonical_label,
     check_class_labels,
     match_labels,
-    parse_label_map,
     rename_labels,
 )
 
@@ -79,15 +78,6 @@ def test_placeholders_are_refused_until_a_map_says_what_they_are(labels):
 def test_a_map_that_does_not_fit_is_refused(label_map, said):
     with pytest.raises(InvalidInput, match=said):
         match_labels(["ang", "hap"], ["anger", "happiness"], label_map)
-
-
-def test_a_map_is_read_from_text_and_from_a_file(tmp_path):
-    path = tmp_path / "map.toml"
-    path.write_text('ang = "anger"\n"LABEL 1" = "happiness"\n')
-    assert parse_label_map(str(path)) == {"ang": "anger", "LABEL 1": "happiness"}
-    for text in ("", "ang", "ang=", str(tmp_path / "none.toml")):
-        with pytest.raises(InvalidInput):
-            parse_label_map(text)
 
 
 def test_a_renamed_victim_answers_in_the_corpus_s_words_through_a_defence():

@@ -46,7 +46,7 @@ def goal_loss(goal: Goal, logits: Tensor, loss: Loss) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class AttackTask:
-    """What every attack is called with: the source, clips ``x [B, T]``, the goal and ``lengths [B]``."""
+    """The arguments of an attack's call: the source, clips ``x [B, T]``, the goal and ``lengths [B]``."""
 
     source: Victim
     x: Tensor

@@ -172,7 +172,7 @@ def _move_samples(clip: Tensor, positions: Tensor, values: Tensor) -> Tensor:
 
 
 def _divisor(progress: float) -> int:
-    """What the first share is divided by once ``progress`` of the queries is spent.
+    """The divisor of the first share after a fraction ``progress`` of the queries.
 
     >>> _divisor(0.1), _divisor(0.9)
     (6, 20)

@@ -262,7 +262,7 @@ def _box(task: AttackTask, budget: Budget) -> tuple[Tensor, Tensor]:
 
 @dataclass
 class SparsestSuccess:
-    """For each clip the sparsest success, else the last attempt; cut to the budget at the end."""
+    """Tracks the sparsest success of each clip, else its last attempt; cuts it to the budget at the end."""
 
     task: AttackTask
     budget: Budget

@@ -17,12 +17,12 @@ from staanet.errors import UnusableClip, printable
 
 _BLOCK = 4_096  # frames decoded at a time: how exactly an error can say where a file is damaged
 INTEGER_VALUES = 100.0
-"""From this value on, the floats of a file are taken for integers that nobody divided."""
+"""Float samples of at least this value are taken for integers that were never scaled."""
 
 
 @dataclass(slots=True)
 class Decoder:
-    """The blocks ``[T]`` of an open file, channels averaged, and what was found in it.
+    """Decodes an open file into blocks ``[T]``, channels averaged, and records irregularities.
 
     Raises ``UnusableClip``, at the latest after the last block, where the file is not what it says.
     """

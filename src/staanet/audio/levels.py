@@ -20,7 +20,7 @@ LOWEST_LEVEL_DB = -60.0
 NARROW_BANDWIDTH = 0.3
 """Bandwidth over rate below which the rate is doubted: 8 kHz in 16 kHz gives 0.25, speech 0.36 and more."""
 SPEECH_BANDWIDTH_HZ = 14_400.0
-"""What is wider than this is not doubted at any rate: microphones and voices end somewhere above."""
+"""Bandwidths above this are never suspicious: few microphones and voices reach further."""
 _SPECTRA = 256  # spectra in memory at a time
 
 
@@ -92,7 +92,7 @@ def clipped_share(samples: NDArray[np.floating] | NDArray[np.int16]) -> float:
 def recording_notes(
     samples: NDArray[np.float32], sample_rate: int, *, is_clipped_by_reader: bool = False
 ) -> tuple[str, ...]:
-    """Returns what is odd about a recording ``[T]``: clipping, almost no level, a narrow spectrum.
+    """Returns warnings about a recording ``[T]``: clipping, very low level, narrow spectrum.
 
     Clipping is not told again where the reader has clipped the samples itself.
 

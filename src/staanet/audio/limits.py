@@ -9,7 +9,7 @@ from staanet.errors import UnusableClip
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioLimits:
-    """What is read at most; each limit is an option of the command line."""
+    """Limits of an audio file; each is an option of the command line."""
 
     max_channels: int = 8
     min_rate_hz: int = 4_000

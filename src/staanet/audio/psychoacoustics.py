@@ -37,7 +37,7 @@ def bark(hz: Tensor) -> Tensor:
 
 
 def absolute_threshold_db(hz: Tensor) -> Tensor:
-    """The faintest tone that is heard in quiet, in dB SPL (Terhardt 1979), 12 dB less, as in MPEG-1.
+    """The threshold of hearing in quiet, in dB SPL (Terhardt 1979), 12 dB lower, as in MPEG-1.
 
     Frequencies below 20 Hz get the threshold of 20 Hz.
 
@@ -60,7 +60,7 @@ def frame_sizes(sample_rate: int) -> tuple[int, int]:
 
 
 def frequencies(sample_rate: int) -> Tensor:
-    """The bins of a spectrum in Hz, up to half the rate and to what people hear: ``[F]``."""
+    """The bins of a spectrum in Hz, up to half the rate and the limit of hearing: ``[F]``."""
     size, _ = frame_sizes(sample_rate)
     bins = torch.arange(size // 2 + 1, dtype=torch.float64) * sample_rate / size
     return bins[bins <= HIGHEST_HZ]
@@ -99,7 +99,7 @@ def valid_frames(lengths: Tensor, number: int, sample_rate: int) -> Tensor:
 def masking_threshold_db(
     x: Tensor, lengths: Tensor | None, sample_rate: int, *, full_scale_db: float | None = None
 ) -> Tensor:
-    """The level below which a sound beside ``x`` is not heard, per bin and frame, ``[B, F, N]``.
+    """The masking threshold of ``x`` per bin and frame: quieter sounds are inaudible, ``[B, F, N]``.
 
     In dB below a full-scale sine, to be compared with ``10 log10`` of a ``power_spectrum``. A
     full-scale sine is taken to be played at ``full_scale_db`` dB SPL; by default each clip is
@@ -154,7 +154,7 @@ def _spread(level: Tensor, z: Tensor) -> Tensor:
 def masked_excess(
     clean: Tensor, adversarial: Tensor, lengths: Tensor | None, sample_rate: int
 ) -> tuple[Tensor, Tensor]:
-    """How much of a change can be heard: ``[B, T], [B, T] -> [B], [B]``.
+    """The audible part of a change, as share of bins and excess in dB: ``[B, T], [B, T] -> [B], [B]``.
 
     The share, in [0, 1], of the clip's time-frequency bins in which the change's spectrum lies above
     the masking threshold of the clean clip, and by how many dB it does so there on average (NaN

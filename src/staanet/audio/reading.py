@@ -29,7 +29,7 @@ _RECOPY = "Re-copy or drop the row"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sound:
-    """A decoded file: mono float samples ``[T]`` in [-1, 1], what it was, and what was unusual."""
+    """A decoded file: mono float samples ``[T]`` in [-1, 1], its format, and warnings."""
 
     samples: NDArray[np.float32]
     sample_rate: int
@@ -38,7 +38,7 @@ class Sound:
 
 
 def read_audio(path: Path | str, limits: AudioLimits = DEFAULT_LIMITS) -> Sound:
-    """Decode a WAV, FLAC, OGG (Vorbis, Opus) or MP3 file at its own rate, channels averaged.
+    """Decode a WAV, FLAC, OGG (Vorbis, Opus) or MP3 file at the file's rate, channels averaged.
 
     Raises ``UnusableClip`` where it is no audio, cut, damaged, not finite or beyond ``limits``.
     """
@@ -71,7 +71,7 @@ def load_recording(
     start_s: float = 0.0,
     end_s: float | None = None,
 ) -> tuple[NDArray[np.int16], tuple[str, ...]]:
-    """Returns a file as mono 16-bit integers ``[T]`` at ``sample_rate`` Hz, and what is odd about it.
+    """Returns a file as mono 16-bit integers ``[T]`` at ``sample_rate`` Hz, and warnings about it.
 
     PCM16 at that rate is unchanged. Raises ``UnusableClip`` as ``read_audio`` and ``cut`` do, and for a clip that holds no sound.
     """
@@ -141,7 +141,7 @@ def _resampled(decoder: Decoder, sample_rate: int) -> Iterator[NDArray[np.float3
 
 
 def declared_seconds(path: Path | str, limits: AudioLimits = DEFAULT_LIMITS) -> float:
-    """How long the file says it is, in s, unproven; 0 where it cannot be opened or says nothing."""
+    """The declared duration of a file in s, not verified; 0 where it cannot be opened or declares none."""
     import soundfile
 
     try:

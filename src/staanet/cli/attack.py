@@ -175,7 +175,7 @@ def _with_budget(
 
 
 def _loadable(specs: Iterable[str]) -> list[str]:
-    """The victims that can be loaded with what is installed; names what the others lack."""
+    """The victims that can be loaded with the installed extras; prints what the others lack."""
     from staanet import victims
 
     missing = {spec: victims.missing_extra(spec) for spec in specs}

@@ -76,7 +76,7 @@ def certify(
     job: Job,
     part: PartOption = "test",
 ) -> None:
-    """What no attack can do: certified accuracy.
+    """Certified accuracy: a bound that holds for every attack.
 
     Votes under noise certify each answer within a radius. A killed command goes on.
     """

@@ -28,7 +28,7 @@ def corpus(
     output: Output,
     out: Annotated[Path | None, typer.Option(help="Also write a manifest as CSV.")] = None,
 ) -> None:
-    """What a corpus holds: clips, classes, split, problems."""
+    """Describe a corpus: clips, classes, split, problems."""
     from staanet import corpora, storage
     from staanet.results import row_files
 

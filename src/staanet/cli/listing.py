@@ -27,7 +27,7 @@ def recipes() -> dict[str, str]:
 
 
 def models() -> dict[str, str]:
-    """The models in the package, by the names that commands take, each with what it is."""
+    """The models in the package, by the names that commands take, each with a description."""
     return {
         f"{pretrained.SCHEME}:{name}": kind.removesuffix("s")
         for kind in ("victims", "generators")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 Completion = Callable[[str], list[str]]
-"""What has been typed of a word -> the words that begin so."""
+"""A completion function: the start of a word -> the words that begin so."""
 
 
 def registry(module: str, name: str) -> list[str]:
@@ -105,7 +105,7 @@ def corpora(incomplete: str) -> list[str]:
 
 
 def inputs(incomplete: str) -> list[str]:
-    """Of what is attacked: the kinds of corpora, or files and folders."""
+    """Completes a corpus kind, or files and folders."""
     if ":" in incomplete:
         return corpora(incomplete)
     return [*kinds(incomplete), *_entries(incomplete, only_folders=False)]

@@ -191,7 +191,7 @@ def _hints(recipe: type[Any]) -> dict[str, Any]:
 
 
 def _split(hint: Any) -> tuple[Any, tuple[Any, ...]]:
-    """A type without what ``Annotated`` says of it, and that."""
+    """Splits a type into the bare type and its ``Annotated`` metadata."""
     if typing.get_origin(hint) is Annotated:
         kind, *marks = typing.get_args(hint)
         return kind, tuple(marks)
@@ -199,7 +199,7 @@ def _split(hint: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def _plain(hint: Any) -> Any:
-    """A type without anything that ``Annotated`` says of its parts."""
+    """A type without the ``Annotated`` metadata of its parts."""
     kind, _ = _split(hint)
     if typing.get_origin(kind) in (Union, types.UnionType):
         return Union[tuple(_plain(part) for part in typing.get_args(kind))]  # noqa: UP007
@@ -230,7 +230,7 @@ def _as_text(default: Any, annotation: Any) -> Any:
 
 
 def numbers(text: str, option: str = "") -> tuple[float, ...]:
-    """Numbers with commas between them; ``option`` is named where they are none.
+    """Parses numbers separated by commas; an error names ``option``.
 
     >>> numbers("0.01,0.03")
     (0.01, 0.03)

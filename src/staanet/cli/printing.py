@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from staanet.pipeline import Quarantine
 
 CHECK_FAILED, QUARANTINED, UNDECIDED = 1, 4, 7
-"""Exit codes: a check or an audit failed, clips were put aside, an audit is not decided."""
+"""Exit codes: a check or an audit failed, clips were quarantined, an audit is inconclusive."""
 MOST_ASIDE = 20
-"""How many clips that were put aside are named."""
+"""The largest number of quarantined clips that are listed."""
 
 
 def say(text: str) -> None:
-    """Writes a line to standard error; work goes on if nobody reads it."""
+    """Writes a line to standard error; a closed standard error is ignored."""
     safe = text.encode(sys.stderr.encoding or "ascii", "backslashreplace")
     with suppress(OSError):
         sys.stderr.write(safe.decode(sys.stderr.encoding or "ascii") + "\n")
 
 
 def show(text: str) -> None:
-    """Writes a result to standard output; what the terminal cannot show is escaped."""
+    """Writes a result to standard output; escapes characters that the terminal cannot show."""
     safe = text.encode(sys.stdout.encoding or "ascii", "backslashreplace")
     sys.stdout.write(safe.decode(sys.stdout.encoding or "ascii") + "\n")
 
@@ -55,7 +55,7 @@ def finish(
     *,
     exit_code: int = 0,
 ) -> None:
-    """Prints the result, names what was put aside, and leaves with the right exit code.
+    """Prints the result, lists quarantined clips, and exits with the right code.
 
     Args:
         output: Whether JSON or text is printed.

@@ -16,10 +16,10 @@ from staanet.errors import printable
 
 @dataclass
 class Bars:
-    """Progress on standard error: a bar with remaining time on a terminal, else a line at times."""
+    """Progress on standard error: a bar with remaining time on a terminal, else a line now and then."""
 
     begun: dict[str, tuple[float, int]] = field(default_factory=dict)
-    """When each work first reported, and how far it was then: what a killed command did is not timed."""
+    """Time and position of the first report of each work, so that work of a killed command is not timed."""
     last_line: float = 0.0
 
     @classmethod

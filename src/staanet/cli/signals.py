@@ -22,19 +22,18 @@ class Terminated(KeyboardInterrupt):
 
 
 class Interrupted(StaaNetError):
-    """A signal asked the command to end; finished work is valid."""
+    """A signal ended the command; finished work is valid."""
 
     exit_code = 5
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """While a command works, signals are exceptions, and it leaves at a safe point; before and after
-    they end the process at once. What is ignored stays so: nohup is for work that outlives its terminal."""
+    """Makes signals raise exceptions while a command works, so that it stops at a safe point."""
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # such as SIGHUP under nohup
                 before[number] = signal.signal(number, _stop)
     try:
         yield
@@ -48,7 +47,7 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def leave_at_once(number: int, frame: FrameType | None) -> NoReturn:
-    """What a signal does where no command works: nothing is lost, so that nothing is waited for."""
+    """Ends the process at once; installed while no command works, when nothing can be lost."""
     with suppress(OSError):
         os.write(2, b"staanet: stopped\n")
     os._exit(STOPPED if number == signal.SIGINT else Interrupted.exit_code)

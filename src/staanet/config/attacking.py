@@ -148,7 +148,7 @@ class SweepRecipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRecipe:
-    """What a model is tried with in an audit (``staanet audit``)."""
+    """The attacks and conditions of an audit (``staanet audit``)."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     epsilons: Annotated[

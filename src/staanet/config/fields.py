@@ -72,7 +72,7 @@ SELFCHECK_CLIPS = 24
 
 @dataclass(frozen=True, slots=True)
 class Help:
-    """What a setting does, for the command line and the docs; it stands in the field's annotation.
+    """Help text of a setting, for the command line and the docs; part of the field's annotation.
 
     Args:
         text: One or two plain sentences.

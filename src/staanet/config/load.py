@@ -37,7 +37,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tree of a small TOML file; ``InvalidInput`` says why it cannot be read."""
+    """Reads a small TOML file as a tree; raises ``InvalidInput`` with the reason if it cannot."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -78,12 +78,12 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_recipe(tree: Mapping[str, Any], *, where: object = "recipe") -> Recipe:
-    """A recipe from a decoded TOML tree; ``InvalidInput`` says which key is wrong and why."""
+    """A recipe from a decoded TOML tree; ``InvalidInput`` names the wrong key and the reason."""
     return checked(Recipe, tree, where=where)
 
 
 def checked(recipe: type[T], values: Mapping[str, Any], *, where: object) -> T:
-    """A recipe dataclass from plain values; ``InvalidInput`` says which value is wrong and why."""
+    """A recipe dataclass from plain values; ``InvalidInput`` names the wrong value and the reason."""
     try:
         result: T = _adapter(recipe).validate_python(dict(values))
         return result

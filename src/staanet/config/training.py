@@ -31,9 +31,6 @@ from staanet.config.fields import (
     Texts,
 )
 
-HARDENING_METHODS = ("pgd", "sparse_pgd", "trades", "sparse_trades", "staa", "gaussian", "ablation")
-"""See ``staanet.training.adversarial``."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VictimRecipe:

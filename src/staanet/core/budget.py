@@ -22,7 +22,7 @@ LOUDEST_DB = 300
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What an attack may change: how much, how many samples, how loud. ``None`` is no limit."""
+    """Limits of an attack: size of a change, number of samples, loudness. ``None`` is no limit."""
 
     epsilon: float
     max_density: float | None = None

@@ -36,11 +36,11 @@ class Clip:
     label: str | None = None
     speaker: str = "unknown"
     notes: tuple[str, ...] = ()
-    """What is unusual about its file, such as samples that were clipped."""
+    """Warnings about its file, such as clipped samples."""
 
     @property
     def samples(self) -> NDArray[np.float32]:
-        """``[T]`` float in [-1, 1), exactly ``pcm16 / 32768``: what a model takes."""
+        """``[T]`` float in [-1, 1), exactly ``pcm16 / 32768``: the input of models."""
         return to_float(self.pcm16)
 
     @property
@@ -64,16 +64,17 @@ class Utterance:
     end_s: float | None = None
     """Where the utterance ends in the file; None: where the file does."""
     part: str | None = None
-    """What the corpus's own split calls its part (``train``, ``dev`` or ``test``), if it has one."""
+    """The part in the corpus's published split (``train``, ``dev`` or ``test``), if it has one."""
 
     row: str = field(default="", compare=False)
     """The row that names it, such as ``list.csv:4``, where there is one."""
     content: str | None = None
-    """What is said, such as a sentence's code: what speakers have in common; None: not known."""
+    """The spoken content, such as a sentence's code, which several speakers may share; None: unknown."""
 
     @property
     def content_unit(self) -> str:
-        """What is said, or the file: parts of one recording are never in two parts of a split."""
+        """The spoken content, or else the file, so that parts of one recording stay in one part of
+        a split."""
         return self.content or str(self.path)
 
     @property

@@ -29,11 +29,11 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Corpus:
-    """Labelled audio, or a part of it. ``notes`` say what was unusual but usable."""
+    """Labelled audio, or a part of it. ``notes`` are warnings about usable data."""
 
     name: str
     utterances: Sequence[Utterance]
-    """A tuple, or what makes each when it is looked at (``LazyRows``)."""
+    """A tuple, or ``LazyRows``, which builds each utterance on access."""
     labels: tuple[str, ...]
     part: str = "all"
     split_hash: str = ""
@@ -46,7 +46,7 @@ class Corpus:
     fixed: Mapping[str, Sequence[protocols.Fold]] = field(default_factory=dict, hash=False)
     """Splits that the corpus's literature uses, by name; the seed chooses where there are several."""
     classes: str = "label"
-    """What the labels are: the corpus's own ``label``, or each clip's ``speaker`` or ``sex``."""
+    """The kind of the labels: the corpus's ``label``, or each clip's ``speaker`` or ``sex``."""
     decoded: Store | None = field(default=None, compare=False, repr=False)
     """Clips that need not be decoded again; None: every clip is read from its source."""
 
@@ -79,7 +79,7 @@ class Corpus:
 
     @property
     def contents(self) -> tuple[str, ...]:
-        """What is said in it; a clip of which that is not known counts by its file."""
+        """The spoken content of an utterance; its file where the content is unknown."""
         return tuple(sorted({u.content_unit for u in self.utterances}))
 
     @property
@@ -132,7 +132,7 @@ class Corpus:
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """What ``split`` can be asked for."""
+        """The values that ``split`` accepts."""
         return protocols.protocols(
             self.fixed, lazy_rows.attribute_values(self.utterances, "part"), self.disjoint_by
         )

@@ -58,7 +58,7 @@ def snr_db(clean: Tensor, adversarial: Tensor) -> Tensor:
 
 
 def peak_ratio_db(clean: Tensor, adversarial: Tensor) -> Tensor:
-    """Peak of speech over peak of perturbation in dB (what the paper calls SNR).
+    """Peak of speech over peak of perturbation in dB (the paper's SNR).
 
     >>> peak_ratio_db(torch.tensor([[1.0, 0.5]]), torch.tensor([[1.0, 0.6]])).round()
     tensor([20.])

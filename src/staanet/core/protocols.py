@@ -62,7 +62,7 @@ def folds(groups: Mapping[str, Sequence[str]]) -> dict[str, Fold]:
 def protocols(
     named: Iterable[str], parts: Iterable[str | None], disjoint_by: str = DRAWN
 ) -> tuple[str, ...]:
-    """What may be asked for, where a corpus names protocols and gives its clips to parts.
+    """The protocols that ``split`` accepts for a corpus with published protocols and parts.
 
     >>> protocols(["paper"], ["train"])
     ('speakers', 'paper', 'manifest', 'speakers:TEST,.../DEV,...')

@@ -29,7 +29,7 @@ class Victim(nn.Module):
     Empty for a model that was built in memory."""
     minimum_samples: int = 1
     differentiable: bool = True
-    """False for a black box: it answers, and raises where a gradient is asked for."""
+    """False for a black box, which raises where a gradient is needed."""
     forward_passes: int = 1
     """How often the model inside runs for one answer: a mean over draws asks for each."""
     exact_gradient: bool = True
@@ -62,7 +62,7 @@ class Victim(nn.Module):
         self._sha256 = digest
 
     def compute_sha256(self) -> str | None:
-        """The sha256 of what the model is made of, by default its tensors; ``None`` without any."""
+        """The sha256 of the model's content, by default its tensors; ``None`` without any."""
         return tensors_sha256(self)
 
     @property
@@ -91,7 +91,7 @@ class Victim(nn.Module):
         return {}
 
     def save_pretrained(self, folder: Path | str, **card: Any) -> None:
-        """Write ``model.safetensors`` and ``card.json``; ``card`` adds to what the card says."""
+        """Write ``model.safetensors`` and ``card.json``; ``card`` adds to the card's content."""
         self.sha256 = storage.save_model(
             Path(folder),
             kind="victim",
@@ -145,7 +145,7 @@ def tensors_sha256(module: nn.Module) -> str | None:
 
 
 def check_victim_card(card: Mapping[str, Any], folder: Path) -> None:
-    """What a victim's card says of itself; ``InvalidInput`` where a victim cannot be like that."""
+    """Checks the card of a victim; raises ``InvalidInput`` where its values are impossible."""
     name, labels, rate = card.get("name"), card.get("labels"), card.get("sample_rate")
     wrong = ""
     if not isinstance(name, str) or not 0 < len(name) <= 200 or not _is_word(name):
@@ -167,7 +167,7 @@ def _is_word(name: str) -> bool:
 
 
 def standardise(waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
-    """Each clip to zero mean and unit (population) deviation over its own samples, ``[B, T]``.
+    """Standardises each clip to zero mean and unit (population) deviation, ``[B, T]``.
 
     Samples beyond ``lengths`` stay 0; a clip without any movement gives zeros, never NaN.
 

@@ -120,7 +120,7 @@ def load_corpus(
 
 
 def _parse(spec: str) -> tuple[str, str]:
-    """Return kind and path of a corpus; ``InvalidInput`` says what is missing."""
+    """Return kind and path of a corpus; ``InvalidInput`` names what is missing."""
     kind, colon, path = spec.partition(":")
     if not colon:
         raise InvalidInput(

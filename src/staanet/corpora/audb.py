@@ -105,7 +105,7 @@ def read_audb(request_path: Path, label_map: Mapping[str, str] | None = None) ->
 
 
 def import_audb() -> Any:
-    """Return the package audb; ``InvalidInput`` says how to install it."""
+    """Return the package audb; ``InvalidInput`` gives the command that installs it."""
     try:
         import audb
     except ImportError as problem:
@@ -117,7 +117,7 @@ def import_audb() -> Any:
 
 @contextmanager
 def _errors_explained(where: str) -> Iterator[None]:
-    """Turn whatever audb, its backends and the network raise into one line that says what to do."""
+    """Turn any error of audb, its backends or the network into one line with a remedy."""
     try:
         yield
     except InvalidInput:
@@ -134,7 +134,7 @@ def _errors_explained(where: str) -> Iterator[None]:
 
 
 def _resolve_version(audb: Any, request: AudbRequest) -> tuple[str, list[str]]:
-    """Return the version that is asked for, or the newest; the cache serves without a repository."""
+    """Return the requested version, or the newest; the cache serves without a repository."""
     import audeer
 
     roots = [Path(audb.default_cache_root(shared)) / request.name for shared in (False, True)]
@@ -168,7 +168,7 @@ def _columns(header: Any) -> list[tuple[str, str]]:
 
 
 def _label_column(header: Any, request: AudbRequest) -> tuple[str, str]:
-    """Return table and column of the labels; ``InvalidInput`` where they cannot be told."""
+    """Return table and column of the labels; raise ``InvalidInput`` where they are ambiguous."""
     columns = _columns(header)
     if request.table and request.table not in header.tables:
         raise unknown_name("table", request.table, header.tables, where=f"audb:{request.name}")
@@ -231,7 +231,7 @@ def _add_rows(
 
 
 def _cells(database: Any, table: str, column: str) -> dict[Key, str | None]:
-    """Return what a column says of each file or part of one, as text."""
+    """Return the values of a column, as text, by file or part of a file."""
     import pandas as pd
 
     values: dict[Key, str | None] = {}

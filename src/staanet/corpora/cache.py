@@ -49,7 +49,7 @@ class DecodedCache:
     corpus: Corpus
     folder: Path
     notes: list[str] = field(default_factory=list)
-    """What was unusual, such as a damaged file that was rebuilt."""
+    """Warnings, such as a damaged file that was rebuilt."""
     by_rate: dict[int, tuple[Samples, Spans]] = field(default_factory=dict)
 
     def samples(self, utterance: Utterance, sample_rate: int) -> Samples | None:

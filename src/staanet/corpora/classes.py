@@ -16,7 +16,7 @@ MIN_CONTENTS = 3
 
 
 def with_classes(corpus: Corpus, classes: str) -> Corpus:
-    """Return the corpus with its own labels, or with the ``speaker`` or ``sex`` of each clip as label.
+    """Return the corpus labelled by its labels, or by the ``speaker`` or ``sex`` of each clip.
 
     Its name says so (``emodb by sex``), so that no card is taken for that of other classes. Clips
     of unknown speaker or sex are left out with a note. So are speakers with fewer than three

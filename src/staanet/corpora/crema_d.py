@@ -40,7 +40,7 @@ def read_crema_d(root: Path) -> Corpus:
 
 
 def parse(path: Path, sexes: dict[str, str]) -> Utterance | str:
-    """Return what the file's name and the table of actors say, or why the file is left out.
+    """Parse the file's name and look up its actor, or return the reason to leave the file out.
 
     >>> clip = parse(Path("1001_DFA_ANG_XX.wav"), {"1001": "male"})
     >>> clip.label, clip.speaker, clip.sex, clip.content

@@ -41,7 +41,7 @@ def read_demos(root: Path) -> Corpus:
 
 
 def parse(path: Path) -> Utterance | str:
-    """Return what the file's name says, or why the file is left out.
+    """Parse the file's name, or return the reason to leave the file out.
 
     >>> clip = parse(Path("NP_f_43_pau05b.wav"))
     >>> clip.label, clip.speaker, clip.sex, clip.content

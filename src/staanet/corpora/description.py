@@ -87,7 +87,7 @@ class _Survey:
     _indices: array[int] = field(default_factory=lambda: array("q"))
 
     def read(self, index: int, utterance: Utterance) -> None:
-        """Read one file, and note what it is or why it cannot be used."""
+        """Read one file, and record its properties or the reason why it is unusable."""
         try:
             sound = audio.read_audio(utterance.path, self.corpus.limits)
             speech = audio.cut(sound.samples, sound.sample_rate, utterance.start_s, utterance.end_s)
@@ -163,7 +163,7 @@ def _speakers(corpus: Corpus) -> dict[str, dict[str, Any]]:
 
 
 def _split(corpus: Corpus, seed: int, protocol: str | None) -> tuple[tuple[Corpus, ...], list[str]]:
-    """Return the parts, or none and a note that says why."""
+    """Return the parts of the split, or none and a note with the reason."""
     try:
         return corpus.split(seed, protocol), []
     except InvalidInput as problem:
@@ -173,7 +173,7 @@ def _split(corpus: Corpus, seed: int, protocol: str | None) -> tuple[tuple[Corpu
 
 
 def contents_entry(part: Corpus) -> dict[str, list[str]]:
-    """Return what is said in a part, where parts are kept apart by it, for a card or a table.
+    """Return the contents of a part, for a card or a table, where contents separate the parts.
 
     >>> contents_entry(Corpus("none", (), ()))
     {}

@@ -36,7 +36,7 @@ def read_emodb(root: Path) -> Corpus:
 
 
 def parse(path: Path) -> Utterance | str:
-    """Return what the file's name says, or why the file is left out.
+    """Parse the file's name, or return the reason to leave the file out.
 
     >>> clip = parse(Path("03a01Fa.wav"))
     >>> clip.id, clip.label, clip.speaker, clip.sex, clip.content

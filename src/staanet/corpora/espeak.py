@@ -25,7 +25,7 @@ Say = Callable[[str, str], NDArray[np.float32]]
 
 
 def speak(sentence: str, voice: str = "en") -> tuple[str, NDArray[np.float32]]:
-    """Return the version of eSpeak NG and a sentence as it speaks it: ``[T]`` in [-1, 1] at 16 kHz.
+    """Return the version of eSpeak NG and the samples of a spoken sentence: ``[T]`` in [-1, 1] at 16 kHz.
 
     Raises ``InvalidInput`` where the package is absent or does not work.
     """
@@ -35,7 +35,7 @@ def speak(sentence: str, voice: str = "en") -> tuple[str, NDArray[np.float32]]:
 
 @contextlib.contextmanager
 def start_espeak() -> Iterator[tuple[str, Say]]:
-    """Start eSpeak NG in a process; gives its version and a function that speaks.
+    """Start eSpeak NG in a process; return its version and a function from text to samples.
 
     Raises ``InvalidInput`` where the package is absent or does not work.
     """

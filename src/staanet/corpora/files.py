@@ -12,7 +12,7 @@ from staanet.core import Corpus, Utterance
 from staanet.errors import InvalidInput, printable
 
 UNKNOWN = "unknown"
-"""The speaker of a clip where nothing says who speaks."""
+"""The speaker of a clip whose speaker is unknown."""
 MAX_TABLE_BYTES = 64 * 2**20
 AUDIO_SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
 SHOWN = 5
@@ -20,7 +20,7 @@ SHOWN = 5
 
 
 def require_folder(path: Path, kind: str) -> Path:
-    """Return ``path`` if it is a folder; ``InvalidInput`` says what is there instead."""
+    """Return ``path`` if it is a folder; raise ``InvalidInput`` with what is there instead."""
     if not path.exists():
         raise InvalidInput(
             "no such folder", where=path, remedy=f"Write {kind}:PATH with the folder of the corpus"

@@ -18,7 +18,7 @@ MISSING = frozenset(
     {"", "-", "--", "?", "nan", "-nan", "nat", "na", "n/a", "#n/a", "<na>", "n.a."}
     | {"none", "null", "nil", "true", "false"}
 )
-"""CategoryColumn, in lower case, with which tables say that there is no label."""
+"""Lower-case words that mark a missing label in tables."""
 NUMBER = re.compile(r"[-+]?[\d.,]+([eE][-+]?\d+)?")
 
 

@@ -68,7 +68,7 @@ class ManifestOptions:
 
 
 def read_manifest(path: Path, options: ManifestOptions | None = None) -> Listing:
-    """Read all rows of a manifest, and what was unusual about it.
+    """Read all rows of a manifest, with warnings.
 
     Raises ``InvalidInput`` for text that is not UTF-8, columns that are missing, a file outside the
     root, and where no row can be used.
@@ -245,7 +245,7 @@ def _time(record: Mapping[str, Any], columns: Mapping[str, str], kind: str) -> f
 
 
 def _content(value: object) -> str:
-    """Return a code or a text; a column of that name which holds anything else says no content.
+    """Return a content code or text; empty for any other value.
 
     >>> _content(" a01 "), _content(7), _content(["a01"]), _content(None)
     ('a01', '7', '', '')

@@ -27,7 +27,7 @@ amplitude, 25 % of the bandwidth, a factor of two of the length (these two in oc
 CLIPPED_SHARE = 0.001
 """Share of clipped samples above which a clip or speaker stands out."""
 MIN_GROUP = 5
-"""Clips, or speakers, without which nothing is said of outliers among them."""
+"""The fewest clips, or speakers, among which outliers are reported."""
 NAMED = 5
 """Outliers of a measure that are named; others are counted."""
 TITLES = {"level_db": "active level", "bandwidth_hz": "bandwidth", "seconds": "length"}
@@ -35,7 +35,7 @@ TITLES = {"level_db": "active level", "bandwidth_hz": "bandwidth", "seconds": "l
 
 @dataclass
 class Profile:
-    """What was measured of each clip, as columns of numbers: some 50 bytes a clip."""
+    """Measurements of each clip, as columns of numbers: some 50 bytes a clip."""
 
     indices: array[int] = field(default_factory=lambda: array("q"))
     """Which utterance of the corpus each row of the columns is of."""
@@ -202,7 +202,7 @@ def _rates(values: NDArray[np.float64]) -> dict[str, int]:
 
 
 def loud_epsilon_warning(profile: Mapping[str, Any]) -> list[str]:
-    """Warn where a usual epsilon is no small change of this corpus, or return no warning.
+    """Return a warning if a usual epsilon is large for the level of this corpus.
 
     >>> loud_epsilon_warning({"epsilon_db": {"0.03": 6.1, "0.01": -3.4}})
     ['epsilon 0.03 of full scale is louder than the speech itself: relate it to the level']

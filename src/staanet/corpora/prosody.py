@@ -131,7 +131,7 @@ def perform(
 
 
 def ssml(sentence: str, emotion: Emotion) -> str:
-    """Return the sentence in the markup of eSpeak NG; each word has its own pitch: the melody.
+    """Return the sentence in the markup of eSpeak NG, with a pitch for each word.
 
     >>> ssml("Yes it is.", Emotion(melody=4))[:77]
     '<speak><prosody rate="100%" range="100%"><prosody pitch="-23%">Yes</prosody> '

@@ -41,7 +41,7 @@ def read_ravdess(root: Path) -> Corpus:
 
 
 def parse(path: Path) -> Utterance | str:
-    """Return what the file's name says, or why the file is left out.
+    """Parse the file's name, or return the reason to leave the file out.
 
     Actors of odd number are male. There are only two statements, so the content of a clip is its
     statement and repetition.

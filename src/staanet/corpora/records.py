@@ -34,7 +34,7 @@ class RowProblem(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedSound:
-    """A cell that holds the sound itself: the row of its Parquet file, and what the sound is called."""
+    """A cell with embedded audio: the row of its Parquet file, and the name of the audio."""
 
     row: int
     name: str
@@ -47,7 +47,7 @@ CheckColumns = Callable[[Sequence[str]], object]
 
 @dataclass(frozen=True, slots=True)
 class ParquetColumns:
-    """What is special about the columns of a Parquet file."""
+    """Columns of a Parquet file that need special treatment."""
 
     sounds: tuple[str, ...] = ()
     """Columns that hold the sound itself, as Hugging Face ``datasets`` writes it."""
@@ -166,7 +166,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def _skip(text: str, start: int) -> int:
-    """Return the position of the next character that is no space."""
+    """Return the position of the next character that is not white space."""
     space = _SPACE.match(text, start)
     assert space is not None  # it matches the empty text too
     return space.end()

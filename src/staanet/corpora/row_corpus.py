@@ -93,7 +93,7 @@ def build_from_rows(
 def _resolve(
     listing: Listing, label_map: Mapping[str, str] | None
 ) -> Mapping[str | None, str | None]:
-    """Return each label as written -> its class; rows of missing labels are put aside."""
+    """Return each written label -> its class; rows without a label are left out."""
     rows = listing.rows
     codes = np.frombuffer(rows.labels.codes, np.uint32)
     words = [word or "" for word in rows.labels.categories]
@@ -165,7 +165,7 @@ def _usable_rows(
 def _real_keys(
     listing: Listing, indices: Indices, is_used: NDArray[np.bool_], omitted: _Omitted
 ) -> Iterator[str]:
-    """Yield what tells parts of files apart, all links followed.
+    """Yield the keys that distinguish parts of files, with all links resolved.
 
     Rows whose file lies outside the root are marked as not used.
     """

@@ -15,9 +15,9 @@ from staanet.errors import InvalidInput, printable
 from staanet.storage.lazy_rows import CategoryColumn, Indices, TextColumn
 
 MAX_REASONS = 1000
-"""Rows put aside whose reasons are remembered; further ones are only counted."""
+"""The largest number of omitted rows whose reasons are kept; further ones are only counted."""
 LOUD_SHARE = 0.01
-"""Share of rows put aside above which a warning says so."""
+"""The share of omitted rows above which a warning is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """What the id is made of: the path, and the times in ms where it is a part of the file.
+        """The source of the id: the path, and the times in ms for a part of a file.
 
         >>> Row("m.csv:2", "a/x.wav", "joy", "s", start_s=1.2, end_s=2.5).name
         'a/x_1200-2500.wav'
@@ -110,7 +110,7 @@ class Rows(Sequence[Row]):
         self.ends.append(math.nan if row.end_s is None else row.end_s)
 
     def source(self, index: int) -> str:
-        """Return where an error says that a row stands."""
+        """Return the position of a row, for errors."""
         line = self._lines[index]
         return f"{self._sources[index]}" if line < 0 else f"{self._sources[index]}:{line}"
 
@@ -156,10 +156,10 @@ class Rows(Sequence[Row]):
 
 @dataclass
 class Listing:
-    """The rows of a manifest or of class folders, and what was unusual about them."""
+    """The rows of a manifest or of class folders, with warnings."""
 
     where: Path
-    """What an error names."""
+    """The name of the listing in errors."""
     root: Path
     """The folder from which the rows name their files."""
     rows: Rows = field(default_factory=Rows)
@@ -179,7 +179,7 @@ class Listing:
             self.aside.append((source, what))
 
     def require_rows(self, usable: int | None = None) -> None:
-        """Raise ``InvalidInput`` with the first reason where rows were put aside and none is left."""
+        """Raise ``InvalidInput`` with the first reason where all rows were omitted."""
         count = len(self.rows) if usable is None else usable
         if self.aside_count and not count:
             source, what = self.aside[0]
@@ -189,7 +189,7 @@ class Listing:
             )
 
     def aside_messages(self, total: int) -> tuple[list[str], list[str]]:
-        """Return the note on rows put aside or, for more than 1 % of ``total`` rows, the warning."""
+        """Return the note on omitted rows or, for more than 1 % of ``total`` rows, the warning."""
         if not self.aside_count:
             return [], []
         reasons = [f"{Path(source).name} ({what})" for source, what in self.aside]

@@ -41,7 +41,7 @@ def read_savee(root: Path) -> Corpus:
 
 
 def parse(path: Path) -> Utterance | str:
-    """Return what the file's name and its folder say, or why the file is left out.
+    """Parse the names of file and folder, or return the reason to leave the file out.
 
     >>> for name in ("DC/sa05.wav", "ALL/DC_sa03.wav"):
     ...     clip = parse(Path(name))

@@ -25,7 +25,7 @@ AGAIN = "Delete the folder and render it again, or choose another one"
 
 
 def read_synthetic(folder: Path) -> Corpus:
-    """Read what was rendered into ``folder``, or render it now; each file is checked by its hash."""
+    """Read the corpus rendered into ``folder``, or render it now; verify each file by its hash."""
     if not (folder / MANIFEST).exists():
         return render_synthetic(folder)
     return _verified_corpus(folder)

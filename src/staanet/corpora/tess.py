@@ -38,7 +38,7 @@ def read_tess(root: Path) -> Corpus:
 
 
 def parse(path: Path) -> Utterance | str:
-    """Return what the file's name says, or why the file is left out.
+    """Parse the file's name, or return the reason to leave the file out.
 
     >>> clip = parse(Path("YAF_young_ps.wav"))
     >>> clip.label, clip.speaker, clip.sex, clip.content

@@ -26,7 +26,7 @@ def read_urdu(root: Path) -> Corpus:
 
 
 def parse(path: Path) -> Utterance | str:
-    """Return what the file's name and its folder say, or why the file is left out.
+    """Parse the names of file and folder, or return the reason to leave the file out.
 
     >>> clip = parse(Path("Angry/SM1_F1_A01.wav"))
     >>> clip.label, clip.speaker, clip.sex

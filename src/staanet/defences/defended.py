@@ -94,7 +94,7 @@ class Defended(Victim):
     def defend(
         self, waveforms: Tensor, lengths: Tensor | None = None, *, seed: int | None = None
     ) -> Tensor:
-        """What reaches the inner victim with the draw of ``seed``, ``[B, T] -> [B, T]``."""
+        """The input of the inner victim for the draw of ``seed``, ``[B, T] -> [B, T]``."""
         generators = self._generators(waveforms, lengths, self.seed if seed is None else seed)
         return apply_chain(self.chain, waveforms, lengths, generators, self.sample_rate)
 
@@ -106,7 +106,7 @@ class Defended(Victim):
         return clip_generators(x, lengths, seed)
 
     def with_eot(self, draws: int, *, seed: int = 1, shared_draws: bool = False) -> Defended:
-        """The same victim with logits averaged over ``draws``, for an attacker who knows the defence.
+        """The same victim with logits averaged over ``draws``, for an adaptive attacker.
 
         This is expectation over transformation (EOT; Athalye et al. 2018, arXiv 1707.07397). The
         attacker's ``seed`` is not the victim's: who knows a defence does not know its draws.
@@ -186,7 +186,7 @@ def chain_of(victim: Victim) -> list[str]:
 
 
 def write_wrapper_card(victim: Victim, folder: Path, card: Mapping[str, Any]) -> None:
-    """Write the card of a victim around a victim; ``card`` adds to what it says."""
+    """Write the card of a victim that wraps another; ``card`` adds to its content."""
     storage.write_card(
         folder,
         {

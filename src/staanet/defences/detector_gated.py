@@ -91,7 +91,7 @@ class DetectorGated(Victim):
         return self.detector_score(waveforms, lengths) > self.threshold
 
     def reject_class_view(self) -> RejectClassView:
-        """What an attacker follows who knows the detector."""
+        """The view that an adaptive attacker attacks."""
         return RejectClassView(self)
 
     def settings(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ ABSTAINED = -1
 
 
 class Smoothed(Victim):
-    """A victim of the base's mean probabilities under ``draws`` of noise: what an attack follows.
+    """A victim with the base's mean probabilities under ``draws`` of noise, which attacks can follow.
 
     The noise is drawn from ``seed`` alone, so that an attack meets the same function at every step;
     ``certify`` draws its own. Gradients pass.

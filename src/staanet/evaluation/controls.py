@@ -9,7 +9,7 @@ from typing import Any
 from staanet.core.paired import paired_difference
 
 CONTROLS = ("random", "uap")
-"""What an attack has to beat: noise, and one universal vector for all clips."""
+"""Control attacks that a real attack must beat: noise, and one universal vector for all clips."""
 NOISE = "random"
 Cell = Mapping[str, Any]
 
@@ -44,7 +44,8 @@ def add_above_control(
 
 
 def changes_far_more(control: Cell, cell: Cell) -> bool:
-    """Whether a control changes over twice the samples: then it says nothing of a sparse attack."""
+    """Whether a control changes over twice as many samples, and so cannot be compared with a sparse
+    attack."""
     most, few = control["mean"]["density"], cell["mean"]["density"]
     return most is not None and few is not None and most > 2 * few
 

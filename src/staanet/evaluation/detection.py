@@ -20,7 +20,7 @@ def detection_figures(
     pairs: Sequence[AdversarialClip],
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Returns ROC, AUROC and what the chosen threshold does to the pairs of one attack.
+    """Returns ROC, AUROC and the rates at the chosen threshold for the pairs of one attack.
 
     ``fooled`` counts changed answers as if there were no detector, ``fooled_undetected`` those that the
     victim gave rather than abstained. Rates have intervals clustered by speaker.

@@ -68,7 +68,7 @@ def _strong_controls(cells: Sequence[Cell]) -> Iterator[str]:
 
 
 def _non_adaptive_defences(cells: Sequence[Cell]) -> Iterator[str]:
-    """Defended targets that no attack knew: such a figure is no robustness."""
+    """Defended targets without an adaptive attack: their figures do not show robustness."""
     for name in dict.fromkeys(cell["target"] for cell in cells if cell["defence"]):
         adaptive = [c for c in cells if c["target"] == name and c["defence"] == "adaptive"]
         if all(cell["control"] for cell in adaptive):

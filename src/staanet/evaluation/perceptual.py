@@ -77,7 +77,7 @@ def versions() -> dict[str, str | None]:
 
 
 def score_columns(scores: Mapping[str, Score]) -> dict[str, Any]:
-    """Returns a column per metric, None where there is no value, and the reasons in one more."""
+    """Returns a column per metric, None where there is no value, and one column with the reasons."""
     missing = [f"{name}: {score.reason}" for name, score in scores.items() if score.value is None]
     return {name: score.value for name, score in scores.items()} | {MISSING: "; ".join(missing)}
 

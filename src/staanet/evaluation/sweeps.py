@@ -34,7 +34,7 @@ POINT_KEY = (
     "epsilon",
     "max_density",
 )
-"""Columns that tell the rows of one point and target from others."""
+"""Columns that identify the rows of one point and target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +96,7 @@ def sweep_points(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttackDescription:
-    """What a figure shows of an attack beside its name."""
+    """The description of an attack beside its name in a figure."""
 
     title: str
     control: bool

@@ -43,7 +43,7 @@ ATTACK_FIELDS = (
     "budget",
     "matched",
 )
-"""What a cell says of its attack and its target, whatever the clips."""
+"""The attributes of a cell's attack and target, independent of the clips."""
 ClipScorer = Callable[[AdversarialClip], Mapping[str, Score]]
 """How one pair sounds, such as ``perceptual.panel``; slow, so that callers remember its results."""
 
@@ -138,7 +138,7 @@ def transfer_matrix(
 
 
 def recount_matrix(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> TransferMatrix:
-    """Returns the matrix of ``rows``, in the cells of ``summary``, every figure counted anew.
+    """Returns the matrix of ``rows``, in the cells of ``summary``, with every figure recomputed.
 
     Use it for rows that were evaluated in parts.
     """
@@ -202,7 +202,7 @@ def _is_source(adversarial: AdversarialSet, target: Victim) -> bool:
 
 
 def defence_knowledge(adversarial: AdversarialSet, target: Victim) -> str:
-    """Returns what an attack knew of a target's defence: ``static`` (nothing) or ``adaptive`` (all).
+    """Returns an attack's knowledge of a target's defence: ``static`` (nothing) or ``adaptive`` (all).
 
     The answer is empty where the target has no defence. A source of the same name behind other
     defences knew nothing of these.

@@ -59,7 +59,7 @@ class Level(NamedTuple):
 
 
 class Encoding(NamedTuple):
-    """The output of the convolutions, and what the decoder needs of them."""
+    """The output of the convolutions, with the tensors that the decoder uses."""
 
     features: Tensor
     """``[B, S, C]``."""

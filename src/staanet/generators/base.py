@@ -14,7 +14,7 @@ from staanet.errors import InvalidInput
 
 
 class Perturbation(NamedTuple):
-    """What the generator proposes for each sample, both ``[B, T]``."""
+    """The generator's proposal for each sample, both ``[B, T]``."""
 
     magnitude: Tensor
     """``tanh(o_v)`` in (-1, 1), in units of epsilon."""

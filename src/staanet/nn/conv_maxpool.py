@@ -220,7 +220,7 @@ def _unpool_conv_transpose(values: Tensor, argmax: Tensor, weight: Tensor, pool:
 
 
 def _unpool_rows(values: Tensor, argmax: Tensor, weight: Tensor, pool: int) -> Tensor:
-    """What each frame of ``values [B, S, C]`` adds to the samples it reaches, ``[B, S, O, pool + K - 1]``."""
+    """The contribution of each frame of ``values [B, S, C]`` to its samples, ``[B, S, O, pool + K - 1]``."""
     batch, steps, channels = values.shape
     out, kernel = weight.shape[1:]
     matrix = banded_matrix(weight, pool).view(pool * channels, -1)

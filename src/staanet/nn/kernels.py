@@ -160,7 +160,7 @@ def conv_maxpool(padded: Tensor, weight: Tensor, pool: int, steps: int) -> tuple
 
 @_on_device_of_first
 def unpool_rows(values: Tensor, argmax: Tensor, weight: Tensor, pool: int) -> Tensor:
-    """Returns what each frame adds to the samples that it reaches, ``[B, S, O, pool + K - 1]``.
+    """Returns the contribution of each frame to its samples, ``[B, S, O, pool + K - 1]``.
 
     Each of the ``values [B, S, C]`` is multiplied by its kernel in ``weight [C, O, K]``, shifted to its
     ``argmax [B, S, C]``.

@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 
 def resolve_precision(precision: str, device: str | torch.device) -> ResolvedPrecision:
-    """Returns ``float32`` or ``bfloat16``; ``auto`` becomes what is best on ``device``.
+    """Returns ``float32`` or ``bfloat16``; ``auto`` becomes the best on ``device``.
 
     Raises ``InvalidInput`` where the device has no units for bfloat16, because it would be slower.
 

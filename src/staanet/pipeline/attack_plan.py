@@ -31,7 +31,7 @@ EACH = "each"
 
 @dataclass(frozen=True, slots=True)
 class AttackPlan:
-    """One attack, ready to be crafted, and what the card of its set says."""
+    """One attack, ready to be crafted, and the content of its set's card."""
 
     key: str
     """Its name in a recipe or a run."""
@@ -85,7 +85,7 @@ def plan_attack(
         vector: Folder of a universal vector, for ``uap``.
         matched: An adversarial set whose number of changed samples is the limit of each clip.
         label: The class to aim at, or ``EACH``; by default that of the recipe.
-        context: Of the command.
+        context: The shared settings of the command.
 
     Returns:
         The plan.

@@ -53,7 +53,7 @@ def audit(
         sources: Names of trained models that stand for the attacker's own.
         limits: With which the model passes.
         command: What was typed, for the report.
-        context: Of the command.
+        context: The shared settings of the command.
 
     Returns:
         The content of ``audit.json``.

@@ -10,7 +10,7 @@ from staanet.config import AuditRecipe
 from staanet.core import NO_CHANNEL
 
 STRONGEST_SETS = 3
-"""So many of the strongest sets meet each defence unchanged."""
+"""How many of the strongest sets are tried unchanged on each defence."""
 Cell = Mapping[str, Any]
 
 
@@ -21,7 +21,7 @@ def fooling_rate(cell: Cell) -> float:
 
 
 def describe_cell(cell: Cell) -> dict[str, Any]:
-    """What ``audit.json`` says of a cell of the matrix."""
+    """The entry of a cell of the matrix in ``audit.json``."""
     rate = cell["fooling_rate"]
     return {
         "attack": cell["attack"],

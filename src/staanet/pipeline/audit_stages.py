@@ -27,7 +27,7 @@ from staanet.transforms import parse_transform
 from staanet.victims import load_victim
 
 TRANSFERRED = {"staa": "staa", "pgd-sparse": "pgd", "mi-fgsm": "mi_fgsm", "random": "random"}
-"""What is crafted on each source, by the name of its folders; ``random`` is the control."""
+"""The attacks crafted on each source, by the name of their folders; ``random`` is the control."""
 SURROGATE_HZ = 16_000
 
 
@@ -62,7 +62,7 @@ class Audit:
     everyday: dict[str, Any] | None = None
     """What everyday change does to the model."""
     doubts: list[str] = field(default_factory=list)
-    """What is doubtful about the audited model: then no verdict is established."""
+    """Doubts about the audited model; with any, no verdict is established."""
 
     def stages(self) -> Iterator[Stage]:
         """Every stage; those of the defences depend on the results before."""

@@ -133,7 +133,7 @@ def certify(
         votes: How many votes, and how sure they have to be.
         attack_steps: Steps of an attack inside each radius; 0 for none.
         limit: Largest number of clips.
-        context: Of the command.
+        context: The shared settings of the command.
 
     Returns:
         The content of ``certificate.json``.

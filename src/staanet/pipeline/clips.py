@@ -19,7 +19,7 @@ from staanet.victims import victim_folder
 
 
 class ClipSource(Protocol):
-    """Clips that can be read as often as needed: a list, or a corpus that is read as it goes."""
+    """Clips that can be read repeatedly: a list, or a corpus read clip by clip."""
 
     def __len__(self) -> int: ...
 
@@ -173,7 +173,7 @@ def _warning(part: Corpus | Mapping[str, str], model: Path | str, is_origin_need
 
 
 def training_overlap(folder: Path, part: Corpus) -> str | None:
-    """What the model of a folder learnt of a part, in words; empty if nothing.
+    """The overlap of a model's training clips with a part, in words; empty if there is none.
 
     ``None`` if nothing is known: no table of the clips that it was made from, or none of these in it.
     Speakers are those that the table names for the same files.

@@ -12,7 +12,7 @@ from staanet.pipeline.quarantine import Quarantine
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What every stage of one command shares: randomness, split, machine, and where reports go.
+    """Shared settings of all stages of one command: randomness, split, machine, and reporting.
 
     >>> context = Context(seed=1)
     >>> context.device, context.strict
@@ -41,7 +41,7 @@ class Context:
         return corpus.split(self.seed, self.protocol)
 
     def split_inputs(self, corpus: Corpus) -> dict[str, object]:
-        """What a card says of the corpus, its split and its content; the default protocol is left out.
+        """The card's entries on corpus, split and content; the default protocol is left out.
 
         The settings come first: they are named before the split that they lead to.
         """

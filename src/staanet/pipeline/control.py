@@ -55,7 +55,7 @@ def control_rates(
         adversarial: The set of the attack.
         source: The model that it was crafted on.
         victims: Whose answers count.
-        context: Of the command.
+        context: The shared settings of the command.
 
     Returns:
         For each victim ``clips``, ``draws``, and ``hits``: in how many of ``clips * draws`` pairs the

@@ -15,7 +15,7 @@ from staanet.results import row_files
 
 COLUMNS = ("id", "part", "label", "speaker", "start_s", "end_s", "sha256")
 IDENTIFYING = ("id", "label", "speaker", "start_s", "end_s", "sha256")
-"""The part is left out: it has a hash of its own, that of the split."""
+"""Excludes the part, because the split has a hash of its own."""
 SHOWN_IDS = 3
 """So many clips of each difference are named."""
 Row = Mapping[str, str]
@@ -55,7 +55,7 @@ class CorpusContent(Digest):
 
 
 def corpus_rows(parts: Sequence[Corpus]) -> Iterator[Row]:
-    """A row for each clip of the parts: what it is called, what it is labelled, and its file's hash."""
+    """A row for each clip of the parts: its id, its label, and its file's hash."""
     for part in parts:
         for utterance in part.utterances:
             yield {

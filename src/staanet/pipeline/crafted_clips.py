@@ -24,14 +24,14 @@ class CraftedClips:
     journal: storage.Journal
     table: lazy_rows.TextTable = field(default_factory=lambda: lazy_rows.TextTable(_COLUMNS))
     earlier: dict[str, int] = field(default_factory=dict)
-    """Row numbers of what an earlier run left, by id."""
+    """Row numbers of the clips of an earlier run, by id."""
     rows: dict[str, int] = field(default_factory=dict)
     """Row numbers of the clips that were read: one that is gone since is not in the set."""
     total: int = 0
 
     @classmethod
     def of(cls, out: Path) -> CraftedClips:
-        """What an earlier run left in a folder."""
+        """The clips that an earlier run finished in a folder."""
         crafted = cls(out, storage.Journal(out / "journal.jsonl"))
         for record in crafted.journal:
             row = {key: str(value) for key, value in record.items()}
@@ -40,7 +40,7 @@ class CraftedClips:
         return crafted
 
     def has(self, clip: Clip, digest: str) -> bool:
-        """Whether this very clip is done and its files are what was measured; then it counts as read."""
+        """Whether this very clip is done and its files match; then it counts as read."""
         number = self.earlier.get(clip.id)
         row = {} if number is None else self.table.build(number)
         done = row.get("sha256") == digest and _files_match(self.out, row)
@@ -69,7 +69,7 @@ class CraftedClips:
 
 
 def _files_match(out: Path, row: Mapping[str, Any]) -> bool:
-    """Whether the files of a clip still are what was measured."""
+    """Whether the files of a clip still match their measurements."""
     try:
         measured = adversarial_set.read_clip(out, row).measurements()
     except InvalidInput:

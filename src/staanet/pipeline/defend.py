@@ -122,7 +122,7 @@ def defend(
         name: Of the defended victim; by default made of the names of victim and defences.
         corpus: With it the card holds recall before (``undefended_dev_uar`` ...) and after
             (``dev_uar`` ...), on its dev and test part.
-        context: Of the command.
+        context: The shared settings of the command.
 
     Returns:
         The defended victim.
@@ -158,7 +158,7 @@ def adapt(
         out: Each attack goes to ``out/ATTACK__TARGET``.
         attacks: Registry names; by default PGD and sigma-zero, and Sparse-RS on a black box.
         clips: Largest number of clips.
-        context: Of the command.
+        context: The shared settings of the command.
 
     Returns:
         The folders of the new sets.

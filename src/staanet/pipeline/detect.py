@@ -35,7 +35,7 @@ DEV_CLIPS = 48
 
 @dataclass(frozen=True)
 class Detection:
-    """A detector before a victim: the guarded victim and each adaptive attack are stages."""
+    """Puts a detector in front of a victim; the gated victim and each adaptive attack are stages."""
 
     corpus: Corpus
     victim: Victim
@@ -47,8 +47,8 @@ class Detection:
     def budget(self) -> Budget:
         return Budget(epsilon=self.recipe.epsilon, max_density=self.recipe.max_density)
 
-    def guard(self) -> DetectorGated:
-        """The victim behind its detector, trained and saved unless that is done."""
+    def gate_victim(self) -> DetectorGated:
+        """The victim behind its detector; trains and saves it unless that is done."""
         stage = Stage(
             name=f"detect {self.victim.name}",
             folder=self.out,
@@ -111,7 +111,7 @@ class Detection:
         return detector
 
     def adaptive_sets(self, target: DetectorGated) -> Iterator[tuple[str, AdversarialSet]]:
-        """The title and the set of each attack that follows the detector too."""
+        """Yields title and set of each attack that takes the detector into account."""
         recipe = self.recipe
         if not (recipe.adaptive_clips or recipe.generator_steps):
             return
@@ -224,7 +224,7 @@ def detect(
         out: The victim folder.
         recipe: The detector, its threshold and the adaptive attacks.
         sets: Folders of adversarial sets that were crafted without knowledge of the detector.
-        context: Of the command.
+        context: The shared settings of the command.
 
     Returns:
         The content of ``detector.json``.
@@ -234,7 +234,7 @@ def detect(
     """
     static = check_detection(recipe, sets)
     detection = Detection(corpus, victim, out, recipe, context)
-    target = detection.guard()
+    target = detection.gate_victim()
     attacks = [
         detection_figures(title, target, list(clips), context.progress)
         for title, clips in _all_sets(static, detection, target)

@@ -99,7 +99,7 @@ def planned_corpus(recipe: Recipe, out: Path) -> Corpus:
 
 
 def _state(stage: Stage, *, is_corpus_there: bool) -> tuple[State, str]:
-    """The state of a stage, and its work in words: how far it is, if it was begun."""
+    """The state of a stage in words, with its progress if it was begun."""
     work = stage.size()
     is_checked = is_corpus_there or stage.inputs is None or not stage.has_work()
     state: State = stage.state() if is_checked else "to check"

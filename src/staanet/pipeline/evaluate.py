@@ -27,7 +27,7 @@ from staanet.victims.quick_check import VictimReport
 def predictions(
     adversarial: AdversarialSet, victims: Sequence[Victim], context: Context
 ) -> list[dict[str, Any]]:
-    """What victims answer to each clip before and after the attack, beside what was changed.
+    """The answers of victims to each clip before and after the attack, with the clip's distances.
 
     Returns a row per clip. ``before`` and ``after`` are the answers of the first victim; ``answers`` has
     those of each victim by name.
@@ -72,7 +72,7 @@ def evaluate(
         perceptual: Also judge how each clip sounds; scores are kept in ``out/perception.jsonl``.
         shard: Only this part of the clips of each set. The summary then says so, with the hash of each
             target, for ``merge``.
-        context: Of the command.
+        context: The shared settings of the command.
 
     Returns:
         The matrix.
@@ -121,7 +121,7 @@ def _check_targets(
 
 
 def _with_doubts(summary: Mapping[str, Any], reports: Sequence[VictimReport]) -> dict[str, Any]:
-    """The summary with what is doubtful about each target, also among the flags."""
+    """The summary with doubts about each target, also among the flags."""
     targets, flags = dict(summary["targets"]), list(summary["flags"])
     for checked in reports:
         if checked.is_doubtful:

@@ -126,7 +126,7 @@ def harden(
         out: The victim folder.
         recipe: The method, its budget, and how long.
         name: Of the new victim; by default ``VICTIM+METHOD``.
-        context: Of the command.
+        context: The shared settings of the command.
 
     Returns:
         The hardened victim.
@@ -171,7 +171,7 @@ def save_inner_generator(
 
 
 def new_generator(victim: Victim, budget: Budget) -> Generator:
-    """The generator that is trained beside a victim: begun as the victim itself where that is possible."""
+    """The generator trained beside a victim; it starts from the victim's weights where possible."""
     if find_conv_recurrent(victim) is None:
         return build_generator("compact", budget.max_density).to(victim.device)
     return backward_net_from(victim, budget.max_density, budget.epsilon)

@@ -13,7 +13,7 @@ from staanet.errors import InvalidInput, UnusableClip
 
 @dataclass
 class Quarantine:
-    """Clips that were put aside, each with its reason.
+    """Skipped clips, each with its reason.
 
     With ``strict`` the first one raises ``InvalidInput`` instead.
     """
@@ -21,9 +21,9 @@ class Quarantine:
     strict: bool = False
     rows: list[dict[str, str]] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
-    """What is doubtful about the victims of the command, as sentences."""
+    """Doubts about the victims of the command, as sentences."""
     notes: list[str] = field(default_factory=list)
-    """What the user should check, such as labels that were matched by their words."""
+    """Facts for the user to check, such as labels that were matched by their words."""
     _keys: set[tuple[str, ...]] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __call__(self, utterance: Utterance, problem: UnusableClip) -> None:
@@ -52,7 +52,7 @@ class Quarantine:
             self.rows.append(row)
 
     def save(self, folder: Path) -> None:
-        """Writes ``quarantine.jsonl``, if any clip was put aside."""
+        """Writes ``quarantine.jsonl``, if any clip was skipped."""
         if self.rows:
             journal = storage.Journal(folder / "quarantine.jsonl")
             written = {_key(row) for row in journal}

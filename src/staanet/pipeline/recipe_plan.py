@@ -1,4 +1,4 @@
-"""What a recipe asks for: which sources meet which attacks, in which order, and whether it can be run."""
+"""Plans a recipe: the attacks of each source, their order, and whether the recipe can run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from staanet.transforms import parse_augmentation, parse_transform
 from staanet.victims import VICTIMS
 
 AFTER_THE_ATTACK = ("channels", "perceptual", "selfcheck")
-"""Keys of a recipe that only the stages after the attacks read, which are done anew each time."""
+"""Recipe keys that only the stages after the attacks read; those stages always run again."""
 
 
 def check_recipe(recipe: Recipe, out: Path | None = None) -> None:
@@ -101,7 +101,7 @@ def is_attack(recipe: Recipe, key: str, name: str) -> bool:
 
 
 def needs_generator(recipe: Recipe, source: str, keys: list[str]) -> bool:
-    """Whether a generator is trained against a source: it has one of its own, or STAA-Net attacks it."""
+    """Whether a generator is trained against a source."""
     return source in recipe.generator.sources or any(is_attack(recipe, k, "staa") for k in keys)
 
 

@@ -314,7 +314,7 @@ def run(recipe: Recipe, out: Path, *, command: str = "", context: Context) -> Tr
         recipe: Its seed and protocol take the place of the context's.
         out: Folder of the run.
         command: What was typed, for the card.
-        context: Of the command.
+        context: The shared settings of the command.
 
     Returns:
         The transfer matrix.

@@ -33,7 +33,7 @@ ANOTHER = {
     "vector": "another universal vector",
     "victim": "another victim",
 }
-"""What a differing hash means, in words, by the name of the input."""
+"""The meaning of a differing hash, in words, by the name of the input."""
 LONGEST_VALUE = 300
 """Characters of a value that an error message shows."""
 
@@ -42,10 +42,10 @@ class Digest(str):
     """A hash among the inputs of a stage that can say in words what differs."""
 
     def save(self, folder: Path) -> None:
-        """Notes beside the work of ``folder`` what the hash is of."""
+        """Records what a hash of ``folder``'s inputs covers."""
 
     def explain(self, folder: Path) -> str:
-        """What differs from that which the folder was made from, as ``from other clips``."""
+        """The difference to the inputs that the folder was made from, as ``from other clips``."""
         raise TypeError(f"{type(self).__name__} does not implement explain")
 
 
@@ -55,7 +55,7 @@ class NotReady(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """A folder, what it is made from, and the work that fills it."""
+    """A folder, its inputs, and the function that fills it."""
 
     name: str
     folder: Path
@@ -71,7 +71,7 @@ class Stage:
     size: Callable[[], str] = str
     """Gives how much work it is, in words, for the dry run."""
     marker: str = ""
-    """Of a stage that is done anew each time: the file below its folder that shows an earlier time."""
+    """For a stage that always runs again: the file below its folder that shows an earlier run."""
 
     def state(self) -> State:
         """Whether the folder is done, begun or empty, without doing any work.
@@ -136,7 +136,7 @@ class StageTimer:
 
 
 def walk(stages: Iterable[Stage], timer: StageTimer | None = None) -> dict[str, object]:
-    """Performs each stage in turn; returns what each did return, by its name.
+    """Performs each stage in turn; returns the results by name.
 
     ``stages`` may be a generator that looks at the results of earlier stages.
     """
@@ -176,7 +176,7 @@ def folder_state(folder: Path, kind: str, inputs: Inputs) -> State:
 
 
 def mark_begun(folder: Path, inputs: Inputs) -> None:
-    """Notes what a folder is made from until its card says so."""
+    """Records the inputs of a folder until its card holds them."""
     if not (folder / storage.UNFINISHED).exists():
         for value in inputs.values():
             if isinstance(value, Digest):
@@ -192,7 +192,7 @@ def discard_leftovers(folder: Path) -> None:
 
 
 def require_same_inputs(before: object, now: Inputs, folder: Path, verb: str = "was made") -> None:
-    """Compares what a folder was made from with what it would be made from now.
+    """Compares the recorded inputs of a folder with the present ones.
 
     Raises ``InvalidInput`` that names the first difference in words. Keys that ``now`` lacks do not
     count: later versions may note more.

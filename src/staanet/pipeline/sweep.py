@@ -35,7 +35,7 @@ class SweepPlan:
     context: Context
 
     def attack(self, point: sweeps.Point) -> AttackPlan:
-        """The attack of a point, with the limits of the point instead of its own."""
+        """The attack of a point, with the limits of the point."""
         recipe = replace(
             self.attacks[point.attack],
             epsilon=point.epsilon,

@@ -73,7 +73,7 @@ class GeneratorTraining:
         )
 
     def parse_augment(self) -> list[Transform]:
-        """What clips meet on their way to the sources, tried once at the sources' rate.
+        """The channels between clips and sources, tried once at the sources' rate.
 
         Raises ``InvalidInput`` if a transform does not exist, or does not fit that rate.
         """
@@ -176,7 +176,7 @@ def resolve_network(recipe: GeneratorRecipe, sources: Sequence[Victim]) -> Gener
 
 
 def make_generator(recipe: GeneratorRecipe, source: Victim) -> Generator:
-    """An untrained generator: begun as its source where the network allows it, else at random."""
+    """An untrained generator: initialised from its source where the network allows it, else at random."""
     density = recipe.max_density if recipe.objective == "constrained" else None
     warm = warm_start_generator(members_of(source), density, recipe.epsilon, recipe.iterations)
     if recipe.network == "backward_net" and warm is not None:

@@ -227,7 +227,7 @@ class Search:
 
 
 def _of_trial(number: int, trials: int, context: Context) -> Context:
-    """A context whose progress says which trial it is of."""
+    """A context whose progress names its trial."""
 
     def progress(what: str, step: int, total: int, figures: str = "") -> None:
         context.progress(f"trial {number + 1}/{trials}: {what}", step, total, figures)

@@ -61,7 +61,7 @@ def gather(
         parts: Train, dev and test of the corpus whose clips are left out.
         source: The model that the generator is trained against.
         out: Folder of the generator.
-        context: Of the command.
+        context: The shared settings of the command.
 
     Returns:
         The clips, and what the card of the generator says of them.
@@ -116,7 +116,7 @@ def _refuse_near_copies(names: Sequence[str], part: Corpus) -> None:
 
 
 def describe_unlabelled(card: Mapping[str, Any]) -> str:
-    """What a generator's card says of unlabelled audio, in a sentence; empty if there was none.
+    """A sentence about a generator's unlabelled audio, for its card; empty if there was none.
 
     >>> audio = {"clips": 2, "seconds": 90.0}
     >>> describe_unlabelled({"inputs": {"unlabelled": audio}, "unlabelled_left_out": {"test": 3}})

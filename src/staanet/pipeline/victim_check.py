@@ -21,7 +21,7 @@ FIRST_CLIPS = 64
 def check_victims(
     victims: Iterable[Victim], clips: Iterable[Clip], context: Context
 ) -> list[VictimReport]:
-    """Look at each victim on a few clips, once a process, and note what is doubtful in the context.
+    """Checks each victim on a few clips, once a process, and records doubts in the context.
 
     Raises ``InvalidInput`` where a victim cannot be judged; see ``staanet.victims.quick_check``.
     """

@@ -25,7 +25,7 @@ STALE = (
     '<p role="alert" class="flags"><strong>This report is older than the results beside it.</strong> '
     "Run staanet report again.</p>"
 )
-"""What a page says whose results have changed."""
+"""The notice on a page whose results have changed."""
 
 
 def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:

@@ -58,7 +58,7 @@ NARROW = 3.4  # inches of 96 CSS pixels: what a phone of 360 pixels shows withou
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """One chart: SVG for a page and for a phone, files for papers, and what it shows in words."""
+    """One chart: SVG for a page and for a phone, files for papers, and its description in words."""
 
     name: str
     alt: str

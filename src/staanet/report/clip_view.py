@@ -71,7 +71,7 @@ def clip_views(run: RunFolder, lead: Headline, number: int, progress: Progress) 
 
 
 def clip_context(run: RunFolder, view: ClipView, number: int) -> dict[str, Any]:
-    """Returns what the page's template needs to show a clip."""
+    """Returns the values that the page's template needs to show a clip."""
     example, length = view.example, len(view.clean) / view.sample_rate
     alt = (
         f"Original, adversarial clip and perturbation of {example.id}, waveform above log-mel "

@@ -21,7 +21,7 @@ UNIVERSAL = "uap"
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """An attack on its own source, and the cells to compare it with."""
+    """An attack on its source, and the cells to compare it with."""
 
     cell: Cell
     control: Cell | None

@@ -110,7 +110,7 @@ def _title(sweep: Sweep, attack: str) -> str:
 
 
 def _style(sweep: Sweep, attack: str) -> dict[str, Any]:
-    """Colour, marker and line of an attack; the marker alone tells attacks apart, too."""
+    """Colour, marker and line of an attack; the marker alone identifies the attack, too."""
     number = sweep.attacks.index(attack)
     control = any(row["control"] for row in sweep.points if row["attack"] == attack)
     hollow = {"markerfacecolor": "none"} if control else {}

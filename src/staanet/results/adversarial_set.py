@@ -82,7 +82,7 @@ class AdversarialClip:
 
 @dataclass(frozen=True)
 class AdversarialSet:
-    """Adversarial clips made by one attack on one source, and the card that says how."""
+    """Adversarial clips of one attack on one source, with the card."""
 
     clips: Sequence[AdversarialClip]
     card: Mapping[str, Any]
@@ -156,7 +156,7 @@ class _StoredClips(Sequence[AdversarialClip]):
 
 
 def write_clip(folder: Path, clip: AdversarialClip) -> dict[str, str]:
-    """Writes one pair as 16-bit WAV, reads both back, and measures what the files hold.
+    """Writes one pair as 16-bit WAV, reads both back, and measures the files.
 
     Returns the row of ``metadata.csv``. The files are named by the clip's id alone.
     """

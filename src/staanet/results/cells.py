@@ -27,7 +27,7 @@ class Distances:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Distances:
-        """Reads the distances of a row or a cell; what the row lacks is None."""
+        """Reads the distances of a row or a cell; missing ones are None."""
         return cls(**{name: finite_number(row.get(name)) for name in DISTANCES})
 
 
@@ -81,7 +81,7 @@ class Cell:
     channel: str = NO_CHANNEL
     """What both clips passed through on their way to the target."""
     defence: str = ""
-    """What the attack knew of the target's defence: ``static`` (nothing) or ``adaptive``."""
+    """The attack's knowledge of the target's defence: ``static`` (nothing) or ``adaptive``."""
     matched: str | None = None
     """The set whose number of samples this attack changed, clip by clip."""
     above_control: AboveControl | None = None
@@ -94,12 +94,12 @@ class Cell:
 
     @property
     def mark(self) -> str:
-        """What a table says beside the attack: ``control`` or nothing."""
+        """The remark beside the attack in a table: ``control`` or nothing."""
         return "control" if self.control else ""
 
     @property
     def access(self) -> str:
-        """What a table says beside the rate: ``white box`` where the attack knew the target."""
+        """The remark beside the rate in a table: ``white box`` where the attack knew the target."""
         return "white box" if self.white_box and not self.control else ""
 
     @classmethod
@@ -166,7 +166,7 @@ class ClipResult:
 
 
 def finite_number(value: object) -> float | None:
-    """Returns a finite number; None for what is absent, undefined or unbounded (an untouched clip).
+    """Returns a finite number; None for absent, undefined or unbounded values (an untouched clip).
 
     >>> finite_number("1.5"), finite_number(""), finite_number(float("inf"))
     (1.5, None, None)

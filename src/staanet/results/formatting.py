@@ -98,7 +98,7 @@ def first_items(items: Sequence[str], most: int) -> str:
 
 
 def right_to_change(budget: Budget | None) -> str:
-    """Returns what a budget allows, in words and numbers.
+    """Returns the limits of a budget, in words and numbers.
 
     >>> right_to_change(Budget(epsilon=0.03, max_density=0.2))
     'at most 0.03 of full scale (983 of 32,768 steps) on at most 20 % of the samples'

@@ -90,7 +90,7 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_parquet(path: Path) -> list[dict[str, Any]]:
-    """Reads the rows of a Parquet file; raises ``InvalidInput`` where it is no such file."""
+    """Reads the rows of a Parquet file; raises ``InvalidInput`` for any other file."""
     import pyarrow
     from pyarrow import parquet
 

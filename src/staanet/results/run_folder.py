@@ -78,7 +78,7 @@ class StoredSet:
 
     @cached_property
     def budget(self) -> Budget | None:
-        """What the attack was allowed to change."""
+        """The budget of the attack."""
         with expect_format(self.folder / storage.CARD):
             return read_budget(self.card.get("budget"))
 
@@ -126,7 +126,7 @@ class StoredModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSelfCheck:
-    """What ``selfcheck.json`` says; ``stale`` where the results have changed since."""
+    """The content of ``selfcheck.json``; ``stale`` where the results have changed since."""
 
     checks: Sequence[Check]
     clips: int
@@ -159,7 +159,7 @@ class RunFolder:
     recipe: str
     machine: str
     quarantined: Sequence[tuple[str, str]]
-    """Id and reason of each clip that was put aside."""
+    """Id and reason of each quarantined clip."""
     flags: Sequence[str]
     channel_cells: Sequence[Cell] = ()
     channel_rows: Sequence[ClipResult] = ()
@@ -308,7 +308,7 @@ def _columns(path: Path) -> list[str]:
 
 
 def _read_rows(path: Path, scores: Sequence[str]) -> list[ClipResult]:
-    """The table of results, with what it says of the perceptual ``scores``."""
+    """The table of results, with the perceptual ``scores``."""
     import pandas
 
     others = ("distances", "channel", "scores")

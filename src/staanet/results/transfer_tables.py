@@ -21,7 +21,8 @@ METRICS = {
     "attack_success_rate": "share of the correctly answered clips that became wrong",
     "uar_after": "unweighted average recall after the attack",
 }
-"""What a matrix can show, and what it counts (Chang et al. 2024, arXiv 2402.01227, section V)."""
+"""The rates that a matrix can show, with their definitions (Chang et al. 2024, arXiv 2402.01227,
+section V)."""
 ESTIMATES = (
     "fooling_rate",
     "attack_success_rate",
@@ -145,7 +146,7 @@ def matrix_document(cells: Sequence[Cell]) -> str:
 
 
 def budgets_text(cells: Sequence[Cell]) -> str:
-    """Returns what the attacks of these cells were allowed to change, in one sentence."""
+    """Returns the budgets of the attacks of these cells, in one sentence."""
     names = {f"{cell.attack}__{cell.source}": _short_title(cell) for cell in cells}
     titles: dict[str, list[str]] = {}
     for cell in cells:

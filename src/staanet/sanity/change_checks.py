@@ -27,7 +27,7 @@ def direction(
     goal_label: str | None = None,
     seed: int = 0,
 ) -> Check:
-    """Signs and places of an attack's changes matter: drawn anew, they mislead its source less.
+    """Checks that signs and positions matter: an attack's changes mislead its source less when redrawn.
 
     The source's margins on the set are compared with those after the signs are drawn at random, and
     after the changes are shuffled in time: noise presented as an attack is one more such draw. With

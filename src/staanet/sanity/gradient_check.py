@@ -27,7 +27,7 @@ from staanet.sanity.probe import no_gradient
 
 DIRECTIONS = 3
 PIECE_S = 1.0
-"""Seconds of a clip that are looked at: slopes of a second say what those of a minute do."""
+"""Seconds of a clip that are tested, because the slopes of a second represent those of a minute."""
 _BPDA = "a differentiable stand-in (BPDA, arXiv 1802.00420)"
 
 
@@ -121,7 +121,7 @@ def _gradient(victim: Victim, x: Tensor) -> Tensor:
 def _slope_error(
     victim: Victim, points: Sequence[Tensor], grads: Sequence[Tensor], generator: torch.Generator
 ) -> tuple[float, float]:
-    """How far gradients are from slopes on the typical clip, as a share, and what is tolerated."""
+    """The relative distance of gradients from slopes on the typical clip, and its tolerance."""
     precise = _in_double(victim, points[0])
     subject, precision, exact = victim, _SINGLE, grads
     if precise is not None:

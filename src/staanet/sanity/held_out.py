@@ -122,7 +122,7 @@ def _other_splits(run: LoadedRun, split_hash: str) -> Iterator[str]:
 
 
 def unlabelled_entry(folder: Path) -> Mapping[str, Any]:
-    """Returns what a generator's card says of audio that trained it and is not of its corpus."""
+    """Returns the card's entry on the unlabelled audio that trained a generator; empty without any."""
     inputs = storage.read_card(folder, "generator").get("inputs")
     entry = inputs.get("unlabelled") if isinstance(inputs, dict) else None
     return entry if isinstance(entry, dict) else {}

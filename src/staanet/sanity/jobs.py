@@ -34,7 +34,7 @@ class Job(NamedTuple):
     work: Callable[[Report], Check]
 
     def run(self, progress: Report) -> Check:
-        """Returns the check; one that cannot be carried out is a failure that says why."""
+        """Returns the check; one that raises becomes a failure with the reason."""
         try:
             return self.work(progress)
         except StaaNetError as error:

@@ -23,7 +23,7 @@ AGAIN = "Attack and evaluate again: a figure is that of its files or none"
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedRun:
-    """What a run left behind, its results being those of the files as they are."""
+    """The content of a finished run, with results as stored in its files."""
 
     files: RunFolder
     victims: Mapping[str, Victim]
@@ -43,7 +43,7 @@ class LoadedRun:
         return self._logits[key]
 
     def trained(self, *kinds: str) -> Iterator[tuple[str, Path]]:
-        """Yields kind and folder of what the run trained: ``victim``, ``generator``, ``vector``."""
+        """Yields kind and folder of each trained model: ``victim``, ``generator``, ``vector``."""
         for kind in kinds:
             for folder in finished_folders(self.files.folder / f"{kind}s"):
                 yield kind, folder
@@ -86,7 +86,7 @@ def load_run(
 
 
 def require_finished(folder: Path) -> None:
-    """Raises ``InvalidInput`` where ``folder`` lacks what every check needs."""
+    """Raises ``InvalidInput`` where ``folder`` lacks a file that every check needs."""
     for needed in ("results/summary.json", "results/results.parquet", "adversarial"):
         if not (folder / needed).exists():
             raise InvalidInput(
@@ -138,7 +138,7 @@ def no_victim(name: str, subject: str, victim: str) -> Check:
 
 
 def no_corpus(name: str, run: LoadedRun, subject: str = "") -> Check:
-    """Returns a check that is left out, since the corpus is not at hand."""
+    """Returns a check that is skipped because the corpus is missing."""
     return Check.skip(
         name, subject, f"no corpus to compare with: {run.problem}", remedy="Pass --corpus KIND:PATH"
     )

@@ -22,7 +22,7 @@ from staanet.sanity.probe import ALPHA, BLACK_BOX, answers, p_worse
 
 
 def rates(run: LoadedRun) -> Check:
-    """Each rate of the summary, counted anew from the rows by its definition.
+    """Recomputes each rate of the summary from the rows by its definition.
 
     Fooling is a changed answer, over all clips. Attack success is a right answer made wrong, over the
     clips that were right. So an error on the clean clip counts in neither.

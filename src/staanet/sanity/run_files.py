@@ -44,7 +44,7 @@ def disk(run: LoadedRun, stored: StoredSet) -> Check:
 
 
 def predictions(run: LoadedRun, stored: StoredSet, ids: Sequence[str]) -> Check:
-    """Each victim, given the files again, answers what results.parquet says."""
+    """Checks that victims, given the files again, answer as in results.parquet."""
     wrong, count, absent = [], 0, set()
     rows = {(row.id, row.target): row for row in run.files.rows_of(stored.key)}
     for clip_id in ids:

@@ -77,7 +77,7 @@ def selfcheck(
 
 
 def describe_extent(run: LoadedRun, clips: int) -> str:
-    """Returns what a self-check of this run looks at, as a sentence."""
+    """Returns the scope of a self-check of this run, as a sentence."""
     clip_count = sum(len(stored.rows) for stored in run.files.sets.values())
     sets = f"{_number(clip_count, 'clip')} of {_number(len(run.files.sets), 'set')}"
     trained = Counter(kind for kind, _ in run.trained("generator", "vector"))

@@ -40,7 +40,7 @@ def deterministic(victim: Victim, clips: Sequence[Clip]) -> Check:
 
 
 def eval_mode(victim: Victim, clips: Sequence[Clip]) -> Check:
-    """BatchNorm and dropout stand still: by their flags, and by what the victim does."""
+    """Checks that BatchNorm and dropout are in evaluation mode, by their flags and by repeated answers."""
     training = [
         name or type(module).__name__ for name, module in victim.named_modules() if module.training
     ]

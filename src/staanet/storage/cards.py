@@ -67,7 +67,7 @@ def _a(kind: str) -> str:
 
 
 def holds(folder: Path | str, kind: str) -> bool:
-    """Whether a folder's card says that it is a ``kind``; False where there is no readable card."""
+    """Whether a folder's card has the kind ``kind``; False where there is no readable card."""
     try:
         return bool(read_card(folder, kind))
     except InvalidInput:
@@ -87,7 +87,7 @@ def _versions() -> dict[str, str]:
 
 
 def build_from_card(build: Callable[[], T], folder: Path | str) -> T:
-    """``build()``, whose arguments come from a card: what it rejects is the card's fault.
+    """Returns ``build()``, whose arguments come from a card; an error of it is reported as a wrong card.
 
     >>> build_from_card(lambda: 3, "victims/emo18")
     3

@@ -61,7 +61,7 @@ class FileWriter:
         return self
 
     def write(self, data: bytes) -> None:
-        """Add ``data`` behind what was written so far."""
+        """Appends ``data`` to a file."""
         with storage_faults(self.target):
             write_all(self._descriptor, data)
 
@@ -185,7 +185,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def storage_faults(path: Path) -> Iterator[None]:
-    """Turns an ``OSError`` into the ``StorageFault`` that says what to do about it."""
+    """Turns an ``OSError`` into the ``StorageFault`` with a remedy."""
     try:
         yield
     except OSError as error:

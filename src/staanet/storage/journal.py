@@ -23,7 +23,7 @@ from staanet.storage.strict_json import parse_json
 
 
 class Journal:
-    """An append-only file of JSON lines that says what is done; a torn last line is skipped."""
+    """An append-only file of JSON lines that records finished work; a torn last line is skipped."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)

@@ -117,7 +117,7 @@ class RowBuilder(Protocol[T_co]):
 
 
 class LazyRows(Sequence[T]):
-    """Objects of some rows in some order, each built anew when it is looked at and never kept.
+    """A view of some rows in some order, each object built on access and never kept.
 
     It equals any sequence of the same objects, a tuple too.
     """
@@ -220,7 +220,7 @@ Digests = NDArray[np.uint64]
 
 
 def digests_of(texts: Iterable[str]) -> Digests:
-    """Returns what tells equal texts from different ones, in 16 bytes a text."""
+    """Returns keys that are equal just for equal texts, in 16 bytes a text."""
     digests = bytearray()
     for text in texts:
         digests += blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -25,7 +25,7 @@ _ATTEMPTS = 100
 
 
 def _is_preparation(name: str) -> bool:
-    """Whether a file holds no work: only what was noted before any."""
+    """Whether a file holds only preparation, not work."""
     return name in (LOCK, UNFINISHED) or fnmatch.fnmatch(name, CLIP_TABLES)
 
 

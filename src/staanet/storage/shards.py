@@ -31,7 +31,7 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """``3/16``; ``InvalidInput`` says what is wrong with anything else."""
+        """Parses ``3/16``; raises ``InvalidInput`` for anything else."""
         match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
         shard = cls(int(match[1]), int(match[2])) if match else cls(0, 0)
         if not 1 <= shard.number <= shard.of <= MOST:
@@ -46,7 +46,7 @@ class Shard:
         return items[self.number - 1 :: self.of]
 
     def card(self, ids: Iterable[str]) -> dict[str, Any]:
-        """What a card says of it: which part, and the list (by its ids) that it is a part of."""
+        """The card's entries of a shard: its number, and the list (by its ids) that it is a part of."""
         return {"number": self.number, "of": self.of, "listing": listing(ids)}
 
     def __str__(self) -> str:

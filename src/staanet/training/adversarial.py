@@ -87,7 +87,7 @@ class AdversarialTraining:
 
     @property
     def budget(self) -> Budget:
-        """What the victim is to withstand, and what dev clips are attacked under.
+        """The budget of the attacks in training and on dev clips.
 
         >>> AdversarialTraining(HardenRecipe(method="staa")).budget.max_density
         0.2
@@ -221,7 +221,7 @@ class AdversarialTask(Task):
 
     @property
     def result(self) -> Victim:
-        """What is judged and saved: the running mean, or the victim itself where there is none."""
+        """The module that is evaluated and saved: the running mean of weights, or else the victim."""
         return self.victim if self.mean is None else self.mean
 
     def attacked(self, x: Tensor, y: Tensor, step: int) -> Tensor:

@@ -117,7 +117,7 @@ class DetectorTask(Task):
 
 
 def _on_grid(x: Tensor) -> Tensor:
-    """Rounded as audio on disk is: else the grid itself would betray what was attacked."""
+    """Rounds to the 16-bit grid, as on disk: otherwise the grid would reveal attacked clips."""
     scale = audio.FULL_SCALE
     return (x * scale).round().clamp(-scale, scale - 1) / scale
 

@@ -44,7 +44,7 @@ class Schedule:
     noise_db: float = _VICTIM.noise_db
     """Crops get white noise at an SNR drawn between this and 60 dB."""
     augment: tuple[str, ...] = ()
-    """What crops also meet (``staanet.transforms.parse_augmentation``)."""
+    """Augmentations of crops (``staanet.transforms.parse_augmentation``)."""
 
 
 class Task(ABC):
@@ -96,7 +96,7 @@ def _rounded(row: Mapping[str, float]) -> dict[str, str]:
 def fit(
     task: Task, schedule: Schedule, folder: Path, *, what: str, progress: Progress = silent
 ) -> History:
-    """Trains ``task``, leaves its best weights in its module, and returns what was logged.
+    """Trains ``task``, leaves its best weights in its module, and returns the history.
 
     Writes ``folder/training.csv`` and, while it runs, ``folder/checkpoint``. A run that was stopped goes
     on from the newest valid checkpoint, bit for bit.
@@ -145,7 +145,7 @@ def fit(
 
 @dataclass
 class _Run:
-    """Where a training is: what a checkpoint holds beside weights and optimiser."""
+    """The position of a training: content of a checkpoint beside weights and optimiser."""
 
     history: History
     best: Mapping[str, Tensor]

@@ -53,7 +53,7 @@ DEV_CLIPS = 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratorSettings:
-    """What a generator learns, and under which limits."""
+    """The objective of a generator, and its limits."""
 
     budget: Budget
     objective: Objective
@@ -62,7 +62,7 @@ class GeneratorSettings:
     targeted: bool = False
     """Whether it learns to reach any class, each as often, instead of any other answer."""
     augment: Sequence[Transform] = ()
-    """What a clip may meet on its way to the sources, each as often as nothing."""
+    """Channels between a clip and the sources, each as probable as none."""
     precision: str = "float32"
     """Of the networks (``staanet.nn.precision``); clean answers and dev clips are exact."""
 

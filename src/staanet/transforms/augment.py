@@ -37,7 +37,7 @@ _RANGE = re.compile(r"(-?[0-9.]+?)\.\.(-?[0-9.]+)")
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What crops meet on their way into a training: steps with their probability, in order."""
+    """Augmentations of training crops: steps with their probability, in order."""
 
     steps: Sequence[tuple[float, Sequence[str]]]
 

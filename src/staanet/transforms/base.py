@@ -56,7 +56,7 @@ class Transform(Protocol):
 
 
 class BaseTransform:
-    """What the dataclasses of transforms share: checked settings, and how they are written as text.
+    """Base class of the transforms' dataclasses: checks settings, and writes them as text.
 
     A subclass is a frozen dataclass whose fields are numbers. ``limits`` holds their ranges.
     """

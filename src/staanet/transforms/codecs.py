@@ -134,7 +134,7 @@ class Codec(BaseTransform):
         return audio.snap(decoded)
 
     def encoder_options(self, rate: int) -> dict[str, Any]:
-        """What libsndfile's encoder is told: ``compression_level`` from 0 (best) to 1, its mode."""
+        """Settings of libsndfile's encoder: ``compression_level`` from 0 (best) to 1, and its mode."""
         return {}
 
 

@@ -48,7 +48,8 @@ class CallableVictim(BlackBox):
         self.eval()
 
     def compute_sha256(self) -> str | None:
-        """The hash of the function's code and of what it uses; None where it holds a connection."""
+        """The hash of the function's code and of the values that it uses; None where it holds a
+        connection."""
         return self._code_sha256
 
     def predict(self, waveforms: Floats) -> Any:

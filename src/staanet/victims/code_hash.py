@@ -55,7 +55,7 @@ def _add(digest: Any, value: Any, visited: dict[int, tuple[int, Any]], depth: in
 
 
 def _parts(digest: Any, value: Any) -> list[Any]:
-    """Add what identifies ``value`` by itself; return what it is made of."""
+    """Adds the content of ``value`` to the hash; returns the values that it contains."""
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         digest.update(repr(value).encode())
         return []

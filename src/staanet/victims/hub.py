@@ -123,7 +123,7 @@ def _check_name(name: str) -> str:
 
 @contextmanager
 def _clear_errors(name: str) -> Iterator[None]:
-    """Turns the library's errors into one line with a remedy, and silences its own messages."""
+    """Turns the library's errors into one line with a remedy, and silences its messages."""
     messages = library().utils.logging
     hub = logging.getLogger("huggingface_hub")
     verbosity, hub_level, bars = (

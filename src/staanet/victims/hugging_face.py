@@ -55,7 +55,7 @@ class HuggingFaceVictim(External):
 
 
 class HuggingFaceBlackBox(BlackBox):
-    """A classifier behind a front end without gradient, computed in NumPy by its own extractor."""
+    """A classifier whose front end has no gradient, because its extractor computes in NumPy."""
 
     architecture = "hugging_face"
 
@@ -79,7 +79,7 @@ class HuggingFaceBlackBox(BlackBox):
 
 
 def hugging_face(source: str) -> External:
-    """The audio classifier of a hub name or a local folder, with its own front end and labels.
+    """The audio classifier of a hub name or a local folder, with its front end and labels.
 
     Raises ``InvalidInput`` where it cannot be loaded, or has no trained classification head.
     """

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-import tomllib
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from staanet.core import Victim
 from staanet.errors import InvalidInput, printable
@@ -53,7 +51,7 @@ class LabelMatch:
         return f"labels matched by their words: {', '.join(pairs)}" if pairs else ""
 
     def check(self, model: str, corpus: str) -> None:
-        """Raise ``InvalidInput`` with both lists where fewer than two classes meet."""
+        """Raises ``InvalidInput`` with both lists where fewer than two classes match."""
         if len(self.mapping) >= 2:
             return
         theirs = [*self.mapping, *self.model_only]
@@ -118,7 +116,7 @@ def match_labels(
 
 
 def rename_labels(victim: Victim, match: LabelMatch) -> None:
-    """Give a victim, and what is inside it, the corpus's words for its labels."""
+    """Renames the labels of a victim, and of victims inside it, to the corpus's words."""
     for part in victim.modules():
         if isinstance(part, Victim):
             part.labels = tuple(match.mapping.get(label, label) for label in part.labels)
@@ -149,33 +147,6 @@ def _plain(label: str) -> str:
 _CANONICAL = {
     _plain(word): noun for noun, words in WORDS.items() for word in (noun, *words.split())
 }
-
-
-def parse_label_map(text: str) -> dict[str, str]:
-    """The label map of ``MODEL=CORPUS[,...]`` or of a TOML file of such pairs.
-
-    Raises ``InvalidInput`` where it is neither.
-
-    >>> parse_label_map("hap=happiness, ang=anger")
-    {'hap': 'happiness', 'ang': 'anger'}
-    """
-    remedy = "Write --label-map MODEL=CORPUS,... or give a TOML file with lines MODEL = 'CORPUS'"
-    if text.endswith(".toml"):
-        try:
-            table = tomllib.loads(Path(text).read_text("utf-8"))
-        except (OSError, ValueError, RecursionError) as problem:
-            raise InvalidInput(
-                f"is no readable TOML file ({printable(str(problem))[:200]})",
-                where=text,
-                remedy=remedy,
-            ) from problem
-        if not all(isinstance(value, str) for value in table.values()):
-            raise InvalidInput("is no table of label pairs", where=text, remedy=remedy)
-        return table
-    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
-    if not pairs or not all(a.strip() and b.strip() for a, _, b in pairs):
-        raise InvalidInput(f"label map '{printable(text)[:100]}' has no pairs", remedy=remedy)
-    return {a.strip(): b.strip() for a, _, b in pairs}
 
 
 def check_class_labels(labels: Sequence[str], *, where: object) -> None:

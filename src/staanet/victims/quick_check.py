@@ -21,9 +21,9 @@ from staanet.victims.ensemble import members_of
 from staanet.victims.labels import check_class_labels
 
 CLIPS = 32
-"""At most so many clips are asked about; they are even over labels and speakers."""
+"""The largest number of clips that are tried, balanced over labels and speakers."""
 REPEATED_CLIPS, GRADIENT_CLIPS = 8, 4
-"""So many of them are asked about twice, and so many for a gradient."""
+"""How many of them are tried twice, and how many for a gradient."""
 FEWEST_JUDGED = 8
 """Fewer clips say nothing about chance, nor that the answer is always the same."""
 _POOL = 2_000
@@ -38,13 +38,13 @@ _CHANCE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class VictimReport:
-    """What a quick look found out about a victim."""
+    """The result of a quick check of a victim."""
 
     name: str
     sha256: str | None
     clips: int
     flags: tuple[str, ...] = ()
-    """What is doubtful, as sentences; empty where nothing is."""
+    """Doubts, as sentences; empty if there are none."""
 
     @property
     def is_doubtful(self) -> bool:
@@ -53,7 +53,7 @@ class VictimReport:
 
 
 def check_victim(victim: Victim, clips: Sequence[Clip]) -> VictimReport:
-    """Ask a victim about a few clips and report what is doubtful about its answers.
+    """Tries a victim on a few clips and reports doubts about its answers.
 
     The labels must be two or more different classes. The outputs must be finite, one per label, and
     must depend on the clip. Doubtful are: answers that are not repeated, the same answer to every clip,
@@ -99,7 +99,7 @@ def check_victim(victim: Victim, clips: Sequence[Clip]) -> VictimReport:
 
 
 class CheckedVictims:
-    """Remembers the reports of one process, so that each victim is looked at once."""
+    """Keeps the reports of one process, so that each victim is checked once."""
 
     def __init__(self) -> None:
         self._reports: dict[tuple[str, str], VictimReport] = {}

@@ -172,7 +172,7 @@ class SelfSupervised(Victim):
         }
 
     def save_pretrained(self, folder: Path | str, **card: Any) -> None:
-        """Write what every victim writes, and the two files that make it a model of transformers."""
+        """Writes what every victim writes, and the two files that make it a model of transformers."""
         for name, content in self.library_files().items():
             storage.write_json(Path(folder) / name, content)
         super().save_pretrained(folder, **card)

@@ -13,7 +13,7 @@ Verdict = Literal["pass", "warn", "fail", "absent"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was checked, the verdict, what it showed, and what to do about it."""
+    """The result of one check: subject, verdict, detail, and remedy."""
 
     group: str
     name: str
@@ -23,7 +23,7 @@ class Finding:
 
 
 Probe = Callable[[], str]
-"""Returns what it saw; raises where something does not work."""
+"""Runs the check and returns its detail as text; raises where something does not work."""
 
 
 def run_probe(group: str, name: str, probe: Probe, remedy: str = "") -> Finding:

@@ -36,7 +36,7 @@ PURPOSES = {
     "tune": "a search for loss weights",
     "ray": "staanet attack --engine ray",
 }
-"""What each extra is for; those that are not here are for work on staanet itself."""
+"""The purpose of each extra; extras for work on staanet itself are not listed."""
 
 
 def checkout() -> Path | None:
@@ -46,7 +46,7 @@ def checkout() -> Path | None:
 
 
 def requirements() -> tuple[list[Requirement], dict[str, list[Requirement]]]:
-    """Returns what the package needs, and what each of its extras needs besides."""
+    """Returns the requirements of the package, and the additional ones of each extra."""
     from packaging.requirements import Requirement
 
     root = checkout()
@@ -130,7 +130,7 @@ def _origin() -> str:
 
 
 def reinstall_remedy(*packages: str) -> str:
-    """Returns the remedy that installs packages anew, in the versions that were tested."""
+    """Returns the remedy that reinstalls packages in the tested versions."""
     pins = constraints()
     pinned = [f"{name}=={pins[name]}" if name in pins else name for name in packages]
     return (

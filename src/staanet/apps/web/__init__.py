@@ -25,7 +25,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the page takes at most."""
+    """The limits of an upload to the page."""
 
     seconds: float = 15.0
     bytes: int = 16 * 2**20

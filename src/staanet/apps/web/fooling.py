@@ -35,7 +35,7 @@ OFFERED = ("staa", "pgd", "mi_fgsm", "fgsm", "random")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the visitor chose."""
+    """The visitor's choices."""
 
     source: str
     targets: Sequence[str]

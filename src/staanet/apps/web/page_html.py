@@ -45,7 +45,7 @@ def marks_html() -> str:
 
 
 def sentence_html(outcome: Outcome) -> str:
-    """Returns the answer in sentences: who was fooled, what noise does, what it cost."""
+    """Returns the result in sentences: victims that were fooled, effect of noise, cost."""
     answers, request = outcome.answers, outcome.request
     measured = outcome.pair.measurements()
     if not measured["l0"]:
@@ -111,7 +111,7 @@ def _answer_html(answer: Answer) -> str:
 
 
 def listen_html(outcome: Outcome) -> str:
-    """Returns the three sounds, of which one is heard; switching keeps the position."""
+    """Returns three synchronised players, one audible at a time; switching keeps the position."""
     titles = {**SOUNDS, "perturbation": f"the change alone, amplified by {outcome.gain_db} dB"}
     buttons = "".join(
         f'<button type="button" data-sound="{name}" aria-pressed="{str(name == "clean").lower()}">'

@@ -10,7 +10,7 @@ from staanet.errors import UnusableClip
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What the container says of its content; None where only the decoder can know."""
+    """What the container declares of its content; None where only the decoder can know."""
 
     frames: int | None = None
     md5: bytes | None = None

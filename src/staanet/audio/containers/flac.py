@@ -36,7 +36,7 @@ def declared_flac(stream: BinaryIO, size: int, start: int, limits: AudioLimits) 
 
 
 def _end_before_tags(stream: BinaryIO, size: int) -> int | None:
-    """Returns where tags begin that stand behind the sound; None where there are none."""
+    """Returns the offset of tags after the audio; None if there are none."""
     end = size
     if read_at(stream, max(0, end - 128), 3) == b"TAG":  # ID3v1
         end -= 128

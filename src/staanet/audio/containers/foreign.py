@@ -21,7 +21,7 @@ SIGNATURE_BYTES = 64
 
 
 def unreadable(head: bytes, size: int) -> UnusableClip:
-    """Returns the error for a file that starts with ``head`` and is no audio that is read.
+    """Returns the error for a file that starts with ``head`` and is not a supported audio format.
 
     >>> print(unreadable(b"#!AMR-WB\\n" + bytes(20), 1000))
     AMR, which is not read. Convert it: ffmpeg -i FILE FILE.wav

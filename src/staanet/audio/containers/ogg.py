@@ -12,7 +12,7 @@ _BIT_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def declared_ogg(stream: BinaryIO, size: int, start: int, limits: AudioLimits) -> Declared:
-    """Every page whole, in order, of one stream, and the last one marked as such."""
+    """Parses every page; all must be complete, in order and of one stream, and the last marked as such."""
     position, number, serial, last = 0, 0, b"", False
     while position < size:
         stream.seek(position)
@@ -38,6 +38,6 @@ def declared_ogg(stream: BinaryIO, size: int, start: int, limits: AudioLimits) -
 
 
 def _ogg_crc(data: bytes) -> int:
-    """CRC-32 of OGG: zlib's with bits mirrored, begun and ended at 0."""
+    """CRC-32 of OGG: zlib's with mirrored bits, initial and final value 0."""
     mirrored = zlib.crc32(data.translate(_BIT_REVERSED), 0xFFFF_FFFF) ^ 0xFFFF_FFFF
     return int(f"{mirrored:032b}"[::-1], 2)

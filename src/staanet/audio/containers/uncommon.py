@@ -60,7 +60,7 @@ def declared_caf(stream: BinaryIO, size: int, start: int, limits: AudioLimits) -
 
 
 def declared_w64(stream: BinaryIO, size: int, start: int, limits: AudioLimits) -> Declared:
-    """Wave64: chunks have a GUID and a size of 64 bits that counts its own header."""
+    """Parses Wave64, whose chunks have a GUID and a 64-bit size that includes their header."""
     position, frame_bytes = _W64_HEADER, 0
     for _ in range(_MAX_CHUNKS):
         head = read_at(stream, position, _W64_GUID_BYTES + 8)

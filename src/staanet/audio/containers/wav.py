@@ -19,7 +19,7 @@ _WAV_BLOCKS = (2, 0x11, 0x31)  # ADPCM of Microsoft and IMA, GSM
 
 
 def declared_wav(stream: BinaryIO, size: int, start: int, limits: AudioLimits) -> Declared:
-    """RIFF chunks must fill the file without a gap: else a wrong length hides in one of them."""
+    """Parses RIFF chunks; they must fill the file without a gap, or a wrong length could hide in one."""
     head = read_at(stream, 0, 12)
     order: _Order = "big" if head[:4] == b"RIFX" else "little"
     end, position, data_64, form = 8 + int.from_bytes(head[4:8], order), 12, 0, b""
