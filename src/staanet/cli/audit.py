@@ -45,7 +45,7 @@ def audit(
     from staanet import pipeline
 
     (model,) = load_victims([victim], job.device)
-    data = load_corpus(corpus, split, out)
+    data = load_corpus(corpus, split, out, [model])
     with job_session(out, split, job) as context:
         result = pipeline.audit(
             model,
@@ -95,7 +95,7 @@ def certify(
         seed=split.seed,
     )
     (model,) = load_victims([victim], job.device)
-    corpus = load_inputs(inputs, part, split, out)
+    corpus = load_inputs(inputs, part, split, out, [model])
     with job_session(out, split, job) as context:
         result = pipeline.certify(
             model,

@@ -50,7 +50,7 @@ def defend(
     for text in recipe.chain:
         parse_transform(text)
     (inner,) = load_victims([victim], job.device)
-    data = None if corpus is None else load_corpus(corpus, split, out)
+    data = None if corpus is None else load_corpus(corpus, split, out, [inner])
     with job_session(out, split, job) as context:
         defended = pipeline.defend(
             inner, recipe.chain, out, name=name, corpus=data, context=context

@@ -23,7 +23,13 @@ from staanet.cli.options import (
 )
 from staanet.cli.printing import decibels, finish, warn
 from staanet.cli.progress import Bars
-from staanet.cli.session import job_session, load_inputs, load_victims, open_session
+from staanet.cli.session import (
+    check_label_map,
+    job_session,
+    load_inputs,
+    load_victims,
+    open_session,
+)
 from staanet.config import AttackRecipe, Help, Recipe, SplitRecipe, SweepRecipe
 from staanet.config.fields import Count
 from staanet.errors import InvalidInput
@@ -41,6 +47,15 @@ class EvaluateOptions:
         40
     )
     shard: Annotated[str | None, SHARD] = None
+    label_map: Annotated[
+        dict[str, str] | None,
+        Help(
+            "The clips' words for a target's labels, such as ang=anger, or a TOML file of such "
+            "pairs; repeat for more.",
+            absent="well-known words are matched",
+            metavar="MODEL=CLIPS,...",
+        ),
+    ] = None
 
 
 @command(
@@ -71,7 +86,10 @@ def evaluate(
     shard = Shard.parse(options.shard) if options.shard else None
     targets = load_victims(target, machine.device)
     evaluation.check_names(targets)
-    with open_session(out, seed=seed, device=machine.device) as context:
+    check_label_map(options.label_map, targets)
+    with open_session(
+        out, seed=seed, device=machine.device, label_map=options.label_map
+    ) as context:
         if not options.static_only:
             adversarial += pipeline.adapt(
                 adversarial,
@@ -136,7 +154,7 @@ def sweep(
         raise InvalidInput(
             f"two victims are called {repeated[0]}", remedy="Give each victim a name of its own"
         )
-    corpus = load_inputs(inputs, options.part, split, out)
+    corpus = load_inputs(inputs, options.part, split, out, victims)
     with job_session(out, split, job) as context:
         plan = pipeline.SweepPlan(
             recipe=recipe,

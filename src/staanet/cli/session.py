@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_session(
-    out: Path, *, seed: int, device: str, strict: bool = False, protocol: str | None = None
+    out: Path,
+    *,
+    seed: int,
+    device: str,
+    strict: bool = False,
+    protocol: str | None = None,
+    label_map: Mapping[str, str] | None = None,
 ) -> Iterator[Context]:
     """Locks ``out``, shows progress, and yields the context of the command's stages.
 
@@ -37,6 +43,7 @@ def open_session(
             device=device,
             quarantine=pipeline.Quarantine(strict),
             progress=progress,
+            label_map=label_map or {},
         )
         yield context
         context.quarantine.save(out)
@@ -45,7 +52,12 @@ def open_session(
 def job_session(out: Path, split: SplitRecipe, job: Job) -> AbstractContextManager[Context]:
     """A session with the options of a command that reads a corpus."""
     return open_session(
-        out, seed=split.seed, protocol=split.protocol, device=job.device, strict=job.strict
+        out,
+        seed=split.seed,
+        protocol=split.protocol,
+        device=job.device,
+        strict=job.strict,
+        label_map=split.label_map,
     )
 
 
@@ -108,20 +120,40 @@ def load_victims(specs: Sequence[Path | str], device: str) -> list[Victim]:
     return [victims.load_victim(spec).to(device) for spec in specs]
 
 
-def load_corpus(name: str, split: SplitRecipe, out: Path | None = None) -> Corpus:
-    """The corpus ``KIND:PATH``, read as the command's options say."""
+def load_corpus(
+    name: str, split: SplitRecipe, out: Path | None = None, victims: Sequence[Victim] = ()
+) -> Corpus:
+    """The corpus ``KIND:PATH``, read as the command's options say.
+
+    A pair of ``--label-map`` may also be meant for a label of one of the ``victims``.
+    """
     from staanet import corpora
+    from staanet.corpora.labels import SharedLabelMap
 
-    return corpora.load_corpus(name, out=out, **split.corpus_options())
+    options = split.corpus_options()
+    if split.label_map and victims:
+        options["label_map"] = SharedLabelMap(split.label_map)
+        options["label_map"].others = [label for v in victims for label in v.labels]
+    return corpora.load_corpus(name, out=out, **options)
 
 
-def load_inputs(inputs: Sequence[str], part: str, split: SplitRecipe, out: Path) -> Corpus:
+def check_label_map(label_map: Mapping[str, str] | None, victims: Sequence[Victim]) -> None:
+    """Raise ``InvalidInput`` for a pair of ``--label-map`` whose label no victim has."""
+    labels = {label for victim in victims for label in victim.labels}
+    for key in label_map or {}:
+        if key not in labels:
+            raise unknown_name("label in the label map:", key, labels)
+
+
+def load_inputs(
+    inputs: Sequence[str], part: str, split: SplitRecipe, out: Path, victims: Sequence[Victim] = ()
+) -> Corpus:
     """The corpus that INPUT... names: files and folders, or a part of ``KIND:PATH``."""
     from staanet import corpora
     from staanet.core.protocols import PARTS
 
     if len(inputs) == 1 and inputs[0].split(":")[0] in corpora.CORPORA:
-        whole = load_corpus(inputs[0], split, out)
+        whole = load_corpus(inputs[0], split, out, victims)
         if part == "all":
             return whole
         parts = {p.part: p for p in whole.split(split.seed, split.protocol)}

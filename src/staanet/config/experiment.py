@@ -43,7 +43,7 @@ class SplitRecipe:
         dict[str, str] | None,
         Help(
             "Classes for labels, such as 1=neutral,2=happy, or a TOML file of such pairs; repeat "
-            "for more.",
+            "for more. A label of a model is brought to the corpus's word so, too.",
             metavar="LABEL=CLASS,...",
         ),
     ] = None

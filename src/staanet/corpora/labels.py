@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import NoReturn
 
@@ -51,6 +51,12 @@ def is_number(label: str) -> bool:
     (True, True, True, False)
     """
     return NUMBER.fullmatch(label.strip()) is not None
+
+
+class SharedLabelMap(dict[str, str]):
+    """A label map with pairs for a corpus and pairs for models, whose labels are ``others``."""
+
+    others: Collection[str] = ()
 
 
 def resolve_labels(
@@ -99,8 +105,9 @@ def _mapped_labels(
             )
     labels = {word: targets.get(_content(word), word).strip() for word in words}
     contents = {_content(word) for word in words}
+    others = label_map.others if isinstance(label_map, SharedLabelMap) else ()
     for key in label_map:
-        if _content(key) not in contents:
+        if _content(key) not in contents and key not in others:
             choices = sorted({printable(word.strip()) for word in words} - {""})
             raise unknown_name("label in the label map:", key, choices, where=where)
     return labels

@@ -64,12 +64,15 @@ def meet_labels(
     for victim in victims:
         if not classes or set(classes) <= set(victim.labels):
             continue
+        label_map = {  # a pair may be meant for the corpus or for another victim
+            a: b for a, b in context.label_map.items() if a in victim.labels and b in classes
+        }
         try:
-            match = match_labels(victim.labels, classes, context.label_map)
+            match = match_labels(victim.labels, classes, label_map)
             if len(classes) > 1:
                 match.check(victim.name, where)
         except InvalidInput:
-            if is_required or context.label_map:
+            if is_required or label_map:
                 raise
             continue
         rename_labels(victim, match)

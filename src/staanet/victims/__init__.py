@@ -12,6 +12,7 @@ from staanet.core import Victim
 from staanet.defences import DEFENCES
 from staanet.errors import InvalidInput, MissingExtra, unknown_name
 from staanet.storage import pretrained
+from staanet.victims.audonnx import AudonnxVictim
 from staanet.victims.callables import CallableVictim
 from staanet.victims.egemaps import Egemaps
 from staanet.victims.emo18 import Emo18
@@ -56,6 +57,7 @@ VICTIMS: dict[str, type[Emo18 | LogmelCnn | Zhao19 | SelfSupervised | Egemaps]] 
 }
 """Written out, because shells complete the names from this text (``staanet/cli/names.py``)."""
 SCHEMES: dict[str, Callable[[str], Victim]] = {
+    "audonnx": AudonnxVictim,
     "hf": hugging_face,
     "onnx": OnnxVictim,
     "python": python_victim,
@@ -114,7 +116,8 @@ def load_victim(spec: Path | str) -> Victim:
     """A trained victim, frozen and in ``eval()``; its ``origin`` is ``spec``.
 
     ``spec`` is the folder that ``train-victim`` wrote, ``shipped:NAME``, or one of ``SCHEMES``:
-    ``hf:NAME-OR-FOLDER``, ``onnx:FILE``, ``torchscript:FILE``, ``python:FILE.py:FACTORY``. Raises ``InvalidInput`` where it is no victim, is damaged, or is of an unknown kind.
+    ``hf:NAME-OR-FOLDER``, ``onnx:FILE``, ``audonnx:FOLDER``, ``torchscript:FILE``,
+    ``python:FILE.py:FACTORY``. Raises ``InvalidInput`` where it is no victim, is damaged, or is of an unknown kind.
     """
     scheme, colon, name = str(spec).partition(":")
     is_external = bool(colon) and scheme in SCHEMES

@@ -183,6 +183,11 @@ def logits_from_probabilities(name: str, outputs: Tensor) -> Tensor:
     return outputs.clamp_min(1e-30).log()
 
 
+def card_path(path: Path) -> Path:
+    """Where the card of a model's file is: ``FILE.toml``."""
+    return path.with_name(f"{path.name}.toml")
+
+
 def read_model_card(path: Path, scheme: str, about: Mapping[str, Any] | None = None) -> ModelCard:
     """The card beside a model's file; ``InvalidInput`` says which key is missing or wrong.
 
@@ -190,26 +195,26 @@ def read_model_card(path: Path, scheme: str, about: Mapping[str, Any] | None = N
     """
     if not path.is_file():
         raise InvalidInput("no such file", where=path, remedy=f"Give a file: {scheme}:FILE")
-    card_path = path.with_name(f"{path.name}.toml")
+    card_file = card_path(path)
     table = dict(about or {})
-    remedy = f'Write {card_path.name} with, say: sample_rate = 16000, labels = ["anger", "joy"]'
-    if not card_path.is_file() and not {"labels", "sample_rate"} <= table.keys():
+    remedy = f'Write {card_file.name} with, say: sample_rate = 16000, labels = ["anger", "joy"]'
+    if not card_file.is_file() and not {"labels", "sample_rate"} <= table.keys():
         raise InvalidInput("has no card beside it", where=path, remedy=remedy)
     try:
-        if card_path.is_file():
-            table |= tomllib.loads(card_path.read_text("utf-8"))
+        if card_file.is_file():
+            table |= tomllib.loads(card_file.read_text("utf-8"))
         card = TypeAdapter(ModelCard).validate_python(table)
     except ValidationError as problem:
         first = problem.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
         raise InvalidInput(
-            f"{printable(key)}: {first['msg'].lower()}", where=card_path, remedy=remedy
+            f"{printable(key)}: {first['msg'].lower()}", where=card_file, remedy=remedy
         ) from problem
     except (OSError, ValueError, RecursionError) as problem:
         raise InvalidInput(
             f"is not a readable TOML file ({printable(str(problem))[:200]})",
-            where=card_path,
+            where=card_file,
             remedy=remedy,
         ) from problem
-    card.check(card_path)
+    card.check(card_file)
     return card

@@ -33,10 +33,9 @@ class TorchScriptVictim(TorchVictim):
         self.sha256 = sha256_of_files(self.model_files())
 
     def model_files(self) -> dict[str, bytes]:
-        card = self.path.with_name(f"{self.path.name}.toml")
         return {
             TORCHSCRIPT_FILE: self.path.read_bytes(),
-            f"{TORCHSCRIPT_FILE}.toml": card.read_bytes(),
+            f"{TORCHSCRIPT_FILE}.toml": self.card.as_toml().encode(),
         }
 
 

@@ -28,6 +28,7 @@ PURPOSES = {
     "ssl": "wav2vec2, WavLM, HuBERT and hf: models",
     "onnx": "onnx: models and staanet export",
     "opensmile": "egemaps, a victim on openSMILE's features (research only)",
+    "audonnx": "audonnx: models",
     "perceptual": "PESQ, STOI, Zimtohrli (evaluate --perceptual)",
     "audb": "corpora of audb",
     "audformat": "staanet to-audformat",
