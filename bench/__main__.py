@@ -37,6 +37,7 @@ WORDS = (
     "hiding",
     "networks",
     "newcomer",
+    "paired",
     "pictures",
     "speed",
     "strength",

@@ -40,7 +40,8 @@ from staanet.report.headlines import hardest_hit, headlines
 from staanet.report.verify import measure, verify
 from staanet.results.adversarial_set import AdversarialClip
 from staanet.results.cells import DISTANCES
-from staanet.results.run_folder import RunFolder, StoredModel
+from staanet.results.run_folder import RunFolder
+from staanet.results.stored import StoredModel
 from staanet.results.table import Table, TableCell
 from staanet.results.transfer_matrix import TransferMatrix
 from staanet.results.transfer_tables import effects_table, transfer_table

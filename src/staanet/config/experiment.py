@@ -28,7 +28,7 @@ class SplitRecipe:
         str | None,
         Help(
             "How speakers are split: a name that staanet corpus lists (such as paper of iemocap), "
-            "manifest (its split column) or speakers:TEST,.../DEV,...",
+            "manifest (its split column), speakers:TEST,.../DEV,... or fold:I/N (part I of N tests).",
             absent="drawn by the seed",
         ),
     ] = None
@@ -95,6 +95,23 @@ class Recipe(SplitRecipe):
             "Defended victims beside the others; every attack is judged on them, from both sides."
         ),
     ] = field(default_factory=dict)
+    folds: Annotated[
+        int | None,
+        Field(ge=3, le=1000, strict=True),
+        Help(
+            "Cross-validate: so many runs, in which every speaker is tested once by models that never "
+            "heard it, and their pooled results.",
+            absent="one split",
+        ),
+    ] = None
+    seeds: Annotated[
+        int,
+        Field(ge=1, le=20, strict=True),
+        Help(
+            "Trainings of each generator, each from another seed; the spread of what they achieve "
+            "stands beside the intervals."
+        ),
+    ] = 1
     clip_seconds: Annotated[
         Seconds | None,
         Help(
@@ -132,6 +149,12 @@ class Recipe(SplitRecipe):
         self._check_attacks()
         self._check_defences()
         self._check_sweep()
+        if self.folds is not None and self.protocol is not None:
+            raise InvalidInput(
+                f"folds = {self.folds} draws its own splits, and protocol = '{self.protocol[:100]}' "
+                "is another",
+                remedy="Leave out one of the two",
+            )
 
     def _check_generator(self) -> None:
         for source in self.generator.sources:

@@ -37,6 +37,11 @@ class Difference:
         """Whether the interval leaves out 0."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
+    @property
+    def is_real(self) -> bool:
+        """Whether it is shown, and is no smaller than what these clips could be relied on to show."""
+        return self.is_shown and abs(self.value or 0.0) >= (self.least or 0.0)
+
 
 def paired_difference(
     a: ArrayLike, b: ArrayLike, clusters: Sequence[str], level: float = 0.95

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from staanet.core import protocols
+from staanet.core.cross_validation import FOLD, fold_parts
 from staanet.errors import InvalidInput
 from staanet.storage import lazy_rows
 
@@ -21,6 +22,8 @@ def part_units(corpus: Corpus, seed: int, protocol: str | None) -> dict[str, set
     """Returns the speakers (or contents) of ``train``, ``dev`` and ``test``; see ``Corpus.split``."""
     if protocol in (None, corpus.disjoint_by):
         return _draw_parts(corpus, seed)
+    if str(protocol).startswith(FOLD) and "/" in str(protocol):
+        return fold_parts(corpus, _alike(corpus), seed, str(protocol))
     return _protocol_parts(corpus, seed, str(protocol))
 
 
@@ -86,11 +89,7 @@ def _draw_parts(corpus: Corpus, seed: int) -> dict[str, set[str]]:
             remedy=f"Give a corpus with at least 3 {corpus.disjoint_by}; attack, sweep and certify also take "
             "this one whole (--part all)",
         )
-    groups = (
-        _by_sex(corpus)
-        if corpus.disjoint_by == protocols.DRAWN
-        else _by_speakers_of_content(corpus)
-    )
+    groups = _alike(corpus)
     rng = np.random.default_rng(seed)
     lacking: tuple[str, str] = ("", "")
     for _ in range(1000):
@@ -115,6 +114,12 @@ def _draw_parts(corpus: Corpus, seed: int) -> dict[str, set[str]]:
         where=corpus.name,
         remedy=f"Leave the class out, or add {corpus.disjoint_by} that have it",
     )
+
+
+def _alike(corpus: Corpus) -> list[list[str]]:
+    """Groups of speakers (or contents), each of which every part of a split should have."""
+    is_by_speaker = corpus.disjoint_by == protocols.DRAWN
+    return _by_sex(corpus) if is_by_speaker else _by_speakers_of_content(corpus)
 
 
 def _by_sex(corpus: Corpus) -> list[list[str]]:

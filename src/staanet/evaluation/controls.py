@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from staanet.core.paired import paired_difference
+from staanet.evaluation.comparisons import is_fooled
 
 CONTROLS = ("random", "uap")
 """Control attacks that a real attack must beat: noise, and one universal vector for all clips."""
@@ -36,8 +37,8 @@ def add_above_control(
             noise = {row["id"]: row for row in rows_of_cells[index]}
             pairs = [(row, noise[row["id"]]) for row in rows if row["id"] in noise]
             difference = paired_difference(
-                [_is_fooled(row) for row, _ in pairs],
-                [_is_fooled(row) for _, row in pairs],
+                [is_fooled(row) for row, _ in pairs],
+                [is_fooled(row) for _, row in pairs],
                 [row["speaker"] for row, _ in pairs],
             )
             cell["above_control"] = {"control": cells[index]["attack"], **asdict(difference)}
@@ -73,7 +74,3 @@ def _noise_for(cell: Cell, cells: Sequence[Cell]) -> int | None:
     return min(
         alike, key=lambda i: abs((cells[i]["mean"]["density"] or 0.0) - density), default=None
     )
-
-
-def _is_fooled(row: Mapping[str, Any]) -> bool:
-    return bool(row["clean_prediction"] != row["adversarial_prediction"])

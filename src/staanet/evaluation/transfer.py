@@ -18,10 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from staanet.attacks import collate
+from staanet.audio.levels import active_level_db
 from staanet.core import NO_CHANNEL, Clip, Progress, Victim, silent
 from staanet.defences import Defended, chain_of
 from staanet.errors import InvalidInput, printable
 from staanet.evaluation.cells import cell_figures
+from staanet.evaluation.comparisons import compare_cells, leading_groups
 from staanet.evaluation.controls import CONTROLS, add_above_control
 from staanet.evaluation.flags import matrix_flags
 from staanet.evaluation.perceptual import Score, score_columns, scores_of_rows, summarise_scores
@@ -83,6 +85,7 @@ def transfer_matrix(
     *,
     channels: Sequence[str] = (),
     scorer: ClipScorer | None = None,
+    sexes: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> TransferMatrix:
     """Returns predictions per clip, and rates with 95 % intervals per cell, of sets against targets.
@@ -96,6 +99,7 @@ def transfer_matrix(
             adversarial clip both pass it. A changed answer is one that differs from the clean clip's
             answer after the same channel. Distances stay those of the files.
         scorer: Adds how each clip sounds, to its rows and as means per set.
+        sexes: Of the speakers, where they are known; adds them to the rows.
         progress: Receives a call per clip.
 
     Returns:
@@ -110,7 +114,7 @@ def transfer_matrix(
     cells, sounds, rows_of_cells = [], [], []
     for adversarial in sets:
         scores = _score_clips(adversarial, scorer, progress) if scorer else None
-        set_rows = list(_rows(adversarial, targets, parsed, scores, progress))
+        set_rows = list(_rows(adversarial, targets, parsed, scores, sexes or {}, progress))
         rows += set_rows
         for channel, target in itertools.product(parsed, targets):
             cell_rows = [
@@ -123,13 +127,13 @@ def transfer_matrix(
             means = summarise_scores(scores)
             key = {"attack": adversarial.attack, "source": adversarial.source}
             sounds.append({**key, "perceptual": means})
-    add_above_control(cells, rows_of_cells)
     summary: dict[str, Any] = {
         "schema": 1,
         "targets": {target.name: _describe(target) for target in targets},
         "cells": cells,
         "machine": describe_machine(),
         "quarantined": [item for each in sets for item in each.card.get("quarantined", [])],
+        **_read_across(cells, rows_of_cells),
         "flags": matrix_flags(cells),
     }
     if scorer:
@@ -152,14 +156,25 @@ def recount_matrix(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
         figures = cell_figures(cell_rows, summary["targets"][cell["target"]]["labels"])
         fields = {key: cell[key] for key in ATTACK_FIELDS}
         cells.append({**fields, **figures, "channel": cell["channel"]})
-    add_above_control(cells, rows_of_cells)
+    across = _read_across(cells, rows_of_cells)
     doubts = [flag for target in summary["targets"].values() for flag in target.get("doubts", ())]
-    recounted = {**summary, "cells": cells, "flags": [*matrix_flags(cells), *doubts]}
+    recounted = {**summary, "cells": cells, **across, "flags": [*matrix_flags(cells), *doubts]}
     if "sets" in summary:
         recounted["sets"] = [
             {**each, "perceptual": _summarised_again(each, rows)} for each in summary["sets"]
         ]
     return TransferMatrix(rows, recounted)
+
+
+def _read_across(
+    cells: Sequence[dict[str, Any]], rows_of_cells: Sequence[Sequence[Mapping[str, Any]]]
+) -> dict[str, Any]:
+    """What only several cells tell: differences between them, which are paired clip by clip."""
+    add_above_control(cells, rows_of_cells)
+    return {
+        "comparisons": compare_cells(cells, rows_of_cells),
+        "groups": leading_groups(cells, rows_of_cells),
+    }
 
 
 def _summarised_again(
@@ -242,11 +257,13 @@ def _rows(
     targets: Sequence[Victim],
     channels: Mapping[str, Transform],
     scores: Sequence[Mapping[str, Score]] | None,
+    sexes: Mapping[str, str],
     progress: Progress,
 ) -> Iterator[dict[str, Any]]:
     what = f"evaluate {adversarial.attack} from {adversarial.source}"
     for number, clip in enumerate(adversarial, start=1):
         measurements = clip.measurements()
+        level = active_level_db(clip.clean.samples, clip.clean.sample_rate)
         received = {name: _apply_channel(channel, clip) for name, channel in channels.items()}
         for name, target in itertools.product(channels, targets):
             before, after = _probabilities(target, received[name])
@@ -268,6 +285,8 @@ def _rows(
                 **(_abstentions(target, received[name]) if target.may_abstain else {}),
                 "seconds_audio": len(clip.adversarial) / clip.clean.sample_rate,
                 "sample_rate": clip.clean.sample_rate,
+                "level_db": level,
+                **({"sex": sexes.get(clip.clean.speaker, "")} if sexes else {}),
             }
         progress(what, number, len(adversarial), "")
 

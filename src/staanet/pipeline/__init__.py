@@ -21,7 +21,7 @@ from staanet.pipeline.harden import harden
 from staanet.pipeline.join_recordings import join_recordings, read_recordings
 from staanet.pipeline.merge import merge
 from staanet.pipeline.quarantine import Quarantine
-from staanet.pipeline.run_recipe import run
+from staanet.pipeline.run_folds import run
 from staanet.pipeline.sources import source_of
 from staanet.pipeline.stage import Stage, walk
 from staanet.pipeline.sweep import SweepPlan, sweep

@@ -18,12 +18,14 @@ from staanet import report, storage
 from staanet.config import AuditLimits, AuditRecipe
 from staanet.core import Corpus, Victim
 from staanet.errors import InvalidInput, unknown_name
+from staanet.evaluation.comparisons import describe_groups
 from staanet.pipeline.audit_findings import describe_findings
 from staanet.pipeline.audit_stages import Audit, Source
 from staanet.pipeline.clips import split_warnings
 from staanet.pipeline.context import Context
 from staanet.pipeline.stage import StageTimer, folder_state, mark_begun, normal, walk
 from staanet.report.audit_verdict import audit_outcome, audit_verdict
+from staanet.results import row_files
 from staanet.storage import describe_machine
 from staanet.transforms import Transform, parse_transform
 from staanet.victims import VICTIMS, load_victim
@@ -132,7 +134,15 @@ def _facts(
             **describe_findings(whole.summary["cells"], whole.defences, whole.recipe),
         }
     )
+    facts["groups"] = _groups(facts["worst"], whole)
     return facts | _verdict(facts, whole.out, command)
+
+
+def _groups(worst: Mapping[str, Any], whole: Audit) -> list[dict[str, Any]]:
+    """How often the worst attack fools the clips of each class, speaker, sex and level."""
+    key = {name: worst[name] for name in ("attack", "source", "channel")}
+    rows = row_files.read_parquet(whole.out / "results" / "results.parquet")
+    return describe_groups([row for row in rows if all(row[k] == v for k, v in key.items())])
 
 
 def check_audit(recipe: AuditRecipe, limits: AuditLimits) -> list[Transform]:

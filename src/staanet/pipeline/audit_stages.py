@@ -17,7 +17,7 @@ from staanet.pipeline.attack_plan import AttackPlan, plan_attack
 from staanet.pipeline.audit_findings import describe_cell, fooling_rate, strongest_sets
 from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
-from staanet.pipeline.evaluate import evaluate
+from staanet.pipeline.evaluate import evaluate, sexes_of
 from staanet.pipeline.everyday_change import SUMMARY, EverydayChange
 from staanet.pipeline.stage import Inputs, Stage
 from staanet.pipeline.train_generator import GeneratorTraining
@@ -239,7 +239,8 @@ class Audit:
             }
 
         def work(inputs: Inputs) -> None:
-            evaluate(sets, [target], folder, channels=channels, context=self.context)
+            sexes = sexes_of(self.corpus)
+            evaluate(sets, [target], folder, channels=channels, sexes=sexes, context=self.context)
             storage.write_card(folder, {"kind": "evaluation", "inputs": inputs})
 
         return Stage(

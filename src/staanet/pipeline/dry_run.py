@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from staanet.pipeline.recipe_plan import (
     require_same_recipe,
     with_learning_rates,
 )
+from staanet.pipeline.run_folds import CrossValidation
 from staanet.pipeline.run_recipe import Experiment
 from staanet.pipeline.stage import NotReady, Stage, StageTimer, State
+from staanet.pipeline.time_estimate import REPORT_S, estimate_seconds
 
 SAMPLED_CLIPS = 50
 """Clips whose headers are read for the estimate of disk space."""
@@ -26,12 +28,15 @@ SAMPLED_CLIPS = 50
 
 @dataclass(frozen=True, slots=True)
 class StageReport:
-    """The state of a stage, how much work it is, and, once it is done, how long it took."""
+    """The state of a stage, and how much work it is."""
 
     name: str
     state: State
     work: str
     seconds: float | None = None
+    """How long it took, once it is done."""
+    estimate: float | None = None
+    """About how long it takes from nothing, where it is not done; None: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +46,24 @@ class DryRun:
     stages: tuple[StageReport, ...]
     audio_mib: float | None
 
+    @property
+    def waiting(self) -> list[StageReport]:
+        """The stages that are not done."""
+        return [stage for stage in self.stages if stage.state != "done"]
+
+    @property
+    def seconds_left(self) -> float:
+        """About how long the stages take that are not done and whose time is known."""
+        return sum(stage.estimate or 0.0 for stage in self.waiting)
+
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
-        return {"stages": [asdict(stage) for stage in self.stages], "audio_mib": self.audio_mib}
+        return {
+            "stages": [asdict(stage) for stage in self.stages],
+            "audio_mib": self.audio_mib,
+            "seconds_left": round(self.seconds_left, 1),
+            "without_estimate": [s.name for s in self.waiting if s.estimate is None],
+        }
 
 
 def dry_run(recipe: Recipe, out: Path, context: Context) -> DryRun:
@@ -56,8 +76,41 @@ def dry_run(recipe: Recipe, out: Path, context: Context) -> DryRun:
     recipe = with_learning_rates(recipe)
     require_same_recipe(recipe, out)
     context = replace(context, seed=recipe.seed, protocol=recipe.protocol)
-    experiment = Experiment(recipe, out, context, lambda: planned_corpus(recipe, out))
-    seconds = StageTimer.of(out).seconds()
+    if recipe.folds is None:
+        experiment = Experiment(recipe, out, context, lambda: planned_corpus(recipe, out))
+        plan = _dry_experiment(experiment)
+        return _with_estimates(plan, _estimates(experiment, {}) if plan.waiting else {})
+    validation = CrossValidation(recipe, out, context, lambda: planned_corpus(recipe, out))
+    experiments = {number: validation.experiment(number) for number in validation.numbers}
+    plans = {number: _dry_experiment(experiment) for number, experiment in experiments.items()}
+    took: dict[str, float] = {}
+    for plan in plans.values():
+        took |= {stage.name: stage.seconds for stage in plan.stages if stage.seconds is not None}
+    if any(plan.waiting for plan in plans.values()):
+        took = _estimates(experiments[1], took)
+    reports = [
+        replace(stage, name=f"fold {number}: {stage.name}")
+        for number, plan in plans.items()
+        for stage in _with_estimates(plan, took).stages
+    ]
+    reports += [
+        StageReport(stage.name, *_state(stage), estimate=REPORT_S) for stage in validation.pool()
+    ]
+    sizes = [plan.audio_mib for plan in plans.values() if plan.audio_mib is not None]
+    return DryRun(tuple(reports), round(sum(sizes), 1) if sizes else None)
+
+
+def _with_estimates(plan: DryRun, seconds: Mapping[str, float]) -> DryRun:
+    """The plan with a time, by the name of the stage, for each stage that is not done."""
+    stages = (
+        stage if stage.state == "done" else replace(stage, estimate=seconds.get(stage.name))
+        for stage in plan.stages
+    )
+    return replace(plan, stages=tuple(stages))
+
+
+def _dry_experiment(experiment: Experiment) -> DryRun:
+    seconds = StageTimer.of(experiment.out).seconds()
     reports = []
     corpus_state: State = "to do"
     for stage in _all_stages(experiment):
@@ -69,6 +122,19 @@ def dry_run(recipe: Recipe, out: Path, context: Context) -> DryRun:
         took = seconds.get(stage.name) if state == "done" else None
         reports.append(StageReport(stage.name, state, work, took))
     return DryRun(tuple(reports), _audio_mib(experiment))
+
+
+def _estimates(experiment: Experiment, took: Mapping[str, float]) -> dict[str, float]:
+    """About how long each stage takes: as it took in another fold, or else by a few passes."""
+    try:
+        parts = experiment.context.split(experiment.corpus)
+    except NotReady:
+        return dict(took)
+    clip_s = _mean_seconds(parts[2].utterances)
+    if clip_s is None:
+        return dict(took)
+    guesses = estimate_seconds(experiment.recipe, parts, clip_s)
+    return {name: s for name, s in guesses.items() if s is not None} | dict(took)
 
 
 def _all_stages(experiment: Experiment) -> Iterator[Stage]:
@@ -98,7 +164,7 @@ def planned_corpus(recipe: Recipe, out: Path) -> Corpus:
     return corpora.with_classes(planned, recipe.classes)
 
 
-def _state(stage: Stage, *, is_corpus_there: bool) -> tuple[State, str]:
+def _state(stage: Stage, *, is_corpus_there: bool = True) -> tuple[State, str]:
     """The state of a stage in words, with its progress if it was begun."""
     work = stage.size()
     is_checked = is_corpus_there or stage.inputs is None or not stage.has_work()

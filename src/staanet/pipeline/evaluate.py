@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from staanet import report, storage
-from staanet.core import Victim
+from staanet.core import Corpus, Victim
 from staanet.errors import InvalidInput
 from staanet.evaluation import perceptual, transfer_matrix
 from staanet.evaluation.perceptual import Score
@@ -20,6 +20,7 @@ from staanet.pipeline.victim_check import FIRST_CLIPS, check_victims, meet_label
 from staanet.results import adversarial_set
 from staanet.results.adversarial_set import AdversarialSet
 from staanet.results.transfer_matrix import TransferMatrix
+from staanet.storage import lazy_rows
 from staanet.storage.shards import Shard
 from staanet.victims.quick_check import VictimReport
 
@@ -60,6 +61,7 @@ def evaluate(
     channels: Sequence[str] = (),
     perceptual: bool = False,
     shard: Shard | None = None,
+    sexes: Mapping[str, str] | None = None,
     context: Context,
 ) -> TransferMatrix:
     """Computes the transfer matrix of adversarial sets on disk, and writes it.
@@ -72,6 +74,7 @@ def evaluate(
         perceptual: Also judge how each clip sounds; scores are kept in ``out/perception.jsonl``.
         shard: Only this part of the clips of each set. The summary then says so, with the hash of each
             target, for ``merge``.
+        sexes: Of the speakers, where they are known.
         context: The shared settings of the command.
 
     Returns:
@@ -89,6 +92,7 @@ def evaluate(
         targets,
         channels=channels,
         scorer=_PerceptualPanel(storage.Journal(out / "perception.jsonl")) if perceptual else None,
+        sexes=sexes,
         progress=context.progress,
     )
     matrix = replace(matrix, summary=_with_doubts(matrix.summary, reports))
@@ -100,6 +104,14 @@ def evaluate(
     matrix.save(out)
     report.mark_if_stale(out.parent)
     return matrix
+
+
+def sexes_of(corpus: Corpus) -> dict[str, str]:
+    """The sex of each speaker of a corpus, where it is known."""
+    speakers, sexes = (
+        lazy_rows.attribute_values(corpus.utterances, name) for name in ("speaker", "sex")
+    )
+    return {speaker: sex for speaker, sex in zip(speakers, sexes, strict=True) if sex}
 
 
 def _check_targets(

@@ -80,9 +80,10 @@ def _order_shards(parts: Mapping[Path, Any], command: str) -> list[Path]:
     return [by_number[number] for number in sorted(by_number)]
 
 
-def _require_equal(
+def require_equal(
     first: Path, shard: Path, expected: Mapping[str, Any], actual: Mapping[str, Any]
 ) -> None:
+    """Raises ``InvalidInput`` that names the first fact in which ``shard`` differs from ``first``."""
     for key in sorted({*expected, *actual}):
         if expected.get(key) != actual.get(key):
             raise InvalidInput(
@@ -100,7 +101,7 @@ def _merge_set(
 ) -> AdversarialSet:
     settings = {shard: _common_settings(cards[shard]) for shard in shards}
     for shard in shards[1:]:
-        _require_equal(shards[0], shard, settings[shards[0]], settings[shard])
+        require_equal(shards[0], shard, settings[shards[0]], settings[shard])
     inputs = {k: v for k, v in cards[shards[0]]["inputs"].items() if k != "shard"}
     sums = [str(cards[shard]["inputs"]["clips"]).removeprefix("sum:") for shard in shards]
     inputs["clips"] = sum_of(sums)
@@ -183,11 +184,11 @@ def _common_settings(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _merge_results(shards: Sequence[Path], out: Path) -> TransferMatrix:
-    summaries = {shard: _read_summary(shard) for shard in shards}
+    summaries = {shard: read_summary(shard) for shard in shards}
     ordered = _order_shards({p: s.get("shard") for p, s in summaries.items()}, "staanet evaluate")
     first = ordered[0]
     for shard in ordered[1:]:
-        _require_equal(
+        require_equal(
             first, shard, _common_facts(summaries[first]), _common_facts(summaries[shard])
         )
     summary = summaries[first]
@@ -208,7 +209,8 @@ def _merge_results(shards: Sequence[Path], out: Path) -> TransferMatrix:
     return matrix
 
 
-def _read_summary(shard: Path) -> dict[str, Any]:
+def read_summary(shard: Path) -> dict[str, Any]:
+    """The summary in a folder of results."""
     summary = storage.read_json(shard / "summary.json")
     if not isinstance(summary, dict) or not {"cells", "targets", "machine"} <= summary.keys():
         raise InvalidInput("is no summary of results", where=shard / "summary.json", remedy=AGAIN)
@@ -218,12 +220,24 @@ def _read_summary(shard: Path) -> dict[str, Any]:
 def _common_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What shards of one evaluation have in common."""
     part = summary["shard"]
-    cells = [{key: cell[key] for key in (*ATTACK_FIELDS, "channel")} for cell in summary["cells"]]
     return {
+        **common_facts(summary),
         "targets": summary["targets"],
-        "cells": cells,
         "channels": part["channels"],
         "weights of targets": part["sha256"],
+    }
+
+
+def common_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What evaluations of one recipe have in common, on whatever clips and with whatever weights."""
+    cells = [{key: cell[key] for key in (*ATTACK_FIELDS, "channel")} for cell in summary["cells"]]
+    targets = {
+        name: {key: value for key, value in target.items() if key != "doubts"}
+        for name, target in summary["targets"].items()
+    }
+    return {
+        "targets": targets,
+        "cells": cells,
         "schema": summary["schema"],
         "perceptual": "sets" in summary,
     }

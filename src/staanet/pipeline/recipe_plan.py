@@ -11,6 +11,7 @@ from typing import Any
 from staanet import config, corpora
 from staanet.attacks import ATTACKS
 from staanet.config import AttackRecipe, DefenceRecipe, Recipe
+from staanet.core.cross_validation import fold_protocol
 from staanet.errors import InvalidInput, unknown_name
 from staanet.generators.registry import GENERATORS
 from staanet.pipeline.attack_plan import build_attack, checked_settings
@@ -20,8 +21,9 @@ from staanet.pipeline.train_victim import resolve_learning_rate
 from staanet.transforms import parse_augmentation, parse_transform
 from staanet.victims import VICTIMS
 
-AFTER_THE_ATTACK = ("channels", "perceptual", "selfcheck")
-"""Recipe keys that only the stages after the attacks read; those stages always run again."""
+AFTER_THE_ATTACK = ("channels", "everyday", "perceptual", "seeds", "selfcheck")
+"""Recipe keys that change nothing of what was trained and attacked. They add stages, or are read by
+the stages after the attacks, which always run again."""
 
 
 def check_recipe(recipe: Recipe, out: Path | None = None) -> None:
@@ -39,7 +41,9 @@ def check_recipe(recipe: Recipe, out: Path | None = None) -> None:
         raise unknown_name("network of [generator]", recipe.generator.network, GENERATORS)
     if recipe.corpus.partition(":")[0] not in ("synthetic", "audb"):
         corpus = corpora.load_corpus(recipe.corpus, out=out, **recipe.corpus_options())
-        corpus.split(recipe.seed, recipe.protocol)
+        corpus.split(
+            recipe.seed, fold_protocol(1, recipe.folds) if recipe.folds else recipe.protocol
+        )
     chains = [defence.chain for defence in recipe.defences.values()]
     for text in itertools.chain(recipe.channels, recipe.generator.augment, *chains):
         parse_transform(text)

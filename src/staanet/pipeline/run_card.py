@@ -6,6 +6,7 @@ import shlex
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from staanet import corpora, storage
 from staanet.config import Recipe
@@ -14,34 +15,42 @@ from staanet.storage import describe_machine
 
 
 def write_run_card(
-    recipe: Recipe, corpus: Corpus, out: Path, command: str, seconds: Mapping[str, float]
+    recipe: Recipe,
+    corpus: Corpus,
+    parts: Mapping[str, Corpus],
+    out: Path,
+    command: str,
+    seconds: Mapping[str, float],
+    inputs: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the card of a run.
 
     Args:
         recipe: As it was resolved.
         corpus: Whole.
+        parts: Train, dev and test; of a cross-validation, the test part of each fold.
         out: Folder of the run.
         command: That was typed; empty: made of the recipe's name.
         seconds: How long each stage took.
+        inputs: What the run was made from, where it is a stage of another.
     """
-    parts = corpus.split(recipe.seed, recipe.protocol)
     description = {
         "name": corpus.name,
         "clips": len(corpus),
         "speakers": len(corpus.speakers),
         "labels": list(corpus.labels),
         "split": {
-            part.part: {
+            name: {
                 "clips": len(part),
                 "speakers": list(part.speakers),
                 **corpora.contents_entry(part),
             }
-            for part in parts
+            for name, part in parts.items()
         },
-        "split_hash": parts[0].split_hash,
         "notes": list(corpus.notes),
     }
+    if recipe.folds is None:  # each fold has its own
+        description["split_hash"] = next(iter(parts.values())).split_hash
     if recipe.protocol is not None:
         description["protocol"] = recipe.protocol
     if corpus.classes != "label":
@@ -56,6 +65,7 @@ def write_run_card(
             "machine": describe_machine(),
             "seconds": dict(seconds),
             "corpus": description,
+            **({} if inputs is None else {"inputs": dict(inputs)}),
         },
     )
 

@@ -7,35 +7,34 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from staanet import audio, config, corpora, report, storage
+from staanet import audio, config, report, storage
 from staanet.config import Recipe
 from staanet.core import Clip, Corpus, Victim, stratified_subset
-from staanet.corpora.cache import discard_cache, with_cache
+from staanet.corpora.cache import discard_cache
 from staanet.pipeline.attack import Attacking
 from staanet.pipeline.attack_plan import AttackPlan, plan_attack
 from staanet.pipeline.clips import load_clips, split_part
 from staanet.pipeline.context import Context
 from staanet.pipeline.corpus_content import CorpusContent
 from staanet.pipeline.defend import Defending
-from staanet.pipeline.evaluate import evaluate
+from staanet.pipeline.evaluate import evaluate, sexes_of
 from staanet.pipeline.everyday_change import EverydayChange
 from staanet.pipeline.recipe_plan import (
     attacks_by_source,
-    check_recipe,
     clip_limit,
     defended_victims,
     is_attack,
     is_swept,
     needs_generator,
     require_same_recipe,
-    with_learning_rates,
 )
 from staanet.pipeline.run_card import write_run_card
 from staanet.pipeline.stage import Inputs, NotReady, Stage, StageTimer, require_same_inputs, walk
 from staanet.pipeline.sweep import Sweeping, SweepPlan, sweep_points
-from staanet.pipeline.train_generator import GeneratorTraining
+from staanet.pipeline.train_generator import GeneratorTraining, describe_draw
 from staanet.pipeline.train_uap import VectorTraining, vector_recipe
 from staanet.pipeline.train_victim import VictimTraining
+from staanet.pipeline.trainings import evaluate_trainings
 from staanet.results.transfer_matrix import TransferMatrix
 from staanet.sanity import selfcheck
 from staanet.victims import Ensemble, load_victim, members_of
@@ -160,14 +159,16 @@ class Experiment:
         load_source = partial(self.source, source)
         read_clips = partial(self.test_clips, source)
         if needs_generator(recipe, source, keys):
-            yield GeneratorTraining(
-                lambda: self.corpus,
-                load_source,
-                source,
-                self.out / "generators" / source,
-                recipe.generator,
-                self.context,
-            ).stage()
+            for draw in range(recipe.seeds):
+                yield GeneratorTraining(
+                    lambda: self.corpus,
+                    load_source,
+                    source,
+                    training_folder(self.out, draw) / "generators" / source,
+                    recipe.generator,
+                    self.context,
+                    draw,
+                ).stage()
         for key in keys:
             if is_attack(recipe, key, "uap"):
                 yield VectorTraining(
@@ -178,7 +179,8 @@ class Experiment:
                     vector_recipe(key, attacks),
                     self.context,
                 ).stage()
-            yield self._attack(source, key, read_clips)
+            for draw in range(self._trainings(key)):
+                yield self._attack(source, key, read_clips, draw)
         if is_swept(recipe, source):
             yield self._sweep(source, read_clips)
 
@@ -188,7 +190,13 @@ class Experiment:
             victim, clips = partial(self.victim, name), partial(self.test_clips, name)
             yield EverydayChange(name, victim, clips, folder, self.context).stage()
 
-    def _attack(self, source: str, key: str, read_clips: Callable[[], list[Clip]]) -> Stage:
+    def _trainings(self, key: str) -> int:
+        """How many generators make the sets of an attack; 1 if it has none."""
+        return self.recipe.seeds if is_attack(self.recipe, key, "staa") else 1
+
+    def _attack(
+        self, source: str, key: str, read_clips: Callable[[], list[Clip]], draw: int
+    ) -> Stage:
         limit = clip_limit(key, self.recipe.attacks)
 
         def subset() -> list[Clip]:
@@ -196,34 +204,41 @@ class Experiment:
             return clips if limit is None else stratified_subset(clips, limit)
 
         def make_plan() -> AttackPlan:
-            plan, attacked, usable = self._plan(source, key), len(subset()), len(read_clips())
+            plan = self._plan(source, key, draw)
+            attacked, usable = len(subset()), len(read_clips())
             return replace(plan, of=usable if attacked < usable else None)
 
         return Attacking(
-            f"attack {key} from {source}",
+            f"attack {key} from {source}{describe_draw(draw)}",
             make_plan,
             subset,
-            self.out / "adversarial" / f"{key}__{source}",
+            self._set_folder(source, key, draw),
             self.context,
             lambda: f"{self._count(limit)} clips",
         ).stage()
 
-    def _plan(self, source: str, key: str) -> AttackPlan:
+    def _set_folder(self, source: str, key: str, draw: int = 0) -> Path:
+        return training_folder(self.out, draw) / "adversarial" / f"{key}__{source}"
+
+    def _plan(self, source: str, key: str, draw: int) -> AttackPlan:
         recipe = self.recipe.attacks[key]
-        sets = self.out / "adversarial"
         plan = plan_attack(
             key,
             recipe,
             self.source(source),
-            generator=self._generator(source) if is_attack(self.recipe, key, "staa") else None,
+            generator=self._generator(source, draw)
+            if is_attack(self.recipe, key, "staa")
+            else None,
             vector=self._vector(source, key) if is_attack(self.recipe, key, "uap") else None,
-            matched=require_finished(sets / f"{recipe.match}__{source}") if recipe.match else None,
+            matched=require_finished(self._set_folder(source, recipe.match))
+            if recipe.match
+            else None,
             context=self.context,
         )
         return replace(plan, drawn_from=split_part(self.held_out))
 
-    def _generator(self, source: str) -> Path:
-        return require_finished(self.out / "generators" / source)
+    def _generator(self, source: str, draw: int = 0) -> Path:
+        return require_finished(training_folder(self.out, draw) / "generators" / source)
 
     def _vector(self, source: str, key: str) -> Path:
         return require_finished(self.out / "vectors" / f"{key}__{source}")
@@ -262,20 +277,28 @@ class Experiment:
         ).stage()
 
     def _evaluation(self) -> Stage:
-        recipe, folder = self.recipe, self.out / "adversarial"
-        sets = [
-            folder / f"{key}__{source}" for source, keys in self.sources.items() for key in keys
-        ]
+        recipe, results = self.recipe, self.out / "results"
+        keys = [(source, key) for source, keys in self.sources.items() for key in keys]
+        sets = [self._set_folder(source, key) for source, key in keys]
 
         def work(_: Inputs) -> TransferMatrix:
-            return evaluate(
+            targets = [self.victim(name) for name in self.victim_names]
+            matrix = evaluate(
                 sets,
-                [self.victim(name) for name in self.victim_names],
-                self.out / "results",
+                targets,
+                results,
                 channels=recipe.channels,
                 perceptual=recipe.perceptual,
+                sexes=sexes_of(self.corpus),
                 context=self.context,
             )
+            again = {
+                draw: [
+                    self._set_folder(s, key, draw) for s, key in keys if self._trainings(key) > draw
+                ]
+                for draw in range(1, recipe.seeds)
+            }
+            return evaluate_trainings(matrix, again, targets, results, self.context)
 
         sound = ", and how it sounds" if recipe.perceptual else ""
         return Stage(
@@ -307,42 +330,47 @@ class Experiment:
         return str(count if limit is None else min(count, limit))
 
 
-def run(recipe: Recipe, out: Path, *, command: str = "", context: Context) -> TransferMatrix:
-    """Runs every stage of a recipe that is not done.
+def run_experiment(
+    experiment: Experiment, command: str, inputs: Inputs | None = None
+) -> TransferMatrix:
+    """Performs every stage of a run that is not done, and writes its card.
 
     Args:
-        recipe: Its seed and protocol take the place of the context's.
-        out: Folder of the run.
+        experiment: Of a recipe that was checked.
         command: What was typed, for the card.
-        context: The shared settings of the command.
+        inputs: What the run is made from, for the card, where it is itself a stage.
 
     Returns:
         The transfer matrix.
 
     Raises:
-        InvalidInput: If the recipe has a mistake, or ``out`` holds a run of another one.
-        FolderLocked: If another process works in ``out``.
+        InvalidInput: If the folder holds a run of another recipe.
+        FolderLocked: If another process works in it.
     """
-    check_recipe(recipe, out)
-    recipe = with_learning_rates(recipe)
-    context = replace(context, seed=recipe.seed, protocol=recipe.protocol)
+    recipe, out, context = experiment.recipe, experiment.out, experiment.context
     with storage.FolderLock(out):
         require_same_recipe(recipe, out)
         storage.write_text(out / "recipe.toml", config.to_toml(recipe))
         timer = StageTimer.of(out)
-
-        def read_corpus() -> Corpus:
-            return with_cache(read_or_render_corpus(recipe, out, context), out / "decoded")
-
-        experiment = Experiment(recipe, out, context, read_corpus)
         matrix = walk(experiment.stages(), timer)["evaluate"]
         assert isinstance(matrix, TransferMatrix), "evaluate is done anew"
         context.quarantine.save(out)
         seconds = {stage: s for stage, s in timer.seconds().items() if stage not in CLOSING}
-        write_run_card(recipe, experiment.corpus, out, command, seconds)
-        walk(experiment.closing_stages(), timer)
-        discard_cache(out / "decoded")
+        parts = {part.part: part for part in context.split(experiment.corpus)}
+        write_run_card(recipe, experiment.corpus, parts, out, command, seconds, inputs)
         return matrix
+
+
+def close_run(experiment: Experiment) -> None:
+    """Checks a finished run if its recipe says so, and writes its report."""
+    with storage.FolderLock(experiment.out):
+        walk(experiment.closing_stages(), StageTimer.of(experiment.out))
+        discard_cache(experiment.out / "decoded")
+
+
+def training_folder(out: Path, draw: int) -> Path:
+    """Where the generator of a training and its sets lie: the run itself, or apart from it."""
+    return out / "trainings" / str(draw + 1) if draw else out
 
 
 def require_finished(folder: Path) -> Path:
@@ -350,20 +378,6 @@ def require_finished(folder: Path) -> Path:
     if not (folder / storage.CARD).exists():
         raise NotReady(str(folder))
     return folder
-
-
-def read_or_render_corpus(recipe: Recipe, out: Path, context: Context) -> Corpus:
-    """The corpus of a recipe; synthetic speech is rendered into ``out/corpus`` if it is not there."""
-    if recipe.corpus != "synthetic:":
-        return corpora.load_corpus(recipe.corpus, **recipe.corpus_options())
-    rendered = corpora.render_synthetic(
-        out / "corpus",
-        voices=recipe.synthetic.voices,
-        sentences=recipe.synthetic.sentences,
-        seed=recipe.seed,
-        progress=context.progress,
-    )
-    return corpora.with_classes(rendered, recipe.classes)
 
 
 def _with_length(clips: list[Clip], seconds: float | None) -> list[Clip]:

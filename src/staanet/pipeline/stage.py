@@ -72,6 +72,8 @@ class Stage:
     """Gives how much work it is, in words, for the dry run."""
     marker: str = ""
     """For a stage that always runs again: the file below its folder that shows an earlier run."""
+    is_run: bool = False
+    """Whether the folder is that of a whole run, whose journal stays."""
 
     def state(self) -> State:
         """Whether the folder is done, begun or empty, without doing any work.
@@ -102,14 +104,20 @@ class Stage:
             return self.work({})
         inputs = self.inputs()
         if folder_state(self.folder, self.kind, inputs) == "done":
-            discard_leftovers(self.folder)
+            self._tidy()
             return None
         if distributed.is_first():
             mark_begun(self.folder, inputs)
         result = self.work(normal(known_inputs(inputs)))
         if distributed.is_first():
-            discard_leftovers(self.folder)
+            self._tidy()
         return result
+
+    def _tidy(self) -> None:
+        if self.is_run:
+            storage.remove(self.folder / storage.UNFINISHED)
+        else:
+            discard_leftovers(self.folder)
 
 
 @dataclass(frozen=True, slots=True)

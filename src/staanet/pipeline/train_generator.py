@@ -42,11 +42,13 @@ class GeneratorTraining:
     out: Path
     recipe: GeneratorRecipe
     context: Context
+    draw: int = 0
+    """Added to the seed of weights and crops, not to that of the split: another training."""
 
     def stage(self) -> Stage:
         recipe = self.recipe
         return Stage(
-            name=f"train-generator {self.source_name}",
+            name=f"train-generator {self.source_name}{describe_draw(self.draw)}",
             folder=self.out,
             kind="generator",
             inputs=self.inputs,
@@ -93,12 +95,14 @@ class GeneratorTraining:
             "unlabelled": self.extra.summary,
             "source": self.source().identity,
             "recipe": settings,
+            **({"draw": self.draw} if self.draw else {}),
         }
 
     def work(self, inputs: Inputs) -> None:
         corpus, source, recipe, context = self.corpus(), self.source(), self.resolved, self.context
         self.extra.save(self.out)
-        training.seed_weights(context.seed)
+        seed = context.seed + self.draw
+        training.seed_weights(seed)
         generator = make_generator(recipe, source).to(context.device)
         train, dev = (load_clips(part, source, context) for part in context.split(corpus)[:2])
         check_victims([source], dev, context)
@@ -117,7 +121,7 @@ class GeneratorTraining:
             source,
             [*train, *self.extra.clips],
             dev,
-            make_schedule(recipe, context.seed),
+            make_schedule(recipe, seed),
             self.out,
             settings=settings,
             progress=context.progress,
@@ -148,6 +152,15 @@ class GeneratorTraining:
             machine=describe_machine(),
             **self.extra.card,
         )
+
+
+def describe_draw(draw: int) -> str:
+    """What the name of a stage says of another training.
+
+    >>> describe_draw(0), describe_draw(1)
+    ('', ', training 2')
+    """
+    return f", training {draw + 1}" if draw else ""
 
 
 def train_generator(

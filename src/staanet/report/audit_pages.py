@@ -7,6 +7,7 @@ from typing import Any
 
 from staanet.errors import printable
 from staanet.report.audit_verdict import Row, interval_text, rate_text
+from staanet.report.comparison_tables import groups_table
 from staanet.report.everyday_tables import everyday_table
 from staanet.results.formatting import number, percent
 from staanet.results.table import Table, markdown_text
@@ -47,6 +48,11 @@ def audit_tables(facts: Row) -> list[Table]:
         _table("budgets", "Budget", ["budget", "noise changes", *columns], budgets),
         _table("channels", "After a channel", ["channel", *columns], channels),
         _table("defences", "Defences", defence_columns, defences),
+        groups_table(
+            facts.get("groups") or [],
+            "groups",
+            "The worst attack by groups of clips, the most fooled of each kind first",
+        ),
         _table("all", "Every attack", ["channel", *columns], every),
     ]
     if facts.get("everyday"):

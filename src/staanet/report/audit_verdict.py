@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from staanet.report.comparison_tables import worst_group_text
 from staanet.report.everyday_tables import everyday_sentences
 from staanet.results.formatting import percent, quantity
 
@@ -91,6 +92,8 @@ def audit_verdict(facts: Row) -> list[str]:
     for row in facts["channels"]:
         sentences.append(f"After {row['channel']} the worst attack still changes {rate_text(row)}.")
     sentences += _defence_sentences(facts)
+    if group := worst_group_text(facts.get("groups") or ()):
+        sentences.append(group)
     sentences += _certainty_sentences(corpus)
     return sentences
 

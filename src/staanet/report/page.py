@@ -21,11 +21,14 @@ from staanet.errors import printable
 from staanet.report import tables
 from staanet.report.chart_style import Picture
 from staanet.report.clip_view import ClipView, clip_context
+from staanet.report.comparison_tables import comparison_table, worst_groups_table
 from staanet.report.flags import run_flags
+from staanet.report.fold_tables import fold_members_table, fold_table
 from staanet.report.headlines import Headline, hardest_hit, is_matched
 from staanet.results import formatting
-from staanet.results.run_folder import SUMMARY, RunFolder, StoredModel
-from staanet.results.transfer_tables import effects_table, transfer_table
+from staanet.results.run_folder import SUMMARY, RunFolder
+from staanet.results.stored import StoredModel
+from staanet.results.transfer_tables import effects_table, trainings_text, transfer_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +87,13 @@ def render_page(
         "flags": run_flags(run, leads, unverified),
         "matrix": transfer_table(run.cells),
         "effects": effects_table(run.cells),
+        "folds": [table for table in (fold_table(run), fold_members_table(run)) if table.rows],
         "channels": tables.channel_table(run),
         "defences": tables.defence_table(run),
         "sounds": tables.perceptual_table(run),
         "everyday": tables.everyday_tables(run),
+        "comparisons": comparison_table(run),
+        "worst_groups": [worst_groups_table(run, lead.cell) for lead in leads],
         "hardest_hit": [line for lead in leads if (line := hardest_hit(run, lead))],
         "groups": [
             tables.group_table(run, lead.cell, group)
@@ -113,6 +119,7 @@ def _headline_context(run: RunFolder, lead: Headline) -> dict[str, Any]:
         "cell": cell,
         "control": lead.control,
         "as_many": lead.control is not None and is_matched(run, lead.control, cell),
+        "trainings": trainings_text(cell),
         "rival": lead.rival,
         "rival_name": lead.rival.title.split(",")[0] if lead.rival else "",
         "right": formatting.right_to_change(cell.budget),

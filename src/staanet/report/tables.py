@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from staanet import storage
 from staanet.core import NO_CHANNEL, metrics
+from staanet.report.comparison_tables import comparison_table, worst_groups_table
 from staanet.report.everyday_tables import everyday_table
+from staanet.report.fold_tables import fold_members_table, fold_table
 from staanet.results import formatting
 from staanet.results.cells import Cell, ClipResult
 from staanet.results.formatting import NONE, number, percent
-from staanet.results.run_folder import PerceptualScore, RunFolder, StoredSet
+from staanet.results.run_folder import PerceptualScore, RunFolder
+from staanet.results.stored import StoredSet
 from staanet.results.table import Table, TableCell, rate_cell
 from staanet.results.transfer_tables import effects_table, target_cell, transfer_table
 
@@ -22,10 +25,14 @@ def result_tables(run: RunFolder, leads: Sequence[Cell]) -> list[Table]:
         victim_table(run),
         transfer_table(run.cells),
         effects_table(run.cells),
+        comparison_table(run),
+        fold_table(run),
+        fold_members_table(run),
         defence_table(run),
         channel_table(run),
         perceptual_table(run),
         *everyday_tables(run),
+        *(worst_groups_table(run, lead) for lead in leads),
         *(group_table(run, lead, group) for lead in leads for group in ("label", "speaker")),
     ]
     return [table for table in tables if table.rows]

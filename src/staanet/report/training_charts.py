@@ -20,7 +20,7 @@ from staanet.report.chart_style import (
     short,
 )
 from staanet.results import formatting
-from staanet.results.run_folder import StoredModel
+from staanet.results.stored import StoredModel
 
 LEAST_RANGE = 0.5
 """Least range of the vertical axis, in its unit; a constant curve must not look as if it moved."""

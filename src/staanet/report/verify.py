@@ -18,7 +18,8 @@ from staanet import audio
 from staanet.core import NO_CHANNEL, Progress, Samples
 from staanet.errors import InvalidInput
 from staanet.results.cells import DISTANCES, Cell, ClipResult, Distances
-from staanet.results.run_folder import ROWS, SUMMARY, RunFolder, StoredSet
+from staanet.results.run_folder import ROWS, SUMMARY, RunFolder
+from staanet.results.stored import StoredSet
 
 TOLERANCE = {"l0": 0.0, "density": 1e-6, "linf": 1e-6, "snr_db": 0.01, "peak_ratio_db": 0.01}
 """l0 and linf are exact: a step of the grid is 3e-5."""

@@ -86,6 +86,8 @@ class Cell:
     """The set whose number of samples this attack changed, clip by clip."""
     above_control: AboveControl | None = None
     """None for a control, and where no noise of comparable size was evaluated."""
+    trainings: tuple[float, ...] = ()
+    """The fooling rate of each training of its generator, where there were several."""
 
     @property
     def key(self) -> Key:
@@ -131,6 +133,7 @@ class Cell:
             channel=str(raw.get("channel", NO_CHANNEL)),
             defence=str(raw.get("defence", "")),
             matched=None if raw.get("matched") is None else str(raw["matched"]),
+            trainings=tuple(float(rate) for rate in raw.get("trainings") or () if rate is not None),
             above_control=AboveControl.from_dict(raw["above_control"])
             if raw.get("above_control")
             else None,

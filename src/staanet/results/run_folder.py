@@ -7,101 +7,27 @@ No model is loaded.
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from staanet import storage
-from staanet.core import NO_CHANNEL, Budget
+from staanet.core import NO_CHANNEL
 from staanet.errors import InvalidInput
-from staanet.results.adversarial_set import AdversarialClip, read_clip, read_rows
-from staanet.results.cells import (
-    DISTANCES,
-    Cell,
-    ClipResult,
-    Distances,
-    Key,
-    finite_number,
-    read_budget,
-)
+from staanet.results.cells import DISTANCES, Cell, ClipResult, Distances, Key, finite_number
 from staanet.results.checks import Check
+from staanet.results.stored import (
+    REMEDY,
+    StoredModel,
+    StoredSet,
+    expect_format,
+    read_models,
+    read_sets,
+    read_text,
+)
 
 SUMMARY, ROWS, SELFCHECK = "summary.json", "results.parquet", "selfcheck.json"
-_REMEDY = "Run staanet evaluate again"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredSet:
-    """An adversarial set on disk: its card, and the row of each clip by its id."""
-
-    folder: Path
-    card: Mapping[str, Any]
-    rows: Mapping[str, Mapping[str, str]]
-
-    @classmethod
-    def read(cls, folder: Path) -> StoredSet:
-        """Reads the tables of a set, not its audio.
-
-        Raises ``InvalidInput`` where card or table are not what staanet writes.
-        """
-        card = storage.read_card(folder, "adversarial")
-        with expect_format(folder / storage.CARD):
-            _ = str(card["attack"]), str(card["source"])
-        return cls(folder=folder, card=card, rows={row["id"]: row for row in read_rows(folder)})
-
-    @property
-    def name(self) -> str:
-        """Attack and source as in the name of the folder."""
-        return f"{self.card['attack']}__{self.card['source']}"
-
-    @property
-    def key(self) -> Key:
-        """Attack and source."""
-        return str(self.card["attack"]), str(self.card["source"])
-
-    @property
-    def algorithm(self) -> str:
-        """The registry name of the attack, whatever the recipe calls it."""
-        return str(self.card.get("algorithm") or self.card["attack"])
-
-    @property
-    def matched(self) -> str | None:
-        """The set whose number of samples this attack changed, clip by clip."""
-        matched = self.card.get("matched")
-        return None if matched is None else str(matched)
-
-    @cached_property
-    def budget(self) -> Budget | None:
-        """The budget of the attack."""
-        with expect_format(self.folder / storage.CARD):
-            return read_budget(self.card.get("budget"))
-
-    def distances(self, clip_id: str) -> Distances:
-        """Returns the distances of a clip by the table of the set."""
-        with expect_format(self.folder / "metadata.csv"):
-            return Distances.from_row(self.rows[clip_id])
-
-    def path(self, clip_id: str) -> Path:
-        """Returns the file of the adversarial clip."""
-        return self.folder / self.rows[clip_id]["file_name"]
-
-    def has_audio(self, clip_id: str) -> bool:
-        """Tells whether both files of a clip are there."""
-        original = self.folder / self.rows[clip_id]["original_file_name"]
-        return self.path(clip_id).exists() and original.exists()
-
-    def pair(self, clip_id: str) -> AdversarialClip:
-        """Reads both files of a clip.
-
-        Raises ``InvalidInput`` where a file is damaged or its length differs from the original's.
-        """
-        return read_clip(self.folder, self.rows[clip_id])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,15 +39,6 @@ class PerceptualScore:
     of: int
     missing: Mapping[str, int]
     """How many clips have no score, by reason."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredModel:
-    """A victim's or generator's card and its training curve, one list per column."""
-
-    name: str
-    card: Mapping[str, Any]
-    curve: Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,19 +156,16 @@ class RunFolder:
             parts = _read_summary(summary)
         scores = dict.fromkeys(name for scores in parts["perceptual"].values() for name in scores)
         rows = _read_rows(folder / "results" / ROWS, list(scores))
-        sets = [StoredSet.read(p) for p in finished_folders(folder / "adversarial", "metadata.csv")]
         return cls(
             folder=folder,
             summary=summary,
             rows=[row for row in rows if row.channel == NO_CHANNEL],
             channel_rows=[row for row in rows if row.channel != NO_CHANNEL],
-            sets={stored.key: stored for stored in sets},
-            victims=[_model(path, "victim") for path in finished_folders(folder / "victims")],
-            generators=[
-                _model(path, "generator") for path in finished_folders(folder / "generators")
-            ],
+            sets={stored.key: stored for stored in read_sets(folder)},
+            victims=read_models(folder, "victim"),
+            generators=read_models(folder, "generator"),
             card=storage.read_card(folder, "run") if (folder / storage.CARD).exists() else {},
-            recipe=_text(folder / "recipe.toml") if (folder / "recipe.toml").exists() else "",
+            recipe=read_text(folder / "recipe.toml") if (folder / "recipe.toml").exists() else "",
             selfcheck=_selfcheck(folder),
             **parts,
         )
@@ -314,14 +228,14 @@ def _read_rows(path: Path, scores: Sequence[str]) -> list[ClipResult]:
     others = ("distances", "channel", "scores")
     names = [item.name for item in fields(ClipResult) if item.name not in others]
     if not path.is_file():
-        raise InvalidInput("no such file", where=path, remedy=_REMEDY)
+        raise InvalidInput("no such file", where=path, remedy=REMEDY)
     try:
         if "channel" in _columns(path):  # results of early versions have none
             names.append("channel")
         frame = pandas.read_parquet(path, columns=[*names, *DISTANCES, *scores])
     except (OSError, ValueError, KeyError) as problem:  # pyarrow's errors derive from these
         raise InvalidInput(
-            f"not a table of results ({problem})", where=path, remedy=_REMEDY
+            f"not a table of results ({problem})", where=path, remedy=REMEDY
         ) from None
     texts = zip(
         *(frame[name].astype(object).where(frame[name].notna(), "") for name in names), strict=True
@@ -349,44 +263,3 @@ def _selfcheck(folder: Path) -> StoredSelfCheck | None:
             clips=int(raw["clips"]),
             stale=raw["results_sha256"] != storage.sha256(folder / "results" / SUMMARY),
         )
-
-
-def _model(folder: Path, kind: str) -> StoredModel:
-    card, path = storage.read_card(folder, kind), folder / "training.csv"
-    curve: dict[str, list[float]] = {}
-    if path.is_file():
-        with expect_format(path):
-            for row in csv.DictReader(io.StringIO(_text(path), newline="")):
-                for key, value in row.items():
-                    curve.setdefault(key, []).append(float(value) if value else math.nan)
-    return StoredModel(name=str(card.get("name") or folder.name), card=card, curve=curve)
-
-
-def finished_folders(parent: Path, also: str = storage.CARD) -> list[Path]:
-    """Returns the folders below ``parent`` that have a card, which is written last, and ``also``."""
-    if not parent.is_dir():
-        return []
-    return sorted(
-        path
-        for path in parent.iterdir()
-        if (path / storage.CARD).is_file() and (path / also).is_file()
-    )
-
-
-@contextmanager
-def expect_format(path: Path) -> Iterator[None]:
-    """Turns a missing key or a wrong type in a file into the error that names the file."""
-    try:
-        yield
-    except KeyError as problem:
-        raise InvalidInput(f"lacks {problem}", where=path, remedy=_REMEDY) from problem
-    except (TypeError, ValueError, AttributeError) as problem:
-        what = f"not as staanet writes it ({problem})"
-        raise InvalidInput(what, where=path, remedy=_REMEDY) from problem
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise InvalidInput(f"cannot be read ({problem})", where=path, remedy=_REMEDY) from problem

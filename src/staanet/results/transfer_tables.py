@@ -6,6 +6,8 @@ Rates lie in [0, 1] in a cell, with their 95 % intervals clustered by speaker; a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import stdev
 from typing import Any
 
 from staanet.core.metrics import Estimate
@@ -66,7 +68,19 @@ def transfer_table(cells: Sequence[Cell], metric: str = "fooling_rate") -> Table
 
 def target_cell(cell: Cell, metric: str = "fooling_rate") -> TableCell:
     """Returns the rate of one cell, marked where the attack knew the target."""
-    return rate_cell(getattr(cell, metric), cell.count, cell.access)
+    shown = rate_cell(getattr(cell, metric), cell.count, cell.access)
+    return replace(shown, note=trainings_text(cell)) if metric == "fooling_rate" else shown
+
+
+def trainings_text(cell: Cell) -> str:
+    """How far several trainings of the generator are apart; empty if there was one."""
+    rates = cell.trainings
+    if len(rates) < 2:
+        return ""
+    return (
+        f"{len(rates)} trainings: {percent(min(rates))} to {percent(max(rates))}, "
+        f"SD {100 * stdev(rates):.1f}"
+    )
 
 
 def _costs(cell: Cell) -> list[TableCell]:

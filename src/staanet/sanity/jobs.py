@@ -11,7 +11,7 @@ from staanet.core import Budget, Clip, Victim
 from staanet.errors import InvalidInput, StaaNetError
 from staanet.evaluation import CONTROLS
 from staanet.results.checks import Check
-from staanet.results.run_folder import StoredSet
+from staanet.results.stored import StoredSet
 from staanet.sanity import attack_checks, victim_checks
 from staanet.sanity.change_checks import direction
 from staanet.sanity.gradient_check import gradients

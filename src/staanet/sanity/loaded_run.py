@@ -15,7 +15,8 @@ from staanet.attacks import logits_of
 from staanet.core import Clip, Corpus, Victim
 from staanet.errors import InvalidInput, StaaNetError
 from staanet.results.checks import Check
-from staanet.results.run_folder import RunFolder, StoredSet, finished_folders
+from staanet.results.run_folder import RunFolder
+from staanet.results.stored import StoredSet, finished_folders, fold_folders
 from staanet.victims import load_victim
 
 AGAIN = "Attack and evaluate again: a figure is that of its files or none"
@@ -87,6 +88,12 @@ def load_run(
 
 def require_finished(folder: Path) -> None:
     """Raises ``InvalidInput`` where ``folder`` lacks a file that every check needs."""
+    if folds := fold_folders(folder):
+        raise InvalidInput(
+            f"pools {len(folds)} folds, each of which is checked alone",
+            where=folder,
+            remedy=f"Run staanet selfcheck {folds[0]} and so on, or --set selfcheck=true in the recipe",
+        )
     for needed in ("results/summary.json", "results/results.parquet", "adversarial"):
         if not (folder / needed).exists():
             raise InvalidInput(

@@ -15,7 +15,7 @@ from staanet.evaluation import CONTROLS, transfer_matrix
 from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
 from staanet.results.cells import ClipResult, Key
 from staanet.results.checks import Check, Figure, Verdict
-from staanet.results.run_folder import StoredSet
+from staanet.results.stored import StoredSet
 from staanet.sanity import victim_checks
 from staanet.sanity.loaded_run import LoadedRun
 from staanet.sanity.probe import ALPHA, BLACK_BOX, answers, p_worse

@@ -14,7 +14,7 @@ from staanet.core import Victim
 from staanet.report.verify import clip_problems
 from staanet.results.cells import ClipResult
 from staanet.results.checks import Check
-from staanet.results.run_folder import StoredSet
+from staanet.results.stored import StoredSet
 from staanet.sanity.loaded_run import AGAIN, LoadedRun, no_victim
 
 
