@@ -22,7 +22,6 @@ from tests.support.web import request
 
 from staanet import audio
 from staanet.apps.web import read_library, serve
-from staanet.apps.web.level import epsilon_at
 from staanet.core import Budget
 from staanet.errors import InvalidInput
 
@@ -130,10 +129,8 @@ def test_from_upload_to_the_adversarial_file_over_http(served: Served) -> None:
     adversarial, rate = audio.read_int16(served.where / "got.wav")
     clean = speech.tone(0.5, 250.0)
     assert rate == speech.RATE and not np.array_equal(adversarial, clean)
-    assert (
-        Budget(epsilon=epsilon_at(-20, clean, rate), max_density=0.1).violations(clean, adversarial)
-        == []
-    )
+    budget = Budget(epsilon="-20 dB", max_density=0.1)
+    assert budget.violations(clean, adversarial, rate) == []
 
 
 def test_d01_and_d02_at_the_real_page(served: Served) -> None:
@@ -163,8 +160,8 @@ def test_eight_clients_at_once_each_get_what_was_made_of_their_own_clip(served: 
         status, made = served.fetch(completed(told)[3]["value"]["path"])
         (served.where / f"{number}.wav").write_bytes(made)
         adversarial, rate = audio.read_int16(served.where / f"{number}.wav")
-        epsilon = epsilon_at(-20, clips[number], rate)
-        broken = Budget(epsilon=epsilon, max_density=0.1).violations(clips[number], adversarial)
+        budget = Budget(epsilon="-20 dB", max_density=0.1)
+        broken = budget.violations(clips[number], adversarial, rate)
         if broken or np.array_equal(adversarial, clips[number]):
             problems.append(f"client {number}: not of its own clip: {broken}")
 

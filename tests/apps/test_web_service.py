@@ -14,7 +14,7 @@ from tests.support import speech
 from tests.support.models import LinearVictim
 
 from staanet import audio, storage
-from staanet.apps.web import Limits, level, page_html, read_library, serve
+from staanet.apps.web import Limits, page_html, read_library, serve
 from staanet.apps.web.example_voices import EXAMPLES
 from staanet.apps.web.fooling import Answer, FoolingService, Outcome, Request
 from staanet.apps.web.models import shipped_folders
@@ -90,8 +90,8 @@ def test_the_file_to_take_home_keeps_the_budget(
     clean, rate = audio.read_int16(outcome.files["clean"])
     adversarial, _ = audio.read_int16(outcome.files["adversarial"])
     assert rate == speech.RATE and np.array_equal(clean, speech.tone(0.5, 250.0))
-    epsilon = level.epsilon_at(-30, clean, rate)
-    assert Budget(epsilon=epsilon, max_density=0.05).violations(clean, adversarial) == []
+    budget = Budget(epsilon="-30 dB", max_density=0.05)
+    assert budget.violations(clean, adversarial, rate) == []
     assert [answer.victim for answer in outcome.answers] == ["emo18", "zhao19"]
     for answer in outcome.answers:  # the victims are asked about these very files
         with torch.inference_mode():

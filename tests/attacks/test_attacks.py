@@ -54,6 +54,7 @@ BUDGETS = [
     Budget(epsilon=0.01, max_l0=3),
     Budget(epsilon=0.05, max_density=0.5, min_snr_db=30),
     Budget(epsilon=0.02, max_l0=0),
+    Budget(epsilon="-20 dB", max_density=0.3),
 ]
 
 
@@ -64,7 +65,7 @@ def test_every_attack_keeps_its_budget_on_16_bit_audio(name, budget, source):
     loud = np.where(np.arange(5000) % 50 < 25, 32767, -32768).astype(np.int16)
     clips.append(Clip("loud", loud, RATE))
     for made in craft(make(name, budget), source, clips):
-        assert budget.violations(made.clean.pcm16, made.adversarial) == []
+        assert budget.violations(made.clean.pcm16, made.adversarial, RATE) == []
         assert made.adversarial.dtype == np.int16
 
 
@@ -102,6 +103,44 @@ def assert_alike_in_a_batch(attack, source, clips):
         alone = attack(exact, own, Untargeted(goal.label[row : row + 1]))[0]
         differing = (alone - together[row, : len(alone)]).abs() > 1e-6
         assert int(differing.sum()) <= 0.01 * len(alone)  # ties in a ranking
+
+
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+def test_a_relative_budget_is_the_absolute_one_of_each_clip(name, source):
+    loud = clip(0.1, 300, 1)
+    quiet = Clip("quiet", np.int16(loud.pcm16 // 8), RATE)
+    relative, budget = make(name, Budget(epsilon="-20 dB")), Budget(epsilon="-20 dB")
+    for one in (loud, quiet):
+        own = Budget(epsilon=budget.for_clip(one.pcm16, RATE).epsilon_lsb / 32768)
+        absolute = make(name, own)
+        if name == "uap":  # a vector counts in units of a relative epsilon
+            relative = dataclasses.replace(relative, vector=relative.vector.sign())
+            absolute = dataclasses.replace(
+                relative, vector=own.epsilon * relative.vector, budget=own
+            )
+        made, other = (craft(attack, source, [one]).clips[0] for attack in (relative, absolute))
+        assert np.array_equal(made.adversarial, other.adversarial) and len(made.support)
+
+
+@pytest.mark.parametrize("name", ["random", "pgd", "staa"])
+def test_clips_of_different_levels_in_one_batch_have_the_epsilon_of_each(name, source):
+    clips = [clip(0.25, 300, 1), clip(0.4, 500, 2)]
+    clips[1] = dataclasses.replace(clips[1], pcm16=np.int16(clips[1].pcm16 // 10))
+    attack = make(name, Budget(epsilon="-20 dB"))
+    largest = [int(np.abs(pair.delta).max()) for pair in craft(attack, source, clips, batch_size=2)]
+    limits = [attack.budget.for_clip(c.pcm16, RATE).epsilon_lsb for c in clips]
+    assert limits[0] > 9 * limits[1] and all(
+        0.9 * limit <= moved <= limit for moved, limit in zip(largest, limits, strict=True)
+    )
+
+
+def test_a_clip_too_quiet_for_a_relative_epsilon_is_put_aside_with_the_reason(source):
+    silent = Clip("quiet", np.int16(np.arange(4000) % 2), RATE)
+    attack = Random(budget=Budget(epsilon="-20 dB"))
+    with pytest.raises(
+        UnusableClip, match=r"epsilon -20 dB of its speech \(-93 dB of full scale\)"
+    ):
+        craft(attack, source, [silent])
 
 
 @pytest.mark.parametrize("name", sorted(ATTACKS))

@@ -27,6 +27,7 @@ COMMANDS = [
     "attack",
     "evaluate",
     "sweep",
+    "budget",
     "merge",
     "defend",
     "export",

@@ -77,6 +77,7 @@ def test_the_profile_is_shown(corpus) -> None:
     text = description_text(describe(corpus))
     assert "level     -26" in text and "0.03 is 4." in text and "below, 0.01 is 1" in text
     assert "outlier   active level of 1 speaker: s5 -4" in text
+    assert "speaker   s5: level -46" in text and "epsilon 0.03 is 15." in text
     assert "sample rate of 1 clip: joy__s3__0 8000 Hz; usual is 16000 Hz" in text
 
 

@@ -12,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from staanet.audio.levels import active_level_db
 from staanet.config import AttackRecipe, default_of
 from staanet.core import (
     Attack,
+    Budget,
     Clip,
     Corpus,
     Goal,
@@ -106,9 +108,11 @@ def craft_batch(
 
     An attack whose ``needs_answer`` is False does not use the source's clean prediction, so the source
     is not called for it: the goal is untargeted with label -1, of which no margin can be taken.
+    Raises ``UnusableClip`` for a clip so quiet that a relative epsilon is below one 16-bit step.
     """
     device = source.device
     x, lengths = collate(clips, source)
+    _require_a_step(attack.budget, clips)
     goal = _goal(attack, source, x, lengths, label)
     with _QueryCounter(source) as counter:
         _synchronise(device)
@@ -197,6 +201,18 @@ def logits_of(victim: Victim, clips: Sequence[Clip]) -> NDArray[np.float64]:
     return np.stack(rows)
 
 
+def _require_a_step(budget: Budget, clips: Sequence[Clip]) -> None:
+    for clip in clips if budget.is_relative else ():
+        if budget.for_clip(clip.pcm16, clip.sample_rate).epsilon_lsb == 0:
+            level = active_level_db(clip.samples, clip.sample_rate)
+            raise UnusableClip(
+                f"epsilon {budget.epsilon} of its speech ({level:.0f} dB of full scale) is below one "
+                "16-bit step, so that no sample could change",
+                where=clip.id,
+                remedy="Give a larger epsilon, or leave the clip out",
+            )
+
+
 def _goal(
     attack: Attack, source: Victim, x: Tensor, lengths: Tensor | None, label: str | None
 ) -> Goal:
@@ -222,8 +238,8 @@ def _round_and_check(attack: Attack, clip: Clip, x_adv: Tensor) -> Samples:
             where=clip.id,
             remedy="This is a fault of the attack, not of the clip",
         )
-    adversarial = attack.budget.project(clip.pcm16, raw)
-    violations = attack.budget.violations(clip.pcm16, adversarial)
+    adversarial = attack.budget.project(clip.pcm16, raw, clip.sample_rate)
+    violations = attack.budget.violations(clip.pcm16, adversarial, clip.sample_rate)
     if violations:
         raise BudgetExceeded(
             f"{type(attack).__name__}: {'; '.join(violations)}",

@@ -38,7 +38,7 @@ class FGSM:
     ) -> Tensor:
         gradient = AttackTask(source, x, goal, lengths).gradient(x, self.loss)
         support = top_k_mask(gradient.abs(), self.budget, lengths)
-        epsilon = self.budget.step_limit(x, lengths)
+        epsilon = self.budget.step_limit(x, lengths, source.sample_rate)
         return (x - epsilon * gradient.sign() * support).clamp(-1, 1)
 
 
@@ -70,7 +70,7 @@ class PGD:
     ) -> Tensor:
         task = AttackTask(source, x, goal, lengths)
         weight = masking_weight(x, lengths, source.sample_rate, self.masking_power)
-        limit = self.budget.step_limit(x, lengths) * weight
+        limit = self.budget.step_limit(x, lengths, source.sample_rate) * weight
         gradient = unit_l1(task.gradient(x, self.loss))
         support = top_k_mask(gradient.abs(), self.budget, lengths)
         delta = limit * (2 * clip_noise(x, lengths, self.seed)[0] - 1)
@@ -148,7 +148,7 @@ class VMIFGSM:
         task = AttackTask(source, x, goal, lengths)
         noise = 2 * clip_noise(x, lengths, self.seed, self.steps * self.neighbours) - 1
         noise = noise.view(self.steps, self.neighbours, *x.shape)
-        noise = noise * self.radius * self.budget.step_limit(x, lengths)
+        noise = noise * self.radius * self.budget.step_limit(x, lengths, source.sample_rate)
 
         def variance(step: int, x_adv: Tensor, gradient: Tensor) -> Tensor:
             near = [task.gradient(x_adv + offset, self.loss) for offset in noise[step]]
@@ -164,7 +164,7 @@ def _follow_momentum(
 ) -> Tensor:
     """The steps of MI-FGSM; ``variance`` gives what corrects the gradient of the next step."""
     x, budget = task.x, settings.budget
-    epsilon = budget.step_limit(x, task.lengths)
+    epsilon = budget.step_limit(x, task.lengths, task.source.sample_rate)
     delta, momentum, support = torch.zeros_like(x), torch.zeros_like(x), torch.ones_like(x)
     correction = torch.zeros_like(x)
     for step in range(settings.steps):

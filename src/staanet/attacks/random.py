@@ -8,7 +8,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from staanet import audio
 from staanet.attacks.selection import masking_weight
 from staanet.core import Budget, Goal, Victim, clip_generators
 from staanet.core.top_k import top_k_mask
@@ -33,7 +32,7 @@ class Random:
         score, signs = clip_noise(x, lengths, self.seed, draws=2)
         weight = masking_weight(x, lengths, source.sample_rate, self.masking_power)
         support = top_k_mask(score * weight, self.budget, lengths)
-        epsilon = self.budget.epsilon_lsb / audio.FULL_SCALE * weight
+        epsilon = self.budget.epsilon_of(x, lengths, source.sample_rate) * weight
         delta = torch.where(signs < 0.5, -epsilon, epsilon) * support
         return (x + delta).clamp(-1, 1)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from staanet import audio
 from staanet.core import Budget, Goal, Targeted, Untargeted, Victim, clip_generators
 
 SCHEDULE = {0: 2, 50: 4, 200: 5, 500: 6, 1000: 8, 2000: 10, 4000: 12, 6000: 15, 8000: 20}
@@ -39,7 +38,7 @@ class SparseRS:
         return x_adv
 
     def _search(self, source: Victim, clip: Tensor, goal: Goal) -> Tensor:
-        epsilon, count = _limits(self.budget, len(clip))
+        epsilon, count = _limits(self.budget, clip, source.sample_rate)
         if count == 0:
             return clip
         (random,) = clip_generators(clip[None], None, self.seed)
@@ -100,7 +99,7 @@ class OnePixel:
         return x_adv
 
     def _evolve(self, source: Victim, clip: Tensor, goal: Goal) -> Tensor:
-        epsilon, count = _limits(self.budget, len(clip))
+        epsilon, count = _limits(self.budget, clip, source.sample_rate)
         if self.budget.max_density is None and self.budget.max_l0 is None:
             count = 1
         if count == 0:
@@ -157,9 +156,9 @@ def _each_clip(x: Tensor, goal: Goal, lengths: Tensor | None) -> Iterator[tuple[
         yield row, x[row, :length], kind(int(label))
 
 
-def _limits(budget: Budget, length: int) -> tuple[float, int]:
-    """Epsilon, and how many samples may move."""
-    return budget.epsilon_lsb / audio.FULL_SCALE, budget.max_samples(length)
+def _limits(budget: Budget, clip: Tensor, sample_rate: int) -> tuple[float, int]:
+    """Epsilon of a clip ``[T]``, and how many of its samples may move."""
+    return float(budget.epsilon_of(clip[None], None, sample_rate)), budget.max_samples(len(clip))
 
 
 def _random_signs(count: int, random: torch.Generator) -> Tensor:

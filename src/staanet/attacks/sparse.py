@@ -14,7 +14,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from staanet import audio
 from staanet.attacks.loss import AttackTask, goal_loss
 from staanet.core import Budget, Goal, Untargeted, Victim, clip_generators
 from staanet.core.top_k import top_k_mask
@@ -52,7 +51,9 @@ class SigmaZero:
         best = SparsestSuccess(task, self.budget)
         low, high = _box(task, self.budget)
         inside = task.inside
-        unit = min(1.0, self.budget.epsilon_lsb / audio.FULL_SCALE)  # of steps and tau
+        unit = self.budget.epsilon_of(x, lengths, source.sample_rate).clamp_max(
+            1
+        )  # of steps and tau
         delta = torch.zeros_like(x)
         tau = torch.full((len(x), 1), self.threshold, device=x.device)
         for step in range(self.steps):
@@ -254,9 +255,9 @@ def _reach_plane(
 
 def _box(task: AttackTask, budget: Budget) -> tuple[Tensor, Tensor]:
     """The lowest and highest change of each sample, ``[B, T]`` both: epsilon, and [-1, 1] for x + d."""
-    epsilon = budget.epsilon_lsb / audio.FULL_SCALE
+    epsilon = budget.epsilon_of(task.x, task.lengths, task.source.sample_rate)
     inside = task.inside
-    low, high = (-1 - task.x).clamp_min(-epsilon), (1 - task.x).clamp_max(epsilon)
+    low, high = (-1 - task.x).clamp(min=-epsilon), (1 - task.x).clamp(max=epsilon)
     return low * inside, high * inside
 
 

@@ -36,7 +36,7 @@ class SparsePGD:
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
         task = AttackTask(source, x, goal, lengths)
-        epsilon = self.budget.step_limit(x, lengths)
+        epsilon = self.budget.step_limit(x, lengths, source.sample_rate)
         low, high = (-1 - x).clamp(min=-epsilon), (1 - x).clamp(max=epsilon)
         sizes = [x.shape[1]] * len(x) if lengths is None else lengths.tolist()
         generators = clip_generators(x, lengths, self.seed)

@@ -102,7 +102,7 @@ class Staa:
         if has_ranking and self.masking_power:
             change = change._replace(position=change.position * weight)
         mask = select_samples(change, self.budget, task.lengths, has_ranking=has_ranking)
-        limit = (self.budget.epsilon_lsb / audio.FULL_SCALE) * weight
+        limit = self.budget.epsilon_of(x, task.lengths, task.source.sample_rate) * weight
         magnitude = project_to_snr(x, change.magnitude, mask * limit, self.budget)
         delta = limit * magnitude
         x_adv = (x + mask * delta).clamp(-1, 1)  # mask 0 leaves x bit-identical: l0 is exact

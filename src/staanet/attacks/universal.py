@@ -13,6 +13,7 @@ from torch import Tensor
 from staanet import audio, storage
 from staanet.attacks.loss import goal_loss, unit_l1
 from staanet.config import VectorRecipe
+from staanet.config.epsilon import Epsilon
 from staanet.core import Budget, Goal, Targeted, Untargeted, Victim, valid_mask
 from staanet.core.top_k import top_k_mask
 from staanet.errors import InvalidInput
@@ -25,7 +26,8 @@ class UAP:
     ``vector [V]`` is repeated from a clip's first sample to its last. The source is not called:
     ``fit_uap`` learned the vector, and ``target`` is the class that it leads to (None: any other class).
     Where the budget allows fewer samples than a clip has, those of the highest ``importance [V]`` move;
-    without it, those that the vector moves furthest.
+    without it, those that the vector moves furthest. Where epsilon is relative, the vector counts in
+    units of each clip's epsilon.
     """
 
     vector: Tensor
@@ -57,8 +59,9 @@ class UAP:
                 f"this vector was learned to {learned}",
                 remedy="Learn another one: fit_uap(..., target=CLASS), without it to change the prediction",
             )
-        epsilon = self.budget.epsilon_lsb / audio.FULL_SCALE
-        delta = tile_to_length(self.vector.to(x), x.shape[1]).clamp(-epsilon, epsilon).expand_as(x)
+        epsilon = self.budget.epsilon_of(x, lengths, source.sample_rate)
+        scale = epsilon if self.budget.is_relative else 1
+        delta = (tile_to_length(self.vector.to(x), x.shape[1]) * scale).clamp(-epsilon, epsilon)
         ranked = self.vector.abs() if self.importance is None else self.importance
         support = top_k_mask(
             tile_to_length(ranked.to(x), x.shape[1]).expand_as(x), self.budget, lengths
@@ -97,7 +100,7 @@ def fit_uap(
         seed: Of the random signs.
     """
     budget = Budget(epsilon=recipe.epsilon, max_density=recipe.max_density)
-    epsilon = budget.epsilon_lsb / audio.FULL_SCALE
+    epsilon = _unit(budget)
     step = recipe.relative_step * epsilon
     length = round(recipe.seconds * source.sample_rate)
     signs = 2 * torch.randint(2, (length,), generator=torch.Generator().manual_seed(seed)) - 1
@@ -108,7 +111,8 @@ def fit_uap(
         applied = (vector * support).requires_grad_()
         with torch.enable_grad():
             inside = 1 if lengths is None else valid_mask(lengths, x.shape[1])
-            x_adv = (x + tile_to_length(applied, x.shape[1]) * inside).clamp(-1, 1)
+            scale = budget.epsilon_of(x, lengths, source.sample_rate) if budget.is_relative else 1
+            x_adv = (x + tile_to_length(applied, x.shape[1]) * inside * scale).clamp(-1, 1)
             loss = goal_loss(goal, source(x_adv, lengths), "cross_entropy")
             clipped = loss if target is not None else loss.clamp_min(-recipe.clip_at)
             (gradient,) = torch.autograd.grad(clipped.sum(), applied)
@@ -137,13 +141,23 @@ def load_uap(folder: Path | str, budget: Budget) -> UAP:
     tensors, card = storage.load_model(folder, kind="vector")
     return storage.build_from_card(
         lambda: UAP(
-            vector=tensors["vector"] * (budget.epsilon / float(card["epsilon"])),
+            vector=tensors["vector"] * (_size(budget.epsilon) / _size(card["epsilon"])),
             importance=tensors["importance"],
             budget=budget,
             target=card["target"],
         ),
         folder,
     )
+
+
+def _size(epsilon: Epsilon) -> float:
+    """Largest value of a vector, as its card has it; 1 where it counts in units of a clip's epsilon."""
+    return 1.0 if isinstance(epsilon, str) else float(epsilon)
+
+
+def _unit(budget: Budget) -> float:
+    """Largest value of a vector on the 16-bit grid."""
+    return 1.0 if budget.is_relative else budget.epsilon_lsb / audio.FULL_SCALE
 
 
 def _goal(source: Victim, x: Tensor, lengths: Tensor | None, target: int | None) -> Goal:

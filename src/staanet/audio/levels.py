@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 FRAME_S = 0.02
 ACTIVITY_MARGIN_DB = 15.9
 """A frame is active where it is at most this far below the active level (margin of ITU-T P.56)."""
+ACTIVE_SHARE = 10 ** (-ACTIVITY_MARGIN_DB / 10)
 BANDWIDTH_DB = 60.0
 """How far below its maximum the spectrum may lie within the bandwidth."""
 CLIPPED_RUN = 3
@@ -24,25 +29,60 @@ SPEECH_BANDWIDTH_HZ = 14_400.0
 _SPECTRA = 256  # spectra in memory at a time
 
 
-def active_level_db(samples: NDArray[np.floating], sample_rate: int) -> float:
-    """Return the active speech level of ``[T]`` samples in [-1, 1], in dB of full scale (RMS).
+def active_level(samples: NDArray[np.floating], sample_rate: int) -> float:
+    """Return the active speech level of ``[T]`` samples in [-1, 1]: a root mean square.
 
     It is the mean power of all frames of 20 ms that are active: at most 15.9 dB below that very
-    mean. Pauses do not lower it. Silence gives ``-inf``.
+    mean. Pauses do not lower it, and a click hardly raises it. Silence gives 0.
+
+    >>> active_level(np.array([0.5, -0.5] * 8000 + [0.0] * 48_000), 16_000)
+    0.5
+    """
+    size = max(1, min(len(samples), round(FRAME_S * sample_rate)))
+    frames = samples[: len(samples) // size * size].reshape(-1, size)
+    # sums of squares on the 16-bit grid are exact, so that any order of summing gives the same
+    energies = np.sort(np.square(frames, dtype=np.float64).sum(axis=1))[::-1]
+    means = np.cumsum(energies) / np.arange(1, len(energies) + 1)
+    active = np.flatnonzero(energies >= means * ACTIVE_SHARE)
+    return math.sqrt(means[active[-1]] / size) if len(active) else 0.0
+
+
+def active_levels(x: Tensor, lengths: Tensor | None, sample_rate: int) -> Tensor:
+    """Return what ``active_level`` does for each clip of a batch, ``[B, T] -> [B, 1]`` in float64.
+
+    >>> import torch
+    >>> active_levels(torch.tensor([[0.5, -0.5, 0.0], [0.25, 0.25, 0.25]]), torch.tensor([2, 3]), 16_000)
+    tensor([[0.5000],
+            [0.2500]], dtype=torch.float64)
+    """
+    import torch
+
+    time = x.shape[1]
+    size = max(1, min(time, round(FRAME_S * sample_rate)))
+    samples = x.detach()[:, : time // size * size].double().contiguous()
+    energies = samples.square().view(len(x), -1, size).sum(dim=2)
+    sizes = torch.full((len(x), 1), size, device=x.device)
+    if lengths is not None:
+        sizes = lengths[:, None].clamp(max=size)
+        frames = torch.arange(energies.shape[1], device=x.device)
+        energies = energies * (frames < lengths[:, None] // sizes)  # not the last part of a frame
+    energies = energies.sort(dim=1, descending=True).values
+    means = energies.cumsum(dim=1) / torch.arange(1, energies.shape[1] + 1, device=x.device)
+    is_active = energies >= means * ACTIVE_SHARE
+    power: Tensor = means.masked_fill(~is_active, torch.inf).amin(dim=1, keepdim=True) / sizes
+    return power.sqrt()
+
+
+def active_level_db(samples: NDArray[np.floating], sample_rate: int) -> float:
+    """Return ``active_level`` in dB of full scale; silence gives ``-inf``.
 
     >>> time = np.arange(16_000) / 16_000
     >>> tone = np.sin(2 * np.pi * 440 * time)
     >>> round(active_level_db(np.concatenate([tone, np.zeros(48_000)]), 16_000), 1)
     -3.0
     """
-    size = max(1, round(FRAME_S * sample_rate))
-    count = max(1, len(samples) // size)
-    frames = samples[: count * size].reshape(count, -1)
-    powers = np.sort(np.mean(np.square(frames, dtype=np.float64), axis=1))[::-1]
-    means = np.cumsum(powers) / np.arange(1, count + 1)
-    is_active = powers >= means * 10 ** (-ACTIVITY_MARGIN_DB / 10)
-    level = means[np.flatnonzero(is_active)[-1]] if is_active.any() else 0.0
-    return 10 * math.log10(level) if level > 0 else -math.inf
+    level = active_level(samples, sample_rate)
+    return 20 * math.log10(level) if level > 0 else -math.inf
 
 
 def peak_db(samples: NDArray[np.floating]) -> float:

@@ -14,9 +14,15 @@ from staanet import config
 from staanet.cli.app import command
 from staanet.cli.options import PART, SHARD, VICTIM, InputsArgument, Job, Without
 from staanet.cli.printing import decibels, finish, say, warn
-from staanet.cli.session import checked_device, job_session, load_inputs, number_of_card
+from staanet.cli.session import (
+    checked_device,
+    epsilon_of_card,
+    job_session,
+    load_inputs,
+    number_of_card,
+)
 from staanet.config import EPSILON, AttackRecipe, Help, SplitRecipe
-from staanet.config.fields import NotNegative
+from staanet.config.fields import EPSILON_HELP, Epsilon, NotNegative
 from staanet.errors import InvalidInput
 from staanet.storage.shards import Shard
 
@@ -39,9 +45,7 @@ class AttackOptions:
     ] = ()
     generator: Annotated[Path | None, Help("Generator folder (for staa).")] = None
     vector: Annotated[Path | None, Help("Folder of a universal vector (for uap).")] = None
-    epsilon: Annotated[
-        float | None, Help("Largest change of a sample, of full scale 1.", absent="the generator's")
-    ] = None
+    epsilon: Annotated[Epsilon | None, Help(EPSILON_HELP, absent="the generator's")] = None
     max_density: Annotated[
         float | None, Help("Largest share of samples changed.", absent="the generator's")
     ] = None
@@ -160,7 +164,7 @@ def _with_budget(
     attack = recipe.attack or USUAL_ATTACK
     epsilon, max_density = options.epsilon, options.max_density
     if epsilon is None:
-        epsilon = number_of_card(card, "epsilon", folder) or EPSILON
+        epsilon = epsilon_of_card(card, folder) or EPSILON
     if max_density is None and recipe.max_l0 is None and attack in ("staa", "uap"):
         max_density = number_of_card(card, "max_density", folder)
     return config.replace(

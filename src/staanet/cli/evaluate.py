@@ -1,10 +1,12 @@
-"""The commands ``evaluate``, ``sweep`` and ``merge``, which measure attacks."""
+"""The commands ``evaluate``, ``sweep``, ``budget`` and ``merge``, which measure attacks."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +15,7 @@ from staanet.cli.options import (
     PART,
     SHARD,
     VICTIM,
+    CorpusArgument,
     FieldOf,
     InputsArgument,
     Job,
@@ -26,14 +29,26 @@ from staanet.cli.progress import Bars
 from staanet.cli.session import (
     check_label_map,
     job_session,
+    load_corpus,
     load_inputs,
     load_victims,
     open_session,
 )
-from staanet.config import AttackRecipe, Help, Recipe, SplitRecipe, SweepRecipe
+from staanet.config import (
+    AttackRecipe,
+    BudgetRecipe,
+    Help,
+    Recipe,
+    SplitRecipe,
+    SweepRecipe,
+    epsilon_text,
+)
 from staanet.config.fields import Count
 from staanet.errors import InvalidInput
 from staanet.storage.shards import Shard
+
+if TYPE_CHECKING:
+    from staanet.evaluation.quiet_budget import QuietBudget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +189,61 @@ def sweep(
     finish(job, result, [_points_table(points), f"\n-> {out / 'sweep.png'}"], context.quarantine)
 
 
+@command("budget", "staanet budget emodb:data/emodb --victim runs/emodb/victims/emo18")
+def budget(
+    corpus: CorpusArgument,
+    victim: Annotated[str, typer.Option(help=f"The model: {VICTIM.lower()}.")],
+    recipe: BudgetRecipe,
+    split: SplitRecipe,
+    job: Job,
+) -> None:
+    """The largest change at which the control stays quiet.
+
+    Searches on dev clips the largest epsilon, relative to the speech, at which random signs change fewer
+    answers than --control-limit. An attack within that budget says something of the attack.
+    """
+    from staanet import pipeline
+
+    (model,) = load_victims([victim], job.device)
+    data = load_corpus(corpus, split)
+    with Bars.shown() as progress:
+        context = pipeline.Context(
+            seed=split.seed,
+            protocol=split.protocol,
+            device=job.device,
+            quarantine=pipeline.Quarantine(job.strict),
+            progress=progress,
+        )
+        budgets = pipeline.find_budgets(data, model, recipe, context)
+    result = {
+        "corpus": data.name,
+        "victim": model.name,
+        "limit": recipe.control_limit,
+        "budgets": [dataclasses.asdict(quiet) for quiet in budgets],
+    }
+    finish(job, result, [_budgets_table(budgets, recipe)], context.quarantine)
+
+
+def _budgets_table(budgets: Sequence[QuietBudget], recipe: BudgetRecipe) -> str:
+    from staanet.cli.tables import table
+
+    rows = [
+        [
+            _percent(quiet.max_density),
+            quiet.epsilon or "none",
+            None if quiet.full_scale is None else f"{quiet.full_scale:.2g}",
+            decibels(quiet.snr_db),
+            f"{_percent(quiet.control)} (at most {_percent(quiet.bound)})",
+        ]
+        for quiet in budgets
+    ]
+    columns = ["samples", "epsilon", "of full scale", "SNR dB", "control changes"]
+    return table(columns, rows) + (
+        f"\n\nLargest epsilon at which random signs change fewer than {_percent(recipe.control_limit)} of the "
+        f"answers: {budgets[0].clips} dev clips, {recipe.control_draws} draws each."
+    )
+
+
 def _points_table(points: list[dict[str, Any]]) -> str:
     from staanet.cli.tables import table
 
@@ -182,7 +252,7 @@ def _points_table(points: list[dict[str, Any]]) -> str:
         [
             point["attack"],
             point["target"],
-            f"{point['epsilon']:g}",
+            epsilon_text(point["epsilon"]),
             _percent(point["max_density"]),
             f"{_percent(point['fooling_rate'])} of {point['count']}",
             _percent(point["density_mean"]),

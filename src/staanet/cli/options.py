@@ -17,7 +17,8 @@ import typer
 
 from staanet import config
 from staanet.cli import names
-from staanet.config import Help
+from staanet.config import Help, check_epsilon
+from staanet.config.epsilon import Epsilon, read_epsilon
 from staanet.errors import InvalidInput, printable
 
 
@@ -211,8 +212,11 @@ def _plain(hint: Any) -> Any:
 def _typed(kind: Any) -> tuple[Any, Convert]:
     """The type of the option of a field of this kind, and what makes the field's value of it."""
     parts = [part for part in typing.get_args(kind) if part is not type(None)]
-    if kind == tuple[float, ...]:
+    if kind in (tuple[float, ...], tuple[float | str, ...]):
         return str, numbers
+    if {float, str} <= {*parts}:
+        is_optional = type(None) in typing.get_args(kind)
+        return (str | None if is_optional else str), _epsilon
     if kind == tuple[str, ...]:
         return list[str], tuple
     if typing.get_origin(kind) is dict:
@@ -225,19 +229,26 @@ def _typed(kind: Any) -> tuple[Any, Convert]:
 def _as_text(default: Any, annotation: Any) -> Any:
     """A field's default as its option has it."""
     if annotation is str and isinstance(default, tuple):
-        return ",".join(f"{value:g}" for value in default)
+        return ",".join(map(config.epsilon_text, default))
+    if annotation is str and isinstance(default, float):
+        return config.epsilon_text(default)
     return list(default or ()) if annotation == list[str] else default
 
 
-def numbers(text: str, option: str = "") -> tuple[float, ...]:
-    """Parses numbers separated by commas; an error names ``option``.
+def _epsilon(text: str | None) -> Epsilon | None:
+    return None if text is None else read_epsilon(text)
 
-    >>> numbers("0.01,0.03")
-    (0.01, 0.03)
+
+def numbers(text: str, option: str = "") -> tuple[Epsilon, ...]:
+    """Parses numbers, or decibels, separated by commas; an error names ``option``.
+
+    >>> numbers("0.01,0.03"), numbers("-30 dB, -20 dB")
+    ((0.01, 0.03), ('-30 dB', '-20 dB'))
     """
+    values = tuple(read_epsilon(part.strip()) for part in text.split(","))
     try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
+        return tuple(v if isinstance(v, float) else check_epsilon(v) for v in values)
+    except InvalidInput:
         raise InvalidInput(
             f"{option} '{printable(text)}' is not numbers with commas between them".lstrip(),
             remedy=f"Write, say, {option} 0.01,0.03".replace("  ", " "),

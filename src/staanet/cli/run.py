@@ -51,6 +51,7 @@ def run(
     clip is tested once, by models that never heard its speaker.
     """
     from staanet import pipeline
+    from staanet import report as report_pages
     from staanet.cli.tables import matrix_text
 
     overrides = [*set_, *([f"seed={seed}"] if seed is not None else [])]
@@ -78,8 +79,10 @@ def run(
         finish(job, {"run": str(folder), "summary": None}, [text], context.quarantine)
         return
     page = folder / "report" / "index.html"
-    result = {"run": str(folder), "summary": dict(matrix.summary)}
-    finish(job, result, [matrix_text(matrix.summary), f"\nReport: {page}"], context.quarantine)
+    doubts = report_pages.read_doubts(folder)
+    result = {"run": str(folder), "summary": dict(matrix.summary), "doubts": doubts}
+    lines = [matrix_text(matrix.summary), *(f"\n{doubt}" for doubt in doubts), f"\nReport: {page}"]
+    finish(job, result, lines, context.quarantine)
 
 
 def _show_stages(plan: DryRun, folder: Path, output: Output) -> None:

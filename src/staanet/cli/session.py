@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from staanet.cli.options import Job
 from staanet.cli.progress import Bars, log_progress
-from staanet.config import SplitRecipe
+from staanet.config import SplitRecipe, check_epsilon
+from staanet.config.epsilon import Epsilon
 from staanet.errors import InvalidInput, printable, unknown_name
 
 if TYPE_CHECKING:
@@ -192,3 +193,15 @@ def number_of_card(card: Mapping[str, object], key: str, folder: Path | None) ->
         where=folder,
         remedy="Copy the folder again, or train again",
     )
+
+
+def epsilon_of_card(card: Mapping[str, object], folder: Path | None) -> Epsilon | None:
+    """The epsilon of a card, or None; ``InvalidInput`` for anything else."""
+    if card.get("epsilon") is None:
+        return None
+    try:
+        return check_epsilon(card["epsilon"])
+    except InvalidInput as problem:
+        raise InvalidInput(
+            problem.what, where=folder, remedy="Copy the folder again, or train again"
+        ) from problem

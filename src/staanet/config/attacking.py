@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
@@ -10,6 +11,7 @@ from pydantic import Field
 from staanet.config.fields import (
     ABLATION_KEEP,
     EPSILON,
+    EPSILON_HELP,
     SMOOTHING_SIGMA,
     AnyShare,
     BatchSize,
@@ -21,6 +23,7 @@ from staanet.config.fields import (
     Help,
     Positive,
     Precision,
+    Probability,
     Seconds,
     Setting,
     Share,
@@ -43,7 +46,7 @@ class AttackRecipe:
         ),
     ] = ""
     title: Annotated[str, Help("What tables and figures call it.", absent="the attack's name")] = ""
-    epsilon: Annotated[Epsilon, Help("Largest change of a sample, of full scale 1.")] = EPSILON
+    epsilon: Annotated[Epsilon, Help(EPSILON_HELP)] = EPSILON
     max_density: Annotated[
         Share | None, Help("Largest share of samples changed.", absent="all")
     ] = None
@@ -135,7 +138,7 @@ class SweepRecipe:
     epsilons: Annotated[
         tuple[Epsilon, ...],
         Field(min_length=1),
-        Help("Largest changes of a sample, with commas between them.", option="--epsilon"),
+        Help(f"{EPSILON_HELP} With commas between them.", option="--epsilon"),
     ] = (0.003, 0.01, 0.03)
     densities: Annotated[
         tuple[Share, ...],
@@ -144,6 +147,28 @@ class SweepRecipe:
     ] = (0.01, 0.05, 0.2, 1.0)
     clips: Annotated[Count, Help("At most so many clips, spread over labels and speakers.")] = 50
     grid: Annotated[Flag, Help("Every epsilon with every density.")] = False
+
+    def __post_init__(self) -> None:
+        _require_same_kind(self.epsilons)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetRecipe:
+    """How the largest budget at which noise changes few answers is searched (``staanet budget``)."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    densities: Annotated[
+        tuple[Share, ...],
+        Field(min_length=1),
+        Help("Largest shares of samples, with commas between them.", option="--density"),
+    ] = (0.05, 0.2, 1.0)
+    control_limit: Annotated[
+        Probability, Help("Share of answers that random signs may change.")
+    ] = 0.1
+    control_draws: Annotated[Count, Help("Random signs for each clip.")] = 3
+    clips: Annotated[Count, Help("At most so many dev clips, spread over labels and speakers.")] = (
+        100
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +179,7 @@ class AuditRecipe:
     epsilons: Annotated[
         tuple[Epsilon, ...],
         Field(min_length=1),
-        Help("Largest changes of a sample, with commas between them.", option="--epsilon"),
+        Help(f"{EPSILON_HELP} With commas between them.", option="--epsilon"),
     ] = (0.01, 0.03)
     densities: Annotated[
         tuple[Share, ...],
@@ -209,6 +234,7 @@ class AuditRecipe:
             values = getattr(self, name)
             if len({*values}) < len(values):
                 raise InvalidInput(f"{name} names a value twice", remedy="Name each once")
+        _require_same_kind(self.epsilons)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,3 +275,10 @@ class CertifyRecipe:
         CountOrNone, Help("Also attack inside each radius, with so many steps.")
     ] = 0
     batch_size: Annotated[BatchSize, Help("Noisy copies of a clip in one pass.")] = 32
+
+
+def _require_same_kind(epsilons: Sequence[float | str]) -> None:
+    if len({isinstance(epsilon, str) for epsilon in epsilons}) > 1:
+        raise InvalidInput(
+            "epsilons are shares of full scale and decibels", remedy="Give all of them in one way"
+        )

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Field,
+    PlainValidator,
     StrictBool,
     StrictFloat,
     StrictInt,
     StrictStr,
 )
 
-from staanet.errors import InvalidInput
+from staanet.config.epsilon import check_epsilon
 
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 CountOrNone = Annotated[int, Field(ge=0, le=10**9, strict=True)]
@@ -30,21 +30,7 @@ Seconds = Annotated[float, Field(ge=0.01, le=3600, strict=True)]
 Rate = Annotated[float, Field(gt=0, le=100, strict=True)]
 Share = Annotated[float, Field(gt=0, le=1, strict=True)]
 AnyShare = Annotated[float, Field(ge=0, le=1, strict=True)]
-ONE_STEP = 2.0**-15
-"""The smallest change that a 16-bit sample can have, of full scale 1."""
-
-
-def _require_a_step(epsilon: float) -> float:
-    if epsilon < ONE_STEP:
-        raise InvalidInput(
-            f"epsilon {epsilon:g} is below one 16-bit step ({ONE_STEP:.3g}), so that no sample could "
-            "change",
-            remedy=f"Give at least {ONE_STEP:.7f}",
-        )
-    return epsilon
-
-
-Epsilon = Annotated[Share, AfterValidator(_require_a_step)]
+Epsilon = Annotated[float | str, PlainValidator(check_epsilon)]
 Speed = Annotated[float, Field(ge=0, lt=0.9, strict=True)]
 NoiseLevel = Annotated[float, Field(ge=-20, le=60, strict=True)]
 Decay = Annotated[float, Field(ge=0, lt=1, strict=True)]
@@ -58,8 +44,11 @@ Texts = Annotated[
 Setting = StrictInt | StrictFloat | StrictBool | StrictStr
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
+EPSILON_HELP = "Largest change of a sample: of full scale, as 0.03, or to the speech, as '-20 dB'."
 EPSILON = 0.03
-"""The usual largest change of a sample, of full scale 1: the paper's."""
+"""The usual largest change of a sample."""
+PAPER_EPSILON = 0.03
+"""The paper's largest change of a sample, of full scale 1."""
 MAX_DENSITY = 0.2
 """The usual largest share of samples changed, where an attack or a generator is sparse."""
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from staanet.config.fields import (
     ABLATION_KEEP,
     EPSILON,
+    EPSILON_HELP,
     MAX_DENSITY,
     SMOOTHING_SIGMA,
     BatchSize,
@@ -96,7 +97,7 @@ class GeneratorRecipe:
         Field(min_length=1),
         Help("Victims, each with a generator of its own; emo18,zhao19 is one against both."),
     ] = ("emo18",)
-    epsilon: Annotated[Epsilon, Help("Largest change of a sample, of full scale 1.")] = EPSILON
+    epsilon: Annotated[Epsilon, Help(EPSILON_HELP)] = EPSILON
     max_density: Annotated[Share, Help("Largest share of samples changed.")] = MAX_DENSITY
     any_budget: Annotated[
         Flag,
@@ -189,7 +190,7 @@ class TuneRecipe:
         int, Field(ge=1, le=10_000, strict=True), Help("Generators to train, all in all.")
     ] = 20
     network: Annotated[str, Help("Registry name.", complete="generators")] = "compact"
-    epsilon: Annotated[Epsilon, Help("Largest change of a sample, of full scale 1.")] = EPSILON
+    epsilon: Annotated[Epsilon, Help(EPSILON_HELP)] = EPSILON
     max_density: Annotated[Share, Help("Largest share of samples changed.")] = MAX_DENSITY
     steps: Annotated[Count, Help("Training steps of each generator.")] = 300
     batch_size: Annotated[BatchSize, Help("Crops in a step.")] = 8
@@ -218,7 +219,7 @@ class VectorRecipe:
     """How a universal vector (``uap``) is learned; the ``settings`` of such an attack in a recipe."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    epsilon: Annotated[Epsilon, Help("Largest change of a sample, of full scale 1.")] = EPSILON
+    epsilon: Annotated[Epsilon, Help(EPSILON_HELP)] = EPSILON
     max_density: Annotated[
         Share | None, Help("Largest share of samples changed.", absent="all")
     ] = None
@@ -245,7 +246,7 @@ class HardenRecipe:
             "trades; or gaussian, ablation, which make it fit for staanet certify."
         ),
     ] = "sparse_pgd"
-    epsilon: Annotated[Epsilon, Help("Largest change to withstand, of full scale 1.")] = EPSILON
+    epsilon: Annotated[Epsilon, Help(f"To withstand: {EPSILON_HELP}")] = EPSILON
     max_density: Annotated[
         Share | None,
         Help("Largest share of samples changed.", absent="0.2 for the sparse methods and staa"),
@@ -301,8 +302,6 @@ class DetectRecipe:
     generator_steps: Annotated[
         CountOrNone, Help("Also train a STAA-Net through the detector, so many steps.")
     ] = 0
-    epsilon: Annotated[
-        Epsilon, Help("Largest change of a sample, for learned and the adaptive attacks.")
-    ] = EPSILON
+    epsilon: Annotated[Epsilon, Help(f"Of learned and adaptive attacks. {EPSILON_HELP}")] = EPSILON
     max_density: Annotated[Share, Help("Largest share of samples changed.")] = MAX_DENSITY
     steps: Annotated[Count, Help("Training steps of learned.")] = 200

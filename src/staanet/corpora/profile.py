@@ -30,6 +30,8 @@ MIN_GROUP = 5
 """The fewest clips, or speakers, among which outliers are reported."""
 NAMED = 5
 """Outliers of a measure that are named; others are counted."""
+SPEAKERS_SHOWN = 30
+"""Speakers that have a line in the text."""
 TITLES = {"level_db": "active level", "bandwidth_hz": "bandwidth", "seconds": "length"}
 
 
@@ -87,7 +89,7 @@ class Profile:
                 "clipped_clips": int(np.count_nonzero(self.column("clipped"))),
             },
             "speakers": self._by_speaker(),
-            "epsilon_db": {str(e): round(20 * math.log10(e) - level, 1) for e in EPSILONS},
+            "epsilon_db": epsilons_db(level),
             "outliers": [*self._speaker_outliers(), *self._clip_outliers(names)],
         }
 
@@ -205,10 +207,10 @@ def loud_epsilon_warning(profile: Mapping[str, Any]) -> list[str]:
     """Return a warning if a usual epsilon is large for the level of this corpus.
 
     >>> loud_epsilon_warning({"epsilon_db": {"0.03": 6.1, "0.01": -3.4}})
-    ['epsilon 0.03 of full scale is louder than the speech itself: relate it to the level']
+    ["epsilon 0.03 of full scale is louder than the speech itself: give one such as '-20 dB'"]
     """
     loud = [epsilon for epsilon, db in profile.get("epsilon_db", {}).items() if db > 0]
-    text = "of full scale is louder than the speech itself: relate it to the level"
+    text = "of full scale is louder than the speech itself: give one such as '-20 dB'"
     return [f"epsilon {min(loud, key=float)} {text}"] if loud else []
 
 
@@ -221,19 +223,48 @@ def profile_lines(profile: Mapping[str, Any]) -> list[str]:
         return []
     corpus = profile["corpus"]
     level, peak, band = corpus["level_db"], corpus["peak_db"], corpus["bandwidth_hz"]
-    epsilons = ", ".join(
-        f"{epsilon} is {abs(db):.1f} dB {'below' if db < 0 else 'above'}"
-        for epsilon, db in profile["epsilon_db"].items()
-    )
     lines = [
         f"level     {level['median']:.1f} dB active, {level['p5']:.1f} to {level['p95']:.1f} for 90 % "
         f"of the clips; peak {peak['median']:.1f} dB, at most {peak['max']:.1f}",
-        f"epsilon   {epsilons} the active level",
+        f"epsilon   {_epsilon_text(profile['epsilon_db'])} the active level",
         f"bandwidth {band['median']:.0f} Hz, {band['p5']:.0f} to {band['p95']:.0f} for 90 % of the clips",
         f"clipping  in {corpus['clipped_clips']} clips, at most {100 * corpus['clipped']['max']:.2f} % "
         "of the samples",
     ]
+    lines += _speaker_lines(profile["speakers"])
     return lines + [f"outlier   {_outlier_text(entry)}" for entry in profile["outliers"]]
+
+
+def _speaker_lines(speakers: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return a line for each of the first speakers: medians of level and peak, and epsilon there."""
+    lines = [
+        f"speaker   {printable(name)}: level {figures['level_db']:.1f} dB, peak "
+        f"{figures['peak_db']:.1f} dB; epsilon {_epsilon_text(epsilons_db(figures['level_db']))}"
+        for name, figures in sorted(speakers.items())[:SPEAKERS_SHOWN]
+    ]
+    more = len(speakers) - len(lines)
+    return lines + [f"speaker   and {more} more (--json has all)"] * bool(more)
+
+
+def epsilons_db(level_db: float) -> dict[str, float]:
+    """Return usual epsilons of full scale in dB relative to a level.
+
+    >>> epsilons_db(-26.0)
+    {'0.03': -4.5, '0.01': -14.0}
+    """
+    return {str(epsilon): round(20 * math.log10(epsilon) - level_db, 1) for epsilon in EPSILONS}
+
+
+def _epsilon_text(epsilons: Mapping[str, float]) -> str:
+    """Return usual epsilons of full scale relative to a level.
+
+    >>> _epsilon_text({"0.03": -4.5, "0.1": 6.0})
+    '0.03 is 4.5 dB below, 0.1 is 6.0 dB above'
+    """
+    return ", ".join(
+        f"{epsilon} is {abs(db):.1f} dB {'below' if db < 0 else 'above'}"
+        for epsilon, db in epsilons.items()
+    )
 
 
 def _outlier_text(entry: Mapping[str, Any]) -> str:

@@ -18,6 +18,8 @@ import torch
 
 from staanet import storage
 from staanet.attacks import collate, craft_batch
+from staanet.config import epsilon_order, epsilon_text
+from staanet.config.epsilon import Epsilon
 from staanet.core import Attack, Clip, Progress, Victim, metrics, silent
 from staanet.results import adversarial_set, row_files
 
@@ -42,7 +44,7 @@ class Point:
     """An attack within one budget; ``max_density`` None is as many samples as it takes."""
 
     attack: str
-    epsilon: float
+    epsilon: Epsilon
     max_density: float | None
 
     @property
@@ -53,12 +55,13 @@ class Point:
         'pgd__eps-0.03__density-0.05'
         """
         density = "free" if self.max_density is None else repr(self.max_density)
-        return f"{self.attack}__eps-{self.epsilon!r}__density-{density}"
+        epsilon = str(self.epsilon).replace(" ", "")
+        return f"{self.attack}__eps-{epsilon}__density-{density}"
 
 
 def sweep_points(
     attacks: Mapping[str, str],
-    epsilons: Iterable[float],
+    epsilons: Iterable[Epsilon],
     densities: Iterable[float],
     *,
     grid: bool = False,
@@ -79,7 +82,7 @@ def sweep_points(
     >>> [(p.epsilon, p.max_density) for p in sweep_points({"a": "vfga"}, [0.1, 0.2], [0.5, 1])]
     [(0.2, None)]
     """
-    eps, shares = sorted(set(epsilons)), sorted(set(densities))
+    eps, shares = sorted(set(epsilons), key=epsilon_order), sorted(set(densities))
     points = []
     for name, algorithm in attacks.items():
         if algorithm in MINIMISING:
@@ -148,7 +151,7 @@ class Sweep:
                     f"sweep from {self.source.name}",
                     index * len(clips) + number,
                     len(points) * len(clips),
-                    f"{point.attack} epsilon {point.epsilon:g}",
+                    f"{point.attack} epsilon {epsilon_text(point.epsilon)}",
                 )
             if folder is not None:
                 self._write_card(folder, point, attack, rows)

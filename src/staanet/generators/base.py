@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from staanet.config.epsilon import Epsilon
 from staanet.core import Budget, valid_mask
 from staanet.core.top_k import are_equal, column, top_k_mask, top_k_values
 from staanet.errors import InvalidInput
@@ -172,10 +173,11 @@ def apply_perturbation(
     waveforms: Tensor,
     change: Perturbation,
     lengths: Tensor | None,
-    epsilon: float,
+    epsilon: Epsilon,
     budget: Budget | None,
     *,
     has_ranking: bool = False,
+    sample_rate: int | None = None,
 ) -> Tensor:
     """Returns the clips ``[B, T]`` with a proposal added to them.
 
@@ -187,6 +189,7 @@ def apply_perturbation(
             least 1/2 move.
         budget: How far samples move, and how many; see ``select_samples``.
         has_ranking: As in ``select_samples``.
+        sample_rate: In Hz; needed where epsilon is relative.
 
     >>> change = Perturbation(torch.tensor([[1.0, -1.0, 1.0]]), torch.tensor([[0.6, 0.4, 0.9]]))
     >>> apply_perturbation(torch.zeros(1, 3), change, None, 0.5, None)
@@ -194,10 +197,10 @@ def apply_perturbation(
     >>> apply_perturbation(torch.zeros(1, 3), change, None, 0.5, Budget(epsilon=0.25, max_l0=1))
     tensor([[0.0000, 0.0000, 0.2500]])
     """
+    limit = (budget or Budget(epsilon=epsilon)).step_limit(waveforms, lengths, sample_rate)
     if budget is None:
-        limit, mask = waveforms.new_tensor(epsilon), change.mask()
+        mask = change.mask()
     else:
-        limit = budget.step_limit(waveforms, lengths)
         mask = select_samples(change, budget, lengths, has_ranking=has_ranking).to(waveforms.dtype)
     return (waveforms + limit * change.magnitude * mask).clamp(-1, 1)
 

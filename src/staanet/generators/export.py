@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from staanet.config.epsilon import Epsilon
 from staanet.core import Budget
 from staanet.errors import InvalidInput
 from staanet.generators.backward_net import BackwardNet
@@ -29,7 +30,7 @@ from staanet.nn.conv_maxpool import banded_matrix, channels_to_rows
 from staanet.nn.recurrent import LSTMWithBackward
 
 
-def onnx_bytes(generator: Generator, epsilon: float, max_density: float | None) -> bytes:
+def onnx_bytes(generator: Generator, epsilon: Epsilon, max_density: float | None) -> bytes:
     """Returns the content of the file.
 
     Args:
@@ -51,7 +52,7 @@ def onnx_bytes(generator: Generator, epsilon: float, max_density: float | None) 
     }
     time = card["minimum_samples"] + generator.sample_rate
     waveform = 0.1 * torch.randn(1, time, generator=torch.Generator().manual_seed(0))
-    example = waveform, torch.full((1, 1), epsilon), torch.tensor(time // 2)
+    example = waveform, torch.full((1, 1), 0.03), torch.tensor(time // 2)
     return _trace(_Attack(generator), example, card)
 
 
@@ -102,7 +103,9 @@ class _TracedBudget:
     max_l0: None = None
     min_snr_db: None = None
 
-    def step_limit(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def step_limit(
+        self, x: Tensor, lengths: Tensor | None = None, sample_rate: int | None = None
+    ) -> Tensor:
         return self.limit
 
     def max_samples(self, length: int) -> Tensor:

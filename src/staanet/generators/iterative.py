@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from staanet.config.epsilon import Epsilon
 from staanet.core import Budget, Goal, Targeted, Untargeted
 from staanet.errors import InvalidInput
 from staanet.generators.base import Generator, apply_perturbation, unit_rms
@@ -36,7 +37,7 @@ class IterativeGenerator(Generator):
     is_ranked_by_magnitude = True
     iterations: int
 
-    def __init__(self, *, iterations: int, epsilon: float, **settings: Any) -> None:
+    def __init__(self, *, iterations: int, epsilon: Epsilon, **settings: Any) -> None:
         super().__init__(**settings)
         self.settings |= {"iterations": iterations, "epsilon": epsilon}
         self.iterations, self.epsilon = iterations, epsilon
@@ -73,7 +74,7 @@ class IterativeGenerator(Generator):
         budget: Budget | None = None,
     ) -> tuple[Tensor, Tensor]:
         usual = budget or Budget(epsilon=self.epsilon, max_density=self.density)
-        features = budget_features(waveforms, lengths, usual)
+        features = budget_features(waveforms, lengths, usual, self.sample_rate)
         decay = torch.sigmoid(self.decay(features))
         magnitude = position = torch.zeros_like(waveforms)
         best = None
@@ -109,7 +110,13 @@ class IterativeGenerator(Generator):
             order_only = is_limited and self.has_ranking  # positions near 1 rank no more
             change = self.propose(magnitude, position, lengths, order_only=order_only)
             return apply_perturbation(
-                waveforms, change, lengths, self.epsilon, budget, has_ranking=self.has_ranking
+                waveforms,
+                change,
+                lengths,
+                self.epsilon,
+                budget,
+                has_ranking=self.has_ranking,
+                sample_rate=self.sample_rate,
             )
 
     def _combine(
@@ -187,7 +194,9 @@ def budget_layer(outputs: int, bias: float = 0.0) -> nn.Linear:
     return layer
 
 
-def budget_features(x: Tensor, lengths: Tensor | None, budget: Budget) -> Tensor:
+def budget_features(
+    x: Tensor, lengths: Tensor | None, budget: Budget, sample_rate: int | None = None
+) -> Tensor:
     """Returns the budget of each clip of ``x [B, T]`` as numbers of about -1 to 1, ``[B, FEATURES]``.
 
     They are logarithms, and none depends on the level of the recording: of the share of samples, of the change
@@ -207,7 +216,7 @@ def budget_features(x: Tensor, lengths: Tensor | None, budget: Budget) -> Tensor
     snr_db, by_epsilon = budget.min_snr_db, budget
     if snr_db is not None:
         by_epsilon = replace(budget, min_snr_db=None)
-    step = epsilon = by_epsilon.step_limit(x, lengths)[:, 0]
+    step = epsilon = by_epsilon.step_limit(x, lengths, sample_rate)[:, 0]
     if snr_db is not None:
         step = torch.minimum(epsilon, (mean / density / 10 ** (snr_db / 10)).sqrt())
     level = torch.log10(step.clamp_min(1e-6) / mean.sqrt().clamp_min(1e-4))

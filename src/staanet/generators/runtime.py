@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from staanet import audio
+from staanet.config.epsilon import Epsilon
 from staanet.core.budget import Budget
 from staanet.errors import InvalidInput, printable
 
@@ -32,7 +33,7 @@ class Runner:
 
     Args:
         path: The file, or its bytes.
-        epsilon: Largest change of a sample, of full scale; None: the generator's own.
+        epsilon: Largest change of a sample, of full scale or such as ``"-20 dB"`` (see ``Budget``); None: the generator's own.
         max_density: Largest share of samples that change; None: the generator's own.
         threads: Threads of onnxruntime.
 
@@ -44,7 +45,7 @@ class Runner:
         self,
         path: Path | str | bytes,
         *,
-        epsilon: float | None = None,
+        epsilon: Epsilon | None = None,
         max_density: float | None = None,
         threads: int = 1,
     ) -> None:
@@ -54,7 +55,7 @@ class Runner:
         self.sample_rate = int(self.card["sample_rate"])
         self.minimum_samples = int(self.card["minimum_samples"])
         self.budget = Budget(
-            epsilon=float(self.card["epsilon"] if epsilon is None else epsilon),
+            epsilon=self.card["epsilon"] if epsilon is None else epsilon,
             max_density=self.card["max_density"] if max_density is None else max_density,
         )
 
@@ -80,10 +81,11 @@ class Runner:
         count = self._count(len(clean))
         if not count:
             return clean.copy()
-        limit = np.full((1, 1), self.budget.epsilon_lsb / audio.FULL_SCALE, np.float32)
+        largest = self.budget.for_clip(clean, self.sample_rate).epsilon_lsb
+        limit = np.full((1, 1), largest / audio.FULL_SCALE, np.float32)
         inputs = audio.to_float(clean)[None], limit, np.asarray(count, np.int64)
         (x_adv,) = self.session.run(None, dict(zip(INPUTS, inputs, strict=True)))
-        return self.budget.project(clean, x_adv[0])
+        return self.budget.project(clean, x_adv[0], self.sample_rate)
 
     def _count(self, length: int) -> int:
         """How many samples may move: where no share is given, a ranking has its own density."""

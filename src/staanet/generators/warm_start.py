@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from staanet.config import EPSILON, GeneratorRecipe
+from staanet.config.epsilon import Epsilon
 from staanet.core import Victim
 from staanet.errors import InvalidInput
 from staanet.generators.backward_net import ACTIVATIONS, BackwardNet
@@ -34,7 +35,7 @@ def has_warm_start(source: Victim) -> bool:
 
 
 def warm_start_generator(
-    sources: Sequence[Victim], density: float | None, epsilon: float, iterations: int
+    sources: Sequence[Victim], density: float | None, epsilon: Epsilon, iterations: int
 ) -> Generator | None:
     """Returns a generator that begins as the sources that have a warm start.
 
@@ -57,7 +58,7 @@ def warm_start_generator(
 def warm_start_member(
     source: Victim,
     density: float | None = None,
-    epsilon: float = EPSILON,
+    epsilon: Epsilon = EPSILON,
     iterations: int = USUAL.iterations,
 ) -> IterativeGenerator:
     """Returns a ``BackwardNet`` of a convolutional source, or a ``SurrogateGradient`` of a transformer.
@@ -89,7 +90,7 @@ def warm_start_member(
 def backward_net_from(
     source: Victim,
     density: float | None = None,
-    epsilon: float = EPSILON,
+    epsilon: Epsilon = EPSILON,
     iterations: int = USUAL.iterations,
 ) -> BackwardNet:
     """Returns a ``BackwardNet`` with the shape and the weights of a convolutional source.

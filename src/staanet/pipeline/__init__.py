@@ -21,6 +21,7 @@ from staanet.pipeline.harden import harden
 from staanet.pipeline.join_recordings import join_recordings, read_recordings
 from staanet.pipeline.merge import merge
 from staanet.pipeline.quarantine import Quarantine
+from staanet.pipeline.quiet_budget import find_budgets
 from staanet.pipeline.run_folds import run
 from staanet.pipeline.sources import source_of
 from staanet.pipeline.stage import Stage, walk
@@ -30,6 +31,7 @@ from staanet.pipeline.train_uap import train_uap
 from staanet.pipeline.train_victim import train_victim
 
 __all__ = [
+    "find_budgets",
     "AttackJob",
     "AttackPlan",
     "Context",

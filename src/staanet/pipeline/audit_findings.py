@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from staanet.config import AuditRecipe
+from staanet.config.epsilon import Epsilon
 from staanet.core import NO_CHANNEL
 
 STRONGEST_SETS = 3
@@ -108,7 +109,7 @@ def worst_cell(cells: Sequence[Cell]) -> dict[str, Any]:
     return describe_cell(max(cells, key=fooling_rate))
 
 
-def _worst_at(cells: Sequence[Cell], epsilon: float, density: float) -> dict[str, Any] | None:
+def _worst_at(cells: Sequence[Cell], epsilon: Epsilon, density: float) -> dict[str, Any] | None:
     budget = (epsilon, density)
     within = [
         cell

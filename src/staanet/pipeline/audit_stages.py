@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from staanet import storage
-from staanet.config import AttackRecipe, AuditRecipe, GeneratorRecipe, VictimRecipe
+from staanet.config import (
+    AttackRecipe,
+    AuditRecipe,
+    GeneratorRecipe,
+    VictimRecipe,
+    epsilon_order,
+    epsilon_text,
+)
+from staanet.config.epsilon import Epsilon
 from staanet.core import Clip, Corpus, Victim, stratified_subset
 from staanet.defences import Defended
 from staanet.errors import InvalidInput
@@ -142,7 +150,7 @@ class Audit:
         steps = self.recipe.generator_steps
         recipe = GeneratorRecipe(
             sources=(),
-            epsilon=max(self.recipe.epsilons),
+            epsilon=max(self.recipe.epsilons, key=epsilon_order),
             max_density=max(self.recipe.densities),
             steps=steps,
             batch_size=self.recipe.batch_size,
@@ -214,7 +222,9 @@ class Audit:
 
     def _strongest_recipe(self, name: str, attack: str) -> tuple[str, AttackRecipe]:
         """An attack at the largest budget."""
-        return _recipe(name, attack, max(self.recipe.epsilons), max(self.recipe.densities))
+        return _recipe(
+            name, attack, max(self.recipe.epsilons, key=epsilon_order), max(self.recipe.densities)
+        )
 
     def _attack(
         self, plan: AttackPlan, clips: Sequence[Clip], of: int, source: str | None = None
@@ -252,8 +262,8 @@ class Audit:
         )
 
 
-def _recipe(name: str, attack: str, epsilon: float, density: float) -> tuple[str, AttackRecipe]:
+def _recipe(name: str, attack: str, epsilon: Epsilon, density: float) -> tuple[str, AttackRecipe]:
     """The key and the recipe of an attack at one budget."""
-    title = f"{name}, epsilon {epsilon:g}, {100 * density:g} % of samples"
+    title = f"{name}, epsilon {epsilon_text(epsilon)}, {100 * density:g} % of samples"
     recipe = AttackRecipe(attack=attack, epsilon=epsilon, max_density=density, title=title)
-    return f"{name}-e{epsilon:g}-d{density:g}", recipe
+    return f"{name}-e{epsilon_text(epsilon).replace(' ', '')}-d{density:g}", recipe

@@ -9,6 +9,7 @@ import torch
 
 from staanet import audio, storage
 from staanet.attacks import Staa
+from staanet.config import EPSILON
 from staanet.core import Budget, Samples, Untargeted, Victim
 from staanet.errors import StaaNetError
 from staanet.generators.base import Generator
@@ -26,7 +27,7 @@ def export_generator(folder: Path, out: Path) -> dict[str, int | float]:
     Raises ``StaaNetError``, and writes nothing, if more than ``ALLOWED`` of the changed samples differ.
     """
     card = storage.read_card(folder, "generator")
-    epsilon, density = float(card.get("epsilon", 0.03)), card.get("max_density")
+    epsilon, density = card.get("epsilon", EPSILON), card.get("max_density")
     generator = load_generator(folder)
     model = onnx_bytes(generator, epsilon, density)
     budget = Budget(epsilon=epsilon, max_density=density)
@@ -65,4 +66,4 @@ def attack_with_torch(generator: Generator, clean: Samples, budget: Budget) -> S
     no_victim = Victim(name="none", labels=("none",), sample_rate=generator.sample_rate)
     x = torch.from_numpy(audio.to_float(clean))[None]
     x_adv = Staa(generator=generator, budget=budget)(no_victim, x, Untargeted(0))
-    return budget.project(clean, x_adv[0].numpy())
+    return budget.project(clean, x_adv[0].numpy(), generator.sample_rate)

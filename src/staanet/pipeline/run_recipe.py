@@ -19,6 +19,7 @@ from staanet.pipeline.corpus_content import CorpusContent
 from staanet.pipeline.defend import Defending
 from staanet.pipeline.evaluate import evaluate, sexes_of
 from staanet.pipeline.everyday_change import EverydayChange
+from staanet.pipeline.quiet_budget import naming_stage
 from staanet.pipeline.recipe_plan import (
     attacks_by_source,
     clip_limit,
@@ -39,7 +40,7 @@ from staanet.results.transfer_matrix import TransferMatrix
 from staanet.sanity import selfcheck
 from staanet.victims import Ensemble, load_victim, members_of
 
-CLOSING = ("selfcheck", "report")
+CLOSING = ("selfcheck", "budget", "report")
 """Stages after the card of the run. It does not name them, so that it stays the same in a second call."""
 
 
@@ -128,7 +129,8 @@ class Experiment:
             marker="report/index.html",
             size=lambda: "tables, figures and one page; always done anew",
         )
-        return [checks, page] if self.recipe.selfcheck else [page]
+        budget = naming_stage(self.out, lambda: self.corpus, self.victim, self.context)
+        return [*([checks] if self.recipe.selfcheck else []), budget, page]
 
     def _note_corpus(self) -> None:
         """Writes the table of all clips once for the run; raises ``InvalidInput`` if it has another."""

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from staanet.report.page import Charts
     from staanet.results.run_folder import RunFolder
 
-__all__ = ["build", "draw_certificate", "draw_clips", "draw_roc", "draw_sweep", "write_audit"]
+__all__ = [
+    "build",
+    "draw_certificate",
+    "draw_clips",
+    "draw_roc",
+    "draw_sweep",
+    "read_doubts",
+    "write_audit",
+]
 
 STALE = (
     '<p role="alert" class="flags"><strong>This report is older than the results beside it.</strong> '
@@ -55,6 +63,16 @@ def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
     _write_tables(results, leads, out)
     storage.write_text(out / "index.html", html)
     return out / "index.html"
+
+
+def read_doubts(run: Path | str) -> list[str]:
+    """Returns what the headlines of a finished run say of a budget that tells nothing of its attack."""
+    from staanet.report.budget_doubts import doubt_text
+    from staanet.report.headlines import headlines
+    from staanet.results.run_folder import RunFolder
+
+    results = RunFolder.read(Path(run))
+    return [text for lead in headlines(results) if (text := doubt_text(results, lead))]
 
 
 def _charts(run: RunFolder, lead: Headline) -> Charts:

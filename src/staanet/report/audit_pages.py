@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from staanet.config import epsilon_text
 from staanet.errors import printable
 from staanet.report.audit_verdict import Row, interval_text, rate_text
 from staanet.report.comparison_tables import groups_table
@@ -19,7 +20,7 @@ def audit_tables(facts: Row) -> list[Table]:
     by_channel = sorted(facts["cells"], key=lambda r: (r["channel"], -(r["fooling_rate"] or 0)))
     budgets = [
         [
-            f"epsilon {b['epsilon']:g}, {100 * b['max_density']:g} %",
+            f"epsilon {epsilon_text(b['epsilon'])}, {100 * b['max_density']:g} %",
             percent(b["noise"]["fooling_rate"]) if b["noise"] else None,
             *_attack_cells(b["worst"]),
         ]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from staanet.config import epsilon_order, epsilon_text
 from staanet.report.comparison_tables import worst_group_text
 from staanet.report.everyday_tables import everyday_sentences
 from staanet.results.formatting import percent, quantity
@@ -212,9 +213,9 @@ def interval_text(row: Row) -> str:
 
 
 def _smallest_budget(budgets: Sequence[Row]) -> str:
-    smallest = min(budgets, key=lambda b: (b["epsilon"] * b["max_density"], b["epsilon"]))
+    smallest = min(budgets, key=lambda b: (epsilon_order(b["epsilon"]), b["max_density"]))
     return (
-        f"At the smallest budget (epsilon {smallest['epsilon']:g}, "
+        f"At the smallest budget (epsilon {epsilon_text(smallest['epsilon'])}, "
         f"{100 * smallest['max_density']:g} % of samples) the worst attack changes "
         f"{rate_text(smallest['worst'])}."
     )

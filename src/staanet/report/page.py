@@ -19,6 +19,7 @@ from markupsafe import Markup
 from staanet import storage
 from staanet.errors import printable
 from staanet.report import tables
+from staanet.report.budget_doubts import doubt_text
 from staanet.report.chart_style import Picture
 from staanet.report.clip_view import ClipView, clip_context
 from staanet.report.comparison_tables import comparison_table, worst_groups_table
@@ -118,6 +119,7 @@ def _headline_context(run: RunFolder, lead: Headline) -> dict[str, Any]:
     return {
         "cell": cell,
         "control": lead.control,
+        "doubt": doubt_text(run, lead),
         "as_many": lead.control is not None and is_matched(run, lead.control, cell),
         "trainings": trainings_text(cell),
         "rival": lead.rival,

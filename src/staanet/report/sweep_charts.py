@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from staanet import storage
+from staanet.config import epsilon_order, epsilon_text
 from staanet.report.chart_style import (
     BLUE,
     FAINT,
@@ -43,7 +44,7 @@ Point = tuple[float, float, float | None, float | None]
 def draw_chart(sweep: Sweep) -> Picture:
     """Draws the chart of a sweep for a page."""
     values = [
-        f"{row['title']} on {row['target']} at epsilon {row['epsilon']:g}, "
+        f"{row['title']} on {row['target']} at epsilon {epsilon_text(row['epsilon'])}, "
         f"{formatting.percent(row['density_mean'])} of the samples: {formatting.percent(row['fooling_rate'])}"
         for row in sweep.points
     ]
@@ -141,18 +142,18 @@ def _rows_of(sweep: Sweep, attack: str, target: str) -> tuple[Rows, Rows]:
 def _epsilon(axes: Axes, points: Rows, clips: Rows, style: Mapping[str, Any]) -> None:
     densest = max((row["max_density"] or 0 for row in points), default=0)
     chosen = [row for row in points if (row["max_density"] or 0) == densest]
-    _line(axes, [_point(row, row["epsilon"]) for row in chosen], style)
+    _line(axes, [_point(row, _size(row)) for row in chosen], style)
 
 
 def _density(axes: Axes, points: Rows, clips: Rows, style: Mapping[str, Any]) -> None:
     if clips:
         _steps(axes, clips, [row["density"] for row in clips], style)
         return
-    largest = max(row["epsilon"] for row in points) if points else 0
+    largest = max(map(_size, points), default=0)
     dots = [
         _point(row, row["density_mean"])
         for row in points
-        if row["epsilon"] == largest and row["density_mean"]
+        if _size(row) == largest and row["density_mean"]
     ]
     _line(axes, dots, style)
 
@@ -162,15 +163,20 @@ def _snr(axes: Axes, points: Rows, clips: Rows, style: Mapping[str, Any]) -> Non
         with_snr = [row for row in clips if row["snr_db"] is not None]
         _steps(axes, with_snr, [-row["snr_db"] for row in with_snr], style, of=len(clips), sign=-1)
         return
-    largest = max(row["epsilon"] for row in points) if points else 0
+    largest = max(map(_size, points), default=0)
     densest = max((row["max_density"] or 0 for row in points), default=0)
     with_snr = [row for row in points if row["snr_db_mean"] is not None]
-    at_top_epsilon = [row for row in with_snr if row["epsilon"] == largest]
+    at_top_epsilon = [row for row in with_snr if _size(row) == largest]
     at_top_density = [row for row in with_snr if (row["max_density"] or 0) == densest]
     _line(axes, [_point(row, row["snr_db_mean"]) for row in at_top_epsilon], style)
     if len(at_top_density) > 1:
         dotted = {**style, "linestyle": ":", "linewidth": 1.0}
         _line(axes, [_point(row, row["snr_db_mean"]) for row in at_top_density], dotted, band=False)
+
+
+def _size(row: Mapping[str, Any]) -> float:
+    """Epsilon of full scale, or in decibels relative to the speech."""
+    return epsilon_order(row["epsilon"])[1]
 
 
 def _point(row: Mapping[str, Any], x: float) -> Point:
@@ -237,9 +243,12 @@ def _finish(axes: Axes, sweep: Sweep, target: str, panel: int, *, first: bool) -
         if not axes.xaxis_inverted():
             axes.invert_xaxis()
         return
-    axes.set_xscale("log")
+    if panel == 0 and any(isinstance(row["epsilon"], str) for row in sweep.points):
+        axes.set_xlabel("epsilon, dB to the speech")
+    else:
+        axes.set_xscale("log")
     factor = 100 if panel else 1
     if panel == 0:
-        axes.set_xticks(sorted({row["epsilon"] for row in sweep.points}))
+        axes.set_xticks(sorted(set(map(_size, sweep.points))))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{factor * x:.4g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -90,7 +90,8 @@ def clip_problems(stored: StoredSet, clip_id: str, rows: Sequence[ClipResult]) -
             is_same = a is b if a is None or b is None else abs(a - b) <= TOLERANCE[name]
             if not is_same:
                 yield f"{name} is {_shown(b)} in the file and {_shown(a)} in {table}"
-    for violation in stored.budget.violations(clean, adversarial) if stored.budget else ():
+    rate, budget = pair.clean.sample_rate, stored.budget
+    for violation in budget.violations(clean, adversarial, rate) if budget else ():
         yield f"beyond its budget: {violation}"
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from staanet import audio
+from staanet.config import epsilon_text, relative_db
 from staanet.core import Budget
 from staanet.core.metrics import Estimate
 
@@ -97,15 +99,33 @@ def first_items(items: Sequence[str], most: int) -> str:
     return ", ".join(items[:most]) + more
 
 
+def level_text(level_db: float) -> str:
+    """Returns a level relative to the speech in words.
+
+    >>> level_text(-20), level_text(3), level_text(-math.inf)
+    ('20 dB below the speech', '3 dB above the speech', 'silent')
+    """
+    if not math.isfinite(level_db):
+        return "silent"
+    side = "below" if level_db < 0 else "above"
+    return f"{abs(level_db):.0f} dB {side} the speech"
+
+
 def right_to_change(budget: Budget | None) -> str:
     """Returns the limits of a budget, in words and numbers.
 
+    >>> right_to_change(Budget(epsilon="-20 dB"))
+    'at most 20 dB below the speech on any sample'
     >>> right_to_change(Budget(epsilon=0.03, max_density=0.2))
     'at most 0.03 of full scale (983 of 32,768 steps) on at most 20 % of the samples'
     """
     if budget is None:
         return "an unrecorded amount"
-    size = f"at most {budget.epsilon:g} of full scale ({budget.epsilon_lsb:,} of {audio.FULL_SCALE:,} steps)"
+    if (db := relative_db(budget.epsilon)) is not None:
+        size = f"at most {level_text(db)}"
+    else:
+        steps = f"{budget.epsilon_lsb:,} of {audio.FULL_SCALE:,} steps"
+        size = f"at most {epsilon_text(budget.epsilon)} of full scale ({steps})"
     limits = []
     if budget.max_density is not None:
         limits.append(f"at most {100 * budget.max_density:g} % of the samples")

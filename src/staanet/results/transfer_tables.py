@@ -10,6 +10,7 @@ from dataclasses import replace
 from statistics import stdev
 from typing import Any
 
+from staanet.config import epsilon_text
 from staanet.core.metrics import Estimate
 from staanet.errors import unknown_name
 from staanet.results import formatting
@@ -181,7 +182,7 @@ def _budget_text(cell: Cell, names: Mapping[str, str]) -> str:
     budget = cell.budget
     if budget is None:
         return "an unrecorded amount"
-    parts = [f"\N{GREEK SMALL LETTER EPSILON} = {budget.epsilon:g}"]
+    parts = [f"\N{GREEK SMALL LETTER EPSILON} = {epsilon_text(budget.epsilon)}"]
     if cell.matched:
         parts.append(f"as many samples as {names.get(cell.matched, cell.matched.split('__')[0])}")
     elif budget.max_l0 is not None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import NamedTuple
 
 from staanet.attacks import PGD
+from staanet.audio import FULL_SCALE
+from staanet.config.fields import PAPER_EPSILON
 from staanet.core import Budget, Clip, Victim
 from staanet.errors import InvalidInput, StaaNetError
 from staanet.evaluation import CONTROLS
@@ -70,9 +73,9 @@ def jobs_of(run: LoadedRun, count: int, seed: int) -> Iterator[Job]:
     largest = max(sets, key=lambda stored: len(stored.rows))
     ids = sample_ids(largest, count, seed)
     clips = cache(lambda: [largest.pair(clip_id).clean for clip_id in ids])
-    epsilon = max(stored.budget.epsilon if stored.budget else 0.03 for stored in sets)
+    budgets = [stored.budget or Budget(epsilon=PAPER_EPSILON) for stored in sets]
     probes = {
-        name: cache(partial(_probe, victim, clips, epsilon)) for name, victim in run.victims.items()
+        name: cache(partial(_probe, victim, clips, budgets)) for name, victim in run.victims.items()
     }
     for name, victim in run.victims.items():
         yield from _victim_jobs(run, name, victim, clips, seed)
@@ -123,8 +126,13 @@ def _set_jobs(run: LoadedRun, stored: StoredSet, count: int, seed: int) -> Itera
         yield Job("direction", stored.name, lambda _: _direction(run, stored, ids(), seed))
 
 
-def _probe(victim: Victim, clips: Callable[[], list[Clip]], epsilon: float) -> Probe:
-    return Probe(victim, clips(), epsilon=epsilon)
+def _probe(victim: Victim, clips: Callable[[], list[Clip]], budgets: Sequence[Budget]) -> Probe:
+    """A probe at the largest epsilon of some budgets; a relative one is that of the median clip."""
+    steps = max(
+        statistics.median(b.for_clip(c.pcm16, c.sample_rate).epsilon_lsb for c in clips())
+        for b in budgets
+    )
+    return Probe(victim, clips(), epsilon=steps / FULL_SCALE)
 
 
 def _on_probe(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from staanet.attacks import craft_batch, logits_of
-from staanet.config import EPSILON
+from staanet.config.fields import PAPER_EPSILON
 from staanet.core import Attack, Clip, Untargeted, Victim
 from staanet.defences import Defended
 from staanet.results.adversarial_set import AdversarialClip
@@ -51,7 +51,7 @@ class Probe:
         victim: Victim,
         clips: Sequence[Clip],
         *,
-        epsilon: float = EPSILON,
+        epsilon: float = PAPER_EPSILON,
         progress: Callable[[str], None] = lambda what: None,
     ) -> None:
         self.victim, self.clips, self.epsilon = victim, list(clips), epsilon

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from staanet import audio
+from staanet.config import epsilon_order
+from staanet.config.fields import PAPER_EPSILON
 from staanet.core import Clip, Victim, metrics
 from staanet.evaluation import CONTROLS, transfer_matrix
 from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
@@ -146,11 +148,16 @@ def _fooled(run: LoadedRun, key: Key, target: str) -> dict[str, bool]:
 
 def _changes_no_more(weaker: StoredSet, stored: StoredSet) -> bool:
     """Whether a set was allowed no larger epsilon, and changed on each clip no more samples."""
-    epsilons = [each.budget.epsilon if each.budget else 0.03 for each in (weaker, stored)]
-    return epsilons[0] <= epsilons[1] and all(
-        int(row["l0"]) <= int(stored.rows[i]["l0"])
-        for i, row in weaker.rows.items()
-        if i in stored.rows
+    epsilons = [each.budget.epsilon if each.budget else PAPER_EPSILON for each in (weaker, stored)]
+    orders = [epsilon_order(epsilon) for epsilon in epsilons]
+    return (
+        orders[0][0] == orders[1][0]
+        and orders[0] <= orders[1]
+        and all(
+            int(row["l0"]) <= int(stored.rows[i]["l0"])
+            for i, row in weaker.rows.items()
+            if i in stored.rows
+        )
     )
 
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from staanet.attacks import PGD, Staa, collate
-from staanet.config import GeneratorRecipe, HardenRecipe
+from staanet.config import GeneratorRecipe, HardenRecipe, scale_epsilon
 from staanet.core import (
     Budget,
     Clip,
@@ -118,7 +118,7 @@ class AdversarialTraining:
         """
         recipe = self.recipe
         growth = min(1.0, max(done / recipe.ramp, 0.1)) if recipe.ramp else 1.0
-        budget = replace(self.budget, epsilon=growth * recipe.epsilon)
+        budget = replace(self.budget, epsilon=scale_epsilon(recipe.epsilon, growth))
         steps = recipe.inner_steps
         return PGD(budget=budget, steps=steps, relative_step=min(1.0, 2.5 / steps))
 

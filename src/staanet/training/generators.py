@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from staanet import audio
 from staanet.attacks import Staa, collate, project_to_snr
 from staanet.core import (
     Budget,
@@ -105,7 +104,7 @@ class GeneratorTask(Task):
         with autocast(settings.precision, x.device):
             change = module(x, None, classes, budget)
         mask = select_samples(change, budget)  # as the attack selects, under this step's budget
-        epsilon = budget.epsilon_lsb / audio.FULL_SCALE
+        epsilon = budget.epsilon_of(x, None, self.sources[0].sample_rate)
         delta = epsilon * project_to_snr(x, change.magnitude, epsilon * mask, budget)
         x_adv = (x + delta * settings.objective.mask(change.position, mask, uniform)).clamp(-1, 1)
         route = np.random.default_rng([seed, step, 2]).integers(len(self.routes))

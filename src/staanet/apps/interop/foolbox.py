@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from staanet import audio
 from staanet.core import Budget, Goal, Targeted, Victim
 from staanet.core.top_k import top_k_mask
 from staanet.errors import InvalidInput, MissingExtra
@@ -51,26 +50,29 @@ class FoolboxAttack:
         wrapped, x_adv = model(source), x.clone()
         classes = torch.as_tensor(goal.label, device=x.device).expand(len(x))
         sizes = [x.shape[1]] * len(x) if lengths is None else lengths.tolist()
-        for length in sorted(set(sizes)):  # Foolbox knows no padding, so each length is a batch
-            rows = [row for row, size in enumerate(sizes) if size == length]
-            clips = x[rows, :length]
-            perturbed = self._perturb(wrapped, clips, classes[rows], isinstance(goal, Targeted))
-            x_adv[rows, :length] = self._project(clips, perturbed)
+        epsilons = self.budget.epsilon_of(x, lengths, source.sample_rate)[:, 0].tolist()
+        kinds = list(zip(sizes, epsilons, strict=True))
+        for kind in sorted(set(kinds)):  # Foolbox knows no padding and one epsilon
+            length, epsilon = kind
+            rows = [row for row, other in enumerate(kinds) if other == kind]
+            clips, criterion = x[rows, :length], self._criterion(classes[rows], goal)
+            perturbed = self._perturb(wrapped, clips, criterion, epsilon)
+            x_adv[rows, :length] = self._project(clips, perturbed, epsilon)
         return x_adv
 
-    def _perturb(self, wrapped: Any, clips: Tensor, classes: Tensor, targeted: bool) -> Tensor:
-        foolbox = library()
-        criterion = (
-            foolbox.criteria.TargetedMisclassification(classes)
-            if targeted
-            else foolbox.criteria.Misclassification(classes)
-        )
-        epsilon = self.budget.epsilon_lsb / audio.FULL_SCALE if self.size is None else self.size
-        minimises = isinstance(self.attack, foolbox.attacks.base.MinimizationAttack)
+    def _criterion(self, classes: Tensor, goal: Goal) -> Any:
+        criteria = library().criteria
+        if isinstance(goal, Targeted):
+            return criteria.TargetedMisclassification(classes)
+        return criteria.Misclassification(classes)
+
+    def _perturb(self, wrapped: Any, clips: Tensor, criterion: Any, epsilon: float) -> Tensor:
+        size = epsilon if self.size is None else self.size
+        minimises = isinstance(self.attack, library().attacks.base.MinimizationAttack)
         try:
             with torch.enable_grad():
                 _, perturbed, _ = self.attack(
-                    wrapped, clips, criterion, epsilons=None if minimises else epsilon
+                    wrapped, clips, criterion, epsilons=None if minimises else size
                 )
         except ValueError as problem:  # such as a criterion that the attack does not know
             raise InvalidInput(
@@ -80,9 +82,8 @@ class FoolboxAttack:
         x_adv: Tensor = perturbed.detach()
         return x_adv
 
-    def _project(self, clips: Tensor, perturbed: Tensor) -> Tensor:
+    def _project(self, clips: Tensor, perturbed: Tensor, epsilon: float) -> Tensor:
         """``perturbed`` cut to epsilon, full scale and the number of samples; NaN leaves a clip as it is."""
-        epsilon = self.budget.epsilon_lsb / audio.FULL_SCALE
         delta = (perturbed - clips).nan_to_num(0.0).clamp(-epsilon, epsilon)
         support = top_k_mask(delta.abs().masked_fill(delta == 0, -torch.inf), self.budget)
         return torch.where(support, (clips + delta).clamp(-1, 1), clips)

@@ -13,7 +13,7 @@ import numpy as np
 
 from staanet import audio, storage
 from staanet.apps.web.example_voices import speak_example
-from staanet.apps.web.level import DEFAULT_DB, epsilon_at
+from staanet.apps.web.level import DEFAULT_DB
 from staanet.apps.web.models import ModelLibrary, with_defence
 from staanet.attacks import ATTACKS, Staa, craft
 from staanet.core import Attack, Budget, Clip, Samples, Victim
@@ -122,7 +122,7 @@ class FoolingService:
         Raises ``InvalidInput`` for an unknown name and for victims of another rate.
         """
         source = self.victim(request.source)
-        crafted = craft(self._attack(clip, request), source, [clip])
+        crafted = craft(self._attack(request), source, [clip])
         victims = self._targets(request, source)
         (pair,) = crafted.clips
         hits = control_hits(pair, source, victims)
@@ -150,11 +150,11 @@ class FoolingService:
         storage.write_bytes(path, audio.encode(samples, rate))
         return path
 
-    def _attack(self, clip: Clip, request: Request) -> Attack:
+    def _attack(self, request: Request) -> Attack:
         if request.attack not in self.attacks(request.source):
             raise unknown_name("attack", request.attack, self.attacks(request.source))
         budget = Budget(
-            epsilon=epsilon_at(request.level_db, clip.pcm16, clip.sample_rate),
+            epsilon=f"{request.level_db:g} dB",
             max_density=request.density,
             min_snr_db=request.min_snr_db,
         )

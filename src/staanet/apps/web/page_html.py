@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from staanet.apps.web.fooling import Answer, Outcome
 from staanet.apps.web.http_filter import FILE
-from staanet.apps.web.level import HIGHEST_DB, LOWEST_DB, MARKS, level_text
+from staanet.apps.web.level import HIGHEST_DB, LOWEST_DB, MARKS
 from staanet.errors import printable
 from staanet.pipeline.control import CONTROL_DRAWS
 from staanet.report.clip_pictures import waveform_picture
@@ -62,7 +62,7 @@ def sentence_html(outcome: Outcome) -> str:
     density = formatting.percent(float(measured["density"]))
     cost = [
         f"{measured['l0']:,} of {len(outcome.pair.adversarial):,} samples changed ({density}), "
-        f"{level_text(-measured['snr_db'])}, made in {formatting.seconds(outcome.pair.seconds)}."
+        f"{formatting.level_text(-measured['snr_db'])}, made in {formatting.seconds(outcome.pair.seconds)}."
     ]
     if request.defence:
         cost.append(f"The attack did not know of the defence, {_text(request.defence)}.")
