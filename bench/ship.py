@@ -17,6 +17,7 @@ from staanet import config, corpora, storage
 from staanet.attacks import Staa, craft, logits_of
 from staanet.core import Budget, Clip, metrics
 from staanet.evaluation import transfer_matrix
+from staanet.evaluation.everyday import unchanged_shares
 from staanet.generators.registry import load_generator
 from staanet.pipeline.corpus_content import CorpusContent
 from staanet.report.model_cards import model_card
@@ -57,7 +58,7 @@ def ship(run: Path, corpus_spec: str) -> None:
         truth = [clip.label or "" for clip in test]
         right = [a == b for a, b in zip(truth, answers, strict=True)]
         quality = {"test_uar": metrics.uar(truth, answers), "test_accuracy": float(np.mean(right))}
-        _close(out, {**card, **quality})
+        _close(out, {**card, **quality, "test_unchanged": unchanged_shares(victim, test)})
     for name in GENERATORS:
         out = pretrained.ROOT / "generators" / name.replace(",", "-")
         card = _halved(run / "generators" / name, out, "generator", about)

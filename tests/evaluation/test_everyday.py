@@ -12,7 +12,13 @@ from tests.support.speech import RATE, clip
 
 from staanet import storage
 from staanet.core import Victim
-from staanet.evaluation.everyday import CONDITIONS, change_clip, measure_everyday
+from staanet.evaluation.everyday import (
+    CARD_CONDITIONS,
+    CONDITIONS,
+    change_clip,
+    measure_everyday,
+    unchanged_shares,
+)
 from staanet.pipeline import Context, everyday
 from staanet.report.everyday_tables import everyday_sentences, everyday_table
 from staanet.transforms import parse_transform
@@ -92,6 +98,12 @@ def test_what_passes_is_decided_by_the_share_that_stays_and_by_uar(clips):
     assert summary["worst"]["noise"]["unchanged"]["value"] == min(
         by_name[name].unchanged.value for name in FEW["noise"]
     )
+
+
+def test_the_card_s_conditions_are_some_of_all_and_shares_of_answers(clips):
+    shares = unchanged_shares(LevelVictim().eval(), clips[:3])
+    assert set(shares) == set(CARD_CONDITIONS)
+    assert all(0 <= share <= 1 for share in shares.values())
 
 
 def test_babble_lies_so_far_below_and_is_the_same_each_time(clips):

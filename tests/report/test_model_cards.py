@@ -18,6 +18,7 @@ VICTIM = {
     "sha256": "ab" * 32,
     "test_uar": 0.9375,
     "dev_uar": 0.95,
+    "test_unchanged": {"white noise at 20 dB": 0.875},
     "best_step": 250,
     "inputs": {
         "corpus": "synthetic",
@@ -41,6 +42,7 @@ def test_every_figure_of_the_card_is_told_and_nothing_else() -> None:
     text = model_cards.model_card(VICTIM)
     for told in ("0.938", "0.950", "ab" * 32, "cd" * 32, "seed 3", "| steps | 250 |", "anger, joy"):
         assert told in text
+    assert "| answers unchanged on test speakers, white noise at 20 dB | 0.875 |" in text
     assert "patience" not in text and "accuracy on" not in text  # the card says nothing of them
     assert "synthetic speech alone" in text
 

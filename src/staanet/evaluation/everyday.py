@@ -91,6 +91,14 @@ CONDITIONS: dict[str, dict[str, str]] = {
     },
 }
 """By kind, each condition's name and its transforms; ``babble:SNR`` adds other clips."""
+CARD_CONDITIONS = (
+    "6 dB louder",
+    "1000 zeros before",
+    "white noise at 20 dB",
+    "MP3 at 40 kbit/s",
+    "telephone band, 8 bit",
+)
+"""Those that the card of a trained victim tells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +207,16 @@ def measure_everyday(
     truth = [clip.label or "" for clip in clips]
     uar = metrics.uar(truth, [clean[clip.id] for clip in clips]) if all(truth) else None
     return Everyday(victim.name, uar, clean, measured)
+
+
+def unchanged_shares(victim: Victim, clips: Sequence[Clip]) -> dict[str, float | None]:
+    """The share of answers that stay under each of ``CARD_CONDITIONS``, for the card of a victim."""
+    chosen = {
+        kind: {name: text for name, text in group.items() if name in CARD_CONDITIONS}
+        for kind, group in CONDITIONS.items()
+    }
+    measured = measure_everyday(victim, clips, conditions=chosen)
+    return {condition.name: condition.unchanged.value for condition in measured.conditions}
 
 
 def change_clip(text: str, clip: Clip, clips: Sequence[Clip]) -> Clip:

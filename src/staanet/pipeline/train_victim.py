@@ -13,6 +13,7 @@ from staanet import training
 from staanet.attacks import logits_of
 from staanet.config import GeneratorRecipe, HardenRecipe, VictimRecipe
 from staanet.core import Clip, Corpus, Progress, Victim, metrics, silent
+from staanet.evaluation.everyday import unchanged_shares
 from staanet.nn import distributed
 from staanet.nn.precision import resolve_precision
 from staanet.pipeline.clips import load_clips
@@ -69,6 +70,7 @@ class VictimTraining:
                 best_step=history.best_step,
                 epochs=len(history.rows),
                 machine=describe_machine(),
+                test_unchanged=unchanged_shares(victim, test),
                 **measure_parts(victim, {"dev": dev, "test": test}, context.progress),
             )
         victim.origin = str(self.out)

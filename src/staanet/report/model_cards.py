@@ -140,7 +140,12 @@ def _measured(card: Mapping[str, Any]) -> list[tuple[str, object]]:
     rates: list[tuple[str, object]] = [
         (f"fooling rate of {name} on test speakers", f"{r:.3f}") for name, r in fooled.items()
     ]
-    return [*((_MEASURES[key], f"{card[key]:.3f}") for key in _measure_keys(card)), *rates]
+    stays: list[tuple[str, object]] = [
+        (f"answers unchanged on test speakers, {name}", f"{share:.3f}")
+        for name, share in (card.get("test_unchanged") or {}).items()
+        if share is not None
+    ]
+    return [*((_MEASURES[key], f"{card[key]:.3f}") for key in _measure_keys(card)), *stays, *rates]
 
 
 def _training(card: Mapping[str, Any]) -> list[tuple[str, object]]:
