@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import soundfile
 import torch
 from tests.support.speech import RATE, clip
 
-from staanet import storage
+from staanet import config, pipeline, storage
 from staanet.core import Victim
 from staanet.evaluation.everyday import (
     CARD_CONDITIONS,
@@ -20,6 +21,7 @@ from staanet.evaluation.everyday import (
     unchanged_shares,
 )
 from staanet.pipeline import Context, everyday
+from staanet.report import tables
 from staanet.report.everyday_tables import everyday_sentences, everyday_table
 from staanet.transforms import parse_transform
 
@@ -134,3 +136,20 @@ def test_the_stage_keeps_summary_and_answers_and_is_done_once(clips, tmp_path, m
     assert storage.sha256(tmp_path / "out" / "everyday.json") == before
     assert len(everyday_table(result).rows) == result["of"]
     assert "conditions pass" in everyday_sentences(result)[0]
+
+
+def test_a_run_measures_each_victim_and_its_report_shows_a_table_of_each(clips, tmp_path):
+    recipe = config.load_recipe("quick", ["everyday=true"])
+    stages = [stage.name for stage in pipeline.dry_run(recipe, tmp_path / "new", Context()).stages]
+    assert [name for name in stages if name.startswith("everyday")] == [
+        "everyday emo18",
+        "everyday zhao19",
+    ]
+    for name in recipe.victims:
+        victim = LevelVictim().eval()
+        victim.name = name
+        summary = measure_everyday(victim, clips[:3], conditions=FEW).summary()
+        storage.write_json(tmp_path / "everyday" / name / "everyday.json", summary)
+    shown = tables.everyday_tables(SimpleNamespace(folder=tmp_path))
+    assert [table.key for table in shown] == ["everyday-emo18", "everyday-zhao19"]
+    assert "1000 zeros" not in shown[0].to_markdown() and "FAIL" in shown[0].to_markdown()
