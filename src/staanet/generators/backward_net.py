@@ -42,7 +42,9 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tens
 """Each activation and its derivative."""
 
 EMO18_BLOCKS: tuple[Block, ...] = ((1, 64, 8, 10), (64, 128, 6, 8), (128, 256, 6, 8))
-SHARPNESS = 4.0  # scale of the gradient at the topmost features before its tanh: nearly signs
+SHARPNESS = -1.8, (1.5, 3.0, 0.0)
+"""Of the gradient at the topmost features before its tanh: the logarithm of its scale as a layer of the budget.
+Where the change has much energy nearly signs do most, where it has little the gradient itself does."""
 
 
 class Level(NamedTuple):
@@ -116,7 +118,7 @@ class BackwardNet(IterativeGenerator):
         )
         # FiLM (Perez et al., 2018, arXiv 1709.07871): the budget scales each channel on the way back
         self.film = nn.ModuleList(budget_layer(o) for _, o, _, _ in blocks)
-        self.sharpness = budget_layer(1)
+        self.sharpness = budget_layer(1, *SHARPNESS)
         self.head = nn.Linear(hidden, classes)
         self.head_backward = nn.Linear(classes, hidden, bias=False)
         for layer in self.skip:  # at first the decoder uses only what comes from above
@@ -216,11 +218,10 @@ class BackwardNet(IterativeGenerator):
         pairs = zip(reversed(self._layers()), states[-2::-1], states[:0:-1], strict=True)
         for layer, inputs, outputs in pairs:
             grad = layer.backward(grad, inputs, outputs)
-        # nearly signs: quiet frames and weak features move as much as strong ones
+        # towards signs quiet frames and weak features move as much as strong ones
         sizes = None if frames is None else frames * grad.shape[2]
         scale = 1.0 if features is None else torch.exp(self.sharpness(features))
-        sharp = SHARPNESS * scale * unit_rms(grad.flatten(1), sizes)
-        return torch.tanh(sharp).view_as(grad)
+        return torch.tanh(scale * unit_rms(grad.flatten(1), sizes)).view_as(grad)
 
     def decode(
         self, grad: Tensor, levels: Sequence[Level], time: int, features: Tensor | None = None

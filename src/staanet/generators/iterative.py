@@ -186,11 +186,14 @@ class BestProposal:
         )
 
 
-def budget_layer(outputs: int, bias: float = 0.0) -> nn.Linear:
-    """Returns a layer ``[B, FEATURES] -> [B, outputs]`` that at first gives ``bias`` at every budget."""
+def budget_layer(
+    outputs: int, bias: float = 0.0, slopes: Sequence[float] = (0.0,) * FEATURES
+) -> nn.Linear:
+    """Returns a layer ``[B, FEATURES] -> [B, outputs]`` that at first gives ``bias`` plus ``slopes`` times them."""
     layer = nn.Linear(FEATURES, outputs)
-    nn.init.zeros_(layer.weight)
-    nn.init.constant_(layer.bias, bias)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(slopes))
+        layer.bias.fill_(bias)
     return layer
 
 
