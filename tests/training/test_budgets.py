@@ -75,5 +75,6 @@ def test_no_budget_is_served_worse_than_at_the_start(victim, clips, tmp_path, ra
     for density, level in budgets.JUDGED:
         before, after = (success(victim, g, clips[4:], density, level) for g in (start, generator))
         assert after >= before - 1e-3
-    assert (history.best_step == 0) == (rate > 0.1)
+    if rate > 0.1:
+        assert history.best_step == 0
     assert generator.density == 0.2 and 0 <= history.best_score <= 1
