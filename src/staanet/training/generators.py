@@ -44,8 +44,8 @@ from staanet.victims import members_of
 UNTOUCHED_DB = 999.0
 """Logged as SNR where no clip of a batch was touched: the ratio is infinite, JSON and CSV are not."""
 EMPTY_MASK, FULL_MASK = 1e-4, 0.999
-LEAST_REACH = 1e-3
-"""The least change of a margin that a loss is divided by."""
+LEAST_REACH = 0.05
+"""The least change of a margin that a loss is divided by: a budget of less effect counts for less."""
 DEV_CLIPS = 24
 """Dev clips that judge a generator at several budgets."""
 
