@@ -14,17 +14,20 @@ import numpy as np
 import pandas
 import soundfile
 
+from staanet.core import Budget
+
 
 def main(run: Path) -> None:
     clips = 0
     for folder in sorted((run / "adversarial").iterdir()):
         budget = json.loads((folder / "card.json").read_text())["budget"]
         for row in pandas.read_csv(folder / "metadata.csv").itertuples():
-            clean = soundfile.read(folder / row.original_file_name, dtype="int16")[0].astype(int)
+            clean, rate = soundfile.read(folder / row.original_file_name, dtype="int16")
             delta = soundfile.read(folder / row.file_name, dtype="int16")[0].astype(int) - clean
             assert row.l0 == np.count_nonzero(delta), (folder, row.id, "l0")
             assert row.linf == np.abs(delta).max(initial=0) / 32768, (folder, row.id, "linf")
-            assert row.linf <= budget["epsilon"], (folder, row.id, "epsilon")
+            largest = Budget(epsilon=budget["epsilon"]).for_clip(clean, rate).epsilon_lsb
+            assert row.linf <= largest / 32768, (folder, row.id, "epsilon")
             if budget["max_density"] is not None:
                 assert row.l0 <= budget["max_density"] * len(clean), (folder, row.id, "density")
             clips += 1

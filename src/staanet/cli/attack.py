@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from staanet.pipeline import AttackJob
 
 USUAL_ATTACK = "staa"
-USUAL_SNR_DB = 12.0
-"""Least dB of speech above the change, where neither a model nor a budget is given."""
 MOST_ROWS = 40
 """How many clips the table shows."""
 
@@ -128,13 +126,12 @@ def _attack_job(
     from staanet.core import stratified_subset
     from staanet.storage import pretrained
 
-    generator, judges, min_snr_db = options.generator, [], recipe.min_snr_db
+    generator, judges, epsilon = options.generator, [], options.epsilon
     if not options.source and generator is None and options.vector is None:
         generator = pretrained.folder("generators", pretrained.names("generators")[0])
         names = (f"{pretrained.SCHEME}:{name}" for name in pretrained.names("victims"))
         judges = _loadable(names)
-        if min_snr_db is None and options.epsilon is None:
-            min_snr_db = USUAL_SNR_DB  # recordings differ in level
+        epsilon = epsilon or EPSILON  # recordings differ in level
     corpus = load_inputs(inputs, options.part, split, out)
     if recipe.clips is not None:
         chosen = stratified_subset(corpus.utterances, recipe.clips)
@@ -145,7 +142,7 @@ def _attack_job(
         sources=options.source,
         generator=generator,
         vector=options.vector,
-        recipe=_with_budget(recipe, options, generator, min_snr_db),
+        recipe=_with_budget(recipe, replace(options, epsilon=epsilon), generator),
         matched=options.match,
         label=recipe.label or None,
         window_s=options.window,
@@ -154,7 +151,7 @@ def _attack_job(
 
 
 def _with_budget(
-    recipe: AttackRecipe, options: AttackOptions, generator: Path | None, min_snr_db: float | None
+    recipe: AttackRecipe, options: AttackOptions, generator: Path | None
 ) -> AttackRecipe:
     """The recipe with the name of its attack, and with the budget of its generator or vector."""
     from staanet import storage
@@ -168,13 +165,7 @@ def _with_budget(
     if max_density is None and recipe.max_l0 is None and attack in ("staa", "uap"):
         max_density = number_of_card(card, "max_density", folder)
     return config.replace(
-        recipe,
-        where="attack",
-        attack=attack,
-        epsilon=epsilon,
-        max_density=max_density,
-        min_snr_db=min_snr_db,
-        label="",
+        recipe, where="attack", attack=attack, epsilon=epsilon, max_density=max_density, label=""
     )
 
 

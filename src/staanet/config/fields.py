@@ -45,8 +45,8 @@ Setting = StrictInt | StrictFloat | StrictBool | StrictStr
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 EPSILON_HELP = "Largest change of a sample: of full scale, as 0.03, or to the speech, as '-20 dB'."
-EPSILON = 0.03
-"""The usual largest change of a sample."""
+EPSILON = "-20 dB"
+"""The usual largest change of a sample, relative to the speech: with a fifth of the samples its SNR is about 25 dB."""
 PAPER_EPSILON = 0.03
 """The paper's largest change of a sample, of full scale 1."""
 MAX_DENSITY = 0.2
@@ -83,7 +83,7 @@ def default_of(recipe: type[Any], name: str) -> Any:
 
     >>> from staanet.config import GeneratorRecipe
     >>> default_of(GeneratorRecipe, "epsilon")
-    0.03
+    '-20 dB'
     """
     (field,) = (field for field in dataclasses.fields(recipe) if field.name == name)
     return (

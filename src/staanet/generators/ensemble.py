@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from staanet.config import EPSILON
+from staanet.config import PAPER_EPSILON
 from staanet.generators.backward_net import BackwardNet
 from staanet.generators.iterative import IterativeGenerator, Reading
 from staanet.generators.surrogate import SurrogateGradient
@@ -43,7 +43,7 @@ class EnsembleGenerator(IterativeGenerator):
     architecture = "ensemble"
 
     def __init__(self, *, members: Sequence[Mapping[str, Any]], **settings: Any) -> None:
-        defaults = {"iterations": 1, "epsilon": EPSILON, "gain": 2.0, "density": None}
+        defaults = {"iterations": 1, "epsilon": PAPER_EPSILON, "gain": 2.0, "density": None}
         super().__init__(**{**defaults, **settings})
         self.members = _Members(_build_member(**member) for member in members)
         self.weights = nn.Parameter(torch.ones(len(members)))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from staanet.config import EPSILON, GeneratorRecipe
+from staanet.config import PAPER_EPSILON, GeneratorRecipe
 from staanet.config.epsilon import Epsilon
 from staanet.core import Victim
 from staanet.errors import InvalidInput
@@ -58,7 +58,7 @@ def warm_start_generator(
 def warm_start_member(
     source: Victim,
     density: float | None = None,
-    epsilon: Epsilon = EPSILON,
+    epsilon: Epsilon = PAPER_EPSILON,
     iterations: int = USUAL.iterations,
 ) -> IterativeGenerator:
     """Returns a ``BackwardNet`` of a convolutional source, or a ``SurrogateGradient`` of a transformer.
@@ -90,7 +90,7 @@ def warm_start_member(
 def backward_net_from(
     source: Victim,
     density: float | None = None,
-    epsilon: Epsilon = EPSILON,
+    epsilon: Epsilon = PAPER_EPSILON,
     iterations: int = USUAL.iterations,
 ) -> BackwardNet:
     """Returns a ``BackwardNet`` with the shape and the weights of a convolutional source.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from staanet import storage
-from staanet.config import EPSILON, AttackRecipe
+from staanet.config import PAPER_EPSILON, AttackRecipe
 from staanet.core import Clip, Corpus, Victim, stratified_subset
 from staanet.defences import Defended
 from staanet.errors import InvalidInput
@@ -182,7 +182,7 @@ def adapt(
             recipe = AttackRecipe(
                 attack=name,
                 title=f"{name}, knowing the defence",
-                epsilon=budget.get("epsilon") or EPSILON,
+                epsilon=budget.get("epsilon") or PAPER_EPSILON,
                 max_density=budget.get("max_density"),
             )
             plan = plan_attack(name, recipe, target, context=context)

@@ -9,7 +9,7 @@ import torch
 
 from staanet import audio, storage
 from staanet.attacks import Staa
-from staanet.config import EPSILON
+from staanet.config import PAPER_EPSILON
 from staanet.core import Budget, Samples, Untargeted, Victim
 from staanet.errors import StaaNetError
 from staanet.generators.base import Generator
@@ -27,7 +27,7 @@ def export_generator(folder: Path, out: Path) -> dict[str, int | float]:
     Raises ``StaaNetError``, and writes nothing, if more than ``ALLOWED`` of the changed samples differ.
     """
     card = storage.read_card(folder, "generator")
-    epsilon, density = card.get("epsilon", EPSILON), card.get("max_density")
+    epsilon, density = card.get("epsilon", PAPER_EPSILON), card.get("max_density")
     generator = load_generator(folder)
     model = onnx_bytes(generator, epsilon, density)
     budget = Budget(epsilon=epsilon, max_density=density)

@@ -76,8 +76,8 @@ def read_doubts(run: Path | str) -> list[str]:
 
 
 def _charts(run: RunFolder, lead: Headline) -> Charts:
-    from staanet.report.charts import forest_chart, heat_map_chart
-    from staanet.report.headlines import compared_cells
+    from staanet.report.charts import forest_chart, heat_map_chart, time_chart
+    from staanet.report.headlines import cells_of_equal_size, compared_cells
     from staanet.report.page import Charts
     from staanet.report.sweep_charts import draw_chart
     from staanet.report.sweep_tables import read_all
@@ -86,6 +86,7 @@ def _charts(run: RunFolder, lead: Headline) -> Charts:
     return Charts(
         forest=forest_chart(compared_cells(run, lead)),
         heat=heat_map_chart(run),
+        time=time_chart(cells_of_equal_size(run, lead)),
         victims=victim_curves(run.victims),
         generators=generator_curves(run.generators),
         sweeps=[draw_chart(sweep) for sweep in read_all(run.folder)],
@@ -93,7 +94,8 @@ def _charts(run: RunFolder, lead: Headline) -> Charts:
 
 
 def _chart_files(charts: Charts) -> dict[str, bytes]:
-    pictures = (charts.forest, charts.heat, charts.victims, charts.generators, *charts.sweeps)
+    trained = charts.victims, charts.generators
+    pictures = (charts.forest, charts.heat, charts.time, *trained, *charts.sweeps)
     return {
         f"{picture.name}.{kind}": data
         for picture in pictures

@@ -108,6 +108,55 @@ def _draw_interval(axes: Axes, y: float, cell: Cell, leading: bool) -> None:
     axes.plot([100 * rate.value], [y], marker, color=colour, markersize=6, clip_on=False, zorder=3)
 
 
+# ---------------------------------------------------------------- fooling against time
+
+
+def time_chart(cells: Sequence[Cell], width: float = 5.5) -> Picture | None:
+    """Draws fooling rate against seconds per clip, for attacks at equal samples and level.
+
+    Returns None where fewer than two of them have a time.
+    """
+    timed = [c for c in cells if c.seconds and c.fooling_rate.value is not None]
+    if len(timed) < 2:
+        return None
+    texts = [
+        f"{c.title} {formatting.percent(c.fooling_rate.value)} in {formatting.seconds(c.seconds)}"
+        for c in timed
+    ]
+    alt = f"Fooling of {timed[0].target} against seconds per clip: " + "; ".join(texts)
+    return draw_picture("fooling-against-time", alt, width, lambda w: _against_time(timed, w))
+
+
+def _against_time(cells: Sequence[Cell], width: float) -> Figure:
+    figure = Figure(figsize=(width, 3.4))
+    axes = figure.add_axes((0.11, 0.15, 0.86, 0.81))
+    for cell in cells:
+        rate, seconds = cell.fooling_rate, cell.seconds or 0.0
+        colour = FAINT if cell.control else VERMILION if cell is cells[0] else BLUE
+        if rate.low is not None and rate.high is not None:
+            axes.vlines(seconds, 100 * rate.low, 100 * rate.high, color=colour, alpha=0.45)
+        marker = "D" if cell.control else "o"
+        axes.plot([seconds], [100 * (rate.value or 0)], marker, color=colour, markersize=6)
+        axes.annotate(
+            _kind(cell),
+            (seconds, 100 * (rate.value or 0)),
+            xytext=(5, 4),
+            textcoords="offset points",
+            fontsize=7.5,
+        )
+    axes.set_xscale("log")
+    axes.set(ylim=(-2, 105), yticks=range(0, 101, 25))
+    axes.set_xlabel("seconds per clip")
+    axes.set_ylabel("clips fooled, %")
+    axes.grid(axis="y", color=FAINT, alpha=0.3, linewidth=0.6)
+    return figure
+
+
+def _kind(cell: Cell) -> str:
+    """A title without its last part, which repeats the budget."""
+    return short(", ".join(cell.title.split(", ")[: 2 if " step" in cell.title else 1]), 24)
+
+
 # ---------------------------------------------------------------- heat map
 
 

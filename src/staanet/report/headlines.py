@@ -90,6 +90,28 @@ def compared_cells(run: RunFolder, headline: Headline) -> list[Cell]:
     )
 
 
+def cells_of_equal_size(run: RunFolder, headline: Headline) -> list[Cell]:
+    """Returns the headline's cell, then those on its target that changed as many samples as far.
+
+    These can be compared by speed: at the headline's epsilon, matched with its set or of its density.
+    """
+    lead = headline.cell
+    density = lead.mean.density or 0.0
+    others = [
+        cell
+        for cell in run.cells
+        if (cell.source, cell.target) == (lead.source, lead.target)
+        and cell != lead
+        and (is_matched(run, cell, lead) or _is_near(cell.mean.density or 0.0, density))
+        and (cell.budget and cell.budget.epsilon) == (lead.budget and lead.budget.epsilon)
+    ]
+    return [lead, *others]
+
+
+def _is_near(first: float, second: float) -> bool:
+    return abs(first - second) <= 0.01 * second
+
+
 def hardest_hit(run: RunFolder, headline: Headline) -> str:
     """Returns a sentence: the class and the speaker that the attack hit most and least.
 

@@ -38,6 +38,7 @@ class Charts:
 
     forest: Picture
     heat: Picture
+    time: Picture | None
     victims: Picture | None
     generators: Picture | None
     sweeps: Sequence[Picture] = ()
