@@ -34,10 +34,12 @@ class External(Victim):
 
     architecture = "external"
 
+    remarks: tuple[str, ...] = ()
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of its figures has to know, as sentences without the name before them."""
-        return ()
+        return self.remarks
 
     def model_files(self) -> dict[str, bytes]:
         """The files that it can be read from again, by name; none where it cannot be copied."""

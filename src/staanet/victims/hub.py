@@ -1,7 +1,7 @@
 """Models of the transformers library, from a local folder or the Hugging Face hub.
 
-Only safetensors are read, and no code is run that comes with a model. A model with a part missing is
-refused, because the library would fill in random weights and go on.
+Only safetensors are read, and no code is run that comes with a model; ``pickled_weights.py`` converts
+what else lies in a folder. A model with a part missing is refused, because the library would fill in random weights and go on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ import torch
 from numpy.typing import NDArray
 
 from staanet.errors import InvalidInput, MissingExtra, printable
+from staanet.victims.pickled_weights import safe_folder
 
+NORMALISED = {"wav2vec2": True, "hubert": True, "sew": True, "wavlm": False}
+"""Whether the published base model of a family takes clips of zero mean and unit deviation; the large
+ones, which normalise over layers, all do."""
 TRAINING_ONLY = "masked_spec_embed"
 """A weight that no answer depends on; many published checkpoints lack it."""
 
@@ -45,6 +49,33 @@ def read_extractor(name: str) -> Any:
         return library().AutoFeatureExtractor.from_pretrained(
             _check_name(name), trust_remote_code=False
         )
+
+
+def default_extractor(config: Any) -> tuple[Any, str]:
+    """The published feature extractor of a model's family, and a note that it was taken.
+
+    Raises ``InvalidInput`` where the family has none that is known here.
+    """
+    kind = config.model_type
+    if kind == "whisper":
+        extractor = library().WhisperFeatureExtractor(feature_size=config.num_mel_bins)
+    elif kind == "audio-spectrogram-transformer":
+        sizes = {"max_length": config.max_length, "num_mel_bins": config.num_mel_bins}
+        extractor = library().ASTFeatureExtractor(**sizes)
+    elif kind in NORMALISED:
+        is_normalised = NORMALISED[kind] or config.feat_extract_norm == "layer"
+        extractor = library().Wav2Vec2FeatureExtractor(do_normalize=is_normalised)
+    else:
+        raise InvalidInput(
+            f"holds no preprocessor_config.json, and '{kind}' has no usual one",
+            where=config.name_or_path,
+            remedy="Copy preprocessor_config.json from where the model was published",
+        )
+    scaled = getattr(extractor, "do_normalize", False)
+    return extractor, (
+        f"its folder holds no preprocessor_config.json: that of {kind} as published is taken "
+        f"({extractor.sampling_rate} Hz, {'normalised' if scaled else 'not normalised'})"
+    )
 
 
 def read_model(model: Any, name: str, *, config: Any, may_lack: tuple[str, ...] = ()) -> Any:
@@ -115,7 +146,7 @@ def _check_name(name: str) -> str:
     if name and folder.exists():
         if not (folder / "config.json").is_file():
             raise InvalidInput("holds no config.json", where=name, remedy=remedy)
-        return str(folder)
+        return str(safe_folder(folder))
     if not name or name[0] in "./~\\" or name.count("/") > 1 or "\0" in name:
         raise InvalidInput("no such folder", where=name, remedy=remedy)
     return name

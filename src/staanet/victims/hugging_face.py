@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from staanet.nn.front_ends import KaldiLogMel, Normalise, WhisperLogMel
 from staanet.nn.padding import receptive_field, require_samples, run_by_length
 from staanet.victims import hub
 from staanet.victims.external import BlackBox, External, Floats
+from staanet.victims.speech_head import read_classifier
 
 ANALYSIS_WINDOW = 400
 """Samples of the 25 ms window of every spectrogram front end in use at 16 kHz."""
@@ -83,14 +85,20 @@ def hugging_face(source: str) -> External:
 
     Raises ``InvalidInput`` where it cannot be loaded, or has no trained classification head.
     """
-    config, extractor = hub.read_config(source), hub.read_extractor(source)
-    network = hub.read_model(hub.library().AutoModelForAudioClassification, source, config=config)
+    config = hub.read_config(source)
+    folder = Path(source).expanduser()
+    if folder.is_dir() and not (folder / "preprocessor_config.json").is_file():
+        extractor, note = hub.default_extractor(config)
+    else:
+        extractor, note = hub.read_extractor(source), ""
+    network = read_classifier(source, config)
     front_end = build_front_end(extractor)
     victim = (
         HuggingFaceBlackBox(source, network, extractor)
         if front_end is None
         else HuggingFaceVictim(source, network, extractor, front_end)
     )
+    victim.remarks = (note,) if note else ()
     victim.sha256 = str(tensors_sha256(victim))
     return victim
 
