@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -114,12 +115,27 @@ def _show_stages(plan: DryRun, folder: Path, output: Output) -> None:
 
 @command("report", "staanet report runs/quick")
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")], output: Output
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")],
+    output: Output,
+    cite: Annotated[
+        bool,
+        typer.Option(
+            "--cite", help="Only print what was measured, ready to be quoted, and BibTeX."
+        ),
+    ] = False,
 ) -> None:
-    """Tables, figures and one page with sound."""
+    """Tables, figures and one page with sound.
+
+    Every figure is checked against the files first.
+    """
     from staanet import report as pages
 
     with Bars.shown() as progress:
+        if cite:
+            quoted = pages.cite(folder, progress)
+            lines = [quoted.text, *(f"Before you quote this: {w}." for w in quoted.warnings)]
+            finish(output, dataclasses.asdict(quoted), [*lines, "", quoted.bibtex])
+            return
         page = pages.build(folder, progress=progress)
     finish(output, {"report": str(page)}, [f"Report: {page}"])
 

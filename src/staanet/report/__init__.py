@@ -15,12 +15,14 @@ from staanet import storage
 from staanet.core import Progress, Samples, silent
 
 if TYPE_CHECKING:
+    from staanet.report.citation import Citation
     from staanet.report.headlines import Headline
     from staanet.report.page import Charts
     from staanet.results.run_folder import RunFolder
 
 __all__ = [
     "build",
+    "cite",
     "draw_certificate",
     "draw_clips",
     "draw_roc",
@@ -73,6 +75,22 @@ def read_doubts(run: Path | str) -> list[str]:
 
     results = RunFolder.read(Path(run))
     return [text for lead in headlines(results) if (text := doubt_text(results, lead))]
+
+
+def cite(run: Path | str, progress: Progress = silent) -> Citation:
+    """Returns what the run in a folder measured, ready to be quoted; writes nothing.
+
+    Raises ``InvalidInput`` as ``build`` does: only figures that the files bear out are quoted.
+    """
+    from staanet.report import citation
+    from staanet.report.flags import run_flags
+    from staanet.report.headlines import headlines
+    from staanet.report.verify import verify
+    from staanet.results.run_folder import RunFolder
+
+    results = RunFolder.read(Path(run))
+    unverified = verify(results, progress)
+    return citation.cite(results, tuple(run_flags(results, headlines(results), unverified)))
 
 
 def _charts(run: RunFolder, lead: Headline) -> Charts:

@@ -1,0 +1,125 @@
+"""What a run measured, ready to be quoted: one paragraph, and the works to cite as BibTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from staanet.core.metrics import Estimate
+from staanet.report.headlines import Headline, headlines, is_matched
+from staanet.results import formatting
+from staanet.results.cells import Cell
+from staanet.results.formatting import number, percent, quantity
+from staanet.results.run_folder import RunFolder
+from staanet.results.transfer_tables import trainings_text
+
+PAPER = """@article{chang2024staanet,
+  author  = {Chang, Yi and Ren, Zhao and Zhang, Zixing and Jing, Xin and Qian, Kun and Shao, Xi and Hu, Bin
+             and Schultz, Tanja and Schuller, Bj{\\"o}rn W.},
+  title   = {{STAA-Net}: A Sparse and Transferable Adversarial Attack for Speech Emotion Recognition},
+  journal = {IEEE Transactions on Affective Computing},
+  year    = {2024},
+  note    = {arXiv:2402.01227}
+}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A paragraph with every figure that a reader needs, what to know before, and BibTeX."""
+
+    text: str
+    warnings: tuple[str, ...]
+    """What the report says before its result."""
+    bibtex: str
+
+
+def cite(run: RunFolder, warnings: tuple[str, ...] = ()) -> Citation:
+    """Returns the paragraph of a run; of several sources it quotes the first.
+
+    Args:
+        run: Whose figures were checked.
+        warnings: What a reader must know before.
+    """
+    lead = headlines(run)[0]
+    return Citation(" ".join(_sentences(run, lead)), warnings, _bibtex(run))
+
+
+def _sentences(run: RunFolder, lead: Headline) -> Iterator[str]:
+    cell, control = lead.cell, lead.control
+    yield (
+        f"{_test_set(run, cell)}, {cell.title} changed the answers of {cell.target} on "
+        f"{_measured(cell.fooling_rate)}."
+    )
+    if luck := trainings_text(cell):
+        yield f"Its generator was trained anew from other seeds ({luck} percentage points)."
+    yield (
+        f"It was crafted on {cell.source}{', the same model,' if cell.white_box else ''} and could change "
+        f"{formatting.right_to_change(cell.budget)}. It changed {percent(cell.mean.density)} of the "
+        f"samples, at a mean SNR of {number(cell.mean.snr_db, 1, 'dB')}."
+    )
+    if control is not None:
+        alike = " of as many samples" if is_matched(run, control, cell) else ""
+        yield f"Random changes{alike} changed {_measured(control.fooling_rate)}{_above(cell)}."
+    before, after = cell.uar_before, cell.uar_after
+    yield (
+        f"The unweighted average recall of {cell.target} fell from {percent(before.value)} to "
+        f"{percent(after.value)} (95 % interval {formatting.interval(after)})."
+    )
+    for other in run.cells:
+        if other.key == cell.key and other.target != cell.target:
+            yield f"On {other.target} the same files changed {_measured(other.fooling_rate)}."
+    yield (
+        "Intervals are clustered by speaker; figures are those of 16-bit files, by "
+        f"{_versions(run.card)}."
+    )
+
+
+def _test_set(run: RunFolder, cell: Cell) -> str:
+    corpus = run.card.get("corpus") or {}
+    name = f" of {corpus['name']}" if corpus.get("name") else ""
+    clips, speakers = cell.fooling_rate.count, cell.fooling_rate.clusters
+    folds = len(run.summary.get("folds") or ())
+    way = f" ({folds}-fold cross-validation by speaker)" if folds else " (the test part)"
+    start = f"On {quantity(clips, 'clip')} by {quantity(speakers, 'speaker')}{name}"
+    return start + (way if corpus else "")
+
+
+def _measured(rate: Estimate) -> str:
+    """A rate with its interval and N, as a sentence has them."""
+    return f"{percent(rate.value)} of clips (95 % interval {formatting.interval(rate)}, N = {rate.count:,})"
+
+
+def _above(cell: Cell) -> str:
+    """How far the attack is above its control, clip by clip."""
+    above = cell.above_control
+    if above is None or above.difference.value is None or above.difference.low is None:
+        return ""
+    value, low, high = (
+        100 * (part or 0.0)
+        for part in (above.difference.value, above.difference.low, above.difference.high)
+    )
+    return f", {value:.1f} percentage points less (paired by clip, 95 % interval {low:.1f} to {high:.1f})"
+
+
+def _versions(card: Mapping[str, Any]) -> str:
+    parts = [f"staanet {card['staanet']}" if card.get("staanet") else "staanet"]
+    for name in ("commit", "recipe", "torch", "python"):
+        if card.get(name):
+            parts.append(f"{name} {card[name]}")
+    return ", ".join(parts)
+
+
+def _bibtex(run: RunFolder) -> str:
+    version = str(run.card.get("staanet") or "")
+    software = "\n".join(
+        [
+            "@software{staanet,",
+            "  author  = {{The staanet authors}},",
+            "  title   = {staanet: how easily an audio classifier is fooled, and how to harden it},",
+            *([f"  version = {{{version}}},"] if version else []),
+            f"  note    = {{{_versions(run.card).replace('_', chr(92) + '_')}}}",
+            "}",
+        ]
+    )
+    return f"{software}\n\n{PAPER}"
