@@ -151,7 +151,7 @@ def planned_corpus(recipe: Recipe, out: Path) -> Corpus:
     if kind == "audb":
         raise NotReady(recipe.corpus)
     if kind != "synthetic":
-        return corpora.load_corpus(recipe.corpus, classes=recipe.classes)
+        return corpora.load_corpus(recipe.corpus, **recipe.corpus_options())
     folder = Path(path) if path else out / "corpus"
     if (folder / "manifest.json").exists():
         return corpora.load_corpus(f"synthetic:{folder}", classes=recipe.classes)
