@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from staanet.core import Budget as Budget
     from staanet.core import Clip as Clip
     from staanet.core import Corpus as Corpus
+    from staanet.core import Shift as Shift
     from staanet.core import Targeted as Targeted
     from staanet.core import Untargeted as Untargeted
     from staanet.core import Utterance as Utterance
@@ -48,6 +49,7 @@ _HOME = {
     "Defended": "defences",
     "StaaNetError": "errors",
     "TRANSFORMS": "transforms",
+    "Shift": "core",
     "Targeted": "core",
     "TransferMatrix": "results.transfer_matrix",
     "Untargeted": "core",
@@ -77,6 +79,7 @@ __all__ = [
     "Defended",
     "StaaNetError",
     "TRANSFORMS",
+    "Shift",
     "Targeted",
     "TransferMatrix",
     "Untargeted",

@@ -22,9 +22,9 @@ from staanet.core import (
     Goal,
     Progress,
     Samples,
-    Targeted,
     Untargeted,
     Victim,
+    goal_on,
     silent,
 )
 from staanet.errors import BudgetExceeded, InvalidInput, UnusableClip, VictimError
@@ -52,7 +52,7 @@ def craft(
         attack: The attack, with its budget.
         source: The victim to craft on.
         clips: A corpus, or clips at the source's sample rate.
-        label: Class to reach; None: any but the source's own clean prediction.
+        label: Answer to reach, such as a class, or ``arousal+``; None: any but the source's own clean one.
         batch_size: Clips in one pass. ``seconds`` of a clip is the time of its batch, shared equally.
         progress: Shows how many clips are done.
 
@@ -216,18 +216,9 @@ def _require_a_step(budget: Budget, clips: Sequence[Clip]) -> None:
 def _goal(
     attack: Attack, source: Victim, x: Tensor, lengths: Tensor | None, label: str | None
 ) -> Goal:
-    if label is not None:
-        if label not in source.labels:
-            raise InvalidInput(
-                f"{source.name} has no class '{label}'",
-                remedy=f"Its classes: {', '.join(source.labels)}",
-            )
-        return Targeted(source.labels.index(label))
-    if not getattr(attack, "needs_answer", True):
+    if label is None and not getattr(attack, "needs_answer", True):
         return Untargeted(-1)
-    with torch.inference_mode():
-        prediction = source(x, lengths).argmax(dim=1)
-    return Untargeted(prediction.clone())
+    return goal_on(source, x, lengths, label)
 
 
 def _round_and_check(attack: Attack, clip: Clip, x_adv: Tensor) -> Samples:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from staanet.core import Goal, Targeted, Victim, valid_mask
+from staanet.core import Goal, Shift, Targeted, Victim, valid_mask
 from staanet.errors import unknown_name
 
 Loss = Literal["cross_entropy", "margin"]
@@ -29,11 +29,13 @@ def goal_loss(goal: Goal, logits: Tensor, loss: Loss) -> Tensor:
     * ``margin``: the goal's margin, negative once the goal is reached.
     * ``cross_entropy``: the log-probability of the clip's class, or minus that of the target class.
 
+    Numbers have no cross-entropy: of a ``Shift`` both are the margin.
+
     >>> logits = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
     >>> goal_loss(Targeted(0), logits, "cross_entropy").exp()
     tensor([2.])
     """
-    if loss == "margin":
+    if loss == "margin" or isinstance(goal, Shift):
         return goal.margin(logits)
     label = torch.as_tensor(goal.label, device=logits.device).expand(len(logits))[:, None]
     others = logits.scatter(1, label, -torch.inf).logsumexp(dim=1)
@@ -55,9 +57,8 @@ class AttackTask:
 
     def rows(self, rows: Sequence[int]) -> AttackTask:
         """Returns the task of some of the clips, each as often as it is named."""
-        label = torch.as_tensor(self.goal.label, device=self.x.device).expand(len(self.x))
         lengths = None if self.lengths is None else self.lengths[rows]
-        return AttackTask(self.source, self.x[rows], type(self.goal)(label[rows]), lengths)
+        return AttackTask(self.source, self.x[rows], self.goal.select(rows), lengths)
 
     def gradient(self, x: Tensor, loss: Loss = "margin") -> Tensor:
         """Returns the gradient of each clip's loss with respect to its samples, at ``x [B, T]``."""

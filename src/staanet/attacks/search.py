@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from staanet.core import Budget, Goal, Targeted, Untargeted, Victim, clip_generators
+from staanet.core import Budget, Goal, Victim, clip_generators
 
 SCHEDULE = {0: 2, 50: 4, 200: 5, 500: 6, 1000: 8, 2000: 10, 4000: 12, 6000: 15, 8000: 20}
 """Sparse-RS: what its first share is divided by after so many of 10,000 queries, as in the authors' code."""
@@ -149,11 +149,9 @@ class OnePixel:
 
 def _each_clip(x: Tensor, goal: Goal, lengths: Tensor | None) -> Iterator[tuple[int, Tensor, Goal]]:
     """The row, the clip ``[T]`` without padding, and the goal of each clip."""
-    labels = torch.as_tensor(goal.label).expand(len(x)).tolist()
-    kind = Targeted if isinstance(goal, Targeted) else Untargeted
-    for row, label in enumerate(labels):
+    for row in range(len(x)):
         length = x.shape[1] if lengths is None else int(lengths[row])
-        yield row, x[row, :length], kind(int(label))
+        yield row, x[row, :length], goal.select([row])
 
 
 def _limits(budget: Budget, clip: Tensor, sample_rate: int) -> tuple[float, int]:

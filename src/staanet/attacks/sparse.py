@@ -174,8 +174,8 @@ class SparseFool:
     ) -> Tensor:
         if not isinstance(goal, Untargeted):
             raise InvalidInput(
-                "sparsefool changes the prediction and cannot aim at a class, as published",
-                remedy="Use --attack pgd or sigma_zero for a targeted attack",
+                "sparsefool changes the class that is predicted; it cannot aim at one, nor move numbers",
+                remedy="Use --attack pgd or sigma_zero",
             )
         task = AttackTask(source, x, goal, lengths)
         best = SparsestSuccess(task, self.budget)
@@ -194,6 +194,7 @@ class SparseFool:
     def _deepfool(self, task: AttackTask, x: Tensor) -> tuple[Tensor, Tensor]:
         """DeepFool (Moosavi-Dezfooli et al., 2016): the unit normal of the boundary near ``x [B, T]``,
         and the step ``[B, T]`` to its nearest point."""
+        assert isinstance(task.goal, Untargeted), "checked before"
         label = torch.as_tensor(task.goal.label, device=x.device).expand(len(x))
         step = torch.zeros_like(x)
         is_open = torch.ones_like(label, dtype=torch.bool)

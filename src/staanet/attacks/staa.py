@@ -13,7 +13,7 @@ from staanet.attacks.cuda_graphs import GraphCache
 from staanet.attacks.gradient import PGD
 from staanet.attacks.loss import AttackTask, unit_l1
 from staanet.attacks.selection import masking_weight
-from staanet.core import Budget, Goal, Untargeted, Victim
+from staanet.core import Budget, Goal, Targeted, Victim
 from staanet.errors import InvalidInput
 from staanet.generators.base import Generator, Perturbation, select_samples
 from staanet.nn.precision import autocast
@@ -114,7 +114,7 @@ class Staa:
         return x_adv, delta, unit_l1(-change.magnitude.sign() * change.position), limit
 
     def _target_class(self, task: AttackTask) -> Tensor | None:
-        if isinstance(task.goal, Untargeted):
+        if not task.goal.is_targeted:
             return None
         if not self.generator.is_conditional:
             raise InvalidInput(
@@ -127,6 +127,7 @@ class Staa:
                 f"{task.source.name} knows {', '.join(task.source.labels)}",
                 remedy="Aim with a generator of this source",
             )
+        assert isinstance(task.goal, Targeted), "a generator aims at classes"
         return torch.as_tensor(task.goal.label, device=task.x.device).expand(len(task.x))
 
 

@@ -14,7 +14,7 @@ from staanet import audio, storage
 from staanet.attacks.loss import goal_loss, unit_l1
 from staanet.config import VectorRecipe
 from staanet.config.epsilon import Epsilon
-from staanet.core import Budget, Goal, Targeted, Untargeted, Victim, valid_mask
+from staanet.core import Budget, Goal, Victim, goal_on, possible_answers, valid_mask
 from staanet.core.top_k import top_k_mask
 from staanet.errors import InvalidInput
 
@@ -51,7 +51,7 @@ class UAP:
     def __call__(
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
-        if isinstance(goal, Targeted) != (self.target is not None):
+        if goal.is_targeted != (self.target is not None):
             learned = (
                 "change the prediction" if self.target is None else f"reach class {self.target}"
             )
@@ -161,8 +161,4 @@ def _unit(budget: Budget) -> float:
 
 
 def _goal(source: Victim, x: Tensor, lengths: Tensor | None, target: int | None) -> Goal:
-    if target is not None:
-        return Targeted(target)
-    with torch.inference_mode():
-        prediction = source(x, lengths).argmax(dim=1)
-    return Untargeted(prediction.clone())
+    return goal_on(source, x, lengths, None if target is None else possible_answers(source)[target])

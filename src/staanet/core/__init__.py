@@ -12,11 +12,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from staanet.core.answers import answers_to, goal_of, goal_on, possible_answers, require_classes
     from staanet.core.attack import Attack
     from staanet.core.budget import LOUDEST_DB, Budget
     from staanet.core.clips import NO_CHANNEL, Clip, Samples, Utterance
     from staanet.core.corpus import Corpus, OnUnusable, Store
-    from staanet.core.goals import Goal, Targeted, Untargeted
+    from staanet.core.goals import Goal, Shift, Targeted, Untargeted
     from staanet.core.progress import MetricLogger, Progress, silent
     from staanet.core.sampling import clip_generators, stratified_subset
     from staanet.core.victim import Victim, standardise, valid_mask
@@ -33,12 +34,18 @@ _MODULE_OF = {
     "OnUnusable": "corpus",
     "Progress": "progress",
     "Samples": "clips",
+    "Shift": "goals",
     "Store": "corpus",
     "Targeted": "goals",
     "Untargeted": "goals",
     "Utterance": "clips",
     "Victim": "victim",
+    "answers_to": "answers",
     "clip_generators": "sampling",
+    "goal_of": "answers",
+    "goal_on": "answers",
+    "possible_answers": "answers",
+    "require_classes": "answers",
     "silent": "progress",
     "standardise": "victim",
     "stratified_subset": "sampling",
@@ -57,12 +64,18 @@ __all__ = [
     "OnUnusable",
     "Progress",
     "Samples",
+    "Shift",
     "Store",
     "Targeted",
     "Untargeted",
     "Utterance",
     "Victim",
+    "answers_to",
     "clip_generators",
+    "goal_of",
+    "goal_on",
+    "possible_answers",
+    "require_classes",
     "silent",
     "standardise",
     "stratified_subset",

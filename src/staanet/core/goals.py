@@ -1,19 +1,34 @@
-"""Goals of an attack: untargeted and targeted."""
+"""What an attacker wants a victim to answer: another class, a certain class, or numbers that moved."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 
+class ClassGoal:
+    """What goals about classes share: the ``label``, an ``int`` or one for each clip ``[B]``."""
+
+    __slots__ = ()
+    label: Tensor | int
+
+    def select(self, rows: Sequence[int]) -> Self:
+        """Returns the goal of some of the clips, each as often as it is named."""
+        label = torch.as_tensor(self.label)
+        return self if label.ndim == 0 else replace(self, label=label[rows])  # type: ignore[type-var]
+
+
 @dataclass(frozen=True, slots=True)
-class Untargeted:
+class Untargeted(ClassGoal):
     """Any answer but ``label`` (the source's own clean answer, ``int`` or ``[B]``)."""
 
     label: Tensor | int
+    is_targeted: ClassVar[bool] = False
 
     def margin(self, logits: Tensor) -> Tensor:
         """``z_c - max_{i != c} z_i``, ``[B, K] -> [B]``: negative once the attack has succeeded.
@@ -30,10 +45,11 @@ class Untargeted:
 
 
 @dataclass(frozen=True, slots=True)
-class Targeted:
+class Targeted(ClassGoal):
     """The answer ``label`` and no other."""
 
     label: Tensor | int
+    is_targeted: ClassVar[bool] = True
 
     def margin(self, logits: Tensor) -> Tensor:
         """``max_{i != t} z_i - z_t``, ``[B, K] -> [B]``: negative once the attack has succeeded.
@@ -49,7 +65,52 @@ class Targeted:
         return logits.argmax(dim=1) == _as_rows(self.label, logits)
 
 
-Goal = Untargeted | Targeted
+@dataclass(frozen=True, slots=True, eq=False)
+class Shift:
+    """Numbers that move away from the ``clean`` ones, the goal on a regression victim.
+
+    Args:
+        dimension: The number that is to move; None: any of them.
+        by: How far, in the victim's units. Of one dimension a negative number is downwards; of any, it
+            is the tolerance of each, ``[K]`` or one for all, in either direction.
+        clean: The victim's answers to the clean clips, ``[B, K]``.
+    """
+
+    dimension: int | None
+    by: Tensor | float
+    clean: Tensor
+
+    @property
+    def is_targeted(self) -> bool:
+        """Whether one dimension is to move in one direction."""
+        return self.dimension is not None
+
+    def margin(self, outputs: Tensor) -> Tensor:
+        """``1 - shift / by`` of the largest shift, ``[B, K] -> [B]``: negative once it has succeeded.
+
+        >>> clean = torch.tensor([[0.5, 3.0]])
+        >>> Shift(1, -0.5, clean).margin(torch.tensor([[0.5, 2.75]]))
+        tensor([0.5000])
+        >>> Shift(None, 0.5, clean).margin(torch.tensor([[1.5, 2.75]]))
+        tensor([-1.])
+        """
+        change = outputs - self.clean.to(outputs)
+        if self.dimension is not None:
+            return 1 - change[:, self.dimension] / float(self.by)
+        size = change / torch.as_tensor(self.by).to(outputs)
+        # where nothing has moved yet the slope is that of a rise, so that attacks have a gradient there
+        return 1 - torch.where(size < 0, -size, size).max(dim=1).values
+
+    def achieved(self, outputs: Tensor) -> Tensor:
+        """``[B, K] -> [B]`` bool: it moved by more."""
+        return self.margin(outputs) < 0
+
+    def select(self, rows: Sequence[int]) -> Shift:
+        """Returns the goal of some of the clips, each as often as it is named."""
+        return replace(self, clean=self.clean[rows])
+
+
+Goal = Untargeted | Targeted | Shift
 
 
 def _as_rows(label: Tensor | int, logits: Tensor) -> Tensor:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,9 @@ from staanet.errors import InvalidInput, printable
 
 
 class Victim(nn.Module):
-    """A classifier under study: ``[B, T]`` waveforms in [-1, 1] -> ``[B, K]`` logits.
+    """A model under study: ``[B, T]`` waveforms in [-1, 1] -> ``[B, K]`` logits, or numbers.
+
+    A regression victim, such as of arousal and valence, has a ``tolerance``; its labels name its numbers.
 
     It owns its preprocessing: each clip is standardised, ``(x - mean) / std``, over its own
     ``lengths``, so that whoever calls it, trains against it or attacks it, sees the same function.
@@ -39,12 +42,28 @@ class Victim(nn.Module):
     randomised: bool = False
     """Whether answers are drawn: an attacker follows their mean (EOT)."""
 
-    def __init__(self, *, name: str, labels: Sequence[str], sample_rate: int = 16_000) -> None:
+    tolerance: tuple[float, ...] = ()
+    """Of a regression victim: the change of each of its numbers that counts as a changed answer."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        labels: Sequence[str],
+        sample_rate: int = 16_000,
+        tolerance: Sequence[float] = (),
+    ) -> None:
         super().__init__()
+        self.tolerance = tuple(tolerance)
         self.name, self.labels, self.sample_rate = name, tuple(labels), sample_rate
         self.origin = ""
         self._sha256: str | None = None
         self._token = uuid.uuid4().hex[:8]
+
+    @property
+    def task(self) -> Literal["classification", "regression"]:
+        """``regression`` where it answers with numbers, whose names are its labels."""
+        return "regression" if self.tolerance else "classification"
 
     @property
     def device(self) -> torch.device:
@@ -102,6 +121,7 @@ class Victim(nn.Module):
                 "labels": list(self.labels),
                 "sample_rate": self.sample_rate,
                 "settings": self.settings(),
+                **({"tolerance": list(self.tolerance)} if self.tolerance else {}),
                 **card,
             },
         )
@@ -130,6 +150,7 @@ class Victim(nn.Module):
             folder,
         )
         storage.fill_module(victim.weights, tensors, folder)
+        victim.tolerance = tuple(card.get("tolerance", ()))
         victim.sha256 = card["sha256"]
         return victim.requires_grad_(False).eval()
 
@@ -154,12 +175,22 @@ def check_victim_card(card: Mapping[str, Any], folder: Path) -> None:
         wrong = f"its sample rate is {rate!r:.40}, not a whole number from 1000 to 192000"
     elif not isinstance(labels, list) or not all(isinstance(x, str) and x for x in labels):
         wrong = "its labels are no list of words"
-    elif len(set(labels)) < max(2, len(labels)):
+    elif len(set(labels)) < max(1 if "tolerance" in card else 2, len(labels)):
         wrong = f"it has {len(set(labels))} different labels, of {len(labels)}"
+    elif not _is_tolerance(card.get("tolerance", [1.0] * len(labels)), len(labels)):
+        wrong = "its tolerance is not a positive number for each of its labels"
     if wrong:
         raise InvalidInput(
             wrong, where=folder / storage.CARD, remedy="Copy the folder again, or train again"
         )
+
+
+def _is_tolerance(values: object, count: int) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(isinstance(x, int | float) and 0 < x < math.inf for x in values)
+    )
 
 
 def _is_word(name: str) -> bool:

@@ -55,6 +55,7 @@ class Defended(Victim):
             name=name or "+".join([inner.name, *(transform.name for transform in chain)]),
             labels=inner.labels,
             sample_rate=inner.sample_rate,
+            tolerance=inner.tolerance,
         )
         self.inner, self.chain, self.seed, self.draws = inner, tuple(chain), seed, draws
         self.forward_passes = draws * inner.forward_passes

@@ -63,6 +63,7 @@ class DetectorGated(Victim):
             name=name or f"{inner.name}+{detector.name}",
             labels=inner.labels,
             sample_rate=inner.sample_rate,
+            tolerance=inner.tolerance,
         )
         self.inner, self.detector = inner, detector
         self.threshold, self.scale = threshold, scale

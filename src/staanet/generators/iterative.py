@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from staanet.config.epsilon import Epsilon
-from staanet.core import Budget, Goal, Targeted, Untargeted
+from staanet.core import Budget, Goal, Shift, Targeted, Untargeted
 from staanet.errors import InvalidInput
 from staanet.generators.base import Generator, apply_perturbation, unit_rms
 
@@ -236,6 +236,7 @@ def logit_gradient(logits: Tensor, goal: Goal) -> Tensor:
     >>> logit_gradient(torch.tensor([[2.0, 1.0, 1.0]]), Untargeted(0))
     tensor([[-1.0000,  0.5000,  0.5000]])
     """
+    assert not isinstance(goal, Shift), "a generator is trained against classes"
     label = torch.as_tensor(goal.label, device=logits.device).expand(len(logits))
     is_label = label[:, None] == torch.arange(logits.shape[1], device=logits.device)
     others = torch.softmax(logits.masked_fill(is_label, -torch.inf), dim=1)

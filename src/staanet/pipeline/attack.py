@@ -11,7 +11,7 @@ from typing import Any
 
 from staanet.attacks import craft_batch, density_flags
 from staanet.audio import content_hash
-from staanet.core import Attack, Clip
+from staanet.core import Attack, Clip, possible_answers
 from staanet.defences import Defended, chain_of
 from staanet.errors import UnusableClip
 from staanet.pipeline.attack_plan import EACH, AttackPlan, target_class
@@ -184,7 +184,7 @@ def craft_clips(
         return []
     try:
         limited = limit_samples(plan.attack, limits, clips[0])
-        label = target_class(plan.label, clips[0], plan.source.labels)
+        label = target_class(plan.label, clips[0], possible_answers(plan.source))
         return craft_batch(limited, plan.source, clips, label=label)
     except UnusableClip as problem:
         if len(clips) == 1:

@@ -12,7 +12,7 @@ from typing import Any
 from staanet import storage
 from staanet.attacks import ATTACKS, Staa, load_uap
 from staanet.config import AttackRecipe, default_of
-from staanet.core import Attack, Budget, Clip, Corpus, Victim
+from staanet.core import Attack, Budget, Clip, Corpus, Victim, possible_answers
 from staanet.defences import Defended
 from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation import CONTROLS
@@ -103,8 +103,9 @@ def plan_attack(
     if matched is not None:
         inputs["matched"] = storage.sha256(matched / "metadata.csv")
     label = label or recipe.label or None
-    if label not in (None, EACH, *source.labels):
-        raise unknown_name("class", str(label), [*source.labels, EACH])
+    answers = possible_answers(source)
+    if label not in (None, EACH, *answers):
+        raise unknown_name("class", str(label), [*answers, EACH])
     if name == "staa":
         method, more = _staa(recipe, generator, context)
     elif name == "uap":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from staanet import report, storage
-from staanet.core import Clip, Victim, stratified_subset
+from staanet.core import Clip, Victim, require_classes, stratified_subset
 from staanet.errors import InvalidInput
 from staanet.evaluation import certificates
 from staanet.pipeline.context import Context
@@ -57,6 +57,7 @@ class Certification:
         }
 
     def work(self, inputs: Inputs) -> None:
+        require_classes([self.victim], "a certificate")
         labels = [clip.label for clip in self.clips]
         meet_labels([self.victim], labels, self.context, where=str(self.out))
         check_victims([self.victim], self.clips, self.context)

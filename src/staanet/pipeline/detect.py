@@ -10,7 +10,7 @@ from typing import Any
 from staanet import report, storage, training
 from staanet.attacks import Staa
 from staanet.config import DetectRecipe
-from staanet.core import Attack, Budget, Clip, Corpus, Victim, stratified_subset
+from staanet.core import Attack, Budget, Clip, Corpus, Victim, require_classes, stratified_subset
 from staanet.core.roc import check_rate
 from staanet.defences import DetectorGated
 from staanet.defences.detectors import Detector, Learned, build_detector
@@ -73,6 +73,7 @@ class Detection:
         }
 
     def work(self, inputs: Inputs) -> None:
+        require_classes([self.victim], "a detector")
         train, dev, _ = self.context.split(self.corpus)
         dev_clips = load_clips(dev, self.victim, self.context)
         check_victims([self.victim], dev_clips, self.context)

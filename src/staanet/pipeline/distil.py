@@ -11,7 +11,7 @@ from pathlib import Path
 
 from staanet import training
 from staanet.config import VictimRecipe
-from staanet.core import Corpus, Victim
+from staanet.core import Corpus, Victim, require_classes
 from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
 from staanet.pipeline.stage import Inputs, Stage
@@ -42,6 +42,7 @@ def distil(
     }
 
     def work(inputs: Inputs) -> Victim:
+        require_classes([target], "distillation")
         training.seed_weights(context.seed)
         surrogate = build_victim(network, target.labels).to(context.device)
         surrogate.name = f"{target.name}_surrogate"

@@ -9,7 +9,7 @@ from typing import Any
 
 from staanet import training
 from staanet.config import HardenRecipe
-from staanet.core import Budget, Clip, Corpus, Victim
+from staanet.core import Budget, Clip, Corpus, Victim, require_classes
 from staanet.errors import InvalidInput
 from staanet.generators.base import Generator
 from staanet.generators.registry import build_generator, save_generator
@@ -50,6 +50,7 @@ class Hardening:
 
     def work(self, inputs: Inputs) -> Victim:
         victim, recipe, context = self.victim, self.recipe, self.context
+        require_classes([victim], "adversarial training")
         method = AdversarialTraining(recipe)
         parts = [load_clips(part, victim, context) for part in context.split(self.corpus)]
         check_victims([victim], parts[1], context)

@@ -12,7 +12,7 @@ import torch
 
 from staanet import training
 from staanet.config import GeneratorRecipe
-from staanet.core import Budget, Corpus, Victim
+from staanet.core import Budget, Corpus, Victim, require_classes
 from staanet.generators.base import Generator
 from staanet.generators.iterative import IterativeGenerator
 from staanet.generators.losses import Objective
@@ -101,6 +101,7 @@ class GeneratorTraining:
     def work(self, inputs: Inputs) -> None:
         corpus, source, recipe, context = self.corpus(), self.source(), self.resolved, self.context
         self.extra.save(self.out)
+        require_classes(members_of(source), "a generator")
         seed = context.seed + self.draw
         training.seed_weights(seed)
         generator = make_generator(recipe, source).to(context.device)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WEIGHTS = "model.safetensors"
-SEALED, SEALED_KEYS = "settings", ("labels", "sample_rate")
+SEALED, SEALED_KEYS = "settings", ("labels", "sample_rate", "tolerance")
 """Key of the metadata of the weights, and the keys of the card that it repeats."""
 
 _MAX_HEADER_BYTES = 100 * 10**6

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from staanet.attacks import PGD
-from staanet.core import Budget, Clip, Goal, Progress, Victim, silent
+from staanet.core import Budget, Clip, Goal, Progress, Untargeted, Victim, silent
 from staanet.defences import DetectorGated, Undetected
 from staanet.defences.detectors import FRAME_S
 from staanet.errors import InvalidInput
@@ -43,6 +43,7 @@ class AdaptivePGD:
     ) -> Tensor:
         if not isinstance(source, DetectorGated):
             raise InvalidInput(f"{source.name} has no detector", remedy="Give a guarded victim")
+        assert isinstance(goal, Untargeted), "a detector stands before a classifier"
         pgd = PGD(budget=self.budget, steps=self.steps, seed=self.seed, relative_step=0.1)
         view, undetected = source.reject_class_view(), Undetected(goal.label)
         followed = pgd(view, x, undetected, lengths)

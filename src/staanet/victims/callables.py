@@ -30,6 +30,8 @@ class CallableVictim(BlackBox):
         name: The victim's name in tables and folders.
         probabilities: Whether ``fn`` returns probabilities rather than logits.
         minimum_samples: The length of the shortest clip that ``fn`` takes.
+        tolerance: Where ``fn`` returns numbers such as arousal, named by ``labels``: the change of each
+            that counts as a changed answer.
     """
 
     def __init__(
@@ -41,8 +43,9 @@ class CallableVictim(BlackBox):
         name: str = "callable",
         probabilities: bool = False,
         minimum_samples: int = 1,
+        tolerance: Sequence[float] = (),
     ) -> None:
-        super().__init__(name=name, labels=labels, sample_rate=sample_rate)
+        super().__init__(name=name, labels=labels, sample_rate=sample_rate, tolerance=tolerance)
         self.fn, self.probabilities, self.minimum_samples = fn, probabilities, minimum_samples
         self._code_sha256 = callable_sha256(fn)  # now, before calls change what it remembers
         self.eval()

@@ -14,7 +14,7 @@ from staanet.errors import InvalidInput
 
 
 class Ensemble(Victim):
-    """The mean of its ``members``' log-probabilities (Liu et al. 2017, arXiv 1611.02770).
+    """The mean of its ``members``' log-probabilities (Liu et al. 2017, arXiv 1611.02770), or numbers.
 
     The members must have the same labels in the same order and the same sample rate. The name joins
     theirs by commas. An attack on the ensemble is white box on each member. It is not saved on disk.
@@ -25,7 +25,7 @@ class Ensemble(Victim):
     def __init__(self, members: Sequence[Victim]) -> None:
         first = members[0]
         for member in members:
-            for what in ("labels", "sample_rate"):
+            for what in ("labels", "sample_rate", "tolerance"):
                 expected, value = getattr(first, what), getattr(member, what)
                 if expected != value:
                     raise InvalidInput(
@@ -37,7 +37,12 @@ class Ensemble(Victim):
             raise InvalidInput(
                 f"two sources are called {max(names, key=names.count)}", remedy="Rename one"
             )
-        super().__init__(name=",".join(names), labels=first.labels, sample_rate=first.sample_rate)
+        super().__init__(
+            name=",".join(names),
+            labels=first.labels,
+            sample_rate=first.sample_rate,
+            tolerance=first.tolerance,
+        )
         self.members = nn.ModuleList(members)
         self.origin = ",".join(member.origin for member in members)
         self.minimum_samples = max(member.minimum_samples for member in members)
@@ -49,8 +54,10 @@ class Ensemble(Victim):
         return None if None in hashes else joint_sha256([str(digest) for digest in hashes])
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
-        logits = [torch.log_softmax(member(waveforms, lengths), dim=1) for member in self.members]
-        return torch.stack(logits).mean(dim=0)
+        outputs = [member(waveforms, lengths) for member in self.members]
+        if self.task == "classification":
+            outputs = [torch.log_softmax(logits, dim=1) for logits in outputs]
+        return torch.stack(outputs).mean(dim=0)
 
     def save_pretrained(self, folder: object, **card: Any) -> None:
         """Raises ``InvalidInput``: an ensemble is named by its members and not saved."""

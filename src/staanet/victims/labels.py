@@ -162,7 +162,7 @@ def check_class_labels(labels: Sequence[str], *, where: object) -> None:
         raise InvalidInput(
             f"is a regression model: it answers {_listing(labels)} with numbers and names no class",
             where=where,
-            remedy="Give a classifier; regression models are not supported yet",
+            remedy="Give its numbers a tolerance, which makes it a regression victim",
         )
     if len(labels) < 2:
         raise InvalidInput(

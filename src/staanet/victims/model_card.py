@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ class ModelCard:
     """The length of the shortest clip that the model takes."""
     samples: int = 0
     """The only length that the model takes; 0 for any. Longer clips are cut at their end."""
+    tolerance: tuple[float, ...] = ()
+    """Where it answers numbers such as arousal, named by the labels: the change of each that counts."""
     fill: Literal["tile", "zeros"] = "tile"
     """What follows a clip that is shorter than ``samples``: itself again, or zeros."""
 
@@ -62,8 +65,12 @@ class ModelCard:
         wrong = ""
         if not whole or not 1000 <= self.sample_rate <= 192_000:
             wrong = f"sample_rate is {self.sample_rate}, not a whole number from 1000 to 192000"
-        elif len(words) < len(self.labels) or len(words) < 2 or len({*words}) < len(words):
+        elif len({*words}) < max(len(self.labels), 1 if self.tolerance else 2):
             wrong = f"labels are {printable(str(list(self.labels)))[:200]}"
+        elif self.tolerance and (
+            len(self.tolerance) != len(words) or not all(0 < x < math.inf for x in self.tolerance)
+        ):
+            wrong = f"tolerance is {list(self.tolerance)}, not a positive number for each label"
         elif self.minimum_samples < 1 or self.samples < 0:
             wrong = f"minimum_samples is {self.minimum_samples}, samples is {self.samples}"
         elif self.input_shape not in ("[B, T]", "[B, 1, T]"):

@@ -55,7 +55,12 @@ class OnnxVictim(BlackBox):
             raise InvalidInput("no such file", where=path, remedy="Give an ONNX file: onnx:FILE")
         session = onnx_session(str(path), where=path)
         card = read_model_card(path, "onnx", _metadata(session) if about is None else about)
-        super().__init__(name=path.stem, labels=card.labels, sample_rate=card.sample_rate)
+        super().__init__(
+            name=path.stem,
+            labels=card.labels,
+            sample_rate=card.sample_rate,
+            tolerance=card.tolerance,
+        )
         self.path, self.session = path, session
         self.inputs = {entry.name: entry for entry in session.get_inputs()}
         self.card = _fit_to_input(card, self.inputs, path)

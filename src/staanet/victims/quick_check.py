@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from staanet.core import Clip, Victim, stratified_subset
+from staanet.core import Clip, Victim, answers_to, goal_of, stratified_subset
 from staanet.errors import InvalidInput, VictimError
 from staanet.victims.ensemble import members_of
 from staanet.victims.labels import check_class_labels
@@ -55,7 +55,7 @@ class VictimReport:
 def check_victim(victim: Victim, clips: Sequence[Clip]) -> VictimReport:
     """Tries a victim on a few clips and reports doubts about its answers.
 
-    The labels must be two or more different classes. The outputs must be finite, one per label, and
+    The labels of a classifier must be two or more different classes. The outputs must be finite, one per label, and
     must depend on the clip. Doubtful are: answers that are not repeated, the same answer to every clip,
     one-hot outputs, probabilities passed as logits, independent outputs of a multi-label model, answers
     no better than guessing, and a gradient that is zero or not finite.
@@ -77,8 +77,9 @@ def check_victim(victim: Victim, clips: Sequence[Clip]) -> VictimReport:
     chosen = stratified_subset(list(distinct), CLIPS)
     flags: list[str] = []
     for member in members_of(victim):
-        check_class_labels(member.labels, where=member.name)
-        _check_problem_type(member)
+        if member.task == "classification":
+            check_class_labels(member.labels, where=member.name)
+            _check_problem_type(member)
         answered, outputs, errors = _outputs(member, chosen)
         if errors:
             flags.append(
@@ -89,7 +90,7 @@ def check_victim(victim: Victim, clips: Sequence[Clip]) -> VictimReport:
             continue
         _check_outputs(member, outputs)
         member_flags = [
-            *_output_flags(outputs),
+            *(_output_flags(outputs) if member.task == "classification" else ()),
             *_repetition_flags(member, answered[:REPEATED_CLIPS], outputs),
             *_chance_flags(member, answered, outputs),
             *_gradient_flags(member, answered[:GRADIENT_CLIPS]),
@@ -124,7 +125,7 @@ def _check_problem_type(victim: Victim) -> None:
         raise InvalidInput(
             "is a regression model: it answers with numbers and names no class",
             where=victim.name,
-            remedy="Give a classifier; regression models are not supported yet",
+            remedy="Give its numbers a tolerance, which makes it a regression victim",
         )
     if problem == MULTI_LABEL:
         raise InvalidInput(
@@ -179,7 +180,8 @@ def _check_outputs(victim: Victim, outputs: Sequence[Tensor]) -> None:
             )
     stacked = torch.cat(list(outputs))
     tolerance = _SAME * float(stacked.abs().max().clamp_min(1e-12))
-    if float((stacked.amax(dim=1) - stacked.amin(dim=1)).max()) <= tolerance:
+    spread = float((stacked.amax(dim=1) - stacked.amin(dim=1)).max())
+    if victim.task == "classification" and spread <= tolerance:
         raise InvalidInput(
             "gives all classes the same number: its answers mean nothing",
             where=victim.name,
@@ -223,7 +225,7 @@ def _repetition_flags(
     if len(repeated) < len(clips):
         return ["answers a clip and fails on it when asked again"]
     pairs = list(zip(outputs, second, strict=False))
-    changed = sum(int(a.argmax() != b.argmax()) for a, b in pairs)
+    changed = sum(answers_to(victim, a, b) != answers_to(victim, a, a) for a, b in pairs)
     if changed:
         return [f"answers {changed} of {len(clips)} clips otherwise when asked twice"]
     difference = max(float((a - b).abs().max()) for a, b in pairs)
@@ -262,12 +264,12 @@ def _gradient_flags(victim: Victim, clips: Sequence[Clip]) -> list[str]:
 
 
 def _gradient_norm(victim: Victim, clip: Clip) -> float:
-    """The norm of the gradient of the answer's margin, a Python float; NaN where there is none."""
+    """The norm of the gradient of the goal's margin, a Python float; NaN where there is none."""
     x = _waveform(clip, victim).requires_grad_()
     with torch.enable_grad():
-        logits: Any = victim(x)
-        if not logits.requires_grad:
+        outputs: Any = victim(x)
+        if not outputs.requires_grad:
             return 0.0
-        best, second = logits.topk(2, dim=1).values[0]
-        (gradient,) = torch.autograd.grad(best - second, x, allow_unused=True)
+        margin = goal_of(victim, outputs.detach()).margin(outputs)
+        (gradient,) = torch.autograd.grad(margin.sum(), x, allow_unused=True)
     return 0.0 if gradient is None else float(gradient.norm())

@@ -99,6 +99,7 @@ class TorchVictim(External):
     @card.setter
     def card(self, card: ModelCard) -> None:
         self._card, self.minimum_samples = card, card.minimum_samples
+        self.tolerance = card.tolerance
 
     @property
     def notes(self) -> tuple[str, ...]:

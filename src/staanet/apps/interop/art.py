@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from staanet.core import Attack, Targeted, Untargeted, Victim
+from staanet.core import Attack, Targeted, Untargeted, Victim, require_classes
 from staanet.errors import InvalidInput, MissingExtra
 
 
@@ -29,6 +29,7 @@ def estimator(victim: Victim, samples: int) -> Any:
             f"clips of {samples} samples; {victim.name} needs {victim.minimum_samples}",
             remedy="Give longer clips",
         )
+    require_classes([victim], "this estimator of ART")
     if not victim.differentiable:
         raise InvalidInput(
             f"{victim.name} is a black box and gives no gradient",

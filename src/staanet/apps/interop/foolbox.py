@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from staanet.core import Budget, Goal, Targeted, Victim
+from staanet.core import Budget, Goal, Shift, Targeted, Victim, require_classes
 from staanet.core.top_k import top_k_mask
 from staanet.errors import InvalidInput, MissingExtra
 
@@ -21,6 +21,7 @@ def model(victim: Victim) -> Any:
 
     It takes clips ``[N, T]`` of one length. Raises ``InvalidInput`` where Foolbox is missing or the victim is a black box.
     """
+    require_classes([victim], "Foolbox")
     if not victim.differentiable:
         raise InvalidInput(
             f"{victim.name} is a black box and gives no gradient",
@@ -48,6 +49,7 @@ class FoolboxAttack:
         self, source: Victim, x: Tensor, goal: Goal, lengths: Tensor | None = None
     ) -> Tensor:
         wrapped, x_adv = model(source), x.clone()
+        assert not isinstance(goal, Shift), "model takes classifiers alone"
         classes = torch.as_tensor(goal.label, device=x.device).expand(len(x))
         sizes = [x.shape[1]] * len(x) if lengths is None else lengths.tolist()
         epsilons = self.budget.epsilon_of(x, lengths, source.sample_rate)[:, 0].tolist()
