@@ -5,30 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tests.support.models import LinearNumbers
 from tests.support.speech import clip
 
 from staanet.attacks import ATTACKS, PGD, craft, logits_of
-from staanet.core import Budget, Victim, answers_to
+from staanet.core import Budget, answers_to
 from staanet.core.answers import UNMOVED
 from staanet.errors import InvalidInput
 from staanet.victims import CallableVictim, Ensemble
 from staanet.victims.quick_check import check_victim
 
 NEEDS_A_CLASS = {"sparsefool", "staa", "uap"}
-
-
-class LinearNumbers(Victim):
-    """Numbers ``(w . x, -2 w . x)``: within epsilon the first moves by ``epsilon ||w||_1`` at most."""
-
-    architecture = "linear_numbers"
-
-    def __init__(self, weight: torch.Tensor, tolerance: tuple[float, float]) -> None:
-        super().__init__(name="numbers", labels=("arousal", "valence"), tolerance=tolerance)
-        self.weight = torch.nn.Parameter(weight, requires_grad=False)
-
-    def forward(self, waveforms, lengths=None):
-        score = waveforms @ self.weight[: waveforms.shape[1]]
-        return torch.stack([score, -2 * score], dim=1)
 
 
 WEIGHT = torch.randn(1600, generator=torch.Generator().manual_seed(0))

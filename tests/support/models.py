@@ -24,3 +24,17 @@ class LinearVictim(Victim):
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         score = waveforms @ self.weight[: waveforms.shape[1]]
         return torch.stack([score, -score], dim=1)
+
+
+class LinearNumbers(Victim):
+    """Numbers ``(w . x, -2 w . x)``: within epsilon the first moves by ``epsilon ||w||_1`` at most."""
+
+    architecture = "linear_numbers"
+
+    def __init__(self, weight: Tensor, tolerance: tuple[float, float]) -> None:
+        super().__init__(name="numbers", labels=("arousal", "valence"), tolerance=tolerance)
+        self.weight = torch.nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
+        score = waveforms @ self.weight[: waveforms.shape[1]]
+        return torch.stack([score, -2 * score], dim=1)

@@ -69,7 +69,7 @@ def goal_on(
 def answers_to(
     victim: Victim, clean: Tensor, outputs: Tensor, answer: str | None = None
 ) -> list[str]:
-    """The answer to each clip, as a word, ``[B, K], [B, K] -> B`` words.
+    """The answer to each clip, as a word, ``[B or 1, K], [B, K] -> B`` words.
 
     Args:
         victim: Who answers.
@@ -80,6 +80,7 @@ def answers_to(
     """
     if victim.task == "classification":
         return [victim.labels[index] for index in outputs.argmax(dim=1).tolist()]
+    clean = clean.expand_as(outputs)
     sizes = (outputs - clean) / torch.tensor(victim.tolerance).to(outputs)
     words = []
     for row, size in enumerate(sizes):
@@ -101,5 +102,5 @@ def require_classes(victims: Sequence[Victim], what: str) -> None:
             raise InvalidInput(
                 f"{victim.name} answers with numbers ({', '.join(victim.labels)}), and {what} needs a "
                 "class",
-                remedy="Give a classifier; attack, evaluate and audit also take regression victims",
+                remedy="Give a classifier; attack, sweep and evaluate also take regression victims",
             )

@@ -94,6 +94,20 @@ def uar(labels: ArrayLike, predictions: ArrayLike) -> float:
     return float(np.mean(recalls)) if recalls else math.nan
 
 
+def ccc(truth: ArrayLike, answers: ArrayLike) -> float:
+    """Concordance correlation coefficient (Lin, 1989, Biometrics 45(1)), in [-1, 1]; NaN where both stand still.
+
+    >>> ccc([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]), round(ccc([1.0, 2.0, 3.0], [2.0, 3.0, 4.0]), 3)
+    (1.0, 0.571)
+    """
+    x, y = np.asarray(truth, dtype=float), np.asarray(answers, dtype=float)
+    if not len(x):
+        return math.nan
+    spread = x.var() + y.var() + (x.mean() - y.mean()) ** 2
+    covariance = float(((x - x.mean()) * (y - y.mean())).mean())
+    return 2 * covariance / float(spread) if spread > 0 else math.nan
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A figure over ``count`` clips with its 95 % interval; ``value`` is None where nothing counts."""
@@ -157,9 +171,14 @@ def _clopper_pearson(mean: float, size: float, level: float) -> tuple[float, flo
 
 
 def jackknife(
-    statistic: Callable[[NDArray[np.intp]], float], clusters: Sequence[str], level: float = 0.95
+    statistic: Callable[[NDArray[np.intp]], float],
+    clusters: Sequence[str],
+    level: float = 0.95,
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Estimate:
     """A statistic of clip indices (such as a UAR) with a delete-one-speaker jackknife interval.
+
+    The interval ends at ``bounds``, beyond which the statistic cannot be.
 
     >>> jackknife(lambda i: float(i.mean()), ["a", "b", "c"]).value
     1.0
@@ -176,4 +195,5 @@ def jackknife(
     left_out = np.array([statistic(everything[names != group]) for group in groups])
     error = math.sqrt((number - 1) / number * float(np.square(left_out - left_out.mean()).sum()))
     reach = float(t.ppf(0.5 + level / 2, number - 1)) * error
-    return Estimate(value, max(0.0, value - reach), min(1.0, value + reach), len(names), number)
+    low, high = max(bounds[0], value - reach), min(bounds[1], value + reach)
+    return Estimate(value, low, high, len(names), number)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from staanet.core import metrics
+from staanet.core.dimensions import dimension_values
 from staanet.core.metrics import Estimate
 from staanet.results.adversarial_set import TARGET_CLASS
 
@@ -25,7 +26,8 @@ def cell_figures(rows: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
     """Returns counts, rates with 95 % intervals, and mean distances of one cell.
 
     ``answers`` are the labels that the target can give. A clip with another label counts for the
-    fooling rate and not for accuracy, UAR or attack success.
+    fooling rate and not for accuracy, UAR or attack success. Of a regression target they are its
+    dimensions: the fooling rate is the share of clips that moved by more than its tolerance.
     """
     before = np.array([row["clean_prediction"] for row in rows])
     after = np.array([row["adversarial_prediction"] for row in rows])
@@ -38,6 +40,7 @@ def cell_figures(rows: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
         **_abstention_rates(rows, is_fooled, speakers),
         **_labelled_figures([row for row in rows if row["label"] in answers]),
         **_targeted_success(rows),
+        **_dimension_figures(rows, answers),
         "mean": _mean_distances(rows),
         "mean_fooled": _mean_distances([r for r, hit in zip(rows, is_fooled, strict=True) if hit]),
         "untouched": sum(row["l0"] == 0 for row in rows),
@@ -97,6 +100,43 @@ def _targeted_success(rows: Sequence[Row]) -> dict[str, Any]:
     hits = [row["adversarial_prediction"] == row[TARGET_CLASS] for row in others]
     speakers = [row["speaker"] for row in others]
     return {"targeted_success_rate": asdict(metrics.rate(hits, speakers))}
+
+
+def _dimension_figures(rows: Sequence[Row], dimensions: Sequence[str]) -> dict[str, Any]:
+    """What happens to each number of a regression target: shifts, and how far it is from the truth."""
+    rows = [row for row in rows if row.get("clean_values") is not None]
+    if not rows:
+        return {}
+    before, after = (
+        np.array([row[f"{side}_values"] for row in rows]) for side in ("clean", "adversarial")
+    )
+    truth = dimension_values([row["label"] for row in rows], dimensions)
+    speakers = np.array([row["speaker"] for row in rows], dtype=str)
+    figures = {}
+    for index, name in enumerate(dimensions):
+        x, y, z = truth[:, index], before[:, index], after[:, index]
+        has_label = np.isfinite(x)
+        measured = {"mean_absolute_shift": _mean_of(np.abs(z - y), speakers)}
+        for side, answers in (("before", y), ("after", z)):
+            error = np.abs(answers - x)[has_label]
+            measured[f"mae_{side}"] = _mean_of(error, speakers[has_label])
+            measured[f"ccc_{side}"] = _ccc(x[has_label], answers[has_label], speakers[has_label])
+        figures[name] = {key: asdict(estimate) for key, estimate in measured.items()}
+    return {"dimensions": figures}
+
+
+def _mean_of(values: NDArray[np.float64], speakers: NDArray[np.str_]) -> Estimate:
+    return metrics.jackknife(
+        lambda i: float(values[i].mean()), list(speakers), bounds=(0.0, math.inf)
+    )
+
+
+def _ccc(
+    truth: NDArray[np.float64], answers: NDArray[np.float64], speakers: NDArray[np.str_]
+) -> Estimate:
+    return metrics.jackknife(
+        lambda i: metrics.ccc(truth[i], answers[i]), list(speakers), bounds=(-1.0, 1.0)
+    )
 
 
 def _mean_distances(rows: Sequence[Row]) -> dict[str, float | None]:

@@ -16,7 +16,7 @@ import torch
 
 from staanet import audio
 from staanet.attacks import logits_of
-from staanet.core import Clip, Progress, Samples, Victim, metrics, silent
+from staanet.core import Clip, Progress, Samples, Victim, metrics, require_classes, silent
 from staanet.core.metrics import Estimate
 from staanet.transforms import add_at_snr, clip_seed, parse_transform, transform_samples
 
@@ -178,6 +178,7 @@ def measure_everyday(
         progress: Receives a call per condition.
     """
     names = [(kind, name) for kind, group in conditions.items() for name in group]
+    require_classes([victim], "this measure")
     clean = _answers(victim, clips)
     measured = []
     for number, (kind, name) in enumerate(names, start=1):

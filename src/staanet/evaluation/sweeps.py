@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from staanet import storage
 from staanet.attacks import collate, craft_batch
 from staanet.config import epsilon_order, epsilon_text
 from staanet.config.epsilon import Epsilon
-from staanet.core import Attack, Clip, Progress, Victim, metrics, silent
+from staanet.core import Attack, Clip, Progress, Victim, answers_to, metrics, silent
 from staanet.results import adversarial_set, row_files
 
 MINIMISING = ("sigma_zero", "sparsefool", "vfga")
@@ -115,7 +116,7 @@ class Sweep:
     make_attack: Callable[[Point], Attack]
     descriptions: Mapping[str, AttackDescription]
     """By the name of the attack."""
-    _clean_answers: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
+    _clean_outputs: dict[tuple[str, str], Tensor] = field(default_factory=dict, repr=False)
 
     def run(
         self,
@@ -167,10 +168,11 @@ class Sweep:
         answers = {}
         for target in self.targets:
             key = target.name, clip.id
-            if key not in self._clean_answers:
-                self._clean_answers[key] = _answer(target, clip)
-            after = _answer(target, replace(clip, pcm16=crafted.adversarial))
-            answers[target.name] = [self._clean_answers[key], after]
+            if key not in self._clean_outputs:
+                self._clean_outputs[key] = _outputs(target, clip)
+            clean = self._clean_outputs[key]
+            after = _outputs(target, replace(clip, pcm16=crafted.adversarial))
+            answers[target.name] = answers_to(target, clean, torch.cat([clean, after]))
         values = crafted.measurements()
         finite = {
             name: values[name] if math.isfinite(values[name]) else None for name in MEASUREMENTS
@@ -215,10 +217,11 @@ class Sweep:
         adversarial_set.write_set(folder, files.values(), card)
 
 
-def _answer(target: Victim, clip: Clip) -> str:
+def _outputs(target: Victim, clip: Clip) -> Tensor:
     x, lengths = collate([clip], target)
     with torch.inference_mode():
-        return target.labels[int(target(x, lengths).argmax())]
+        outputs: Tensor = target(x, lengths)
+    return outputs
 
 
 # ---------------------------------------------------------------- figures of each point

@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from staanet.attacks import collate
 from staanet.audio.levels import active_level_db
-from staanet.core import NO_CHANNEL, Clip, Progress, Victim, silent
+from staanet.core import NO_CHANNEL, Clip, Progress, Victim, answers_to, silent
 from staanet.defences import Defended, chain_of
 from staanet.errors import InvalidInput, printable
 from staanet.evaluation.cells import cell_figures
@@ -232,6 +231,8 @@ def defence_knowledge(adversarial: AdversarialSet, target: Victim) -> str:
 def _describe(target: Victim) -> dict[str, Any]:
     """Labels of a target and, where it is defended, by what and whom it defends."""
     description: dict[str, Any] = {"labels": list(target.labels)}
+    if target.task == "regression":
+        description["tolerance"] = list(target.tolerance)
     if isinstance(target, Defended):
         description["defended"] = {
             "inner": target.inner.name,
@@ -266,7 +267,8 @@ def _rows(
         level = active_level_db(clip.clean.samples, clip.clean.sample_rate)
         received = {name: _apply_channel(channel, clip) for name, channel in channels.items()}
         for name, target in itertools.product(channels, targets):
-            before, after = _probabilities(target, received[name])
+            outputs = _outputs(target, received[name])
+            before, after = answers_to(target, outputs[:1], outputs, clip.target_class)
             yield {
                 "attack": adversarial.attack,
                 "source": adversarial.source,
@@ -275,10 +277,9 @@ def _rows(
                 "id": clip.clean.id,
                 "label": clip.clean.label,
                 "speaker": clip.clean.speaker,
-                "clean_prediction": target.labels[int(before.argmax())],
-                "adversarial_prediction": target.labels[int(after.argmax())],
-                "clean_probabilities": before.tolist(),
-                "adversarial_probabilities": after.tolist(),
+                "clean_prediction": before,
+                "adversarial_prediction": after,
+                **_output_columns(target, outputs),
                 **measurements,
                 **({TARGET_CLASS: clip.target_class} if clip.target_class else {}),
                 **(score_columns(scores[number - 1]) if scores is not None else {}),
@@ -305,13 +306,20 @@ def _pair(clip: AdversarialClip) -> list[Clip]:
     return [clip.clean, replace(clip.clean, pcm16=clip.adversarial)]
 
 
-def _probabilities(
-    target: Victim, clip: AdversarialClip
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _outputs(target: Victim, clip: AdversarialClip) -> Tensor:
+    """What a target returns for the clean and the adversarial clip, ``[2, K]``."""
     x, _ = collate(_pair(clip), target)
     with torch.inference_mode():
-        clean, adversarial = torch.softmax(target(x).double(), dim=1).cpu().numpy()
-    return clean, adversarial
+        outputs: Tensor = target(x).double().cpu()
+    return outputs
+
+
+def _output_columns(target: Victim, outputs: Tensor) -> dict[str, list[float]]:
+    """The probabilities of the classes before and after, or the numbers of a regression target."""
+    what = "values"
+    if target.task == "classification":
+        what, outputs = "probabilities", torch.softmax(outputs, dim=1)
+    return {f"clean_{what}": outputs[0].tolist(), f"adversarial_{what}": outputs[1].tolist()}
 
 
 def _abstentions(target: Victim, clip: AdversarialClip) -> dict[str, bool]:

@@ -103,9 +103,8 @@ def plan_attack(
     if matched is not None:
         inputs["matched"] = storage.sha256(matched / "metadata.csv")
     label = label or recipe.label or None
-    answers = possible_answers(source)
-    if label not in (None, EACH, *answers):
-        raise unknown_name("class", str(label), [*answers, EACH])
+    if label not in (None, EACH, *possible_answers(source)):
+        raise unknown_name("class", str(label), [*possible_answers(source), EACH])
     if name == "staa":
         method, more = _staa(recipe, generator, context)
     elif name == "uap":

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from staanet import audio
 from staanet.attacks import Random, craft, logits_of
-from staanet.core import Budget, Clip, Victim, stratified_subset
+from staanet.core import Budget, Clip, Victim, answers_to, stratified_subset
 from staanet.pipeline.context import Context
 from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
 
@@ -39,8 +40,9 @@ def control_hits(
     clips = [pair.clean, *(Clip(f"noise-{i}", x, source.sample_rate) for i, x in enumerate(noisy))]
     hits = {}
     for victim in victims:
-        classes = logits_of(victim, clips).argmax(axis=1)
-        hits[victim.name] = int(np.count_nonzero(classes[1:] != classes[0]))
+        outputs = torch.from_numpy(logits_of(victim, clips))
+        answers = answers_to(victim, outputs[:1], outputs)
+        hits[victim.name] = sum(answer != answers[0] for answer in answers[1:])
     return hits
 
 

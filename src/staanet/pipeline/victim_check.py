@@ -62,7 +62,8 @@ def meet_labels(
     clip_labels = [label for label in labels if label is not None]
     classes = sorted(set(clip_labels))
     for victim in victims:
-        if not classes or set(classes) <= set(victim.labels):
+        is_named = set(classes) <= set(victim.labels) or victim.task == "regression"
+        if not classes or is_named:
             continue
         label_map = {  # a pair may be meant for the corpus or for another victim
             a: b for a, b in context.label_map.items() if a in victim.labels and b in classes

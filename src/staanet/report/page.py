@@ -29,7 +29,12 @@ from staanet.report.headlines import Headline, hardest_hit, is_matched
 from staanet.results import formatting
 from staanet.results.run_folder import SUMMARY, RunFolder
 from staanet.results.stored import StoredModel
-from staanet.results.transfer_tables import effects_table, trainings_text, transfer_table
+from staanet.results.transfer_tables import (
+    dimensions_table,
+    effects_table,
+    trainings_text,
+    transfer_table,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +95,7 @@ def render_page(
         "matrix": transfer_table(run.cells),
         "effects": effects_table(run.cells),
         "folds": [table for table in (fold_table(run), fold_members_table(run)) if table.rows],
+        "dimensions": dimensions_table(run.cells),
         "channels": tables.channel_table(run),
         "defences": tables.defence_table(run),
         "sounds": tables.perceptual_table(run),

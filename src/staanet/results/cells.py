@@ -89,6 +89,9 @@ class Cell:
     trainings: tuple[float, ...] = ()
     """The fooling rate of each training of its generator, where there were several."""
 
+    dimensions: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    """Of a regression target: the figures of each of its numbers, by name."""
+
     @property
     def key(self) -> Key:
         """Attack and source."""
@@ -137,6 +140,10 @@ class Cell:
             above_control=AboveControl.from_dict(raw["above_control"])
             if raw.get("above_control")
             else None,
+            dimensions={
+                str(name): {str(key): read_estimate(value) for key, value in figures.items()}
+                for name, figures in (raw.get("dimensions") or {}).items()
+            },
         )
 
 

@@ -125,6 +125,41 @@ def effects_table(cells: Sequence[Cell]) -> Table:
     )
 
 
+def dimensions_table(cells: Sequence[Cell]) -> Table | None:
+    """Returns what attacks do to the numbers of regression targets; None without such a target."""
+    rows = [
+        [
+            cell.source,
+            TableCell(cell.title, mark=cell.mark),
+            TableCell(cell.target, mark=cell.access),
+            name,
+            _quantity(figures["mean_absolute_shift"]),
+            *(
+                f"{_quantity(figures[f'{key}_before'])} \N{RIGHTWARDS ARROW} "
+                f"{_quantity(figures[f'{key}_after'])}"
+                for key in ("ccc", "mae")
+            ),
+        ]
+        for cell in cells
+        for name, figures in cell.dimensions.items()
+    ]
+    if not rows:
+        return None
+    return Table(
+        key="dimensions",
+        caption="Numbers of regression targets: mean absolute shift in the target's units, concordance "
+        "(CCC) and mean absolute error (MAE) before and after, with 95 % intervals clustered by speaker; "
+        "their fooling rate is the share of clips that moved by more than the tolerance",
+        columns=["crafted on", "attack", "target", "dimension", "shift", "CCC", "MAE"],
+        rows=rows,
+        names=4,
+    )
+
+
+def _quantity(estimate: Estimate) -> str:
+    return NONE if estimate.value is None else str(estimate)
+
+
 def _success(cell: Cell) -> TableCell:
     rate = cell.attack_success_rate
     return (
@@ -157,6 +192,8 @@ def _fooled(cell: Cell) -> list[str]:
 def matrix_document(cells: Sequence[Cell]) -> str:
     """Returns every table of a matrix as one Markdown text."""
     tables = [*(transfer_table(cells, metric) for metric in METRICS), effects_table(cells)]
+    dimensions = dimensions_table(cells)
+    tables += [dimensions] if dimensions else []
     return "\n".join(table.to_markdown() for table in tables)
 
 
