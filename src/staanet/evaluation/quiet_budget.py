@@ -14,7 +14,7 @@ import numpy as np
 
 from staanet.attacks import Random, craft_batch, logits_of
 from staanet.config import BudgetRecipe, default_of
-from staanet.core import Budget, Clip, Progress, Victim, metrics, silent
+from staanet.core import Budget, Clip, Progress, Victim, metrics, require_classes, silent
 
 LOWEST_DB, HIGHEST_DB = -60, 0
 """Range of the search, in whole dB relative to the speech."""
@@ -71,6 +71,7 @@ def largest_quiet_budget(
         seed: Of the draws.
         progress: Shows the epsilon that is tried.
     """
+    require_classes([victim], "this budget")
     clean = logits_of(victim, clips).argmax(axis=1)
     measured: dict[int, _Measured] = {}
 
