@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.support import audit_hook, kill
-from tests.support.forks import Commands
+from tests.support.commands import command_server
 from tests.support.models import LinearVictim
 from tests.support.recipes import TINY_RECIPE
 from tests.support.speech import RATE, tone
@@ -21,10 +21,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def commands(tmp_path_factory):
+def commands():
     """The real command line in forked children: all commands of a worker cost one import of torch."""
-    with Commands(tmp_path_factory.mktemp("cwd")) as server:
-        yield server
+    return command_server()
 
 
 @pytest.fixture(scope="session")

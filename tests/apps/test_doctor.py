@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-from tests.support.commands import staanet
+from tests.support.commands import staanet_process
 
 from staanet.apps import doctor
 from staanet.apps.doctor import capabilities, machine, packages
@@ -130,7 +130,7 @@ def test_what_was_installed_from_a_file_is_added_to_from_that_file(monkeypatch):
 
 
 def test_a_sound_installation_by_its_command(tmp_path):
-    done = staanet("doctor", "--json", "--folder", tmp_path, cwd=tmp_path)
+    done = staanet_process("doctor", "--json", "--folder", tmp_path, cwd=tmp_path)
     told = json.loads(done.stdout)
     assert done.returncode == 0 and told["sound"], done.stdout
     tried = {(one["group"], one["name"]) for one in told["findings"]}
@@ -153,7 +153,7 @@ def test_a_broken_package_and_a_harmful_one_are_named_with_what_to_do(tmp_path):
     import torch
 
     paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = staanet("doctor", cwd=tmp_path, PYTHONPATH=paths)
+    done = staanet_process("doctor", cwd=tmp_path, PYTHONPATH=paths)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert "libsoxr.so" in done.stdout and "--force-reinstall" in done.stdout
     assert torch.version.cuda or "pip uninstall -y torchcodec" in done.stdout

@@ -34,7 +34,7 @@ def world(tmp_path_factory):
     (root / "clips" / "broken.wav").write_bytes(b"RIFF")
     torch.manual_seed(0)
     build_victim("emo18", ("high", "low")).eval().save_pretrained(root / "emo18")
-    done = staanet(*ATTACK, "--out", "here", cwd=root, OMP_NUM_THREADS="1")  # as Ray's workers
+    done = staanet(*ATTACK, "--out", "here", cwd=root)  # with one thread, as Ray's workers
     assert done.returncode == 4 and "3 windows joined" in done.stdout, done.stderr
     return root
 
