@@ -28,7 +28,6 @@ from bench.attacking import percent, titled, told, word
 from staanet import load_corpus, load_generator, load_victim, pipeline, storage
 from staanet.attacks import FGSM, MIFGSM, PGD, Random, Staa, collate, craft
 from staanet.attacks.loss import LOSSES
-from staanet.audio.levels import active_level_db
 from staanet.core import Attack, Budget, Clip, Victim, metrics, stratified_subset
 from staanet.core.paired import Difference, paired_difference
 from staanet.generators.base import Generator
@@ -140,13 +139,6 @@ def sources(
     return found
 
 
-def relative_budget(clip: Clip, density: float, level: float) -> Budget:
-    """A share of the samples, each by at most ``level`` dB relative to the clip's active level."""
-    active = active_level_db(clip.waveform.numpy(), clip.sample_rate)
-    epsilon = max(1 / 32768, min(1.0, 10 ** ((active + level) / 20)))  # at least one step
-    return Budget(epsilon=epsilon, max_density=density)
-
-
 def attacks(budget: Budget, generator: Generator) -> dict[str, list[Attack]]:
     """The attacks of each method; the better of them counts."""
     passes = {ONCE: 1, OFTEN: 8} if generator.iterations else {ONCE: 0}  # 0: as it always does
@@ -192,7 +184,7 @@ class Trial:
     def attack(self, clip: Clip, density: float, level: float) -> dict[str, Any]:
         """One clip under one budget; all attacks are made in turn, so that their times compare."""
         names, waveforms, seconds = [], [collate([clip], self.source)[0][0]], []
-        methods = attacks(relative_budget(clip, density, level), self.generator)
+        methods = attacks(Budget(epsilon=f"{level:g} dB", max_density=density), self.generator)
         for name in self.methods:
             for attack in methods.get(name, []):
                 (crafted,) = craft(attack, self.source, [clip])

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
 from bench import strength
 
-from staanet.core import Clip
 from staanet.victims import Emo18
 
 
@@ -34,12 +31,3 @@ def test_the_better_loss_counts_and_ours_is_compared_with_equal_time():
     table = strength.summary([cell])
     assert "| 1 pass, equal time | 1 | 1 | 1 | 0 | +25.0 points |" in table
     assert "100 (+25 [" in strength.white_box([cell])
-
-
-@pytest.mark.parametrize("gain", [1.0, 0.01])
-def test_a_budget_follows_the_level_of_the_clip(gain):
-    samples = gain * np.sin(np.arange(16_000) * 0.17) * 32_000
-    clip = Clip("tone", samples.astype(np.int16), 16_000)
-    budget = strength.relative_budget(clip, 0.05, -20.0)
-    assert budget.max_density == 0.05
-    assert budget.epsilon == pytest.approx(gain * 0.0690, rel=0.02)

@@ -34,7 +34,7 @@ from staanet.generators.losses import Objective, SparsityController
 from staanet.generators.surrogate import SurrogateGradient
 from staanet.nn import distributed
 from staanet.nn.precision import autocast
-from staanet.training.budgets import JUDGED, draw_budget, relative_budget, score_budgets
+from staanet.training.budgets import JUDGED, draw_budget, score_budgets
 from staanet.training.crops import Crops
 from staanet.training.fit import History, Schedule, Task, fit
 from staanet.training.prefetch import Prefetcher
@@ -98,7 +98,7 @@ class GeneratorTask(Task):
         draws = np.random.default_rng([seed, step, 1]).random(self.crops.schedule.batch_size)
         goals, classes = self.goals(x, draws[self.crops.rank_rows()])
         clean = self._clean_margin(x, goals) if settings.any_budget else x.new_zeros(())
-        budget, module = self._budget(step, x), self.module.train()
+        budget, module = self._budget(step), self.module.train()
         if settings.any_budget and module.iterations and step % 2:
             module = module.with_iterations(1)  # a single iteration has to be strong by itself
         with autocast(settings.precision, x.device):
@@ -176,15 +176,15 @@ class GeneratorTask(Task):
             pairs = zip(goals, self.sources, strict=True)
             return torch.stack([goal.margin(source(x)) for goal, source in pairs]).mean(dim=0)
 
-    def _budget(self, step: int, x: Tensor) -> Budget:
+    def _budget(self, step: int) -> Budget:
         """Every sample at first, then geometrically fewer for ``dense_steps``, then the budget's.
 
-        Where the generator learns every budget, a new one for the crops ``x [B, T]``.
+        Where the generator learns every budget, a new one.
         """
         budget = self.settings.budget
         if self.settings.any_budget:
             rng = np.random.default_rng([self.crops.schedule.seed, step, 3])
-            budget = draw_budget(x, rng)
+            budget = draw_budget(rng)
             self.module.density = self.module.density and budget.max_density
             return budget
         if self.module.density is None or budget.max_density is None:
@@ -214,18 +214,7 @@ class GeneratorTask(Task):
 
     def _judge(self) -> list[float]:
         """The success at each budget of ``JUDGED``."""
-        clips = [clip.waveform[None] for clip in self.dev]
-        return [
-            float(
-                np.mean(
-                    [
-                        self.attack_dev([clip], relative_budget(x, density, level))[0]
-                        for clip, x in zip(self.dev, clips, strict=True)
-                    ]
-                )
-            )
-            for density, level in JUDGED
-        ]
+        return [self.attack_dev(self.dev, budget)[0] for budget in JUDGED]
 
     def attack_dev(self, clips: Sequence[Clip], budget: Budget) -> tuple[float, dict[str, float]]:
         """Attacks dev clips under a budget.
