@@ -105,7 +105,9 @@ def _details(card: Mapping[str, Any]) -> list[tuple[str, object]]:
         "python",
         "machine",
     )
-    return [(_label(key), card[key]) for key in keys if card.get(key) is not None]
+    is_relative = isinstance(card.get("epsilon"), str)
+    units = {"epsilon": "epsilon, to the speech"} if is_relative else {}
+    return [(units.get(k, _label(k)), card[k]) for k in keys if card.get(k) is not None]
 
 
 def _label(key: str) -> str:
