@@ -2,7 +2,8 @@
 
 Begins with the shipped weights; a stopped training goes on. Of the weights on the way those with the best
 UAR on dev clips are kept: every second clip as it is, the others after a draw of everyday change.
-``bench.ship`` then measures and ships what lies in ``OUT``.
+Then ``staanet train-generator`` makes ``OUT/generators/emo18,zhao19`` against them, and ``bench.ship OUT
+CORPUS`` measures and ships all.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from staanet import audio, corpora, training
+from staanet import audio, config, corpora, storage, training
 from staanet.core import Clip
+from staanet.pipeline.train_victim import measure_parts
 from staanet.storage import pretrained
 from staanet.transforms import Augmentation, clip_seed, parse_augmentation
 from staanet.victims import load_victim
@@ -53,8 +55,14 @@ def retrain(corpus_spec: str, out: Path, name: str) -> None:
         folder,
         progress=lambda what, done, total, text: print(done, total, text, flush=True),
     )
-    settings = {"begun_from": begun_from, "steps": schedule.steps, "augment": list(AUGMENT)}
-    victim.save_pretrained(folder, retraining=settings, best_step=history.best_step)
+    before = storage.read_card(pretrained.folder("victims", name), "victim")["inputs"]
+    settings = {"begun_from": begun_from, "retrained_steps": schedule.steps, "augment": AUGMENT}
+    inputs = {**before, "recipe": {**before["recipe"], **settings}}
+    quality = measure_parts(victim, {"dev": dev})
+    victim.save_pretrained(folder, inputs=inputs, best_step=history.best_step, **quality)
+    recipe = config.load_recipe("emodb_full", [f"corpus={corpus_spec}"])
+    storage.write_text(out / "recipe.toml", config.to_toml(recipe))
+    storage.write_card(out, {"kind": "run"})
 
 
 def _changed(clip: Clip, change: Augmentation) -> Clip:
