@@ -39,6 +39,7 @@ WORDS = (
     "newcomer",
     "paired",
     "pictures",
+    "selfcheck",
     "speed",
     "strength",
 )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from tests.support.speech import real_speech
 
 from staanet import audio
 from staanet.audio import levels
+from staanet.errors import UnusableClip
 
 RATE = 16_000
 
@@ -89,3 +92,31 @@ def test_a_long_recording_takes_little_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 40 * 2**20
+
+
+def notes_of(x: np.ndarray) -> tuple[str, ...]:
+    return levels.recording_notes(x.astype(np.float32), RATE)
+
+
+def test_an_offset_and_digital_silence_are_odd_and_speech_like_noise_is_not() -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(2 * RATE)
+    assert notes_of(noise) == notes_of(noise + 0.05) == ()
+    assert notes_of(0.5 * noise + 0.6) == ("a constant offset of 60 % of full scale",)
+    (note,) = notes_of(np.concatenate([noise[:RATE], np.zeros(4 * RATE)]))
+    assert note == "at least 75 % of the recording is digital silence"
+
+
+def test_channels_out_of_phase_and_a_lower_rate_are_told(tmp_path: Path) -> None:
+    x = 0.1 * np.random.default_rng(0).standard_normal(RATE)
+    cases = {"nearly": np.stack([x, -0.97 * x], 1), "apart": np.stack([x, x[::-1]], 1)}
+    for name, channels in cases.items():
+        soundfile.write(tmp_path / f"{name}.wav", channels, RATE)
+        _, notes = audio.load_recording(tmp_path / f"{name}.wav", RATE)
+        assert any("cancel out" in note for note in notes) == (name == "nearly")
+    soundfile.write(tmp_path / "exact.wav", np.stack([x, -x], 1), RATE)
+    with pytest.raises(UnusableClip, match="digital silence .its channels cancel out"):
+        audio.load_recording(tmp_path / "exact.wav", RATE)
+    soundfile.write(tmp_path / "low.wav", x, 8000)
+    assert audio.load_recording(tmp_path / "low.wav", 8000)[1] == ()
+    (note,) = audio.load_recording(tmp_path / "low.wav", RATE)[1]
+    assert note == "sampled at 8000 Hz and used at 16000 Hz: nothing above 4000 Hz"

@@ -377,11 +377,11 @@ def test_names_that_are_twins_on_other_systems_are_noted(tmp_path: Path) -> None
     names = ("s/A.wav", "s/a.wav", "J\u00fcrgen.wav", "Ju\u0308rgen.wav", "b.wav")
     text = "file,label\n" + "".join(f"{name},joy\n" for name in names)
     corpus = load_corpus(f"folder:{write(tmp_path / 'm.csv', text)}")
-    (note,) = [note for note in corpus.notes if "one name on some other systems" in note]
+    (note,) = [note for note in corpus.warnings if "one name on some other systems" in note]
     assert "'s/A.wav' and 's/a.wav'" in note and "'J\\xfcrgen.wav'" in note and "b.wav" not in note
     segments = "file,start,end,label\na.wav,0,1,joy\na.wav,1,2,joy\n"
     corpus = load_corpus(f"folder:{write(tmp_path / 'n.csv', segments)}")
-    assert not [note for note in corpus.notes if "other systems" in note]
+    assert not [note for note in corpus.warnings if "other systems" in note]
 
 
 def test_the_command_writes_a_manifest_of_mapped_labels_and_named_columns(tmp_path: Path) -> None:

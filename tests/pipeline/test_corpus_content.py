@@ -14,7 +14,8 @@ from staanet import audio, config, corpora, pipeline, storage
 from staanet.config import VictimRecipe
 from staanet.core import Clip
 from staanet.errors import InvalidInput
-from staanet.pipeline import corpus_content
+from staanet.pipeline.corpus_content import CorpusContent
+from staanet.results import clip_tables
 from staanet.victims import load_victim
 
 RECIPE = VictimRecipe(steps=4, batch_size=4, seconds=0.1, evaluate_every=2)
@@ -142,14 +143,14 @@ def test_a_run_refuses_corrected_labels_and_its_dry_run_too(tmp_path: Path, mani
 
 
 def test_each_file_is_hashed_once(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus_content, "_file_hashes", {})
+    monkeypatch.setattr(clip_tables, "_file_hashes", {})
     read: list[Path] = []
     sha256 = storage.sha256
     monkeypatch.setattr(storage, "sha256", lambda path: (read.append(path), sha256(path))[1])
     parts = corpora.load_corpus(f"folder:{manifest}").split(0)
-    first = corpus_content.CorpusContent.of(parts)
-    assert corpus_content.CorpusContent.of(parts) == first and len(read) == 12
-    assert corpus_content.CorpusContent.of(parts[::-1]) == first  # the split has a hash of its own
+    first = CorpusContent.of(parts)
+    assert CorpusContent.of(parts) == first and len(read) == 12
+    assert CorpusContent.of(parts[::-1]) == first  # the split has a hash of its own
 
 
 def test_a_model_that_learnt_these_clips_is_told_under_any_name_of_the_corpus(

@@ -728,7 +728,7 @@ def test_a_manifest_replaces_nothing_but_a_manifest(commands, world, tmp_path):
     before = tree(tmp_path)
     for name in before:
         done = commands.run("corpus", corpus, "--out", tmp_path / name)
-        refused(done, 3, f"{name}: exists and is no manifest of staanet")
+        refused(done, 3, f"{name}: exists, and staanet did not write it")
     assert tree(tmp_path) == before
     for _ in range(2):
         assert commands.run("corpus", corpus, "--out", tmp_path / "list.csv").code == 0

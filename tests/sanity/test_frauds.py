@@ -9,7 +9,7 @@ import pandas
 from tests.support.hum_runs import check_run, copy_victim, evaluate_again, failing, remake
 
 from staanet import config, storage
-from staanet.results import adversarial_set, row_files
+from staanet.results import adversarial_set, clip_tables, row_files
 
 
 def test_a_mask_shuffled_in_time_is_found_even_where_tables_and_results_agree(tampered):
@@ -158,3 +158,26 @@ def test_without_its_corpus_a_run_says_what_could_not_be_checked(tampered, tmp_p
         assert check.verdict == "skipped" and "--corpus" in check.remedy
     for check in check_run(tampered, "clean_audio", corpus=f"folder:{moved}").values():
         assert check.verdict == "pass"
+
+
+def test_labels_corrected_and_audio_replaced_after_the_run_are_found(tampered, run):
+    table = next(tampered.glob(storage.CLIP_TABLES))
+    rows = [dict(row) for row in row_files.read_csv(table, clip_tables.COLUMNS)]
+    assert not failing(check_run(tampered, "content"))
+    first, last = rows[0]["id"], rows[-1]["id"]
+    other = "low" if rows[0]["label"] == "high" else "high"
+    rows[0]["label"], rows[-1]["sha256"] = other, "0" * 64
+    storage.write_text(table, row_files.csv_text(clip_tables.COLUMNS, rows))
+    check = check_run(tampered, "content")["content", ""]
+    assert check.verdict == "fail" and f"another label now ({first}: {other}" in check.explanation
+    assert f"other audio now ({last})" in check.explanation
+    table.unlink()
+    assert check_run(tampered, "content")["content", ""].verdict == "skipped"
+
+
+def test_a_model_of_other_data_is_found(tampered):
+    card = storage.read_card(tampered / "victims" / "other", "victim")
+    card["inputs"]["content"] = "sum:" + "0" * 64
+    storage.write_card(tampered / "victims" / "other", card)
+    check = check_run(tampered, "content")["content", ""]
+    assert check.verdict == "fail" and "the victim other was trained on other" in check.explanation

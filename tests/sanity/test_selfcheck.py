@@ -46,6 +46,7 @@ def test_an_honest_run_raises_no_alarm_and_every_check_was_made(run):
         "direction",
         "clean_audio",
         "split",
+        "content",
         "white_box_marks",
         "rates",
     }

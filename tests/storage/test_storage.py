@@ -99,7 +99,7 @@ def test_permissions_follow_the_umask(tmp_path, mask, mode) -> None:
     before = os.umask(mask)
     try:
         storage.write_bytes(tmp_path / "x", b"")
-        Journal(tmp_path / "journal.jsonl").append({})
+        Journal(tmp_path / "notes.jsonl").append({})
         with FolderLock(tmp_path):
             pass
     finally:
@@ -619,9 +619,9 @@ def test_a_held_folder_names_its_holder(tmp_path) -> None:
 
 
 def test_a_folder_is_free_again_after_the_block(tmp_path) -> None:
-    (tmp_path / "work").write_bytes(b"done")
     for _ in range(2):
         with pytest.raises(RuntimeError), FolderLock(tmp_path):
+            (tmp_path / "work").write_bytes(b"done")
             raise RuntimeError
     assert (tmp_path / ".lock").read_bytes() == b""  # equal for every finished run
 
@@ -661,7 +661,7 @@ def test_no_descriptor_is_left_open(tmp_path) -> None:
     before = opened()
     for number in range(20):
         storage.write_bytes(tmp_path / "a", b"1")
-        Journal(tmp_path / "journal.jsonl").append({"number": number})
+        Journal(tmp_path / "notes.jsonl").append({"number": number})
         storage.copy(tmp_path / "a", tmp_path / f"b{number % 2}")
         with FolderLock(tmp_path), pytest.raises(FolderLocked):
             FolderLock(tmp_path).__enter__()

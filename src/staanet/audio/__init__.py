@@ -15,6 +15,7 @@ from staanet.audio.grid import (
     snap,
     to_float,
 )
+from staanet.audio.levels import recording_notes
 from staanet.audio.limits import OWN_FILES, AudioLimits
 from staanet.audio.reading import (
     Sound,
@@ -42,6 +43,7 @@ __all__ = [
     "load_samples",
     "read_audio",
     "read_int16",
+    "recording_notes",
     "resample",
     "snap",
     "source_file",

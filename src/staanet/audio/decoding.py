@@ -18,6 +18,9 @@ from staanet.errors import UnusableClip, printable
 _BLOCK = 4_096  # frames decoded at a time: how exactly an error can say where a file is damaged
 INTEGER_VALUES = 100.0
 """Float samples of at least this value are taken for integers that were never scaled."""
+CANCELLED = "its channels cancel out when they are averaged"
+CANCELLED_ENERGY = 0.02
+"""So little of the energy of its channels is left by the mean of channels that are out of phase."""
 
 
 @dataclass(slots=True)
@@ -67,6 +70,7 @@ class Decoder:
         given of a clip that declares more than ``max_seconds``."""
         budget = self.limits.max_seconds * self.rate
         decoded, bad, first_bad, beyond, largest = 0, 0, 0, 0, 0.0
+        energy_apart = energy_joined = 0.0
         has_sound = np.zeros(self.channels, bool)
         for block in blocks:
             unsound = ~np.isfinite(block)
@@ -82,6 +86,9 @@ class Decoder:
                 has_sound |= (block != block[0]).any(axis=0)
                 beyond += int(np.count_nonzero(np.abs(mono) > 1))
                 largest = max(largest, float(np.abs(mono).max(initial=0)))
+                if self.channels > 1:
+                    energy_apart += float(np.square(block, dtype=np.float64).sum()) / self.channels
+                    energy_joined += float(np.square(mono, dtype=np.float64).sum())
                 yield np.clip(mono, -1, 1).astype(np.float32)
         if decoded != frames:
             raise UnusableClip(
@@ -92,7 +99,9 @@ class Decoder:
         if bad:
             fail(f"{bad} non-finite sample{'s' * (bad > 1)}, first at {first_bad}")
         self.notes += [f"{self.channels} channels averaged to mono"] if self.channels > 1 else []
-        if has_sound.any() and not has_sound.all():
+        if energy_joined < CANCELLED_ENERGY * energy_apart:
+            self.notes.append(f"{CANCELLED}: they are out of phase")
+        elif has_sound.any() and not has_sound.all():
             silent = ", ".join(str(index + 1) for index in np.flatnonzero(~has_sound))
             self.notes.append(f"no sound in channel {silent} of {self.channels}")
         if beyond:

@@ -22,6 +22,10 @@ CLIPPED_RUN = 3
 CLIPPED_SHARE, CLIPPED_PEAK_DB = 1e-3, -6.0
 """A recording counts as clipped from this share of clipped samples on, if its peak is that high."""
 LOWEST_LEVEL_DB = -60.0
+SILENT_SHARE = 0.75
+"""A recording of which so much is digital silence is odd: nothing was recorded there."""
+LARGE_OFFSET = 0.02
+"""A constant offset of this share of full scale, if it is also above the sound, is odd."""
 NARROW_BANDWIDTH = 0.3
 """Bandwidth over rate below which the rate is doubted: 8 kHz in 16 kHz gives 0.25, speech 0.36 and more."""
 SPEECH_BANDWIDTH_HZ = 14_400.0
@@ -129,10 +133,21 @@ def clipped_share(samples: NDArray[np.floating] | NDArray[np.int16]) -> float:
     return total / len(samples)
 
 
+def silent_share(samples: NDArray[np.floating], sample_rate: int) -> float:
+    """Return the share of frames of 20 ms in which all samples are equal.
+
+    >>> silent_share(np.concatenate([np.arange(3200) / 3200, np.zeros(3200)]), 16_000)
+    0.5
+    """
+    size = max(1, round(FRAME_S * sample_rate))
+    frames = samples[: len(samples) // size * size].reshape(-1, size)
+    return float((frames == frames[:, :1]).all(axis=1).mean()) if len(frames) else 0.0
+
+
 def recording_notes(
     samples: NDArray[np.float32], sample_rate: int, *, is_clipped_by_reader: bool = False
 ) -> tuple[str, ...]:
-    """Returns warnings about a recording ``[T]``: clipping, very low level, narrow spectrum.
+    """Returns warnings about a recording ``[T]``: clipping, low level, offset, silence, narrow spectrum.
 
     Clipping is not told again where the reader has clipped the samples itself.
 
@@ -154,6 +169,11 @@ def recording_notes(
         notes.append(f"{100 * share:.1f} % of the samples are clipped in the recording")
     if level < LOWEST_LEVEL_DB:
         notes.append(f"almost no level: {level:.0f} dB of full scale")
+    offset, deviation = float(samples.mean()), float(samples.std())
+    if abs(offset) > max(LARGE_OFFSET, deviation):
+        notes.append(f"a constant offset of {100 * offset:.0f} % of full scale")
+    if silent_share(samples, sample_rate) >= SILENT_SHARE:
+        notes.append(f"at least {100 * SILENT_SHARE:.0f} % of the recording is digital silence")
     bandwidth = bandwidth_hz(samples - samples.mean(), sample_rate)
     is_narrow = bandwidth < min(NARROW_BANDWIDTH * sample_rate, SPEECH_BANDWIDTH_HZ)
     if is_narrow and len(samples) >= sample_rate / 10:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from staanet.audio.containers import CONTAINERS, SUFFIXES, container_kind
 from staanet.audio.containers.declared import Declared
-from staanet.audio.decoding import Decoder
+from staanet.audio.decoding import CANCELLED, Decoder
 from staanet.audio.grid import cut, degeneracy, resample, snap
 from staanet.audio.levels import recording_notes
 from staanet.audio.limits import DEFAULT_LIMITS, OWN_FILES, AudioLimits
@@ -82,12 +82,19 @@ def load_recording(
         raise UnusableClip(problem.what, where=path, remedy=problem.remedy) from None
     samples = snap(part)
     reason = degeneracy(samples)  # before resampling, which makes ripples out of a constant
+    notes = list(sound.notes)
     if reason is None and sound.sample_rate != sample_rate:
+        if sound.sample_rate < sample_rate:
+            notes.append(
+                f"sampled at {sound.sample_rate} Hz and used at {sample_rate} Hz: nothing above "
+                f"{sound.sample_rate // 2} Hz"
+            )
         samples = snap(resample(part, sound.sample_rate, sample_rate))
         reason = degeneracy(samples)
     if reason is not None:
-        raise UnusableClip(reason, where=path, remedy="Drop the row")
-    return samples, sound.notes
+        because = "".join(f" ({note})" for note in notes if note.startswith(CANCELLED))
+        raise UnusableClip(f"{reason}{because}", where=path, remedy="Drop the row")
+    return samples, tuple(notes)
 
 
 def read_int16(path: Path | str) -> tuple[NDArray[np.int16], int]:
@@ -104,11 +111,15 @@ def read_int16(path: Path | str) -> tuple[NDArray[np.int16], int]:
 
 
 def stream_samples(
-    path: Path | str, sample_rate: int, limits: AudioLimits = DEFAULT_LIMITS
+    path: Path | str,
+    sample_rate: int,
+    limits: AudioLimits = DEFAULT_LIMITS,
+    notes: list[str] | None = None,
 ) -> Iterator[NDArray[np.int16]]:
     """The file in blocks ``[T]`` of mono 16-bit integers at ``sample_rate`` Hz, however long it is.
 
-    Joined they are what ``load_samples`` gives. Raises ``UnusableClip`` as ``read_audio`` does, at the
+    Joined they are what ``load_samples`` gives. After the last block ``notes`` receives what was unusual
+    about the file. Raises ``UnusableClip`` as ``read_audio`` does, at the
     latest after the last block: whoever must know before reads the file twice.
     """
     try:
@@ -119,6 +130,8 @@ def stream_samples(
             decoder = Decoder(stream.fileno(), declared, limits)
             for block in _resampled(decoder, sample_rate):
                 yield snap(block)
+            if notes is not None:
+                notes.extend(decoder.notes)
     except UnusableClip as problem:
         raise UnusableClip(problem.what, where=path, remedy=problem.remedy or _RECOPY) from None
 

@@ -15,7 +15,6 @@ from staanet.cli.printing import QUARANTINED, finish, show, show_json
 from staanet.cli.progress import Bars
 from staanet.cli.session import load_corpus
 from staanet.config import SplitRecipe
-from staanet.errors import InvalidInput
 
 if TYPE_CHECKING:
     from staanet.core import Corpus
@@ -37,10 +36,7 @@ def corpus(
         description = corpora.describe(data, split.seed, progress=progress, protocol=split.protocol)
     if out is not None:
         columns, rows = _manifest(data, out.parent, split)
-        if out.exists() and not storage.read_bytes(out).startswith(b"file,id,label,speaker,sex"):
-            raise InvalidInput(
-                "exists and is no manifest of staanet", where=out, remedy="Choose another --out"
-            )
+        storage.refuse_foreign(out, b"file,id,label,speaker,sex")
         storage.write_text(out, row_files.csv_text(columns, rows))
     if output.json:
         show_json(description)

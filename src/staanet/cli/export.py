@@ -11,7 +11,6 @@ from staanet.cli.app import command
 from staanet.cli.options import Output
 from staanet.cli.printing import finish
 from staanet.cli.progress import Bars
-from staanet.errors import InvalidInput
 
 
 @command("export", "staanet export runs/quick/generators/emo18 --out emo18.onnx")
@@ -30,8 +29,6 @@ def export(
     from staanet import pipeline, storage, victims
     from staanet.victims.export import export_onnx
 
-    if out.exists() and out.suffix != ".onnx":
-        raise InvalidInput("exists and is no ONNX file", where=out, remedy="Choose another --out")
     result: dict[str, Any]
     with Bars.shown() as progress:
         progress("export", 0, 1, "")

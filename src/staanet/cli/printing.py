@@ -66,7 +66,7 @@ def finish(
     """
     rows = quarantine.rows if quarantine is not None else []
     if quarantine is not None:
-        result = {**result, **_with_flags(result, quarantine)}
+        result = {**result, **_with_flags(result, quarantine), **quarantine.recordings.entry()}
     if output.json:
         show_json({**result, "quarantined": rows})
     else:
@@ -86,8 +86,11 @@ def _with_flags(result: Mapping[str, Any], quarantine: Quarantine) -> dict[str, 
     new = [flag for flag in quarantine.flags if flag not in shown]
     for flag in new:
         say(f"staanet: warning: {printable(flag)}")
-    for note in quarantine.notes:
+    odd = quarantine.recordings.lines()
+    for note in [*quarantine.notes, *odd[:MOST_ASIDE]]:
         say(f"staanet: note: {printable(note)}")
+    if len(odd) > MOST_ASIDE:
+        say(f"staanet: note: and {len(odd) - MOST_ASIDE} more kinds of odd recordings")
     return {"flags": [*shown, *new]} if new else {}
 
 

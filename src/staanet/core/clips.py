@@ -37,6 +37,8 @@ class Clip:
     speaker: str = "unknown"
     notes: tuple[str, ...] = ()
     """Warnings about its file, such as clipped samples."""
+    source_file: str = ""
+    """The file that it was read from, as an absolute path; empty if it was not read from one."""
 
     @property
     def samples(self) -> NDArray[np.float32]:
@@ -93,3 +95,12 @@ class Utterance:
             return str(self.path)
         end = "end" if self.end_s is None else f"{self.end_s:.9g} s"
         return f"{self.path} [{self.start_s:.9g} s to {end}{self.row and f', {self.row}'}]"
+
+
+def clip_of(
+    utterance: Utterance, samples: Samples, sample_rate: int, notes: tuple[str, ...] = ()
+) -> Clip:
+    """The clip of an utterance, whose samples ``[T]`` and notes were read from its file."""
+    label, speaker = utterance.label, utterance.speaker
+    source = str(utterance.path.absolute())
+    return Clip(utterance.id, samples, sample_rate, label, speaker, notes, source)

@@ -9,7 +9,7 @@ from typing import Protocol, overload
 from staanet.audio.limits import AudioLimits
 from staanet.audio.reading import load_recording
 from staanet.core import protocols, splits
-from staanet.core.clips import Clip, Samples, Utterance
+from staanet.core.clips import Clip, Samples, Utterance, clip_of
 from staanet.errors import UnusableClip
 from staanet.storage import lazy_rows
 
@@ -23,8 +23,15 @@ def _raise(utterance: Utterance, problem: UnusableClip) -> None:
 class Store(Protocol):
     """Clips that were decoded before; see ``staanet.corpora.cache``."""
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was unusual about the store itself, such as a damaged file that was rebuilt."""
+
     def samples(self, utterance: Utterance, sample_rate: int) -> Samples | None:
         """``[T]``, or None where the clip has to be read from its source."""
+
+    def recording_notes(self, utterance: Utterance, sample_rate: int) -> tuple[str, ...]:
+        """What is unusual about the file of a clip that ``samples`` gives."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,8 @@ class Corpus:
         if self.decoded is not None:
             cached = self.decoded.samples(utterance, sample_rate)
             if cached is not None:
-                return Clip(utterance.id, cached, sample_rate, utterance.label, utterance.speaker)
+                notes = self.decoded.recording_notes(utterance, sample_rate)
+                return clip_of(utterance, cached, sample_rate, notes)
         try:
             samples, notes = load_recording(
                 utterance.path,
@@ -120,7 +128,7 @@ class Corpus:
             raise UnusableClip(
                 problem.what, where=utterance.where, remedy=problem.remedy
             ) from problem
-        return Clip(utterance.id, samples, sample_rate, utterance.label, utterance.speaker, notes)
+        return clip_of(utterance, samples, sample_rate, notes)
 
     def clips(self, sample_rate: int, on_unusable: OnUnusable = _raise) -> Iterator[Clip]:
         """All usable clips in order of their ids; the others are handed to ``on_unusable``."""

@@ -108,6 +108,27 @@ def ccc(truth: ArrayLike, answers: ArrayLike) -> float:
     return 2 * covariance / float(spread) if spread > 0 else math.nan
 
 
+def chance_p(
+    labels: ArrayLike, predictions: ArrayLike, *, draws: int = 2000, seed: int = 0
+) -> float:
+    """How likely answers that know nothing of the clips have this recall: a permutation test, in (0, 1].
+
+    The answers are dealt to the clips anew ``draws`` times; returned is the share of deals whose unweighted
+    average recall is at least as high (Ojala and Garriga 2010, JMLR 11, with one added to both counts).
+
+    >>> chance_p(["a", "b"] * 10, ["a", "b"] * 10) < 0.001, chance_p(["a", "b"] * 10, ["a"] * 20)
+    (True, 1.0)
+    """
+    truth, answer = np.asarray(labels), np.asarray(predictions)
+    classes, codes, counts = np.unique(truth, return_inverse=True, return_counts=True)
+    weights = 1 / (len(classes) * counts[codes]) if len(truth) else np.zeros(0)
+    rng = np.random.default_rng(seed)
+    value = float(weights[truth == answer].sum())
+    dealt = (weights[truth == rng.permutation(answer)].sum() for _ in range(draws))
+    as_high = sum(float(recall) >= value - 1e-9 for recall in dealt)
+    return (as_high + 1) / (draws + 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A figure over ``count`` clips with its 95 % interval; ``value`` is None where nothing counts."""

@@ -13,7 +13,12 @@ from staanet.corpora.audb import read_audb
 from staanet.corpora.classes import CLASSES, with_classes
 from staanet.corpora.crema_d import read_crema_d
 from staanet.corpora.demos import read_demos
-from staanet.corpora.description import contents_entry, describe, description_text
+from staanet.corpora.description import (
+    contents_entry,
+    describe,
+    description_text,
+    small_test_warning,
+)
 from staanet.corpora.emodb import read_emodb
 from staanet.corpora.files import UNKNOWN
 from staanet.corpora.folder import read_folder, unlabelled_corpus
@@ -34,6 +39,7 @@ __all__ = [
     "CORPORA",
     "UNKNOWN",
     "contents_entry",
+    "small_test_warning",
     "describe",
     "description_text",
     "load_corpus",

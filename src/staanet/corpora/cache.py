@@ -22,9 +22,9 @@ from staanet import audio, storage
 from staanet.core import Corpus, Samples, Utterance
 from staanet.errors import StaaNetError, UnusableClip
 
-FORMAT = 1
-Spans = Mapping[str, tuple[int, int]]
-"""Of each utterance: its first sample in the file, and how many it has."""
+FORMAT = 2
+Spans = Mapping[str, tuple[int, int, tuple[str, ...]]]
+"""Of each utterance: its first sample in the file, how many it has, and what is odd about its source."""
 
 
 def with_cache(corpus: Corpus, folder: Path) -> Corpus:
@@ -54,11 +54,18 @@ class DecodedCache:
 
     def samples(self, utterance: Utterance, sample_rate: int) -> Samples | None:
         """Return the clip ``[T]``, read-only; None where it must be read from its source."""
+        samples, spans = self._opened(sample_rate)
+        start, length, _ = spans.get(utterance.id, (0, 0, ()))
+        return samples[start : start + length] if length else None
+
+    def recording_notes(self, utterance: Utterance, sample_rate: int) -> tuple[str, ...]:
+        """Return what was odd about the file of a clip when it was decoded."""
+        return self._opened(sample_rate)[1].get(utterance.id, (0, 0, ()))[2]
+
+    def _opened(self, sample_rate: int) -> tuple[Samples, Spans]:
         if sample_rate not in self.by_rate:
             self.by_rate[sample_rate] = self._open(sample_rate)
-        samples, spans = self.by_rate[sample_rate]
-        start, length = spans.get(utterance.id, (0, 0))
-        return samples[start : start + length] if length else None
+        return self.by_rate[sample_rate]
 
     def _open(self, sample_rate: int) -> tuple[Samples, Spans]:
         empty: tuple[Samples, Spans] = np.zeros(0, np.int16), {}
@@ -120,22 +127,27 @@ def _valid_spans(path: Path, key: str) -> Spans | None:
     entry = storage.read_json(index)
     if entry.get("key") != key or entry.get("sha256") != storage.sha256(path):
         return None
-    return {name: (int(start), int(length)) for name, (start, length) in entry["spans"].items()}
+    return {
+        name: (int(start), int(length), tuple(map(str, notes)))
+        for name, (start, length, notes) in entry["spans"].items()
+    }
 
 
 def _write(corpus: Corpus, sample_rate: int, path: Path, key: str) -> Spans:
     sources, digest = replace(corpus, decoded=None), hashlib.sha256()
-    spans, start = {}, 0
+    spans: dict[str, tuple[int, int, tuple[str, ...]]] = {}
+    start = 0
     with storage.FileWriter(path) as file:
         for utterance in corpus.utterances:
             try:
-                data = sources.load(utterance, sample_rate).pcm16.astype("<i2").tobytes()
+                clip = sources.load(utterance, sample_rate)
             except UnusableClip:
                 continue
+            data = clip.pcm16.astype("<i2").tobytes()
             file.write(data)
             digest.update(data)
-            spans[utterance.id] = start, len(data) // 2
-            start += len(data) // 2
+            spans[utterance.id] = start, len(clip.pcm16), clip.notes
+            start += len(clip.pcm16)
     entry = {"key": key, "sha256": digest.hexdigest(), "spans": spans}
     storage.write_json(path.with_suffix(".json"), entry)
     return spans

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,7 +63,7 @@ def describe(
         "problems": [*corpus.put_aside, *survey.problems, *conflicts],
         "warnings": [
             *corpus.warnings,
-            *_small_test_warning(parts),
+            *small_test_warning(parts),
             *loud_epsilon_warning(profile),
             *survey.uncounted(),
         ],
@@ -183,7 +183,7 @@ def contents_entry(part: Corpus) -> dict[str, list[str]]:
     )
 
 
-def _small_test_warning(parts: Sequence[Corpus]) -> list[str]:
+def small_test_warning(parts: Iterable[Corpus]) -> list[str]:
     """Warn of classes with few clips in the test part: one clip is much of their recall."""
     few = [
         f"{label} {counts[label]}"

@@ -60,6 +60,8 @@ class Recording:
     window: int
     samples: int
     limits: audio.AudioLimits
+    notes: tuple[str, ...] = ()
+    """What is unusual about the file."""
 
     @classmethod
     def measure(
@@ -74,8 +76,10 @@ class Recording:
         declared = 0.0 if utterance.is_segment else audio.declared_seconds(utterance.path, limits)
         if declared < 1.5 * seconds:
             return None
-        samples = sum(map(len, audio.stream_samples(utterance.path, sample_rate, limits)))
-        return cls(utterance, sample_rate, window, samples, limits)
+        notes: list[str] = []
+        blocks = audio.stream_samples(utterance.path, sample_rate, limits, notes)
+        samples = sum(map(len, blocks))
+        return cls(utterance, sample_rate, window, samples, limits, tuple(notes))
 
     def __len__(self) -> int:
         return len(window_bounds(self.samples, self.window))

@@ -65,8 +65,8 @@ def build_from_rows(
         *_similar_speakers_note(rows, indices),
         *_two_sexes_note(rows, indices),
         *_overlap_note(rows, indices),
-        *twin_names_note(len(indices), lambda n: rows.files[int(indices[n])]),
     ]
+    twins = twin_names(len(indices), lambda n: rows.files[int(indices[n])])
     if not len(indices):
         raise InvalidInput(
             f"no clip found: looked for {sought}", where=listing.where, remedy="; ".join(notes)
@@ -81,7 +81,7 @@ def build_from_rows(
         utterances=LazyRows(maker, ids.sorted_indices()),
         labels=tuple(sorted(label for label in used_labels if label)),
         notes=tuple(notes),
-        warnings=(*listing.warnings, *warnings, *_unknown_speakers_warning(rows, indices)),
+        warnings=(*listing.warnings, *warnings, *twins, *_unknown_speakers_warning(rows, indices)),
         put_aside=tuple(listing.aside),
         fixed=_numbered_folds(rows, indices),
     )
@@ -256,10 +256,10 @@ def _unknown_speakers_warning(rows: Rows, indices: Indices) -> list[str]:
     return [text + SPEAKERS_REMEDY] if count else []
 
 
-def twin_names_note(count: int, file: Callable[[int], str]) -> list[str]:
+def twin_names(count: int, file: Callable[[int], str]) -> list[str]:
     """Name files that are one file where case, or the way to write accents, does not count.
 
-    >>> twin_names_note(3, ["a/X.wav", "a/x.wav", "b.wav"].__getitem__)
+    >>> twin_names(3, ["a/X.wav", "a/x.wav", "b.wav"].__getitem__)
     ["file names that are one name on some other systems (case, accents): 'a/X.wav' and 'a/x.wav'"]
     """
     groups = []

@@ -17,14 +17,15 @@ from staanet.errors import UnusableClip
 from staanet.pipeline.attack_plan import EACH, AttackPlan, target_class
 from staanet.pipeline.clips import ClipSource
 from staanet.pipeline.context import Context
-from staanet.pipeline.corpus_content import describe_row_changes
 from staanet.pipeline.crafted_clips import CraftedClips
-from staanet.pipeline.identity import clip_sha256, sum_of
+from staanet.pipeline.identity import clip_sha256
 from staanet.pipeline.quarantine import Quarantine
+from staanet.pipeline.recording_notes import RecordingNotes
 from staanet.pipeline.stage import Digest, Inputs, Stage
 from staanet.pipeline.victim_check import FIRST_CLIPS, check_victims, meet_labels
 from staanet.results import adversarial_set
 from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
+from staanet.results.clip_tables import describe_row_changes, sum_of
 from staanet.storage import describe_machine
 from staanet.victims import members_of
 
@@ -90,9 +91,11 @@ class Attacking:
         self._check_source()
         limits = matched_counts(plan.matched)
         size = 1 if limits is not None or plan.label == EACH else plan.batch_size
-        crafted, done = CraftedClips.of(self.out), 0
+        crafted, done, recordings = CraftedClips.of(self.out), 0, RecordingNotes()
         for batch in split_batches(self.clips, size):
             digests = {clip.id: clip_sha256(clip) for clip in batch}
+            for clip in batch:
+                recordings.add(clip)
             missing = [clip for clip in batch if not crafted.has(clip, digests[clip.id])]
             for result in craft_clips(plan, limits, missing, context.quarantine):
                 row = adversarial_set.write_clip(self.out, result)
@@ -104,7 +107,7 @@ class Attacking:
             what = f"attack with {plan.key} from {plan.source.name}"
             context.progress(what, done, len(self.clips), "")
         rows = crafted.in_order()
-        card = self._card({**inputs, "clips": crafted.sha256()})
+        card = {**self._card({**inputs, "clips": crafted.sha256()}), **recordings.entry()}
         if flags := density_flags(plan.attack, [float(row["density"]) for row in rows]):
             card["flags"] = flags
         adversarial_set.write_set(self.out, rows, card)

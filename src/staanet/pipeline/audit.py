@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from staanet import report, storage
+from staanet import corpora, report, storage
 from staanet.config import AuditLimits, AuditRecipe
 from staanet.core import Corpus, Victim, require_classes
 from staanet.errors import InvalidInput, unknown_name
@@ -101,6 +101,7 @@ def _facts(
     held_out = context.split(corpus)[2]
     flags = [
         *whole.summary["flags"],
+        *corpora.small_test_warning(context.split(corpus)),
         *split_warnings([victim.origin], held_out),
         *split_warnings([s.victim.origin for s in loaded], held_out, is_origin_needed=True),
     ]
@@ -131,6 +132,7 @@ def _facts(
             "seconds": timer.seconds(),
             "machine": describe_machine(),
             "quarantined": context.quarantine.rows,
+            **context.quarantine.recordings.entry(),
             "flags": flags,
             **describe_findings(whole.summary["cells"], whole.defences, whole.recipe),
         }

@@ -10,11 +10,12 @@ from typing import Protocol
 
 from staanet import audio, storage
 from staanet.core import Clip, Corpus, Utterance, Victim
+from staanet.core.clips import clip_of
 from staanet.corpora.files import UNKNOWN
 from staanet.corpora.recordings import Recording
 from staanet.errors import InvalidInput, UnusableClip, printable
 from staanet.pipeline.context import Context
-from staanet.pipeline.corpus_content import corpus_rows, read_listing
+from staanet.results.clip_tables import corpus_rows, read_listing
 from staanet.victims import victim_folder
 
 
@@ -53,6 +54,7 @@ class ReadingClips:
                 if recording is None:
                     clip = self.corpus.load(utterance, self.victim.sample_rate)
                     _check_length(clip, self.victim, utterance)
+                    self.context.quarantine.recordings.add(clip)
                     yield clip
                 else:
                     self.recordings[utterance.id] = recording
@@ -70,7 +72,9 @@ class ReadingClips:
         for part, samples in recording.windows():
             reason = audio.degeneracy(samples)
             if reason is None:
-                clip = Clip(part.id, samples, recording.sample_rate, part.label, part.speaker)
+                odd = audio.recording_notes(audio.to_float(samples), recording.sample_rate)
+                clip = clip_of(part, samples, recording.sample_rate, (*recording.notes, *odd))
+                self.context.quarantine.recordings.add(clip)
                 _check_length(clip, self.victim, part)
                 yield clip
             else:
@@ -100,6 +104,7 @@ def load_clips(corpus: Corpus, victim: Victim, context: Context) -> list[Clip]:
         try:
             clip = corpus.load(utterance, victim.sample_rate)
             _check_length(clip, victim, utterance)
+            context.quarantine.recordings.add(clip)
             clips.append(clip)
         except UnusableClip as problem:
             context.quarantine(utterance, problem)
@@ -108,7 +113,9 @@ def load_clips(corpus: Corpus, victim: Victim, context: Context) -> list[Clip]:
 
 
 def note_rows_aside(corpus: Corpus, context: Context) -> None:
-    """Put the rows of a manifest that could not be used into the quarantine."""
+    """Put the rows of a manifest that could not be used into the quarantine, and note its warnings."""
+    for warning in corpus.warnings:
+        context.quarantine.warn(warning)
     for source, reason in corpus.put_aside:
         if context.strict:
             raise InvalidInput(reason, where=source, remedy="Correct the row, or drop --strict")

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from staanet import audio, storage
+from staanet import storage
 from staanet.core import Corpus
-from staanet.errors import StaaNetError, printable
-from staanet.pipeline.identity import sum_of
 from staanet.pipeline.stage import Digest
 from staanet.results import row_files
-
-COLUMNS = ("id", "part", "label", "speaker", "start_s", "end_s", "sha256")
-IDENTIFYING = ("id", "label", "speaker", "start_s", "end_s", "sha256")
-"""Excludes the part, because the split has a hash of its own."""
-SHOWN_IDS = 3
-"""So many clips of each difference are named."""
-Row = Mapping[str, str]
-_file_hashes: dict[tuple[str, int, int], str] = {}
-"""Hashes of the files that this process has read, by path, size and time of change."""
+from staanet.results.clip_tables import (
+    COLUMNS,
+    Row,
+    content_of,
+    corpus_rows,
+    describe_row_changes,
+    folders_with_table,
+    read_listing,
+)
 
 
 class CorpusContent(Digest):
@@ -31,7 +28,7 @@ class CorpusContent(Digest):
     @classmethod
     def of(cls, parts: Sequence[Corpus]) -> CorpusContent:
         """That of train, dev and test. Each file is read once in a process."""
-        content = cls(sum_of(map(_row_sha256, corpus_rows(parts))))
+        content = cls(content_of(corpus_rows(parts)))
         content.rows = lambda: corpus_rows(parts)
         return content
 
@@ -42,7 +39,7 @@ class CorpusContent(Digest):
 
     def save(self, folder: Path) -> None:
         """Writes a row per clip, unless the folder or one of the two above has that table already."""
-        if not any((parent / self.listing).exists() for parent in _with_parents(folder)):
+        if not any((parent / self.listing).exists() for parent in folders_with_table(folder)):
             table = row_files.csv_text(COLUMNS, [dict(row) for row in self.rows()])
             storage.write_text(folder / self.listing, table)
 
@@ -52,81 +49,3 @@ class CorpusContent(Digest):
         if not before:
             return "from other audio, labels or speakers"
         return describe_row_changes(before, {row["id"]: row for row in self.rows()})
-
-
-def corpus_rows(parts: Sequence[Corpus]) -> Iterator[Row]:
-    """A row for each clip of the parts: its id, its label, and its file's hash."""
-    for part in parts:
-        for utterance in part.utterances:
-            yield {
-                "id": utterance.id,
-                "part": part.part,
-                "label": utterance.label or "",
-                "speaker": utterance.speaker,
-                "start_s": repr(utterance.start_s),
-                "end_s": repr(utterance.end_s),
-                "sha256": source_sha256(utterance.path, part.limits.max_bytes),
-            }
-
-
-def read_listing(folder: Path) -> dict[str, Row]:
-    """The clips that a folder was made from, by id, from its table or that of its run."""
-    for parent in _with_parents(folder):
-        for path in sorted(parent.glob(storage.CLIP_TABLES)):
-            return {row["id"]: row for row in row_files.read_csv(path, COLUMNS)}
-    return {}
-
-
-def source_sha256(path: Path, max_bytes: int) -> str:
-    """The hash of the file that holds a clip; empty if it cannot be read, or is too large.
-
-    A clip that is embedded in a table of sounds also counts by its row.
-    """
-    file = audio.source_file(path)
-    try:
-        stat = file.stat()
-        key = (str(file), stat.st_size, stat.st_mtime_ns)
-        if key not in _file_hashes and stat.st_size <= max_bytes:
-            _file_hashes[key] = storage.sha256(file)
-    except (OSError, ValueError, StaaNetError):
-        return ""  # it is put aside when it is read
-    return _file_hashes.get(key, "") + path.name.removeprefix(file.name)
-
-
-def describe_row_changes(before: Mapping[str, Row], now: Mapping[str, Row]) -> str:
-    """What differs between two tables of clips, in words.
-
-    >>> row = {"label": "joy", "speaker": "s", "sha256": "1"}
-    >>> describe_row_changes({"a": row}, {"a": {**row, "label": "fear"}})
-    'from other data: another label now (a: joy, now fear)'
-    """
-    both = [name for name in before if name in now]
-    changes = []
-    for key in ("label", "speaker"):
-        words = [
-            f"{name}: {before[name][key]}, now {now[name][key]}"
-            for name in both
-            if before[name][key] != now[name][key]
-        ]
-        changes.append((f"another {key} now", words))
-    changes += [
-        ("other audio now", [n for n in both if before[n]["sha256"] != now[n]["sha256"]]),
-        ("new since", [name for name in now if name not in before]),
-        ("gone since", [name for name in before if name not in now]),
-    ]
-    sentences = [f"{what} ({_some(words)})" for what, words in changes if words]
-    return f"from other data: {'; '.join(sentences) or 'other cuts of the same files'}"
-
-
-def _some(words: Sequence[str]) -> str:
-    shown = ", ".join(map(printable, words[:SHOWN_IDS]))
-    rest = len(words) - SHOWN_IDS
-    return f"{shown} and {rest} more" if rest > 0 else shown
-
-
-def _row_sha256(row: Row) -> str:
-    return hashlib.sha256("\0".join(row[key] for key in IDENTIFYING).encode()).hexdigest()
-
-
-def _with_parents(folder: Path) -> Iterable[Path]:
-    return (folder, *folder.absolute().parents[:2])

@@ -13,7 +13,13 @@ from staanet.errors import InvalidInput
 from staanet.results import adversarial_set
 from staanet.storage import lazy_rows
 
-_COLUMNS = (*adversarial_set.COLUMNS, "seconds", adversarial_set.TARGET_CLASS, "sha256")
+_COLUMNS = (
+    *adversarial_set.COLUMNS,
+    "seconds",
+    adversarial_set.SOURCE_FILE,
+    adversarial_set.TARGET_CLASS,
+    "sha256",
+)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from staanet.errors import StaaNetError
 from staanet.generators.base import Generator
 from staanet.generators.export import onnx_bytes
 from staanet.generators.registry import load_generator
-from staanet.generators.runtime import Runner
+from staanet.generators.runtime import KEY, Runner
 
 ALLOWED = 0.01
 """Share of the changed samples that may differ: their rank or rounding is a near tie."""
@@ -24,8 +24,10 @@ ALLOWED = 0.01
 def export_generator(folder: Path, out: Path) -> dict[str, int | float]:
     """Writes an ONNX file of a generator; returns how many samples of its clips differ from torch's.
 
-    Raises ``StaaNetError``, and writes nothing, if more than ``ALLOWED`` of the changed samples differ.
+    Raises ``InvalidInput`` if a file of somebody else is in the way, and ``StaaNetError`` if more than
+    ``ALLOWED`` of the changed samples differ; then nothing is written.
     """
+    storage.refuse_foreign(out, KEY.encode())
     card = storage.read_card(folder, "generator")
     epsilon, density = card.get("epsilon", PAPER_EPSILON), card.get("max_density")
     generator = load_generator(folder)

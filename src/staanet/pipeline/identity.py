@@ -24,12 +24,3 @@ def clips_sha256(clips: Iterable[Clip]) -> str:
 def _clip_bytes(clip: Clip) -> bytes:
     words = (clip.id, clip.label or "", clip.speaker, "")
     return "\0".join(words).encode("utf-8", "surrogatepass") + clip.pcm16.tobytes()
-
-
-def sum_of(digests: Iterable[str]) -> str:
-    """The sum of hashes: the same in any order, and the sum of the sums of its parts.
-
-    >>> sum_of(["01", "ff"])[-4:] == sum_of(["ff", "01"])[-4:] == "0100"
-    True
-    """
-    return f"sum:{sum(int(digest, 16) for digest in digests) % 2**256:064x}"

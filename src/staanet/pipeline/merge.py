@@ -17,11 +17,12 @@ from staanet.corpora import recordings
 from staanet.errors import InvalidInput
 from staanet.evaluation import ATTACK_FIELDS, recount_matrix
 from staanet.pipeline.context import Context
-from staanet.pipeline.identity import sum_of
 from staanet.pipeline.join_recordings import RECORDINGS
+from staanet.pipeline.recording_notes import RecordingNotes
 from staanet.pipeline.stage import Inputs, Stage
 from staanet.results import adversarial_set, row_files
 from staanet.results.adversarial_set import AdversarialSet
+from staanet.results.clip_tables import sum_of
 from staanet.results.transfer_matrix import TransferMatrix
 
 SHARED = {"of": "number of shards", "listing": "list of clips", "window_s": "window"}
@@ -108,6 +109,9 @@ def _merge_set(
     for shard in shards:
         for row in cards[shard]["quarantined"]:
             context.quarantine.put(row)
+    notes = RecordingNotes()
+    for shard in shards:
+        notes.merge(cards[shard].get("recordings", {}))
     total = sum(int(cards[shard]["clips"]) for shard in shards)
 
     def work(inputs: Inputs) -> None:
@@ -119,6 +123,7 @@ def _merge_set(
             "inputs": inputs,
             "machine": "; ".join(machines),
             "quarantined": context.quarantine.in_order(),
+            **notes.entry(),
         }
         adversarial_set.write_set(out, rows, card)
 
@@ -176,7 +181,7 @@ def _check_files(shard: Path, row: Mapping[str, str]) -> None:
 def _common_settings(card: Mapping[str, Any]) -> dict[str, Any]:
     """What shards of one set have in common; the versions that made them too."""
     inputs = {k: v for k, v in card["inputs"].items() if k not in ("clips", "shard")}
-    left_out = ("inputs", "machine", "quarantined", "clips")
+    left_out = ("inputs", "machine", "quarantined", "clips", "recordings")
     return {k: v for k, v in card.items() if k not in left_out} | {"inputs": inputs}
 
 

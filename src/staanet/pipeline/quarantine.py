@@ -9,6 +9,7 @@ from pathlib import Path
 from staanet import storage
 from staanet.core import Utterance
 from staanet.errors import InvalidInput, UnusableClip
+from staanet.pipeline.recording_notes import RecordingNotes
 
 
 @dataclass
@@ -24,6 +25,8 @@ class Quarantine:
     """Doubts about the victims of the command, as sentences."""
     notes: list[str] = field(default_factory=list)
     """Facts for the user to check, such as labels that were matched by their words."""
+    recordings: RecordingNotes = field(default_factory=RecordingNotes)
+    """What is odd about the recordings that were read."""
     _keys: set[tuple[str, ...]] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __call__(self, utterance: Utterance, problem: UnusableClip) -> None:

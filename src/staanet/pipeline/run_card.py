@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,24 @@ def write_run_card(
             "seconds": dict(seconds),
             "corpus": description,
             **({} if inputs is None else {"inputs": dict(inputs)}),
+            "flags": [*corpus_flags(corpus, parts.values()), *_seed_flags(recipe)],
         },
     )
+
+
+def corpus_flags(corpus: Corpus, parts: Iterable[Corpus]) -> list[str]:
+    """What makes figures on a corpus doubtful, for a card."""
+    rebuilt = corpus.decoded.notes if corpus.decoded else ()
+    return [*corpus.warnings, *corpora.small_test_warning(parts), *rebuilt]
+
+
+def _seed_flags(recipe: Recipe) -> list[str]:
+    if recipe.seeds > 1:
+        return []
+    return [
+        f"each model was trained once, with seed {recipe.seed}: how far another seed would move the "
+        "figures is not known"
+    ]
 
 
 def commit() -> str | None:

@@ -29,7 +29,7 @@ from staanet.pipeline.recipe_plan import (
     needs_generator,
     require_same_recipe,
 )
-from staanet.pipeline.run_card import write_run_card
+from staanet.pipeline.run_card import corpus_flags, write_run_card
 from staanet.pipeline.stage import Inputs, NotReady, Stage, StageTimer, require_same_inputs, walk
 from staanet.pipeline.sweep import Sweeping, SweepPlan, sweep_points
 from staanet.pipeline.train_generator import GeneratorTraining, describe_draw
@@ -356,9 +356,11 @@ def run_experiment(
         timer = StageTimer.of(out)
         matrix = walk(experiment.stages(), timer)["evaluate"]
         assert isinstance(matrix, TransferMatrix), "evaluate is done anew"
+        parts = {part.part: part for part in context.split(experiment.corpus)}
+        for flag in corpus_flags(experiment.corpus, parts.values()):
+            context.quarantine.warn(flag)
         context.quarantine.save(out)
         seconds = {stage: s for stage, s in timer.seconds().items() if stage not in CLOSING}
-        parts = {part.part: part for part in context.split(experiment.corpus)}
         write_run_card(recipe, experiment.corpus, parts, out, command, seconds, inputs)
         return matrix
 

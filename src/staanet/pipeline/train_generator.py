@@ -149,7 +149,7 @@ class GeneratorTraining:
             best_step=history.best_step,
             dev_fooling_rate=history.best_score,
             parameters=sum(weight.numel() for weight in generator.parameters()),
-            flags=[*training.collapse_flags(history.rows[-1]), *self.extra.flags],
+            flags=[*training.collapse_flags(history.rows[-1]), *self.extra.flags, *history.flags],
             machine=describe_machine(),
             **self.extra.card,
         )

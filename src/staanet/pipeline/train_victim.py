@@ -18,9 +18,13 @@ from staanet.nn import distributed
 from staanet.nn.precision import resolve_precision
 from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
+from staanet.pipeline.recording_notes import RecordingNotes
 from staanet.pipeline.stage import Inputs, Stage
 from staanet.storage import describe_machine
 from staanet.victims import Egemaps, build_victim, learning_rate, load_victim
+
+CHANCE = 0.05
+"""Answers are no better than chance if their ``p`` is not below this."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,10 @@ class VictimTraining:
         train, dev, test = (load_clips(part, victim, context) for part in context.split(corpus))
         history = self._train(victim.to(context.device), train, dev)
         if distributed.is_first():
+            quality = measure_parts(victim, {"dev": dev, "test": test}, context.progress)
+            flags = [*history.flags, *chance_flags(self.name, quality, len(test))]
+            for flag in flags:
+                context.quarantine.warn(flag)
             victim.save_pretrained(
                 self.out,
                 inputs=inputs,
@@ -71,7 +79,9 @@ class VictimTraining:
                 epochs=len(history.rows),
                 machine=describe_machine(),
                 test_unchanged=unchanged_shares(victim, test),
-                **measure_parts(victim, {"dev": dev, "test": test}, context.progress),
+                **quality,
+                **({"flags": flags} if flags else {}),
+                **RecordingNotes.of([*train, *dev, *test]).entry(),
             )
         victim.origin = str(self.out)
         return victim
@@ -144,14 +154,29 @@ def measure_parts(
     }
 
 
+def chance_flags(name: str, quality: Mapping[str, float], count: int) -> list[str]:
+    """A flag if the answers of a victim on ``count`` test clips are no better than chance."""
+    p = quality["test_chance_p"]
+    if p < CHANCE:
+        return []
+    return [
+        f"{name}: no better than chance on {count} test clips, p = {p:.2g} (UAR "
+        f"{100 * quality['test_uar']:.0f} %): check the alignment of labels and files, or train longer"
+    ]
+
+
 def measure_quality(
     victim: Victim, clips: Sequence[Clip], progress: Progress = silent
 ) -> dict[str, float]:
-    """Unweighted average recall and accuracy of a victim on labelled clips, each in [0, 1]."""
+    """Unweighted average recall and accuracy of a victim on labelled clips, and the ``p`` of chance."""
     answers = []
     for number, clip in enumerate(clips, start=1):
         answers.append(victim.labels[int(logits_of(victim, [clip])[0].argmax())])
         progress(f"judge {victim.name}", number, len(clips), "")
     truth = [clip.label or "" for clip in clips]
     correct = [label == answer for label, answer in zip(truth, answers, strict=True)]
-    return {"uar": metrics.uar(truth, answers), "accuracy": float(np.mean(correct))}
+    return {
+        "uar": metrics.uar(truth, answers),
+        "accuracy": float(np.mean(correct)),
+        "chance_p": metrics.chance_p(truth, answers),
+    }

@@ -42,7 +42,8 @@ def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
     """Writes the report of the folder ``run`` and returns the path of its page.
 
     Shows ``clips`` fooled clips and one that was not fooled. Raises ``InvalidInput`` where there are
-    no results, or where a figure is not that of the files; then nothing is written.
+    no results, where a figure is not that of the files, or where ``report/`` holds a file of the same name
+    that staanet did not write; then nothing is written.
     """
     from staanet.report.clip_view import clip_views
     from staanet.report.headlines import headlines
@@ -57,13 +58,14 @@ def build(run: Path | str, progress: Progress = silent, clips: int = 4) -> Path:
     charts = _charts(results, leads[0])
     html = render_page(results, leads, views, charts, unverified)
     figures = {f"clip-{view.example.id}.png": view.png for view in views} | _chart_files(charts)
-    for path in set((out / "figures").glob("clip-*.png")):
-        if path.name not in figures:  # a clip of an earlier report
-            storage.remove(path)
-    for name, data in figures.items():
-        storage.write_bytes(out / "figures" / name, data)
-    _write_tables(results, leads, out)
-    storage.write_text(out / "index.html", html)
+    with storage.FolderLock(out):
+        for path in set((out / "figures").glob("clip-*.png")):
+            if path.name not in figures:  # a clip of an earlier report
+                storage.remove(path)
+        for name, data in figures.items():
+            storage.write_bytes(out / "figures" / name, data)
+        _write_tables(results, leads, out)
+        storage.write_text(out / "index.html", html)
     return out / "index.html"
 
 
@@ -146,6 +148,8 @@ def mark_if_stale(run: Path | str) -> bool:
         return False
     html = page.read_text(encoding="utf-8")
     if f'<meta name="results" content="{storage.sha256(summary)}">' in html:
+        return False
+    if storage.PAGE_MARK.decode() not in html:  # a page of somebody else
         return False
     if STALE not in html:
         storage.write_text(page, html.replace("<body>", f"<body>\n{STALE}", 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from staanet.core.metrics import Estimate
 from staanet.report.headlines import Headline
@@ -16,9 +17,14 @@ def run_flags(run: RunFolder, leads: Sequence[Headline], unverified: int) -> lis
 
     ``unverified`` counts the clips of the results that have no audio in the folder.
     """
-    flags = [*_failed_checks(run), *run.flags]
-    for model in run.generators:
-        flags += [f"generator on {model.name}: {flag}" for flag in model.card.get("flags") or ()]
+    flags = [*_failed_checks(run), *run.flags, *_texts(run.card.get("flags"))]
+    for kind, models in (("victim", run.victims), ("generator on", run.generators)):
+        flags += [
+            f"{kind} {model.name}: {flag.removeprefix(f'{model.name}: ')}"
+            for model in models
+            for flag in _texts(model.card.get("flags"))
+        ]
+    flags += _odd_recordings(run)
     for lead in leads:
         for key, text in _doubts(lead):
             if not any(key in flag and lead.cell.title in flag for flag in run.flags):
@@ -33,6 +39,23 @@ def run_flags(run: RunFolder, leads: Sequence[Headline], unverified: int) -> lis
             "this folder: their figures could not be checked against files"
         )
     return flags
+
+
+def _texts(flags: object) -> list[str]:
+    return [str(flag) for flag in flags] if isinstance(flags, list) else []
+
+
+def _odd_recordings(run: RunFolder) -> Iterator[str]:
+    """What is odd about the recordings behind the sets; of a note, the set with most such clips counts."""
+    notes: dict[str, dict[str, Any]] = {}
+    for stored in run.sets.values():
+        for note, entry in dict(stored.card.get("recordings") or {}).items():
+            if entry["count"] > notes.get(note, {"count": 0})["count"]:
+                notes[note] = entry
+    for note, entry in sorted(notes.items()):
+        more = entry["count"] - len(entry["clips"])
+        names = ", ".join(entry["clips"]) + (f" and {more} more" if more else "")
+        yield f"recordings: {note} ({names})"
 
 
 def _doubts(lead: Headline) -> Iterator[tuple[str, str]]:

@@ -36,6 +36,8 @@ COLUMNS = (
     "peak_ratio_db",
     "queries",
 )
+SOURCE_FILE = "source_file"
+"""One more column: the file that the clip was read from."""
 TARGET_CLASS = "target_class"
 """One more column for targeted attacks: the class that was the target."""
 UNLABELLED = "unlabelled.csv"
@@ -172,6 +174,7 @@ def write_clip(folder: Path, clip: AdversarialClip) -> dict[str, str]:
         "speaker": clip.clean.speaker,
         "seconds": repr(clip.seconds),
         "queries": str(clip.queries),
+        SOURCE_FILE: clip.clean.source_file,
         **({TARGET_CLASS: clip.target_class} if clip.target_class else {}),
     }
     measured = read_clip(folder, row).measurements()
@@ -214,7 +217,7 @@ def write_set(folder: Path, rows: Iterable[Mapping[str, str]], card: Mapping[str
     """
     ordered = rows if isinstance(rows, LazyRows) else sorted(rows, key=lambda row: row["id"])
     targeted = any(row.get(TARGET_CLASS) for row in ordered)
-    columns = [*COLUMNS, TARGET_CLASS] if targeted else COLUMNS
+    columns = [*COLUMNS, SOURCE_FILE, *([TARGET_CLASS] if targeted else [])]
     write_csv(folder / TIMES, TIMES_COLUMNS, ordered)
     write_csv(folder / "metadata.csv", columns, ordered)
     storage.write_card(folder, {"kind": "adversarial", **card, "clips": len(ordered)})

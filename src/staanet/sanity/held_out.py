@@ -16,6 +16,7 @@ from staanet.core import Clip, Corpus, Utterance
 from staanet.errors import UnusableClip
 from staanet.results.adversarial_set import UNLABELLED
 from staanet.results.checks import Check
+from staanet.results.clip_tables import content_of, corpus_rows, describe_row_changes, read_listing
 from staanet.results.row_files import read_csv
 from staanet.sanity.loaded_run import AGAIN, LoadedRun, no_corpus
 from staanet.sanity.recordings import shared_recordings
@@ -119,6 +120,41 @@ def _other_splits(run: LoadedRun, split_hash: str) -> Iterator[str]:
     for name, value in hashes.items():
         if value != split_hash:
             yield f"{name} names the split {str(value)[:12]}, the corpus gives {split_hash[:12]}"
+
+
+def content(run: LoadedRun) -> Check:
+    """Audio, labels and speakers of the corpus are still those that the run was made from.
+
+    Its table of clips is compared with the corpus, file by file, and with what each model's card names.
+    """
+    if run.corpus is None:
+        return no_corpus("content", run)
+    before = read_listing(run.files.folder)
+    if not before:
+        return Check.skip(
+            "content",
+            "",
+            "the run has no table of the clips that it was made from",
+            remedy="Run the recipe again in a new folder: what it is made from is then noted",
+        )
+    parts = run.corpus.split(run.seed, run.protocol)
+    now = {row["id"]: row for row in corpus_rows(parts)}
+    digest, wrong = content_of(before.values()), []
+    if content_of(now.values()) != digest:
+        wrong.append(f"the run was made {describe_row_changes(before, now)}")
+    for kind, folder in run.trained("victim", "generator", "vector"):
+        inputs = storage.read_card(folder, kind).get("inputs")
+        trained_on = inputs.get("content") if isinstance(inputs, dict) else None
+        if trained_on not in (None, digest):
+            wrong.append(f"the {kind} {folder.name} was trained on other data than the run's table")
+    return Check.list_wrong(
+        "content",
+        "",
+        wrong,
+        len(before),
+        "audio, labels and speakers are those that every model was made from",
+        "Restore those data, or run the recipe again in a new folder",
+    )
 
 
 def unlabelled_entry(folder: Path) -> Mapping[str, Any]:

@@ -18,7 +18,14 @@ from staanet.results.stored import StoredSet
 from staanet.sanity import attack_checks, victim_checks
 from staanet.sanity.change_checks import direction
 from staanet.sanity.gradient_check import gradients
-from staanet.sanity.held_out import Report, clean_audio, split, unlabelled, unlabelled_entry
+from staanet.sanity.held_out import (
+    Report,
+    clean_audio,
+    content,
+    split,
+    unlabelled,
+    unlabelled_entry,
+)
 from staanet.sanity.loaded_run import LoadedRun, no_victim, sample_ids
 from staanet.sanity.probe import Probe
 from staanet.sanity.run_figures import accuracy, beats_control, planted_example, rates
@@ -84,6 +91,7 @@ def jobs_of(run: LoadedRun, count: int, seed: int) -> Iterator[Job]:
         yield from _set_jobs(run, stored, count, seed)
     yield Job("clean_audio", "", partial(clean_audio, run))
     yield Job("split", "", partial(split, run))
+    yield Job("content", "", lambda _: content(run))
     for _, folder in run.trained("generator"):
         if unlabelled_entry(folder):
             yield Job("unlabelled", folder.name, partial(unlabelled, run, folder))

@@ -15,8 +15,9 @@ from staanet.storage.files import (
     write_bytes,
     write_text,
 )
+from staanet.storage.foreign import LOCK, PAGE_MARK, UNFINISHED, refuse_foreign
 from staanet.storage.journal import Journal
-from staanet.storage.lock import CLIP_TABLES, LOCK, UNFINISHED, FolderLock
+from staanet.storage.lock import CLIP_TABLES, FolderLock
 from staanet.storage.machine import describe_machine
 from staanet.storage.strict_json import read_json, write_json
 from staanet.storage.weights import WEIGHTS, fill_module, load_model, save_model
@@ -26,6 +27,7 @@ __all__ = [
     "LOCK",
     "SCHEMA",
     "CLIP_TABLES",
+    "PAGE_MARK",
     "UNFINISHED",
     "WEIGHTS",
     "FileWriter",
@@ -43,6 +45,7 @@ __all__ = [
     "read_bytes",
     "read_card",
     "read_json",
+    "refuse_foreign",
     "remove",
     "save_checkpoint",
     "save_model",

@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Self
@@ -21,6 +21,8 @@ from staanet.errors import InvalidInput, StorageFault, printable
 _COPY_BYTES = 2**20
 
 MAX_READ_BYTES = 256 * 2**20
+_protected: set[Path] = set()
+"""Files that staanet did not write, in the folders that this process writes into."""
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:
@@ -128,8 +130,12 @@ def make_folder(folder: Path | str) -> None:
 
 
 def remove(path: Path | str) -> None:
-    """Remove a file, if it is there; ``StorageFault`` where the disk does not let us."""
+    """Remove a file, if it is there; ``StorageFault`` where the disk does not let us.
+
+    Raises ``InvalidInput`` where it is protected.
+    """
     with storage_faults(Path(path)):
+        _refuse_protected(Path(path))
         Path(path).unlink(missing_ok=True)
 
 
@@ -159,12 +165,38 @@ def write_all(descriptor: int, data: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
+def protect(paths: Iterable[Path]) -> set[Path]:
+    """From now on these files are neither replaced nor removed; returns what ``unprotect`` takes."""
+    files = {_identity(path) for path in paths} - _protected
+    _protected.update(files)
+    return files
+
+
+def unprotect(files: set[Path]) -> None:
+    """Ends the protection of what ``protect`` returned."""
+    _protected.difference_update(files)
+
+
+def _identity(path: Path) -> Path:
+    return Path(os.path.realpath(path.parent), path.name)
+
+
+def _refuse_protected(path: Path) -> None:
+    if _protected and os.path.lexists(path) and _identity(path) in _protected:
+        raise InvalidInput(
+            "staanet did not write this file, and does not replace it",
+            where=path,
+            remedy="Move it away, or choose another --out",
+        )
+
+
 def refuse_to_replace(path: Path) -> None:
-    """Raises ``InvalidInput`` where ``path`` exists and is not a regular file."""
+    """Raises ``InvalidInput`` where ``path`` is not a regular file, or is protected."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return
+    _refuse_protected(path)
     if not stat.S_ISREG(mode):
         raise InvalidInput(
             "exists and is not a regular file", where=path, remedy="Choose another place to write"

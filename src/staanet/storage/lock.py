@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Self
 
 from staanet.errors import FolderLocked, InvalidInput, StorageFault, printable
-from staanet.storage.files import make_folder, refuse_to_replace, storage_faults
+from staanet.storage.files import make_folder, protect, refuse_to_replace, storage_faults, unprotect
+from staanet.storage.foreign import FOREIGN, LOCK, UNFINISHED, foreign_files, require_free_names
 
-LOCK = ".lock"
-UNFINISHED = "unfinished.json"
-"""Holds what unfinished work in a folder is made from, so that it never goes on with other inputs."""
 CLIP_TABLES = "corpus-*.csv"
 """The tables of the clips that a folder is made from."""
 
@@ -26,22 +24,25 @@ _ATTEMPTS = 100
 
 def _is_preparation(name: str) -> bool:
     """Whether a file holds only preparation, not work."""
-    return name in (LOCK, UNFINISHED) or fnmatch.fnmatch(name, CLIP_TABLES)
+    return name in (LOCK, FOREIGN, UNFINISHED) or fnmatch.fnmatch(name, CLIP_TABLES)
 
 
 class FolderLock:
     """Holds a folder for one process, ``with FolderLock(run):``; the kernel frees it on any death.
 
     The folder is made where it is missing. Where no work was put into it, as after a mistake in the
-    command line, it is left as it was before: empty, or not there. Raises ``FolderLocked`` with pid,
-    host and time of the holder, and as ``make_folder``.
+    command line, it is left as it was before. Files in it that staanet did not write are protected while
+    it is held. Raises ``FolderLocked`` with pid, host and time of the holder, ``InvalidInput`` where such
+    a file has the name of a result, and as ``make_folder``.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self._descriptor = -1
         self._made: list[Path] = []
-        self._was_empty = False
+        self._is_new = False
+        self._before: set[str] = set()
+        self._protected: set[Path] = set()
 
     def __enter__(self) -> Self:
         path = self.folder / LOCK
@@ -54,21 +55,30 @@ class FolderLock:
             )
         with storage_faults(path):
             try:
-                self._was_empty = [entry.name for entry in self.folder.iterdir()] == [LOCK]
+                names = {entry.name for entry in self.folder.iterdir()}
+                self._is_new = self._is_new or names == {LOCK}
+                self._before = names - {LOCK} if self._is_new else names
                 holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
                 os.ftruncate(self._descriptor, 0)
                 os.pwrite(self._descriptor, json.dumps(holder).encode("ascii"), 0)
+                self._protect()
             except BaseException:
-                self._close()
+                self.__exit__()
                 raise
         return self
 
+    def _protect(self) -> None:
+        files = foreign_files(self.folder, is_new=self._is_new)
+        require_free_names(self.folder, files)
+        self._protected = protect(files)
+
     def __exit__(self, *_: object) -> None:
+        unprotect(self._protected)
         with contextlib.suppress(OSError):
             os.ftruncate(self._descriptor, 0)
-            names = {entry.name for entry in self.folder.iterdir()}
-            if self._was_empty and all(map(_is_preparation, names)):
-                for name in sorted(names, reverse=True):  # the lock is ours until the last
+            names = {entry.name for entry in self.folder.iterdir()} - self._before
+            if self._is_new and all(map(_is_preparation, names)):
+                for name in sorted(names, key=lambda name: name == LOCK):  # it is ours to the last
                     (self.folder / name).unlink()
                 for folder in self._made:
                     folder.rmdir()
@@ -90,6 +100,7 @@ class FolderLock:
             raise
         with storage_faults(path):
             refuse_to_replace(path)
+            self._is_new = not os.path.lexists(path)
             try:
                 self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             except FileNotFoundError:

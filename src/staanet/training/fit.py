@@ -80,6 +80,8 @@ class History:
     rows: list[dict[str, float]] = field(default_factory=list)
     best_score: float = -math.inf
     best_step: int = 0
+    flags: list[str] = field(default_factory=list)
+    """What makes the weights differ from those of one go, such as another number of threads."""
 
     def save(self, path: Path) -> None:
         """Writes the rows as CSV."""
@@ -208,6 +210,8 @@ def _checkpoint(task: Task, optimiser: torch.optim.Adam, folder: Path, run: _Run
         "rows": run.history.rows,
         "best_score": run.history.best_score,
         "best_step": run.history.best_step,
+        "flags": run.history.flags,
+        "threads": torch.get_num_threads(),
     }
     storage.save_checkpoint(folder, run.step, {**moments, **weights, **best}, state)
 
@@ -224,8 +228,19 @@ def _resume(task: Task, optimiser: torch.optim.Adam, folder: Path) -> _Run:
         moments.setdefault(int(number), {})[name] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
     task.restore(state["task"])
-    history = History(list(state["rows"]), state["best_score"], state["best_step"])
+    flags = [*state["flags"], *_thread_flags(state["threads"], state["step"])]
+    history = History(list(state["rows"]), state["best_score"], state["best_step"], flags)
     return _Run(history, _without_prefix("best.", tensors), state["step"], state["since"])
+
+
+def _thread_flags(before: int, step: int) -> list[str]:
+    now = torch.get_num_threads()
+    if now == before:
+        return []
+    return [
+        f"resumed after step {step} with {now} threads, begun with {before}: its weights differ in the "
+        "last bits from those of one go"
+    ]
 
 
 def _without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -21,6 +21,8 @@ from staanet.victims.onnx import onnx_session
 
 EXPORTABLE = ("emo18", "zhao19")
 TOLERANCE = 1e-3
+PRODUCER = b"staanet"
+"""Names us as the producer, in the ONNX file and in its card."""
 
 
 def export_onnx(victim: Victim, path: Path | str) -> float:
@@ -28,11 +30,15 @@ def export_onnx(victim: Victim, path: Path | str) -> float:
 
     The file holds the whole function from waveforms ``[B, T]`` to logits ``[B, K]``, including the
     standardisation, for any batch and any length from ``minimum_samples``. Filters and rounding in
-    front of a victim go into the file too. Raises ``InvalidInput`` where a part cannot be exported, and
-    ``StaaNetError`` where onnxruntime differs from torch by more than ``TOLERANCE``.
+    front of a victim go into the file too. Raises ``InvalidInput`` where a part cannot be exported or a
+    file of somebody else is in the way, and ``StaaNetError`` where onnxruntime differs from torch by more
+    than ``TOLERANCE``.
     """
     _require_exportable(victim)
     target = Path(path)
+    card_path = target.with_name(f"{target.name}.toml")
+    for file in (target, card_path):
+        storage.refuse_foreign(file, PRODUCER)
     model = _trace(victim)
     difference = largest_difference(victim, onnx_session(model, where=target))
     if not difference <= TOLERANCE:
@@ -46,7 +52,8 @@ def export_onnx(victim: Victim, path: Path | str) -> float:
         sample_rate=victim.sample_rate, labels=victim.labels, minimum_samples=victim.minimum_samples
     )
     storage.write_bytes(target, model)
-    storage.write_text(target.with_name(f"{target.name}.toml"), card.as_toml())
+    text = f"# written by {PRODUCER.decode()} export\n{card.as_toml()}"
+    storage.write_text(card_path, text)
     return difference
 
 
@@ -120,7 +127,7 @@ class _WaveformsToLogits(nn.Module):
 def _trace(victim: Victim) -> bytes:
     """The ONNX file by tracing: torch's newer exporter unrolls an LSTM to the length of its example."""
     try:
-        import onnx  # noqa: F401
+        import onnx
     except ImportError as problem:
         raise MissingExtra("onnx", "onnx") from problem
     buffer = io.BytesIO()
@@ -136,4 +143,6 @@ def _trace(victim: Victim) -> bytes:
             output_names=["logits"],
             dynamic_axes={"waveforms": {0: "batch", 1: "time"}, "logits": {0: "batch"}},
         )
-    return buffer.getvalue()
+    model = onnx.load_from_string(buffer.getvalue())
+    model.producer_name = PRODUCER.decode()
+    return bytes(model.SerializeToString())

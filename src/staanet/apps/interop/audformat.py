@@ -16,6 +16,8 @@ from staanet import storage
 from staanet.errors import MissingExtra
 from staanet.results import adversarial_set
 
+SIGNATURES = {"db.yaml": b"source: staanet", "db.adversarial.csv": b"file,label,speaker,original,"}
+"""The files, and what each holds where it is ours."""
 MEASURED = ("l0", "density", "linf", "snr_db", "peak_ratio_db", "seconds", "queries")
 
 
@@ -24,10 +26,13 @@ def write_table(folder: Path | str) -> Path:
 
     ``audformat.Database.load(folder)`` then opens it: a file-wise table ``adversarial`` with label,
     speaker, the original's file name and the distances. Returns the path of ``db.yaml``. Raises
-    ``InvalidInput`` where ``folder`` is no adversarial set, or audformat is missing.
+    ``InvalidInput`` where ``folder`` is no adversarial set, a database of somebody else is in it, or
+    audformat is missing.
     """
     folder = Path(folder)
     card, rows = storage.read_card(folder, "adversarial"), adversarial_set.read_rows(folder)
+    for name, signature in SIGNATURES.items():
+        storage.refuse_foreign(folder / name, signature)
     database = _database(card, rows)
     with tempfile.TemporaryDirectory() as trial:
         database.save(trial, storage_format="csv")
