@@ -123,7 +123,8 @@ def test_the_figures_of_the_first_page_are_those_that_the_bench_wrote() -> None:
         (ROOT / "docs" / "start.md").read_text(encoding="utf-8"),
         re.M,
     )
-    assert {row[0] for row in shown} == set(attacks)
+    titles = {attack.title for attack in attacks.values()}
+    assert shown and {attacks[row[0]].title for row in shown} == written.keys() <= titles
     for name, *rates, density, snr_db, seconds in shown:
         found = written[attacks[name].title]
         for rate, count, cell in zip(rates[::2], rates[1::2], found, strict=False):

@@ -49,6 +49,7 @@ SOUND = {
     "defend": ["--victim", "{victim}", "--with", "median:3"],
     "harden": ["{corpus}", "--victim", "{victim}", *TINY, "--inner-steps", 1],
     "detect": ["{corpus}", "--victim", "{victim}"],
+    "everyday": ["--victim", "{victim}", "--corpus", "{corpus}", "--clips", 1],
     "certify": ["{corpus}", "--victim", "{victim}", "--votes", 4, "--guesses", 2, "--clips", 1],
     "audit": [
         "--victim",
@@ -96,7 +97,7 @@ FOUND = {
     "alarms in a verdict": (
         "audit",
         [*SOUND["audit"], "--fail-above", "nan"],
-        "--fail-above is nan",
+        "fail_above: input should be less than or equal to 1 (got nan)",
     ),
     "a surrogate twice": (
         "audit",

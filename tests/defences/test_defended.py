@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 from tests.support.models import LinearVictim
+from tests.support.onnx_files import make_black_box
 from tests.support.speech import RATE, clip
 from tests.support.waveforms import generator, speechlike
 
@@ -114,6 +115,7 @@ def test_a_black_box_is_defended_with_its_copy_inside_and_attacked_by_queries(tm
     from staanet.victims.export import export_onnx
 
     export_onnx(network(), tmp_path / "m.onnx")
+    make_black_box(tmp_path / "m.onnx")
     box = load_victim(f"onnx:{tmp_path / 'm.onnx'}")
     made = pipeline.defend(box, ["median:3"], tmp_path / "d", context=pipeline.Context())
     (tmp_path / "m.onnx").unlink()

@@ -8,6 +8,7 @@ import re
 import pytest
 from tests.support import headless
 from tests.support.commands import staanet
+from tests.support.onnx_files import make_black_box
 from tests.support.speech import RATE, tone
 
 from staanet import audio, storage, training
@@ -60,6 +61,7 @@ def world(tmp_path_factory):
     victim = build_victim("zhao19", ("high", "low")).requires_grad_(False).eval()
     victim.save_pretrained(root / "victim")
     export_onnx(victim, root / "zhao19.onnx")
+    make_black_box(root / "zhao19.onnx")
     return root
 
 
@@ -178,7 +180,7 @@ def test_a_model_with_gradients_is_attacked_through_them_too(world):
 @pytest.mark.parametrize(
     "given, said",
     [
-        (["--fail-above", 30], "--fail-above is 30"),
+        (["--fail-above", 30], "fail_above: input should be less than or equal to 1 (got 30.0)"),
         (["--channel", "mp4"], "mp4"),
         (["--defence", "medium:3"], "Did you mean 'median'"),
         (["--epsilon", "0.1,x"], "--epsilon"),

@@ -177,13 +177,25 @@ def test_a_checkpoint_with_a_part_missing_is_refused_not_filled_at_random(folder
     assert "classifier" in str(error.value)
 
 
-def test_pickles_are_not_read(folders, tmp_path):
+class Code:
+    """What a pickle of a hostile model runs when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return exec, (f"open({str(self.path)!r}, 'w').close()",)
+
+
+def test_a_pickle_that_holds_code_is_refused_and_runs_nothing(folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     pickled = copied(folders / "hubert", tmp_path / "p", without="classifier")
     (pickled / "model.safetensors").unlink()
-    torch.save(tiny("hubert").network.state_dict(), pickled / "pytorch_model.bin")
+    tensors = {**tiny("hubert").network.state_dict(), "code": Code(tmp_path / "ran")}
+    torch.save(tensors, pickled / "pytorch_model.bin")
     with pytest.raises(InvalidInput) as error:
         build_victim("hubert", LABELS, pretrained=str(pickled))
-    assert "safetensors" in str(error.value)
+    assert "pytorch_model.bin" in str(error.value) and not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def name_budgets(
 ) -> None:
     """Writes, for each target whose headline tells nothing of its attack, the budget that would.
 
-    A run without such a headline has no such file.
+    Where every headline tells something, the file holds no target.
     """
     run, budgets = RunFolder.read(out), {}
     for lead in headlines(run):
@@ -67,10 +67,7 @@ def name_budgets(
             recipe = BudgetRecipe(densities=(density,), clips=NAMED_CLIPS)
             quiet = find_budgets(corpus(), victim(cell.target), recipe, context)
             budgets[cell.target] = [asdict(budget) for budget in quiet]
-    if budgets:
-        storage.write_json(out / BUDGETS, budgets)
-    else:
-        storage.remove(out / BUDGETS)
+    storage.write_json(out / BUDGETS, budgets)
 
 
 def naming_stage(
