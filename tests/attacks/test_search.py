@@ -15,6 +15,7 @@ class Opaque(torch.nn.Module):
     def __init__(self, victim):
         super().__init__()
         self.victim, self.queries = victim, 0
+        self.sample_rate = victim.sample_rate
 
     def forward(self, x, lengths=None):
         assert not x.requires_grad and not torch.is_grad_enabled()

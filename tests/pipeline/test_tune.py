@@ -111,7 +111,7 @@ def test_figures_are_those_of_the_generators_and_a_search_goes_on(
         assert float(row["dev_density"]) == pytest.approx(figures["dev_density"], rel=1e-5)
 
     code, _, said = staanet(*words(tiny_corpus, victim, out, 3, "--epsilon", 0.05))
-    assert code == 3 and "was made with recipe.epsilon = -20 dB, now it is 0.05" in said
+    assert code == 3 and "was made with recipe.epsilon = '-20 dB', now it is 0.05" in said
 
 
 class KilledError(Exception):
@@ -167,6 +167,7 @@ def test_a_torn_study_and_a_missing_optuna_are_told(
 ) -> None:
     out = tmp_path / "torn"
     out.mkdir()
+    (out / ".lock").touch()  # of an earlier search
     (out / "study.db").write_bytes(b"no database at all, but long enough to be read as one" * 9)
     code, _, said = staanet(*words(tiny_corpus, victim, out, 1))
     assert code == 3 and "study.db: is not the study of a search" in said

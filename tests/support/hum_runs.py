@@ -32,6 +32,7 @@ steps = 40
 batch_size = 8
 seconds = 0.2
 evaluate_every = 20
+augment = "none"
 
 [victims.other]
 network = "emo18"
@@ -39,6 +40,7 @@ steps = 40
 batch_size = 8
 seconds = 0.2
 evaluate_every = 20
+augment = "none"
 speed = 0.2
 
 [generator]

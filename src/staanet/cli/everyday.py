@@ -11,7 +11,7 @@ from staanet.cli.app import command
 from staanet.cli.options import VICTIM, FieldOf, Job, PartOption
 from staanet.cli.printing import CHECK_FAILED, finish, warn
 from staanet.cli.session import job_session, load_inputs, load_victims
-from staanet.config import AuditLimits, SplitRecipe
+from staanet.config import AuditLimits, SplitRecipe, checked
 
 
 @command("everyday", "staanet everyday --victim shipped:zhao19 --corpus emodb:data/emodb")
@@ -38,6 +38,7 @@ def everyday(
     from staanet.core import stratified_subset
     from staanet.report.everyday_tables import everyday_sentences, everyday_table
 
+    limits = checked(AuditLimits, {"fail_below_everyday": fail_below_everyday}, where="everyday")
     (model,) = load_victims([victim], job.device)
     data = load_inputs([corpus], part, split, out)
     with job_session(out, split, job) as context:
@@ -46,6 +47,6 @@ def everyday(
         result = pipeline.everyday(model, chosen, out, context)
     flags = warn(pipeline.split_warnings([victim], data))
     lines = [everyday_table(result).to_terminal(), "", *everyday_sentences(result), f"-> {out}"]
-    least = fail_below_everyday or 0.0
+    least = limits.fail_below_everyday or 0.0
     exit_code = CHECK_FAILED if result["passed"] < least * result["of"] else 0
     finish(job, {**result, **flags}, lines, context.quarantine, exit_code=exit_code)
