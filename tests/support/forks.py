@@ -190,7 +190,9 @@ def _warm_up() -> None:
     import soxr  # noqa: F401
     import torch
     import torch._dynamo  # an optimiser imports it: 3 s
-    import typer._adapters
+
+    with contextlib.suppress(ModuleNotFoundError):  # typer 0.19 has none
+        import typer._adapters  # noqa: F401
     import typer.main
 
     from staanet import cli, config, pipeline  # noqa: F401
