@@ -45,6 +45,7 @@ speed = 0.2
 
 [generator]
 sources = ["emo18"]
+any_budget = false
 epsilon = 0.05
 steps = 60
 batch_size = 8
