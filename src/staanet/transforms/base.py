@@ -27,9 +27,10 @@ Limits = Mapping[str, tuple[float, float]]
 class Transform(Protocol):
     """A change of waveforms: ``x [B, T]`` in [-1, 1] -> ``[B, T]`` in [-1, 1], aligned with its input.
 
-    Those of ``edits.py`` move a clip in time: ``new_length`` is a clip's length after them. Samples beyond ``lengths`` stay zero and change nothing before them. The gradient is exact almost
-    everywhere where ``has_exact_gradient`` is True; otherwise it is that of the identity (BPDA,
-    Athalye et al. 2018, arXiv 1802.00420). A transform with ``is_random`` draws from ``generator`` and
+    Those of ``edits.py`` move a clip in time: ``new_length`` is a clip's length after them. Samples beyond
+    ``lengths`` stay zero and change nothing before them. The gradient is exact almost everywhere where
+    ``has_exact_gradient`` is True; otherwise it is that of the identity (BPDA, Athalye et al. 2018,
+    arXiv 1802.00420). A transform with ``is_random`` draws from ``generator`` and
     needs it; every other transform is a function of the clip. ``str`` of a transform is the text that
     ``parse_transform`` reads.
     """

@@ -25,7 +25,8 @@ from staanet.victims.model_card import (
     logits_from_probabilities,
     read_model_card,
 )
-from staanet.victims.onnx_graph import OnnxGraph, UnsupportedGraph
+from staanet.victims.onnx_graph import OnnxGraph
+from staanet.victims.onnx_node import UnsupportedGraph
 
 ONNX_FILE = "model.onnx"
 """The name of the copy of an ONNX model inside a victim folder."""
@@ -145,6 +146,8 @@ class OnnxVictim(BlackBox):
             try:
                 with torch.no_grad():
                     expected, answer = self._logits_of(x), self._torch_logits(x)
+            except UnsupportedGraph:
+                raise
             except Exception as problem:  # of any operator of torch or onnxruntime
                 reason = printable(" ".join(str(problem).split()))[:200]
                 raise UnsupportedGraph(f"{type(problem).__name__}: {reason}") from problem

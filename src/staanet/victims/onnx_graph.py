@@ -14,12 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from staanet.victims.onnx_node import Node
+from staanet.victims.onnx_node import Node, UnsupportedGraph
 from staanet.victims.onnx_operators import OPERATORS
-
-
-class UnsupportedGraph(Exception):
-    """The graph cannot be run by torch; the text says why."""
 
 
 class OnnxGraph(nn.Module):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from staanet.victims.onnx_node import Node
+from staanet.victims.onnx_node import Node, UnsupportedGraph
 
 
 def spatial_pads(node: Node, x: Tensor, kernel: list[int], strides: list[int]) -> list[int]:
@@ -53,7 +53,7 @@ def conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = 
     axes = weight.dim() - 2
     pads = node.get("pads", [0] * 2 * axes)
     if node.get("auto_pad", "NOTSET") != "NOTSET" or pads[:axes] != pads[axes:]:
-        raise NotImplementedError("ConvTranspose with uneven pads")
+        raise UnsupportedGraph("ConvTranspose with uneven pads")
     function: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[axes - 1]
     extra, group = node.get("output_padding", [0] * axes), node.get("group", 1)
     strides, dilations = node.get("strides", [1] * axes), node.get("dilations", [1] * axes)
@@ -81,7 +81,7 @@ def average_pool(node: Node, x: Tensor) -> Tensor:
     pairs = spatial_pads(node, x, kernel, strides)
     function: Any = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[axes - 1]
     if ceil and any(pairs):
-        raise NotImplementedError("AveragePool with pads and ceil_mode")
+        raise UnsupportedGraph("AveragePool with pads and ceil_mode")
     answer: Tensor = function(pad_last_axes(x, pairs), kernel, strides, 0, ceil)
     if any(pairs) and not node.get("count_include_pad", 0):
         inside = function(pad_last_axes(torch.ones_like(x), pairs), kernel, strides, 0, ceil)

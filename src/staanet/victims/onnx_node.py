@@ -9,6 +9,10 @@ from typing import Any
 from torch import Tensor
 
 
+class UnsupportedGraph(Exception):
+    """The graph cannot be run by torch; the text says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One node of a graph."""

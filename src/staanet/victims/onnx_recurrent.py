@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from staanet.victims.onnx_node import UnsupportedGraph
+
 LSTM_GATES, GRU_GATES = (0, 2, 3, 1), (1, 0, 2)
 """Where torch's gates are among those of ONNX: LSTM i, o, f, c and i, f, g, o; GRU z, r, h and r, z, n."""
 
@@ -16,7 +18,7 @@ def lstm(node: Any, x: Tensor, w: Tensor, r: Tensor, *rest: Tensor | None) -> li
     bias, lengths, hidden, cell, peephole = (*rest, *[None] * 5)[:5]
     _require_plain(node, x, lengths, ["Sigmoid", "Tanh", "Tanh"])
     if peephole is not None or node.get("input_forget", 0):
-        raise NotImplementedError("LSTM with peepholes or coupled gates")
+        raise UnsupportedGraph("LSTM with peepholes or coupled gates")
     weights = _weights(w, r, bias, LSTM_GATES)
     start = [_start(x, w, r, state) for state in (hidden, cell)]
     x, is_reverse = _directed(node, x)
@@ -29,7 +31,7 @@ def gru(node: Any, x: Tensor, w: Tensor, r: Tensor, *rest: Tensor | None) -> lis
     bias, lengths, hidden = (*rest, *[None] * 3)[:3]
     _require_plain(node, x, lengths, ["Sigmoid", "Tanh"])
     if not node.get("linear_before_reset", 0):
-        raise NotImplementedError("GRU with linear_before_reset = 0")
+        raise UnsupportedGraph("GRU with linear_before_reset = 0")
     weights = _weights(w, r, bias, GRU_GATES)
     start = _start(x, w, r, hidden)
     x, is_reverse = _directed(node, x)
@@ -52,9 +54,9 @@ def _require_plain(node: Any, x: Tensor, lengths: Tensor | None, kinds: list[str
     names = [name.decode() if isinstance(name, bytes) else name for name in names]
     is_whole = lengths is None or bool((lengths == x.shape[0]).all())
     if not is_whole or node.get("layout", 0) or names not in ([], kinds, kinds * 2):
-        raise NotImplementedError(f"{node.kind} with lengths, layout or other activations")
+        raise UnsupportedGraph(f"{node.kind} with lengths, layout or other activations")
     if node.get("clip") is not None:
-        raise NotImplementedError(f"{node.kind} with clip")
+        raise UnsupportedGraph(f"{node.kind} with clip")
 
 
 def _weights(w: Tensor, r: Tensor, bias: Tensor | None, gates: tuple[int, ...]) -> list[Tensor]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from staanet.victims.onnx_layers import pad_last_axes
-from staanet.victims.onnx_node import Node, axes_of, ints, together
+from staanet.victims.onnx_node import Node, UnsupportedGraph, axes_of, ints, together
 
 
 def reshape(node: Node, x: Tensor, shape: Tensor) -> Tensor:
@@ -79,14 +79,14 @@ def gather_elements(node: Node, x: Tensor, indices: Tensor) -> Tensor:
 def gather_nd(node: Node, x: Tensor, indices: Tensor) -> Tensor:
     """What indices of several axes point at."""
     if node.get("batch_dims", 0):
-        raise NotImplementedError("GatherND with batch_dims")
+        raise UnsupportedGraph("GatherND with batch_dims")
     return x[tuple(indices.to(x.device).long().unbind(-1))]
 
 
 def scatter_nd(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
     """A copy with other values where indices point."""
     if node.get("reduction", "none") != "none":
-        raise NotImplementedError("ScatterND with a reduction")
+        raise UnsupportedGraph("ScatterND with a reduction")
     x, updates = together(x, updates)
     return x.index_put(tuple(indices.to(x.device).long().unbind(-1)), updates)
 
@@ -151,7 +151,7 @@ def triangle(node: Node, x: Tensor, k: Tensor | None = None) -> Tensor:
 def cumulative_sum(node: Node, x: Tensor, axis: Tensor) -> Tensor:
     """Running sums."""
     if node.get("reverse", 0) or node.get("exclusive", 0):
-        raise NotImplementedError("CumSum in reverse")
+        raise UnsupportedGraph("CumSum in reverse")
     return x.cumsum(int(axis.item()))
 
 
