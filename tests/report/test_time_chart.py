@@ -20,6 +20,7 @@ def test_only_attacks_of_as_many_samples_at_one_epsilon_are_compared(tmp_path: P
     chart = time_chart(cells)
     assert chart is not None and "PGD, 20 steps, as many samples as STAA-Net" in chart.alt
     assert "in 2.1 s" in chart.alt and chart.png.startswith(b"\x89PNG")
+    assert b"mathdefault" not in chart.svg and "2.1 s" in chart.wide
 
 
 def test_an_attack_alone_is_compared_with_nothing(tmp_path: Path) -> None:
