@@ -20,7 +20,7 @@ from torch import Tensor
 from staanet import storage
 from staanet.attacks import collate, craft_batch
 from staanet.config import epsilon_order, epsilon_text
-from staanet.config.epsilon import Epsilon
+from staanet.config.epsilon import Epsilon, read_epsilon
 from staanet.core import Attack, Clip, Progress, Victim, answers_to, metrics, silent
 from staanet.results import adversarial_set, row_files
 
@@ -281,8 +281,9 @@ def save(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[str, Any]
 
 def load(folder: Path) -> list[dict[str, Any]]:
     """Returns the points of a finished sweep, as ``save`` did."""
-    import pandas
+    points = row_files.read_parquet(folder / "sweep.parquet")
+    return [{**point, "epsilon": _epsilon(point["epsilon"])} for point in points]
 
-    frame = pandas.read_parquet(folder / "sweep.parquet")
-    clean = frame.astype(object).where(frame.notna(), None)
-    return [{str(key): value for key, value in row.items()} for row in clean.to_dict("records")]
+
+def _epsilon(value: object) -> object:
+    return read_epsilon(value) if isinstance(value, str) else value

@@ -81,11 +81,20 @@ def _escape_formula(value: object) -> object:
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes rows as a Parquet file, whole or not at all."""
+    """Writes rows as a Parquet file, whole or not at all.
+
+    A column of Parquet has one type: a column with text and numbers, such as epsilons of which one
+    is ``"-20 dB"`` and another 2.0, is written as text.
+    """
     import pandas
 
+    frame = pandas.DataFrame([dict(row) for row in rows])
+    for name in frame.columns:
+        values = frame[name].dropna()
+        if values.map(type).eq(str).any():
+            frame[name] = frame[name].where(frame[name].isna(), frame[name].map(str))
     buffer = io.BytesIO()
-    pandas.DataFrame(list(rows)).to_parquet(buffer, index=False)
+    frame.to_parquet(buffer, index=False)
     storage.write_bytes(path, buffer.getvalue())
 
 
