@@ -11,7 +11,7 @@ from tests.support.models import LinearVictim
 from tests.support.report_runs import fake_clips, make_run
 from tests.support.speech import RATE, tone
 
-from staanet import audio, config, corpora, pipeline, storage
+from staanet import audio, config, corpora, pipeline, storage, victims
 from staanet.config import VictimRecipe
 from staanet.core import Clip, metrics
 from staanet.corpora.cache import with_cache
@@ -140,28 +140,45 @@ def test_a_damaged_cache_that_was_rebuilt_is_a_doubt(clipped, tmp_path):
         path.write_bytes(bytes(path.stat().st_size))
 
 
-def test_a_training_that_goes_on_with_other_threads_says_so(tiny_corpus, tmp_path):
-    corpus = corpora.load_corpus(f"folder:{tiny_corpus}")
+def resume_with_other_threads(work):
+    """The flags of ``work(context)`` that is killed after its third step and goes on with one more thread."""
 
     def kill(what: str, done: int, total: int, figures: str = "") -> None:
-        if what.startswith("train") and done == 3:
+        if what.startswith(("train", "harden", "learn")) and done == 3:
             raise KeyboardInterrupt
-
-    def train(**more):
-        context = pipeline.Context(**more)
-        pipeline.train_victim(corpus, "zhao19", tmp_path / "v", recipe=RECIPE, context=context)
-        return context.quarantine.flags
 
     threads = torch.get_num_threads()
     with pytest.raises(KeyboardInterrupt):
-        train(progress=kill)
+        work(pipeline.Context(progress=kill))
+    context = pipeline.Context()
     torch.set_num_threads(threads + 1)
     try:
-        flags = train()
+        work(context)
     finally:
         torch.set_num_threads(threads)
-    text = f"resumed after step 2 with {threads + 1} threads, begun with {threads}"
-    assert any(flag.startswith(text) for flag in flags)
-    assert any(
-        flag.startswith(text) for flag in storage.read_card(tmp_path / "v", "victim")["flags"]
-    )
+    text = f"with {threads + 1} threads, begun with {threads}"
+    return [flag for flag in context.quarantine.flags if text in flag]
+
+
+def test_a_training_that_goes_on_with_other_threads_says_so(tiny_corpus, tmp_path):
+    corpus, trained = corpora.load_corpus(f"folder:{tiny_corpus}"), tmp_path / "v"
+
+    def train(context):
+        pipeline.train_victim(corpus, "zhao19", trained, recipe=RECIPE, context=context)
+
+    def harden(context):
+        recipe = config.HardenRecipe(**short, inner_steps=1)
+        pipeline.harden(corpus, victim(), tmp_path / "h", recipe=recipe, context=context)
+
+    def distil(context):
+        recipe = VictimRecipe(**short, network="zhao19")
+        pipeline.distil(corpus, victim(), tmp_path / "s", recipe=recipe, context=context)
+
+    def victim():
+        return victims.load_victim(trained)
+
+    short = {"steps": 4, "batch_size": 4, "seconds": 0.1, "evaluate_every": 2}
+    for work, name in ((train, "v"), (harden, "h"), (distil, "s")):
+        (flag,) = resume_with_other_threads(work)
+        assert flag.startswith("resumed after step ")
+        assert flag in storage.read_card(tmp_path / name, "victim")["flags"]

@@ -13,7 +13,7 @@ from staanet.config import DetectRecipe
 from staanet.core import Attack, Budget, Clip, Corpus, Victim, require_classes, stratified_subset
 from staanet.core.roc import check_rate
 from staanet.defences import DetectorGated
-from staanet.defences.detectors import Detector, Learned, build_detector
+from staanet.defences.detectors import Learned, build_detector
 from staanet.evaluation.detection import detection_figures
 from staanet.generators.registry import load_generator
 from staanet.pipeline.attack import attack
@@ -77,18 +77,22 @@ class Detection:
         train, dev, _ = self.context.split(self.corpus)
         dev_clips = load_clips(dev, self.victim, self.context)
         check_victims([self.victim], dev_clips, self.context)
+        training.seed_weights(self.context.seed)
         detector = build_detector(self.recipe.detector)
+        flags: list[str] = []
         if isinstance(detector, Learned):
-            detector = self._learn(load_clips(train, self.victim, self.context), dev_clips)
+            clips = load_clips(train, self.victim, self.context)
+            flags = self._learn(detector, clips, dev_clips).flags
         target = detectors.gate_victim(
             self.victim, detector, dev_clips, false_positive_rate=self.recipe.false_positive_rate
         )
-        target.save_pretrained(self.out, inputs=inputs, machine=describe_machine())
+        entry = self.context.quarantine.warn_of(flags)
+        target.save_pretrained(self.out, inputs=inputs, machine=describe_machine(), **entry)
 
-    def _learn(self, train: Sequence[Clip], dev: Sequence[Clip]) -> Detector:
+    def _learn(
+        self, detector: Learned, train: Sequence[Clip], dev: Sequence[Clip]
+    ) -> training.History:
         steps, context = self.recipe.steps, self.context
-        training.seed_weights(context.seed)
-        detector = Learned().to(self.victim.device)
         schedule = training.Schedule(
             steps=steps,
             batch_size=8,
@@ -99,8 +103,8 @@ class Detection:
             speed=0.0,
             noise_db=60.0,
         )
-        detectors.train_detector(
-            detector,
+        return detectors.train_detector(
+            detector.to(self.victim.device),
             self.victim,
             train,
             dev,
@@ -109,7 +113,6 @@ class Detection:
             budget=self.budget,
             progress=context.progress,
         )
-        return detector
 
     def adaptive_sets(self, target: DetectorGated) -> Iterator[tuple[str, AdversarialSet]]:
         """Yields title and set of each attack that takes the detector into account."""
@@ -181,7 +184,7 @@ class Detection:
             )
             parts = context.split(self.corpus)[:2]
             train, dev = (load_clips(part, target, context) for part in parts)
-            adaptive.train_adaptive_generator(
+            history = adaptive.train_adaptive_generator(
                 generator,
                 target,
                 train,
@@ -191,8 +194,9 @@ class Detection:
                 budget=self.budget,
                 progress=context.progress,
             )
+            entry = context.quarantine.warn_of(history.flags)
             save_inner_generator(
-                generator, self.out, target, self.budget, str(target.sha256), inputs=inputs
+                generator, self.out, target, self.budget, str(target.sha256), inputs=inputs, **entry
             )
 
         return Stage(

@@ -70,6 +70,7 @@ def distil(
             dev_agreement=history.best_score,
             best_step=history.best_step,
             machine=describe_machine(),
+            **context.quarantine.warn_of(history.flags),
         )
         surrogate.origin = str(out)
         return surrogate

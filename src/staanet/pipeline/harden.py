@@ -103,6 +103,7 @@ class Hardening:
             machine=describe_machine(),
             **measure_parts(victim, dict(zip(("dev", "test"), parts, strict=True))),
             hardened={**about, "dev_score": history.best_score, "history": history.rows[-1]},
+            **self.context.quarantine.warn_of(history.flags),
         )
         victim.origin = str(self.out)
 

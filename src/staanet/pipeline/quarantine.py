@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +38,16 @@ class Quarantine:
         """Adds a flag, once."""
         if flag not in self.flags:
             self.flags.append(flag)
+
+    def warn_of(self, flags: Sequence[str]) -> dict[str, list[str]]:
+        """Adds flags, and returns them as the entry of a card: empty where there are none.
+
+        >>> Quarantine().warn_of(["few clips"]), Quarantine().warn_of([])
+        ({'flags': ['few clips']}, {})
+        """
+        for flag in flags:
+            self.warn(flag)
+        return {"flags": list(flags)} if flags else {}
 
     def note(self, note: str) -> None:
         """Adds a note, once."""

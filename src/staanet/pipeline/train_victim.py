@@ -70,8 +70,6 @@ class VictimTraining:
         if distributed.is_first():
             quality = measure_parts(victim, {"dev": dev, "test": test}, context.progress)
             flags = [*history.flags, *chance_flags(self.name, quality, len(test))]
-            for flag in flags:
-                context.quarantine.warn(flag)
             victim.save_pretrained(
                 self.out,
                 inputs=inputs,
@@ -80,7 +78,7 @@ class VictimTraining:
                 machine=describe_machine(),
                 test_unchanged=unchanged_shares(victim, test),
                 **quality,
-                **({"flags": flags} if flags else {}),
+                **context.quarantine.warn_of(flags),
                 **RecordingNotes.of([*train, *dev, *test]).entry(),
             )
         victim.origin = str(self.out)

@@ -90,8 +90,7 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     frame = pandas.DataFrame([dict(row) for row in rows])
     for name in frame.columns:
-        values = frame[name].dropna()
-        if values.map(type).eq(str).any():
+        if any(isinstance(value, str) for value in frame[name]):
             frame[name] = frame[name].where(frame[name].isna(), frame[name].map(str))
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
