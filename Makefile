@@ -57,8 +57,8 @@ audit: $(VENV)/.installed
 
 # Branches of the modules on which everything stands, in programs that they start too: at least 95 % of them.
 coverage: $(VENV)/.installed
-	$(PYTEST) --cov-branch --cov=src/staanet --cov-report= $(GATED)
-	$(BIN)/coverage report --fail-under=95 --include='*/storage/*,*/audio/*,*/config.py,*/core/metrics.py,*/corpora/*'
+	$(PYTEST) --cov-branch --cov-report= $(addprefix --cov=src/staanet/,storage audio config core corpora) $(GATED)
+	$(BIN)/coverage report --fail-under=95 --include='*/storage/*,*/audio/*,*/config/*,*/core/metrics.py,*/corpora/*'
 
 clean:
 	rm -rf $(VENV) runs site build dist

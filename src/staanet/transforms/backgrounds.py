@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from staanet.transforms.base import BaseTransform, Limits, inside
+from staanet.transforms.base import BaseTransform, Call, Limits, inside
 
 SNR_LIMITS = (-40.0, 90.0)
 _NOTES_PER_S = 4
@@ -26,18 +26,9 @@ class Background(BaseTransform):
         """The background ``[time]`` in double, at any level."""
         raise TypeError(f"{type(self).__name__} does not implement sound")
 
-    def __call__(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        sample_rate: int = 16_000,
-    ) -> Tensor:
-        clean = inside(x, lengths)
-        sound = self.sound(x.shape[1], sample_rate, generator).to(x)
-        background = inside(sound.expand_as(clean), lengths)
-        return add_at_snr(clean, background, self.snr_db).clamp(-1, 1)
+    def change(self, x: Tensor, call: Call) -> Tensor:
+        sound = self.sound(x.shape[1], call.sample_rate, call.generator).to(x)
+        return add_at_snr(x, inside(sound.expand_as(x), call.lengths), self.snr_db)
 
 
 def add_at_snr(clean: Tensor, background: Tensor, snr_db: float) -> Tensor:

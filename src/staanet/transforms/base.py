@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -56,10 +56,28 @@ class Transform(Protocol):
     ) -> Tensor: ...
 
 
+class Call(NamedTuple):
+    """With what a transform is called beside the samples: see ``Transform``."""
+
+    lengths: Tensor | None
+    generator: torch.Generator | None
+    sample_rate: int
+
+    def lengths_of(self, x: Tensor) -> Tensor:
+        """The length of each clip of ``x [B, T]``, ``[B]``."""
+        return (
+            x.new_full((len(x),), x.shape[1], dtype=torch.long)
+            if self.lengths is None
+            else self.lengths
+        )
+
+
 class BaseTransform:
     """Base class of the transforms' dataclasses: checks settings, and writes them as text.
 
-    A subclass is a frozen dataclass whose fields are numbers. ``limits`` holds their ranges.
+    A subclass is a frozen dataclass whose fields are numbers. ``limits`` holds their ranges. Its method
+    ``change`` computes; what lies beyond a clip's end is cut before and after it, and so is what lies
+    beyond full scale after it.
     """
 
     __slots__ = ()
@@ -93,6 +111,10 @@ class BaseTransform:
         """The samples that a clip of ``length`` has as a result of the transform, used as a channel."""
         return length
 
+    def change(self, x: Tensor, call: Call) -> Tensor:
+        """What the transform makes of ``x [B, T]``, which is zero beyond each clip's end, ``[B, T]``."""
+        raise TypeError(f"{type(self).__name__} does not implement change")
+
     def __call__(
         self,
         x: Tensor,
@@ -102,7 +124,12 @@ class BaseTransform:
         sample_rate: int = 16_000,
     ) -> Tensor:
         """See ``Transform``."""
-        raise TypeError(f"{type(self).__name__} does not implement __call__")
+        clean = inside(x, lengths)
+        if not self.has_exact_gradient:
+            clean = clean.detach()
+        changed = self.change(clean, Call(lengths, generator, sample_rate))
+        changed = inside(changed, lengths).clamp(-1, 1)
+        return changed if self.has_exact_gradient else straight_through(x, changed)
 
     def __str__(self) -> str:
         values = [getattr(self, name) for name in _setting_names(type(self))]

@@ -17,7 +17,7 @@ from torch import Tensor
 from staanet import audio
 from staanet.core import NO_CHANNEL, Samples
 from staanet.errors import InvalidInput
-from staanet.transforms.base import BaseTransform, Limits, straight_through
+from staanet.transforms.base import BaseTransform, Call, Limits
 
 _BLOCK = 4096  # frames written at a time: 130 s of Vorbis in one call crash libsndfile 1.2.2
 _TAIL_S = 0.05  # zeros appended before resampling, so that the last samples survive both filters
@@ -38,15 +38,8 @@ class Quantise(BaseTransform):
     limits: ClassVar[Limits] = {"bits": (2, 16)}
     bits: int = 8
 
-    def __call__(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        sample_rate: int = 16_000,
-    ) -> Tensor:
-        return straight_through(x, self.round(x.detach()))
+    def change(self, x: Tensor, call: Call) -> Tensor:
+        return self.round(x)
 
     def round(self, x: Tensor) -> Tensor:
         """The rounding itself, ``[B, T] -> [B, T]``, whose gradient is 0."""
@@ -80,20 +73,12 @@ class Codec(BaseTransform):
             )
         return ""
 
-    def __call__(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        sample_rate: int = 16_000,
-    ) -> Tensor:
-        y = torch.zeros_like(x)
-        for row, clip in enumerate(x.detach().cpu().numpy()):
-            length = x.shape[1] if lengths is None else int(lengths[row])
-            samples = self.code(audio.snap(clip[:length]), sample_rate)
-            y[row, :length] = torch.from_numpy(audio.to_float(samples)).to(y)
-        return straight_through(x, y)
+    def change(self, x: Tensor, call: Call) -> Tensor:
+        y, lengths = torch.zeros_like(x), call.lengths_of(x).tolist()
+        for row, clip in enumerate(x.cpu().numpy()):
+            samples = self.code(audio.snap(clip[: lengths[row]]), call.sample_rate)
+            y[row, : lengths[row]] = torch.from_numpy(audio.to_float(samples)).to(y)
+        return y
 
     def code(self, samples: Samples, sample_rate: int) -> Samples:
         """16-bit samples coded and decoded, ``[T] -> [T]``, resampled where the codec needs it."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from staanet.transforms.base import BaseTransform, Limits, inside
+from staanet.transforms.base import BaseTransform, Call, Limits
 
 PACKET_S = 0.02
 
@@ -26,21 +26,14 @@ class Clipping(BaseTransform):
     limits: ClassVar[Limits] = {"percent": (0, 90)}
     percent: float = 1.0
 
-    def __call__(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        sample_rate: int = 16_000,
-    ) -> Tensor:
-        clean = inside(x, lengths)
-        time = x.shape[1]
-        levels = clean.abs().sort(dim=1, descending=True).values
-        counts = [time] * len(x) if lengths is None else lengths.tolist()
-        ranks = [min(time - 1, math.floor(self.percent / 100 * n)) for n in counts]
+    def change(self, x: Tensor, call: Call) -> Tensor:
+        levels = x.abs().sort(dim=1, descending=True).values
+        ranks = [
+            min(x.shape[1] - 1, math.floor(self.percent / 100 * n))
+            for n in call.lengths_of(x).tolist()
+        ]
         level = levels.gather(1, torch.tensor(ranks, device=x.device)[:, None])
-        return clean.clamp(-level, level)
+        return x.clamp(-level, level)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,16 +45,9 @@ class PacketLoss(BaseTransform):
     limits: ClassVar[Limits] = {"percent": (0, 100)}
     percent: float = 5.0
 
-    def __call__(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        sample_rate: int = 16_000,
-    ) -> Tensor:
+    def change(self, x: Tensor, call: Call) -> Tensor:
         batch, time = x.shape
-        packet = max(1, round(PACKET_S * sample_rate))
-        draws = torch.rand(batch, time // packet + 1, generator=generator)
+        packet = max(1, round(PACKET_S * call.sample_rate))
+        draws = torch.rand(batch, time // packet + 1, generator=call.generator)
         arrives = (draws >= self.percent / 100).repeat_interleave(packet, dim=1)[:, :time]
-        return inside(x, lengths) * arrives.to(x)
+        return x * arrives.to(x)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from staanet.transforms.base import BaseTransform, Limits, inside, straight_through
+from staanet.transforms.base import BaseTransform, Call, Limits, inside
 
 _REACH = 16
 """The sinc that reads a clip between its samples covers so many on both sides."""
@@ -36,16 +36,8 @@ class Silence(BaseTransform):
     def new_length(self, length: int) -> int:
         return length + self.before + self.after
 
-    def __call__(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        sample_rate: int = 16_000,
-    ) -> Tensor:
-        time = x.shape[1]
-        return inside(F.pad(inside(x, lengths), (self.before, 0))[:, :time], lengths)
+    def change(self, x: Tensor, call: Call) -> Tensor:
+        return F.pad(x, (self.before, 0))[:, : x.shape[1]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,21 +58,12 @@ class Cut(BaseTransform):
     def new_length(self, length: int) -> int:
         return max(min(length, 1), length - self.start - self.end)
 
-    def __call__(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        sample_rate: int = 16_000,
-    ) -> Tensor:
-        batch, time = x.shape
-        full = x.new_full((batch,), time, dtype=torch.long) if lengths is None else lengths
-        start = (full - 1).clamp(min=0, max=self.start)
-        stays = (full - self.start - self.end).clamp_min(1)
+    def change(self, x: Tensor, call: Call) -> Tensor:
+        time, lengths = x.shape[1], call.lengths_of(x)
+        start = (lengths - 1).clamp(min=0, max=self.start)
+        stays = (lengths - self.start - self.end).clamp_min(1)
         index = torch.arange(time, device=x.device) + start[:, None]
-        moved = inside(x, lengths).gather(1, index.clamp_max(time - 1))
-        return inside(moved, stays)
+        return inside(x.gather(1, index.clamp_max(time - 1)), stays)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,22 +80,11 @@ class Speed(BaseTransform):
     def new_length(self, length: int) -> int:
         return max(min(length, 1), round(length / (1 + self.percent / 100)))
 
-    def __call__(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        sample_rate: int = 16_000,
-    ) -> Tensor:
+    def change(self, x: Tensor, call: Call) -> Tensor:
         if not self.percent:
-            return inside(x, lengths)
-        batch, time = x.shape
-        full = x.new_full((batch,), time, dtype=torch.long) if lengths is None else lengths
+            return x
         speed = 1 + self.percent / 100
-        return inside(
-            inside(read_between(inside(x, lengths), speed), (full / speed).ceil()), lengths
-        ).clamp(-1, 1)
+        return inside(read_between(x, speed), (call.lengths_of(x) / speed).ceil())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,19 +100,10 @@ class Pitch(BaseTransform):
     limits: ClassVar[Limits] = {"semitones": (-12, 12)}
     semitones: float = 1.0
 
-    def __call__(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        sample_rate: int = 16_000,
-    ) -> Tensor:
-        clean, ratio = inside(x, lengths), 2 ** (self.semitones / 12)
-        size = 4 * max(2, round(0.008 * sample_rate))
-        longer = stretch(clean.detach(), ratio, size)
-        shifted = read_between(longer, ratio)[:, : x.shape[1]]
-        return straight_through(x, inside(shifted, lengths).clamp(-1, 1))
+    def change(self, x: Tensor, call: Call) -> Tensor:
+        ratio = 2 ** (self.semitones / 12)
+        size = 4 * max(2, round(0.008 * call.sample_rate))
+        return read_between(stretch(x, ratio, size), ratio)[:, : x.shape[1]]
 
 
 def stretch(x: Tensor, ratio: float, size: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from staanet.transforms.base import BaseTransform, Limits, convolve, inside
+from staanet.transforms.base import BaseTransform, Call, Limits, convolve, inside
 
 _REACH_S = 0.008
 """A filter covers so many seconds on both sides of a sample."""
@@ -37,19 +37,11 @@ class Filter(BaseTransform):
             return ""
         return f"keeps all: audio at {sample_rate} Hz ends at {sample_rate // 2} Hz"
 
-    def __call__(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        sample_rate: int = 16_000,
-    ) -> Tensor:
-        if self.problem_at(sample_rate):
-            return inside(x, lengths)
-        taps = self.taps(sample_rate)
-        y = convolve(inside(x, lengths), taps, delay=len(taps) // 2)
-        return inside(y, lengths).clamp(-1, 1)
+    def change(self, x: Tensor, call: Call) -> Tensor:
+        if self.problem_at(call.sample_rate):
+            return x
+        taps = self.taps(call.sample_rate)
+        return convolve(x, taps, delay=len(taps) // 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,16 +62,8 @@ class Average(Filter):
     def taps(self, sample_rate: int) -> Tensor:
         return torch.full((self.width,), 1 / self.width, dtype=torch.float64)
 
-    def __call__(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        sample_rate: int = 16_000,
-    ) -> Tensor:
-        mean = F.avg_pool1d(inside(x, lengths), self.width, stride=1, padding=self.width // 2)
-        return inside(mean, lengths).clamp(-1, 1)
+    def change(self, x: Tensor, call: Call) -> Tensor:
+        return F.avg_pool1d(x, self.width, stride=1, padding=self.width // 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,17 +81,10 @@ class Median(BaseTransform):
     def setting_problem(self) -> str:
         return _even_width(self.width)
 
-    def __call__(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        sample_rate: int = 16_000,
-    ) -> Tensor:
+    def change(self, x: Tensor, call: Call) -> Tensor:
         reach = self.width // 2
-        windows = F.pad(inside(x, lengths), (reach, reach)).unfold(1, self.width, 1)
-        return inside(windows.median(dim=2).values, lengths)
+        windows = F.pad(x, (reach, reach)).unfold(1, self.width, 1)
+        return windows.median(dim=2).values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,18 +135,11 @@ class Tilt(Filter):
         windowed: Tensor = taps * torch.blackman_window(size, periodic=False, dtype=torch.float64)
         return windowed
 
-    def __call__(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        sample_rate: int = 16_000,
-    ) -> Tensor:
-        clean, taps = inside(x, lengths), self.taps(sample_rate)
-        y = inside(convolve(clean, taps, delay=len(taps) // 2), lengths)
-        before, after = (z.square().sum(dim=1, keepdim=True) for z in (clean, y))
-        return (y * (before.clamp_min(1e-12) / after.clamp_min(1e-12)).sqrt()).clamp(-1, 1)
+    def change(self, x: Tensor, call: Call) -> Tensor:
+        taps = self.taps(call.sample_rate)
+        y = inside(convolve(x, taps, delay=len(taps) // 2), call.lengths)
+        before, after = (z.square().sum(dim=1, keepdim=True) for z in (x, y))
+        return y * (before.clamp_min(1e-12) / after.clamp_min(1e-12)).sqrt()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,15 +196,8 @@ class Gain(BaseTransform):
     limits: ClassVar[Limits] = {"db": (-60, 60)}
     db: float = -6.0
 
-    def __call__(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        sample_rate: int = 16_000,
-    ) -> Tensor:
-        return (inside(x, lengths) * 10 ** (self.db / 20)).clamp(-1, 1)
+    def change(self, x: Tensor, call: Call) -> Tensor:
+        return x * 10 ** (self.db / 20)
 
 
 def _even_width(width: int) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from staanet.config import ABLATION_KEEP, SMOOTHING_SIGMA
 from staanet.errors import InvalidInput
-from staanet.transforms.base import BaseTransform, Limits, inside
+from staanet.transforms.base import BaseTransform, Call, Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,23 +24,14 @@ class Noise(BaseTransform):
     snr_db: float = 20.0
     sigma: float | None = None
 
-    def __call__(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        sample_rate: int = 16_000,
-    ) -> Tensor:
-        clean = inside(x, lengths)
-        noise = torch.randn(x.shape, generator=generator).to(x)  # alike in single and double
+    def change(self, x: Tensor, call: Call) -> Tensor:
+        noise = torch.randn(x.shape, generator=call.generator).to(x)  # alike in single and double
         if self.sigma is not None:
             level: Tensor | float = self.sigma
         else:
-            count = x.shape[1] if lengths is None else lengths[:, None]
-            energy = clean.square().sum(dim=1, keepdim=True) / count
+            energy = x.square().sum(dim=1, keepdim=True) / call.lengths_of(x)[:, None]
             level = 10 ** (-self.snr_db / 20) * energy.clamp_min(1e-12).sqrt()
-        return inside(clean + level * noise, lengths).clamp(-1, 1)
+        return x + level * noise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,16 +43,9 @@ class RandomGain(BaseTransform):
     limits: ClassVar[Limits] = {"db": (0, 60)}
     db: float = 6.0
 
-    def __call__(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        sample_rate: int = 16_000,
-    ) -> Tensor:
-        share = torch.rand(len(x), 1, generator=generator).to(x)
-        return (inside(x, lengths) * 10 ** ((2 * share - 1) * self.db / 20)).clamp(-1, 1)
+    def change(self, x: Tensor, call: Call) -> Tensor:
+        share = torch.rand(len(x), 1, generator=call.generator).to(x)
+        return x * 10 ** ((2 * share - 1) * self.db / 20)
 
 
 # ---------------------------------------------------------------- randomised smoothing

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from staanet.core import valid_mask
-from staanet.transforms.base import BaseTransform, Limits
+from staanet.transforms.base import BaseTransform, Call, Limits
 
 _FRAME_S = 0.02
 """The seconds for which speech is taken as steady."""
@@ -35,21 +35,12 @@ class Repair(BaseTransform):
     order: int = 8
     passes: int = 8
 
-    def __call__(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        sample_rate: int = 16_000,
-    ) -> Tensor:
+    def change(self, x: Tensor, call: Call) -> Tensor:
         if x.shape[1] <= 2 * self.order:
             return x
-        in_clip = torch.ones_like(x, dtype=torch.bool)
-        if lengths is not None:
-            in_clip = valid_mask(lengths, x.shape[1])
-        frame = max(2 * self.order + 1, round(_FRAME_S * sample_rate))
-        y = x * in_clip
+        in_clip = valid_mask(call.lengths_of(x), x.shape[1])
+        frame = max(2 * self.order + 1, round(_FRAME_S * call.sample_rate))
+        y = x
         for _ in range(self.passes):
             prediction = predict(y, self.order, frame) * in_clip
             outliers = self._find_outliers((y - prediction).detach(), in_clip, frame)

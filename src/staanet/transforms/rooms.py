@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from staanet.transforms.base import BaseTransform, Limits, convolve, inside
+from staanet.transforms.base import BaseTransform, Call, Limits, convolve
 
 _LATE = 0.5
 """The usual energy of the reverberation, of that of the direct path."""
@@ -32,17 +32,10 @@ class Room(BaseTransform):
     rt60_s: float = 0.5
     late: float | None = None
 
-    def __call__(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        sample_rate: int = 16_000,
-    ) -> Tensor:
+    def change(self, x: Tensor, call: Call) -> Tensor:
+        generator = call.generator
         seed = int(torch.randint(2**62, ())) if generator is None else generator.initial_seed()
-        response = torch.from_numpy(self.response(sample_rate, seed))
-        return inside(convolve(inside(x, lengths), response), lengths).clamp(-1, 1)
+        return convolve(x, torch.from_numpy(self.response(call.sample_rate, seed)))
 
     def response(self, sample_rate: int, seed: int) -> NDArray[np.float64]:
         """The impulse response ``[rt60_s * sample_rate]``, its direct path at 0."""
