@@ -34,8 +34,11 @@ lint: $(VENV)/.installed
 
 check: lint test
 
-docs: $(VENV)/.installed
+$(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs
 	$(BIN)/python -m mkdocs build --strict --quiet --site-dir site
 
 # the stored notebook: run from top to bottom, without its sounds

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.support import audit_hook, kill
 from tests.support.commands import command_server
+from tests.support.forks import leave_undrawn
 from tests.support.models import LinearVictim
 from tests.support.recipes import TINY_RECIPE
 from tests.support.speech import RATE, tone
@@ -18,6 +19,15 @@ from staanet import audio, storage
 def pytest_configure(config: pytest.Config) -> None:
     """No pickle, no socket, no write outside of folders for temporary files, in the whole test run."""
     audit_hook.install()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def undrawn(request):
+    """Reports without pictures, in whose place stands a digest, but for modules with ``DRAWN = True``."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(request.module, "DRAWN", False):
+            leave_undrawn(patch.setattr)
+        yield
 
 
 @pytest.fixture(scope="session")

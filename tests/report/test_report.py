@@ -46,6 +46,9 @@ from staanet.results.table import Table, TableCell
 from staanet.results.transfer_matrix import TransferMatrix
 from staanet.results.transfer_tables import effects_table, transfer_table
 
+DRAWN = True
+"""Of these tests the pictures are a part."""
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -276,7 +279,8 @@ def test_a_damaged_summary_is_named(
 def test_a_number_where_there_is_none_reads_na(tmp_path: Path) -> None:
     tame = [replace(made, white_box=0.0, transfer=0.0) for made in ATTACKS]
     clips = [replace(clip, speaker="alone") for clip in fake_clips(3)]
-    page = Page(report.build(make_run(tmp_path / "run", clips, attacks=tame, parts=False)))
+    run = make_run(tmp_path / "run", clips, attacks=tame, parts=False)
+    page = Page(report.build(run, clips=0))
     assert "n/a (0 of 3)" in page.text  # distances of fooled clips, of which there are none
     assert "no interval: 1 speaker" in page.text and "by one speaker" in page.text
     assert "fools nobody" in page.text
@@ -724,7 +728,7 @@ def test_a_channel_and_sound_stand_apart_and_leave_the_rest_as_it_was(
     built: Path, copied: Path
 ) -> None:
     after_a_channel(copied)
-    report.build(copied)
+    report.build(copied, clips=0)
     before, page = Page(built / "report" / "index.html"), Page(copied / "report" / "index.html")
     assert "After the channel" not in before.text and "How it sounds" not in before.text
     assert "tested through a codec" in before.text and "tested through a codec" not in page.text
@@ -779,13 +783,13 @@ def test_a_figure_of_a_channel_or_of_sound_is_checked_too(
 
 
 def test_a_report_older_than_its_results_says_so(copied: Path) -> None:
-    page = report.build(copied)
+    page = report.build(copied, clips=0)
     assert not report.mark_if_stale(copied) and report.STALE not in page.read_text("utf-8")
     summary = copied / "results" / "summary.json"
     summary.write_text(summary.read_text("utf-8") + "\n", encoding="utf-8")
     for _ in range(2):  # it is said once
         assert report.mark_if_stale(copied)
         assert page.read_text("utf-8").count("older than the results beside it") == 1
-    report.build(copied)
+    report.build(copied, clips=0)
     assert not report.mark_if_stale(copied) and report.STALE not in page.read_text("utf-8")
     assert not report.mark_if_stale(copied / "no such run")

@@ -21,9 +21,14 @@ def command_server() -> Commands:
     return server
 
 
-def staanet(*arguments: object, cwd: Path, timeout: float = 300):
-    """Run ``staanet ARGUMENTS`` in a forked child, with the environment of this process."""
-    done = command_server().run(*arguments, cwd=cwd, timeout=timeout, environment=dict(os.environ))
+def staanet(*arguments: object, cwd: Path, timeout: float = 300, undrawn: bool = True):
+    """Run ``staanet ARGUMENTS`` in a forked child, with the environment of this process.
+
+    Reports have no pictures unless ``undrawn`` is False; see ``leave_undrawn``.
+    """
+    done = command_server().run(
+        *arguments, cwd=cwd, timeout=timeout, environment=dict(os.environ), undrawn=undrawn
+    )
     return subprocess.CompletedProcess(arguments, done.code, done.out, done.err)
 
 

@@ -285,11 +285,11 @@ def _become(folder: Path, request: Mapping[str, Any]) -> NoReturn:
         os._exit(code)
 
 
-def leave_undrawn() -> None:
+def leave_undrawn(replace: Callable[[Any, str, Any], None] = setattr) -> None:
     """Writes a digest of the content instead of pictures.
 
     Drawing takes nine tenths of the time of a short command; the digest's bytes reach the disk like
-    any others.
+    any others. ``replace`` puts a function into a module.
     """
     from staanet.report import chart_style, charts, clip_pictures, clip_view, training_charts
 
@@ -305,9 +305,9 @@ def leave_undrawn() -> None:
         )
 
     for module in (clip_pictures, clip_view):
-        module.triptych_picture = triptych
+        replace(module, "triptych_picture", triptych)
     for charts_module in (chart_style, charts, training_charts):
-        charts_module.draw_picture = drawn
+        replace(charts_module, "draw_picture", drawn)
 
 
 def shim(tally: int, fault: Fault | None) -> None:

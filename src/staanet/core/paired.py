@@ -68,7 +68,7 @@ def paired_difference(
     >>> difference.value, difference.is_shown
     (0.5, True)
     """
-    from scipy.stats import t
+    from scipy.special import stdtr, stdtrit
 
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     names = np.asarray(clusters, dtype=str)
@@ -86,12 +86,12 @@ def paired_difference(
     clustered, freedom = _clustered_variance(difference, names)
     independent = _independent_variance(difference)
     error = math.sqrt(max(clustered, independent))
-    reach = float(t.ppf(0.5 + level / 2, freedom)) * error
+    reach = float(stdtrit(freedom, 0.5 + level / 2)) * error
     return Difference(
         value=value,
         low=max(-1.0, value - reach),
         high=min(1.0, value + reach),
-        p=float(2 * t.sf(abs(value) / error, freedom)),
+        p=float(2 * stdtr(freedom, -abs(value) / error)),
         least=min(1.0, _least_difference(clustered, independent, freedom, level)),
         count=len(first),
         clusters=number,
@@ -129,17 +129,19 @@ def _least_difference(clustered: float, independent: float, freedom: float, leve
     independent clips.
     """
     from scipy.optimize import brentq
-    from scipy.stats import chi2, norm, t
+    from scipy.special import gammaincinv, ndtr, stdtrit
 
-    typical = clustered * freedom / float(chi2.median(freedom))  # few speakers' is often too small
+    def ratio_quantiles(q: float | NDArray[np.float64]) -> NDArray[np.float64]:
+        """Quantiles of chi-squared over its degrees of freedom."""
+        return np.asarray(2 * gammaincinv(freedom / 2, q) / freedom)
+
+    typical = clustered / float(ratio_quantiles(0.5))  # few speakers' is often too small
     error = math.sqrt(max(typical, independent))
-    ratio = chi2.ppf((np.arange(200) + 0.5) / 200, freedom) / freedom
+    ratio = ratio_quantiles((np.arange(200) + 0.5) / 200)
     errors = np.sqrt(np.maximum(ratio, independent / error**2))
-    critical = float(t.ppf(0.5 + level / 2, freedom)) * errors
+    critical = float(stdtrit(freedom, 0.5 + level / 2)) * errors
     return error * float(
         brentq(
-            lambda shift: float(norm.cdf(shift - critical).mean()) - POWER,
-            0,
-            5 + 2 * critical.max(),
+            lambda shift: float(ndtr(shift - critical).mean()) - POWER, 0, 5 + 2 * critical.max()
         )
     )
