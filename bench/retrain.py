@@ -62,7 +62,8 @@ def retrain(corpus_spec: str, out: Path, name: str) -> None:
     }
     inputs = {**before, "recipe": {**before["recipe"], **settings}}
     victim.save_pretrained(folder, inputs=inputs, **measure_parts(victim, {"dev": dev}))
-    recipe = config.load_recipe("emodb_full", [f"corpus={corpus_spec}"])
+    changes = [f"corpus={corpus_spec}", "name=emodb_full-bench.retrain"]
+    recipe = config.load_recipe("emodb_full", changes)
     storage.write_text(out / "recipe.toml", config.to_toml(recipe))
     storage.write_card(out, {"kind": "run"})
 

@@ -83,7 +83,7 @@ def _halved(source: Path, out: Path, kind: str, about: dict[str, Any]) -> dict[s
 def _fooling(out: Path, card: dict[str, Any], test: list[Clip]) -> dict[str, float]:
     """On test speakers, of each shipped victim."""
     victims = [load_victim(pretrained.folder("victims", name)) for name in VICTIMS]
-    budget = Budget(epsilon=float(card["epsilon"]), max_density=float(card["max_density"]))
+    budget = Budget(epsilon=card["epsilon"], max_density=float(card["max_density"]))
     attack = Staa(generator=load_generator(out), budget=budget)
     matrix = transfer_matrix([craft(attack, victims[0], test)], victims)
     return {cell["target"]: round(cell["fooling_rate"]["value"], 4) for cell in matrix.cells}
