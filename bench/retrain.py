@@ -24,6 +24,7 @@ from staanet import config, corpora, storage, training
 from staanet.attacks import logits_of
 from staanet.core import Clip, Victim, metrics
 from staanet.evaluation.everyday import unchanged_shares
+from staanet.pipeline.run_card import commit
 from staanet.pipeline.train_victim import measure_parts
 from staanet.storage import pretrained
 from staanet.training.crops import balanced_crops
@@ -65,7 +66,7 @@ def retrain(corpus_spec: str, out: Path, name: str) -> None:
     changes = [f"corpus={corpus_spec}", "name=emodb_full-bench.retrain"]
     recipe = config.load_recipe("emodb_full", changes)
     storage.write_text(out / "recipe.toml", config.to_toml(recipe))
-    storage.write_card(out, {"kind": "run"})
+    storage.write_card(out, {"kind": "run", "commit": commit()})
 
 
 def train_consistently(victim: Victim, train: Sequence[Clip]) -> Weights:
