@@ -1,4 +1,4 @@
-"""Forty models that are wired wrong: each is refused or flagged before it gives a figure, without a traceback."""
+"""Models that are wired wrong: each is refused or flagged before it gives a figure, without a traceback."""
 
 from __future__ import annotations
 
@@ -36,6 +36,10 @@ def callable_victim(answer, labels=LABELS, **settings):
 
 def raises(x, logits):
     raise KeyError("weights")
+
+
+def leaves(x):
+    raise SystemExit(3)
 
 
 CASES = {
@@ -86,6 +90,10 @@ CASES = {
     "an exception": network(raises),
     "a function of NaN": callable_victim(lambda x: np.full((len(x), 2), np.nan)),
     "a function of another shape": callable_victim(lambda x: x),
+    "a function that leaves Python": callable_victim(leaves),
+    "a function of complex numbers": callable_victim(lambda x: np.ones((len(x), 2)) * 1j),
+    "numbers as labels": callable_victim(lambda x: x[:, :2], labels=[1, 2]),
+    "a function at a negative rate": lambda: CallableVictim(len, LABELS, -16_000),
     # missing files
     **{
         f"no such {spec}": lambda spec=spec: load_victim(spec)
@@ -106,6 +114,26 @@ def test_a_broken_model_is_refused_or_flagged(name):
         assert error.what and "\n" not in str(error) and len(str(error)) < 700
         return
     assert report.flags, f"{name}: no warning"
+
+
+@pytest.mark.parametrize("scheme, name", [("onnx", "m.onnx"), ("torchscript", "m.pt")])
+def test_a_pointer_of_git_lfs_is_called_that(scheme, name, tmp_path):
+    (tmp_path / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    (tmp_path / f"{name}.toml").write_text('sample_rate = 16000\nlabels = ["a", "b"]\n')
+    with pytest.raises(StaaNetError, match=r"git-lfs pointer.*git lfs pull"):
+        load_victim(f"{scheme}:{tmp_path / name}")
+
+
+def test_an_error_in_torchscript_is_its_last_line():
+    @torch.jit.script
+    def fails(x):
+        raise RuntimeError("too loud")
+        return x
+
+    victim = TorchVictim(fails, LABELS, 16_000)
+    with pytest.raises(StaaNetError) as error:
+        check_victim(victim, CLIPS)
+    assert "too loud" in error.value.what and "Traceback" not in str(error.value)
 
 
 def test_a_sound_model_is_neither():

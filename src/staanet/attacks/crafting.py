@@ -163,7 +163,8 @@ def collate(clips: Sequence[Clip], source: Victim) -> tuple[Tensor, Tensor | Non
             raise InvalidInput(
                 f"is {clip.sample_rate} Hz but {source.name} expects {source.sample_rate} Hz",
                 where=clip.id,
-                remedy="Load it at the victim's rate",
+                remedy=f"Load it at {source.sample_rate} Hz; of a set at another rate, attack the clips anew "
+                "from a source of this rate",
             )
         if len(clip.pcm16) < source.minimum_samples:
             raise UnusableClip(

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,8 +74,8 @@ def load_run(
     loaded = [load_victim(path).to(device) for path in finished_folders(folder / "victims")]
     path = folder / "recipe.toml"
     recipe = config.load_recipe(str(path)) if path.is_file() else None
-    spec, classes = (recipe.corpus, recipe.classes) if recipe else ("", "label")
-    whole, problem = _corpus(folder, corpus or spec, classes)
+    spec, options = (recipe.corpus, recipe.corpus_options()) if recipe else ("", {})
+    whole, problem = _corpus(folder, corpus or spec, options)
     return LoadedRun(
         files=files,
         victims={**{victim.name: victim for victim in loaded}, **(victims or {})},
@@ -103,7 +104,8 @@ def require_finished(folder: Path) -> None:
             )
 
 
-def _corpus(folder: Path, spec: str, classes: str) -> tuple[Corpus | None, str]:
+def _corpus(folder: Path, spec: str, options: dict[str, Any]) -> tuple[Corpus | None, str]:
+    """The corpus as the recipe reads it, with its label map, columns and root; else why there is none."""
     if not spec:
         return None, "the run has no recipe that names it"
     if spec == "synthetic:":
@@ -111,7 +113,7 @@ def _corpus(folder: Path, spec: str, classes: str) -> tuple[Corpus | None, str]:
         if not (folder / "corpus" / "manifest.json").is_file():
             return None, f"{folder / 'corpus'} holds no rendered speech"
     try:
-        return corpora.load_corpus(spec, classes=classes), ""
+        return corpora.load_corpus(spec, **options), ""
     except StaaNetError as error:
         return None, str(error)
 

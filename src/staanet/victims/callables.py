@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from staanet.errors import InvalidInput, printable
 from staanet.victims.code_hash import callable_sha256
 from staanet.victims.external import BlackBox, Floats
+from staanet.victims.model_card import check_rate
 
 
 class CallableVictim(BlackBox):
@@ -32,6 +34,9 @@ class CallableVictim(BlackBox):
         minimum_samples: The length of the shortest clip that ``fn`` takes.
         tolerance: Where ``fn`` returns numbers such as arousal, named by ``labels``: the change of each
             that counts as a changed answer.
+
+    Raises:
+        InvalidInput: A label is no text, or the rate is no whole number from 1000 to 192000.
     """
 
     def __init__(
@@ -45,6 +50,13 @@ class CallableVictim(BlackBox):
         minimum_samples: int = 1,
         tolerance: Sequence[float] = (),
     ) -> None:
+        check_rate(sample_rate, name)
+        if not all(isinstance(label, str) for label in labels):
+            raise InvalidInput(
+                f"its labels are {printable(str(list(labels)))[:200]}",
+                where=name,
+                remedy='Give them as text, such as ["anger", "joy"]',
+            )
         super().__init__(name=name, labels=labels, sample_rate=sample_rate, tolerance=tolerance)
         self.fn, self.probabilities, self.minimum_samples = fn, probabilities, minimum_samples
         self._code_sha256 = callable_sha256(fn)  # now, before calls change what it remembers

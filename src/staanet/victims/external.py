@@ -26,6 +26,7 @@ from staanet.victims.code_hash import is_library_file
 from staanet.victims.model_card import check_outputs, logits_from_probabilities
 
 _PACKAGE = Path(__file__).parents[1]
+_POINTER = b"version https://git-lfs"
 Floats = NDArray[np.float32]
 
 
@@ -98,8 +99,10 @@ class BlackBox(External):
     def _logits_of(self, clips: Tensor) -> Tensor:
         require_samples(self, clips.shape[1])
         with user_errors(self.name):
-            answer = np.array(self.predict(clips.numpy().copy()), dtype=np.float32)
-        outputs = torch.from_numpy(answer)
+            answer = self.predict(clips.numpy().copy())
+            if np.iscomplexobj(answer):
+                raise TypeError("it answered complex numbers")
+            outputs = torch.from_numpy(np.array(answer, dtype=np.float32))
         check_outputs(self.name, self.labels, outputs, len(clips))
         return logits_from_probabilities(self.name, outputs) if self.probabilities else outputs
 
@@ -111,7 +114,7 @@ def user_errors(name: str) -> Iterator[None]:
         yield
     except (StaaNetError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         raise VictimError(
             f"{name} raised {describe_exception(problem)}",
             remedy="Correct the model, or leave the clip out",
@@ -124,13 +127,30 @@ def describe_exception(problem: BaseException) -> str:
     >>> describe_exception(ValueError("too loud"))
     'ValueError: too loud'
     """
-    text = printable(" ".join(str(problem).split()))[:200]
+    text = str(problem)
+    if isinstance(problem, torch.jit.Error):  # a traceback, whose last line is the message
+        text = text.strip().rpartition("\n")[2]
+    text = printable(" ".join(text.split()))[:200]
     frames = traceback.extract_tb(problem.__traceback__)
     for frame in reversed(frames):
         path = Path(frame.filename)
         if path.is_file() and not is_library_file(frame.filename) and _PACKAGE not in path.parents:
             return f"{type(problem).__name__}: {text} ({path.name}:{frame.lineno}, in {frame.name})"
     return f"{type(problem).__name__}: {text}"
+
+
+def refuse_pointers(*paths: Path) -> None:
+    """Raises ``InvalidInput`` where a file of a model is a pointer of git-lfs, and not the model."""
+    for path in paths:
+        if path.is_file():
+            with path.open("rb") as stream:
+                is_pointer = stream.read(len(_POINTER)) == _POINTER
+            if is_pointer:
+                raise InvalidInput(
+                    "is a git-lfs pointer, not the model",
+                    where=path,
+                    remedy="Fetch it: git lfs pull",
+                )
 
 
 def sha256_of_files(files: Mapping[str, bytes]) -> str:

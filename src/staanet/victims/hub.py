@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from staanet.errors import InvalidInput, MissingExtra, printable
+from staanet.victims.external import refuse_pointers
 from staanet.victims.pickled_weights import safe_folder
 
 NORMALISED = {"wav2vec2": True, "hubert": True, "sew": True, "wavlm": False}
@@ -173,6 +174,8 @@ def _clear_errors(name: str) -> Iterator[None]:
     except InvalidInput:
         raise
     except Exception as problem:
+        if Path(name).is_dir():
+            refuse_pointers(*sorted(Path(name).iterdir()))
         reason = " ".join(str(problem).split()) or type(problem).__name__
         raise InvalidInput(
             f"cannot be loaded ({printable(reason)[:240]})",

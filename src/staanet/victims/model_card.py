@@ -60,12 +60,10 @@ class ModelCard:
 
     def check(self, where: object) -> None:
         """Raise ``InvalidInput`` where no model can be like that."""
+        check_rate(self.sample_rate, where)
         words = [label for label in self.labels if isinstance(label, str) and label.strip()]
-        whole = isinstance(self.sample_rate, int) and not isinstance(self.sample_rate, bool)
         wrong = ""
-        if not whole or not 1000 <= self.sample_rate <= 192_000:
-            wrong = f"sample_rate is {self.sample_rate}, not a whole number from 1000 to 192000"
-        elif len({*words}) < max(len(self.labels), 1 if self.tolerance else 2):
+        if len({*words}) < max(len(self.labels), 1 if self.tolerance else 2):
             wrong = f"labels are {printable(str(list(self.labels)))[:200]}"
         elif self.tolerance and (
             len(self.tolerance) != len(words) or not all(0 < x < math.inf for x in self.tolerance)
@@ -77,7 +75,9 @@ class ModelCard:
             wrong = f"input_shape is {self.input_shape!r:.40}, neither '[B, T]' nor '[B, 1, T]'"
         if wrong:
             raise InvalidInput(
-                wrong, where=where, remedy="Give a rate in Hz and two or more different labels"
+                wrong,
+                where=where,
+                remedy="Give two or more different labels, and settings that fit",
             )
 
     def prepare(self, clips: Tensor) -> Tensor:
@@ -153,6 +153,17 @@ def _named(outputs: Any) -> Mapping[Any, Any]:
 
 def _shape(value: Any) -> str:
     return str(list(value.shape)) if hasattr(value, "shape") else type(value).__name__
+
+
+def check_rate(sample_rate: int, where: object) -> None:
+    """Raise ``InvalidInput`` where a sample rate is no whole number of Hz from 1000 to 192000."""
+    is_whole = isinstance(sample_rate, int) and not isinstance(sample_rate, bool)
+    if not is_whole or not 1000 <= sample_rate <= 192_000:
+        raise InvalidInput(
+            f"sample_rate is {sample_rate}, not a whole number from 1000 to 192000",
+            where=where,
+            remedy="Give a rate in Hz, such as 16000",
+        )
 
 
 def check_outputs(name: str, labels: Sequence[str], outputs: Any, batch: int) -> None:

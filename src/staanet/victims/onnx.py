@@ -18,7 +18,7 @@ from torch import Tensor
 
 from staanet.errors import InvalidInput, MissingExtra, printable
 from staanet.nn.padding import require_samples, run_by_length
-from staanet.victims.external import BlackBox, Floats, sha256_of_files
+from staanet.victims.external import BlackBox, Floats, refuse_pointers, sha256_of_files
 from staanet.victims.model_card import (
     ModelCard,
     check_outputs,
@@ -264,6 +264,8 @@ def onnx_session(model: str | bytes, *, where: object) -> Any:
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as problem:
+        if isinstance(model, str):
+            refuse_pointers(Path(model))
         raise InvalidInput(
             f"is not a model that onnxruntime can load ({printable(str(problem))[:200]})",
             where=where,

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from staanet.errors import InvalidInput, printable
-from staanet.victims.external import sha256_of_files
+from staanet.victims.external import refuse_pointers, sha256_of_files
 from staanet.victims.model_card import read_model_card
 from staanet.victims.torch_victim import TorchVictim
 
@@ -47,6 +47,7 @@ def _load(path: Path) -> torch.jit.ScriptModule:
                 str(path), map_location="cpu"
             )
     except Exception as problem:
+        refuse_pointers(path)
         reason = printable(" ".join(str(problem).split()))[:150]
         raise InvalidInput(
             f"is no TorchScript file ({reason})",
