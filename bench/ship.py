@@ -91,7 +91,8 @@ def _fooling(out: Path, card: dict[str, Any], test: list[Clip]) -> dict[str, flo
 
 def _close(out: Path, card: dict[str, Any]) -> None:
     storage.write_card(out, card)
-    storage.write_text(out / "MODEL_CARD.md", model_card(card))
+    written = storage.read_card(out, str(card["kind"]))  # in the order of the file
+    storage.write_text(out / "MODEL_CARD.md", model_card(written))
 
 
 if __name__ == "__main__":
