@@ -117,7 +117,11 @@ def test_a_vector_is_not_taken_for_something_else(linear, tmp_path):
 @pytest.mark.parametrize("max_density", [None, 0.1])
 @pytest.mark.parametrize("name", ["emo18", "zhao19", "wav2vec2_tiny"])
 def test_on_speech_a_universal_vector_is_no_weaker_than_random_signs(name, max_density):
-    """It is learned on speakers of the train part, and fools speakers of the test part."""
+    """It is learned on speakers of the train part, and fools speakers of the test part.
+
+    At epsilon 0.1 random signs fool a tenth to a half of the clips: at 0.03 they fool next to none of a
+    victim that shrugs off noise, and chance would decide.
+    """
     if name == "wav2vec2_tiny":
         pytest.importorskip("transformers")
     victim = load_victim(f"shipped:{name}")
@@ -127,7 +131,7 @@ def test_on_speech_a_universal_vector_is_no_weaker_than_random_signs(name, max_d
         for part in (parts[0], parts[2])
     )
     batches = ((train[8 * (step % 8) : 8 * (step % 8) + 8], None) for step in range(48))
-    uap = fit_uap(victim, batches, recipe(0.03, 8000, max_density=max_density))
+    uap = fit_uap(victim, batches, recipe(0.1, 8000, max_density=max_density))
     assert_no_weaker_than_random(victim, uap, test)
 
 
