@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import shutil
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from bench import sections
-from bench.attacking import word
 from staanet import config, pipeline, storage
+from staanet.corpora import load_corpus
 from staanet.errors import StaaNetError
 from staanet.pipeline.run_card import commit
 from staanet.results import adversarial_set, clip_tables, row_files
@@ -32,23 +34,36 @@ from staanet.sanity.selfcheck import as_json, selfcheck
 from staanet.storage import describe_machine
 from staanet.victims import load_victim
 
-PAIRS = (("emo18", "zhao19"), ("zhao19", "emo18"))
+PAIRS = (
+    ("emo18", "logmel_cnn"),
+    ("logmel_cnn", "emo18"),
+    ("zhao19", "logmel_cnn"),
+    ("logmel_cnn", "zhao19"),
+)
 """The source, and another victim."""
+VICTIM = """
+[victims.{name}]
+steps = {steps}
+batch_size = 8
+seconds = 0.5
+evaluate_every = {steps}
+augment = "none"
+"""
 RECIPE = """
 name = "honest"
 corpus = "{corpus}"
+root = "{root}"
 seed = {seed}
 selfcheck = false
+clip_seconds = 0.5
 
-[victims.{source}]
-steps = {steps}
-seconds = 1.0
-evaluate_every = 50
-
-[victims.{other}]
-steps = {steps}
-seconds = 1.0
-evaluate_every = 50
+[generator]
+network = "compact"
+sources = ["{source}"]
+steps = 2
+batch_size = 2
+seconds = 0.5
+evaluate_every = 2
 
 [attacks.pgd]
 epsilon = 0.01
@@ -58,13 +73,11 @@ settings = {{ steps = 5 }}
 [attacks.random]
 epsilon = 0.01
 clips = {clips}
-
-[synthetic]
-voices = 8
-sentences = 4
 """
 TRIED_CLIPS = 12
 """On so many clips a check tries victims and sets."""
+UTTERANCES = 2
+"""Of each speaker and class of a corpus, drawn by the seed of the run."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -72,16 +85,16 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench selfcheck", description=__doc__)
     parser.add_argument("corpora", nargs="+", metavar="KIND:PATH", help="labelled speech")
     parser.add_argument("--runs", type=int, default=20, help="honest runs (default: 20)")
-    parser.add_argument("--steps", type=int, default=200, help="of each victim (default: 200)")
-    parser.add_argument("--clips", type=int, default=48, help="attacked in each run (default: 48)")
+    parser.add_argument("--steps", type=int, default=60, help="of each victim (default: 60)")
+    parser.add_argument("--clips", type=int, default=32, help="attacked in each run (default: 32)")
     parser.add_argument("--out", type=Path, default=Path("runs/selfcheck"))
     options = parser.parse_args(arguments)
     kinds = list(itertools.product(options.corpora, PAIRS))
     trials = []
     for number in range(options.runs):
         corpus, pair = kinds[number % len(kinds)]
-        settings = {"corpus": corpus, "steps": options.steps, "clips": options.clips}
-        trial = Trial(options.out / f"{number:02d}-{word(corpus[-20:])}", settings, pair, number)
+        folder = options.out / f"{number:02d}-{corpus.partition(':')[0]}-{pair[0]}"
+        trial = Trial(folder, corpus, pair, number, options.steps, options.clips)
         print(f"selfcheck: {trial.folder.name}", file=sys.stderr, flush=True)
         trial.make()
         trials.append(storage.read_json(trial.folder / "trial.json"))
@@ -93,9 +106,11 @@ class Trial:
     """One honest run, its self-check, and the frauds that are planted in it."""
 
     folder: Path
-    settings: dict[str, Any]
+    corpus: str
     pair: tuple[str, str]
     seed: int
+    steps: int
+    clips: int
 
     def make(self) -> None:
         """Writes ``trial.json``, unless it is there."""
@@ -104,16 +119,21 @@ class Trial:
         run = self.folder / "run"
         (self.folder).mkdir(parents=True, exist_ok=True)
         recipe = self.folder / "recipe.toml"
-        source, other = self.pair
-        text = RECIPE.format(**self.settings, seed=self.seed, source=source, other=other)
+        source = self.pair[0]
+        corpus, root = self.write_part()
+        text = RECIPE.format(
+            corpus=f"folder:{corpus}", root=root, clips=self.clips, seed=self.seed, source=source
+        )
+        for name in self.pair:
+            text += VICTIM.format(name=name, steps=self.steps)
         storage.write_text(recipe, text)
         pipeline.run(config.load_recipe(str(recipe)), run, context=pipeline.Context())
         spent = sum(storage.read_card(run, "run")["seconds"].values())
         begin = time.perf_counter()
-        checks = selfcheck(run, seed=self.seed)
+        checks = selfcheck(run, clips=TRIED_CLIPS, seed=self.seed)
         seconds = time.perf_counter() - begin
         record = {
-            "corpus": self.settings["corpus"].partition(":")[0],
+            "corpus": self.corpus.partition(":")[0],
             "source": source,
             "seed": self.seed,
             "run_s": spent,
@@ -122,6 +142,23 @@ class Trial:
             "missed": [name for name in FRAUDS if not self.finds(run, name)],
         }
         storage.write_json(self.folder / "trial.json", record)
+
+    def write_part(self) -> tuple[Path, str]:
+        """Writes a manifest of a part of the corpus, and returns its path and the folder of the audio."""
+        rng = np.random.default_rng(self.seed)
+        groups: dict[tuple[str, str | None], list[str]] = defaultdict(list)
+        for utterance in load_corpus(self.corpus).utterances:
+            file = str(Path(utterance.path).resolve())
+            groups[utterance.speaker, utterance.label].append(file)
+        root = os.path.commonpath([file for files in groups.values() for file in files])
+        rows = [
+            {"file": os.path.relpath(files[i], root), "label": label, "speaker": speaker}
+            for (speaker, label), files in groups.items()
+            for i in rng.permutation(len(files))[:UTTERANCES]
+        ]
+        path = self.folder / "part.csv"
+        storage.write_text(path, row_files.csv_text(("file", "label", "speaker"), rows))
+        return path, root
 
     def finds(self, run: Path, name: str) -> bool:
         """Whether the check that is there for a fraud finds it in a copy of the run."""
@@ -274,8 +311,9 @@ def section(trials: Sequence[dict[str, Any]], options: argparse.Namespace) -> st
     ]
     about = (
         f"`python -m bench selfcheck {kinds} --runs {options.runs} --steps {options.steps} --clips "
-        f"{options.clips}`, commit `{commit()}`, {describe_machine()}. Each run trains two victims and "
-        "attacks the first with PGD and noise; it is small, so that its check takes a large share of it."
+        f"{options.clips}`, commit `{commit()}`, {describe_machine()}. Each run trains two victims on a "
+        "part of the corpus and attacks the first with PGD and noise, on half a second of each clip; it "
+        "is small, so that its check takes a large share of it."
     )
     found = (
         f"**{len(accused)} of {len(trials)} honest runs accused; {missed} of "
