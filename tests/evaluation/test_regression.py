@@ -15,7 +15,6 @@ from staanet.core import Budget, metrics
 from staanet.core.dimensions import dimension_label
 from staanet.errors import InvalidInput
 from staanet.evaluation import transfer_matrix
-from staanet.evaluation.everyday import measure_everyday
 from staanet.evaluation.transfer import recount_matrix
 from staanet.results.adversarial_set import AdversarialSet
 from staanet.results.cells import Cell
@@ -124,6 +123,3 @@ def test_what_needs_classes_says_so(victim, tmp_path):
     with pytest.raises(InvalidInput) as error:
         pipeline.audit(victim, None, tmp_path, recipe=AuditRecipe(), context=pipeline.Context())
     assert "numbers" in str(error.value) and "audit" in str(error.value)
-    with pytest.raises(InvalidInput) as error:
-        measure_everyday(victim, [clip(0.1)])
-    assert "numbers" in str(error.value)

@@ -121,7 +121,7 @@ class Staa:
                 "this generator was trained to change the prediction, not to reach a target class",
                 remedy="Train one with --goal targeted, or use --attack pgd",
             )
-        if self.generator.labels != task.source.labels:
+        if self.generator.labels not in (task.source.labels, task.source.own_labels):
             raise InvalidInput(
                 f"the generator knows the classes {', '.join(self.generator.labels)}, "
                 f"{task.source.name} knows {', '.join(task.source.labels)}",

@@ -18,6 +18,7 @@ from staanet.cli.session import (
     checked_device,
     epsilon_of_card,
     job_session,
+    label_owners,
     load_inputs,
     number_of_card,
 )
@@ -80,6 +81,7 @@ def attack(
     with the package are used.
     """
     from staanet import pipeline, report, victims
+    from staanet.storage import lazy_rows
 
     shard = Shard.parse(options.shard) if options.shard else None
     if shard is not None and options.engine != "local":
@@ -93,6 +95,8 @@ def attack(
             else attack_job.run(victim, out, context=context, shard=shard)
         )
         others = [victims.load_victim(spec) for spec in judges] or victims.members_of(victim)
+        labels = lazy_rows.attribute_values(attack_job.corpus.utterances, "label")
+        pipeline.meet_labels(others, labels, context, where=str(inputs[0]), is_required=False)
         rows = pipeline.predictions(adversarial, others, context)
         control = pipeline.control_rates(adversarial, victim, others, context) if rows else {}
         clips = adversarial.clips[: 0 if shard else options.pictures]
@@ -132,7 +136,11 @@ def _attack_job(
         names = (f"{pretrained.SCHEME}:{name}" for name in pretrained.names("victims"))
         judges = _loadable(names)
         epsilon = epsilon or EPSILON  # recordings differ in level
-    corpus = load_inputs(inputs, options.part, split, out)
+    owners = label_owners([*options.source, *judges], split)
+    made_with = ("generator", generator) if generator else ("vector", options.vector)
+    if split.label_map and made_with[1] and not options.source:
+        owners.append(pipeline.source_of(made_with[1], made_with[0]))
+    corpus = load_inputs(inputs, options.part, split, out, owners)
     if recipe.clips is not None:
         chosen = stratified_subset(corpus.utterances, recipe.clips)
         corpus = replace(corpus, utterances=chosen)

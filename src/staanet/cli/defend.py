@@ -131,8 +131,8 @@ def detect(
     from staanet import pipeline
 
     pipeline.check_detection(recipe, against)  # a mistake is found before a folder is made
-    data = load_corpus(corpus, split, out)
     (inner,) = load_victims([victim], job.device)
+    data = load_corpus(corpus, split, out, [inner])
     with job_session(out, split, job) as context:
         result = pipeline.detect(data, inner, out, recipe=recipe, sets=against, context=context)
     lines = [_rates_table(result["attacks"])] if result["attacks"] else []

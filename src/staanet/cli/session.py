@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -138,6 +138,13 @@ def load_corpus(
     return corpora.load_corpus(name, out=out, **options)
 
 
+def label_owners(specs: Iterable[Path | str], split: SplitRecipe) -> list[Victim]:
+    """The victims whose labels ``--label-map`` may name: none are loaded where there is no map."""
+    from staanet import victims
+
+    return [victims.load_victim(spec) for spec in specs] if split.label_map else []
+
+
 def check_label_map(label_map: Mapping[str, str] | None, victims: Sequence[Victim]) -> None:
     """Raise ``InvalidInput`` for a pair of ``--label-map`` whose label no victim has."""
     labels = {label for victim in victims for label in victim.labels}
@@ -176,6 +183,7 @@ def load_inputs(
 FOR_CORPORA = {
     "protocol": "--protocol",
     "classes": "--classes",
+    "task": "--task",
     "label_map": "--label-map",
     "root": "--root",
     "columns": "--column",

@@ -13,7 +13,13 @@ from staanet.cli import names
 from staanet.cli.app import command
 from staanet.cli.options import CorpusArgument, Job, TensorBoard, Without
 from staanet.cli.printing import finish, say
-from staanet.cli.session import job_session, load_corpus, load_victims, training_session
+from staanet.cli.session import (
+    job_session,
+    label_owners,
+    load_corpus,
+    load_victims,
+    training_session,
+)
 from staanet.config import (
     GeneratorRecipe,
     SplitRecipe,
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
     from staanet.core import Corpus
     from staanet.pipeline import Context
 
+DISTILL = "distill:"
 GeneratorOut = Annotated[Path, typer.Option(help="Generator folder to write.")]
 
 
@@ -52,7 +59,7 @@ def train_victim(
 ) -> None:
     """Train a victim on a corpus's train part.
 
-    The speakers of the parts differ. Prints UAR on dev and test.
+    The speakers of the parts differ. Prints UAR on dev and test; where it learns numbers, CCC.
     """
     from staanet import pipeline, storage
     from staanet.nn import distributed
@@ -63,8 +70,15 @@ def train_victim(
         if not distributed.is_first():
             return
     card = storage.read_card(out, "victim")
-    text = f"{name}: UAR {card['dev_uar']:.3f} on dev, {card['test_uar']:.3f} on test -> {out}"
-    finish(job, card, [text], context.quarantine)
+    figure, key = ("CCC", "ccc") if data.task == "regression" else ("UAR", "uar")
+    dev, test = card[f"dev_{key}"], card[f"test_{key}"]
+    lines = [f"{name}: {figure} {dev:.3f} on dev, {test:.3f} on test -> {out}"]
+    for label, tolerance in zip(card["labels"], card.get("tolerance", ()), strict=False):
+        lines.append(
+            f"{label}: CCC {card[f'test_ccc_{label}']:.3f}, MAE {card[f'test_mae_{label}']:.3g} on test, "
+            f"tolerance {tolerance:.3g}"
+        )
+    finish(job, card, lines, context.quarantine)
 
 
 @command(
@@ -93,7 +107,8 @@ def train_generator(
     from staanet.nn import distributed
     from staanet.pipeline.unlabelled import describe_unlabelled
 
-    data = load_corpus(corpus, split, out)
+    models = [spec.removeprefix(DISTILL) for spec in source]
+    data = load_corpus(corpus, split, out, label_owners(models, split))
     with training_session(out, split, job, tensorboard=tensorboard) as context:
         specs = list(_with_surrogates(source, out, data, surrogate, context))
         victim = victims.load_victims(specs).to(context.device)
@@ -120,8 +135,8 @@ def _with_surrogates(
     from staanet.nn import distributed
 
     for number, spec in enumerate(specs, start=1):
-        scheme, _, target = spec.partition(":")
-        if scheme != "distill":
+        target = spec.removeprefix(DISTILL)
+        if target == spec:
             yield spec
             continue
         if distributed.world_size() > 1:
@@ -161,8 +176,8 @@ def train_uap(
     """
     from staanet import pipeline, storage
 
-    data = load_corpus(corpus, split, out)
     (victim,) = load_victims([source], job.device)
+    data = load_corpus(corpus, split, out, [victim])
     with job_session(out, split, job) as context:
         pipeline.train_uap(data, victim, out, recipe=recipe, label=label, context=context)
     card = storage.read_card(out, "vector")
@@ -194,8 +209,8 @@ def tune(
     settings = dataclasses.asdict(recipe)
     trials_in_all = settings.pop("trials")
     generator = tune.published_recipe({**settings, "evaluate_every": max(1, recipe.steps // 3)})
-    data = load_corpus(corpus, split, out)
     (victim,) = load_victims([source], job.device)
+    data = load_corpus(corpus, split, out, [victim])
     with job_session(out, split, job) as context:
         trials = tune.tune(
             data, victim, out, recipe=generator, trials=trials_in_all, context=context

@@ -39,6 +39,14 @@ class SplitRecipe:
             "parts of the split, while each speaker is in all) or their sex."
         ),
     ] = "label"
+    task: Annotated[
+        Literal["classification", "regression"],
+        Help(
+            "regression: the clips' labels are numbers, such as arousal and valence, each in a column "
+            "of a manifest (--column NAME=COLUMN for other names than these), or those of iemocap and "
+            "msp_podcast."
+        ),
+    ] = "classification"
     label_map: Annotated[
         dict[str, str] | None,
         Help(
@@ -63,7 +71,7 @@ class SplitRecipe:
 
     def corpus_options(self) -> dict[str, Any]:
         """What ``load_corpus`` needs of these settings, by the names of its parameters."""
-        names = ("classes", "label_map", "root", "columns")
+        names = ("classes", "task", "label_map", "root", "columns")
         return {name: getattr(self, name) for name in names}
 
 

@@ -65,6 +65,13 @@ class VictimRecipe:
     noise_db: Annotated[
         NoiseLevel, Help("Crops get white noise at an SNR drawn between this and 60 dB.")
     ] = 25.0
+    tolerance: Annotated[
+        Positive,
+        Help(
+            "Where it learns numbers: the change of a number that counts as another answer, in "
+            "deviations of that number over the train clips."
+        ),
+    ] = 0.5
     augment: Annotated[
         Texts,
         Help(

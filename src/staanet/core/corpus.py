@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, overload
+from typing import Literal, Protocol, overload
 
 from staanet.audio.limits import AudioLimits
 from staanet.audio.reading import load_recording
 from staanet.core import protocols, splits
 from staanet.core.clips import Clip, Samples, Utterance, clip_of
+from staanet.core.dimensions import DIMENSIONS
 from staanet.errors import UnusableClip
 from staanet.storage import lazy_rows
 
@@ -53,7 +54,8 @@ class Corpus:
     fixed: Mapping[str, Sequence[protocols.Fold]] = field(default_factory=dict, hash=False)
     """Splits that the corpus's literature uses, by name; the seed chooses where there are several."""
     classes: str = "label"
-    """The kind of the labels: the corpus's ``label``, or each clip's ``speaker`` or ``sex``."""
+    """The kind of the labels: the corpus's ``label``, each clip's ``speaker`` or ``sex``, or ``DIMENSIONS``
+    where a label holds a number for each of ``labels`` (``staanet.core.dimensions``)."""
     decoded: Store | None = field(default=None, compare=False, repr=False)
     """Clips that need not be decoded again; None: every clip is read from its source."""
 
@@ -79,6 +81,16 @@ class Corpus:
         if isinstance(index, slice):
             return replace(self, utterances=self.utterances[index])
         return self.load(self.utterances[index], self.sample_rate)
+
+    @property
+    def task(self) -> Literal["classification", "regression"]:
+        """``regression`` where its labels are numbers."""
+        return "regression" if self.classes == DIMENSIONS else "classification"
+
+    @property
+    def class_labels(self) -> tuple[str, ...]:
+        """The classes, each of which every part of a split needs; none where labels are numbers."""
+        return () if self.task == "regression" else self.labels
 
     @property
     def speakers(self) -> tuple[str, ...]:

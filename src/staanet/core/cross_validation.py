@@ -80,7 +80,7 @@ def draw_folds(
             remedy=f"Ask for at most {len(labelled)} folds",
         )
     rng = np.random.default_rng(seed)
-    classes = set(corpus.labels)
+    classes = set(corpus.class_labels)
     best: list[set[str]] = []
     fewest: tuple[int, int] | None = None
     for _ in range(_DRAWS):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 DIMENSIONS = "dimensions"
-"""What the classes of a corpus are called whose labels are numbers."""
+"""``Corpus.classes`` of a corpus whose labels are numbers."""
 _PART = re.compile(r"(?P<name>[^\s=]+)=(?P<value>[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)")
 
 

@@ -129,6 +129,25 @@ def chance_p(
     return (as_high + 1) / (draws + 1)
 
 
+def rank_chance_p(truth: ArrayLike, answers: ArrayLike) -> float:
+    """How likely numbers that know nothing of the clips agree with the truth so well, in (0, 1].
+
+    The one-sided test of Spearman's rank correlation, by the t distribution; 1 for fewer than three clips
+    and for numbers that stand still.
+
+    >>> rank_chance_p(range(20), range(20)) < 0.001, rank_chance_p(range(20), [1.0] * 20)
+    (True, 1.0)
+    """
+    from scipy.stats import rankdata, t
+
+    x, y = rankdata(np.asarray(truth, float)), rankdata(np.asarray(answers, float))
+    if len(x) < 3 or not x.std() or not y.std():
+        return 1.0
+    r = float(np.clip(np.corrcoef(x, y)[0, 1], -1, 1))
+    score = r * math.sqrt((len(x) - 2) / max(1 - r * r, 1e-12))
+    return float(t.sf(score, len(x) - 2))
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A figure over ``count`` clips with its 95 % interval; ``value`` is None where nothing counts."""

@@ -65,7 +65,7 @@ def _protocol_parts(corpus: Corpus, seed: int, protocol: str) -> dict[str, set[s
         labels_present = {
             label for label, u in zip(labels, corpus.units(), strict=True) if u in units
         }
-        for label in corpus.labels:
+        for label in corpus.class_labels:
             if label not in labels_present:
                 raise InvalidInput(
                     f"class '{label}' has 0 {part} clips in the protocol '{protocol[:100]}'",
@@ -103,7 +103,7 @@ def _draw_parts(corpus: Corpus, seed: int) -> dict[str, set[str]]:
         missing = [
             (part, label)
             for part, units in parts.items()
-            for label in sorted(set(corpus.labels).difference(*(labelled[u] for u in units)))
+            for label in sorted(set(corpus.class_labels).difference(*(labelled[u] for u in units)))
         ]
         if not missing:
             return parts

@@ -42,6 +42,8 @@ class Victim(nn.Module):
     randomised: bool = False
     """Whether answers are drawn: an attacker follows their mean (EOT)."""
 
+    own_labels: tuple[str, ...] = ()
+    """What its labels were called before they were brought to the words of clips; empty: as they are."""
     tolerance: tuple[float, ...] = ()
     """Of a regression victim: the change of each of its numbers that counts as a changed answer."""
 
@@ -99,6 +101,11 @@ class Victim(nn.Module):
     def logits(self, standardised: Tensor, lengths: Tensor | None) -> Tensor:
         """``[B, T]`` standardised clips, zero beyond their ``lengths`` -> ``[B, K]``."""
         raise TypeError(f"{type(self).__name__} does not implement logits")
+
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The last layer of a network that can be trained: one output per label."""
+        raise TypeError(f"{type(self).__name__} does not name its last layer")
 
     @property
     def weights(self) -> nn.Module:

@@ -19,6 +19,7 @@ from staanet.corpora.description import (
     description_text,
     small_test_warning,
 )
+from staanet.corpora.dimensions import check_task, refuse_dimensions
 from staanet.corpora.emodb import read_emodb
 from staanet.corpora.files import UNKNOWN
 from staanet.corpora.folder import read_folder, unlabelled_corpus
@@ -29,7 +30,12 @@ from staanet.corpora.meld import read_meld
 from staanet.corpora.msp_podcast import read_msp_podcast
 from staanet.corpora.ravdess import read_ravdess
 from staanet.corpora.savee import read_savee
-from staanet.corpora.synthetic import plan_synthetic, read_synthetic, render_synthetic
+from staanet.corpora.synthetic import (
+    plan_synthetic,
+    read_synthetic,
+    render_synthetic,
+    spoken_numbers,
+)
 from staanet.corpora.tess import read_tess
 from staanet.corpora.urdu import read_urdu
 from staanet.errors import InvalidInput, printable, unknown_name
@@ -37,9 +43,11 @@ from staanet.errors import InvalidInput, printable, unknown_name
 __all__ = [
     "CLASSES",
     "CORPORA",
+    "NUMBERED",
     "UNKNOWN",
     "contents_entry",
     "small_test_warning",
+    "choose_labels",
     "describe",
     "description_text",
     "load_corpus",
@@ -65,12 +73,20 @@ CORPORA: dict[str, Callable[[Path], Corpus]] = {
     "urdu": read_urdu,
 }
 
+NUMBERED: dict[str, Callable[[Path, str], Corpus]] = {
+    "iemocap": read_iemocap,
+    "msp_podcast": read_msp_podcast,
+    "synthetic": read_synthetic,
+}
+"""Corpora whose labels may also be numbers; their readers take the task."""
+
 
 def load_corpus(
     spec: str,
     limits: AudioLimits | None = None,
     *,
     classes: str = "label",
+    task: str = "classification",
     label_map: Mapping[str, str] | None = None,
     columns: Mapping[str, str] | None = None,
     root: Path | str | None = None,
@@ -82,10 +98,12 @@ def load_corpus(
         spec: kind and path; ``synthetic:FOLDER`` is rendered into the folder if it is not there.
         limits: bounds of what is decoded later.
         classes: what the labels are: its own ``label``, the ``speaker`` or the ``sex`` of a clip.
+        task: ``regression`` where labels are numbers such as arousal, one a column of a manifest.
         label_map: label -> class; a label without an entry stays, one that becomes a word for
             none (``none``, ``-``) is left out. Keys match by content: ``1`` is also ``01``.
         columns: of a manifest, which column holds the ``file``, ``label``, ``speaker``, ``sex``,
-            ``start``, ``end``, ``split`` or ``content``; others are found by their names.
+            ``start``, ``end``, ``split`` or ``content``; others are found by their names. In a regression
+            any other word names a number.
         root: of a manifest, the folder that its file names start from; by default its own.
         out: where results are to go, which must not be inside the corpus.
 
@@ -94,8 +112,8 @@ def load_corpus(
 
     Raises:
         InvalidInput: for an unknown kind, a missing path, an empty corpus, number codes as labels
-            without a map, a map that names no label, ``classes`` that the corpus does not tell, or
-            ``out`` inside its folder.
+            without a map, a map that names no label, ``classes`` or numbers that the corpus does not
+            tell, or ``out`` inside its folder.
 
     >>> load_corpus("emo-db:data")
     Traceback (most recent call last):
@@ -104,25 +122,54 @@ def load_corpus(
     kind, path = _parse(spec)
     if classes not in CLASSES:  # before anything is read or rendered
         raise unknown_name("classes", classes, CLASSES)
+    _check_task(task, classes, label_map)
     folder = _expand(path)
     if kind == "folder":
-        options = ManifestOptions(root=_expand(str(root)) if root else None, columns=columns or {})
+        audio_root = _expand(str(root)) if root else None
+        options = ManifestOptions(root=audio_root, columns=columns or {}, task=task)
         corpus = read_folder(folder, label_map, options)
     elif columns or root:
         raise InvalidInput(
             f"the corpus '{kind}' has no manifest, whose columns or root could be named",
             remedy="Drop --column and --root, or give the manifest as folder:FILE",
         )
+    elif task == "regression":
+        if kind not in NUMBERED:
+            refuse_dimensions(kind, sorted(NUMBERED))
+        corpus = NUMBERED[kind](folder, task)
     elif kind == "audb":
         corpus = read_audb(folder, label_map)
     else:
         corpus = relabel(CORPORA[kind](folder), label_map)
     corpus = replace(corpus, warnings=(*corpus.warnings, *few_clips_warning(corpus)))
-    corpus = with_classes(corpus, classes)
+    if task == "classification":
+        corpus = with_classes(corpus, classes)
     if out is not None and kind not in ("synthetic", "audb"):
         for audio_folder in (folder, *([_expand(str(root))] if root else [])):
             _require_outside(out, audio_folder)
     return corpus if limits is None else replace(corpus, limits=limits)
+
+
+def _check_task(task: str, classes: str, label_map: Mapping[str, str] | None) -> None:
+    """Raise ``InvalidInput`` for a task that does not exist, or that the other settings contradict."""
+    check_task(task)
+    if task == "regression" and (classes != "label" or label_map):
+        setting = f"classes by {classes}" if classes != "label" else "a label map"
+        raise InvalidInput(
+            f"the task is regression, and {setting} needs classes",
+            remedy="Leave out one of the two",
+        )
+
+
+def choose_labels(corpus: Corpus, classes: str, task: str, folder: Path) -> Corpus:
+    """Return a synthetic corpus below ``folder`` with the labels of a recipe.
+
+    Raises ``InvalidInput`` as ``load_corpus`` does.
+    """
+    _check_task(task, classes, None)
+    if task == "regression":
+        return spoken_numbers(corpus, folder)
+    return with_classes(corpus, classes)
 
 
 def _parse(spec: str) -> tuple[str, str]:

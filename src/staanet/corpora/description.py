@@ -12,6 +12,7 @@ import numpy as np
 
 from staanet import audio
 from staanet.core import Corpus, Progress, Utterance, protocols, silent
+from staanet.core.dimensions import dimension_values
 from staanet.corpora.files import SHOWN, first_names
 from staanet.corpora.labels import MIN_CLASS_CLIPS
 from staanet.corpora.profile import Profile, loud_epsilon_warning, profile_lines
@@ -44,7 +45,8 @@ def describe(
     return {
         "name": corpus.name,
         "clips": len(corpus),
-        "classes": dict(sorted(_label_counts(corpus).items())),
+        "classes": _classes(corpus),
+        **_numbers_entry(corpus),
         "speakers": _speakers(corpus),
         "seconds": {
             "min": round(float(seconds.min()), 3) if len(seconds) else None,
@@ -155,6 +157,23 @@ def _label_counts(corpus: Corpus) -> Counter[str]:
     )
 
 
+def _classes(corpus: Corpus) -> dict[str, int]:
+    """Return the number of clips of each class; none where labels are numbers."""
+    is_regression = corpus.task == "regression"
+    return {} if is_regression else dict(sorted(_label_counts(corpus).items()))
+
+
+def _numbers_entry(corpus: Corpus) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the range, mean and deviation of each number, where labels are numbers."""
+    if corpus.task == "classification":
+        return {}
+    labels = list(lazy_rows.attribute_values(corpus.utterances, "label"))
+    values = dimension_values(labels, corpus.labels)
+    rows = zip(corpus.labels, values.T, strict=True)
+    figures = {"min": np.min, "mean": np.mean, "max": np.max, "deviation": np.std}
+    return {"numbers": {n: {k: round(float(f(x)), 6) for k, f in figures.items()} for n, x in rows}}
+
+
 def _speakers(corpus: Corpus) -> dict[str, dict[str, Any]]:
     counts = Counter(lazy_rows.attribute_values(corpus.utterances, "speaker"))
     columns = (lazy_rows.attribute_values(corpus.utterances, name) for name in ("speaker", "sex"))
@@ -190,7 +209,7 @@ def small_test_warning(parts: Iterable[Corpus]) -> list[str]:
         for part in parts
         if part.part == "test"
         for counts in [_label_counts(part)]
-        for label in part.labels
+        for label in part.class_labels
         if counts[label] < MIN_CLASS_CLIPS
     ]
     text = f"fewer than {MIN_CLASS_CLIPS} test clips of a class: {', '.join(few)}"
@@ -231,6 +250,11 @@ def description_text(described: Mapping[str, Any]) -> str:
             f"together {seconds['total'] / 60:.1f} min"
         )
     classes = ", ".join(f"{label} {n}" for label, n in described["classes"].items()) or "none"
+    numbers = [
+        f"number    {name} from {x['min']:.4g} to {x['max']:.4g}, mean {x['mean']:.4g}, "
+        f"deviation {x['deviation']:.4g}"
+        for name, x in described.get("numbers", {}).items()
+    ]
     people = ", ".join(
         f"{speaker} ({entry['sex'] or 'sex unknown'}, {entry['clips']})"
         for speaker, entry in described["speakers"].items()
@@ -238,7 +262,7 @@ def description_text(described: Mapping[str, Any]) -> str:
     formats = "; ".join(f"{name}: {n}" for name, n in described["formats"].items()) or "none"
     lines = [
         f"{described['name']}: {described['clips']} clips",
-        f"classes   {classes}",
+        *(numbers or [f"classes   {classes}"]),
         f"speakers  {people}",
         f"lengths   {lengths}",
         f"formats   {formats}",

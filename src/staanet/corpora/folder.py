@@ -54,9 +54,11 @@ def read_folder(
     else:
         if options != ManifestOptions():
             raise InvalidInput(
-                "holds no manifest, whose columns or root could be named",
+                "holds no manifest, whose columns or root could be named"
+                if options.task == "classification"
+                else "holds no manifest, whose columns could be numbers",
                 where=path,
-                remedy="Give the manifest itself, or drop --root and --column",
+                remedy="Give the manifest itself, or drop --root, --column and --task",
             )
         listing, sought = _class_folders(path), "audio files in one folder per class"
     return build_from_rows(listing, sought, label_map=label_map)
@@ -111,6 +113,14 @@ def _join(root: Path, manifests: Sequence[tuple[str, Path]], options: ManifestOp
     joined = Listing(where=root, root=options.root or root)
     for part, manifest in manifests:
         listing = read_manifest(manifest, options)
+        joined.dimensions = joined.dimensions or listing.dimensions
+        if listing.dimensions != joined.dimensions:
+            raise InvalidInput(
+                f"has the numbers {', '.join(listing.dimensions)}, other parts have "
+                f"{', '.join(joined.dimensions)}",
+                where=manifest,
+                remedy="Name the columns of numbers that all parts have (columns)",
+            )
         name = manifest.parent.relative_to(root).as_posix()
         prefix = "" if options.root or name == "." else f"{name}/"
         for row in listing.rows:

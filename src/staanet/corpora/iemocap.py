@@ -14,11 +14,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from staanet.core import Corpus, Utterance
+from staanet.core.dimensions import dimension_label
 from staanet.core.protocols import Fold, folds
+from staanet.corpora.dimensions import with_dimensions
 from staanet.corpora.files import (
     build_corpus,
     list_folder,
@@ -36,33 +38,42 @@ EMOTIONS = {
     "sad": "sadness",
 }
 LINE = re.compile(
-    r"\[[0-9.]+ - [0-9.]+\]\t(?P<id>Ses0[1-5][FM]_\w+_[FM][0-9]+)\t(?P<emotion>[a-z]{3})\t\[.*"
+    r"\[[0-9.]+ - [0-9.]+\]\t(?P<id>Ses0[1-5][FM]_\w+_[FM][0-9]+)\t(?P<emotion>[a-z]{3})\t"
+    r"\[(?P<numbers>.*)"
 )
 ID = re.compile(
     r"(?P<session>Ses0[1-5])[FM]_(?P<scene>(?:impro|script)[0-9_]+|\w+?)[a-z]?_(?P<sex>[FM])[0-9]+"
 )
+NUMBERS = ("valence", "arousal", "dominance")
+"""What the numbers of a line are, in order."""
+NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 SESSION_FOLDER = re.compile(r"Session[1-5]")
 
 
-def read_iemocap(root: Path) -> Corpus:
+def read_iemocap(root: Path, task: str = "classification") -> Corpus:
     """Read the corpus below ``root``: the folder of ``Session1`` to ``Session5`` (or some of these).
 
     Left out with a note: utterances of another label (``xxx``: the annotators did not agree), audio
-    without a label, labels without audio. Raises ``InvalidInput`` without any clip.
+    without a label, labels without audio. Where the task is ``regression``, labels are the means of
+    valence, arousal and dominance (1 to 5), which utterances of every label have. Raises
+    ``InvalidInput`` without any clip.
     """
     require_folder(root, "iemocap")
+    is_regression = task == "regression"
     utterances, unlabelled, other_labels, missing = [], [], Counter[str](), []
     for session in (p for p in list_folder(root) if SESSION_FOLDER.fullmatch(p.name)):
-        labels = _labels(session / "dialog" / "EmoEvaluation")
+        rows = _labels(session / "dialog" / "EmoEvaluation")
+        numbers = {id: dimension_label(row.numbers) for id, row in rows.items() if row.numbers}
+        classes = {id: EMOTIONS[row.word] for id, row in rows.items() if row.word in EMOTIONS}
+        labels = numbers if is_regression else classes
         for path in wav_files(*_folders(session / "sentences" / "wav")):
-            label = labels.pop(path.stem, None)
-            if label is None:
+            if path.stem in labels:
+                utterances.append(parse(path, labels.pop(path.stem)))
+            elif path.stem not in rows or rows[path.stem].word in EMOTIONS:  # or a second such file
                 unlabelled.append(path.name)
-            elif label not in EMOTIONS:
-                other_labels[label] += 1
             else:
-                utterances.append(parse(path, EMOTIONS[label]))
-        missing += [f"{name}.wav" for name, label in labels.items() if label in EMOTIONS]
+                other_labels[rows[path.stem].word] += 1
+        missing += [f"{name}.wav" for name in labels]
     counts = ", ".join(f"{label} {count}" for label, count in sorted(other_labels.items()))
     notes = (
         *([f"{other_labels.total()} utterances of other labels left out: {counts}"] * bool(counts)),
@@ -71,7 +82,8 @@ def read_iemocap(root: Path) -> Corpus:
     )
     sought = "files such as Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav"
     corpus = build_corpus("iemocap", root, utterances, notes, sought)
-    return replace(corpus, fixed=_protocols(corpus.speakers))
+    corpus = replace(corpus, fixed=_protocols(corpus.speakers))
+    return with_dimensions(corpus, NUMBERS) if is_regression else corpus
 
 
 def _folders(parent: Path) -> list[Path]:
@@ -112,12 +124,23 @@ def parse(path: Path, label: str) -> Utterance:
     return Utterance(path.stem, path, label, speaker, sex, content=name["scene"])
 
 
-def _labels(folder: Path) -> dict[str, str]:
-    """Return the three-letter label of each utterance; lines of another form are comments."""
+@dataclass(frozen=True, slots=True)
+class _Label:
+    word: str
+    """Of three letters."""
+    numbers: dict[str, float]
+    """By name; empty where the line holds other than three."""
+
+
+def _labels(folder: Path) -> dict[str, _Label]:
+    """Return the label of each utterance; lines of another form are comments."""
     labels = {}
     for path in list_folder(folder) if folder.is_dir() else []:
         if path.suffix.lower() == ".txt" and path.is_file():
             for line in read_text_table(path).splitlines():
                 if (label := LINE.fullmatch(line.rstrip())) is not None:
-                    labels[label["id"]] = label["emotion"]
+                    values = NUMBER.findall(label["numbers"])
+                    pairs = zip(NUMBERS, map(float, values), strict=True)
+                    numbers = dict(pairs) if len(values) == len(NUMBERS) else {}
+                    labels[label["id"]] = _Label(label["emotion"], numbers)
     return labels

@@ -188,6 +188,10 @@ def few_clips_warning(corpus: Corpus) -> list[str]:
     ['classes of fewer than 10 clips: joy 1; figures on them say little']
     """
     counts = Counter(attribute_values(corpus.utterances, "label"))
-    few = [f"{label} {counts[label]}" for label in corpus.labels if counts[label] < MIN_CLASS_CLIPS]
+    few = [
+        f"{label} {counts[label]}"
+        for label in corpus.class_labels
+        if counts[label] < MIN_CLASS_CLIPS
+    ]
     text = f"classes of fewer than {MIN_CLASS_CLIPS} clips: {', '.join(few)}; figures on them say little"
     return [text] if few else []

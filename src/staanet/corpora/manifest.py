@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from staanet.core.protocols import part_named
+from staanet.corpora.dimensions import check_dimension, check_task, dimension_kinds, label_of_cells
 from staanet.corpora.records import (
     EmbeddedSound,
     Record,
@@ -58,13 +59,32 @@ class ManifestOptions:
     root: Path | None = None
     """The folder that file names start from; None: the manifest's."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """A key of ``COLUMNS`` -> the name of the column; others are found by their names."""
+    """A key of ``COLUMNS`` -> the name of the column; others are found by their names. Where labels are
+    numbers, any further key names one."""
+    task: str = "classification"
+    """Whether labels are classes, or ``regression``: numbers, each in a column of its own."""
+
+    @property
+    def kinds(self) -> dict[str, tuple[str, ...]]:
+        """The names that the column of each kind may have."""
+        if self.task == "classification":
+            return COLUMNS
+        others = {kind: names for kind, names in COLUMNS.items() if kind != "label"}
+        return {**others, **dimension_kinds(self.columns, others)}
+
+    @property
+    def dimensions(self) -> list[str]:
+        """The kinds that are numbers; none where labels are classes."""
+        return [kind for kind in self.kinds if kind not in COLUMNS]
 
     def check(self) -> None:
-        """Raise ``InvalidInput`` for a key that is none of ``COLUMNS``."""
+        """Raise ``InvalidInput`` for a key that is none of ``COLUMNS``, and cannot name a number."""
+        check_task(self.task)
         for kind in self.columns:
-            if kind not in COLUMNS:
+            if kind not in self.kinds:
                 raise unknown_name("column", kind, COLUMNS)
+        for name in self.dimensions:
+            check_dimension(name)
 
 
 def read_manifest(path: Path, options: ManifestOptions | None = None) -> Listing:
@@ -87,10 +107,12 @@ def read_manifest(path: Path, options: ManifestOptions | None = None) -> Listing
             if isinstance(record, RowProblem):
                 raise record
             if list(record) != names:  # only the objects of JSON may differ
-                columns, unused = choose_columns(list(record), options.columns)
+                columns, unused = choose_columns(list(record), options.columns, options.kinds)
                 names = list(record)
+                numbers = tuple(kind for kind in options.dimensions if kind in columns)
+                listing.dimensions = listing.dimensions or numbers
                 notes |= {f"column '{n}' not used, '{columns[k]}' is": None for k, n in unused}
-            row = _row(record, columns, path, number, root)
+            row = _row(record, columns, path, number, listing)
         except RowProblem as problem:
             listing.put_aside(f"{path}:{number}", problem.what, problem.remedy)
             continue
@@ -108,7 +130,7 @@ def _records(path: Path, options: ManifestOptions) -> Iterator[tuple[int, Record
     """Yield the records of a manifest by its suffix."""
 
     def check(names: Sequence[str]) -> None:
-        _header_columns(path, names, options.columns)
+        _header_columns(path, names, options.columns, options.kinds)
 
     suffix = path.suffix.lower()
     if suffix == ".parquet":
@@ -116,7 +138,7 @@ def _records(path: Path, options: ManifestOptions) -> Iterator[tuple[int, Record
         columns = dict(options.columns)
         if len(special.sounds) == 1 and "file" not in columns:
             columns["file"] = special.sounds[0]
-        used, unused = _header_columns(path, names, columns)
+        used, unused = _header_columns(path, names, columns, options.kinds)
         return parquet_records(path, [*used.values(), *(name for _, name in unused)], special)
     readers = {".csv": csv_records, ".jsonl": json_line_records, ".json": json_records}
     if suffix not in readers:
@@ -134,9 +156,12 @@ Columns = tuple[dict[str, str], list[tuple[str, str]]]
 """The column that is used for each kind, and pairs (kind, column) of further ones that could be."""
 
 
-def choose_columns(names: Sequence[str], explicit: Mapping[str, str]) -> Columns:
+def choose_columns(
+    names: Sequence[str], explicit: Mapping[str, str], kinds: Mapping[str, Sequence[str]] = COLUMNS
+) -> Columns:
     """Return which column holds what; ``explicit`` names come first.
 
+    Without ``label`` among the ``kinds``, those that are none of ``COLUMNS`` are numbers, one of which is needed.
     Raises ``RowProblem`` where a column is missing or stands twice.
 
     >>> choose_columns(["wav", "emotion", "label"], {})
@@ -146,7 +171,7 @@ def choose_columns(names: Sequence[str], explicit: Mapping[str, str]) -> Columns
     """
     used: dict[str, str] = {}
     unused: list[tuple[str, str]] = []
-    for kind, aliases in COLUMNS.items():
+    for kind, aliases in kinds.items():
         if kind in explicit:
             aliases = (explicit[kind].casefold(),)
         matches = [name for alias in aliases for name in names if name.casefold() == alias]
@@ -160,41 +185,50 @@ def choose_columns(names: Sequence[str], explicit: Mapping[str, str]) -> Columns
         elif kind in explicit:
             problem = unknown_name("column", explicit[kind], names)
             raise RowProblem(problem.what, problem.remedy)
-    missing = [kind for kind in NEEDED if kind not in used]
+    missing = [kind for kind in NEEDED if kind in kinds and kind not in used]
+    numbers = [kind for kind in kinds if kind not in COLUMNS]
+    if numbers and not any(kind in used for kind in numbers):
+        missing.append(numbers[0])
     if missing:
         shown = ", ".join(printable(name[:40]) for name in names[:20])
         separator = next((s for s in (";", "\t", "|") if len(names) == 1 and s in names[0]), None)
         hint = f"; it seems to be separated by {separator!r}: save it with commas" * bool(separator)
-        remedy = f"Columns found: {shown}; wanted: {_column_help()}{hint}"
+        remedy = f"Columns found: {shown}; wanted: {_column_help(kinds)}{hint}"
         raise RowProblem(f"has no column '{missing[0]}'", remedy)
     return used, unused
 
 
-def _header_columns(path: Path, names: Sequence[str], explicit: Mapping[str, str]) -> Columns:
+def _header_columns(
+    path: Path,
+    names: Sequence[str],
+    explicit: Mapping[str, str],
+    kinds: Mapping[str, Sequence[str]],
+) -> Columns:
     """Choose the columns of a header, where a problem refuses the whole file."""
     try:
-        return choose_columns(names, explicit)
+        return choose_columns(names, explicit, kinds)
     except RowProblem as problem:
         refuse(path, None, problem.what, problem.remedy)
 
 
-def _column_help() -> str:
+def _column_help(kinds: Mapping[str, Sequence[str]] = COLUMNS) -> str:
     """Return the names of all columns, for an error."""
-    kinds = ", ".join(
+    listing = ", ".join(
         f"{names[0]} (or {', '.join(names[1:])}{'' if kind in NEEDED else '; optional'})"
-        for kind, names in COLUMNS.items()
+        for kind, names in kinds.items()
     )
-    return f"{kinds}; name others by hand (columns)"
+    return f"{listing}; name others by hand (columns)"
 
 
 # ---------------------------------------------------------------- records to rows
 
 
 def _row(
-    record: Mapping[str, Any], columns: Mapping[str, str], path: Path, number: int, root: Path
+    record: Mapping[str, Any], columns: Mapping[str, str], path: Path, number: int, listing: Listing
 ) -> Row:
     """Return the row of a record; ``RowProblem`` where it cannot be used."""
-    cell = partial(_word, record, columns)
+    cell, root = partial(_word, record, columns), listing.root
+    numbers = {name: columns.get(name, name) for name in listing.dimensions}
     start, end = (_time(record, columns, kind) for kind in ("start", "end"))
     start = start or 0.0
     if end is not None and end <= start:
@@ -209,7 +243,7 @@ def _row(
     return Row(
         source=f"{path}:{number}",
         file=_file_below(root, file, f"{path}:{number}"),
-        label=cell("label"),
+        label=label_of_cells(record, numbers) if numbers else cell("label"),
         speaker=cell("speaker").strip(),
         sex=SEXES.get(cell("sex").strip().casefold()),
         start_s=start,

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from staanet.core import Corpus
+from staanet.corpora.dimensions import label_of_cells
 from staanet.corpora.files import (
     list_folder,
     omission_notes,
@@ -18,6 +19,7 @@ from staanet.corpora.files import (
     require_folder,
     subfolder,
 )
+from staanet.corpora.records import RowProblem
 from staanet.corpora.row_corpus import build_from_rows
 from staanet.corpora.rows import Listing, Row
 from staanet.errors import InvalidInput
@@ -41,16 +43,19 @@ PARTS = {
     "Test": "test",
 }
 LABELS = ("Labels/labels_consensus.csv", "Labels/labels_concensus.csv")
+NUMBERS = {"arousal": "EmoAct", "dominance": "EmoDom", "valence": "EmoVal"}
 COLUMNS = ("FileName", "EmoClass", "SpkrID", "Gender", "Split_Set")
 
 
-def read_msp_podcast(root: Path) -> Corpus:
+def read_msp_podcast(root: Path, task: str = "classification") -> Corpus:
     """Read the corpus below ``root``, the folder that holds ``Labels`` and ``Audios``.
 
     Left out with a note: files without a class (``O`` and ``X``), of other test sets, and without
-    sound. Unknown speakers of one podcast are taken as one speaker. Raises ``InvalidInput`` without
-    the table, and for a table without its columns.
+    sound. Unknown speakers of one podcast are taken as one speaker. Where the task is ``regression``,
+    labels are arousal, dominance and valence (1 to 7), which files without a class have, too. Raises
+    ``InvalidInput`` without the table, and for a table without its columns.
     """
+    is_regression = task == "regression"
     require_folder(root, "msp_podcast")
     table = next((root / name for name in LABELS if (root / name).is_file()), None)
     if table is None:
@@ -61,11 +66,12 @@ def read_msp_podcast(root: Path) -> Corpus:
         )
     audio = subfolder(root, "msp_podcast", "Audios", "Audio")
     sounds = {path.name for path in list_folder(audio)}
-    listing = Listing(where=table, root=audio)
+    listing = Listing(where=table, root=audio, dimensions=tuple(NUMBERS) if is_regression else ())
     missing, omitted, unknown = [], Counter[str](), 0
-    for number, cells in enumerate(read_csv_table(table, COLUMNS), start=2):
+    columns = (*COLUMNS, *NUMBERS.values()) if is_regression else COLUMNS
+    for number, cells in enumerate(read_csv_table(table, columns), start=2):
         name, label, part = (cells[key].strip() for key in ("FileName", "EmoClass", "Split_Set"))
-        if label in NO_CLASS or part not in PARTS:
+        if part not in PARTS or (label in NO_CLASS and not is_regression):
             omitted[NO_CLASS.get(label, part)] += 1
         elif name not in sounds:
             missing.append(name)
@@ -74,16 +80,16 @@ def read_msp_podcast(root: Path) -> Corpus:
             if speaker.casefold() in ("unknown", ""):
                 speaker, unknown = f"podcast_{podcast_of(name)}", unknown + 1
             sex = cells["Gender"].strip().lower()
-            listing.rows.append(
-                Row(
-                    f"{table}:{number}",
-                    name,
-                    EMOTIONS.get(label, label),
-                    speaker,
-                    sex if sex in ("female", "male") else None,
-                    part=PARTS[part],
+            try:
+                text = (
+                    label_of_cells(cells, NUMBERS) if is_regression else EMOTIONS.get(label, label)
                 )
-            )
+            except RowProblem as problem:
+                listing.put_aside(f"{table}:{number}", problem.what, problem.remedy)
+                continue
+            listed_sex = sex if sex in ("female", "male") else None
+            source = f"{table}:{number}"
+            listing.rows.append(Row(source, name, text, speaker, listed_sex, part=PARTS[part]))
     counts = ", ".join(f"{what} {count}" for what, count in sorted(omitted.items()))
     listing.notes += [f"{omitted.total()} files left out: {counts}"] * bool(counts)
     listing.notes += omission_notes(missing, "labelled but without sound")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from staanet.core import Corpus
 from staanet.core.protocols import Fold, folds
+from staanet.corpora.dimensions import with_dimensions
 from staanet.corpora.files import UNKNOWN, first_names, omission_notes
 from staanet.corpora.ids import distinct_ids
 from staanet.corpora.labels import appearance, resolve_labels
@@ -76,7 +77,7 @@ def build_from_rows(
     )
     used_labels = {labels.get(word) for word in _words(rows.labels, indices)}
     maker = RowUtterances(listing.root, rows, indices, ids, labels)
-    return Corpus(
+    corpus = Corpus(
         name=name,
         utterances=LazyRows(maker, ids.sorted_indices()),
         labels=tuple(sorted(label for label in used_labels if label)),
@@ -85,6 +86,7 @@ def build_from_rows(
         put_aside=tuple(listing.aside),
         fixed=_numbered_folds(rows, indices),
     )
+    return with_dimensions(corpus, listing.dimensions) if listing.dimensions else corpus
 
 
 # ---------------------------------------------------------------- labels

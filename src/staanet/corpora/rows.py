@@ -169,6 +169,8 @@ class Listing:
     """Where rows stand that cannot be used, and why: the first ``MAX_REASONS``."""
     aside_count: int = 0
     first_remedy: str = ""
+    dimensions: tuple[str, ...] = ()
+    """The numbers that labels hold, by name; empty where they are classes."""
 
     def put_aside(self, source: str, what: str, remedy: str = "") -> None:
         """Count a row that cannot be used."""

@@ -12,9 +12,10 @@ from typing import Any
 from staanet import audio, storage
 from staanet.config import SyntheticRecipe
 from staanet.core import Corpus, Progress, Utterance, silent
+from staanet.corpora.dimensions import with_dimensions
 from staanet.corpora.espeak import SAMPLE_RATE, start_espeak
 from staanet.corpora.files import build_corpus, list_folder, require_folder
-from staanet.corpora.prosody import EMOTIONS, SENTENCES, VOICES, Voice, perform
+from staanet.corpora.prosody import EMOTIONS, SENTENCES, VOICES, Voice, perform, performed_numbers
 from staanet.errors import InvalidInput
 
 USUAL = SyntheticRecipe()
@@ -24,11 +25,23 @@ MANIFEST, JOURNAL = "manifest.json", "journal.jsonl"
 AGAIN = "Delete the folder and render it again, or choose another one"
 
 
-def read_synthetic(folder: Path) -> Corpus:
-    """Read the corpus rendered into ``folder``, or render it now; verify each file by its hash."""
-    if not (folder / MANIFEST).exists():
-        return render_synthetic(folder)
-    return _verified_corpus(folder)
+def read_synthetic(folder: Path, task: str = "classification") -> Corpus:
+    """Read the corpus rendered into ``folder``, or render it now; verify each file by its hash.
+
+    Where the task is ``regression``, labels are ``pitch`` and ``rate`` as they were spoken.
+    """
+    is_there = (folder / MANIFEST).exists()
+    corpus = _verified_corpus(folder) if is_there else render_synthetic(folder)
+    return corpus if task == "classification" else spoken_numbers(corpus, folder)
+
+
+def spoken_numbers(corpus: Corpus, folder: Path) -> Corpus:
+    """Return synthetic speech labelled with the pitch and the rate of each clip."""
+    path = folder / MANIFEST
+    seed = int(_read_manifest(folder)["parameters"].get("seed", 0)) if path.exists() else 0
+    return with_dimensions(
+        corpus, ("pitch", "rate"), lambda u: performed_numbers(u.id, str(u.label), seed)
+    )
 
 
 def render_synthetic(

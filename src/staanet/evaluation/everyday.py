@@ -6,17 +6,20 @@ Fairness, and Robustness of Speech Emotion Recognition Models, arXiv 2312.06270)
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from staanet import audio
 from staanet.attacks import logits_of
-from staanet.core import Clip, Progress, Samples, Victim, metrics, require_classes, silent
+from staanet.core import Clip, Progress, Samples, Victim, answers_to, metrics, silent
+from staanet.core.dimensions import dimension_values
 from staanet.core.metrics import Estimate
 from staanet.transforms import add_at_snr, clip_seed, parse_transform, transform_samples
 
@@ -91,6 +94,7 @@ CONDITIONS: dict[str, dict[str, str]] = {
     },
 }
 """By kind, each condition's name and its transforms; ``babble:SNR`` adds other clips."""
+NOTHING = metrics.rate([], [])
 CARD_CONDITIONS = (
     "6 dB louder",
     "1000 zeros before",
@@ -103,7 +107,11 @@ CARD_CONDITIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """How a victim answers under one condition: clips, kind, and what was measured."""
+    """How a victim answers under one condition: clips, kind, and what was measured.
+
+    Of a regression victim an answer stays where no number moves by more than its tolerance, and CCC stands
+    in the place of UAR: its mean over the numbers.
+    """
 
     name: str
     kind: str
@@ -114,11 +122,14 @@ class Condition:
     seconds: float
     answers: Mapping[str, str] = field(repr=False)
     """The answer by clip id."""
+    ccc: float | None = None
+    ccc_loss: Estimate = NOTHING
 
     @property
     def passed(self) -> bool:
-        """Whether enough answers stay, and UAR falls by at most ``MOST_UAR_LOSS``."""
-        loss, stays = self.uar_loss.value, self.unchanged.value
+        """Whether enough answers stay, and UAR (or CCC) falls by at most ``MOST_UAR_LOSS``."""
+        losses, stays = (self.uar_loss.value, self.ccc_loss.value), self.unchanged.value
+        loss = next((value for value in losses if value is not None), None)
         is_loss_small = loss is None or loss <= MOST_UAR_LOSS
         return stays is not None and stays >= LEAST_UNCHANGED[self.kind] and is_loss_small
 
@@ -137,6 +148,8 @@ class Everyday:
     uar: float | None
     clean: Mapping[str, str] = field(repr=False)
     conditions: Sequence[Condition] = field(repr=False)
+    ccc: float | None = None
+    """Of a regression victim, whose UAR is None."""
 
     def summary(self) -> dict[str, Any]:
         """As plain values for JSON; ``worst`` of a kind is its condition with the fewest answers left."""
@@ -145,6 +158,7 @@ class Everyday:
             "victim": self.victim,
             "clips": len(self.clean),
             "uar": self.uar,
+            "ccc": self.ccc,
             "most_uar_loss": MOST_UAR_LOSS,
             "passed": sum(row["passed"] for row in rows),
             "of": len(rows),
@@ -173,13 +187,12 @@ def measure_everyday(
 
     Args:
         victim: Any victim.
-        clips: Test clips at its rate; UAR is None where they have no labels.
+        clips: Test clips at its rate; UAR (of numbers: CCC) is None where they have no labels, or others.
         conditions: By kind, each one's name and transforms.
         progress: Receives a call per condition.
     """
     names = [(kind, name) for kind, group in conditions.items() for name in group]
-    require_classes([victim], "this measure")
-    clean = _answers(victim, clips)
+    clean = _Answers.of(victim, clips)
     measured = []
     for number, (kind, name) in enumerate(names, start=1):
         begin = time.perf_counter()
@@ -192,22 +205,22 @@ def measure_everyday(
         queries = [
             h for h in changed if h.id not in same and len(h.pcm16) >= victim.minimum_samples
         ]
-        answers = _answers(victim, queries) | {id: clean[id] for id in same}
-        used = [clip for clip in clips if clip.id in answers]
+        answers = clean.under(victim, queries, same)
+        used = [clip for clip in clips if clip.id in answers.words]
         measured.append(
             Condition(
                 name=name,
                 kind=kind,
                 transforms=text,
-                answers=answers,
+                answers=answers.words,
                 seconds=time.perf_counter() - begin,
                 **_compare(used, clean, answers),
             )
         )
         progress("everyday", number, len(names), name)
-    truth = [clip.label or "" for clip in clips]
-    uar = metrics.uar(truth, [clean[clip.id] for clip in clips]) if all(truth) else None
-    return Everyday(victim.name, uar, clean, measured)
+    quality = _quality(clips, clean)
+    uar, ccc = (None, quality) if clean.names else (quality, None)
+    return Everyday(victim.name, uar, clean.words, measured, ccc)
 
 
 def unchanged_shares(victim: Victim, clips: Sequence[Clip]) -> dict[str, float | None]:
@@ -252,35 +265,70 @@ def _with_babble(samples: Samples, clip: Clip, clips: Sequence[Clip], snr_db: fl
     return audio.snap(add_at_snr(x, background, snr_db).clamp(-1, 1)[0].numpy())
 
 
-def _answers(victim: Victim, clips: Sequence[Clip]) -> dict[str, str]:
-    if not clips:
-        return {}
-    logits = logits_of(victim, clips)
-    return {c.id: victim.labels[i] for c, i in zip(clips, logits.argmax(axis=1), strict=True)}
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What a victim answers to clips, by id: as words, and its outputs ``[K]``."""
+
+    words: Mapping[str, str]
+    outputs: Mapping[str, NDArray[np.float32]]
+    names: tuple[str, ...] = ()
+    """Of a regression victim: its numbers; empty for classes."""
+
+    @classmethod
+    def of(cls, victim: Victim, clips: Sequence[Clip], clean: _Answers | None = None) -> _Answers:
+        """The answers to clips; those of a regression victim are judged by the ``clean`` ones."""
+        names = victim.labels if victim.task == "regression" else ()
+        if not clips:
+            return cls({}, {}, names)
+        rows = logits_of(victim, clips)
+        outputs = {clip.id: row for clip, row in zip(clips, rows, strict=True)}
+        reference = outputs if clean is None else clean.outputs
+        before = torch.from_numpy(np.stack([reference[clip.id] for clip in clips]))
+        words = answers_to(victim, before, torch.from_numpy(rows))
+        return cls(dict(zip(outputs, words, strict=True)), outputs, names)
+
+    def under(self, victim: Victim, changed: Sequence[Clip], same: Collection[str]) -> _Answers:
+        """The answers to ``changed`` clips, beside those that a condition left the ``same``."""
+        asked = _Answers.of(victim, changed, self)
+        words = {**asked.words, **{id: self.words[id] for id in same}}
+        outputs = {**asked.outputs, **{id: self.outputs[id] for id in same}}
+        return _Answers(words, outputs, self.names)
 
 
-def _compare(
-    clips: Sequence[Clip], clean: Mapping[str, str], answers: Mapping[str, str]
-) -> dict[str, Any]:
-    """Answers unchanged, UAR and how much of it is lost, over the clips that count."""
+def _quality(clips: Sequence[Clip], answers: _Answers) -> float | None:
+    """UAR of classes, mean CCC of numbers; None without clips or labels."""
+    truth = [clip.label for clip in clips]
+    if not clips or not all(truth):
+        return None
+    if not answers.names:
+        return metrics.uar(truth, [answers.words[clip.id] for clip in clips])
+    numbers = dimension_values(truth, answers.names)
+    values = np.stack([answers.outputs[clip.id] for clip in clips])
+    if not np.isfinite(numbers).all():
+        return None
+    return float(np.mean([metrics.ccc(x, y) for x, y in zip(numbers.T, values.T, strict=True)]))
+
+
+def _compare(clips: Sequence[Clip], clean: _Answers, answers: _Answers) -> dict[str, Any]:
+    """Answers unchanged, and UAR (or CCC) and how much of it is lost, over the clips that count."""
     speakers = [clip.speaker for clip in clips]
-    truth, before, after = (
-        np.array(values)
-        for values in (
-            [clip.label or "" for clip in clips],
-            [clean[clip.id] for clip in clips],
-            [answers[clip.id] for clip in clips],
-        )
-    )
-    unchanged = metrics.rate(before == after, speakers)
-    if not len(clips) or not all(truth):
-        return {"unchanged": unchanged, "uar": None, "uar_loss": metrics.rate([], [])}
-    loss = metrics.jackknife(
-        lambda i: (1 + metrics.uar(truth[i], before[i]) - metrics.uar(truth[i], after[i])) / 2,
-        speakers,
-    )  # moved into [0, 1], where a jackknife's interval is kept
+    stays = [clean.words[clip.id] == answers.words[clip.id] for clip in clips]
+    unchanged = metrics.rate(stays, speakers)
+    after = _quality(clips, answers)
+    figure = "ccc" if clean.names else "uar"
+    others = {"uar": None, "uar_loss": NOTHING}
+    if after is None or not math.isfinite(after):
+        return {"unchanged": unchanged, **others}
+    span = 2.0 if clean.names else 1.0  # CCC reaches from -1 to 1
+
+    def fall(indices: NDArray[np.intp]) -> float:
+        some = [clips[i] for i in indices]
+        before, now = (_quality(some, x) or 0.0 for x in (clean, answers))
+        return (1 + (before - now) / span) / 2  # in [0, 1], where a jackknife's interval is kept
+
+    loss = metrics.jackknife(fall, speakers)
     value, low, high = (
-        None if end is None else 2 * end - 1 for end in (loss.value, loss.low, loss.high)
+        None if end is None else span * (2 * end - 1) for end in (loss.value, loss.low, loss.high)
     )
-    uar_loss = replace(loss, value=value, low=low, high=high)
-    return {"unchanged": unchanged, "uar": metrics.uar(truth, after), "uar_loss": uar_loss}
+    fallen = replace(loss, value=value, low=low, high=high)
+    return {"unchanged": unchanged, **others, figure: after, f"{figure}_loss": fallen}

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from staanet.attacks import Random, craft_batch, logits_of
 from staanet.config import BudgetRecipe, default_of
-from staanet.core import Budget, Clip, Progress, Victim, metrics, require_classes, silent
+from staanet.core import Budget, Clip, Progress, Victim, answers_to, metrics, silent
 
 LOWEST_DB, HIGHEST_DB = -60, 0
 """Range of the search, in whole dB relative to the speech."""
@@ -71,8 +73,7 @@ def largest_quiet_budget(
         seed: Of the draws.
         progress: Shows the epsilon that is tried.
     """
-    require_classes([victim], "this budget")
-    clean = logits_of(victim, clips).argmax(axis=1)
+    clean = logits_of(victim, clips)
     measured: dict[int, _Measured] = {}
 
     def is_quiet(db: int) -> bool:
@@ -80,8 +81,8 @@ def largest_quiet_budget(
         budget = Budget(epsilon=f"{db} dB", max_density=max_density)
         shares, snrs = zip(
             *(
-                _changed_share(victim, clip, budget, int(answer), range(seed, seed + draws))
-                for clip, answer in zip(clips, clean, strict=True)
+                _changed_share(victim, clip, budget, outputs, range(seed, seed + draws))
+                for clip, outputs in zip(clips, clean, strict=True)
             ),
             strict=True,
         )
@@ -109,15 +110,17 @@ def largest_quiet_budget(
 
 
 def _changed_share(
-    victim: Victim, clip: Clip, budget: Budget, answer: int, seeds: Sequence[int]
+    victim: Victim, clip: Clip, budget: Budget, clean: NDArray[np.float32], seeds: Sequence[int]
 ) -> tuple[float, float]:
     """How many of the draws change the answer, and the SNR of the first; a silent clip stays as it is."""
     if budget.for_clip(clip.pcm16, clip.sample_rate).epsilon_lsb == 0:
         return 0.0, math.inf
     pairs = [craft_batch(Random(budget=budget, seed=seed), victim, [clip])[0] for seed in seeds]
     noisy = [replace(clip, pcm16=pair.adversarial) for pair in pairs]
-    answers = logits_of(victim, noisy).argmax(axis=1)
-    return float((answers != answer).mean()), pairs[0].measurements()["snr_db"]
+    before, after = (torch.from_numpy(x) for x in (clean[None], logits_of(victim, noisy)))
+    (answer,) = answers_to(victim, before, before)
+    changed = [other != answer for other in answers_to(victim, before, after)]
+    return float(np.mean(changed)), pairs[0].measurements()["snr_db"]
 
 
 def _measure(shares: Sequence[float], snrs: Sequence[float]) -> _Measured:

@@ -36,10 +36,16 @@ class IterativeGenerator(Generator):
 
     is_ranked_by_magnitude = True
     iterations: int
+    tolerance: tuple[float, ...]
+    """Of regression victims inside it: the change of each number that counts; empty for classifiers."""
 
-    def __init__(self, *, iterations: int, epsilon: Epsilon, **settings: Any) -> None:
+    def __init__(
+        self, *, iterations: int, epsilon: Epsilon, tolerance: Sequence[float] = (), **settings: Any
+    ) -> None:
         super().__init__(**settings)
         self.settings |= {"iterations": iterations, "epsilon": epsilon}
+        self.settings |= {"tolerance": list(tolerance)} if tolerance else {}
+        self.tolerance = tuple(tolerance)
         self.iterations, self.epsilon = iterations, epsilon
         self.decay = budget_layer(1, bias=DECAY)
 
@@ -83,7 +89,7 @@ class IterativeGenerator(Generator):
             if iteration:
                 x = self._preview(waveforms, magnitude, position, lengths, budget)
             readings = self.read(x, lengths, features)
-            best = best or BestProposal.initial(waveforms, readings, target_class)
+            best = best or BestProposal.initial(waveforms, readings, target_class, self.tolerance)
             margins = best.margins(readings)
             if iteration:
                 best = best.update(magnitude, position, margins)
@@ -155,13 +161,17 @@ class BestProposal:
 
     @classmethod
     def initial(
-        cls, waveforms: Tensor, readings: Sequence[Reading], target_class: Tensor | None
+        cls,
+        waveforms: Tensor,
+        readings: Sequence[Reading],
+        target_class: Tensor | None,
+        tolerance: Sequence[float] = (),
     ) -> Self:
-        """The state before the first proposal, from the classifiers' outputs on clean clips."""
-        goals = [
-            Untargeted(logits.argmax(dim=1)) if target_class is None else Targeted(target_class)
-            for logits, _ in readings
-        ]
+        """The state before the first proposal, from the classifiers' outputs on clean clips.
+
+        With a ``tolerance`` the outputs are numbers, any of which is to move by more.
+        """
+        goals = [_goal_on(logits.detach(), target_class, tolerance) for logits, _ in readings]
         zeros, batch = torch.zeros_like(waveforms), len(waveforms)
         fooled = torch.zeros(len(readings), batch, dtype=torch.bool, device=waveforms.device)
         return cls(goals, zeros, zeros, fooled, waveforms.new_full((batch,), torch.inf))
@@ -184,6 +194,12 @@ class BestProposal:
             fooled=(is_better & fooled) | (~is_better & self.fooled),
             worst=torch.where(is_better, worst, self.worst),
         )
+
+
+def _goal_on(outputs: Tensor, target_class: Tensor | None, tolerance: Sequence[float]) -> Goal:
+    if tolerance:
+        return Shift(None, outputs.new_tensor(tolerance), outputs.clone())
+    return Untargeted(outputs.argmax(dim=1)) if target_class is None else Targeted(target_class)
 
 
 def budget_layer(
@@ -232,13 +248,28 @@ def logit_gradient(logits: Tensor, goal: Goal) -> Tensor:
 
     For an untargeted goal the clip's class goes down by 1 and each other class goes up by its
     probability among the others. For a targeted goal the target class goes up and the others down.
+    Of numbers, the one that has moved furthest goes on, by 1 in its tolerance.
 
     >>> logit_gradient(torch.tensor([[2.0, 1.0, 1.0]]), Untargeted(0))
     tensor([[-1.0000,  0.5000,  0.5000]])
+    >>> logit_gradient(torch.tensor([[2.0, 1.0]]), Shift(None, 0.5, torch.tensor([[2.0, 1.5]])))
+    tensor([[ 0., -2.]])
     """
-    assert not isinstance(goal, Shift), "a generator is trained against classes"
+    if isinstance(goal, Shift):
+        return _shift_direction(logits.detach(), goal)
     label = torch.as_tensor(goal.label, device=logits.device).expand(len(logits))
     is_label = label[:, None] == torch.arange(logits.shape[1], device=logits.device)
     others = torch.softmax(logits.masked_fill(is_label, -torch.inf), dim=1)
     one_hot = is_label.to(logits.dtype)
     return one_hot - others if isinstance(goal, Targeted) else others - one_hot
+
+
+def _shift_direction(outputs: Tensor, goal: Shift) -> Tensor:
+    """The slope of the margin, downwards, ``[B, K]``."""
+    by = torch.as_tensor(goal.by).to(outputs)
+    numbers = torch.arange(outputs.shape[1], device=outputs.device)
+    if goal.dimension is not None:
+        return ((numbers == goal.dimension) / by).expand_as(outputs)
+    size = (outputs - goal.clean.to(outputs)) / by
+    is_furthest = numbers == size.abs().argmax(dim=1, keepdim=True)
+    return torch.where(size < 0, -1.0, 1.0) / by * is_furthest

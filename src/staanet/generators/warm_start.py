@@ -51,7 +51,11 @@ def warm_start_generator(
         return members[0] if members else None
     first = members[0]
     return EnsembleGenerator.of(
-        members, density=density, sample_rate=first.sample_rate, labels=first.labels
+        members,
+        density=density,
+        sample_rate=first.sample_rate,
+        labels=first.labels,
+        tolerance=first.tolerance,
     )
 
 
@@ -81,10 +85,16 @@ def warm_start_member(
         epsilon=epsilon,
         density=density,
         sample_rate=source.sample_rate,
-        labels=source.labels,
+        labels=_classes_of(source),
+        tolerance=source.tolerance,
     )
     surrogate.classifier.load_state_dict(source.state_dict())
     return surrogate.to(source.device)
+
+
+def _classes_of(source: Victim) -> tuple[str, ...]:
+    """What a generator can aim at: the classes; none where the source answers with numbers."""
+    return () if source.task == "regression" else source.labels
 
 
 def backward_net_from(
@@ -117,7 +127,8 @@ def backward_net_from(
         epsilon=epsilon,
         density=density,
         sample_rate=source.sample_rate,
-        labels=source.labels,
+        labels=_classes_of(source),
+        tolerance=source.tolerance,
     )
     with torch.no_grad():
         for block, down, up in zip(blocks, generator.down, generator.up, strict=True):

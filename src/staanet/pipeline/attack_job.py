@@ -27,11 +27,15 @@ from staanet.pipeline.join_recordings import join_recordings
 from staanet.pipeline.merge import merge
 from staanet.pipeline.quarantine import Quarantine
 from staanet.pipeline.sources import source_of
+from staanet.pipeline.victim_check import meet_labels
 from staanet.results.adversarial_set import AdversarialSet
+from staanet.storage import lazy_rows
 from staanet.storage.shards import Shard
 
 SHARDS = 32
 """The same number on any number of workers, so that an interrupted job finds its shards again."""
+CARRIED = ("seed", "device", "strict", "label_map")
+"""Settings that a worker needs."""
 RETRIES = 5
 ANSWER_TIMEOUT_S = 10.0
 """Seconds in which a cluster has to answer."""
@@ -68,6 +72,8 @@ class AttackJob:
     ) -> AdversarialSet:
         """Crafts the set, or a shard of it, in this process."""
         corpus = self.corpus
+        labels = lazy_rows.attribute_values(corpus.utterances, "label")
+        meet_labels([victim], labels, context, where=corpus.name, is_required=False)
         plan = plan_attack(
             str(self.recipe.attack),
             self.recipe,
@@ -121,7 +127,7 @@ def _run_all(job: AttackJob, folders: dict[int, Path], context: Context) -> None
     task = ray.remote(max_retries=RETRIES, num_cpus=1, num_gpus=gpus)(_shard)
     try:
         sent = ray.put(job)
-        settings = {name: getattr(context, name) for name in ("seed", "device", "strict")}
+        settings = {name: getattr(context, name) for name in CARRIED}
         waiting = [
             task.remote(sent, number, len(folders), folder, settings)
             for number, folder in folders.items()
@@ -167,6 +173,7 @@ def _shard(
                 seed=settings["seed"],
                 device=settings["device"],
                 quarantine=Quarantine(settings["strict"]),
+                label_map=settings["label_map"],
             )
             victim = job.load_source(context.device)
             job.run(victim, folder, context=context, shard=Shard(number, of))

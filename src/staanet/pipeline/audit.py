@@ -16,7 +16,7 @@ from typing import Any
 
 from staanet import corpora, report, storage
 from staanet.config import AuditLimits, AuditRecipe
-from staanet.core import Corpus, Victim, require_classes
+from staanet.core import Corpus, Victim
 from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation.comparisons import describe_groups
 from staanet.pipeline.audit_findings import describe_findings
@@ -64,7 +64,6 @@ def audit(
         InvalidInput: If a setting is wrong, before anything is trained, or if ``out`` holds another
             audit.
     """
-    require_classes([victim], "an audit")
     check_audit(recipe, limits)
     loaded = [load_source(name, victim, context) for name in sources]
     names = [source.victim.name for source in loaded]
@@ -114,6 +113,7 @@ def _facts(
                 "spec": victim.origin,
                 "sha256": victim.sha256,
                 "labels": list(victim.labels),
+                **({"tolerance": list(victim.tolerance)} if victim.tolerance else {}),
                 "gradients": victim.differentiable,
                 "flags": whole.doubts,
             },

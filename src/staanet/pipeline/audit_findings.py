@@ -42,6 +42,19 @@ def describe_cell(cell: Cell) -> dict[str, Any]:
     }
 
 
+def ccc_by_name(cell: Cell) -> dict[str, Any]:
+    """The CCC before the attack of each number of a regression target; empty for classes, and without truth."""
+    figures = {name: row["ccc_before"] for name, row in cell.get("dimensions", {}).items()}
+    return {name: ccc for name, ccc in figures.items() if ccc["count"] and ccc["value"] is not None}
+
+
+def quality_entry(cell: Cell) -> dict[str, Any]:
+    """How good a target is on the clips before they are attacked: UAR, or the mean CCC."""
+    values = [ccc["value"] for ccc in ccc_by_name(cell).values()]
+    mean = {"ccc": sum(values) / len(values)} if values else {}
+    return {"uar": cell["uar_before"]["value"], **mean}
+
+
 def strongest_sets(cells: Sequence[Cell], sets: Sequence[Path]) -> list[tuple[Path, str]]:
     """The sets that fool most often, controls apart, each with the name of its source."""
     attacks = [c for c in cells if c["channel"] == NO_CHANNEL and not c["control"]]
@@ -94,6 +107,7 @@ def describe_findings(
         channels.append({"channel": name, **worst_cell(after)})
     return {
         "uar": plain[0]["uar_before"],
+        **({"ccc": ccc} if (ccc := ccc_by_name(plain[0])) else {}),
         "accuracy": plain[0]["accuracy_before"],
         "worst": worst_cell(plain),
         "attackers": {name: worst_cell(group) for name, group in attackers.items() if group},

@@ -22,7 +22,12 @@ from staanet.defences import Defended
 from staanet.errors import InvalidInput
 from staanet.pipeline.attack import Attacking
 from staanet.pipeline.attack_plan import AttackPlan, plan_attack
-from staanet.pipeline.audit_findings import describe_cell, fooling_rate, strongest_sets
+from staanet.pipeline.audit_findings import (
+    describe_cell,
+    fooling_rate,
+    quality_entry,
+    strongest_sets,
+)
 from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
 from staanet.pipeline.evaluate import evaluate, sexes_of
@@ -75,7 +80,7 @@ class Audit:
     def stages(self) -> Iterator[Stage]:
         """Every stage; those of the defences depend on the results before."""
         self._choose_clips()
-        for name in () if self.sources else self.recipe.surrogates:
+        for name in self._surrogate_names():
             yield self._surrogate(name)
             folder = self.out / "surrogates" / f"surrogate-{name}"
             surrogate = load_victim(folder).to(self.context.device)
@@ -96,8 +101,21 @@ class Audit:
         yield self._evaluation(sets, self.victim, folder, self.recipe.channels)
         self.summary = storage.read_json(folder / "summary.json")
         strongest = strongest_sets(self.summary["cells"], self.sets)
-        for text in self.recipe.defences:
+        for text in self.recipe.defences if strongest else ():
             yield from self._defence(text, strongest)
+
+    def _surrogate_names(self) -> Sequence[str]:
+        """The networks of the attacker's own models; none where clips have no label of the model's kind."""
+        if self.sources or not self.recipe.surrogates:
+            return ()
+        if self.victim.task == self.corpus.task:
+            return self.recipe.surrogates
+        self.context.quarantine.warn(
+            f"{self.victim.name} answers with numbers and the clips have classes: no surrogate was "
+            "trained, so that an attacker who has never met the model was not tried; pass --source, or "
+            "clips with numbers (--task regression)"
+        )
+        return ()
 
     def _choose_clips(self) -> None:
         self.usable = load_clips(self.context.split(self.corpus)[2], self.victim, self.context)
@@ -214,7 +232,7 @@ class Audit:
                 "defence": text,
                 "static": describe_cell(static),
                 "adaptive": describe_cell(adaptive),
-                "uar": static["uar_before"]["value"],
+                **quality_entry(static),
                 "exact_gradient": target.exact_gradient,
                 "crafted_on": source.name,
             }

@@ -154,14 +154,14 @@ def planned_corpus(recipe: Recipe, out: Path) -> Corpus:
         return corpora.load_corpus(recipe.corpus, **recipe.corpus_options())
     folder = Path(path) if path else out / "corpus"
     if (folder / "manifest.json").exists():
-        return corpora.load_corpus(f"synthetic:{folder}", classes=recipe.classes)
+        return corpora.load_corpus(f"synthetic:{folder}", classes=recipe.classes, task=recipe.task)
     size = recipe.synthetic
     planned = (
         corpora.plan_synthetic(folder)
         if path
         else corpora.plan_synthetic(folder, voices=size.voices, sentences=size.sentences)
     )
-    return corpora.with_classes(planned, recipe.classes)
+    return corpora.choose_labels(planned, recipe.classes, recipe.task, folder)
 
 
 def _state(stage: Stage, *, is_corpus_there: bool = True) -> tuple[State, str]:

@@ -235,4 +235,4 @@ def read_or_render_corpus(recipe: Recipe, out: Path, context: Context) -> Corpus
         seed=recipe.seed,
         progress=context.progress,
     )
-    return corpora.with_classes(rendered, recipe.classes)
+    return corpora.choose_labels(rendered, recipe.classes, recipe.task, out / "corpus")

@@ -13,6 +13,7 @@ import torch
 from staanet import training
 from staanet.config import GeneratorRecipe
 from staanet.core import Budget, Corpus, Victim, require_classes
+from staanet.errors import InvalidInput
 from staanet.generators.base import Generator
 from staanet.generators.iterative import IterativeGenerator
 from staanet.generators.losses import Objective
@@ -87,6 +88,9 @@ class GeneratorTraining:
 
     def inputs(self) -> Inputs:
         self.parse_augment()  # a mistake is told before any work
+        if self.recipe.goal == "targeted":
+            require_classes(members_of(self.source()), "a targeted generator")
+        require_one_task(members_of(self.source()))
         settings = asdict(self.resolved)
         for name in ("sources", "unlabelled"):  # their content counts, not how they are named
             del settings[name]
@@ -101,7 +105,6 @@ class GeneratorTraining:
     def work(self, inputs: Inputs) -> None:
         corpus, source, recipe, context = self.corpus(), self.source(), self.resolved, self.context
         self.extra.save(self.out)
-        require_classes(members_of(source), "a generator")
         seed = context.seed + self.draw
         training.seed_weights(seed)
         generator = make_generator(recipe, source).to(context.device)
@@ -195,7 +198,20 @@ def make_generator(recipe: GeneratorRecipe, source: Victim) -> Generator:
     warm = warm_start_generator(members_of(source), density, recipe.epsilon, recipe.iterations)
     if recipe.network == "backward_net" and warm is not None:
         return warm
-    return build_generator(recipe.network, density, source.labels)
+    labels = source.labels if source.task == "classification" else ()
+    return build_generator(recipe.network, density, labels)
+
+
+def require_one_task(sources: Sequence[Victim]) -> None:
+    """Raises ``InvalidInput`` where some sources answer with numbers, and others with classes or other numbers."""
+    first = sources[0]
+    for source in sources[1:]:
+        if source.task != first.task or (first.tolerance and source.labels != first.labels):
+            raise InvalidInput(
+                f"{first.name} answers {', '.join(first.labels)}, {source.name} "
+                f"{', '.join(source.labels)}: one generator cannot follow both",
+                remedy="Train a generator for each",
+            )
 
 
 def learns_any_budget(recipe: GeneratorRecipe, generator: Generator) -> bool:

@@ -12,15 +12,15 @@ from torch import Tensor
 from staanet import config, training
 from staanet.attacks import craft, fit_uap, save_uap
 from staanet.config import AttackRecipe, VectorRecipe
-from staanet.core import Corpus, Victim
+from staanet.core import Corpus, Victim, require_classes
 from staanet.errors import unknown_name
 from staanet.evaluation import transfer_matrix
 from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
 from staanet.pipeline.sources import relative_origin
 from staanet.pipeline.stage import Inputs, Stage
-from staanet.pipeline.victim_check import check_victims
-from staanet.storage import describe_machine
+from staanet.pipeline.victim_check import check_victims, meet_labels
+from staanet.storage import describe_machine, lazy_rows
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,9 @@ def train_uap(
     With ``label`` it aims at that class. Raises ``InvalidInput`` if there is no such class, or if
     ``out`` holds a vector that was made from something else.
     """
+    require_classes([source], "a universal vector")
+    labels = lazy_rows.attribute_values(corpus.utterances, "label")
+    meet_labels([source], labels, context, where=corpus.name, is_required=False)
     if label is not None and label not in source.labels:
         raise unknown_name("class", label, source.labels)
     name = f"train-uap on {source.name}"

@@ -8,11 +8,13 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from staanet import training
 from staanet.attacks import logits_of
 from staanet.config import GeneratorRecipe, HardenRecipe, VictimRecipe
-from staanet.core import Clip, Corpus, Progress, Victim, metrics, silent
+from staanet.core import Clip, Corpus, Progress, Victim, metrics, require_classes, silent
+from staanet.core.dimensions import dimension_values
 from staanet.evaluation.everyday import unchanged_shares
 from staanet.nn import distributed
 from staanet.nn.precision import resolve_precision
@@ -65,8 +67,12 @@ class VictimTraining:
             recipe.network, corpus.labels, pretrained=recipe.pretrained, config=recipe.config
         )
         victim.name = self.name
+        if corpus.task == "regression":
+            victim.tolerance = (1.0,) * len(victim.labels)  # that of standardised numbers
         train, dev, test = (load_clips(part, victim, context) for part in context.split(corpus))
         history = self._train(victim.to(context.device), train, dev)
+        if corpus.task == "regression":
+            victim.tolerance = tolerance_of(train, victim.labels, recipe.tolerance)
         if distributed.is_first():
             quality = measure_parts(victim, {"dev": dev, "test": test}, context.progress)
             flags = [*history.flags, *chance_flags(self.name, quality, len(test))]
@@ -89,8 +95,11 @@ class VictimTraining:
     ) -> training.History:
         progress = self.context.progress
         if isinstance(victim, Egemaps):
+            require_classes([victim], "a logistic regression")
             return training.fit_linear(victim, train, dev, self.out, progress=progress)
-        return training.train_victim(
+        is_regression = victim.task == "regression"
+        train_network = training.train_regression if is_regression else training.train_victim
+        return train_network(
             victim,
             train,
             dev,
@@ -141,10 +150,18 @@ def make_schedule(
     )
 
 
+def tolerance_of(
+    clips: Sequence[Clip], names: Sequence[str], deviations: float
+) -> tuple[float, ...]:
+    """So many deviations of each number over the clips."""
+    spread = dimension_values([clip.label for clip in clips], names).std(axis=0)
+    return tuple(float(f"{deviations * x:.6g}") for x in spread)
+
+
 def measure_parts(
     victim: Victim, parts: Mapping[str, Sequence[Clip]], progress: Progress = silent
 ) -> dict[str, float]:
-    """UAR and accuracy on each part, as ``dev_uar``, ``dev_accuracy`` and so on."""
+    """The figures of ``measure_quality`` on each part, as ``dev_uar``, ``dev_accuracy`` and so on."""
     return {
         f"{part}_{name}": value
         for part, clips in parts.items()
@@ -157,20 +174,32 @@ def chance_flags(name: str, quality: Mapping[str, float], count: int) -> list[st
     p = quality["test_chance_p"]
     if p < CHANCE:
         return []
+    figure = (
+        f"UAR {100 * quality['test_uar']:.0f} %"
+        if "test_uar" in quality
+        else f"CCC {quality['test_ccc']:.2f}"
+    )
     return [
-        f"{name}: no better than chance on {count} test clips, p = {p:.2g} (UAR "
-        f"{100 * quality['test_uar']:.0f} %): check the alignment of labels and files, or train longer"
+        f"{name}: no better than chance on {count} test clips, p = {p:.2g} ({figure}): check the "
+        "alignment of labels and files, or train longer"
     ]
 
 
 def measure_quality(
     victim: Victim, clips: Sequence[Clip], progress: Progress = silent
 ) -> dict[str, float]:
-    """Unweighted average recall and accuracy of a victim on labelled clips, and the ``p`` of chance."""
-    answers = []
+    """How good a victim is on labelled clips: UAR and accuracy, and the ``p`` of chance.
+
+    Of a regression victim: CCC and mean absolute error of each number, the mean CCC, and the ``p`` of the
+    number that is closest to chance.
+    """
+    outputs = []
     for number, clip in enumerate(clips, start=1):
-        answers.append(victim.labels[int(logits_of(victim, [clip])[0].argmax())])
+        outputs.append(logits_of(victim, [clip])[0])
         progress(f"judge {victim.name}", number, len(clips), "")
+    if victim.task == "regression":
+        return _quality_of_numbers(victim.labels, np.array(outputs), clips)
+    answers = [victim.labels[int(row.argmax())] for row in outputs]
     truth = [clip.label or "" for clip in clips]
     correct = [label == answer for label, answer in zip(truth, answers, strict=True)]
     return {
@@ -178,3 +207,16 @@ def measure_quality(
         "accuracy": float(np.mean(correct)),
         "chance_p": metrics.chance_p(truth, answers),
     }
+
+
+def _quality_of_numbers(
+    names: Sequence[str], answers: NDArray[np.float64], clips: Sequence[Clip]
+) -> dict[str, float]:
+    truth = dimension_values([clip.label for clip in clips], names)
+    figures, chances = {}, []
+    for k, name in enumerate(names):
+        figures[f"ccc_{name}"] = metrics.ccc(truth[:, k], answers[:, k])
+        figures[f"mae_{name}"] = float(np.abs(truth[:, k] - answers[:, k]).mean())
+        chances.append(metrics.rank_chance_p(truth[:, k], answers[:, k]))
+    mean = float(np.mean([figures[f"ccc_{name}"] for name in names]))
+    return {"ccc": mean, **figures, "chance_p": max(chances)}

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from staanet.core import Clip, Victim
+from staanet.core.dimensions import read_dimensions
 from staanet.errors import InvalidInput
 from staanet.pipeline.context import Context
 from staanet.victims.labels import match_labels, rename_labels
@@ -61,6 +62,10 @@ def meet_labels(
     """
     clip_labels = [label for label in labels if label is not None]
     classes = sorted(set(clip_labels))
+    if classes and read_dimensions(classes[0]):  # each clip has numbers of its own
+        if is_required:
+            require_classes_of_clips(victims, classes[0], where)
+        return
     for victim in victims:
         is_named = set(classes) <= set(victim.labels) or victim.task == "regression"
         if not classes or is_named:
@@ -84,4 +89,16 @@ def meet_labels(
             context.quarantine.warn(
                 f"{victim.name}: {count} of {len(clip_labels)} clips have one of its classes; "
                 "UAR, accuracy and attack success count those alone"
+            )
+
+
+def require_classes_of_clips(victims: Iterable[Victim], label: str, where: str) -> None:
+    """Raises ``InvalidInput`` for a classifier, where the labels of clips are numbers such as ``label``."""
+    for victim in victims:
+        if victim.task == "classification":
+            raise InvalidInput(
+                f"the clips have numbers ({label}), and {victim.name} answers with a class of "
+                f"{', '.join(victim.labels)}",
+                where=where,
+                remedy="Give a regression victim, or clips with classes (drop --task regression)",
             )

@@ -65,11 +65,7 @@ def audit_verdict(facts: Row) -> list[str]:
     """
     sentences = [*_outcome_sentences(facts)]
     corpus, worst = facts["corpus"], facts["worst"]
-    sentences.append(
-        f"Unattacked, {facts['victim']['name']} reaches a UAR of {percent(facts['uar']['value'])} on "
-        f"{corpus['clips']} of {corpus['of']} test clips by {corpus['speakers']} speakers. Whether "
-        "these speakers were in its training is not known here; if they were, the UAR is flattered."
-    )
+    sentences.append(_quality_sentence(facts))
     if facts.get("everyday"):
         sentences += everyday_sentences(facts["everyday"])
     sentences += _level_sentences(facts["cells"])
@@ -97,6 +93,33 @@ def audit_verdict(facts: Row) -> list[str]:
         sentences.append(group)
     sentences += _certainty_sentences(corpus)
     return sentences
+
+
+def _quality_sentence(facts: Row) -> str:
+    """How good the model is on the clips as they are."""
+    corpus, name = facts["corpus"], facts["victim"]["name"]
+    clips = (
+        f"{corpus['clips']} of {corpus['of']} test clips by {corpus['speakers']} speakers. Whether "
+        "these speakers were in its training is not known here; if they were, the"
+    )
+    ccc = facts.get("ccc")
+    if ccc:
+        values = ", ".join(f"{label} {row['value']:.2f}" for label, row in ccc.items())
+        return f"Unattacked, {name} reaches a CCC of {values} on {clips} CCC is flattered."
+    if facts["victim"].get("tolerance"):
+        tolerances = ", ".join(
+            f"{label} {value:.3g}"
+            for label, value in zip(
+                facts["victim"]["labels"], facts["victim"]["tolerance"], strict=True
+            )
+        )
+        return (
+            f"How good {name} is was not measured: the {corpus['clips']} of {corpus['of']} test clips by "
+            f"{corpus['speakers']} speakers carry none of its numbers. An answer changes where a number "
+            f"moves by more than its tolerance: {tolerances}."
+        )
+    uar = percent(facts["uar"]["value"])
+    return f"Unattacked, {name} reaches a UAR of {uar} on {clips} UAR is flattered."
 
 
 def _level_sentences(cells: Sequence[Row]) -> Iterator[str]:
@@ -221,12 +244,18 @@ def _smallest_budget(budgets: Sequence[Row]) -> str:
     )
 
 
+def _quality_behind(defence: Row) -> str:
+    if "ccc" in defence:
+        return f"CCC behind it: {defence['ccc']:.2f}."
+    return "" if defence["uar"] is None else f"UAR behind it: {percent(defence['uar'])}."
+
+
 def _defence_sentences(facts: Row) -> Iterator[str]:
     for defence in facts["defences"]:
         yield (
             f"Behind {defence['defence']} the strongest attacks, unchanged, change "
             f"{rate_text(defence['static'])}; PGD that knows the defence (on {defence['crafted_on']}) "
-            f"changes {rate_text(defence['adaptive'])}. UAR behind it: {percent(defence['uar'])}."
+            f"changes {rate_text(defence['adaptive'])}. {_quality_behind(defence)}"
         )
     measured = [d for d in facts["defences"] if d["adaptive"]["fooling_rate"] is not None]
     if not measured:

@@ -18,14 +18,15 @@ KINDS = {
 
 
 def everyday_table(summary: Mapping[str, Any]) -> Table:
-    """A row per condition: answers unchanged, the least share that passes, UAR, verdict, time."""
+    """A row per condition: answers unchanged, the least share that passes, UAR or CCC, verdict, time."""
+    figure = "uar" if summary.get("ccc") is None else "ccc"
     rows: list[list[object]] = [
         [
             KINDS[row["kind"]],
             row["name"],
             rate_cell(Estimate(**row["unchanged"]), summary["clips"]),
             percent(row["least_unchanged"]),
-            _signed(row["uar_loss"]["value"]),
+            _signed((row.get(f"{figure}_loss") or row["uar_loss"])["value"]),
             TableCell("pass" if row["passed"] else "FAIL"),
             seconds(row["seconds"]),
         ]
@@ -34,8 +35,8 @@ def everyday_table(summary: Mapping[str, Any]) -> Table:
     return Table(
         key=f"everyday-{summary['victim']}",
         caption=f"Everyday change: answers of {summary['victim']} that stay. A condition passes where "
-        f"enough stay and UAR falls by at most {summary['most_uar_loss']:g}",
-        columns=["kind", "condition", "unchanged", "at least", "UAR", "verdict", "time"],
+        f"enough stay and {figure.upper()} falls by at most {summary['most_uar_loss']:g}",
+        columns=["kind", "condition", "unchanged", "at least", figure.upper(), "verdict", "time"],
         rows=rows,
         names=2,
     )

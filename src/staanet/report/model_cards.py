@@ -32,6 +32,8 @@ _MEASURES = {
     "test_accuracy": "accuracy on test speakers",
     "dev_uar": "UAR on dev speakers",
     "dev_accuracy": "accuracy on dev speakers",
+    "test_ccc": "mean CCC on test speakers",
+    "dev_ccc": "mean CCC on dev speakers",
     "dev_fooling_rate": "fooling rate of its source on dev speakers",
     "dev_density": "samples changed on dev speakers, share",
     "dev_snr_db": "SNR on dev speakers, dB",

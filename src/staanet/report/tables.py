@@ -260,17 +260,22 @@ def _settings_text(settings: object) -> str:
 
 
 def victim_table(run: RunFolder) -> Table:
-    """Returns the attacked models, and how well they classify clean clips."""
+    """Returns the attacked models, and how good they are on clean clips."""
     rows = []
+    has_numbers = any("test_ccc" in model.card for model in run.victims)
+    numbers = ["dev CCC", "test CCC"] if has_numbers else []
     for model in run.victims:
         labels = [str(x) for x in model.card.get("labels") or run.labels.get(model.name, ())]
         network = str(model.card.get("architecture") or NONE)
         scores = [_share(model.card.get(key)) for key in ("dev_uar", "test_uar", "test_accuracy")]
+        for column in numbers:
+            value = model.card.get(column.replace(" ", "_").lower())
+            scores.append(f"{value:.3f}" if isinstance(value, float) else NONE)
         rows.append([model.name, network, f"{len(labels)}: {', '.join(labels)}", *scores])
     return Table(
         key="victims",
         caption="Victims, before any attack",
-        columns=["victim", "network", "classes", "dev UAR", "test UAR", "test accuracy"],
+        columns=["victim", "network", "classes", "dev UAR", "test UAR", "test accuracy", *numbers],
         rows=rows,
         names=3,
     )

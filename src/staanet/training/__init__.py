@@ -17,6 +17,7 @@ from staanet.training.generators import (
 )
 from staanet.training.linear import fit_linear
 from staanet.training.prefetch import Prefetcher
+from staanet.training.regression import train_regression
 from staanet.training.victims import train_victim
 
 __all__ = [
@@ -34,5 +35,6 @@ __all__ = [
     "seed_weights",
     "train_adversarially",
     "train_generator",
+    "train_regression",
     "train_victim",
 ]

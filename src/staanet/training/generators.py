@@ -20,8 +20,8 @@ from staanet.core import (
     Goal,
     Progress,
     Targeted,
-    Untargeted,
     Victim,
+    goal_of,
     metrics,
     silent,
     stratified_subset,
@@ -161,11 +161,12 @@ class GeneratorTask(Task):
         first source does not answer; all sources share the choice.
         """
         with torch.inference_mode():
-            answers = [source(x).argmax(dim=1) for source in self.sources]
+            outputs = [source(x) for source in self.sources]
         if not self.settings.targeted:
-            return [Untargeted(answer.clone()) for answer in answers], None
+            pairs = zip(self.sources, outputs, strict=True)
+            return [goal_of(source, answer) for source, answer in pairs], None
         count = len(self.sources[0].labels)
-        first = answers[0].cpu().numpy()
+        first = outputs[0].argmax(dim=1).cpu().numpy()
         classes = torch.from_numpy((first + 1 + (draws * (count - 1)).astype(int)) % count)
         classes = classes.to(x.device)
         return [Targeted(classes)] * len(self.sources), classes
@@ -225,7 +226,7 @@ class GeneratorTask(Task):
         settings, source = self.settings, self.sources[0]
         attack = Staa(generator=self.module.eval(), budget=budget, precision=settings.precision)
         fooled, success, density, snr = [], [], [], []
-        others = len(source.labels) - 1
+        others = max(1, len(source.labels) - 1)
         with torch.inference_mode():
             for number, clip in enumerate(clips):
                 x, _ = collate([clip], source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from staanet.core import Victim
 from staanet.victims.layers import ConvBlock, ConvRecurrent
@@ -26,6 +26,10 @@ class Emo18(Victim):
             classes=len(self.labels),
         )
         self.minimum_samples = self.network.minimum_samples()
+
+    @property
+    def output_layer(self) -> nn.Linear:
+        return self.network.head
 
     def logits(self, standardised: Tensor, lengths: Tensor | None) -> Tensor:
         logits: Tensor = self.network(standardised, lengths)

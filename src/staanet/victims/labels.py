@@ -119,6 +119,7 @@ def rename_labels(victim: Victim, match: LabelMatch) -> None:
     """Renames the labels of a victim, and of victims inside it, to the corpus's words."""
     for part in victim.modules():
         if isinstance(part, Victim):
+            part.own_labels = part.own_labels or part.labels
             part.labels = tuple(match.mapping.get(label, label) for label in part.labels)
 
 

@@ -38,6 +38,10 @@ class LogmelCnn(Victim):
         self.head = nn.Linear(CHANNELS[-1], len(self.labels))
         self.minimum_samples = self.window + (2 ** len(CHANNELS) - 1) * self.hop
 
+    @property
+    def output_layer(self) -> nn.Linear:
+        return self.head
+
     def logits(self, standardised: Tensor, lengths: Tensor | None) -> Tensor:
         x = self.log_mel(standardised)[:, None]
         frames = None if lengths is None else (lengths - self.window) // self.hop + 1

@@ -129,6 +129,12 @@ class SelfSupervised(Victim):
         network: nn.Module = self.network
         return network
 
+    @property
+    def output_layer(self) -> nn.Linear:
+        layer = self.network.classifier
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     def logits(self, standardised: Tensor, lengths: Tensor | None) -> Tensor:
         if not self.training:
             return run_by_length(self._logits_of, standardised, lengths)
