@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from staanet import audio
+from staanet.audio import containers
 from staanet.core import Corpus, Utterance
 from staanet.errors import UnusableClip
 
@@ -121,7 +122,10 @@ def test_tags_behind_flac_are_no_damage(put, tail):
         (b"some words in a text file", "starts with 'some words i'", "Re-copy"),
     ],
 )
-def test_what_is_not_read_is_named_with_the_command_that_helps(put, data, what, remedy):
+def test_what_is_not_read_is_named_with_the_command_that_helps(
+    put, data, what, remedy, monkeypatch
+):
+    monkeypatch.setattr(containers, "find_spec", lambda name: None)  # without PyAV
     with pytest.raises(UnusableClip, match=what) as caught:
         audio.read_audio(put(data))
     assert remedy in caught.value.remedy and str(caught.value.where).endswith("a.wav")

@@ -10,7 +10,7 @@ from tests.support.speech import clip
 
 from staanet import pipeline, storage
 from staanet.attacks import PGD, Random, craft
-from staanet.config import AttackRecipe, AuditRecipe
+from staanet.config import AttackRecipe, VectorRecipe
 from staanet.core import Budget, metrics
 from staanet.core.dimensions import dimension_label
 from staanet.errors import InvalidInput
@@ -121,5 +121,7 @@ def test_a_network_with_a_tolerance_is_saved_read_and_evaluated(tmp_path):
 
 def test_what_needs_classes_says_so(victim, tmp_path):
     with pytest.raises(InvalidInput) as error:
-        pipeline.audit(victim, None, tmp_path, recipe=AuditRecipe(), context=pipeline.Context())
-    assert "numbers" in str(error.value) and "audit" in str(error.value)
+        pipeline.train_uap(
+            None, victim, tmp_path, recipe=VectorRecipe(), context=pipeline.Context()
+        )
+    assert "numbers" in str(error.value) and "universal vector" in str(error.value)

@@ -50,7 +50,7 @@ def test_a_generator_begins_as_a_regression_victim_and_moves_its_numbers(victim,
 
 
 def test_training_lowers_the_margin_of_a_shift(victim, tmp_path):
-    recipe = GeneratorRecipe(network="compact", max_density=0.2)
+    recipe = GeneratorRecipe(network="small", max_density=0.2)
     generator = make_generator(recipe, victim)
     clips = [clip(0.2, 200.0 + 90 * n, seed=n) for n in range(4)]
     schedule = training.Schedule(steps=2, batch_size=2, seconds=0.2, evaluate_every=2)

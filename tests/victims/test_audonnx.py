@@ -71,3 +71,14 @@ def test_a_folder_that_does_not_fit_is_explained(tmp_path, network, text, word):
     assert word in str(error.value), str(error.value)
     with pytest.raises(InvalidInput, match="model.yaml"):
         load_victim(f"audonnx:{tmp_path}")
+
+
+def test_a_model_of_dimensions_answers_with_numbers(tmp_path, network):
+    text = f"{HEAD}  labels:\n    answer:\n    - arousal\n    - dominance\n    - valence\n"
+    folder = folder_of(tmp_path, network, text)
+    victim = load_victim(f"audonnx:{folder}")
+    assert victim.task == "regression" and victim.tolerance == (0.05,) * 3
+    assert victim.differentiable and "more than 0.05" in victim.notes[-1]
+    (folder / "model.onnx.toml").write_text("tolerance = [0.1, 0.2, 0.3]\n")
+    victim = load_victim(f"audonnx:{folder}")
+    assert victim.tolerance == (0.1, 0.2, 0.3) and "0.05" not in " ".join(victim.notes)

@@ -31,7 +31,7 @@ SIZES = {
 def published(folder, model_type="wav2vec2", extractor=True, **settings):
     """A model with the head of its authors, and by hand what it answers."""
     torch.manual_seed(0)
-    config = lib.AutoConfig.for_model(model_type, **SIZES, **settings)
+    config = lib.AutoConfig.for_model(model_type, **{**SIZES, **settings})
     network = speech_classifier(model_type)(config).eval()
     network.save_pretrained(folder)
     if extractor:
@@ -127,3 +127,16 @@ def test_a_pickle_is_converted_once_apart_and_only_if_it_holds_weights_alone(tmp
     with pytest.raises(InvalidInput, match="not weights alone") as error:
         load_victim(f"hf:{folder}")
     assert not (tmp_path / "harmed").exists() and "weights_only" not in str(error.value)
+
+
+@pytest.mark.parametrize("names", [("arousal", "dominance", "valence"), ("LABEL_0",)])
+def test_a_regression_head_answers_with_numbers_and_is_kept_with_its_tolerance(tmp_path, names):
+    settings = {"id2label": dict(enumerate(names)), "problem_type": "regression"}
+    network = published(tmp_path / "m", **settings)
+    victim, x = load_victim(f"hf:{tmp_path / 'm'}"), padded()[:1, : LENGTHS[0]]
+    assert victim.task == "regression" and victim.labels == names
+    assert torch.allclose(victim(x), by_hand(network, x, lambda h: h.mean(1)), atol=1e-5)
+    assert "more than 0.05" in victim.notes[-1]
+    victim.tolerance = (0.2,) * len(names)
+    victim.save_pretrained(tmp_path / "copy")
+    assert load_victim(tmp_path / "copy").tolerance == victim.tolerance

@@ -64,10 +64,10 @@ class Decoder:
         return _View(self.descriptor, self.declared)
 
     def _mono(
-        self, blocks: Iterator[NDArray[np.float32]], frames: int
+        self, blocks: Iterator[NDArray[np.float32]], frames: int | None
     ) -> Iterator[NDArray[np.float32]]:
         """Channels averaged block by block, so that they never lie in memory together; nothing is
-        given of a clip that declares more than ``max_seconds``."""
+        given of a clip that declares more ``frames`` (None: unknown) than ``max_seconds``."""
         budget = self.limits.max_seconds * self.rate
         decoded, bad, first_bad, beyond, largest = 0, 0, 0, 0, 0.0
         energy_apart = energy_joined = 0.0
@@ -81,7 +81,7 @@ class Decoder:
             if decoded > budget:
                 limit = f"longer than {self.limits.max_seconds:g} s, the limit"
                 raise UnusableClip(limit, remedy="Cut it or raise --max-seconds")
-            if frames <= budget and not bad:
+            if (frames or 0) <= budget and not bad:
                 mono = block[:, 0] if self.channels == 1 else block.mean(axis=1, dtype=np.float64)
                 has_sound |= (block != block[0]).any(axis=0)
                 beyond += int(np.count_nonzero(np.abs(mono) > 1))
@@ -90,7 +90,7 @@ class Decoder:
                     energy_apart += float(np.square(block, dtype=np.float64).sum()) / self.channels
                     energy_joined += float(np.square(mono, dtype=np.float64).sum())
                 yield np.clip(mono, -1, 1).astype(np.float32)
-        if decoded != frames:
+        if frames is not None and decoded != frames:
             raise UnusableClip(
                 f"holds {decoded} of {frames} declared frames", remedy=self.declared.remedy
             )

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from staanet.audio.containers import CONTAINERS, SUFFIXES, container_kind
-from staanet.audio.containers.declared import Declared
+from staanet.audio.containers.foreign import PYAV
 from staanet.audio.decoding import CANCELLED, Decoder
 from staanet.audio.grid import cut, degeneracy, resample, snap
 from staanet.audio.levels import recording_notes
@@ -127,7 +127,7 @@ def stream_samples(
             kind, start = container_kind(stream, size)
             declared = CONTAINERS[kind](stream, size, start, limits)
             os.lseek(stream.fileno(), 0, os.SEEK_SET)
-            decoder = Decoder(stream.fileno(), declared, limits)
+            decoder = _decoder(kind)(stream.fileno(), declared, limits)
             for block in _resampled(decoder, sample_rate):
                 yield snap(block)
             if notes is not None:
@@ -174,7 +174,7 @@ def _read(path: Path | str, limits: AudioLimits) -> tuple[Sound, str]:
             kind, start = container_kind(stream, size)
             declared = CONTAINERS[kind](stream, size, start, limits)
             os.lseek(stream.fileno(), 0, os.SEEK_SET)
-            sound, form = _decode(stream.fileno(), declared, limits)
+            sound, form = _decode(_decoder(kind)(stream.fileno(), declared, limits))
     except UnusableClip as problem:
         raise UnusableClip(problem.what, where=path, remedy=problem.remedy or _RECOPY) from None
     suffix = Path(path).suffix
@@ -186,10 +186,18 @@ def _noted(sound: Sound, note: str) -> Sound:
     return replace(sound, notes=(*sound.notes, note)) if note else sound
 
 
-def _decode(descriptor: int, declared: Declared, limits: AudioLimits) -> tuple[Sound, str]:
-    decoder, data = Decoder(descriptor, declared, limits), bytearray()
+def _decoder(kind: str) -> type[Decoder]:
+    if kind != PYAV:
+        return Decoder
+    from staanet.audio.pyav import PyavDecoder
+
+    return PyavDecoder
+
+
+def _decode(decoder: Decoder) -> tuple[Sound, str]:
+    data = bytearray()
     for block in decoder:
         data += block.tobytes()
     samples = np.frombuffer(data, dtype=np.float32)
     sound = Sound(samples, decoder.rate, decoder.channels, tuple(decoder.notes))
-    return _noted(sound, declared.note), decoder.form
+    return _noted(sound, decoder.declared.note), decoder.form

@@ -102,5 +102,6 @@ def require_classes(victims: Sequence[Victim], what: str) -> None:
             raise InvalidInput(
                 f"{victim.name} answers with numbers ({', '.join(victim.labels)}), and {what} needs a "
                 "class",
-                remedy="Give a classifier; attack, sweep and evaluate also take regression victims",
+                remedy="Give a classifier; attack, sweep, evaluate, everyday, budget, audit and "
+                "train-generator also take regression victims",
             )

@@ -19,7 +19,7 @@ from staanet.corpora.description import (
     description_text,
     small_test_warning,
 )
-from staanet.corpora.dimensions import check_task, refuse_dimensions
+from staanet.corpora.dimensions import CLASSIFICATION, check_task, refuse_dimensions
 from staanet.corpora.emodb import read_emodb
 from staanet.corpora.files import UNKNOWN
 from staanet.corpora.folder import read_folder, unlabelled_corpus
@@ -86,7 +86,7 @@ def load_corpus(
     limits: AudioLimits | None = None,
     *,
     classes: str = "label",
-    task: str = "classification",
+    task: str = CLASSIFICATION,
     label_map: Mapping[str, str] | None = None,
     columns: Mapping[str, str] | None = None,
     root: Path | str | None = None,
@@ -124,30 +124,36 @@ def load_corpus(
         raise unknown_name("classes", classes, CLASSES)
     _check_task(task, classes, label_map)
     folder = _expand(path)
-    if kind == "folder":
-        audio_root = _expand(str(root)) if root else None
-        options = ManifestOptions(root=audio_root, columns=columns or {}, task=task)
-        corpus = read_folder(folder, label_map, options)
-    elif columns or root:
-        raise InvalidInput(
-            f"the corpus '{kind}' has no manifest, whose columns or root could be named",
-            remedy="Drop --column and --root, or give the manifest as folder:FILE",
-        )
-    elif task == "regression":
-        if kind not in NUMBERED:
-            refuse_dimensions(kind, sorted(NUMBERED))
-        corpus = NUMBERED[kind](folder, task)
-    elif kind == "audb":
-        corpus = read_audb(folder, label_map)
-    else:
-        corpus = relabel(CORPORA[kind](folder), label_map)
+    audio_root = _expand(str(root)) if root else None
+    options = ManifestOptions(root=audio_root, columns=columns or {}, task=task)
+    corpus = _read(kind, folder, label_map, options)
     corpus = replace(corpus, warnings=(*corpus.warnings, *few_clips_warning(corpus)))
     if task == "classification":
         corpus = with_classes(corpus, classes)
     if out is not None and kind not in ("synthetic", "audb"):
-        for audio_folder in (folder, *([_expand(str(root))] if root else [])):
+        for audio_folder in (folder, *([audio_root] if audio_root else [])):
             _require_outside(out, audio_folder)
     return corpus if limits is None else replace(corpus, limits=limits)
+
+
+def _read(
+    kind: str, folder: Path, label_map: Mapping[str, str] | None, options: ManifestOptions
+) -> Corpus:
+    """Read a corpus of a kind as it lies in its folder."""
+    if kind == "folder":
+        return read_folder(folder, label_map, options)
+    if options.columns or options.root:
+        raise InvalidInput(
+            f"the corpus '{kind}' has no manifest, whose columns or root could be named",
+            remedy="Drop --column and --root, or give the manifest as folder:FILE",
+        )
+    if options.task == "regression":
+        if kind not in NUMBERED:
+            refuse_dimensions(kind, sorted(NUMBERED))
+        return NUMBERED[kind](folder, options.task)
+    if kind == "audb":
+        return read_audb(folder, label_map)
+    return relabel(CORPORA[kind](folder), label_map)
 
 
 def _check_task(task: str, classes: str, label_map: Mapping[str, str] | None) -> None:

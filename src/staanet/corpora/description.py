@@ -169,9 +169,13 @@ def _numbers_entry(corpus: Corpus) -> dict[str, dict[str, dict[str, float]]]:
         return {}
     labels = list(lazy_rows.attribute_values(corpus.utterances, "label"))
     values = dimension_values(labels, corpus.labels)
-    rows = zip(corpus.labels, values.T, strict=True)
-    figures = {"min": np.min, "mean": np.mean, "max": np.max, "deviation": np.std}
-    return {"numbers": {n: {k: round(float(f(x)), 6) for k, f in figures.items()} for n, x in rows}}
+    figures = {
+        name: {"min": x.min(), "mean": x.mean(), "max": x.max(), "deviation": x.std()}
+        for name, x in zip(corpus.labels, values.T, strict=True)
+    }
+    return {
+        "numbers": {n: {k: round(float(v), 6) for k, v in x.items()} for n, x in figures.items()}
+    }
 
 
 def _speakers(corpus: Corpus) -> dict[str, dict[str, Any]]:

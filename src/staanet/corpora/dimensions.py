@@ -7,13 +7,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from staanet.config import SplitRecipe, default_of
 from staanet.core import Corpus, Utterance
 from staanet.core.dimensions import DIMENSIONS, dimension_label
 from staanet.corpora.files import omission_notes
 from staanet.corpora.records import RowProblem
 from staanet.errors import InvalidInput, printable, unknown_name
 
-TASKS = ("classification", "regression")
+CLASSIFICATION = str(default_of(SplitRecipe, "task"))
+TASKS = (CLASSIFICATION, "regression")
 DIMENSION_COLUMNS: dict[str, tuple[str, ...]] = {
     "arousal": ("arousal", "activation", "aro", "act", "emoact"),
     "dominance": ("dominance", "dom", "emodom"),
@@ -51,7 +53,9 @@ def dimension_kinds(
     >>> dimension_kinds({"arousal": "Act"}, {})
     {'arousal': ('Act',)}
     """
-    named = {kind: (column,) for kind, column in columns.items() if kind not in others}
+    named: dict[str, tuple[str, ...]] = {
+        kind: (column,) for kind, column in columns.items() if kind not in others
+    }
     return named or DIMENSION_COLUMNS
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from staanet.core import Corpus, Utterance
 from staanet.core.dimensions import dimension_label
 from staanet.core.protocols import Fold, folds
-from staanet.corpora.dimensions import with_dimensions
+from staanet.corpora.dimensions import CLASSIFICATION, with_dimensions
 from staanet.corpora.files import (
     build_corpus,
     list_folder,
@@ -50,7 +50,7 @@ NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 SESSION_FOLDER = re.compile(r"Session[1-5]")
 
 
-def read_iemocap(root: Path, task: str = "classification") -> Corpus:
+def read_iemocap(root: Path, task: str = CLASSIFICATION) -> Corpus:
     """Read the corpus below ``root``: the folder of ``Session1`` to ``Session5`` (or some of these).
 
     Left out with a note: utterances of another label (``xxx``: the annotators did not agree), audio

@@ -19,7 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from staanet.core.protocols import part_named
-from staanet.corpora.dimensions import check_dimension, check_task, dimension_kinds, label_of_cells
+from staanet.corpora.dimensions import (
+    CLASSIFICATION,
+    check_dimension,
+    check_task,
+    dimension_kinds,
+    label_of_cells,
+)
 from staanet.corpora.records import (
     EmbeddedSound,
     Record,
@@ -61,7 +67,7 @@ class ManifestOptions:
     columns: Mapping[str, str] = field(default_factory=dict)
     """A key of ``COLUMNS`` -> the name of the column; others are found by their names. Where labels are
     numbers, any further key names one."""
-    task: str = "classification"
+    task: str = CLASSIFICATION
     """Whether labels are classes, or ``regression``: numbers, each in a column of its own."""
 
     @property

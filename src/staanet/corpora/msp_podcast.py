@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from staanet.core import Corpus
-from staanet.corpora.dimensions import label_of_cells
+from staanet.corpora.dimensions import CLASSIFICATION, label_of_cells
 from staanet.corpora.files import (
     list_folder,
     omission_notes,
@@ -47,7 +47,7 @@ NUMBERS = {"arousal": "EmoAct", "dominance": "EmoDom", "valence": "EmoVal"}
 COLUMNS = ("FileName", "EmoClass", "SpkrID", "Gender", "Split_Set")
 
 
-def read_msp_podcast(root: Path, task: str = "classification") -> Corpus:
+def read_msp_podcast(root: Path, task: str = CLASSIFICATION) -> Corpus:
     """Read the corpus below ``root``, the folder that holds ``Labels`` and ``Audios``.
 
     Left out with a note: files without a class (``O`` and ``X``), of other test sets, and without

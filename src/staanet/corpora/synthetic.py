@@ -12,7 +12,7 @@ from typing import Any
 from staanet import audio, storage
 from staanet.config import SyntheticRecipe
 from staanet.core import Corpus, Progress, Utterance, silent
-from staanet.corpora.dimensions import with_dimensions
+from staanet.corpora.dimensions import CLASSIFICATION, with_dimensions
 from staanet.corpora.espeak import SAMPLE_RATE, start_espeak
 from staanet.corpora.files import build_corpus, list_folder, require_folder
 from staanet.corpora.prosody import EMOTIONS, SENTENCES, VOICES, Voice, perform, performed_numbers
@@ -25,7 +25,7 @@ MANIFEST, JOURNAL = "manifest.json", "journal.jsonl"
 AGAIN = "Delete the folder and render it again, or choose another one"
 
 
-def read_synthetic(folder: Path, task: str = "classification") -> Corpus:
+def read_synthetic(folder: Path, task: str = CLASSIFICATION) -> Corpus:
     """Read the corpus rendered into ``folder``, or render it now; verify each file by its hash.
 
     Where the task is ``regression``, labels are ``pitch`` and ``rate`` as they were spoken.

@@ -289,15 +289,15 @@ class _Answers:
 
     def under(self, victim: Victim, changed: Sequence[Clip], same: Collection[str]) -> _Answers:
         """The answers to ``changed`` clips, beside those that a condition left the ``same``."""
-        asked = _Answers.of(victim, changed, self)
-        words = {**asked.words, **{id: self.words[id] for id in same}}
-        outputs = {**asked.outputs, **{id: self.outputs[id] for id in same}}
+        fresh = _Answers.of(victim, changed, self)
+        words = {**fresh.words, **{id: self.words[id] for id in same}}
+        outputs = {**fresh.outputs, **{id: self.outputs[id] for id in same}}
         return _Answers(words, outputs, self.names)
 
 
 def _quality(clips: Sequence[Clip], answers: _Answers) -> float | None:
     """UAR of classes, mean CCC of numbers; None without clips or labels."""
-    truth = [clip.label for clip in clips]
+    truth = [clip.label or "" for clip in clips]
     if not clips or not all(truth):
         return None
     if not answers.names:

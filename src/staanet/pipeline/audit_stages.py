@@ -80,7 +80,7 @@ class Audit:
     def stages(self) -> Iterator[Stage]:
         """Every stage; those of the defences depend on the results before."""
         self._choose_clips()
-        for name in self._surrogate_names():
+        for name in self.surrogate_names():
             yield self._surrogate(name)
             folder = self.out / "surrogates" / f"surrogate-{name}"
             surrogate = load_victim(folder).to(self.context.device)
@@ -104,7 +104,7 @@ class Audit:
         for text in self.recipe.defences if strongest else ():
             yield from self._defence(text, strongest)
 
-    def _surrogate_names(self) -> Sequence[str]:
+    def surrogate_names(self) -> Sequence[str]:
         """The networks of the attacker's own models; none where clips have no label of the model's kind."""
         if self.sources or not self.recipe.surrogates:
             return ()

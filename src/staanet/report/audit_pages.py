@@ -30,7 +30,7 @@ def audit_tables(facts: Row) -> list[Table]:
     defences = [
         [
             d["defence"],
-            percent(d["uar"]),
+            f"{d['ccc']:.2f}" if "ccc" in d else percent(d["uar"]),
             rate_text(d["static"]),
             rate_text(d["adaptive"]),
             d["crafted_on"],
@@ -43,7 +43,8 @@ def audit_tables(facts: Row) -> list[Table]:
     ]
     every = [[row["channel"], *_attack_cells(row)] for row in by_channel]
     channels = [[row["channel"], *_attack_cells(row)] for row in facts["channels"]]
-    defence_columns = ["defence", "UAR", "static", "adaptive", "crafted on", "gradient"]
+    quality = "CCC" if any("ccc" in d for d in facts["defences"]) else "UAR"
+    defence_columns = ["defence", quality, "static", "adaptive", "crafted on", "gradient"]
     tables = [
         _table("attackers", "Who attacks", ["attacker", *columns], attackers),
         _table("budgets", "Budget", ["budget", "noise changes", *columns], budgets),

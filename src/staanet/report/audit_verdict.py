@@ -65,7 +65,7 @@ def audit_verdict(facts: Row) -> list[str]:
     """
     sentences = [*_outcome_sentences(facts)]
     corpus, worst = facts["corpus"], facts["worst"]
-    sentences.append(_quality_sentence(facts))
+    sentences.append(quality_sentence(facts))
     if facts.get("everyday"):
         sentences += everyday_sentences(facts["everyday"])
     sentences += _level_sentences(facts["cells"])
@@ -95,7 +95,7 @@ def audit_verdict(facts: Row) -> list[str]:
     return sentences
 
 
-def _quality_sentence(facts: Row) -> str:
+def quality_sentence(facts: Row) -> str:
     """How good the model is on the clips as they are."""
     corpus, name = facts["corpus"], facts["victim"]["name"]
     clips = (

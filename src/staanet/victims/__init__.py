@@ -153,6 +153,7 @@ def _from_copy(folder: Path, card: Mapping[str, Any]) -> Victim:
             remedy="Copy the folder again, or defend the original again",
         )
     victim.name = str(card.get("name"))
+    victim.tolerance = tuple(card.get("tolerance", victim.tolerance))
     return victim
 
 

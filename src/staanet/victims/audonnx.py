@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from staanet.errors import InvalidInput, MissingExtra, printable
+from staanet.victims.labels import TOLERANCE, are_dimensions, default_tolerance
 from staanet.victims.model_card import card_path
 from staanet.victims.onnx import OnnxVictim
 
@@ -34,7 +35,11 @@ class AudonnxVictim(OnnxVictim):
             raise InvalidInput("its path leaves the folder", where=path / CARD, remedy=_REMEDY)
         _refuse_transforms(settings.get("transform"), path / CARD)
         about = {"sample_rate": SAMPLE_RATE, **_labels(settings.get("labels"))}
+        remark = ""
+        if are_dimensions(about.get("labels", ())):
+            about["tolerance"], remark = default_tolerance(about["labels"])
         super().__init__(file, about=about)
+        self.remark = remark
         self.name = path.resolve().name
         text = card_path(file).read_text("utf-8") if card_path(file).is_file() else ""
         self.has_rate = "sample_rate" in text
@@ -45,7 +50,9 @@ class AudonnxVictim(OnnxVictim):
             f"its files name no sample rate: {SAMPLE_RATE} Hz is assumed; say another in "
             f"{card_path(self.path).name}"
         )
-        return super().notes if self.has_rate else (*super().notes, assumed)
+        usual = (self.remark,) if self.remark and set(self.tolerance) == {TOLERANCE} else ()
+        rate = () if self.has_rate else (assumed,)
+        return (*super().notes, *rate, *usual)
 
 
 def _read(folder: Path) -> Mapping[str, Any]:
@@ -87,7 +94,7 @@ def _labels(labels: Any) -> dict[str, Any]:
     named = {
         str(output): [str(label) for label in words]
         for output, words in (labels.items() if isinstance(labels, dict) else ())
-        if isinstance(words, list) and len(words) > 1
+        if isinstance(words, list) and (len(words) > 1 or are_dimensions([str(w) for w in words]))
     }
     output = "logits" if "logits" in named else next(iter(named), "")
     if len(named) == 1 or output == "logits":

@@ -68,6 +68,7 @@ class External(Victim):
                 "name": self.name,
                 "labels": list(self.labels),
                 "sample_rate": self.sample_rate,
+                **({"tolerance": list(self.tolerance)} if self.tolerance else {}),
                 **card,
                 "sha256": self.sha256,
             },

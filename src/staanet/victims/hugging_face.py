@@ -13,6 +13,7 @@ from staanet.nn.front_ends import KaldiLogMel, Normalise, WhisperLogMel
 from staanet.nn.padding import receptive_field, require_samples, run_by_length
 from staanet.victims import hub
 from staanet.victims.external import BlackBox, External, Floats
+from staanet.victims.labels import are_dimensions, default_tolerance
 from staanet.victims.speech_head import read_classifier
 
 ANALYSIS_WINDOW = 400
@@ -99,6 +100,10 @@ def hugging_face(source: str) -> External:
         else HuggingFaceVictim(source, network, extractor, front_end)
     )
     victim.remarks = (note,) if note else ()
+    is_regression = getattr(network.config, "problem_type", None) == "regression"
+    if is_regression or are_dimensions(victim.labels):
+        victim.tolerance, usual = default_tolerance(victim.labels)
+        victim.remarks = (*victim.remarks, usual)
     victim.sha256 = str(tensors_sha256(victim))
     return victim
 

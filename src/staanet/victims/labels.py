@@ -28,6 +28,8 @@ WORDS: dict[str, str] = {
 """Well-known words and abbreviations of emotions in English, German, Italian, Spanish and French."""
 DIMENSIONS = frozenset({"arousal", "valence", "dominance", "activation", "activity", "potency"})
 """Labels of a regression model, which answers with numbers and not with a class."""
+TOLERANCE = 0.05
+"""Change of a number from 0 to 1 that counts, where a published model says none."""
 _PLACEHOLDER = re.compile(r"(label|class|output|speaker)?[ _-]*\d+", re.IGNORECASE)
 
 
@@ -150,6 +152,25 @@ _CANONICAL = {
 }
 
 
+def are_dimensions(labels: Sequence[str]) -> bool:
+    """Whether labels are the usual names of numbers.
+
+    >>> are_dimensions(["Arousal", "dominance", "valence"]), are_dimensions(["joy"]), are_dimensions([])
+    (True, False, False)
+    """
+    return bool(labels) and all(_plain(label) in DIMENSIONS for label in labels)
+
+
+def default_tolerance(labels: Sequence[str]) -> tuple[tuple[float, ...], str]:
+    """The tolerance of a model that answers numbers and names none, and a note that it was taken."""
+    note = (
+        f"it answers with numbers ({_listing(labels)}); an answer counts as changed where one moves by more "
+        f"than {TOLERANCE}, as Derington et al. (arXiv 2312.06270) have it for numbers from 0 to 1; another "
+        "range needs another tolerance"
+    )
+    return (TOLERANCE,) * len(labels), note
+
+
 def check_class_labels(labels: Sequence[str], *, where: object) -> None:
     """Raise ``InvalidInput`` where a model's labels cannot be the classes of a classifier.
 
@@ -159,7 +180,7 @@ def check_class_labels(labels: Sequence[str], *, where: object) -> None:
     """
     words = Counter(_plain(label) for label in labels)
     repeated = [label for label in labels if words[_plain(label)] > 1]
-    if labels and all(word in DIMENSIONS for word in words):
+    if are_dimensions(labels):
         raise InvalidInput(
             f"is a regression model: it answers {_listing(labels)} with numbers and names no class",
             where=where,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import BinaryIO
 
 from staanet.audio.containers.declared import Declared
 from staanet.audio.containers.flac import declared_flac
-from staanet.audio.containers.foreign import SIGNATURE_BYTES, unreadable
+from staanet.audio.containers.foreign import PYAV, SIGNATURE_BYTES, needs_pyav, unreadable
 from staanet.audio.containers.mp3 import declared_mp3, mp3_frame_bytes
 from staanet.audio.containers.ogg import declared_ogg
 from staanet.audio.containers.uncommon import (
@@ -37,6 +38,8 @@ def container_kind(stream: BinaryIO, size: int) -> tuple[str, int]:
             return kind, start
     if mp3_frame_bytes(head[:4]):
         return "MP3", start
+    if needs_pyav(head) and find_spec("av") is not None:
+        return PYAV, start
     raise unreadable(head, size)
 
 
@@ -63,6 +66,7 @@ CONTAINERS: dict[str, Callable[[BinaryIO, int, int, AudioLimits], Declared]] = {
     "CAF": declared_caf,
     "W64": declared_w64,
     "NIST": declared_nist,
+    PYAV: lambda stream, size, start, limits: Declared(),
 }
 
 SUFFIXES = {

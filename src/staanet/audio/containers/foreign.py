@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from staanet.errors import UnusableClip, printable
 
-_CONVERT = "Convert it: ffmpeg -i FILE FILE.wav"
+_CONVERT = (
+    "Convert it: ffmpeg -i FILE FILE.wav, or install what reads it: pip install 'staanet[av]'"
+)
+PYAV = "PYAV"
+"""What is read by PyAV, where that is installed."""
 _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (4, b"ftyp3gp", "3GP", _CONVERT),
     (4, b"ftyp", "MPEG-4 (M4A, AAC)", _CONVERT),
@@ -20,11 +24,20 @@ _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
 SIGNATURE_BYTES = 64
 
 
+def needs_pyav(head: bytes) -> bool:
+    """Whether a file that starts with ``head`` is one that ffmpeg reads and libsndfile does not.
+
+    >>> needs_pyav(b"#!AMR\n"), needs_pyav(b"PK\x03\x04")
+    (True, False)
+    """
+    return unreadable(head, len(head)).remedy == _CONVERT
+
+
 def unreadable(head: bytes, size: int) -> UnusableClip:
     """Returns the error for a file that starts with ``head`` and is not a supported audio format.
 
     >>> print(unreadable(b"#!AMR-WB\\n" + bytes(20), 1000))
-    AMR, which is not read. Convert it: ffmpeg -i FILE FILE.wav
+    AMR, which is not read. Convert it: ffmpeg -i FILE FILE.wav, or install ...
     """
     for position, signature, kind, remedy in _SIGNATURES:
         if head[position:].startswith(signature):
