@@ -27,8 +27,8 @@ test: $(VENV)/.installed
 	$(PYTEST) $(if $(GATE),$(addprefix --ignore=,$(GATED)))
 
 lint: $(VENV)/.installed
-	$(BIN)/ruff check src tests bench examples
-	$(BIN)/ruff format --check src tests bench examples
+	$(BIN)/ruff check src tests bench examples docs
+	$(BIN)/ruff format --check src tests bench examples docs/hooks docs/gallery
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

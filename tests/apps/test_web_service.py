@@ -230,3 +230,38 @@ def test_an_answer_behind_a_defence_says_that_the_attack_did_not_know_it(
 def test_a_shipped_generator_of_several_victims_serves_each_of_them():
     library = read_library(shipped_folders())
     assert {"emo18", "zhao19"} <= set(library.generators) and "wav2vec2_tiny" in library.victims
+
+
+def test_a_model_given_by_name_comes_first_beside_the_shipped_ones(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\nfrom torch import nn\nimport staanet\n\n"
+        "def build():\n"
+        "    torch.manual_seed(0)\n"
+        "    layers = [nn.Conv1d(1, 2, 80, stride=40), nn.AdaptiveMaxPool1d(1), nn.Flatten()]\n"
+        "    return nn.Sequential(nn.Unflatten(1, (1, -1)), *layers), ['high', 'low'], 8_000\n\n"
+        "def box():\n"
+        "    answer = lambda x: [[abs(row).mean(), 0.05] for row in x]\n"
+        "    return staanet.CallableVictim(answer, ['loud', 'quiet'], 16_000, name='box')\n"
+    )
+    specs = [f"python:{tmp_path / 'mine.py'}:build", f"python:{tmp_path / 'mine.py'}:box"]
+    library = read_library(shipped_folders(), specs)
+    white, black, *shipped = library.victims
+    assert library.named == (white, black) and black == "box" and "emo18" in shipped
+    service = FoolingService(library, tmp_path, device="cpu", limits=Limits(seconds=2.0))
+    assert service.first_source() == white and service.first_targets(white) == [white]
+    assert service.first_targets(black) == [black, *shipped[:2]]
+    assert service.attacks(white) == ["pgd", "mi_fgsm", "fgsm", "random"]
+    assert service.attacks(black) == ["random"]
+    clip = Clip("clip", speech.tone(0.5, 250.0), 8_000)
+    outcome = service.fool(clip, Request(source=white, targets=[white], attack="fgsm"))
+    assert outcome.answers[0].labels == ("high", "low")
+
+
+def test_a_model_that_answers_with_numbers_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import staanet\n\ndef build():\n"
+        "    return staanet.CallableVictim(lambda x: abs(x).mean(axis=1, keepdims=True), ['arousal'],"
+        " 16_000, tolerance=[0.1])\n"
+    )
+    with pytest.raises(InvalidInput, match="answers with numbers"):
+        read_library(shipped_folders(), [f"python:{tmp_path / 'mine.py'}:build"])

@@ -6,7 +6,8 @@ import json
 import re
 
 import pytest
-from tests.support import headless
+from tests.support.audit_facts import audit_facts as facts
+from tests.support.audit_facts import row, sure
 from tests.support.commands import staanet
 from tests.support.onnx_files import make_black_box
 from tests.support.speech import RATE, tone
@@ -218,63 +219,6 @@ def test_a_defence_is_measured_by_the_attackers_whom_it_met():
     assert "was not tried behind any" in said
 
 
-def row(rate, **more):
-    return {
-        "attack": "a",
-        "title": "t|<b>",
-        "source": "s",
-        "channel": "pcm16",
-        "control": False,
-        "white_box": False,
-        "epsilon": 0.01,
-        "max_density": 0.1,
-        "fooling_rate": rate,
-        "low": None,
-        "high": None,
-        "count": 9,
-        "snr_db": None,
-        "queries": 0.0,
-        **more,
-    }
-
-
-def facts(worst, noise, adaptive, limit):
-    return {
-        "worst": row(worst),
-        "fail_above": limit,
-        "uar": {"value": 0.7},
-        "victim": {"name": "<img onerror=x>"},
-        "corpus": {"name": "c", "clips": 9, "of": 20, "speakers": 2},
-        "attackers": {"noise": row(noise, control=True), "transfer": row(worst)},
-        "budgets": [
-            {"epsilon": 0.01, "max_density": 0.1, "noise": row(noise), "worst": row(worst)}
-        ],
-        "channels": [row(0.1, channel="mp3")],
-        "cells": [row(worst)],
-        "flags": [],
-        "machine": "m",
-        "commands": ["staanet audit"],
-        "defences": [
-            {
-                "defence": "median:3",
-                "static": row(0.05),
-                "adaptive": row(adaptive),
-                "uar": 0.6,
-                "crafted_on": "s",
-                "exact_gradient": True,
-            }
-        ],
-    }
-
-
-def sure(facts, width=0.05):
-    """Every rate gets an interval of this width to each side."""
-    rows = [*facts["attackers"].values(), facts["worst"], *facts["cells"]]
-    for row in rows:
-        row["low"], row["high"] = row["fooling_rate"] - width, row["fooling_rate"] + width
-    return facts
-
-
 @pytest.mark.parametrize(
     "worst, noise, adaptive, limit, begins, holds, lacks",
     [
@@ -313,19 +257,6 @@ def test_a_verdict_needs_evidence(rate, width, flags, outcome, holds):
     assert audit_outcome(told) == outcome
     first = audit_verdict(told)[0]
     assert first.lower().startswith(outcome) and holds in first
-
-
-@pytest.mark.parametrize("width", [390, 1440])
-def test_the_page_fits_its_window(tmp_path, width):
-    told = sure(facts(0.8, 0.1, 0.7, 0.3))
-    told |= {"verdict": audit_verdict(told), "commands": ["staanet audit " + "--defence x " * 90]}
-    (tmp_path / "audit.html").write_text(audit_page(told), encoding="utf-8")
-    with headless.browser() as browser:
-        page = browser.page()
-        page.size(width, 844)
-        page.open((tmp_path / "audit.html").as_uri())
-        assert page.run("document.documentElement.scrollWidth") <= width
-        assert page.errors == []
 
 
 def everyday_summary(passed):

@@ -19,6 +19,8 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 from tests.support import headless
+from tests.support.accessibility import serious_findings
+from tests.support.audit_facts import audit_facts, sure
 from tests.support.report_runs import (
     ATTACKS,
     HOSTILE,
@@ -34,6 +36,8 @@ from staanet import report, storage
 from staanet.core import Clip, metrics
 from staanet.errors import InvalidInput
 from staanet.report import chart_style, clip_pictures, clip_view, tables, training_charts
+from staanet.report.audit_pages import audit_page
+from staanet.report.audit_verdict import audit_verdict
 from staanet.report.example_clips import choose_clips
 from staanet.report.flags import run_flags, weak_victims
 from staanet.report.headlines import hardest_hit, headlines
@@ -463,34 +467,77 @@ def test_who_is_hit_harder_is_who_the_rows_say(built: Path) -> None:
     assert told in Page(built / "report" / "index.html").text
 
 
-def test_in_a_browser(built: Path, tmp_path: Path) -> None:
-    """No complaint, no request, no scrolling sideways; sound plays; the slider speaks and is louder."""
+@pytest.fixture(scope="module")
+def pages(built: Path) -> dict[str, str]:
+    """The addresses of a report and of an audit page."""
+    facts = sure(audit_facts(0.8, 0.1, 0.7, 0.3))
+    facts |= {"verdict": audit_verdict(facts), "commands": ["staanet audit " + "--defence x " * 90]}
+    audit = built / "audit.html"
+    audit.write_text(audit_page(facts), encoding="utf-8")
+    return {"report": (built / "report" / "index.html").as_uri(), "audit": audit.as_uri()}
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[headless.Page]:
     with headless.browser() as browser:
-        page = browser.page()
-        for width in (1440, 360):
-            page.size(width, 800)
-            page.open((built / "report" / "index.html").as_uri())
-            assert page.run("document.documentElement.scrollWidth") <= width
-            page.screenshot(tmp_path / f"{width}.png")
-            assert (tmp_path / f"{width}.png").stat().st_size > 10_000
-        page.run("document.querySelector('audio').play()")
-        page.wait("document.querySelector('audio').currentTime > 0")
-        top = page.run("Number(document.querySelector('.amplify input').max)")
-        page.run("document.querySelector('.amplify input').focus()")
-        for _ in range(3):
-            for kind in ("keyDown", "keyUp"):
-                page.call(
-                    "Input.dispatchKeyEvent",
-                    type=kind,
-                    key="ArrowLeft",
-                    code="ArrowLeft",
-                    windowsVirtualKeyCode=37,
-                )
-        assert page.run("Number(document.querySelector('.amplify output').textContent)") == top - 3
-        volume = page.run("document.querySelector('[data-gain] audio').volume")
-        assert volume == pytest.approx(10 ** (-3 / 20))
-        assert page.errors == []
-        assert all(url.startswith(("file:", "data:")) for url in page.requests)
+        yield browser.page()
+
+
+CUT = """[...document.querySelectorAll('body *')].filter(e =>
+    e.clientWidth > 0 && e.scrollWidth > e.clientWidth + 1 && !e.closest('.hidden, .table thead') && !(innerWidth > 640 && e.matches('.table .scroll'))
+    && getComputedStyle(e).overflowX !== 'visible').map(e => e.outerHTML.slice(0, 200))"""
+"""Boxes whose content is wider than they are; on a screen a wide table may scroll in its own region."""
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("name", ["report", "audit"])
+def test_nothing_is_cut_or_scrolls_sideways(
+    tab: headless.Page, pages: dict[str, str], name: str, width: int
+) -> None:
+    tab.size(width, 844)
+    for scheme in ("light", "dark"):
+        tab.scheme(scheme)
+        tab.open(pages[name])
+        assert tab.run("document.documentElement.scrollWidth") <= width
+        assert tab.run(CUT) == []
+    assert tab.errors == []
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("name", ["report", "audit"])
+def test_axe_finds_nothing_serious(
+    tab: headless.Page, pages: dict[str, str], name: str, width: int
+) -> None:
+    tab.size(width, 844)
+    for scheme in ("light", "dark"):
+        tab.scheme(scheme)
+        tab.open(pages[name])
+        assert serious_findings(tab) == [], scheme
+
+
+def test_sound_plays_and_the_slider_makes_it_louder(
+    tab: headless.Page, pages: dict[str, str]
+) -> None:
+    tab.size(1440, 800)
+    tab.open(pages["report"])
+    tab.run("document.querySelector('audio').play()")
+    tab.wait("document.querySelector('audio').currentTime > 0")
+    top = tab.run("Number(document.querySelector('.amplify input').max)")
+    tab.run("document.querySelector('.amplify input').focus()")
+    for _ in range(3):
+        for kind in ("keyDown", "keyUp"):
+            tab.call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key="ArrowLeft",
+                code="ArrowLeft",
+                windowsVirtualKeyCode=37,
+            )
+    assert tab.run("Number(document.querySelector('.amplify output').textContent)") == top - 3
+    volume = tab.run("document.querySelector('[data-gain] audio').volume")
+    assert volume == pytest.approx(10 ** (-3 / 20))
+    assert tab.errors == []
+    assert all(url.startswith(("file:", "data:")) for url in tab.requests)
 
 
 def test_markdown_keeps_its_columns() -> None:

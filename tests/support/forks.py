@@ -293,7 +293,7 @@ def leave_undrawn(replace: Callable[[Any, str, Any], None] = setattr) -> None:
     """
     from staanet.report import chart_style, charts, clip_pictures, clip_view, training_charts
 
-    def triptych(clean: Any, adversarial: Any, sample_rate: int) -> bytes:
+    def triptych(clean: Any, adversarial: Any, sample_rate: int, **_: bool) -> bytes:
         digest = hashlib.sha256(clean.tobytes() + adversarial.tobytes())
         return f"{sample_rate} {digest.hexdigest()}".encode()
 
@@ -306,6 +306,7 @@ def leave_undrawn(replace: Callable[[Any, str, Any], None] = setattr) -> None:
 
     for module in (clip_pictures, clip_view):
         replace(module, "triptych_picture", triptych)
+    replace(clip_view, "waveform_picture", triptych)
     for charts_module in (chart_style, charts, training_charts):
         replace(charts_module, "draw_picture", drawn)
 

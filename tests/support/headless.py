@@ -67,10 +67,10 @@ class Page:
             mobile=width < 500,
         )
 
-    def dark(self) -> None:
+    def scheme(self, name: str) -> None:
+        """The colours that the visitor prefers: ``light`` or ``dark``."""
         self.call(
-            "Emulation.setEmulatedMedia",
-            features=[{"name": "prefers-color-scheme", "value": "dark"}],
+            "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}]
         )
 
     def open(self, url: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,11 @@ def craft(
             where=quarantined[0]["id"],
             remedy="Correct the victim",
         )
-    card: dict[str, Any] = {"attack": type(attack).__name__.lower(), "source": source.name}
+    card: dict[str, Any] = {
+        "attack": type(attack).__name__.lower(),
+        "source": source.name,
+        "budget": asdict(attack.budget),
+    }
     if quarantined:
         card["quarantined"] = quarantined
     densities = [len(clip.support) / len(clip.adversarial) for clip in crafted]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from textwrap import shorten
 from typing import Annotated
@@ -16,8 +17,8 @@ from staanet.config import shipped_recipes
 from staanet.errors import unknown_name
 from staanet.storage import pretrained
 
-WIDTH = 120
-"""Characters of a description that are shown; ``--json`` has all."""
+COLUMNS, LEAST = 140, 30
+"""Columns of a line where no terminal tells, and the least of them for a description; ``--json`` has all."""
 
 
 def recipes() -> dict[str, str]:
@@ -27,12 +28,17 @@ def recipes() -> dict[str, str]:
 
 
 def models() -> dict[str, str]:
-    """The models in the package, by the names that commands take, each with a description."""
+    """The models in the package, by the names that commands take, each as its model card begins."""
     return {
-        f"{pretrained.SCHEME}:{name}": kind.removesuffix("s")
+        f"{pretrained.SCHEME}:{name}": _card_sentence(kind, name)
         for kind in ("victims", "generators")
         for name in pretrained.names(kind)
     }
+
+
+def _card_sentence(kind: str, name: str) -> str:
+    card = (pretrained.folder(kind, name) / "MODEL_CARD.md").read_text(encoding="utf-8")
+    return names.first_sentence(card.partition("\n\n")[2])
 
 
 KINDS: dict[str, Callable[[], dict[str, str]]] = {
@@ -60,5 +66,9 @@ def list_names(
         raise unknown_name("kind", kind, KINDS)
     entries = KINDS[kind]()
     width = max(map(len, entries), default=0)
-    lines = [f"{name:<{width}}  {shorten(text, WIDTH)}".rstrip() for name, text in entries.items()]
+    room = max(LEAST, shutil.get_terminal_size((COLUMNS, 24)).columns - width - 3)
+    lines = [
+        f"{name:<{width}}  {shorten(text, room, placeholder=' ...')}".rstrip()
+        for name, text in entries.items()
+    ]
     finish(output, {kind: entries}, lines)

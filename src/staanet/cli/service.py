@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from staanet.cli.app import command
-from staanet.cli.options import Machine, Output
+from staanet.cli.options import VICTIM, Machine, Output
 from staanet.cli.printing import CHECK_FAILED, say, show, show_json
 from staanet.cli.progress import Bars
 
@@ -21,6 +21,9 @@ def serve(
         list[Path],
         typer.Option(metavar="DIR", help="A run folder whose models to offer; may be repeated."),
     ] = [],  # noqa: B006
+    victim: Annotated[
+        list[str], typer.Option(metavar="MODEL", help=f"{VICTIM}; may be repeated.")
+    ] = [],  # noqa: B006
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes any free port.")] = 7860,
     host: Annotated[
         str, typer.Option(help="Another than the loopback lets other machines in.")
@@ -30,12 +33,12 @@ def serve(
 ) -> None:
     """A local page to record a clip and fool models.
 
-    Shows and plays what changed. Offers the models shipped with staanet and those of --run. Nothing
-    leaves this machine. Ctrl-C ends it.
+    Shows and plays what changed. Offers the models shipped with staanet, those of --run, and each --victim.
+    Nothing leaves this machine. Ctrl-C ends it.
     """
     from staanet.apps import web
 
-    library = web.read_library([*run, *web.shipped_folders()])
+    library = web.read_library([*run, *web.shipped_folders()], victim)
 
     def ready(url: str) -> None:
         if machine.json:

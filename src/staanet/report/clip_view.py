@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from staanet import audio
 from staanet.core import Progress, Samples
-from staanet.report.clip_pictures import triptych_picture
+from staanet.report.clip_pictures import triptych_picture, waveform_picture
 from staanet.report.example_clips import ExampleClip, choose_clips
 from staanet.report.headlines import Headline
 from staanet.report.verify import measure
@@ -38,6 +38,8 @@ class ClipView:
     whole_seconds: float
     distances: Distances
     png: bytes
+    narrow_png: bytes
+    """The picture for a phone."""
     answers: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     """Probabilities before and after, by target."""
 
@@ -61,6 +63,7 @@ def clip_views(run: RunFolder, lead: Headline, number: int, progress: Progress) 
                 whole_seconds=len(pair.adversarial) / rate,
                 distances=measure(pair.clean.pcm16, pair.adversarial),
                 png=triptych_picture(clean, adversarial, rate),
+                narrow_png=waveform_picture(clean, adversarial, rate, narrow=True),
                 answers={
                     target: both for (name, target), both in answers.items() if name == example.id
                 },
@@ -94,6 +97,7 @@ def clip_context(run: RunFolder, view: ClipView, number: int) -> dict[str, Any]:
         "excerpt": f"first {length:.0f} s" if length < view.whole_seconds else "",
         "distances": view.distances,
         "image": data_uri("image/png", view.png),
+        "narrow": data_uri("image/png", view.narrow_png),
         "alt": alt,
         "gain_db": gain_db,
         "sounds": [

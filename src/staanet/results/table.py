@@ -171,7 +171,10 @@ class Table:
         return "\n".join(lines) + "\n"
 
     def to_html(self) -> str:
-        """A captioned ``table`` in a region that scrolls by itself; empty where there are no rows."""
+        """A captioned ``table`` in a region of its own; empty where there are no rows.
+
+        Each cell names its column, for a narrow window that shows a row as a list.
+        """
         if not self.rows:
             return ""
         name = f"table-{_html_text(self.key)}"
@@ -191,13 +194,14 @@ class Table:
     def _html_row(self, row: Sequence[TableCell]) -> str:
         entries = []
         for index, cell in enumerate(row):
+            label = f' data-label="{_html_text(self.columns[index])}"'
             mark = cell.mark and (
                 f'<span class="mark {_html_text(cell.mark.replace(" ", "-"))}">'
                 f"{_html_text(cell.mark)}</span>"
             )
             text = _html_text(cell.text)
             if index == 0:
-                entries.append(f'<th scope="row">{text}{mark}</th>')
+                entries.append(f'<th scope="row"{label}>{text}{mark}</th>')
                 continue
             kind = "name" if index < self.names else "figure"
             kind += " own" if cell.mark == WHITE_BOX else ""
@@ -206,7 +210,7 @@ class Table:
                 f'<span class="bar" aria-hidden="true"><span style="width:{width}"></span></span>'
             )
             detail = cell.detail and f"<small>{_html_text(cell.detail)}</small>"
-            entries.append(f"<td{_html_class(kind)}>{text}{bar}{detail}{mark}</td>")
+            entries.append(f"<td{_html_class(kind)}{label}>{text}{bar}{detail}{mark}</td>")
         control = "control" if any(cell.mark == CONTROL for cell in row) else ""
         return f"<tr{_html_class(control)}>{''.join(entries)}</tr>"
 

@@ -95,8 +95,36 @@ class FoolingService:
         self.generator = functools.lru_cache(maxsize=16)(self._load_generator)
 
     def attacks(self, source: str) -> list[str]:
-        """Returns the attacks on a source; ``staa`` is one where a generator was trained for it."""
+        """Returns the attacks on a source: ``staa`` with its generator, the others by its gradient.
+
+        A model without gradients that was given by name meets random signs alone.
+        """
+        if source in self.library.named and not self.victim(source).differentiable:
+            return ["random"]
         return [name for name in OFFERED if name != "staa" or source in self.library.generators]
+
+    def first_source(self) -> str:
+        """Returns the victim that the page begins with: one given by name, else one with a generator."""
+        first = next(iter(self.library.victims))
+        if self.library.named:
+            return first
+        return next(
+            (name for name in self.library.victims if name in self.library.generators), first
+        )
+
+    def first_targets(self, source: str) -> list[str]:
+        """Returns up to four victims to ask at first; a named source leaves out those of other rates."""
+        names = list(self.library.victims)[:4]
+        if source not in self.library.named:
+            return names
+        rate = self.victim(source).sample_rate
+        return [name for name in names if self._sample_rate(name) == rate]
+
+    def _sample_rate(self, name: str) -> int:
+        where = self.library.victims[name]
+        if isinstance(where, str):
+            return self.victim(name).sample_rate
+        return int(storage.read_card(where, "victim")["sample_rate"])
 
     def load_clip(self, path: Path | None, source: str) -> Clip:
         """Reads a file of the page at the rate of the source.

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from staanet import storage
-from staanet.core import Victim
+from staanet.core import Victim, require_classes
 from staanet.defences import Defended
 from staanet.errors import InvalidInput, MissingExtra, StaaNetError
 from staanet.results import adversarial_set
 from staanet.storage.pretrained import ROOT
 from staanet.transforms import parse_transform
-from staanet.victims import joint_sha256, missing_extra
+from staanet.victims import joint_sha256, load_victim, missing_extra
 
 _DEPTHS = ("card.json", "*/card.json", "*/*/card.json", "*/*/*/card.json")
 _EXAMPLES = 12
@@ -25,13 +25,15 @@ _EXAMPLES = 12
 class ModelLibrary:
     """The models and clips that the page offers."""
 
-    victims: Mapping[str, Path]
+    victims: Mapping[str, Path | str]
     generators: Mapping[str, Path] = field(default_factory=dict)
     """By the name of the victim that a generator was trained against."""
     examples: Mapping[str, Path] = field(default_factory=dict)
     """Clean clips by their titles."""
     left_out: Mapping[str, MissingExtra] = field(default_factory=dict)
     """Victims that need a package that is not installed."""
+    named: Sequence[str] = ()
+    """Victims that the visitor gave by name; the page begins with the first."""
 
 
 def shipped_folders() -> list[Path]:
@@ -39,14 +41,21 @@ def shipped_folders() -> list[Path]:
     return [ROOT] if ROOT.is_dir() else []
 
 
-def read_library(folders: Sequence[Path]) -> ModelLibrary:
+def read_library(folders: Sequence[Path], specs: Sequence[str] = ()) -> ModelLibrary:
     """Reads the models in ``folders``, up to three levels deep, by their ``card.json``.
+
+    ``specs`` name further victims as ``load_victim`` takes them; they are loaded at once and come first.
 
     A generator counts where the victims of its training, by the sha256 of their weights, are there
     too. Victims that need a missing package are left out. Raises ``InvalidInput`` for a folder that
-    does not exist.
+    does not exist, and for a spec that is no classifier.
     """
-    victims: dict[str, Path] = {}
+    victims: dict[str, Path | str] = {}
+    for spec in specs:
+        victim = load_victim(spec)
+        require_classes([victim], "the page")
+        victims[_unique_name(victim.name, Path(spec), victims)] = spec
+    named = tuple(victims)
     weights: dict[str, str] = {}
     generators: list[tuple[Mapping[str, Any], Path]] = []
     examples: dict[str, Path] = {}
@@ -72,7 +81,7 @@ def read_library(folders: Sequence[Path]) -> ModelLibrary:
     for card, folder in sorted(generators, key=lambda item: -len(item[0].get("sources") or ())):
         for name in _sources(card, weights):  # a generator of this victim alone comes last and wins
             by_victim[name] = folder
-    return ModelLibrary(victims, by_victim, examples, left_out)
+    return ModelLibrary(victims, by_victim, examples, left_out, named)
 
 
 def _sources(card: Mapping[str, Any], weights: Mapping[str, str]) -> list[str]:
@@ -91,7 +100,7 @@ def _model_folders(root: Path) -> list[Path]:
     return [card.parent for depth in _DEPTHS for card in sorted(root.glob(depth))]
 
 
-def _unique_name(name: str, root: Path, taken: Mapping[str, Path]) -> str:
+def _unique_name(name: str, root: Path, taken: Mapping[str, object]) -> str:
     """A name that no other victim has.
 
     >>> _unique_name("emo18", Path("runs/b"), {"emo18": Path()})

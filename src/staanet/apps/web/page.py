@@ -79,7 +79,7 @@ def _asset(name: str) -> str:
 def build_page(service: FoolingService, limits: Limits) -> gr.Blocks:
     """Returns the components and what they do."""
     victims = list(service.library.victims)
-    first = next((name for name in victims if name in service.library.generators), victims[0])
+    first = service.first_source()
     with gr.Blocks(title="staanet", analytics_enabled=False) as page:
         gr.Markdown(INTRODUCTION)
         with gr.Row(elem_id="columns"):
@@ -171,7 +171,10 @@ def _setting_components(
     )
     with gr.Accordion("More", open=False, elem_id="more"):
         targets = gr.CheckboxGroup(
-            victims, value=victims[:4], label="Ask these classifiers", elem_id="targets"
+            victims,
+            value=service.first_targets(first),
+            label="Ask these classifiers",
+            elem_id="targets",
         )
         density = gr.Slider(
             0.01,

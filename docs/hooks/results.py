@@ -1,0 +1,171 @@
+"""mkdocs hook: ``bench/results.md`` as a few pages, and the table and figure that open *Results*.
+
+Nothing is typed a second time: table and figure are read from the sections that the commands wrote.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+RESULTS = Path(__file__).parents[2] / "bench" / "results.md"
+PAGES = {
+    "runs": ("Whole runs", r"quick|emodb|emodb_full|sex|speakers|How to read|egemaps"),
+    "defences": ("Defences", r"Defences"),
+    "speed": ("Speed", r"Start|Speed|On a GPU"),
+    "reliability": ("Reliability and first use", r"Reliability|A newcomer"),
+    "strength": ("Strength and what was tried", r""),
+}
+"""Each page: its title, and how the titles of its sections begin; the last takes what is left."""
+HEADLINE = ("STAA-Net", "PGD, 20 steps, as many samples", "MI-FGSM", "random places")
+METHODS = ("STAA-Net", "PGD, 20 steps", "random")
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Adds the pages of details."""
+    pages: dict[str, list[str]] = {name: [] for name in PAGES}
+    for title, section in sections(RESULTS.read_text(encoding="utf-8"), "## "):
+        pages[page_of(title)].append(section)
+    for name, (title, _) in PAGES.items():
+        lead = f"# {title}\n\nPart of `bench/results.md`, as the commands wrote it. [Results](../results.md)\n"
+        content = "\n\n".join([lead, *pages[name]])
+        files.append(File.generated(config, f"results/{name}.md", content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Puts the tables and the figure where a page asks for them."""
+    found = dict(sections(RESULTS.read_text(encoding="utf-8"), "## "))
+    if "<!-- runs -->" in markdown:
+        markdown = markdown.replace("<!-- runs -->", runs_table(found))
+    if "<!-- table -->" in markdown:
+        markdown = markdown.replace("<!-- table -->", headline_table(found["emodb_full"]))
+    if "<!-- figure -->" in markdown:
+        markdown = markdown.replace("<!-- figure -->", strength_figure(found["Strength"]))
+    return markdown
+
+
+def runs_table(found: dict[str, str]) -> str:
+    """The recipes that were run whole: on which machine, at which commit, for how long."""
+    lines = ["| recipe | machine | commit | minutes in all |", "|---|---|---|---|"]
+    for title, section in found.items():
+        run = re.search(
+            r"^`staanet run [^`]*`, commit `([\w-]+)`, (.*), torch .*?, ([\d.]+) minutes in all",
+            section,
+            re.M,
+        )
+        if run:
+            lines.append(f"| `{title}` | {run[2]} | `{run[1]}` | {run[3]} |")
+    return "\n".join(lines)
+
+
+def sections(text: str, mark: str) -> list[tuple[str, str]]:
+    """The title and the text of each section, without comments."""
+    bare = re.sub(r"<!--.*?-->\n?", "", text)
+    parts = re.split(rf"^(?={mark})", bare, flags=re.M)[1:]
+    return [(part.partition("\n")[0].removeprefix(mark).strip(), part.rstrip()) for part in parts]
+
+
+def page_of(title: str) -> str:
+    """The page of a section.
+
+    >>> page_of("Reliability: load"), page_of("Ablations")
+    ('reliability', 'strength')
+    """
+    return next(name for name, (_, begins) in PAGES.items() if re.match(begins, title))
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """The tables of a text, as rows of cells, the head first.
+
+    >>> tables("| a | b |\\n|---|---|\\n| 1 | 2 |\\n")
+    [[['a', 'b'], ['1', '2']]]
+    """
+    blocks = re.findall(r"(?:^\|.*\n?)+", text, re.M)
+    rows = [[line.strip("|").split("|") for line in block.splitlines()] for block in blocks]
+    return [
+        [[cell.strip() for cell in row] for number, row in enumerate(table) if number != 1]
+        for table in rows
+    ]
+
+
+def headline_table(section: str) -> str:
+    """What the main attacks on ``emo18`` do, from the table of the whole comparison."""
+    table = next(table for table in tables(section) if table[0][:2] == ["attack", "source"])
+    first, last = 2, table[0].index("density")
+    rows = [row for row in table[1:] if row[1] == "emo18" and row[0].startswith(HEADLINE)]
+    rows = [row for row in rows if "iteration" not in row[0]]
+    keep = [0, *range(first, last), last, table[0].index("snr_db"), table[0].index("seconds")]
+    head = ["attack on emo18", *table[0][first:last], "samples", "SNR dB", "s a clip"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row in rows:
+        cells = [re.sub(r" \((white box|control|N \d+)\)", "", row[i]) for i in keep]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def strength_figure(section: str) -> str:
+    """Fooling against level where the section has it, else against the share of samples."""
+    from staanet.report.chart_style import draw_picture
+
+    parts = dict(sections(section, "### "))
+    if "On the source" in parts:
+        curves, axis = level_curves(tables(parts["On the source"])[0]), "dB relative to the speech"
+    else:
+        curves, axis = sample_curves(tables(parts["Samples needed"])[0]), "samples changed, %"
+    alt = f"Share of clips fooled against {axis}: {', '.join(curves)}"
+    picture = draw_picture("strength", alt, 6.6, lambda width: _draw(curves, axis, width))
+    drawings = f'<div class="wide">{picture.wide}</div><div class="narrow">{picture.narrow}</div>'
+    flat = re.sub(r"\n\s*\n", "\n", re.sub(r"<!--.*?-->", "", drawings, flags=re.S))
+    return f'<div class="drawing" role="img" aria-label="{alt}">{flat}</div>'
+
+
+def sample_curves(table: list[list[str]]) -> dict[str, list[tuple[float, float]]]:
+    """Fooling in per cent by share of samples in per cent, for each of ``METHODS``."""
+    shares = {
+        index: float(name.split()[-2])
+        for index, name in enumerate(table[0])
+        if name.startswith("fooled at")
+    }
+    rows = {row[0]: row for row in table[1:]}
+    return {
+        name: [(share, float(rows[name][i].split()[0])) for i, share in shares.items()]
+        for name in METHODS
+    }
+
+
+def level_curves(table: list[list[str]]) -> dict[str, list[tuple[float, float]]]:
+    """Fooling in per cent by level in dB, at the largest share of samples on the first source."""
+    head, rows = table[0], [row for row in table[1:] if row[2]]
+    most = max((row[3] for row in rows), key=lambda share: float(share.split()[0]))
+    chosen = [row for row in rows if row[:2] == rows[0][:2] and row[3] == most]
+    return {
+        name: [(float(row[2]), float(row[index].split()[0])) for row in chosen]
+        for index, name in enumerate(head)
+        if index > 3 and all(row[index] for row in chosen)
+    }
+
+
+def _draw(curves: dict[str, list[tuple[float, float]]], axis: str, width: float) -> Any:
+    from matplotlib.figure import Figure
+
+    from staanet.report.chart_style import BLUE, FAINT, GREEN, SKY, VERMILION
+
+    figure = Figure(figsize=(width, 3.2))
+    axes = figure.subplots()
+    inks = iter((VERMILION, BLUE, GREEN, SKY) * 4)
+    for name, points in curves.items():
+        ink = FAINT if name.startswith("random") else next(inks)
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, "o-", color=ink, markersize=4, label=name)
+    if "dB" not in axis:
+        axes.set_xscale("log")
+        axes.set_xticks(x, [f"{share:g}" for share in x])
+        axes.minorticks_off()
+    axes.set(xlabel=axis, ylabel="clips fooled, %", ylim=(-3, 103))
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    return figure
