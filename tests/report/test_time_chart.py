@@ -10,6 +10,9 @@ from staanet.report.charts import time_chart
 from staanet.report.headlines import cells_of_equal_size, headlines
 from staanet.results.run_folder import RunFolder
 
+DRAWN = True
+"""Of these tests the pictures are a part."""
+
 
 def test_only_attacks_of_as_many_samples_at_one_epsilon_are_compared(tmp_path: Path) -> None:
     run = RunFolder.read(make_run(tmp_path / "run", fake_clips(4)))
