@@ -1,7 +1,7 @@
 """``python -m bench runs/quick runs/emodb`` writes the figures of finished runs into results.md.
 
 Start-up time is measured on the spot; everything else is read from the runs' own files, with the
-recipe, commit and machine that their cards name. ``bench/notes.md`` is appended as it stands, and so is
+recipe, commit and machine that their cards name. Runs that are not named keep their section. ``bench/notes.md`` is appended as it stands, and so is
 ``bench/speed.md``, which ``python -m bench speed`` writes. The other commands (``WORDS``, ``fuzz``, ``kill``,
 ``load`` and ``mutate``) write sections of their own, which the former keeps.
 """
@@ -49,7 +49,9 @@ WORDS = (
 def main(runs: list[Path]) -> None:
     """Write ``bench/results.md``."""
     parts = ["# Results", "Written by `python -m bench RUN...`; do not edit by hand.", start()]
-    parts += [figures(run) for run in runs]
+    parts += (
+        run_sections(sections.RESULTS) | {run_name(run): figures(run) for run in runs}
+    ).values()
     speed = HERE / "speed.md"
     if speed.exists():
         parts.append(speed.read_text(encoding="utf-8").strip())
@@ -59,6 +61,22 @@ def main(runs: list[Path]) -> None:
     if sections.RESULTS.exists():
         parts += sections.kept(sections.RESULTS.read_text(encoding="utf-8"))
     (HERE / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def run_sections(results: Path) -> dict[str, str]:
+    """The sections of runs that were written before, by the name of their recipe, in their order."""
+    text = results.read_text(encoding="utf-8") if results.exists() else ""
+    return {
+        found["name"]: found[0].strip()
+        for found in re.finditer(
+            r"^## (?P<name>\S+)\n\n`staanet run .*?(?=^## |^<!-- |\Z)", text, re.M | re.S
+        )
+    }
+
+
+def run_name(run: Path) -> str:
+    """The name of a run's recipe."""
+    return str(read(run / "card.json")["recipe"])
 
 
 def start(repeats: int = 9) -> str:

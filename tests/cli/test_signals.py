@@ -18,6 +18,7 @@ from staanet import audio, storage
 SLOW_PARSER = """
 import signal, sys, time
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
+signal.signal(signal.SIGINT, signal.default_int_handler)  # or in the background of a script
 from staanet import cli
 def app():
     print("ready", flush=True)

@@ -15,6 +15,8 @@ from tests.support.report_runs import ATTACKS, RATE, make_run, voice
 
 from staanet import report, storage
 
+DRAWN = True
+"""What pictures are called is text as well."""
 PAYLOADS = (
     "<img src=x onerror=alert(1)>",
     "<script>alert(1)</script>",

@@ -27,7 +27,7 @@ SIGNATURE_BYTES = 64
 def needs_pyav(head: bytes) -> bool:
     """Whether a file that starts with ``head`` is one that ffmpeg reads and libsndfile does not.
 
-    >>> needs_pyav(b"#!AMR\n"), needs_pyav(b"PK\x03\x04")
+    >>> needs_pyav(b"#!AMR\\n"), needs_pyav(b"PK\\x03\\x04")
     (True, False)
     """
     return unreadable(head, len(head)).remedy == _CONVERT
