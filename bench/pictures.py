@@ -48,7 +48,7 @@ def fooled_clip(run: Path, attack: str = "staa") -> bytes:
     table = pandas.read_csv(folder / "metadata.csv").set_index("id").loc[fooled.id]
     clean, rate = soundfile.read(folder / table.original_file_name, dtype="int16")
     adversarial, _ = soundfile.read(folder / table.file_name, dtype="int16")
-    return clip_pictures.portrait(clean, adversarial, rate)
+    return clip_pictures.waveform_picture(clean, adversarial, rate)
 
 
 def shrink(png: bytes) -> bytes:
