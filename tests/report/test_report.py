@@ -489,17 +489,23 @@ CUT = """[...document.querySelectorAll('body *')].filter(e =>
 """Boxes whose content is wider than they are; on a screen a wide table may scroll in its own region."""
 
 
+def in_each_scheme(tab: headless.Page, address: str, width: int) -> Iterator[str]:
+    """Opens a page at a width, light and then dark, and yields the scheme."""
+    tab.size(width, 844)
+    for scheme in ("light", "dark"):
+        tab.scheme(scheme)
+        tab.open(address)
+        yield scheme
+
+
 @pytest.mark.parametrize("width", [390, 1440])
 @pytest.mark.parametrize("name", ["report", "audit"])
 def test_nothing_is_cut_or_scrolls_sideways(
     tab: headless.Page, pages: dict[str, str], name: str, width: int
 ) -> None:
-    tab.size(width, 844)
-    for scheme in ("light", "dark"):
-        tab.scheme(scheme)
-        tab.open(pages[name])
-        assert tab.run("document.documentElement.scrollWidth") <= width
-        assert tab.run(CUT) == []
+    for scheme in in_each_scheme(tab, pages[name], width):
+        assert tab.run("document.documentElement.scrollWidth") <= width, scheme
+        assert tab.run(CUT) == [], scheme
     assert tab.errors == []
 
 
@@ -508,10 +514,7 @@ def test_nothing_is_cut_or_scrolls_sideways(
 def test_axe_finds_nothing_serious(
     tab: headless.Page, pages: dict[str, str], name: str, width: int
 ) -> None:
-    tab.size(width, 844)
-    for scheme in ("light", "dark"):
-        tab.scheme(scheme)
-        tab.open(pages[name])
+    for scheme in in_each_scheme(tab, pages[name], width):
         assert serious_findings(tab) == [], scheme
 
 

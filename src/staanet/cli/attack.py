@@ -81,7 +81,6 @@ def attack(
     with the package are used.
     """
     from staanet import pipeline, report, victims
-    from staanet.storage import lazy_rows
 
     shard = Shard.parse(options.shard) if options.shard else None
     if shard is not None and options.engine != "local":
@@ -95,8 +94,7 @@ def attack(
             else attack_job.run(victim, out, context=context, shard=shard)
         )
         others = [victims.load_victim(spec) for spec in judges] or victims.members_of(victim)
-        labels = lazy_rows.attribute_values(attack_job.corpus.utterances, "label")
-        pipeline.meet_labels(others, labels, context, where=str(inputs[0]), is_required=False)
+        pipeline.meet_corpus(others, attack_job.corpus, context)
         rows = pipeline.predictions(adversarial, others, context)
         control = pipeline.control_rates(adversarial, victim, others, context) if rows else {}
         clips = adversarial.clips[: 0 if shard else options.pictures]

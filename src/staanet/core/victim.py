@@ -68,6 +68,11 @@ class Victim(nn.Module):
         return "regression" if self.tolerance else "classification"
 
     @property
+    def class_labels(self) -> tuple[str, ...]:
+        """The classes that an attack can aim at; none where it answers with numbers."""
+        return () if self.task == "regression" else self.labels
+
+    @property
     def device(self) -> torch.device:
         """Where its weights are, and its input has to be."""
         return next((weight.device for weight in self.parameters()), torch.device("cpu"))

@@ -85,16 +85,11 @@ def warm_start_member(
         epsilon=epsilon,
         density=density,
         sample_rate=source.sample_rate,
-        labels=_classes_of(source),
+        labels=source.class_labels,
         tolerance=source.tolerance,
     )
     surrogate.classifier.load_state_dict(source.state_dict())
     return surrogate.to(source.device)
-
-
-def _classes_of(source: Victim) -> tuple[str, ...]:
-    """What a generator can aim at: the classes; none where the source answers with numbers."""
-    return () if source.task == "regression" else source.labels
 
 
 def backward_net_from(
@@ -127,7 +122,7 @@ def backward_net_from(
         epsilon=epsilon,
         density=density,
         sample_rate=source.sample_rate,
-        labels=_classes_of(source),
+        labels=source.class_labels,
         tolerance=source.tolerance,
     )
     with torch.no_grad():

@@ -29,7 +29,7 @@ from staanet.pipeline.sweep import SweepPlan, sweep
 from staanet.pipeline.train_generator import train_generator
 from staanet.pipeline.train_uap import train_uap
 from staanet.pipeline.train_victim import train_victim
-from staanet.pipeline.victim_check import meet_labels
+from staanet.pipeline.victim_check import meet_corpus
 
 __all__ = [
     "find_budgets",
@@ -57,7 +57,7 @@ __all__ = [
     "harden",
     "join_recordings",
     "load_clips",
-    "meet_labels",
+    "meet_corpus",
     "merge",
     "plan_attack",
     "predictions",

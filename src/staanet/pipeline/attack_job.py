@@ -27,9 +27,8 @@ from staanet.pipeline.join_recordings import join_recordings
 from staanet.pipeline.merge import merge
 from staanet.pipeline.quarantine import Quarantine
 from staanet.pipeline.sources import source_of
-from staanet.pipeline.victim_check import meet_labels
+from staanet.pipeline.victim_check import meet_corpus
 from staanet.results.adversarial_set import AdversarialSet
-from staanet.storage import lazy_rows
 from staanet.storage.shards import Shard
 
 SHARDS = 32
@@ -72,8 +71,7 @@ class AttackJob:
     ) -> AdversarialSet:
         """Crafts the set, or a shard of it, in this process."""
         corpus = self.corpus
-        labels = lazy_rows.attribute_values(corpus.utterances, "label")
-        meet_labels([victim], labels, context, where=corpus.name, is_required=False)
+        meet_corpus([victim], corpus, context)
         plan = plan_attack(
             str(self.recipe.attack),
             self.recipe,

@@ -22,10 +22,10 @@ from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
 from staanet.pipeline.harden import new_generator, save_inner_generator
 from staanet.pipeline.stage import Inputs, Stage
-from staanet.pipeline.victim_check import check_victims, meet_labels
+from staanet.pipeline.victim_check import check_victims, meet_corpus
 from staanet.results import row_files
 from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
-from staanet.storage import describe_machine, lazy_rows
+from staanet.storage import describe_machine
 from staanet.training import adaptive, detectors
 from staanet.victims import load_victim
 
@@ -238,8 +238,7 @@ def detect(
         InvalidInput: If there is no such detector or set, or ``out`` holds another victim.
     """
     static = check_detection(recipe, sets)
-    labels = lazy_rows.attribute_values(corpus.utterances, "label")
-    meet_labels([victim], labels, context, where=corpus.name, is_required=False)
+    meet_corpus([victim], corpus, context)
     detection = Detection(corpus, victim, out, recipe, context)
     target = detection.gate_victim()
     attacks = [

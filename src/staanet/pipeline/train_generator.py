@@ -198,8 +198,7 @@ def make_generator(recipe: GeneratorRecipe, source: Victim) -> Generator:
     warm = warm_start_generator(members_of(source), density, recipe.epsilon, recipe.iterations)
     if recipe.network == "backward_net" and warm is not None:
         return warm
-    labels = source.labels if source.task == "classification" else ()
-    return build_generator(recipe.network, density, labels)
+    return build_generator(recipe.network, density, source.class_labels)
 
 
 def require_one_task(sources: Sequence[Victim]) -> None:

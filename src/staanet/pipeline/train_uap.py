@@ -19,8 +19,8 @@ from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
 from staanet.pipeline.sources import relative_origin
 from staanet.pipeline.stage import Inputs, Stage
-from staanet.pipeline.victim_check import check_victims, meet_labels
-from staanet.storage import describe_machine, lazy_rows
+from staanet.pipeline.victim_check import check_victims, meet_corpus
+from staanet.storage import describe_machine
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,7 @@ def train_uap(
     ``out`` holds a vector that was made from something else.
     """
     require_classes([source], "a universal vector")
-    labels = lazy_rows.attribute_values(corpus.utterances, "label")
-    meet_labels([source], labels, context, where=corpus.name, is_required=False)
+    meet_corpus([source], corpus, context)
     if label is not None and label not in source.labels:
         raise unknown_name("class", label, source.labels)
     name = f"train-uap on {source.name}"

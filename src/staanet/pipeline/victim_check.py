@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from staanet.core import Clip, Victim
+from staanet.core import Clip, Corpus, Victim
 from staanet.core.dimensions import read_dimensions
 from staanet.errors import InvalidInput
 from staanet.pipeline.context import Context
+from staanet.storage import lazy_rows
 from staanet.victims.labels import match_labels, rename_labels
 from staanet.victims.quick_check import CheckedVictims, VictimReport
 
@@ -38,6 +39,12 @@ def check_victims(
                 context.quarantine.note(f"{victim.name}: {note}")
         reports.append(report)
     return reports
+
+
+def meet_corpus(victims: Iterable[Victim], corpus: Corpus, context: Context) -> None:
+    """``meet_labels`` for the clips of a corpus, where no figure needs the labels."""
+    labels = lazy_rows.attribute_values(corpus.utterances, "label")
+    meet_labels(victims, labels, context, where=corpus.name, is_required=False)
 
 
 def meet_labels(

@@ -15,11 +15,11 @@ from staanet.attacks import logits_of
 from staanet.core import Clip, Progress, Victim, metrics, silent
 from staanet.core.dimensions import dimension_values
 from staanet.errors import InvalidInput
-from staanet.nn import distributed
 from staanet.nn.precision import autocast
 from staanet.training.crops import Crops
-from staanet.training.fit import History, Schedule, Task, fit
+from staanet.training.fit import History, Schedule, Task
 from staanet.training.prefetch import Prefetcher
+from staanet.training.victims import fit_victim
 
 TINY = 1e-8
 
@@ -145,8 +145,6 @@ def train_regression(
     """
     scale = Scale.of(numbers_of(train, victim.labels), victim.labels)
     task = RegressionTask(victim, Crops(train, schedule), dev, scale, precision)
-    distributed.synchronise_batch_norms(victim)
-    history = fit(task, schedule, folder, what=f"train {victim.name}", progress=progress)
+    history = fit_victim(victim, task, schedule, folder, progress)
     scale.fold_into(victim)
-    victim.requires_grad_(False).eval()
     return history

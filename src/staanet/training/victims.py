@@ -78,6 +78,13 @@ def train_victim(
         InvalidInput: The loss is not finite.
     """
     task = VictimTask(victim, balanced_crops(train, schedule), dev, precision)
+    return fit_victim(victim, task, schedule, folder, progress)
+
+
+def fit_victim(
+    victim: Victim, task: Task, schedule: Schedule, folder: Path, progress: Progress
+) -> History:
+    """Fits ``task``, whose network is ``victim``, and leaves the victim frozen and in ``eval()``."""
     distributed.synchronise_batch_norms(victim)
     history = fit(task, schedule, folder, what=f"train {victim.name}", progress=progress)
     victim.requires_grad_(False).eval()
