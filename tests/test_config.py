@@ -202,6 +202,14 @@ def test_every_setting_has_a_help_text(kind):
             assert about.text.endswith(".") and "  " not in about.text, f"{kind.__name__}.{name}"
 
 
+def test_what_is_on_by_default_can_be_switched_off():
+    commands = get_command(app).commands.values()
+    options = [option for command in commands for option in command.params]
+    on = [option for option in options if option.default is True]
+    assert {option.name.rpartition("__")[2] for option in on} >= {"any_budget", "everyday"}
+    assert all(option.secondary_opts for option in on)
+
+
 UNREACHABLE = {
     "DefenceRecipe": {"victims": "is --victim", "adaptive": "evaluate has --static-only"},
     "GeneratorRecipe": {"sources": "is --source"},

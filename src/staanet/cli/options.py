@@ -161,15 +161,17 @@ def _option(recipe: type[Any], field_name: str, name: str) -> tuple[inspect.Para
     if field.default is not MISSING or field.default_factory is not MISSING:
         default = _as_text(config.default_of(recipe, field_name), annotation)
     text = about.text + (f" [default: {about.absent}]" if about.absent else "")
+    word = about.option or f"--{field_name.replace('_', '-')}"
+    is_on = annotation is bool and default is True  # only its negation changes anything
     option = typer.Option(
-        about.option or f"--{field_name.replace('_', '-')}",
+        f"{word}/--no-{word[2:]}" if is_on else word,
         help=text,
         metavar=about.metavar or "|".join(choices) or None,
         autocompletion=names.among(choices) if choices else getattr(names, about.complete, None),
         show_default=default is not False and default not in (None, "", []),
     )
     if convert is numbers:
-        convert = partial(numbers, option=about.option or f"--{field_name}")
+        convert = partial(numbers, option=word)
     return (
         inspect.Parameter(
             name,

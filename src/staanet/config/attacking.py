@@ -225,9 +225,7 @@ class AuditRecipe:
     defended_clips: Annotated[
         Count, Help("Clips on which each defence meets an attacker who knows it.")
     ] = 24
-    everyday: Annotated[
-        Flag, Help("What everyday change does to the model.", option="--everyday/--no-everyday")
-    ] = True
+    everyday: Annotated[Flag, Help("What everyday change does to the model.")] = True
 
     def __post_init__(self) -> None:
         for name in ("epsilons", "densities", "surrogates", "channels", "defences"):
