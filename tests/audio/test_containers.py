@@ -102,9 +102,29 @@ def test_tags_behind_flac_are_no_damage(put, tail):
     assert np.array_equal(audio.snap(sound.samples), SPEECH) and sound.notes == ()
 
 
+@pytest.mark.parametrize("tail", [b"junkjunk" * 20, bytes(1000), coded("FLAC")])
+@pytest.mark.parametrize("size", [3000, 9000])
+def test_what_stands_behind_flac_is_left_out(put, tail, size):
+    samples, buffer = np.resize(SPEECH, size), io.BytesIO()
+    soundfile.write(buffer, samples, RATE, format="FLAC", subtype="PCM_16")
+    data = buffer.getvalue()
+    sound = audio.read_audio(put(data + tail, "a.flac"))
+    assert np.array_equal(audio.snap(sound.samples), samples)
+    is_second = tail.startswith(b"fLaC")
+    assert sound.notes == ((f"a second FLAC stream at byte {len(data)} is not read",) * is_second)
+
+
+def test_flac_cut_before_its_last_frame_is_refused_whatever_follows(put):
+    with pytest.raises(UnusableClip, match="damaged after|holds|MD5"):
+        audio.read_audio(put(coded("FLAC")[:-2000] + b"junk" * 500, "a.flac"))
+
+
 @pytest.mark.parametrize(
     "data, what, remedy",
     [
+        (b"Creative Voice File\x1a" + bytes(99), "VOC", "ffmpeg -i"),
+        (b"FORM\0\0>\xdc8SVX" + bytes(99), "8SVX", "ffmpeg -i"),
+        (wav(bytes(400)).replace(FORMAT, b"\x55\0" + FORMAT[2:]), "MP3 in a WAV", "pcm_s16le"),
         (b"\0\0\0\x18ftyp3gp4" + bytes(99), "3GP", "ffmpeg -i"),
         (b"\0\0\0\x18ftypM4A " + bytes(99), "MPEG-4", "ffmpeg -i"),
         (bytes.fromhex("fff15080") + bytes(99), "AAC", "ffmpeg -i"),
@@ -166,6 +186,19 @@ def test_samples_that_were_clipped_by_us_or_before_are_told_once(put):
     assert float(note.split()[0]) == pytest.approx(100 * np.mean(np.abs(loud) > 0.9), abs=2)
     beyond = notes_of(put, x * 10, subtype="FLOAT")
     assert len(beyond) == 1 and beyond[0].endswith("samples beyond full scale, clipped")
+
+
+def test_integers_that_overflowed_are_told(put):
+    tone = 1.5 * np.sin(2 * np.pi * 200 * np.arange(RATE) / RATE)
+    wrapped = ((tone * 32767).astype(np.int32) % 65536).astype(np.uint16).view(np.int16)
+    notes = [note for note in notes_of(put, wrapped) if "overflowed" in note]
+    assert notes == [f"{4 * 100 * 2} jumps across the whole scale: integers that overflowed?"]
+
+
+def test_a_recording_of_8_bits_is_told(put):
+    coarse = np.round(speech_like() * 128) / 128
+    (note,) = notes_of(put, coarse)
+    assert note.startswith("samples in steps of 256 of the 32768")
 
 
 def test_integers_in_a_float_file_are_told(put):

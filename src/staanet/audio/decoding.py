@@ -105,7 +105,7 @@ class Decoder:
             silent = ", ".join(str(index + 1) for index in np.flatnonzero(~has_sound))
             self.notes.append(f"no sound in channel {silent} of {self.channels}")
         if beyond:
-            self.notes.append(f"{beyond} samples beyond full scale, clipped")
+            self.notes.append(f"{beyond} sample{'s' * (beyond > 1)} beyond full scale, clipped")
         if largest >= INTEGER_VALUES:
             self.notes.append(f"its floats reach {largest:.0f}: integers that were not scaled")
 
@@ -148,8 +148,11 @@ def _blocks(file: Any, frames: int, digest: Any) -> Iterator[NDArray[np.float32]
     width = {"PCM_S8": 1, "PCM_16": 2, "PCM_24": 3}.get(file.subtype, 0) * (file.format == "FLAC")
     decoded, full = 0, np.float32(2**31)
     while True:
+        # asked for more than its last frame, FLAC with other bytes behind it would lose that frame
+        left = frames - decoded if width else 0
+        size = min(_BLOCK, left) if left > 0 else _BLOCK
         try:
-            block = file.read(_BLOCK, dtype="int32" if width else "float32", always_2d=True)
+            block = file.read(size, dtype="int32" if width else "float32", always_2d=True)
         except soundfile.SoundFileError as error:
             fail(f"damaged after frame {decoded} of {frames} declared frames ({_reason(error)})")
         if not len(block):

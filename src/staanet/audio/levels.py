@@ -30,6 +30,10 @@ NARROW_BANDWIDTH = 0.3
 """Bandwidth over rate below which the rate is doubted: 8 kHz in 16 kHz gives 0.25, speech 0.36 and more."""
 SPEECH_BANDWIDTH_HZ = 14_400.0
 """Bandwidths above this are never suspicious: few microphones and voices reach further."""
+WRAP, WRAPS = 1.9, 3
+"""So many jumps across so much of the scale's 2 are integers that overflowed; no voice is that steep."""
+COARSE_STEP = 128
+"""Samples on multiples of this many 16-bit steps were recorded with 8 or 9 bits."""
 _SPECTRA = 256  # spectra in memory at a time
 
 
@@ -144,12 +148,32 @@ def silent_share(samples: NDArray[np.floating], sample_rate: int) -> float:
     return float((frames == frames[:, :1]).all(axis=1).mean()) if len(frames) else 0.0
 
 
-def recording_notes(
-    samples: NDArray[np.float32], sample_rate: int, *, is_clipped_by_reader: bool = False
-) -> tuple[str, ...]:
-    """Returns warnings about a recording ``[T]``: clipping, low level, offset, silence, narrow spectrum.
+def step_size(samples: NDArray[np.floating]) -> int:
+    """Return the largest step, in units of 1/32768, that all samples are multiples of; 0 where there is none.
 
-    Clipping is not told again where the reader has clipped the samples itself.
+    >>> step_size(np.array([256, -512, 0]) / 32768), step_size(np.array([3, 4]) / 32768)
+    (256, 1)
+    >>> step_size(np.array([0.1]))
+    0
+    """
+    steps = samples * np.float32(32768)
+    whole = np.round(steps)
+    if not np.array_equal(steps, whole):
+        return 0
+    return int(np.gcd.reduce(np.unique(np.abs(whole)).astype(np.int64)))
+
+
+def recording_notes(
+    samples: NDArray[np.float32],
+    sample_rate: int,
+    *,
+    is_clipped_by_reader: bool = False,
+    has_8_bits: bool = False,
+) -> tuple[str, ...]:
+    """Returns warnings about a recording ``[T]``: clipping, overflow, few bits, low level, offset, silence, bandwidth.
+
+    Clipping is not told again where the reader has clipped the samples itself, nor few bits where the
+    format of the file has 8.
 
     >>> recording_notes(np.zeros(8000, np.float32), 16_000)
     ()
@@ -167,6 +191,14 @@ def recording_notes(
     is_loud = peak_db(samples) > CLIPPED_PEAK_DB
     if share >= CLIPPED_SHARE and is_loud and not is_clipped_by_reader:
         notes.append(f"{100 * share:.1f} % of the samples are clipped in the recording")
+    wraps = int(np.count_nonzero(np.abs(np.diff(samples)) > WRAP))
+    if wraps >= WRAPS and not is_clipped_by_reader:
+        notes.append(f"{wraps} jumps across the whole scale: integers that overflowed?")
+    is_long = len(samples) >= sample_rate / 10
+    if is_long and not has_8_bits and (step := step_size(samples)) >= COARSE_STEP:
+        notes.append(
+            f"samples in steps of {step} of the 32768 of full scale: recorded with few bits"
+        )
     if level < LOWEST_LEVEL_DB:
         notes.append(f"almost no level: {level:.0f} dB of full scale")
     offset, deviation = float(samples.mean()), float(samples.std())
@@ -176,7 +208,7 @@ def recording_notes(
         notes.append(f"at least {100 * SILENT_SHARE:.0f} % of the recording is digital silence")
     bandwidth = bandwidth_hz(samples - samples.mean(), sample_rate)
     is_narrow = bandwidth < min(NARROW_BANDWIDTH * sample_rate, SPEECH_BANDWIDTH_HZ)
-    if is_narrow and len(samples) >= sample_rate / 10:
+    if is_narrow and is_long:
         notes.append(
             f"no spectrum above {bandwidth:.0f} Hz at {sample_rate} Hz: recorded at a lower rate?"
         )

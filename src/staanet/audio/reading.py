@@ -42,11 +42,12 @@ def read_audio(path: Path | str, limits: AudioLimits = DEFAULT_LIMITS) -> Sound:
 
     Raises ``UnusableClip`` where it is no audio, cut, damaged, not finite or beyond ``limits``.
     """
-    sound = _read(path, limits)[0]
+    sound, form = _read(path, limits)
     more = recording_notes(
         sound.samples,
         sound.sample_rate,
         is_clipped_by_reader=any("beyond full scale" in note for note in sound.notes),
+        has_8_bits=form.endswith(("PCM_U8", "PCM_S8")),
     )
     return replace(sound, notes=(*sound.notes, *more))
 

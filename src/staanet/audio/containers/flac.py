@@ -7,6 +7,7 @@ from typing import BinaryIO
 from staanet.audio.containers.declared import Declared, fail, read_at
 from staanet.audio.limits import AudioLimits, check_format
 
+_STREAM_START = b"fLaC\0\0\0\x22"
 _FLAC_KHZ = (88.2, 176.4, 192, 8, 16, 22.05, 24, 32, 44.1, 48, 96)
 
 
@@ -29,10 +30,27 @@ def declared_flac(stream: BinaryIO, size: int, start: int, limits: AudioLimits) 
     ):
         fail(f"its stream info says {rate} Hz, its first frame {first} Hz")
     frames, end = packed & (1 << 36) - 1, _end_before_tags(stream, size)
+    notes = []
+    if (second := _second_stream(stream, position)) is not None:
+        end = second
+        notes.append(f"a second FLAC stream at byte {second} is not read")
     if not any(info[18:34]):
-        note = "FLAC without MD5: nothing proves it whole"
-        return Declared(frames, note=note, end=end)
-    return Declared(frames, info[18:34], end=end)
+        notes.append("FLAC without MD5: nothing proves it whole")
+        return Declared(frames, note="; ".join(notes), end=end)
+    return Declared(frames, info[18:34], note="; ".join(notes), end=end)
+
+
+def _second_stream(stream: BinaryIO, start: int) -> int | None:
+    """The offset of another stream info from ``start`` on, as two files joined into one have it."""
+    stream.seek(start)
+    kept, offset = b"", start
+    while block := stream.read(1 << 20):
+        block = kept + block
+        if (at := block.find(_STREAM_START)) >= 0:
+            return offset + at
+        kept = block[1 - len(_STREAM_START) :]
+        offset += len(block) - len(kept)
+    return None
 
 
 def _end_before_tags(stream: BinaryIO, size: int) -> int | None:

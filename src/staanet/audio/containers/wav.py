@@ -8,6 +8,7 @@ from typing import BinaryIO, Literal
 
 from staanet.audio.containers.declared import Declared, fail, read_at
 from staanet.audio.limits import AudioLimits, check_format
+from staanet.errors import UnusableClip
 
 _Order = Literal["little", "big"]
 
@@ -16,6 +17,15 @@ _MAX_CHUNKS = 1000
 _WAV_LINEAR = (1, 3, 6, 7)  # PCM, float, A-law, mu-law
 
 _WAV_BLOCKS = (2, 0x11, 0x31)  # ADPCM of Microsoft and IMA, GSM
+
+_WAV_UNREAD = {
+    0x50: "MPEG audio",
+    0x55: "MP3",
+    0xFF: "AAC",
+    0x160: "WMA",
+    0x161: "WMA",
+    0x2000: "AC-3",
+}
 
 
 def declared_wav(stream: BinaryIO, size: int, start: int, limits: AudioLimits) -> Declared:
@@ -119,6 +129,9 @@ def _wav_format(form: bytes, order: _Order, limits: AudioLimits) -> tuple[int, i
     check_format(channels, rate, limits)
     if coding == 0xFFFE:
         coding = int.from_bytes(form[24:26], order)
+    if coding in _WAV_UNREAD:
+        what = f"{_WAV_UNREAD[coding]} in a WAV container, which is not read"
+        raise UnusableClip(what, remedy="Convert it: ffmpeg -i FILE -c:a pcm_s16le FILE.wav")
     samples = int.from_bytes(form[18:20], order) if coding in _WAV_BLOCKS else 1
     if block == 0 or (coding in _WAV_LINEAR and block != channels * ((bits + 7) // 8)):
         fail(f"its format contradicts itself ({channels} x {bits} bits, {block} bytes a frame)")
