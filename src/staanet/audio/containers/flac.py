@@ -43,13 +43,13 @@ def declared_flac(stream: BinaryIO, size: int, start: int, limits: AudioLimits) 
 def _second_stream(stream: BinaryIO, start: int) -> int | None:
     """The offset of another stream info from ``start`` on, as two files joined into one have it."""
     stream.seek(start)
-    kept, offset = b"", start
+    tail, offset = b"", start
     while block := stream.read(1 << 20):
-        block = kept + block
+        block = tail + block
         if (at := block.find(_STREAM_START)) >= 0:
             return offset + at
-        kept = block[1 - len(_STREAM_START) :]
-        offset += len(block) - len(kept)
+        tail = block[1 - len(_STREAM_START) :]
+        offset += len(block) - len(tail)
     return None
 
 
