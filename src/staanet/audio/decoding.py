@@ -149,8 +149,8 @@ def _blocks(file: Any, frames: int, digest: Any) -> Iterator[NDArray[np.float32]
     decoded, full = 0, np.float32(2**31)
     while True:
         # asked for more than its last frame, FLAC with other bytes behind it would lose that frame
-        left = frames - decoded if width else 0
-        size = min(_BLOCK, left) if left > 0 else _BLOCK
+        rest = frames - decoded if width else 0
+        size = min(_BLOCK, rest) if rest > 0 else _BLOCK
         try:
             block = file.read(size, dtype="int32" if width else "float32", always_2d=True)
         except soundfile.SoundFileError as error:
