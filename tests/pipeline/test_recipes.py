@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pandas
 import pytest
+from tests.support.hum_runs import check_run
 from tests.support.speech import RATE, tone
 
 from staanet import audio, config, pipeline, storage
@@ -241,11 +242,7 @@ def test_an_ensemble_is_checked_like_any_source(whole, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(whole[0], run)
 
-    def checks():
-        found = selfcheck.selfcheck(run, clips=2)
-        return {(check.name, check.subject): check for check in found}
-
-    honest = checks()
+    honest = {(check.name, check.subject): check for check in selfcheck.selfcheck(run, clips=2)}
     assert "not in victims" not in honest["direction", "staa__emo18,zhao19"].explanation
     assert honest["white_box_marks", ""].verdict == "pass"
     summary = json.loads((run / "results" / "summary.json").read_text("utf-8"))
@@ -253,4 +250,4 @@ def test_an_ensemble_is_checked_like_any_source(whole, tmp_path):
         if (cell["source"], cell["target"]) == ("emo18,zhao19", "zhao19"):
             cell["white_box"] = False
     (run / "results" / "summary.json").write_text(json.dumps(summary), "utf-8")
-    assert checks()["white_box_marks", ""].verdict == "fail"
+    assert check_run(run, "white_box_marks")["white_box_marks", ""].verdict == "fail"

@@ -57,7 +57,7 @@ def how(method, epsilon=0.02, **changes):
     return AdversarialTraining(recipe)
 
 
-def hardened(plain, folder, method, progress=silent, **changes):
+def hardened(plain, folder, method, progress=silent):
     victim, way = load_victim(plain), how(method)
     training.seed_weights(0)
     generator = backward_net_from(victim, 0.3, 0.02) if method == "staa" else None
@@ -65,7 +65,7 @@ def hardened(plain, folder, method, progress=silent, **changes):
         victim,
         tones(range(6)),
         tones(range(6, 9)),
-        schedule(**changes),
+        schedule(steps=4, evaluate_every=2),
         folder,
         method=way,
         generator=generator,
@@ -90,7 +90,7 @@ def stop_at(step):
 def test_a_stopped_hardening_resumes_bit_for_bit(plain, tmp_path, method):
     whole, own, one, _ = hardened(plain, tmp_path / "whole", method)
     with pytest.raises(StoppedError):
-        hardened(plain, tmp_path / "half", method, stop_at(4))
+        hardened(plain, tmp_path / "half", method, stop_at(3))
     resumed, other, two, _ = hardened(plain, tmp_path / "half", method)
     before = load_victim(plain)
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):

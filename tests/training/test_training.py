@@ -39,21 +39,25 @@ def new_victim():
 
 
 @pytest.fixture(scope="module")
-def victim(tmp_path_factory):
-    """A victim that tells a high tone from a low one."""
-    made = new_victim()
-    folder = tmp_path_factory.mktemp("victim")
-    training.train_victim(made, tones(range(6)), tones(range(6, 9)), schedule(steps=40), folder)
-    return made
-
-
-def test_a_victim_learns_and_its_history_is_written(tmp_path):
-    made = new_victim()
+def learned(tmp_path_factory):
+    """A training of 40 steps on high and low tones: its victim, its history and its folder."""
+    made, folder = new_victim(), tmp_path_factory.mktemp("victim")
     history = training.train_victim(
-        made, tones(range(6)), tones(range(6, 9)), schedule(steps=40), tmp_path
+        made, tones(range(6)), tones(range(6, 9)), schedule(steps=40), folder
     )
+    return made, history, folder
+
+
+@pytest.fixture(scope="module")
+def victim(learned):
+    """A victim that tells a high tone from a low one."""
+    return learned[0]
+
+
+def test_a_victim_learns_and_its_history_is_written(learned):
+    made, history, folder = learned
     assert history.best_score == 1.0
-    lines = (tmp_path / "training.csv").read_text().splitlines()
+    lines = (folder / "training.csv").read_text().splitlines()
     assert lines[0].startswith("epoch,step,") and {"loss", "dev_uar"} <= {*lines[0].split(",")}
     assert len(lines) == 1 + len(history.rows) == 11
     assert not made.training and not any(p.requires_grad for p in made.parameters())
@@ -71,17 +75,26 @@ def stop_at(step):
     return progress
 
 
-@pytest.mark.parametrize("stop", [1, 5, 8, 11])
-def test_a_stopped_victim_training_resumes_bit_for_bit(tmp_path, stop):
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A training of 12 steps that nothing stops: its victim and its history."""
+    whole = new_victim()
     train, dev = tones(range(6)), tones(range(6, 9))
-    whole, halved = new_victim(), new_victim()
-    one = training.train_victim(whole, train, dev, schedule(), tmp_path / "whole")
+    return whole, training.train_victim(
+        whole, train, dev, schedule(), tmp_path_factory.mktemp("whole")
+    )
+
+
+@pytest.mark.parametrize("stop", [1, 5, 8, 11])
+def test_a_stopped_victim_training_resumes_bit_for_bit(uninterrupted, tmp_path, stop):
+    train, dev = tones(range(6)), tones(range(6, 9))
+    whole, one = uninterrupted
     with pytest.raises(StoppedError):
         training.train_victim(
-            halved, train, dev, schedule(), tmp_path / "half", progress=stop_at(stop)
+            new_victim(), train, dev, schedule(), tmp_path, progress=stop_at(stop)
         )
     resumed = new_victim()
-    two = training.train_victim(resumed, train, dev, schedule(), tmp_path / "half")
+    two = training.train_victim(resumed, train, dev, schedule(), tmp_path)
     for (name, a), (_, b) in zip(
         whole.state_dict().items(), resumed.state_dict().items(), strict=True
     ):
@@ -91,7 +104,7 @@ def test_a_stopped_victim_training_resumes_bit_for_bit(tmp_path, stop):
     assert strip == [{k: v for k, v in row.items() if k != "seconds"} for row in two.rows]
 
 
-def fitted_generator(victim, folder, progress=silent, steps=12, density=None):
+def fitted_generator(victim, folder, progress=silent, density=None, **changes):
     training.seed_weights(0)
     generator = build_generator("small", density)
     history = training.train_generator(
@@ -99,7 +112,7 @@ def fitted_generator(victim, folder, progress=silent, steps=12, density=None):
         victim,
         tones(range(6)),
         tones(range(6, 9)),
-        schedule(steps=steps),
+        schedule(**changes),
         folder,
         settings=training.GeneratorSettings(
             budget=Budget(epsilon=0.05, max_density=0.5), objective=Objective()
@@ -110,10 +123,11 @@ def fitted_generator(victim, folder, progress=silent, steps=12, density=None):
 
 
 def test_a_stopped_generator_training_resumes_bit_for_bit(victim, tmp_path):
-    whole, _ = fitted_generator(victim, tmp_path / "whole")
+    short = {"steps": 6, "evaluate_every": 2}
+    whole, _ = fitted_generator(victim, tmp_path / "whole", **short)
     with pytest.raises(StoppedError):
-        fitted_generator(victim, tmp_path / "half", stop_at(9))
-    resumed, _ = fitted_generator(victim, tmp_path / "half")
+        fitted_generator(victim, tmp_path / "half", stop_at(5), **short)
+    resumed, _ = fitted_generator(victim, tmp_path / "half", **short)
     for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
@@ -140,7 +154,7 @@ def test_a_generator_learns_to_fool_and_its_victim_is_left_alone(victim, tmp_pat
 
 
 def test_a_built_in_density_comes_down_and_needs_no_sparsity_weight(victim, tmp_path):
-    _, history = fitted_generator(victim, tmp_path, steps=40, density=0.5)
+    _, history = fitted_generator(victim, tmp_path, steps=12, evaluate_every=2, density=0.5)
     shares = [row["density"] for row in history.rows]
     assert shares == sorted(shares, reverse=True) and shares[0] > 0.85
     assert shares[-1] == pytest.approx(0.5, abs=0.01)
@@ -156,7 +170,7 @@ def test_training_hears_what_a_channel_leaves(victim, tmp_path):
             victim,
             quiet,
             quiet,
-            schedule(steps=12),
+            schedule(steps=8),
             tmp_path / name,
             settings=training.GeneratorSettings(
                 budget=Budget(epsilon=0.05), objective=Objective(), augment=ways
@@ -179,10 +193,8 @@ def test_a_loss_that_is_not_finite_stops_with_a_remedy(tmp_path):
     assert "loss became nan at step 0" in str(error.value)
 
 
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(uninterrupted, tmp_path):
     train, dev = tones(range(6)), tones(range(6, 9))
-    whole = new_victim()
-    training.train_victim(whole, train, dev, schedule(), tmp_path / "whole")
     with pytest.raises(StoppedError):
         training.train_victim(
             new_victim(), train, dev, schedule(), tmp_path / "half", progress=stop_at(9)
@@ -194,7 +206,9 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
     training.train_victim(resumed, train, dev, schedule(), tmp_path / "half")
     assert all(
         torch.equal(a, b)
-        for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
+        for a, b in zip(
+            uninterrupted[0].state_dict().values(), resumed.state_dict().values(), strict=True
+        )
     )
 
 

@@ -57,6 +57,7 @@ class Probe:
         self.victim, self.clips, self.epsilon = victim, list(clips), epsilon
         self.progress = progress
         self._attacked: dict[Attack, list[AdversarialClip]] = {}
+        self._fooled: dict[Attack, Bools] = {}
         self.clean = answers(victim, self.clips)
 
     def attacked(self, attack: Attack) -> list[AdversarialClip]:
@@ -73,7 +74,9 @@ class Probe:
 
     def fooled(self, attack: Attack) -> Bools:
         """Returns whether the victim's answer to each clip changes, ``[N]``."""
-        return self.fooled_by(self.attacked(attack))
+        if attack not in self._fooled:
+            self._fooled[attack] = self.fooled_by(self.attacked(attack))
+        return self._fooled[attack]
 
     def fooled_by(self, pairs: Sequence[AdversarialClip]) -> Bools:
         """Returns whether the victim's answer changes on clips attacked on any source, ``[N]``."""
