@@ -320,3 +320,23 @@ def test_graphs_of_many_layers_give_the_gradient_of_their_network(name, tmp_path
     victim(y).square().sum().backward()
     assert torch.allclose(x.grad, y.grad, atol=1e-4 * float(x.grad.abs().max()))
     assert torch.allclose(victim(padded()), module(padded()), atol=1e-5)
+
+
+class Loud(torch.nn.Module):
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 1e5 * self.inner(x)
+
+
+def test_large_logits_are_compared_relative_to_their_size(tmp_path):
+    torch.manual_seed(0)
+    module = Loud(recurrent(torch.nn.GRU)).requires_grad_(False)
+    path = written(tmp_path / "n.onnx", module, (torch.ones(2, 4000),), ["x"], outputs=["y"])
+    (tmp_path / "n.onnx.toml").write_text(CARD)
+    victim = load_victim(f"onnx:{path}")
+    x = padded()
+    assert float((victim(x) - victim._torch_logits(x)).abs().max()) > 1e-4  # rounding alone
+    assert victim.differentiable, victim.notes

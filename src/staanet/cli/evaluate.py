@@ -142,7 +142,7 @@ class SweepOptions:
 @command(
     "sweep",
     "staanet sweep emodb:data/emodb --source runs/emodb/victims/emo18 --attack pgd --attack random "
-    "--epsilon 0.003,0.01,0.03 --density 0.05,0.2,1 --out sweep",
+    "--density 0.05,0.2,1 --out sweep",
 )
 def sweep(
     inputs: InputsArgument,

@@ -139,7 +139,7 @@ class SweepRecipe:
         tuple[Epsilon, ...],
         Field(min_length=1),
         Help(f"{EPSILON_HELP} With commas between them.", option="--epsilon"),
-    ] = (0.003, 0.01, 0.03)
+    ] = ("-40 dB", "-30 dB", "-20 dB")
     densities: Annotated[
         tuple[Share, ...],
         Field(min_length=1),
@@ -180,7 +180,7 @@ class AuditRecipe:
         tuple[Epsilon, ...],
         Field(min_length=1),
         Help(f"{EPSILON_HELP} With commas between them.", option="--epsilon"),
-    ] = (0.01, 0.03)
+    ] = ("-30 dB", "-20 dB")
     densities: Annotated[
         tuple[Share, ...],
         Field(min_length=1),
