@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+import torch
 from tests.support.fraud_victims import (
     Broken,
     Denying,
@@ -16,9 +17,12 @@ from tests.support.fraud_victims import (
     Training,
 )
 from tests.support.hum_runs import check_run
+from tests.support.speech import RATE, clip
 
 from staanet import sanity
-from staanet.victims import load_victim
+from staanet.core import Clip
+from staanet.sanity import Probe, gradient_check
+from staanet.victims import TorchVictim, build_victim, load_victim
 
 
 @pytest.mark.parametrize(
@@ -52,3 +56,28 @@ def test_clean_accuracy_is_held_against_the_best_constant_answer():
     assert verdict(labels) == "pass"
     assert verdict(["joy"] * 12) == "fail"
     assert verdict(["joy"] * 6 + ["fear"] * 2 + ["joy"] * 4) == "warn"
+
+
+def test_a_network_that_asks_for_float32_inside_is_judged_in_float64(monkeypatch):
+    torch.manual_seed(0)
+    victim = build_victim("logmel_cnn", ("a", "b", "c")).eval()  # its front end says x.float()
+    clips = [clip(0.5, 200 + 50 * i, i) for i in range(8)]
+    check = sanity.gradients(victim, clips)
+    assert check.verdict == "pass" and check.figures["error"] < 1e-4
+    monkeypatch.setattr(gradient_check, "_in_double", lambda victim, x: None)
+    assert sanity.gradients(victim, clips).verdict == "pass"
+    assert sanity.gradients(Straight(victim), clips).verdict == "fail"
+
+
+def test_a_victim_that_noise_of_any_size_leaves_alone_is_not_accused():
+    def nearly_constant(x: torch.Tensor) -> torch.Tensor:
+        quiet = 1e-4 - x.square().mean(dim=1)
+        return torch.stack([0 * quiet, quiet], dim=1)
+
+    victim = TorchVictim(nearly_constant, ["loud", "quiet"], RATE)
+    whisper = Clip("whisper", clip().pcm16 // 40, RATE)
+    clips = [*(clip(seed=i) for i in range(11)), whisper]
+    probe = Probe(victim, clips)
+    assert len({*probe.clean.tolist()}) == 2
+    check = sanity.huge_epsilon(probe)
+    assert check.verdict == "pass" and check.figures["held"] == 11, check

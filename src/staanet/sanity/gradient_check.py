@@ -4,19 +4,24 @@ A victim with max-pooling or rectifiers has kinks: a finite difference across on
 float32 rounding hides the slope at the small steps that avoid them. So slopes are taken in float64,
 along several directions, at several step sizes, and the estimate counts where neighbouring step sizes
 agree best. Digital silence is a kink whatever the step (equal values under a pool), so half a step of
-the 16-bit grid is added as noise first. The typical clip is judged, not the worst.
+the 16-bit grid is added as noise first. The typical clip is judged, not the worst. A victim that asks for
+float32 inside (``x.float()``) computes in float64 all the same. One that cannot is judged in float32, by
+the step size at which slopes and gradient agree best: a wrong gradient agrees at none.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from staanet import audio
 from staanet.attacks.loss import AttackTask
@@ -37,12 +42,12 @@ class _Precision:
 
     dtype: torch.dtype
     changes: tuple[float, ...]
-    """Step sizes, as the changes of the margin that they aim at, from large to small."""
+    """Step sizes, as the changes of the margin that they aim at, in units of the largest logit, from large to small."""
     tolerance: float
 
 
 _DOUBLE = _Precision(torch.float64, (1e-5, 1e-6, 1e-7, 1e-8, 1e-9), 0.05)
-_SINGLE = _Precision(torch.float32, (1e-1, 3e-2, 1e-2, 3e-3), 0.3)
+_SINGLE = _Precision(torch.float32, (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4), 0.3)
 _ATTACK_TOLERANCE = 0.3  # of float32 against float64, where some pooled places may differ
 
 
@@ -123,9 +128,11 @@ def _slope_error(
 ) -> tuple[float, float]:
     """The relative distance of gradients from slopes on the typical clip, and its tolerance."""
     precise = _in_double(victim, points[0])
-    subject, precision, exact = victim, _SINGLE, grads
+    subject, precision, exact = victim, _SINGLE, list(grads)
     if precise is not None:
-        subject, precision, exact = precise, _DOUBLE, [_gradient(precise, x) for x in points]
+        with _InDouble():
+            exact = [_gradient(precise, x) for x in points]
+        subject, precision = precise, _DOUBLE
         attack = float(np.median([_relative(g, e) for g, e in zip(grads, exact, strict=True)]))
         if not attack <= _ATTACK_TOLERANCE:  # right in float64 or not, attacks see another
             return attack, _ATTACK_TOLERANCE
@@ -142,19 +149,23 @@ def _clip_error(
     """The relative distance of a gradient's slopes along random signs from finite differences."""
     norm = grad.norm()
     signs = 2.0 * torch.randint(2, (DIRECTIONS, x.shape[1]), generator=generator).double() - 1
-    steps = torch.tensor(precision.changes, dtype=torch.float64)
-    moves = steps[:, None, None] / norm * signs  # [steps, directions, T]
-    rows = torch.cat([x + moves.flatten(0, 1), x - moves.flatten(0, 1)])
-    with torch.inference_mode():
-        answer = int(victim(x.to(precision.dtype).to(victim.device)).argmax())
+    with torch.inference_mode(), _InDouble() if precision is _DOUBLE else nullcontext():
+        clean = victim(x.to(precision.dtype).to(victim.device))
+        answer, scale = int(clean.argmax()), float(clean.abs().max())
+        steps = max(scale, 1e-6) * torch.tensor(precision.changes, dtype=torch.float64)
+        moves = steps[:, None, None] / norm * signs  # [steps, directions, T]
+        rows = torch.cat([x + moves.flatten(0, 1), x - moves.flatten(0, 1)])
         logits = [
             victim(row.to(precision.dtype).to(victim.device)).cpu() for row in torch.split(rows, 8)
         ]
         margins = Untargeted(answer).margin(torch.cat(logits).double())
     up, down = margins.view(2, len(steps), DIRECTIONS)
     estimates = (up - down) / 2 / steps[:, None]
+    slopes = signs @ grad / norm
+    if precision is _SINGLE:
+        return min(_relative(slopes, estimate) for estimate in estimates)
     steadiest = int((estimates[1:] - estimates[:-1]).norm(dim=1).argmin())
-    return _relative(signs @ grad / norm, estimates[steadiest + 1])
+    return _relative(slopes, estimates[steadiest + 1])
 
 
 def _relative(a: Tensor, b: Tensor) -> float:
@@ -165,7 +176,22 @@ def _in_double(victim: Victim, x: Tensor) -> Victim | None:
     """A copy of the victim that computes in float64 on the CPU; None where it cannot."""
     try:
         precise = copy.deepcopy(victim).double().cpu()
-        with torch.inference_mode():
+        with torch.inference_mode(), _InDouble():
             return precise if precise(x).dtype == torch.float64 else None
     except (RuntimeError, TypeError, ValueError):
         return None
+
+
+class _InDouble(TorchFunctionMode):
+    """Conversions of float64 to float32 do nothing, so that a whole network computes in float64."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is Tensor.float and args[0].dtype == torch.float64:
+            return args[0]
+        if func in (Tensor.to, Tensor.type) and args[0].dtype == torch.float64:
+            args = tuple(torch.float64 if value is torch.float32 else value for value in args)
+            kwargs = {k: torch.float64 if v is torch.float32 else v for k, v in kwargs.items()}
+        return func(*args, **kwargs)
