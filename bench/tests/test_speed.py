@@ -10,6 +10,7 @@ pytest.importorskip("onnx", reason="the extra onnx is not installed")
 
 import torch
 from bench import compiled, gpu, scaling, sections, speed
+from tests.support.commands import command_server
 
 from staanet.errors import InvalidInput
 from staanet.generators.registry import build_generator
@@ -69,7 +70,27 @@ def test_the_published_layers_are_the_same_function():
             assert torch.allclose(ours, plain, atol=1e-4)
 
 
-def test_shards_and_training_on_two_processes_give_what_one_gives():
+class Forked:
+    """A command in a forked child, in the place of a process that imports torch anew."""
+
+    def __init__(self, folder, command):
+        self._pid = command_server().start(*command, cwd=folder)
+
+    def communicate(self):
+        outcome = command_server().wait(self._pid)
+        self.returncode = outcome.code
+        return outcome.out.encode(), outcome.err.encode()
+
+
+def test_shards_and_training_on_two_processes_give_what_one_gives(monkeypatch):
+    start_process = scaling._started
+    monkeypatch.setattr(
+        scaling,
+        "_started",
+        lambda folder, command, start=(): (
+            start_process(folder, command, start) if start else Forked(folder, command)
+        ),
+    )
     text = scaling.together_table(speed.QUICK)
     assert "every file, by sha256" in text and "| NO |" not in text
 

@@ -11,6 +11,7 @@ import time
 from contextlib import ExitStack
 
 import pytest
+from tests.support.commands import staanet
 from tests.support.speech import RATE, tone
 
 from staanet import audio, storage
@@ -138,24 +139,13 @@ def test_a_full_disk_under_standard_output_is_told_in_a_line(words):
         ),
     ],
 )
-def test_processes_that_torchrun_did_not_start_are_told(corpus, tmp_path, surroundings, said):
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "staanet",
-            "train-victim",
-            f"folder:{corpus}",
-            "emo18",
-            "--out",
-            "o",
-        ],
-        cwd=tmp_path,
-        env={**os.environ, **surroundings},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.mark.usefixtures("commands")  # started before: it keeps the environment of its start
+def test_processes_that_torchrun_did_not_start_are_told(
+    corpus, tmp_path, surroundings, said, monkeypatch
+):
+    for name, value in surroundings.items():
+        monkeypatch.setenv(name, value)
+    done = staanet("train-victim", f"folder:{corpus}", "emo18", "--out", "o", cwd=tmp_path)
     assert done.returncode == 3 and said in done.stderr and "torchrun" in done.stderr, done.stderr
     assert not list(tmp_path.iterdir())
 

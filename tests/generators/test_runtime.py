@@ -68,10 +68,14 @@ def exported(request, tmp_path_factory):
     return load_generator(root / "g"), root / "g.onnx"
 
 
+@pytest.fixture(scope="module")
+def runner(exported):
+    return Runner(exported[1])
+
+
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 7, 640, 5003, 20_011])
-def test_it_sets_the_samples_that_torch_sets(exported, length):
-    generator, path = exported
-    runner = Runner(path)
+def test_it_sets_the_samples_that_torch_sets(exported, runner, length):
+    generator, _ = exported
     clean = tone(2, 300)[: runner.minimum_samples + length]
     wanted = export.attack_with_torch(generator, clean, Budget(epsilon=0.04, max_density=0.15))
     made = runner(clean)
@@ -122,12 +126,12 @@ def test_the_least_length_is_the_least_that_fills_every_layer():
         assert length == frames
 
 
-def test_what_is_no_export_or_no_clip_is_refused(exported, tmp_path):
+def test_what_is_no_export_or_no_clip_is_refused(exported, runner, tmp_path):
     _, path = exported
     with pytest.raises(InvalidInput, match="at least"):
-        Runner(path)(np.zeros(Runner(path).minimum_samples - 1, np.int16))
+        runner(np.zeros(runner.minimum_samples - 1, np.int16))
     with pytest.raises(InvalidInput, match="mono"):
-        Runner(path)(np.zeros((2, 16_000), np.int16))
+        runner(np.zeros((2, 16_000), np.int16))
     for settings in (
         {"epsilon": 0.0},
         {"epsilon": 3.0},

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from tests.support.commands import staanet
 
 from staanet import storage
 from staanet.errors import InvalidInput
@@ -36,26 +37,19 @@ def test_a_batch_that_cannot_be_shared_equally_is_told(monkeypatch):
 
 
 def trained(processes, *arguments, cwd):
-    start = [sys.executable, "-m", "staanet"]
-    if processes > 1:
-        start = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc_per_node={processes}",
-            "-m",
-            "staanet",
-        ]
-    done = subprocess.run(
-        [*start, *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
-        timeout=600,
-    )
+    if processes == 1:
+        done = staanet(*arguments, cwd=cwd)
+    else:
+        module = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        done = subprocess.run(
+            [sys.executable, *module, "-m", "staanet", *map(str, arguments)],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+            timeout=600,
+        )
     assert done.returncode == 0, done.stderr
     return done
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tests.support import headless
 from tests.support.accessibility import serious_findings
 from tests.support.audit_facts import audit_facts, sure
+from tests.support.forks import leave_undrawn
 from tests.support.report_runs import (
     ATTACKS,
     HOSTILE,
@@ -60,6 +61,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = make_run(tmp_path_factory.mktemp("runs") / "emodb", fake_clips())
     assert report.build(run) == run / "report" / "index.html"
     return run
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test that reads words or files, not pictures."""
+    leave_undrawn(monkeypatch.setattr)
 
 
 @pytest.fixture
@@ -234,6 +241,7 @@ def test_same_input_gives_same_bytes(built: Path, copied: Path) -> None:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_clips_of_an_earlier_report_go(copied: Path) -> None:
     report.build(copied, clips=0)
     storage.write_bytes(copied / "report" / "figures" / "clip-gone.png", b"old")
@@ -241,6 +249,7 @@ def test_clips_of_an_earlier_report_go(copied: Path) -> None:
     assert not (copied / "report" / "figures" / "clip-gone.png").exists()
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_results_and_sets_are_enough(copied: Path) -> None:
     for name in ("victims", "generators", "card.json", "recipe.toml"):
         path = copied / name
@@ -554,6 +563,7 @@ def test_markdown_keeps_its_columns() -> None:
 # ---------------------------------------------------------------- what stands beside the headline
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_control_that_equals_the_attack_stands_beside_it(tmp_path: Path) -> None:
     weak = [replace(ATTACKS[0], white_box=0.0), replace(ATTACKS[3], white_box=1.0)]
     page = Page(
@@ -563,6 +573,7 @@ def test_a_control_that_equals_the_attack_stands_beside_it(tmp_path: Path) -> No
     assert "no more often than the random control (0.0 % against 100.0 %)" in before_matrix
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_universal_vector_is_a_control_and_never_the_headline_s(tmp_path: Path) -> None:
     uap = replace(ATTACKS[3], attack="uap", title="one universal vector", white_box=0.3)
     made = [uap, ATTACKS[0], ATTACKS[3]]
@@ -832,6 +843,7 @@ def test_a_figure_of_a_channel_or_of_sound_is_checked_too(
         report.build(copied)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_report_older_than_its_results_says_so(copied: Path) -> None:
     page = report.build(copied, clips=0)
     assert not report.mark_if_stale(copied) and report.STALE not in page.read_text("utf-8")
