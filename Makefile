@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SHELL  := /bin/bash
 
-.PHONY: demo test lint check docs notebook dist audit coverage clean
+.PHONY: demo test models lint check docs notebook dist audit coverage clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +41,11 @@ $(VENV)/.docs: $(VENV)/.installed
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m mkdocs build --strict --quiet --site-dir site
+
+# models of other packages, attacked and audited (their own dependencies are not needed)
+models: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt silero-vad pipecat-ai speechmos
+	$(PYTEST) tests/victims/test_named_models.py
 
 # the stored notebook: run from top to bottom, without its sounds
 notebook: $(VENV)/.installed

@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from tests.support.corpora import put, refusal, write, write_wav
 
+from staanet import storage
 from staanet.corpora import describe, load_corpus, unlabelled_corpus
-from staanet.errors import InvalidInput
+from staanet.errors import InvalidInput, StaaNetError
 
 
 def test_class_folders_give_labels_and_speakers(tmp_path: Path) -> None:
@@ -32,6 +36,22 @@ def test_class_folders_give_labels_and_speakers(tmp_path: Path) -> None:
     unknown = next(warning for warning in corpus.warnings if "unknown" in warning)
     assert "the speaker of 1 clip is unknown; they are taken as one speaker" in unknown
     assert "speaker column" in unknown
+
+
+def test_class_folders_hold_recordings_of_every_kind_that_is_read(tmp_path: Path) -> None:
+    kinds = ("aiff", "AU", "caf", "w64", "m4a", "webm", "amr", "3gp")
+    for kind in kinds:
+        storage.write_bytes(tmp_path / "joy" / "ann" / f"{kind}.{kind}", b"#!AMR\n" + bytes(99))
+    soundfile.write(tmp_path / "joy" / "ann" / "real.aiff", 0.1 * np.sin(np.arange(1600)), 16_000)
+    write_wav(tmp_path / "rage" / "bob" / "a.wav", 1)
+    corpus = load_corpus(f"folder:{tmp_path}")
+    files = {utterance.path.suffix[1:] for utterance in corpus.utterances}
+    assert {*kinds, "wav"} <= files and len(corpus.utterances) == len(kinds) + 2
+    rows = {utterance.path.name: utterance for utterance in corpus.utterances}
+    assert len(corpus.load(rows["real.aiff"], 16_000).pcm16) == 1600
+    if find_spec("av") is None:
+        with pytest.raises(StaaNetError, match=r"staanet\[av\]|ffmpeg -i"):
+            corpus.load(rows["amr.amr"], 16_000)
 
 
 def test_without_speakers_nothing_is_split(tmp_path: Path) -> None:

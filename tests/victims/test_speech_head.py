@@ -10,7 +10,9 @@ from tests.support.waveforms import LENGTHS, padded
 
 from staanet import pipeline
 from staanet.errors import InvalidInput
+from staanet.generators.warm_start import warm_start_member
 from staanet.victims import load_victim
+from staanet.victims.blueprint import blueprint, build_from_blueprint
 
 lib = pytest.importorskip("transformers", reason="the extra ssl is not installed")
 from staanet.victims import pickled_weights  # noqa: E402
@@ -44,6 +46,15 @@ def by_hand(network, x, pool):
         hidden = getattr(network, network.base_model_prefix)(x).last_hidden_state
         head = network.classifier
         return head.out_proj(torch.tanh(head.dense(pool(hidden))))
+
+
+def test_a_generator_that_contains_it_begins_as_its_gradient(tmp_path):
+    published(tmp_path / "m")
+    victim = load_victim(f"hf:{tmp_path / 'm'}")
+    generator = warm_start_member(victim, density=None, epsilon=0.01, iterations=1)
+    again = build_from_blueprint(blueprint(victim))
+    again.load_state_dict(generator.classifier.state_dict())
+    assert torch.equal(again(padded(), LENGTHS), victim(padded(), LENGTHS))
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def budget(
     from staanet import pipeline
 
     (model,) = load_victims([victim], job.device)
-    data = load_corpus(corpus, split)
+    data = load_corpus(corpus, split, victims=[model])
     with Bars.shown() as progress:
         context = pipeline.Context(
             seed=split.seed,

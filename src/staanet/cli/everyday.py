@@ -40,7 +40,7 @@ def everyday(
 
     limits = checked(AuditLimits, {"fail_below_everyday": fail_below_everyday}, where="everyday")
     (model,) = load_victims([victim], job.device)
-    data = load_inputs([corpus], part, split, out)
+    data = load_inputs([corpus], part, split, out, [model])
     with job_session(out, split, job) as context:
         usable = pipeline.load_clips(data, model, context)
         chosen = usable if clips is None else stratified_subset(usable, clips)

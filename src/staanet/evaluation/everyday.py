@@ -273,34 +273,39 @@ class _Answers:
     outputs: Mapping[str, NDArray[np.float32]]
     names: tuple[str, ...] = ()
     """Of a regression victim: its numbers; empty for classes."""
+    classes: tuple[str, ...] = ()
+    """The classes of a classifier."""
 
     @classmethod
     def of(cls, victim: Victim, clips: Sequence[Clip], clean: _Answers | None = None) -> _Answers:
         """The answers to clips; those of a regression victim are judged by the ``clean`` ones."""
-        names = victim.labels if victim.task == "regression" else ()
+        is_regression = victim.task == "regression"
+        kinds = (victim.labels, ()) if is_regression else ((), victim.labels)
         if not clips:
-            return cls({}, {}, names)
+            return cls({}, {}, *kinds)
         rows = logits_of(victim, clips)
         outputs = {clip.id: row for clip, row in zip(clips, rows, strict=True)}
         reference = outputs if clean is None else clean.outputs
         before = torch.from_numpy(np.stack([reference[clip.id] for clip in clips]))
         words = answers_to(victim, before, torch.from_numpy(rows))
-        return cls(dict(zip(outputs, words, strict=True)), outputs, names)
+        return cls(dict(zip(outputs, words, strict=True)), outputs, *kinds)
 
     def under(self, victim: Victim, changed: Sequence[Clip], same: Collection[str]) -> _Answers:
         """The answers to ``changed`` clips, beside those that a condition left the ``same``."""
         fresh = _Answers.of(victim, changed, self)
         words = {**fresh.words, **{id: self.words[id] for id in same}}
         outputs = {**fresh.outputs, **{id: self.outputs[id] for id in same}}
-        return _Answers(words, outputs, self.names)
+        return _Answers(words, outputs, self.names, self.classes)
 
 
 def _quality(clips: Sequence[Clip], answers: _Answers) -> float | None:
-    """UAR of classes, mean CCC of numbers; None without clips or labels."""
+    """UAR of classes, mean CCC of numbers; None without clips or labels, or where they are others."""
     truth = [clip.label or "" for clip in clips]
     if not clips or not all(truth):
         return None
     if not answers.names:
+        if not {*truth} & {*answers.classes}:
+            return None
         return metrics.uar(truth, [answers.words[clip.id] for clip in clips])
     numbers = dimension_values(truth, answers.names)
     values = np.stack([answers.outputs[clip.id] for clip in clips])

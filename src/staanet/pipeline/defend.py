@@ -20,6 +20,7 @@ from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
 from staanet.pipeline.stage import Inputs, Stage
 from staanet.pipeline.train_victim import measure_parts
+from staanet.pipeline.victim_check import check_victims, meet_corpus
 from staanet.results.adversarial_set import AdversarialSet
 from staanet.transforms import parse_transform
 from staanet.victims import load_victim, victim_folder
@@ -92,14 +93,19 @@ class Defending:
         figures: dict[str, float] = {}
         if self.corpus is not None:
             victim, parts = self.victim(), self.context.split(self.corpus())[1:]
+            meet_corpus([self.defended], self.corpus(), self.context, is_required=True)
             clips = {part.part: load_clips(part, victim, self.context) for part in parts}
+            check_victims([victim], clips["dev"], self.context)
             before = measure_parts(victim, clips)
             self.context.progress("defend", 1, 2, "")
             figures = {f"undefended_{name}": value for name, value in before.items()}
             figures |= measure_parts(self.defended, clips)
             self.context.progress("defend", 2, 2, "")
         inner = {key: value for key, value in self.inner_card.items() if key not in _OF_ANY_CARD}
-        self.defended.save_pretrained(self.out, inner_card=inner, inputs=inputs, **figures)
+        labels = [*(self.defended.own_labels or self.defended.labels)]  # those of the model inside
+        self.defended.save_pretrained(
+            self.out, inner_card=inner, inputs=inputs, labels=labels, **figures
+        )
         self.defended.origin = str(self.out)
         return self.defended
 

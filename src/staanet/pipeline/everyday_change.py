@@ -13,6 +13,7 @@ from staanet.evaluation.everyday import CONDITIONS, Everyday, measure_everyday
 from staanet.pipeline.context import Context
 from staanet.pipeline.identity import clips_sha256
 from staanet.pipeline.stage import Inputs, Stage
+from staanet.pipeline.victim_check import check_victims, meet_labels
 from staanet.results.row_files import csv_text
 from staanet.storage import describe_machine
 
@@ -60,8 +61,12 @@ class EverydayChange:
 def everyday(victim: Victim, clips: Sequence[Clip], out: Path, context: Context) -> dict[str, Any]:
     """What everyday change does to a victim on clips, kept in ``out``.
 
-    Raises ``InvalidInput`` if ``out`` holds that of another victim or of other clips.
+    Raises ``InvalidInput`` if ``out`` holds that of another victim or of other clips, or the victim cannot
+    be judged.
     """
+    labels = [clip.label for clip in clips]
+    meet_labels([victim], labels, context, where=str(out), is_required=False)
+    check_victims([victim], clips, context)
     EverydayChange(victim.name, lambda: victim, lambda: clips, out, context).stage().perform()
     summary: dict[str, Any] = storage.read_json(out / SUMMARY)
     return summary

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -12,7 +12,7 @@ from staanet.core.dimensions import read_dimensions
 from staanet.errors import InvalidInput
 from staanet.pipeline.context import Context
 from staanet.storage import lazy_rows
-from staanet.victims.labels import match_labels, rename_labels
+from staanet.victims.labels import LabelMatch, match_labels, rename_labels
 from staanet.victims.quick_check import CheckedVictims, VictimReport
 
 _CHECKED = CheckedVictims()
@@ -41,10 +41,12 @@ def check_victims(
     return reports
 
 
-def meet_corpus(victims: Iterable[Victim], corpus: Corpus, context: Context) -> None:
-    """``meet_labels`` for the clips of a corpus, where no figure needs the labels."""
+def meet_corpus(
+    victims: Iterable[Victim], corpus: Corpus, context: Context, *, is_required: bool = False
+) -> None:
+    """``meet_labels`` for the clips of a corpus; usually no figure needs the labels."""
     labels = lazy_rows.attribute_values(corpus.utterances, "label")
-    meet_labels(victims, labels, context, where=corpus.name, is_required=False)
+    meet_labels(victims, labels, context, where=corpus.name, is_required=is_required)
 
 
 def meet_labels(
@@ -78,12 +80,11 @@ def meet_labels(
         if not classes or is_named:
             continue
         label_map = {  # a pair may be meant for the corpus or for another victim
-            a: b for a, b in context.label_map.items() if a in victim.labels and b in classes
+            a: b for a, b in context.label_map.items() if a in victim.labels
         }
+        absent = sorted({*label_map.values()} - {*classes})  # these clips may be few
         try:
-            match = match_labels(victim.labels, classes, label_map)
-            if len(classes) > 1:
-                match.check(victim.name, where)
+            match = _checked_match(victim, classes, absent, label_map, where)
         except InvalidInput:
             if is_required or label_map:
                 raise
@@ -91,12 +92,32 @@ def meet_labels(
         rename_labels(victim, match)
         if match.note:
             context.quarantine.note(f"{victim.name}: {match.note}")
+        if absent and len(classes) > 1:
+            words = f"names {', '.join(absent)}, which no clip has; they have {', '.join(classes)}"
+            context.quarantine.warn(f"{victim.name}: the label map {words}")
         count = sum(label in victim.labels for label in clip_labels)
         if is_required and count < len(clip_labels):
             context.quarantine.warn(
                 f"{victim.name}: {count} of {len(clip_labels)} clips have one of its classes; "
                 "UAR, accuracy and attack success count those alone"
             )
+
+
+def _checked_match(
+    victim: Victim,
+    classes: Sequence[str],
+    absent: Sequence[str],
+    label_map: Mapping[str, str],
+    where: str,
+) -> LabelMatch:
+    """The match with the clips' classes, and with those that the map names and no clip has."""
+    match = match_labels(victim.labels, [*classes, *absent], label_map)
+    if len(classes) > 1:
+        met = match.among(classes)
+        if absent and len(met.mapping) < 2:
+            match_labels(victim.labels, classes, label_map)  # raises: no clip has such a word
+        met.check(victim.name, where)
+    return match
 
 
 def require_classes_of_clips(victims: Iterable[Victim], label: str, where: str) -> None:

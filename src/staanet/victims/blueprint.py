@@ -15,6 +15,7 @@ from staanet.victims import hub
 from staanet.victims.hugging_face import HuggingFaceVictim
 from staanet.victims.logmel_cnn import LogmelCnn
 from staanet.victims.self_supervised import NETWORKS, SelfSupervised
+from staanet.victims.speech_head import has_speech_head, untrained_speech_classifier
 
 Blueprint = Mapping[str, Any]
 
@@ -29,6 +30,7 @@ def blueprint(victim: Victim) -> Blueprint | None:
             "name": victim.name,
             "config": victim.network.config.to_dict(),
             "normalised": victim.normalised,
+            "speech_head": has_speech_head(victim.network),
         }
     if isinstance(victim, SelfSupervised | LogmelCnn):
         return {**about, "architecture": victim.architecture, **victim.settings()}
@@ -44,7 +46,8 @@ def build_from_blueprint(plan: Blueprint) -> Victim:
     if architecture == HuggingFaceVictim.architecture:
         extractor = SimpleNamespace(sampling_rate=plan["sample_rate"])
         front_end = Normalise() if plan["normalised"] else nn.Identity()
-        network = hub.build_untrained(config)
+        is_speech = plan.get("speech_head", False)
+        network = untrained_speech_classifier(config) if is_speech else hub.build_untrained(config)
         victim = HuggingFaceVictim(str(plan["name"]), network, extractor, front_end)
         return victim.requires_grad_(True)
     if architecture not in NETWORKS:

@@ -52,6 +52,17 @@ class LabelMatch:
         pairs = [f"{a} = {b}" for a, b in self.mapping.items() if a != b]
         return f"labels matched by their words: {', '.join(pairs)}" if pairs else ""
 
+    def among(self, labels: Collection[str]) -> LabelMatch:
+        """The match with pairs of these labels of the corpus alone.
+
+        >>> match_labels(["ang", "hap"], ["anger", "happiness"]).among(["anger"]).mapping
+        {'ang': 'anger'}
+        """
+        pairs = {a: b for a, b in self.mapping.items() if b in labels}
+        rest = [a for a in self.mapping if a not in pairs]
+        corpus_only = tuple(label for label in self.corpus_only if label in labels)
+        return LabelMatch(pairs, (*rest, *self.model_only), corpus_only)
+
     def check(self, model: str, corpus: str) -> None:
         """Raises ``InvalidInput`` with both lists where fewer than two classes match."""
         if len(self.mapping) >= 2:

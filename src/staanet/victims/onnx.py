@@ -178,6 +178,13 @@ def _fit_to_input(card: ModelCard, inputs: Mapping[str, Any], path: Path) -> Mod
             where=path,
             remedy="Export it for waveforms in 32 bit, [batch, time] or [batch, 1, time]",
         )
+    if len(shape) == 3 and isinstance(shape[1], int) and shape[1] != 1:
+        raise InvalidInput(
+            f"takes {_listing([inputs[name]])}: features, or {shape[1]} channels, and no waveform",
+            where=path,
+            remedy="Compute them before it in a function of your own: python:FILE.py:FACTORY with a "
+            "staanet.CallableVictim, or export the model with its front end",
+        )
     samples = shape[-1] if isinstance(shape[-1], int) else card.samples
     if card.samples not in (0, samples):
         raise InvalidInput(

@@ -7,6 +7,7 @@ tanh, ``classifier.out_proj``. Loaded by the library's classes, such a head woul
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,6 +57,17 @@ def read_classifier(source: str, config: Any) -> Any:
             if any(key in other.what for key in ("classifier.dense", "classifier.out_proj")):
                 raise problem from None  # it has no such head, either
             raise
+
+
+def has_speech_head(network: Any) -> bool:
+    """Whether the classifier of a model is a ``SpeechHead``."""
+    return isinstance(getattr(network, "classifier", None), SpeechHead)
+
+
+def untrained_speech_classifier(config: Mapping[str, Any]) -> Any:
+    """An encoder of this configuration with a ``SpeechHead``, with random weights."""
+    kind = speech_classifier(str(config["model_type"]))
+    return kind(hub.library().AutoConfig.for_model(**config))
 
 
 @functools.cache
