@@ -20,6 +20,8 @@ Reading = tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]
 FEATURES = 3
 DECAY = 2.0
 """An iteration keeps the sigmoid of this, 0.88, of the sum so far, until training says otherwise."""
+RIVAL_TEMPERATURE = 0.2
+"""Of the probabilities among the other classes: low, so that a direction mostly raises the nearest one."""
 FOOLED_SHARE = 0.25
 """Weight of the proposal of a classifier that is fooled already, beside those that are not."""
 
@@ -247,7 +249,8 @@ def logit_gradient(logits: Tensor, goal: Goal) -> Tensor:
     """Returns the direction in which logits ``[B, K]`` should change, ``[B, K]``, summing to 0.
 
     For an untargeted goal the clip's class goes down by 1 and each other class goes up by its
-    probability among the others. For a targeted goal the target class goes up and the others down.
+    probability among the others, at ``RIVAL_TEMPERATURE``. For a targeted goal the target class goes up
+    and the others down.
     Of numbers, the one that has moved furthest goes on, by 1 in its tolerance.
 
     >>> logit_gradient(torch.tensor([[2.0, 1.0, 1.0]]), Untargeted(0))
@@ -259,7 +262,8 @@ def logit_gradient(logits: Tensor, goal: Goal) -> Tensor:
         return _shift_direction(logits.detach(), goal)
     label = torch.as_tensor(goal.label, device=logits.device).expand(len(logits))
     is_label = label[:, None] == torch.arange(logits.shape[1], device=logits.device)
-    others = torch.softmax(logits.masked_fill(is_label, -torch.inf), dim=1)
+    rivals = logits.masked_fill(is_label, -torch.inf)
+    others = torch.softmax(rivals / RIVAL_TEMPERATURE, dim=1)
     one_hot = is_label.to(logits.dtype)
     return one_hot - others if isinstance(goal, Targeted) else others - one_hot
 
