@@ -208,6 +208,12 @@ def test_results_are_split_whole_and_its_opening_is_read_from_them() -> None:
     table = results.headline_table(found["emodb_full"]).splitlines()
     assert len(table) == 2 + len(results.HEADLINE) and "STAA-Net" in table[2] and "[" in table[2]
     assert len(results.runs_table(found).splitlines()) > 5
+    assert "emodb_full.toml" in results.about_table(found["emodb_full"])
+    assert re.match(r"Random signs fool \d+ to \d+ %", results.about_control(found["emodb_full"]))
+    assert "`python -m bench strength" in results.about_figure(found["Strength"])
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert {*re.findall(r"<!-- (.*?) -->", page)} <= {*results.FRAGMENTS}
+    assert "%" not in re.sub(r"<!-- .*? -->", "", page), "a figure was typed by hand"
     assert "<svg" in results.strength_figure(found["Strength"])
     levels = (
         "| corpus | source | dB | samples | random | STAA-Net |\n|---|---|---|---|---|---|\n"
@@ -216,6 +222,15 @@ def test_results_are_split_whole_and_its_opening_is_read_from_them() -> None:
     )
     curves = results.level_curves(results.tables(levels)[0])
     assert curves == {"random": [(-40, 1), (-30, 2)], "STAA-Net": [(-40, 5), (-30, 50)]}
+
+
+def test_concepts_has_a_picture_of_each_term_in_the_colours_of_the_page() -> None:
+    concepts = hook("concepts")
+    page = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
+    assert concepts.MARK.findall(page) == [*concepts.PICTURES]
+    drawn = concepts.drawing("interval")
+    assert drawn.count("<svg") == 2 and "var(--vermilion)" in drawn and "40 speakers" in drawn
+    assert "<svg" in concepts.on_page_markdown("a\n\n<!-- picture budget -->\n", None, None, None)
 
 
 def test_a_formula_is_drawn_in_the_colour_of_the_text_and_described_by_its_source() -> None:

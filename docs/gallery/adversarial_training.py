@@ -21,7 +21,7 @@ before = pipeline.train_victim(corpus, "logmel_cnn", Path("before"), recipe=reci
 print(f"UAR on test speakers {storage.read_card(Path('before'), 'victim')['test_uar']:.2f}")
 
 # %%
-# `harden` trains a copy on, on clean clips and on clips that are attacked at each step.
+# `harden` continues the training of a copy, on clean clips and on clips that are attacked at each step.
 
 hardening = HardenRecipe(
     method="pgd",

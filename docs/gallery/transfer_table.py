@@ -1,10 +1,10 @@
 """Reading a transfer table
 
-Who was attacked, with whose gradient, and how sure is the figure? One table answers all three.
+A transfer table tells which model was attacked, on which model the attack was crafted, and how sure the figure is.
 """
 
 # %%
-# Three classifiers of different kinds, and synthetic voices by eight speakers.
+# The table compares three classifiers of different kinds, on synthetic voices of eight speakers.
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ print(matrix.to_markdown())
 #
 # * **A row** is one attack, crafted on one source. **A column** is one target.
 # * **White box**: source and target are the same. Expect the highest rates there.
-# * **Transfer**: source and target differ. This is what an attacker achieves who does not have your model.
+# * **Transfer**: source and target differ. An attacker without your model achieves this.
 # * **`random`** is the control. A rate counts only as far as it is above the control in the same column.
 # * **The brackets** hold the 95 % interval, which counts speakers, not clips. **N** is the number of clips.
 #

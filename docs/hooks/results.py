@@ -6,6 +6,7 @@ Nothing is typed a second time: table and figure are read from the sections that
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ PAGES = {
 }
 """Each page: its title, and how the titles of its sections begin; the last takes what is left."""
 HEADLINE = ("STAA-Net", "PGD, 20 steps, as many samples", "MI-FGSM", "random places")
+SOURCE = "emo18"
+"""The model on which the attacks of the opening table were crafted."""
 METHODS = ("STAA-Net", "PGD, 20 steps", "random")
 
 
@@ -39,12 +42,9 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Puts the tables and the figure where a page asks for them."""
     found = dict(sections(RESULTS.read_text(encoding="utf-8"), "## "))
-    if "<!-- runs -->" in markdown:
-        markdown = markdown.replace("<!-- runs -->", runs_table(found))
-    if "<!-- table -->" in markdown:
-        markdown = markdown.replace("<!-- table -->", headline_table(found["emodb_full"]))
-    if "<!-- figure -->" in markdown:
-        markdown = markdown.replace("<!-- figure -->", strength_figure(found["Strength"]))
+    for mark, text in FRAGMENTS.items():
+        if f"<!-- {mark} -->" in markdown:
+            markdown = markdown.replace(f"<!-- {mark} -->", text(found))
     return markdown
 
 
@@ -92,19 +92,51 @@ def tables(text: str) -> list[list[list[str]]]:
     ]
 
 
-def headline_table(section: str) -> str:
-    """What the main attacks on ``emo18`` do, from the table of the whole comparison."""
+def about_table(section: str) -> str:
+    """Where the table of the whole comparison comes from, and on how many clips it stands."""
+    command, clips = section.splitlines()[2], re.search(r"\d+ test clips of \d+ speakers", section)
+    assert clips is not None, "the section names its clips"
+    return (
+        f"The table is of {command} It has {clips[0]}. Each row is one attack that was crafted on "
+        f"`{SOURCE}`. Each column is a model that receives it. The brackets hold the 95 % interval, in "
+        "per cent, clustered by speaker."
+    )
+
+
+def about_control(section: str) -> str:
+    """What the control does on each model."""
+    table = headline_rows(section)
+    rates = [float(cell.split()[0]) for cell in table[-1][1:] if "[" in cell]
+    return f"Random signs fool {min(rates):.0f} to {max(rates):.0f} % of the clips."
+
+
+def headline_rows(section: str) -> list[list[str]]:
+    """The main attacks on ``SOURCE`` in the table of the whole comparison, the head first."""
     table = next(table for table in tables(section) if table[0][:2] == ["attack", "source"])
     first, last = 2, table[0].index("density")
-    rows = [row for row in table[1:] if row[1] == "emo18" and row[0].startswith(HEADLINE)]
+    rows = [row for row in table[1:] if row[1] == SOURCE and row[0].startswith(HEADLINE)]
     rows = [row for row in rows if "iteration" not in row[0]]
     keep = [0, *range(first, last), last, table[0].index("snr_db"), table[0].index("seconds")]
-    head = ["attack on emo18", *table[0][first:last], "samples", "SNR dB", "s a clip"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for row in rows:
-        cells = [re.sub(r" \((white box|control|N \d+)\)", "", row[i]) for i in keep]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    head = [f"attack on {SOURCE}", *table[0][first:last], "samples", "SNR dB", "s a clip"]
+    cells = [[re.sub(r" \((white box|control|N \d+)\)", "", row[i]) for i in keep] for row in rows]
+    return [head, *cells]
+
+
+def headline_table(section: str) -> str:
+    """The main attacks as Markdown."""
+    head, *rows = ["| " + " | ".join(row) + " |" for row in headline_rows(section)]
+    return "\n".join([head, "|---" * (head.count("|") - 1) + "|", *rows])
+
+
+def about_figure(section: str) -> str:
+    """What the figure shows, and the command that measured it."""
+    command = re.sub(r"(?<=[.]) .*", "", section.splitlines()[2])
+    parts = dict(sections(section, "### "))
+    axis = "level" if "On the source" in parts else "the share of changed samples"
+    return (
+        f"The figure shows the share of fooled clips against {axis}, for a generator, for gradient "
+        f"attacks and for random signs. It is of {command}"
+    )
 
 
 def strength_figure(section: str) -> str:
@@ -169,3 +201,14 @@ def _draw(curves: dict[str, list[tuple[float, float]]], axis: str, width: float)
     axes.legend(fontsize=8)
     figure.tight_layout()
     return figure
+
+
+FRAGMENTS: dict[str, Callable[[dict[str, str]], str]] = {
+    "runs": runs_table,
+    "about table": lambda found: about_table(found["emodb_full"]),
+    "table": lambda found: headline_table(found["emodb_full"]),
+    "control": lambda found: about_control(found["emodb_full"]),
+    "about figure": lambda found: about_figure(found["Strength"]),
+    "figure": lambda found: strength_figure(found["Strength"]),
+}
+"""What stands in the place of each mark, from the sections of ``bench/results.md``."""

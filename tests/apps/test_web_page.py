@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.support import headless, speech
+from tests.support.accessibility import serious_findings
 from tests.support.web import request
 
 from staanet import audio
@@ -222,16 +223,19 @@ def test_in_a_browser_from_upload_to_download(served: Served, tmp_path: Path) ->
         assert outside == []
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (1440, 900)])
 def test_the_result_is_in_sight_after_the_click_and_nothing_scrolls_sideways(
-    served: Served, tmp_path: Path, width: int, height: int
+    served: Served, tmp_path: Path, width: int, height: int, scheme: str
 ) -> None:
     pytest.importorskip("espeakng_loader", reason="extra demo: pip install 'staanet[demo]'")
     with headless.browser() as browser:
         page = browser.page()
         page.size(width, height)
+        page.scheme(scheme)
         page.open(served.url)
         page.wait("document.querySelector('#example-0')")
+        assert page.run("document.body.classList.contains('dark')") == (scheme == "dark")
         assert page.run("document.documentElement.scrollWidth") <= width
         page.run("document.querySelector('#example-0').click()")  # one click, no recording
         page.wait(
@@ -251,6 +255,22 @@ def test_the_result_is_in_sight_after_the_click_and_nothing_scrolls_sideways(
         shown = "wide" if width > 600 else "narrow"
         assert page.run(f"document.querySelector('#result img.{shown}').offsetWidth") > 300
         assert page.errors == []
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_axe_finds_nothing_serious(served: Served, tmp_path: Path, width: int) -> None:
+    clip = tmp_path / "voice.wav"
+    clip.write_bytes(WAV)
+    with headless.browser() as browser:
+        page = browser.page()
+        page.size(width, 900)
+        for scheme in ("light", "dark"):
+            page.scheme(scheme)
+            page.open(served.url)
+            give_clip(page, clip)
+            press(page)
+            page.wait("document.querySelector('.staanet-said')")
+            assert serious_findings(page) == [], scheme
 
 
 def test_one_message_stands_at_the_place_of_the_fault(served: Served, tmp_path: Path) -> None:

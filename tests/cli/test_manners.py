@@ -173,6 +173,13 @@ def test_a_dry_run_of_speech_that_is_not_there_yet_speaks_nothing(tmp_path):
         ("staanet train-victim emodb:x zh", "zhao19"),
         ("staanet evaluate x --channel op", "opus"),
         ("staanet sweep x --part de", "dev"),
+        ("staanet attack x --source sh", "shipped:emo18"),
+        ("staanet audit --victim shipped:zh", "shipped:zhao19"),
+        ("staanet attack x --generator sh", "shipped:emo18-zhao19"),
+        ("staanet list mo", "models"),
+        ("staanet\nattack\nx\n--source\nshipped\n:\nem", "emo18"),
+        ("staanet\ncorpus\nfolder\n:\nti", "tiny"),
+        ("staanet\naudit\n--victim\nshipped\n:", "zhao19"),
     ],
 )
 def test_bash_completes(world, words, wanted):

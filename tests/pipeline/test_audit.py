@@ -224,7 +224,7 @@ def test_a_defence_is_measured_by_the_attackers_whom_it_met():
     [
         (0.8, 0.1, 0.7, 0.3, "FAILED", "lowers but does not halve", "Noise alone"),
         (0.2, 0.15, 0.05, 0.3, "Passed", "halves the 20.0 % of these attackers", "FAILED"),
-        (0.2, 0.15, 0.05, None, "Unattacked", "Noise alone does more than half", "Passed"),
+        (0.2, 0.15, 0.05, None, "Unattacked", "Noise alone reaches more than half", "Passed"),
         (0.8, 0.1, 0.8, 0.3, "FAILED", "No defence helped", "halves"),
         (0.8, 0.6, 0.7, 0.3, "FAILED: noise of the same budget", "no attack is needed", "Passed"),
     ],

@@ -20,7 +20,7 @@ import soundfile
 from numpy.typing import NDArray
 from tests.support import headless
 from tests.support.accessibility import serious_findings
-from tests.support.audit_facts import audit_facts, sure
+from tests.support.audit_facts import facts_of_run
 from tests.support.forks import leave_undrawn
 from tests.support.report_runs import (
     ATTACKS,
@@ -39,6 +39,7 @@ from staanet.errors import InvalidInput
 from staanet.report import chart_style, clip_pictures, clip_view, tables, training_charts
 from staanet.report.audit_pages import audit_page
 from staanet.report.audit_verdict import audit_verdict
+from staanet.report.audit_view import audit_view
 from staanet.report.example_clips import choose_clips
 from staanet.report.flags import run_flags, weak_victims
 from staanet.report.headlines import hardest_hit, headlines
@@ -479,10 +480,12 @@ def test_who_is_hit_harder_is_who_the_rows_say(built: Path) -> None:
 @pytest.fixture(scope="module")
 def pages(built: Path) -> dict[str, str]:
     """The addresses of a report and of an audit page."""
-    facts = sure(audit_facts(0.8, 0.1, 0.7, 0.3))
+    run = RunFolder.read(built)
+    facts = facts_of_run(run)
     facts |= {"verdict": audit_verdict(facts), "commands": ["staanet audit " + "--defence x " * 90]}
     audit = built / "audit.html"
-    audit.write_text(audit_page(facts), encoding="utf-8")
+    view = audit_view(run, facts, lambda *_: None, clips=2)
+    audit.write_text(audit_page(facts, view), encoding="utf-8")
     return {"report": (built / "report" / "index.html").as_uri(), "audit": audit.as_uri()}
 
 
@@ -527,11 +530,34 @@ def test_axe_finds_nothing_serious(
         assert serious_findings(tab) == [], scheme
 
 
+def test_an_audit_shows_the_figures_and_clips_of_its_worst_attack(
+    built: Path, pages: dict[str, str]
+) -> None:
+    page = Page(built / "audit.html")
+    ids = [attributes.get("id", "") for _, attributes in page.tags]
+    assert {"verdict", "figures", "clips", "tables", "repeat"} <= {*ids}
+    charts = [a["aria-label"] for a in page.all("div") if a.get("role") == "img"]
+    begins = ("Fooling rates with 95", "Fooling rate against SNR", "Fooling of emo18 against sec")
+    assert len(charts) == 2 * 3 and all(c.startswith(begins) for c in charts)
+    assert "noise" in charts[2] and "white box" in charts[2]
+    run = RunFolder.read(built)
+    worst = facts_of_run(run)["worst"]
+    stored = run.sets[worst["attack"], worst["source"]]
+    sounds = [a["src"] for a in page.all("audio")]
+    assert len(sounds) == 4 * 3 and all(s.startswith("data:audio/flac;base64,") for s in sounds)
+    samples, _ = soundfile.read(
+        io.BytesIO(base64.b64decode(sounds[1].partition(",")[2])), dtype="int16"
+    )
+    assert any(np.array_equal(samples, stored.pair(i).adversarial) for i in stored.rows)
+    assert "script-src 'sha256-" in page.source and worst["title"] in page.text
+
+
+@pytest.mark.parametrize("name", ["report", "audit"])
 def test_sound_plays_and_the_slider_makes_it_louder(
-    tab: headless.Page, pages: dict[str, str]
+    tab: headless.Page, pages: dict[str, str], name: str
 ) -> None:
     tab.size(1440, 800)
-    tab.open(pages["report"])
+    tab.open(pages[name])
     tab.run("document.querySelector('audio').play()")
     tab.wait("document.querySelector('audio').currentTime > 0")
     top = tab.run("Number(document.querySelector('.amplify input').max)")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from staanet.results.run_folder import RunFolder
+
 
 def row(rate: float, **more: Any) -> dict[str, Any]:
     """One cell of an audit."""
@@ -62,3 +64,46 @@ def sure(facts: dict[str, Any], width: float = 0.05) -> dict[str, Any]:
     for row in rows:
         row["low"], row["high"] = row["fooling_rate"] - width, row["fooling_rate"] + width
     return facts
+
+
+def facts_of_run(run: RunFolder, target: str = "emo18") -> dict[str, Any]:
+    """The audit that the attacks of a run amount to, all of them crafted on ``target`` itself."""
+    rows = []
+    for cell in run.cells:
+        if cell.target == target and cell.source == target:
+            rate, budget = cell.fooling_rate, cell.budget
+            assert rate.value is not None and budget is not None
+            rows.append(
+                row(
+                    rate.value,
+                    attack=cell.attack,
+                    title=cell.title,
+                    source=cell.source,
+                    control=cell.control,
+                    white_box=cell.white_box,
+                    attacker="noise" if cell.control else "white_box",
+                    epsilon=budget.epsilon,
+                    max_density=budget.max_density or 1.0,
+                    low=rate.low,
+                    high=rate.high,
+                    count=rate.count,
+                    snr_db=cell.mean.snr_db,
+                )
+            )
+    attacks = [r for r in rows if not r["control"] and r["max_density"] < 1]
+    worst = max(attacks, key=lambda r: float(r["fooling_rate"]))
+    noise = next(r for r in rows if r["control"])
+    facts = audit_facts(0.5, 0.1, 0.4, None)
+    budget_row = {
+        "epsilon": worst["epsilon"],
+        "max_density": worst["max_density"],
+        "noise": noise,
+        "worst": worst,
+    }
+    return facts | {
+        "victim": {"name": target},
+        "worst": worst,
+        "attackers": {"noise": noise, "white_box": worst},
+        "budgets": [budget_row],
+        "cells": rows,
+    }

@@ -19,6 +19,7 @@ from typing import NoReturn
 from staanet.cli import (
     attack,
     audit,
+    completion,
     corpus,
     defend,
     evaluate,
@@ -78,6 +79,9 @@ def entry() -> NoReturn:
             )
         if "--json" in sys.argv[1:]:
             sys.exit(_run_as_json())
+        if completion.is_split_by_bash(os.environ):
+            completion.complete(app)
+            sys.exit(0)
         app()
     except BrokenPipeError:  # the reader of a pipe has gone: nothing left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

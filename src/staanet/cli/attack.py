@@ -40,9 +40,12 @@ class AttackOptions:
     """What only the command ``attack`` has: models by path, limits of files, and how it works."""
 
     source: Annotated[
-        tuple[str, ...], Help(f"{VICTIM}; repeat for an ensemble.", absent="the generator's")
+        tuple[str, ...],
+        Help(f"{VICTIM}; repeat for an ensemble.", absent="the generator's", complete="models"),
     ] = ()
-    generator: Annotated[Path | None, Help("Generator folder (for staa).")] = None
+    generator: Annotated[
+        Path | None, Help("Generator folder (for staa).", complete="generator_folders")
+    ] = None
     vector: Annotated[Path | None, Help("Folder of a universal vector (for uap).")] = None
     epsilon: Annotated[Epsilon | None, Help(EPSILON_HELP, absent="the generator's")] = None
     max_density: Annotated[
@@ -52,12 +55,12 @@ class AttackOptions:
     part: Annotated[str, PART] = "test"
     shard: Annotated[str | None, SHARD] = None
     pictures: Annotated[
-        int, Field(ge=0), Help("Draw so many of the clips (none of a --shard).")
+        int, Field(ge=0), Help("Draw this many of the clips (none of a --shard).")
     ] = 3
     window: Annotated[
         float,
         Field(ge=0, le=10**6),
-        Help("Attack longer files in windows of so many seconds, and join them; 0: never."),
+        Help("Attack longer files in windows of this many seconds, and join them; 0: never."),
     ] = 30.0
     max_seconds: Annotated[NotNegative, Help("Files beyond this are put aside.")] = 600.0
     max_bytes: Annotated[int, Field(ge=0), Help("Files beyond this are put aside.")] = 512 * 2**20

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from staanet.cli import names
 from staanet.cli.app import command
 from staanet.cli.options import VICTIM, InputsArgument, Job, PartOption
 from staanet.cli.printing import CHECK_FAILED, UNDECIDED, finish, warn
@@ -21,8 +22,15 @@ from staanet.config import AuditLimits, AuditRecipe, CertifyRecipe, SplitRecipe
     "staanet audit --victim onnx:model.onnx --corpus emodb:data/emodb --out audit --fail-above 0.3",
 )
 def audit(
-    victim: Annotated[str, typer.Option(help=f"The model: {VICTIM.lower()}.")],
-    corpus: Annotated[str, typer.Option(metavar="KIND:PATH", help="Labelled speech to try it on.")],
+    victim: Annotated[
+        str, typer.Option(help=f"The model: {VICTIM.lower()}.", autocompletion=names.models)
+    ],
+    corpus: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND:PATH", help="Labelled speech to try it on.", autocompletion=names.corpora
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for audit.json, audit.html and the evidence.")],
     recipe: AuditRecipe,
     limits: AuditLimits,
@@ -32,7 +40,8 @@ def audit(
         list[str],
         typer.Option(
             help="Trained model that stands for the attacker's own; repeat for several "
-            "[default: the surrogates are trained]."
+            "[default: the surrogates are trained].",
+            autocompletion=names.models,
         ),
     ] = [],  # noqa: B006
 ) -> None:
@@ -69,7 +78,7 @@ def audit(
 )
 def certify(
     inputs: InputsArgument,
-    victim: Annotated[str, typer.Option(help=f"{VICTIM}.")],
+    victim: Annotated[str, typer.Option(help=f"{VICTIM}.", autocompletion=names.models)],
     out: Annotated[Path, typer.Option(help="Folder for certificates, curve and JSON.")],
     recipe: CertifyRecipe,
     split: SplitRecipe,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from staanet.cli import names
 from staanet.cli.app import command
 from staanet.cli.options import VICTIM, CorpusArgument, Job, Without
 from staanet.cli.printing import finish, warn
@@ -24,7 +25,7 @@ VictimOut = Annotated[Path, typer.Option(help="Victim folder to write.")]
     "--corpus emodb:data/emodb --out defended",
 )
 def defend(
-    victim: Annotated[str, typer.Option(help=f"{VICTIM}.")],
+    victim: Annotated[str, typer.Option(help=f"{VICTIM}.", autocompletion=names.models)],
     recipe: Annotated[DefenceRecipe, Without({"victims", "adaptive"})],
     out: VictimOut,
     split: SplitRecipe,
@@ -115,7 +116,12 @@ def harden(
 )
 def detect(
     corpus: CorpusArgument,
-    victim: Annotated[str, typer.Option(help=f"The victim behind the detector: {VICTIM.lower()}.")],
+    victim: Annotated[
+        str,
+        typer.Option(
+            help=f"The victim behind the detector: {VICTIM.lower()}.", autocompletion=names.models
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Victim folder to write, with ROC as CSV and PNG.")],
     recipe: DetectRecipe,
     split: SplitRecipe,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from staanet.cli import names
 from staanet.cli.app import command
 from staanet.cli.options import (
     PART,
@@ -79,7 +80,9 @@ class EvaluateOptions:
 )
 def evaluate(
     adversarial: SetsArgument,
-    target: Annotated[list[str], typer.Option(help=f"{VICTIM}; repeat for several.")],
+    target: Annotated[
+        list[str], typer.Option(help=f"{VICTIM}; repeat for several.", autocompletion=names.models)
+    ],
     out: Annotated[Path, typer.Option(help="Folder for results.parquet and summary.json.")],
     channels: Annotated[tuple[str, ...], FieldOf(Recipe)],
     perceptual: Annotated[bool, FieldOf(Recipe)],
@@ -89,8 +92,8 @@ def evaluate(
 ) -> None:
     """The transfer matrix, from the audio files on disk.
 
-    A defended target that no set was crafted on is also attacked by one who knows the defence: PGD
-    and sigma-zero through it, at the budget of the first set, into OUT/adversarial.
+    A defended target without a set of its own is also attacked adaptively, by PGD and sigma-zero
+    through the defence, at the budget of the first set. These sets go into OUT/adversarial.
     """
     from staanet import evaluation, pipeline, storage
     from staanet.cli.tables import matrix_text
@@ -133,7 +136,9 @@ def evaluate(
 class SweepOptions:
     """What only the command ``sweep`` has."""
 
-    generator: Annotated[Path | None, Help("Generator folder (for staa).")] = None
+    generator: Annotated[
+        Path | None, Help("Generator folder (for staa).", complete="generator_folders")
+    ] = None
     vector: Annotated[Path | None, Help("Folder of a universal vector (for uap).")] = None
     keep: Annotated[bool, Help("Keep the audio of every point.")] = False
     part: Annotated[str, PART] = "test"
@@ -146,14 +151,22 @@ class SweepOptions:
 )
 def sweep(
     inputs: InputsArgument,
-    source: Annotated[str, typer.Option(help=f"The victim to craft on: {VICTIM.lower()}.")],
+    source: Annotated[
+        str,
+        typer.Option(
+            help=f"The victim to craft on: {VICTIM.lower()}.", autocompletion=names.models
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for tables and the figure.")],
     recipe: Annotated[SweepRecipe, Without({"sources"})],
     options: SweepOptions,
     split: SplitRecipe,
     job: Job,
     target: Annotated[
-        list[str], typer.Option(help="Another victim to transfer to; repeat for several.")
+        list[str],
+        typer.Option(
+            help="Another victim to transfer to; repeat for several.", autocompletion=names.models
+        ),
     ] = [],  # noqa: B006
 ) -> None:
     """Success against epsilon, density and SNR.
@@ -164,8 +177,8 @@ def sweep(
 
     specs = list(dict.fromkeys([source, *target]))
     victims = load_victims(specs, job.device)
-    names = [victim.name for victim in victims]
-    if repeated := [name for name in names if names.count(name) > 1]:
+    called = [victim.name for victim in victims]
+    if repeated := [name for name in called if called.count(name) > 1]:
         raise InvalidInput(
             f"two victims are called {repeated[0]}", remedy="Give each victim a name of its own"
         )
@@ -192,15 +205,17 @@ def sweep(
 @command("budget", "staanet budget emodb:data/emodb --victim runs/emodb/victims/emo18")
 def budget(
     corpus: CorpusArgument,
-    victim: Annotated[str, typer.Option(help=f"The model: {VICTIM.lower()}.")],
+    victim: Annotated[
+        str, typer.Option(help=f"The model: {VICTIM.lower()}.", autocompletion=names.models)
+    ],
     recipe: BudgetRecipe,
     split: SplitRecipe,
     job: Job,
 ) -> None:
     """The largest change at which the control stays quiet.
 
-    Searches on dev clips the largest epsilon, relative to the speech, at which random signs change fewer
-    answers than --control-limit. An attack within that budget says something of the attack.
+    Searches on dev clips for the largest epsilon, relative to the speech, at which random signs change
+    fewer answers than --control-limit. Within that budget noise does not explain an attack's success.
     """
     from staanet import pipeline
 

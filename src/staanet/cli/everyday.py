@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from staanet.cli import names
 from staanet.cli.app import command
 from staanet.cli.options import VICTIM, FieldOf, Job, PartOption
 from staanet.cli.printing import CHECK_FAILED, finish, warn
@@ -16,7 +17,9 @@ from staanet.config import AuditLimits, SplitRecipe, checked
 
 @command("everyday", "staanet everyday --victim shipped:zhao19 --corpus emodb:data/emodb")
 def everyday(
-    victim: Annotated[str, typer.Option(help=f"The model: {VICTIM.lower()}.")],
+    victim: Annotated[
+        str, typer.Option(help=f"The model: {VICTIM.lower()}.", autocompletion=names.models)
+    ],
     corpus: Annotated[str, typer.Option(metavar="KIND:PATH", help="Speech to try it on.")],
     split: SplitRecipe,
     job: Job,
@@ -25,7 +28,7 @@ def everyday(
         Path, typer.Option(help="Folder for everyday.json and all answers; kept and gone on with.")
     ] = Path("everyday"),
     clips: Annotated[
-        int | None, typer.Option(min=1, help="At most so many clips, spread over labels.")
+        int | None, typer.Option(min=1, help="At most this many clips, spread over labels.")
     ] = None,
     part: PartOption = "test",
 ) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
+FILE_KINDS = ("onnx:", "audonnx:", "torchscript:", "python:")
+"""How the names of models begin that lie in files."""
 Completion = Callable[[str], list[str]]
 """A completion function: the start of a word -> the words that begin so."""
 
@@ -89,6 +91,36 @@ augmentations = among(
 )
 parts = among(("train", "dev", "test", "all"))
 kinds = among(lambda: [f"{name}:" for name in registry("corpora/__init__.py", "CORPORA")])
+
+
+def _shipped_models(kind: str) -> list[str]:
+    from staanet.storage import pretrained
+
+    return [f"{pretrained.SCHEME}:{name}" for name in pretrained.names(kind)]
+
+
+def models(incomplete: str) -> list[str]:
+    """Shipped victims by their names, the beginnings of other models' names, and folders.
+
+    After a kind and its colon, as in ``onnx:``, the files and folders that begin so.
+
+    >>> "shipped:emo18" in models("shipped:e")
+    True
+    """
+    return _models(incomplete, "victims", ("hf:", *FILE_KINDS))
+
+
+def generator_folders(incomplete: str) -> list[str]:
+    """Shipped generators by their names, and folders."""
+    return _models(incomplete, "generators", ())
+
+
+def _models(incomplete: str, kind: str, beginnings: Iterable[str]) -> list[str]:
+    scheme, colon, path = incomplete.partition(":")
+    if colon and f"{scheme}:" in FILE_KINDS:
+        return [f"{scheme}:{entry}" for entry in _entries(path, only_folders=False)]
+    words = among(lambda: [*_shipped_models(kind), *beginnings])(incomplete)
+    return [*words, *_entries(incomplete, only_folders=True)]
 
 
 def recipes(incomplete: str) -> list[str]:

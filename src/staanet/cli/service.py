@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from staanet.cli import names
 from staanet.cli.app import command
 from staanet.cli.options import VICTIM, Machine, Output
 from staanet.cli.printing import CHECK_FAILED, say, show, show_json
@@ -22,7 +23,10 @@ def serve(
         typer.Option(metavar="DIR", help="A run folder whose models to offer; may be repeated."),
     ] = [],  # noqa: B006
     victim: Annotated[
-        list[str], typer.Option(metavar="MODEL", help=f"{VICTIM}; may be repeated.")
+        list[str],
+        typer.Option(
+            metavar="MODEL", help=f"{VICTIM}; may be repeated.", autocompletion=names.models
+        ),
     ] = [],  # noqa: B006
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes any free port.")] = 7860,
     host: Annotated[

@@ -92,7 +92,8 @@ def train_generator(
         typer.Option(
             help="The victim to train against: a folder, hf:NAME-OR-FOLDER, or distill:VICTIM, a "
             "surrogate that learns that victim's answers (also a black box such as onnx:FILE); "
-            "repeat for several."
+            "repeat for several.",
+            autocompletion=names.models,
         ),
     ],
     out: GeneratorOut,
@@ -162,7 +163,11 @@ def _with_surrogates(
 def train_uap(
     corpus: CorpusArgument,
     source: Annotated[
-        str, typer.Option(help="The victim to learn against: a folder, or hf:NAME-OR-FOLDER.")
+        str,
+        typer.Option(
+            help="The victim to learn against: a folder, or hf:NAME-OR-FOLDER.",
+            autocompletion=names.models,
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the vector.")],
     recipe: VectorRecipe,
@@ -192,7 +197,11 @@ def train_uap(
 def tune(
     corpus: CorpusArgument,
     source: Annotated[
-        str, typer.Option(help="The victim to train against: a folder, or hf:NAME-OR-FOLDER.")
+        str,
+        typer.Option(
+            help="The victim to train against: a folder, or hf:NAME-OR-FOLDER.",
+            autocompletion=names.models,
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the search; given again, it goes on.")],
     recipe: TuneRecipe,

@@ -61,7 +61,7 @@ class AttackRecipe:
     clips: Annotated[
         Count | None,
         Help(
-            "Attack at most so many clips, spread over labels and speakers. An attack that matches "
+            "Attack at most this many clips, spread over labels and speakers. An attack that matches "
             "another takes that one's clips.",
             absent="all",
         ),
@@ -115,7 +115,7 @@ class DefenceRecipe:
     adaptive: Annotated[
         tuple[str, ...] | None,
         Help(
-            "Which attacks are made anew by one who knows the defence. Empty: none, and the report "
+            "Which attacks are crafted again through the defence (adaptive). Empty: none, and the report "
             "calls the result non-adaptive.",
             absent="all, staa with a generator that is trained through it",
         ),
@@ -145,7 +145,7 @@ class SweepRecipe:
         Field(min_length=1),
         Help("Largest shares of samples, with commas between them.", option="--density"),
     ] = (0.01, 0.05, 0.2, 1.0)
-    clips: Annotated[Count, Help("At most so many clips, spread over labels and speakers.")] = 50
+    clips: Annotated[Count, Help("At most this many clips, spread over labels and speakers.")] = 50
     grid: Annotated[Flag, Help("Every epsilon with every density.")] = False
 
     def __post_init__(self) -> None:
@@ -166,9 +166,9 @@ class BudgetRecipe:
         Probability, Help("Share of answers that random signs may change.")
     ] = 0.1
     control_draws: Annotated[Count, Help("Random signs for each clip.")] = 3
-    clips: Annotated[Count, Help("At most so many dev clips, spread over labels and speakers.")] = (
-        100
-    )
+    clips: Annotated[
+        Count, Help("At most this many dev clips, spread over labels and speakers.")
+    ] = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,9 +268,9 @@ class CertifyRecipe:
         Field(gt=0, lt=0.5, strict=True),
         Help("Probability that a certificate is wrong, for each."),
     ] = 0.001
-    clips: Annotated[Count, Help("At most so many clips, spread over labels and speakers.")] = 50
+    clips: Annotated[Count, Help("At most this many clips, spread over labels and speakers.")] = 50
     attack_steps: Annotated[
-        CountOrNone, Help("Also attack inside each radius, with so many steps.")
+        CountOrNone, Help("Also attack inside each radius, with this many steps.")
     ] = 0
     batch_size: Annotated[BatchSize, Help("Noisy copies of a clip in one pass.")] = 32
 

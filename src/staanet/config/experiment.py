@@ -107,7 +107,7 @@ class Recipe(SplitRecipe):
         int | None,
         Field(ge=3, le=1000, strict=True),
         Help(
-            "Cross-validate: so many runs, in which every speaker is tested once by models that never "
+            "Cross-validate in this many runs, in which every speaker is tested once by models that never "
             "heard it, and their pooled results.",
             absent="one split",
         ),

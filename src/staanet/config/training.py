@@ -59,7 +59,7 @@ class VictimRecipe:
     ] = None
     evaluate_every: Annotated[Count, Help("Steps between evaluations on dev.")] = 50
     patience: Annotated[
-        Count | None, Help("Stop after so many evaluations without a better score.")
+        Count | None, Help("Stop after this many evaluations without a better score.")
     ] = None
     speed: Annotated[Speed, Help("Crops are played at a speed drawn from 1 +- this.")] = 0.1
     noise_db: Annotated[
@@ -94,8 +94,8 @@ class GeneratorRecipe:
     network: Annotated[
         str,
         Help(
-            "Registry name; backward_net is a surrogate gradient where the source is a transformer, "
-            "and compact where it is neither that nor convolutional.",
+            "Registry name. backward_net becomes a surrogate gradient for a transformer, and compact "
+            "for a source that is not convolutional.",
             complete="generators",
         ),
     ] = "backward_net"
@@ -128,7 +128,9 @@ class GeneratorRecipe:
     ] = "constrained"
     sparsity: Annotated[
         NotNegative,
-        Help("Weight of the density in the objective paper (its 1e-5 at 6 s of speech)."),
+        Help(
+            "Weight of the density term in --objective paper; 1 is the published 1e-5 for 6 s of speech."
+        ),
     ] = 1.0
     min_snr_db: Annotated[
         Decibels | None, Help("Least dB of speech above the change.", absent="any")
@@ -148,7 +150,7 @@ class GeneratorRecipe:
     ] = 1
     evaluate_every: Annotated[Count, Help("Steps between evaluations on dev.")] = 100
     patience: Annotated[
-        Count | None, Help("Stop after so many evaluations without a better score.")
+        Count | None, Help("Stop after this many evaluations without a better score.")
     ] = None
     speed: Annotated[Speed, Help("Crops are played at a speed drawn from 1 +- this.")] = 0.1
     kappa: Annotated[
@@ -284,7 +286,7 @@ class HardenRecipe:
     learning_rate: Annotated[Rate, Help("Adam's learning rate.")] = 5e-4
     evaluate_every: Annotated[Count, Help("Steps between evaluations on dev.")] = 100
     patience: Annotated[
-        Count | None, Help("Stop after so many evaluations without a better score.")
+        Count | None, Help("Stop after this many evaluations without a better score.")
     ] = None
     speed: Annotated[Speed, Help("Crops are played at a speed drawn from 1 +- this.")] = 0.2
     noise_db: Annotated[
@@ -304,10 +306,10 @@ class DetectRecipe:
         Help("Share of clean dev clips that may get no answer."),
     ] = 0.05
     adaptive_clips: Annotated[
-        CountOrNone, Help("Also attack so many test clips with knowledge of the detector.")
+        CountOrNone, Help("Also attack this many test clips with knowledge of the detector.")
     ] = 0
     generator_steps: Annotated[
-        CountOrNone, Help("Also train a STAA-Net through the detector, so many steps.")
+        CountOrNone, Help("Also train a STAA-Net through the detector, for this many steps.")
     ] = 0
     epsilon: Annotated[Epsilon, Help(f"Of learned and adaptive attacks. {EPSILON_HELP}")] = EPSILON
     max_density: Annotated[Share, Help("Largest share of samples changed.")] = MAX_DENSITY

@@ -86,7 +86,7 @@ def audit(
     facts = _facts(whole, loaded, limits, command, timer)
     context.quarantine.save(out)
     storage.write_json(out / "audit.json", facts)
-    report.write_audit(out, facts)
+    report.write_audit(out, facts, context.progress)
     storage.write_card(out, {"kind": "audit", "inputs": normal(inputs)})
     storage.remove(out / storage.UNFINISHED)
     return facts

@@ -9,9 +9,12 @@ from typing import Any
 from staanet.config import AuditRecipe
 from staanet.config.epsilon import Epsilon
 from staanet.core import NO_CHANNEL
+from staanet.report.audit_verdict import ATTACKERS
 
 STRONGEST_SETS = 3
 """How many of the strongest sets are tried unchanged on each defence."""
+QUERIES = "sparsers"
+"""Class name of the attack that only asks the model."""
 Cell = Mapping[str, Any]
 
 
@@ -19,6 +22,15 @@ def fooling_rate(cell: Cell) -> float:
     """The fooling rate of a cell; -1 if it has no clip."""
     value = cell["fooling_rate"]["value"]
     return -1.0 if value is None else float(value)
+
+
+def attacker_of(cell: Cell) -> str:
+    """Who can make the attack of a cell: a key of ``ATTACKERS``."""
+    if cell["algorithm"] == QUERIES:
+        return "queries"
+    if cell["control"]:
+        return "noise"
+    return "white_box" if cell["white_box"] else "transfer"
 
 
 def describe_cell(cell: Cell) -> dict[str, Any]:
@@ -81,16 +93,11 @@ def describe_findings(
         Recall, the worst cell, the worst of each attacker, budget and channel, and all cells.
     """
     plain = [cell for cell in cells if cell["channel"] == NO_CHANNEL]
-    queries = [cell for cell in plain if cell["algorithm"] == "sparsers"]
-    others = [cell for cell in plain if cell not in queries]
-    noise = [cell for cell in others if cell["control"]]
-    attacks = [cell for cell in others if not cell["control"]]
-    attackers = {
-        "noise": noise,
-        "transfer": [cell for cell in attacks if not cell["white_box"]],
-        "queries": queries,
-        "white_box": [cell for cell in attacks if cell["white_box"]],
-    }
+    attackers: dict[str, list[Cell]] = {who: [] for who in ATTACKERS}
+    for cell in plain:
+        attackers[attacker_of(cell)].append(cell)
+    noise = attackers["noise"]
+    attacks = [*attackers["transfer"], *attackers["white_box"]]
     budgets = [
         {
             "epsilon": epsilon,
@@ -114,7 +121,7 @@ def describe_findings(
         "budgets": budgets,
         "channels": channels,
         "defences": list(defences),
-        "cells": [describe_cell(cell) for cell in cells],
+        "cells": [{**describe_cell(cell), "attacker": attacker_of(cell)} for cell in cells],
     }
 
 

@@ -112,7 +112,7 @@ class Audit:
             return self.recipe.surrogates
         self.context.quarantine.warn(
             f"{self.victim.name} answers with numbers and the clips have classes: no surrogate was "
-            "trained, so that an attacker who has never met the model was not tried; pass --source, or "
+            "trained, so that no attacker without access to the model was tried; pass --source, or "
             "clips with numbers (--task regression)"
         )
         return ()

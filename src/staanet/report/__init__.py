@@ -176,12 +176,15 @@ def draw_sweep(folder: Path, source: str) -> None:
     write(folder, read_tables(folder, source))
 
 
-def write_audit(out: Path, results: Mapping[str, Any]) -> None:
-    """Writes ``audit.md`` and ``audit.html`` of the results of an audit into ``out``."""
+def write_audit(out: Path, results: Mapping[str, Any], progress: Progress = silent) -> None:
+    """Writes ``audit.md`` and ``audit.html`` of the results of an audit into its folder ``out``."""
     from staanet.report.audit_pages import audit_markdown, audit_page
+    from staanet.report.audit_view import audit_view
+    from staanet.results.run_folder import RunFolder
 
+    view = audit_view(RunFolder.read(out, kind="audit"), results, progress)
     storage.write_text(out / "audit.md", audit_markdown(results))
-    storage.write_text(out / "audit.html", audit_page(results))
+    storage.write_text(out / "audit.html", audit_page(results, view))
 
 
 def draw_certificate(path: Path, results: Mapping[str, Any]) -> None:

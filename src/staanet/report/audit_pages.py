@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from staanet.config import epsilon_text
 from staanet.errors import printable
@@ -12,6 +12,9 @@ from staanet.report.comparison_tables import groups_table
 from staanet.report.everyday_tables import everyday_table
 from staanet.results.formatting import number, percent
 from staanet.results.table import Table, markdown_text
+
+if TYPE_CHECKING:
+    from staanet.report.audit_view import AuditView
 
 
 def audit_tables(facts: Row) -> list[Table]:
@@ -88,9 +91,9 @@ def audit_markdown(facts: Mapping[str, Any]) -> str:
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
-def audit_page(facts: Mapping[str, Any]) -> str:
-    """Returns the audit as one HTML page."""
-    from staanet.report.page import template_environment
+def audit_page(facts: Mapping[str, Any], view: AuditView | None = None) -> str:
+    """Returns the audit as one HTML page, with figures and sounds where there is a ``view``."""
+    from staanet.report.page import script_context, template_environment
 
     template = template_environment().get_template("audit.html.j2")
-    return template.render(facts=facts, tables=audit_tables(facts))
+    return template.render(facts=facts, tables=audit_tables(facts), view=view, **script_context())

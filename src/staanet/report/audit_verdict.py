@@ -14,10 +14,10 @@ from staanet.results.formatting import percent, quantity
 Row = Mapping[str, Any]
 Outcome = Literal["failed", "passed", "inconclusive", "not established"]
 ATTACKERS = {
-    "noise": "noise of the same budget (nobody's attack)",
-    "transfer": "an attacker who has never met the model and trains its own",
-    "queries": "an attacker who may ask the model and sees its scores",
-    "white_box": "an attacker who has the model itself",
+    "noise": "noise of the same budget (the control)",
+    "transfer": "an attacker without access to the model, who trains other models,",
+    "queries": "an attacker who may query the model and sees its scores",
+    "white_box": "an attacker who has the model",
 }
 QUIET_DB = 30.0
 """A change whose mean SNR is at least this is called one that people do not hear."""
@@ -81,8 +81,8 @@ def audit_verdict(facts: Row) -> list[str]:
     noise = facts["attackers"].get("noise")
     if noise is not None and noise["fooling_rate"] >= 0.5 * max(worst["fooling_rate"], 1e-9):
         sentences.append(
-            "Noise alone does more than half of what the worst attack does: much of this is a model "
-            "that is easily disturbed, not an attack that is clever."
+            "Noise alone reaches more than half of the rate of the worst attack: the model is easily "
+            "disturbed, and the attack adds little."
         )
     if len(facts["budgets"]) > 1:
         sentences.append(_smallest_budget(facts["budgets"]))
@@ -277,4 +277,4 @@ def _defence_sentences(facts: Row) -> Iterator[str]:
             f"attackers, to {percent(after)}."
         )
     if "queries" in attackers:
-        yield "An attacker who asks the model was not tried behind any defence."
+        yield "No attacker with queries was tried behind a defence."

@@ -59,11 +59,10 @@ def _forest(cells: Sequence[Cell], width: float) -> Figure:
     y = 0.0
     for target in targets:
         group = [cell for cell in cells if cell.target == target]
-        role = "white box" if group[0].white_box else "transfer"
         axes.text(
             -name_width / span,
             y,
-            f"{short(target, 24)} · {role}",
+            short(target, 24) + _role(group),
             transform=axis,
             va="center",
             weight="bold",
@@ -97,6 +96,13 @@ def _forest(cells: Sequence[Cell], width: float) -> Figure:
     axes.grid(axis="x", color=FAINT, alpha=0.35, linewidth=0.6)
     axes.set_axisbelow(True)
     return figure
+
+
+def _role(cells: Sequence[Cell]) -> str:
+    """Whether the attacks on a target knew it; nothing where only some did."""
+    if len({cell.white_box for cell in cells}) > 1:
+        return ""
+    return " · white box" if cells[0].white_box else " · transfer"
 
 
 def _draw_interval(axes: Axes, y: float, cell: Cell, leading: bool) -> None:

@@ -78,6 +78,13 @@ def _finalise(value: object) -> object:
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
+def script_context() -> dict[str, Markup]:
+    """Returns the one script of a page, and the hash by which its policy admits it."""
+    script = files(__package__).joinpath("templates/amplify.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return {"script": Markup(script), "script_hash": Markup(f"sha256-{digest}")}
+
+
 def render_page(
     run: RunFolder,
     leads: Sequence[Headline],
@@ -86,9 +93,8 @@ def render_page(
     unverified: int,
 ) -> str:
     """Returns the page as text; ``unverified`` counts clips without audio in the folder."""
-    script = files(__package__).joinpath("templates/amplify.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     context = {
+        **script_context(),
         "run": run,
         "leads": [_headline_context(run, lead) for lead in leads],
         "flags": run_flags(run, leads, unverified),
@@ -115,8 +121,6 @@ def render_page(
         "origin": _origin_context(run),
         "unverified": unverified,
         "results_sha256": storage.sha256(run.folder / "results" / SUMMARY),
-        "script": Markup(script),
-        "script_hash": Markup(f"sha256-{digest}"),
     }
     return template_environment().get_template("page.html.j2").render(context)
 

@@ -141,8 +141,8 @@ class RunFolder:
         }
 
     @classmethod
-    def read(cls, folder: Path) -> RunFolder:
-        """Reads a run.
+    def read(cls, folder: Path, kind: str = "run") -> RunFolder:
+        """Reads a run, or the folder of another command whose card is of this ``kind``.
 
         Raises ``InvalidInput`` where the folder holds no results, or where a file is not what
         staanet writes.
@@ -167,7 +167,7 @@ class RunFolder:
             sets={stored.key: stored for stored in read_sets(folder)},
             victims=read_models(folder, "victim"),
             generators=read_models(folder, "generator"),
-            card=storage.read_card(folder, "run") if (folder / storage.CARD).exists() else {},
+            card=storage.read_card(folder, kind) if (folder / storage.CARD).exists() else {},
             recipe=read_text(folder / "recipe.toml") if (folder / "recipe.toml").exists() else "",
             selfcheck=_selfcheck(folder),
             **parts,
