@@ -42,16 +42,16 @@ def level_chart(
 
     A dotted line marks ``quiet_db``, the level at which people begin to hear the change.
     """
-    drawn = [curve for curve in curves if curve.points]
-    if not drawn:
+    shown = [curve for curve in curves if curve.points]
+    if not shown:
         return None
     texts = [
         f"{curve.name} {formatting.percent(rate)} at {snr:.0f} dB"
-        for curve in drawn
+        for curve in shown
         for snr, rate, *_ in sorted(curve.points, reverse=True)
     ]
     alt = "Fooling rate against SNR: " + "; ".join(texts)
-    return draw_picture("fooling-against-level", alt, width, lambda w: _draw(drawn, quiet_db, w))
+    return draw_picture("fooling-against-level", alt, width, lambda w: _draw(shown, quiet_db, w))
 
 
 def _draw(curves: Sequence[Curve], quiet_db: float | None, width: float) -> Figure:
