@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import shlex
 
 import pytest
 from tests.support.audit_facts import audit_facts as facts
@@ -112,10 +114,30 @@ def test_the_verdict_is_on_the_screen_in_markdown_and_on_the_page(audited, world
     told = json.loads((audited / "audit.json").read_text())
     said, page = (world / "said.txt").read_text(), (audited / "audit.html").read_text()
     assert all(sentence in said for sentence in told["verdict"])
-    assert "Content-Security-Policy" in page and not re.search(r"(src|href)=\"(?!data:)", page)
+    assert "Content-Security-Policy" in page and not re.search(r"(src|href)=\"(?!data:|#)", page)
     assert "# Audit of zhao19" in (audited / "audit.md").read_text()
     assert any("staanet evaluate" in line for line in told["commands"])
     assert any("staanet audit" in line for line in told["commands"])
+
+
+def test_the_commands_of_repeat_run_as_printed(audited, world):
+    told = json.loads((audited / "audit.json").read_text())
+    page = html.unescape((audited / "audit.html").read_text())
+    for number, line in enumerate(told["commands"]):
+        assert f"<code>{line}</code>" in page
+        done = staanet(*shlex.split(line)[1:], cwd=world)
+        assert done.returncode == 0, (number, done.stderr)
+    again = json.loads((world / "check" / "results" / "summary.json").read_text())
+    plain = next(cell for cell in again["cells"] if cell["channel"] == "pcm16")
+    assert plain["fooling_rate"]["value"] == told["worst"]["fooling_rate"]
+
+
+def test_the_page_shows_figures_and_clips_of_the_worst_attack(audited):
+    told = json.loads((audited / "audit.json").read_text())
+    page = (audited / "audit.html").read_text()
+    assert {cell["attacker"] for cell in told["cells"]} == {"noise", "transfer", "queries"}
+    assert page.count("<audio ") >= 4 and page.count('class="chart"') >= 2
+    assert told["worst"]["title"] in html.unescape(page)
 
 
 def test_a_finished_audit_is_told_again_without_work_and_its_code_is_the_limit(audited, world):

@@ -130,7 +130,7 @@ def waveform_picture(
         whole.set_ylabel("full scale = 1")
         _draw_zoom((wave, alone), (x, x_adv, change), span, sample_rate)
         if narrow:
-            wave.title.set_fontsize(7.5)
+            wave.set_title(wave.get_title(loc="left"), fontsize=7.5)  # else cut at the right
         return to_png(figure, dpi=190 if narrow else 130)
 
 
