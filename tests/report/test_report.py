@@ -484,7 +484,7 @@ def pages(built: Path) -> dict[str, str]:
     facts = facts_of_run(run)
     facts |= {"verdict": audit_verdict(facts), "commands": ["staanet audit " + "--defence x " * 90]}
     audit = built / "audit.html"
-    view = audit_view(run, facts, lambda *_: None, clips=2)
+    view = audit_view(run, facts, lambda *_: None, number=2)
     audit.write_text(audit_page(facts, view), encoding="utf-8")
     return {"report": (built / "report" / "index.html").as_uri(), "audit": audit.as_uri()}
 

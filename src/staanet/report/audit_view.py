@@ -28,17 +28,17 @@ class AuditView:
     clips: Sequence[dict[str, Any]]
 
 
-def audit_view(run: RunFolder, facts: Row, progress: Progress, clips: int = 4) -> AuditView:
-    """Draws the attackers, level and time, and ``clips`` clips of the worst attack.
+def audit_view(run: RunFolder, facts: Row, progress: Progress, number: int = 4) -> AuditView:
+    """Draws the attackers, level and time, and ``number`` clips of the worst attack.
 
     Args:
         run: The folder of the audit.
         facts: The content of its ``audit.json``.
         progress: Told of each clip that is drawn.
-        clips: How many clips that were fooled; one that was not is added.
+        number: How many clips that were fooled; one that was not is added.
     """
     lead = Headline(_cell(run, facts, facts["worst"]), _control_of(run, facts), None)
-    views = clip_views(run, lead, clips, progress)
+    views = clip_views(run, lead, number, progress)
     return AuditView(
         lead=lead.cell,
         charts=[*_charts(run, lead, facts)],
