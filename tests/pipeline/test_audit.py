@@ -127,7 +127,7 @@ def test_the_commands_of_repeat_run_as_printed(audited, world):
         assert f"<code>{line}</code>" in page
         done = staanet(*shlex.split(line)[1:], cwd=world)
         assert done.returncode == 0, (number, done.stderr)
-    again = json.loads((world / "check" / "results" / "summary.json").read_text())
+    again = json.loads((world / "check" / "summary.json").read_text())
     plain = next(cell for cell in again["cells"] if cell["channel"] == "pcm16")
     assert plain["fooling_rate"]["value"] == told["worst"]["fooling_rate"]
 
