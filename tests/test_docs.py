@@ -224,15 +224,6 @@ def test_results_are_split_whole_and_its_opening_is_read_from_them() -> None:
     assert curves == {"random": [(-40, 1), (-30, 2)], "STAA-Net": [(-40, 5), (-30, 50)]}
 
 
-def test_concepts_has_a_picture_of_each_term_in_the_colours_of_the_page() -> None:
-    concepts = hook("concepts")
-    page = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
-    assert concepts.MARK.findall(page) == [*concepts.PICTURES]
-    drawn = concepts.drawing("interval")
-    assert drawn.count("<svg") == 2 and "var(--vermilion)" in drawn and "40 speakers" in drawn
-    assert "<svg" in concepts.on_page_markdown("a\n\n<!-- picture budget -->\n", None, None, None)
-
-
 def test_a_formula_is_drawn_in_the_colour_of_the_text_and_described_by_its_source() -> None:
     page = hook("formulas").on_page_markdown("a\n\n$$\nx + \\epsilon\n$$\n\nb")
     assert page.startswith('a\n\n<div class="formula" role="math" aria-label="x + \\epsilon"><svg')

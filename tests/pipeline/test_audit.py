@@ -238,7 +238,7 @@ def test_a_defence_is_measured_by_the_attackers_whom_it_met():
     told["attackers"] = {"transfer": row(0.6), "queries": row(1.0, count=2)}
     said = " ".join(audit_verdict(told))
     assert "halve the 60.0 % of these attackers, to 40.0 %" in said
-    assert "was not tried behind any" in said
+    assert "No attacker with queries was tried behind a defence." in said
 
 
 @pytest.mark.parametrize(
