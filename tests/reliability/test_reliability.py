@@ -109,7 +109,7 @@ BROKEN = {
     "format of 4 GiB": (GOOD[:16] + b"\xff" * 4 + GOOD[20:], "no audio data found"),
     "no format": (riff(DATA), "no WAV format"),
     "two data chunks": (riff(form(), DATA, DATA), "no chunk"),
-    "mp3 in wav": (riff(form(0x55, block=1, bits=0), DATA), "cannot be decoded"),
+    "mp3 in wav": (riff(form(0x55, block=1, bits=0), DATA), "MP3 in a WAV container"),
     "coding 0": (riff(form(0), DATA), "cannot be decoded"),
     "extensible cut": (riff(form(0xFFFE), DATA), "cannot be decoded"),
     "0 channels": (riff(form(channels=0), DATA), "0 channels"),
