@@ -13,6 +13,8 @@ Every clip is kept in ``--out``, so that a stopped command goes on where it was.
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -63,15 +65,23 @@ def main(arguments: list[str]) -> None:
                 corpus = spec.partition(":")[0]
                 cells += [cell(rows, corpus, source, budget) for budget in budgets]
     storage.write_json(options.out / "strength.json", {"commit": commit(), "cells": cells})
-    command = " ".join(spec.partition(":")[0] + ":PATH" for spec in options.corpora)
     about = (
-        f"`python -m bench strength {command} --part {options.part} --clips {options.clips}`, commit "
+        f"`python -m bench strength {typed(arguments)}`, commit "
         f"`{commit()}`, {describe_machine()}. Level of a changed sample relative to the clip's active "
         "speech level. Fooling in per cent; in brackets the paired difference to the strongest gradient "
         "attack of equal time, with its 95 % interval clustered by speaker."
     )
     body = [f"## {options.title}", about, summary(cells), white_box(cells), transfer(cells)]
     sections.write(word(options.title), "\n\n".join(body))
+
+
+def typed(arguments: Sequence[str]) -> str:
+    """The arguments as they were typed, without the folders of this machine.
+
+    >>> typed(["emodb:/data/emodb", "--methods", "PGD 1", "--out", "/tmp/out"])
+    "emodb:PATH --methods 'PGD 1' --out PATH"
+    """
+    return shlex.join(re.sub(r"(^|:)/.*", r"\1PATH", word) for word in arguments)
 
 
 def parser() -> argparse.ArgumentParser:

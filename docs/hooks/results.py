@@ -24,7 +24,6 @@ PAGES = {
 HEADLINE = ("STAA-Net", "PGD, 20 steps, as many samples", "MI-FGSM", "random places")
 SOURCE = "emo18"
 """The model on which the attacks of the opening table were crafted."""
-METHODS = ("STAA-Net", "PGD, 20 steps", "random")
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -131,42 +130,25 @@ def headline_table(section: str) -> str:
 def about_figure(section: str) -> str:
     """What the figure shows, and the command that measured it."""
     command = re.sub(r"(?<=[.]) .*", "", section.splitlines()[2])
-    parts = dict(sections(section, "### "))
-    axis = "level" if "On the source" in parts else "the share of changed samples"
+    count = re.search(r"\d+ clips of \d+ speakers", section)
+    assert count is not None, "the section names its clips"
     return (
-        f"The figure shows the share of fooled clips against {axis}, for a generator, for gradient "
-        f"attacks and for random signs. It is of {command}"
+        "The figure shows the share of fooled clips against level, for a generator, for gradient "
+        f"attacks and for random signs, on {count[0]}. So few speakers leave the intervals wide; the "
+        f"[details](results/strength.md#strength) have them. It is of {command}"
     )
 
 
 def strength_figure(section: str) -> str:
-    """Fooling against level where the section has it, else against the share of samples."""
+    """Fooling against level, as a picture."""
     from staanet.report.chart_style import draw_picture
 
-    parts = dict(sections(section, "### "))
-    if "On the source" in parts:
-        curves, axis = level_curves(tables(parts["On the source"])[0]), "dB relative to the speech"
-    else:
-        curves, axis = sample_curves(tables(parts["Samples needed"])[0]), "samples changed, %"
-    alt = f"Share of clips fooled against {axis}: {', '.join(curves)}"
-    picture = draw_picture("strength", alt, 6.6, lambda width: _draw(curves, axis, width))
+    curves = level_curves(tables(dict(sections(section, "### "))["On the source"])[0])
+    alt = f"Share of clips fooled against dB relative to the speech: {', '.join(curves)}"
+    picture = draw_picture("strength", alt, 6.6, lambda width: _draw(curves, width))
     drawings = f'<div class="wide">{picture.wide}</div><div class="narrow">{picture.narrow}</div>'
     flat = re.sub(r"\n\s*\n", "\n", re.sub(r"<!--.*?-->", "", drawings, flags=re.S))
     return f'<div class="drawing" role="img" aria-label="{alt}">{flat}</div>'
-
-
-def sample_curves(table: list[list[str]]) -> dict[str, list[tuple[float, float]]]:
-    """Fooling in per cent by share of samples in per cent, for each of ``METHODS``."""
-    shares = {
-        index: float(name.split()[-2])
-        for index, name in enumerate(table[0])
-        if name.startswith("fooled at")
-    }
-    rows = {row[0]: row for row in table[1:]}
-    return {
-        name: [(share, float(rows[name][i].split()[0])) for i, share in shares.items()]
-        for name in METHODS
-    }
 
 
 def level_curves(table: list[list[str]]) -> dict[str, list[tuple[float, float]]]:
@@ -181,23 +163,23 @@ def level_curves(table: list[list[str]]) -> dict[str, list[tuple[float, float]]]
     }
 
 
-def _draw(curves: dict[str, list[tuple[float, float]]], axis: str, width: float) -> Any:
+def _draw(curves: dict[str, list[tuple[float, float]]], width: float) -> Any:
     from matplotlib.figure import Figure
 
-    from staanet.report.chart_style import BLUE, FAINT, GREEN, SKY, VERMILION
+    from staanet.report.chart_style import FAINT
+    from staanet.report.level_chart import COLOURS, MARKERS
 
     figure = Figure(figsize=(width, 3.2))
     axes = figure.subplots()
-    inks = iter((VERMILION, BLUE, GREEN, SKY) * 4)
+    inks = iter(zip(COLOURS * 4, MARKERS * 4, strict=True))
     for name, points in curves.items():
-        ink = FAINT if name.startswith("random") else next(inks)
+        ink, marker = (FAINT, "D") if name.startswith("random") else next(inks)
         x, y = zip(*points, strict=True)
-        axes.plot(x, y, "o-", color=ink, markersize=4, label=name)
-    if "dB" not in axis:
-        axes.set_xscale("log")
-        axes.set_xticks(x, [f"{share:g}" for share in x])
-        axes.minorticks_off()
-    axes.set(xlabel=axis, ylabel="clips fooled, %", ylim=(-3, 103))
+        # dashes let an equal curve below be seen
+        line = "--" if "pass" in name else "-"
+        axes.plot(x, y, line, marker=marker, color=ink, markersize=4, label=name)
+    axes.set_xticks(x)
+    axes.set(xlabel="dB relative to the speech", ylabel="clips fooled, %", ylim=(-3, 103))
     axes.legend(fontsize=8)
     figure.tight_layout()
     return figure

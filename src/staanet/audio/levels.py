@@ -160,7 +160,7 @@ def step_size(samples: NDArray[np.floating]) -> int:
     whole = np.round(steps)
     if not np.array_equal(steps, whole):
         return 0
-    return int(np.gcd.reduce(np.unique(np.abs(whole)).astype(np.int64)))
+    return int(np.gcd.reduce(np.abs(whole).astype(np.int64)))
 
 
 def recording_notes(

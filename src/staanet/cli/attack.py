@@ -41,7 +41,7 @@ class AttackOptions:
 
     source: Annotated[
         tuple[str, ...],
-        Help(f"{VICTIM}; repeat for an ensemble.", absent="the generator's", complete="models"),
+        Help(f"A {VICTIM}; repeat for an ensemble.", absent="the generator's", complete="models"),
     ] = ()
     generator: Annotated[
         Path | None, Help("Generator folder (for staa).", complete="generator_folders")

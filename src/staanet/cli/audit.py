@@ -11,7 +11,7 @@ import typer
 
 from staanet.cli import names
 from staanet.cli.app import command
-from staanet.cli.options import VICTIM, InputsArgument, Job, PartOption
+from staanet.cli.options import InputsArgument, Job, ModelOption, PartOption
 from staanet.cli.printing import CHECK_FAILED, UNDECIDED, finish, warn
 from staanet.cli.session import job_session, load_corpus, load_inputs, load_victims
 from staanet.config import AuditLimits, AuditRecipe, CertifyRecipe, SplitRecipe
@@ -22,9 +22,7 @@ from staanet.config import AuditLimits, AuditRecipe, CertifyRecipe, SplitRecipe
     "staanet audit --victim onnx:model.onnx --corpus emodb:data/emodb --out audit --fail-above 0.3",
 )
 def audit(
-    victim: Annotated[
-        str, typer.Option(help=f"The model: {VICTIM.lower()}.", autocompletion=names.models)
-    ],
+    victim: ModelOption,
     corpus: Annotated[
         str,
         typer.Option(
@@ -78,7 +76,7 @@ def audit(
 )
 def certify(
     inputs: InputsArgument,
-    victim: Annotated[str, typer.Option(help=f"{VICTIM}.", autocompletion=names.models)],
+    victim: ModelOption,
     out: Annotated[Path, typer.Option(help="Folder for certificates, curve and JSON.")],
     recipe: CertifyRecipe,
     split: SplitRecipe,

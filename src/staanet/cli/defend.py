@@ -10,7 +10,7 @@ import typer
 
 from staanet.cli import names
 from staanet.cli.app import command
-from staanet.cli.options import VICTIM, CorpusArgument, Job, Without
+from staanet.cli.options import VICTIM, CorpusArgument, Job, ModelOption, Without
 from staanet.cli.printing import finish, warn
 from staanet.cli.session import job_session, load_corpus, load_victims
 from staanet.config import DefenceRecipe, DetectRecipe, HardenRecipe, SplitRecipe
@@ -25,7 +25,7 @@ VictimOut = Annotated[Path, typer.Option(help="Victim folder to write.")]
     "--corpus emodb:data/emodb --out defended",
 )
 def defend(
-    victim: Annotated[str, typer.Option(help=f"{VICTIM}.", autocompletion=names.models)],
+    victim: ModelOption,
     recipe: Annotated[DefenceRecipe, Without({"victims", "adaptive"})],
     out: VictimOut,
     split: SplitRecipe,
@@ -119,7 +119,7 @@ def detect(
     victim: Annotated[
         str,
         typer.Option(
-            help=f"The victim behind the detector: {VICTIM.lower()}.", autocompletion=names.models
+            help=f"The victim behind the detector: {VICTIM}.", autocompletion=names.models
         ),
     ],
     out: Annotated[Path, typer.Option(help="Victim folder to write, with ROC as CSV and PNG.")],

@@ -21,6 +21,7 @@ from staanet.cli.options import (
     InputsArgument,
     Job,
     Machine,
+    ModelOption,
     Output,
     SetsArgument,
     Without,
@@ -81,7 +82,8 @@ class EvaluateOptions:
 def evaluate(
     adversarial: SetsArgument,
     target: Annotated[
-        list[str], typer.Option(help=f"{VICTIM}; repeat for several.", autocompletion=names.models)
+        list[str],
+        typer.Option(help=f"A {VICTIM}; repeat for several.", autocompletion=names.models),
     ],
     out: Annotated[Path, typer.Option(help="Folder for results.parquet and summary.json.")],
     channels: Annotated[tuple[str, ...], FieldOf(Recipe)],
@@ -152,10 +154,7 @@ class SweepOptions:
 def sweep(
     inputs: InputsArgument,
     source: Annotated[
-        str,
-        typer.Option(
-            help=f"The victim to craft on: {VICTIM.lower()}.", autocompletion=names.models
-        ),
+        str, typer.Option(help=f"The victim to craft on: {VICTIM}.", autocompletion=names.models)
     ],
     out: Annotated[Path, typer.Option(help="Folder for tables and the figure.")],
     recipe: Annotated[SweepRecipe, Without({"sources"})],
@@ -177,8 +176,8 @@ def sweep(
 
     specs = list(dict.fromkeys([source, *target]))
     victims = load_victims(specs, job.device)
-    called = [victim.name for victim in victims]
-    if repeated := [name for name in called if called.count(name) > 1]:
+    victim_names = [victim.name for victim in victims]
+    if repeated := [name for name in victim_names if victim_names.count(name) > 1]:
         raise InvalidInput(
             f"two victims are called {repeated[0]}", remedy="Give each victim a name of its own"
         )
@@ -204,13 +203,7 @@ def sweep(
 
 @command("budget", "staanet budget emodb:data/emodb --victim runs/emodb/victims/emo18")
 def budget(
-    corpus: CorpusArgument,
-    victim: Annotated[
-        str, typer.Option(help=f"The model: {VICTIM.lower()}.", autocompletion=names.models)
-    ],
-    recipe: BudgetRecipe,
-    split: SplitRecipe,
-    job: Job,
+    corpus: CorpusArgument, victim: ModelOption, recipe: BudgetRecipe, split: SplitRecipe, job: Job
 ) -> None:
     """The largest change at which the control stays quiet.
 

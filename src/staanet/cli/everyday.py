@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from staanet.cli import names
 from staanet.cli.app import command
-from staanet.cli.options import VICTIM, FieldOf, Job, PartOption
+from staanet.cli.options import FieldOf, Job, ModelOption, PartOption
 from staanet.cli.printing import CHECK_FAILED, finish, warn
 from staanet.cli.session import job_session, load_inputs, load_victims
 from staanet.config import AuditLimits, SplitRecipe, checked
@@ -17,9 +16,7 @@ from staanet.config import AuditLimits, SplitRecipe, checked
 
 @command("everyday", "staanet everyday --victim shipped:zhao19 --corpus emodb:data/emodb")
 def everyday(
-    victim: Annotated[
-        str, typer.Option(help=f"The model: {VICTIM.lower()}.", autocompletion=names.models)
-    ],
+    victim: ModelOption,
     corpus: Annotated[str, typer.Option(metavar="KIND:PATH", help="Speech to try it on.")],
     split: SplitRecipe,
     job: Job,

@@ -79,9 +79,12 @@ PART = Help("Of a corpus: train, dev, test or all.", complete="parts")
 PartOption = Annotated[str, typer.Option(help=PART.text, autocompletion=names.parts)]
 SHARD = Help("Only this part of the clips; see staanet merge.", metavar="I/N")
 VICTIM = (
-    "Victim folder, shipped:NAME, hf:NAME-OR-FOLDER, onnx:FILE, audonnx:FOLDER, "
+    "victim folder, shipped:NAME, hf:NAME-OR-FOLDER, onnx:FILE, audonnx:FOLDER, "
     "torchscript:FILE or python:FILE.py:FACTORY"
 )
+ModelOption = Annotated[
+    str, typer.Option(help=f"The model: {VICTIM}.", autocompletion=names.models)
+]
 Convert = Callable[[Any], Any]
 
 

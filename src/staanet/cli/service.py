@@ -25,7 +25,7 @@ def serve(
     victim: Annotated[
         list[str],
         typer.Option(
-            metavar="MODEL", help=f"{VICTIM}; may be repeated.", autocompletion=names.models
+            metavar="MODEL", help=f"A {VICTIM}; may be repeated.", autocompletion=names.models
         ),
     ] = [],  # noqa: B006
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes any free port.")] = 7860,
