@@ -3,7 +3,9 @@
 Both attack the same clips of the same victim, with the same settings: success, samples and queries. The
 libraries torchattacks and adversarial-library ask for torchvision, which must not enter the main
 environment. They are installed without dependencies in an environment of their own below DIR (it reads
-the main environment's packages and adds these two), and clips and results travel in files.
+the main environment's packages and adds these two), and clips and results travel in files. Finished rows
+are recorded in ``DIR/fidelity.jsonl``, so that the same command continues where it was stopped; after a
+change of an attack, delete that file.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from torch import Tensor
 
 import staanet
 from bench import sections
+from staanet import storage
 from staanet.attacks import FGSM, MIFGSM, PGD, VFGA, VMIFGSM, SigmaZero, SparseFool, collate
 from staanet.core import Attack, Budget, Clip, Untargeted, Victim
 from staanet.core.sampling import stratified_subset
@@ -158,14 +161,20 @@ def main(arguments: list[str]) -> None:
     interpreters = {library: own_environment(options.env) for library in OWN_ENVIRONMENT}
     victims = {name: load_victim(f"shipped:{name}") for name in VICTIMS}
     clips = test_clips(options.corpus, options.seconds, options.clips)
+    journal = storage.Journal(options.env / "fidelity.jsonl")
+    finished = {record["key"]: record for record in journal}
     rows, worst = [], 0.0
     for case in cases(options.epsilon):
         interpreter = interpreters.get(case.library, Path(sys.executable))
         for name in VICTIMS:
+            key = f"{case} {name} {victims[name].sha256} {options.seconds:g} s {options.clips}"
             print(case.title, case.library, name, flush=True)
-            row, ratio = compare(case, name, victims, clips[: case.clips], interpreter)
-            rows.append(row)
-            worst = max(worst, 0.0 if case.note else ratio)
+            if key not in finished:
+                row, ratio = compare(case, name, victims, clips[: case.clips], interpreter)
+                finished[key] = {"key": key, "row": row, "ratio": ratio}
+                journal.append(finished[key])
+            rows.append(finished[key]["row"])
+            worst = max(worst, 0.0 if case.note else finished[key]["ratio"])
     sections.write("fidelity", section(rows, worst, options))
 
 

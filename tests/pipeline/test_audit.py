@@ -14,12 +14,13 @@ from tests.support.commands import staanet
 from tests.support.onnx_files import make_black_box
 from tests.support.speech import RATE, tone
 
-from staanet import audio, storage, training
+from staanet import audio, pipeline, storage, training
 from staanet.config import AuditRecipe
+from staanet.corpora import load_corpus
 from staanet.errors import InvalidInput
 from staanet.report.audit_pages import audit_markdown, audit_page
 from staanet.report.audit_verdict import audit_outcome, audit_verdict
-from staanet.victims import build_victim
+from staanet.victims import build_victim, load_victim
 from staanet.victims.export import export_onnx
 
 QUICK = [
@@ -335,3 +336,28 @@ def test_everyday_change_alone_decides_where_only_it_has_a_limit(passed, outcome
     told |= {"everyday": everyday_summary(passed), "fail_below_everyday": 0.9}
     assert audit_outcome(told) == outcome
     assert audit_verdict(told)[0].lower().startswith(outcome)
+
+
+def test_a_model_of_another_sample_rate_meets_surrogates_of_that_rate(world, tmp_path):
+    training.seed_weights(0)
+    victim = build_victim("zhao19", ("high", "low"), sample_rate=8000)
+    recipe = AuditRecipe(
+        epsilons=("-20 dB",),
+        densities=(1.0,),
+        clips=2,
+        query_clips=0,
+        surrogates=("zhao19",),
+        surrogate_steps=1,
+        generator_steps=1,
+        batch_size=2,
+        seconds=0.2,
+        channels=(),
+        defences=(),
+        everyday=False,
+    )
+    corpus = load_corpus(f"folder:{world / 'tones'}")
+    victim.requires_grad_(False).eval()
+    facts = pipeline.audit(victim, corpus, tmp_path, recipe=recipe, context=pipeline.Context())
+    assert {cell["source"] for cell in facts["cells"]} == {"surrogate-zhao19", "zhao19"}
+    surrogate = load_victim(tmp_path / "surrogates" / "surrogate-zhao19")
+    assert surrogate.sample_rate == 8000

@@ -197,6 +197,17 @@ def test_a_network_without_choices_refuses_them(option):
     assert "emo18" in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["emo18", "zhao19", "logmel_cnn", "egemaps"])
+def test_a_network_is_built_for_any_sample_rate(name):
+    assert build_victim(name, LABELS, sample_rate=8000).sample_rate == 8000
+
+
+def test_pretrained_weights_keep_their_sample_rate():
+    pytest.importorskip("transformers", reason="extra ssl")
+    with pytest.raises(InvalidInput, match="was pretrained at 16000 Hz, not at 8000 Hz"):
+        build_victim("wavlm", LABELS, sample_rate=8000)
+
+
 def test_registering_victims_imports_no_optional_library():
     code = (
         "import sys, staanet.victims as v; v.build_victim('emo18', ('a', 'b'));"

@@ -26,6 +26,7 @@ from staanet.config.fields import (
     Positive,
     Precision,
     Rate,
+    SampleRate,
     Seconds,
     Share,
     Speed,
@@ -51,6 +52,9 @@ class VictimRecipe:
     config: Annotated[
         str | None, Help("A small configuration of those, trained from scratch: tiny.")
     ] = None
+    sample_rate: Annotated[
+        SampleRate, Help("Of the victim, in Hz: recordings are resampled to it.")
+    ] = 16_000
     steps: Annotated[Count, Help("Training steps.")] = 1500
     batch_size: Annotated[BatchSize, Help("Crops in a step.")] = 16
     seconds: Annotated[Seconds, Help("Length of a training crop.")] = 2.0

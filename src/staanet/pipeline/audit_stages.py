@@ -41,7 +41,6 @@ from staanet.victims import load_victim
 
 TRANSFERRED = {"staa": "staa", "pgd-sparse": "pgd", "mi-fgsm": "mi_fgsm", "random": "random"}
 """The attacks crafted on each source, by the name of their folders; ``random`` is the control."""
-SURROGATE_HZ = 16_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +137,10 @@ class Audit:
 
     def _surrogate(self, network: str) -> Stage:
         """A model of the attacker's own, trained on the labels of the corpus."""
-        if self.victim.sample_rate != SURROGATE_HZ:
-            raise InvalidInput(
-                f"{self.victim.name} expects {self.victim.sample_rate} Hz; surrogates are trained at "
-                f"{SURROGATE_HZ} Hz",
-                remedy="Pass --source with models of its rate",
-            )
         name, steps = f"surrogate-{network}", self.recipe.surrogate_steps
         recipe = VictimRecipe(
             network=network,
+            sample_rate=self.victim.sample_rate,
             steps=steps,
             seconds=self.recipe.seconds,
             speed=0.2,

@@ -33,7 +33,12 @@ def distil(
     """
     network = recipe.network or "emo18"
     settings = asdict(recipe)
-    del settings["precision"], settings["augment"]  # it learns in float32, from plain crops
+    for unused in (
+        "precision",
+        "augment",
+        "sample_rate",
+    ):  # float32, plain crops, the target's rate
+        del settings[unused]
     inputs = {
         **context.split_inputs(corpus),
         "network": network,
@@ -44,7 +49,8 @@ def distil(
     def work(inputs: Inputs) -> Victim:
         require_classes([target], "distillation")
         training.seed_weights(context.seed)
-        surrogate = build_victim(network, target.labels).to(context.device)
+        surrogate = build_victim(network, target.labels, sample_rate=target.sample_rate)
+        surrogate.to(context.device)
         surrogate.name = f"{target.name}_surrogate"
         train, dev = (load_clips(part, target, context) for part in context.split(corpus)[:2])
         schedule = training.Schedule(

@@ -146,4 +146,6 @@ def _untrained(name: str, recipe: VictimRecipe, corpus: Corpus) -> Victim | None
     network = recipe.network or name
     if issubclass(VICTIMS[network], SelfSupervised) and recipe.config is None:
         return None
-    return build_victim(network, corpus.labels, config=recipe.config)
+    return build_victim(
+        network, corpus.labels, config=recipe.config, sample_rate=recipe.sample_rate
+    )

@@ -64,7 +64,11 @@ class VictimTraining:
         corpus, recipe, context = self.corpus(), self.resolved, self.context
         training.seed_weights(context.seed)
         victim = build_victim(
-            recipe.network, corpus.labels, pretrained=recipe.pretrained, config=recipe.config
+            recipe.network,
+            corpus.labels,
+            pretrained=recipe.pretrained,
+            config=recipe.config,
+            sample_rate=recipe.sample_rate,
         )
         victim.name = self.name
         if corpus.task == "regression":

@@ -81,25 +81,31 @@ PACKAGES = {
 
 
 def build_victim(
-    name: str, labels: tuple[str, ...], *, pretrained: str | None = None, config: str | None = None
+    name: str,
+    labels: tuple[str, ...],
+    *,
+    pretrained: str | None = None,
+    config: str | None = None,
+    sample_rate: int = 16_000,
 ) -> Victim:
     """An untrained network by its registry name; torch's global generator draws its weights.
 
     ``wav2vec2``, ``wavlm`` and ``hubert`` start from the weights of ``pretrained``, a hub name or a
-    local folder (default: the published base model), or from scratch in a small ``config``. Raises
-    ``InvalidInput`` where the name is unknown or the options do not fit it.
+    local folder (default: the published base model), or from scratch in a small ``config``. Every network
+    built from scratch takes any ``sample_rate`` in Hz. Raises ``InvalidInput`` where the name is unknown
+    or the options do not fit it.
     """
     if name not in VICTIMS:
         raise unknown_name("victim", name, VICTIMS)
     kind = VICTIMS[name]
     if issubclass(kind, SelfSupervised):
-        return kind.build(labels, pretrained=pretrained, config=config)
+        return kind.build(labels, pretrained=pretrained, config=config, sample_rate=sample_rate)
     if pretrained is not None or config is not None:
         raise InvalidInput(
             f"{name} has one configuration and is trained from scratch",
             remedy="Leave out pretrained and config",
         )
-    return kind(labels)
+    return kind(labels, sample_rate=sample_rate)
 
 
 def learning_rate(name: str, *, config: str | None = None) -> float:

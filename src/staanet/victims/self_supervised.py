@@ -83,12 +83,18 @@ class SelfSupervised(Victim):
 
     @classmethod
     def build(
-        cls, labels: Sequence[str], *, pretrained: str | None = None, config: str | None = None
+        cls,
+        labels: Sequence[str],
+        *,
+        pretrained: str | None = None,
+        config: str | None = None,
+        sample_rate: int = 16_000,
     ) -> Self:
         """A network to train: from ``pretrained`` weights (default: the published), or from scratch in
         one of ``CONFIGS``.
 
-        Raises ``InvalidInput`` where the weights cannot be loaded or belong to another kind of model.
+        Raises ``InvalidInput`` where the weights cannot be loaded, belong to another kind of model, or
+        were trained at another sample rate (the published ones at 16 kHz).
         """
         if config is not None:
             if pretrained is not None:
@@ -98,7 +104,12 @@ class SelfSupervised(Victim):
                 )
             if config not in CONFIGS:
                 raise unknown_name("config", config, CONFIGS)
-            return cls(labels, config=CONFIGS[config])
+            return cls(labels, config=CONFIGS[config], sample_rate=sample_rate)
+        if sample_rate != 16_000:
+            raise InvalidInput(
+                f"{cls.architecture} was pretrained at 16000 Hz, not at {sample_rate} Hz",
+                remedy="Leave the sample rate out, or train from scratch with --config tiny",
+            )
         source = pretrained or cls.published
         settings = hub.read_config(source)
         if settings.model_type != cls.architecture:
