@@ -282,6 +282,14 @@ def test_a_verdict_needs_evidence(rate, width, flags, outcome, holds):
     assert first.lower().startswith(outcome) and holds in first
 
 
+def test_a_doubtful_model_is_called_so_without_a_limit():
+    told = facts(0.4, 0.1, 0.4, None)
+    assert audit_outcome(told) is None
+    told["victim"]["flags"] = ["v: answers 6 of 8 clips otherwise when asked twice"]
+    assert audit_outcome(told) == "not established"
+    assert audit_verdict(told)[0].startswith("Not established: v: answers 6 of 8 clips otherwise")
+
+
 def everyday_summary(passed):
     def shown(kind, value):
         return {

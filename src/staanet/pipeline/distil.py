@@ -22,6 +22,9 @@ from staanet.victims import build_victim, learning_rate, load_victim
 SCHEME = "distill"
 """``distill:VICTIM`` as a source stands for a surrogate of that victim."""
 
+UNUSED = ("precision", "augment", "sample_rate")
+"""Settings of a victim's training that distillation leaves out: float32, plain crops, the target's rate."""
+
 
 def distil(
     corpus: Corpus, target: Victim, out: Path, *, recipe: VictimRecipe, context: Context
@@ -32,13 +35,7 @@ def distil(
     card holds the number of queries, and how often the surrogate agrees with the target on dev clips.
     """
     network = recipe.network or "emo18"
-    settings = asdict(recipe)
-    for unused in (
-        "precision",
-        "augment",
-        "sample_rate",
-    ):  # float32, plain crops, the target's rate
-        del settings[unused]
+    settings = {key: value for key, value in asdict(recipe).items() if key not in UNUSED}
     inputs = {
         **context.split_inputs(corpus),
         "network": network,

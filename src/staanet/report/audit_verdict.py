@@ -26,18 +26,18 @@ CRAFTED = ("transfer", "white_box")
 
 
 def audit_outcome(facts: Row) -> Outcome | None:
-    """Returns the outcome against the limit; None where no limit was set.
+    """Returns the outcome against the limit; None where no limit was set and nothing is doubtful.
 
     Everyday change fails where a smaller share of its conditions passes than the limit says.
     A rate fails where the lower end of its 95 % interval is above the limit. The model passes where
     the upper end of every rate is not above it. Everything else is inconclusive. A doubtful model
-    (flags of the check before its first use) establishes nothing.
+    (flags of the check before its first use) establishes nothing, with a limit and without.
     """
     limit, least = facts["fail_above"], facts.get("fail_below_everyday")
-    if limit is None and least is None:
-        return None
     if facts["victim"].get("flags"):
         return "not established"
+    if limit is None and least is None:
+        return None
     if fails_everyday(facts):
         return "failed"
     if limit is None:
@@ -173,7 +173,10 @@ def _outcome_sentences(facts: Row) -> Iterator[str]:
     above = [row for row in _judged_rows(facts) if _bounds(row)[0] > (limit or 0)]
     noise = facts["attackers"].get("noise")
     if outcome == "not established":
-        yield f"Not established: {'; '.join(facts['victim']['flags'])}."
+        yield (
+            f"Not established: {'; '.join(facts['victim']['flags'])}. Until this is corrected, the "
+            "figures below say nothing about how robust the model is."
+        )
     elif fails_everyday(facts):
         everyday, least = facts["everyday"], facts["fail_below_everyday"]
         yield (
