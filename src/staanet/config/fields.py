@@ -45,6 +45,8 @@ Texts = Annotated[
 Setting = StrictInt | StrictFloat | StrictBool | StrictStr
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
+SAMPLE_RATE = 16_000
+"""The usual sample rate of speech models and of the speech that the program makes, in Hz."""
 EPSILON_HELP = "Largest change of a sample: of full scale, as 0.03, or to the speech, as '-20 dB'."
 EPSILON = "-20 dB"
 """The usual largest change of a sample, relative to the speech: with a fifth of the samples its SNR is about 25 dB."""

@@ -12,6 +12,7 @@ from staanet.config.fields import (
     EPSILON,
     EPSILON_HELP,
     MAX_DENSITY,
+    SAMPLE_RATE,
     SMOOTHING_SIGMA,
     BatchSize,
     Count,
@@ -54,7 +55,7 @@ class VictimRecipe:
     ] = None
     sample_rate: Annotated[
         SampleRate, Help("Of the victim, in Hz: recordings are resampled to it.")
-    ] = 16_000
+    ] = SAMPLE_RATE
     steps: Annotated[Count, Help("Training steps.")] = 1500
     batch_size: Annotated[BatchSize, Help("Crops in a step.")] = 16
     seconds: Annotated[Seconds, Help("Length of a training crop.")] = 2.0

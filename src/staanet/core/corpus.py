@@ -8,6 +8,7 @@ from typing import Literal, Protocol, overload
 
 from staanet.audio.limits import AudioLimits
 from staanet.audio.reading import load_recording
+from staanet.config import SAMPLE_RATE
 from staanet.core import protocols, splits
 from staanet.core.clips import Clip, Samples, Utterance, clip_of
 from staanet.core.dimensions import DIMENSIONS
@@ -59,7 +60,7 @@ class Corpus:
     decoded: Store | None = field(default=None, compare=False, repr=False)
     """Clips that need not be decoded again; None: every clip is read from its source."""
 
-    sample_rate: int = 16_000
+    sample_rate: int = SAMPLE_RATE
     """Hz at which clips are read when the corpus is iterated or indexed."""
 
     def __len__(self) -> int:

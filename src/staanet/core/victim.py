@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from staanet import storage
+from staanet.config import SAMPLE_RATE
 from staanet.errors import InvalidInput, printable
 
 
@@ -52,7 +53,7 @@ class Victim(nn.Module):
         *,
         name: str,
         labels: Sequence[str],
-        sample_rate: int = 16_000,
+        sample_rate: int = SAMPLE_RATE,
         tolerance: Sequence[float] = (),
     ) -> None:
         super().__init__()

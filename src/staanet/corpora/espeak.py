@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from staanet import audio
+from staanet.config import SAMPLE_RATE
 from staanet.corpora import espeak_server
 from staanet.errors import InvalidInput
 
-SAMPLE_RATE = 16_000
 REINSTALL = "Install it anew: pip install --force-reinstall espeakng-loader"
 Say = Callable[[str, str], NDArray[np.float32]]
 """(eSpeak voice, SSML) -> float samples ``[T]`` at 16 kHz."""

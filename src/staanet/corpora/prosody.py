@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from staanet import audio
-from staanet.corpora.espeak import SAMPLE_RATE, Say
+from staanet.config import SAMPLE_RATE
+from staanet.corpora.espeak import Say
 
 SEMITONE_PERCENT = 11.6
 """eSpeak's ``pitch="+P%"`` raises f0 by about P / 11.6 semitones, for P from -50 to 100."""

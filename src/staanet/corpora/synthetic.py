@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from staanet import audio, storage
-from staanet.config import SyntheticRecipe
+from staanet.config import SAMPLE_RATE, SyntheticRecipe
 from staanet.core import Corpus, Progress, Utterance, silent
 from staanet.corpora.dimensions import CLASSIFICATION, with_dimensions
-from staanet.corpora.espeak import SAMPLE_RATE, start_espeak
+from staanet.corpora.espeak import start_espeak
 from staanet.corpora.files import build_corpus, list_folder, require_folder
 from staanet.corpora.prosody import EMOTIONS, SENTENCES, VOICES, Voice, perform, performed_numbers
 from staanet.errors import InvalidInput

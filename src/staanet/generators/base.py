@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from staanet.config import SAMPLE_RATE
 from staanet.config.epsilon import Epsilon
 from staanet.core import Budget, valid_mask
 from staanet.core.top_k import are_equal, column, top_k_mask, top_k_values
@@ -56,7 +57,7 @@ class Generator(nn.Module):
         *,
         gain: float | None,
         density: float | None,
-        sample_rate: int = 16_000,
+        sample_rate: int = SAMPLE_RATE,
         labels: Sequence[str] = (),
     ) -> None:
         super().__init__()

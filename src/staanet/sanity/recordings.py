@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from staanet import audio
+from staanet.config import SAMPLE_RATE
 from staanet.core import Corpus, Samples, Utterance
 from staanet.errors import UnusableClip
 
 NEAR_COPY = 0.9
 """Normalised cross-correlation from which two clips are one recording."""
-_RATE = 16_000
 _LOW_BAND = 4  # the first look is at an eighth of the sampling rate: a quarter of the samples
 _WORTH_A_LOOK = 0.6  # what the low band of a near copy has at least, under noise that is all low
 _LOW_CLIPS = 20_000  # kept in memory, some 8 kB a second
@@ -28,7 +28,7 @@ class _Recording:
     low: NDArray[np.float32] | None
 
     def samples(self) -> Samples:
-        return self.part.load(self.utterance, _RATE).pcm16
+        return self.part.load(self.utterance, SAMPLE_RATE).pcm16
 
     def low_band(self) -> NDArray[np.float32]:
         return _low_band(np.fft.rfft(self.samples())) if self.low is None else self.low
@@ -51,7 +51,7 @@ def shared_recordings(
     for number, (part, utterance) in enumerate(utterances, start=1):
         progress(f"{number}/{total}")
         try:
-            samples = part.load(utterance, _RATE).pcm16
+            samples = part.load(utterance, SAMPLE_RATE).pcm16
         except UnusableClip:
             continue
         spectrum = np.fft.rfft(samples.astype(np.float64), max(len(samples), 128))

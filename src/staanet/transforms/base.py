@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from staanet import audio
+from staanet.config import SAMPLE_RATE
 from staanet.core import Samples, valid_mask
 from staanet.errors import InvalidInput, printable, unknown_name
 
@@ -52,7 +53,7 @@ class Transform(Protocol):
         lengths: Tensor | None = None,
         generator: torch.Generator | None = None,
         *,
-        sample_rate: int = 16_000,
+        sample_rate: int = SAMPLE_RATE,
     ) -> Tensor: ...
 
 
@@ -121,7 +122,7 @@ class BaseTransform:
         lengths: Tensor | None = None,
         generator: torch.Generator | None = None,
         *,
-        sample_rate: int = 16_000,
+        sample_rate: int = SAMPLE_RATE,
     ) -> Tensor:
         """See ``Transform``."""
         clean = inside(x, lengths)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from staanet import storage
+from staanet.config import SAMPLE_RATE
 from staanet.core import Victim
 from staanet.defences import DEFENCES
 from staanet.errors import InvalidInput, MissingExtra, unknown_name
@@ -86,7 +87,7 @@ def build_victim(
     *,
     pretrained: str | None = None,
     config: str | None = None,
-    sample_rate: int = 16_000,
+    sample_rate: int = SAMPLE_RATE,
 ) -> Victim:
     """An untrained network by its registry name; torch's global generator draws its weights.
 

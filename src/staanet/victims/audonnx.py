@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from staanet.config import SAMPLE_RATE
 from staanet.errors import InvalidInput, MissingExtra, printable
 from staanet.victims.labels import TOLERANCE, are_dimensions, default_tolerance
 from staanet.victims.model_card import card_path
 from staanet.victims.onnx import OnnxVictim
 
 CARD = "model.yaml"
-SAMPLE_RATE = 16_000
 """Of the models that audEERING publishes; the YAML does not say it."""
 _REMEDY = "Give a folder with model.yaml and model.onnx, as audonnx.Model.to_yaml writes them"
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from staanet.config import SAMPLE_RATE
 from staanet.core import Victim
 from staanet.errors import MissingExtra
 from staanet.victims.external import BlackBox, Floats
@@ -38,7 +39,7 @@ class Egemaps(BlackBox):
     std: Tensor
 
     def __init__(
-        self, labels: Sequence[str], *, name: str = "egemaps", sample_rate: int = 16_000
+        self, labels: Sequence[str], *, name: str = "egemaps", sample_rate: int = SAMPLE_RATE
     ) -> None:
         if find_spec("opensmile") is None:
             raise MissingExtra("opensmile", "opensmile")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from staanet.config import SAMPLE_RATE
 from staanet.core import Victim
 from staanet.victims.layers import ConvBlock, ConvRecurrent
 
@@ -17,7 +18,7 @@ class Emo18(Victim):
     architecture = "emo18"
 
     def __init__(
-        self, labels: Sequence[str], *, name: str = "emo18", sample_rate: int = 16_000
+        self, labels: Sequence[str], *, name: str = "emo18", sample_rate: int = SAMPLE_RATE
     ) -> None:
         super().__init__(name=name, labels=labels, sample_rate=sample_rate)
         shapes = [(1, 64, 8, 10), (64, 128, 6, 8), (128, 256, 6, 8)]

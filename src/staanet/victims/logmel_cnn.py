@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from staanet.config import SAMPLE_RATE
 from staanet.core import Victim, valid_mask
 
 WINDOW_S, HOP_S = 0.025, 0.01
@@ -27,7 +28,7 @@ class LogmelCnn(Victim):
     architecture = "logmel_cnn"
 
     def __init__(
-        self, labels: Sequence[str], *, name: str = "logmel_cnn", sample_rate: int = 16_000
+        self, labels: Sequence[str], *, name: str = "logmel_cnn", sample_rate: int = SAMPLE_RATE
     ) -> None:
         super().__init__(name=name, labels=labels, sample_rate=sample_rate)
         self.window, self.hop = round(WINDOW_S * sample_rate), round(HOP_S * sample_rate)

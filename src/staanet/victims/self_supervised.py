@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from staanet import storage
+from staanet.config import SAMPLE_RATE
 from staanet.core import Victim
 from staanet.errors import InvalidInput, unknown_name
 from staanet.nn.padding import receptive_field, require_samples, run_by_length
@@ -62,7 +63,7 @@ class SelfSupervised(Victim):
         *,
         config: Mapping[str, Any],
         name: str = "",
-        sample_rate: int = 16_000,
+        sample_rate: int = SAMPLE_RATE,
         initialisation: str = SCRATCH,
         network: nn.Module | None = None,
     ) -> None:
@@ -88,7 +89,7 @@ class SelfSupervised(Victim):
         *,
         pretrained: str | None = None,
         config: str | None = None,
-        sample_rate: int = 16_000,
+        sample_rate: int = SAMPLE_RATE,
     ) -> Self:
         """A network to train: from ``pretrained`` weights (default: the published), or from scratch in
         one of ``CONFIGS``.
@@ -105,9 +106,9 @@ class SelfSupervised(Victim):
             if config not in CONFIGS:
                 raise unknown_name("config", config, CONFIGS)
             return cls(labels, config=CONFIGS[config], sample_rate=sample_rate)
-        if sample_rate != 16_000:
+        if sample_rate != SAMPLE_RATE:
             raise InvalidInput(
-                f"{cls.architecture} was pretrained at 16000 Hz, not at {sample_rate} Hz",
+                f"{cls.architecture} was pretrained at {SAMPLE_RATE} Hz, not at {sample_rate} Hz",
                 remedy="Leave the sample rate out, or train from scratch with --config tiny",
             )
         source = pretrained or cls.published

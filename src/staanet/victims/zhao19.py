@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from staanet.config import SAMPLE_RATE
 from staanet.core import Victim
 from staanet.victims.layers import ConvBlock, ConvRecurrent
 
@@ -18,7 +19,7 @@ class Zhao19(Victim):
     architecture = "zhao19"
 
     def __init__(
-        self, labels: Sequence[str], *, name: str = "zhao19", sample_rate: int = 16_000
+        self, labels: Sequence[str], *, name: str = "zhao19", sample_rate: int = SAMPLE_RATE
     ) -> None:
         super().__init__(name=name, labels=labels, sample_rate=sample_rate)
         shapes = [(1, 64), (64, 64), (64, 128), (128, 128)]

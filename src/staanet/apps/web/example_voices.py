@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
+from staanet.config import SAMPLE_RATE
 from staanet.core import Samples
-from staanet.corpora.espeak import SAMPLE_RATE, start_espeak
+from staanet.corpora.espeak import start_espeak
 from staanet.corpora.prosody import VOICES, perform
 from staanet.errors import unknown_name
 
