@@ -75,7 +75,7 @@ def test_no_more_than_the_named_share_is_above_the_threshold(rate):
 def test_what_has_no_curve_is_told():
     with pytest.raises(InvalidInput, match="0 clean"):
         roc.roc([], [1.0])
-    with pytest.raises(InvalidInput, match="false-alarm rate 1"):
+    with pytest.raises(InvalidInput, match="false-positive rate 1"):
         roc.threshold_at([1.0], 1.0)
 
 
@@ -378,7 +378,7 @@ def test_the_command_guards_judges_and_says_what_is_not_adaptive(world, tmp_path
     "given, code, said",
     [
         (["--detector", "residul"], 3, "Did you mean 'residual'"),
-        (["--false-alarm", 1.5], 2, "--false-alarm"),
+        (["--false-positive-rate", 1.5], 3, "false_positive_rate: input should be less than 1"),
         (["--against", "nosuch"], 3, "nosuch: no such folder"),
     ],
 )

@@ -630,10 +630,10 @@ MISTAKES = {
         3,
         "2 sets are of 'random from emo18'",
     ),
-    "alarms that are no number": (
-        ["detect", "{corpus}", "--victim", "{victim}", "--false-alarm", "nan"],
-        2,
-        "--false-alarm",
+    "a false-positive rate that is no number": (
+        ["detect", "{corpus}", "--victim", "{victim}", "--false-positive-rate", "nan"],
+        3,
+        "false_positive_rate: input should be less than 1",
     ),
     "an endless SNR": (
         ["train-generator", "{corpus}", "--source", "{victim}", "--min-snr-db", "inf", *TRAINED],

@@ -154,7 +154,7 @@ def _rates_table(attacks: list[dict[str, Any]]) -> str:
     from staanet.cli.tables import table
 
     rates = {
-        "false_positive_rates": "false alarms",
+        "false_positive_rates": "false positives",
         "detected": "detected",
         "fooled": "fooled",
         "fooled_undetected": "fooled and undetected",

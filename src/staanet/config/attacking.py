@@ -51,11 +51,13 @@ class AttackRecipe:
         Share | None, Help("Largest share of samples changed.", absent="all")
     ] = None
     max_l0: Annotated[Count | None, Help("Largest number of samples changed.")] = None
-    min_snr_db: Annotated[Decibels | None, Help("Least dB of speech above the change.")] = None
+    min_snr_db: Annotated[
+        Decibels | None, Help("Smallest SNR of a clip over its change, in dB.")
+    ] = None
     label: Annotated[
         str,
         Help(
-            "Aim at this class instead of any other; each: at another for each clip, all as often."
+            "Target class. each: a class for each clip, drawn evenly from those that are not its own."
         ),
     ] = ""
     clips: Annotated[
@@ -74,7 +76,8 @@ class AttackRecipe:
         str, Help("Change, clip by clip, as many samples as this attack of the recipe did.")
     ] = ""
     precision: Annotated[
-        Precision, Help("Of the generator, for staa; auto is bfloat16 on a GPU that has it.")
+        Precision,
+        Help("Precision of the generator of staa; auto is bfloat16 on a GPU that has it."),
     ] = "auto"
     batch_size: Annotated[
         BatchSize,
@@ -138,12 +141,12 @@ class SweepRecipe:
     epsilons: Annotated[
         tuple[Epsilon, ...],
         Field(min_length=1),
-        Help(f"{EPSILON_HELP} With commas between them.", option="--epsilon"),
+        Help(f"{EPSILON_HELP} Separate several by commas.", option="--epsilon"),
     ] = ("-40 dB", "-30 dB", "-20 dB")
     densities: Annotated[
         tuple[Share, ...],
         Field(min_length=1),
-        Help("Largest shares of samples, with commas between them.", option="--density"),
+        Help("Largest shares of samples changed, separated by commas.", option="--density"),
     ] = (0.01, 0.05, 0.2, 1.0)
     clips: Annotated[Count, Help("At most this many clips, spread over labels and speakers.")] = 50
     grid: Annotated[Flag, Help("Every epsilon with every density.")] = False
@@ -160,7 +163,7 @@ class BudgetRecipe:
     densities: Annotated[
         tuple[Share, ...],
         Field(min_length=1),
-        Help("Largest shares of samples, with commas between them.", option="--density"),
+        Help("Largest shares of samples changed, separated by commas.", option="--density"),
     ] = (0.05, 0.2, 1.0)
     control_limit: Annotated[
         Probability, Help("Share of answers that random signs may change.")
@@ -179,16 +182,17 @@ class AuditRecipe:
     epsilons: Annotated[
         tuple[Epsilon, ...],
         Field(min_length=1),
-        Help(f"{EPSILON_HELP} With commas between them.", option="--epsilon"),
+        Help(f"{EPSILON_HELP} Separate several by commas.", option="--epsilon"),
     ] = ("-30 dB", "-20 dB")
     densities: Annotated[
         tuple[Share, ...],
         Field(min_length=1),
-        Help("Largest shares of samples, with commas between them.", option="--density"),
+        Help("Largest shares of samples changed, separated by commas.", option="--density"),
     ] = (0.05, 0.2)
     clips: Annotated[Count, Help("Test clips, spread over labels and speakers.")] = 48
     query_clips: Annotated[
-        CountOrNone, Help("So many are also attacked by queries to the model, without gradients.")
+        CountOrNone,
+        Help("How many clips are also attacked by queries to the model, without gradients."),
     ] = 8
     queries: Annotated[Count, Help("Queries for each of those clips.")] = 500
     surrogates: Annotated[
@@ -207,7 +211,7 @@ class AuditRecipe:
     channels: Annotated[
         tuple[str, ...],
         Help(
-            "Also after this channel; repeat for several.",
+            "Evaluate also after this channel; repeat for several.",
             option="--channel",
             metavar="NAME[:SETTING]",
             complete="transforms",
@@ -216,7 +220,7 @@ class AuditRecipe:
     defences: Annotated[
         tuple[str, ...],
         Help(
-            "Also behind this defence; repeat for several.",
+            "Evaluate also behind this defence; repeat for several.",
             option="--defence",
             metavar="NAME[:SETTING]",
             complete="transforms",
@@ -225,7 +229,7 @@ class AuditRecipe:
     defended_clips: Annotated[
         Count, Help("Clips on which each defence meets an attacker who knows it.")
     ] = 24
-    everyday: Annotated[Flag, Help("What everyday change does to the model.")] = True
+    everyday: Annotated[Flag, Help("Measure what everyday change does to the model.")] = True
 
     def __post_init__(self) -> None:
         for name in ("epsilons", "densities", "surrogates", "channels", "defences"):
@@ -241,7 +245,8 @@ class AuditLimits:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     fail_above: Annotated[
-        AnyShare | None, Help("Exit code 1 where the worst fooling rate is above this.")
+        AnyShare | None,
+        Help("Exit code 1 where a fooling rate is above this with its whole 95 % interval."),
     ] = None
     fail_below_everyday: Annotated[
         AnyShare | None, Help("Exit code 1 where a smaller share of everyday conditions passes.")
@@ -262,7 +267,7 @@ class CertifyRecipe:
     ] = SMOOTHING_SIGMA
     keep: Annotated[Share, Help("Of ablation: the share of samples that are seen.")] = ABLATION_KEEP
     votes: Annotated[Votes, Help("Votes that prove an answer.")] = 500
-    guesses: Annotated[Votes, Help("Votes that choose the answer before.")] = 64
+    guesses: Annotated[Votes, Help("Votes that choose the answer, before others prove it.")] = 64
     alpha: Annotated[
         float,
         Field(gt=0, lt=0.5, strict=True),

@@ -35,8 +35,8 @@ class SplitRecipe:
     classes: Annotated[
         Literal["label", "speaker", "sex"],
         Help(
-            "What is told apart: the corpus's own labels, its speakers (then no sentence is in two "
-            "parts of the split, while each speaker is in all) or their sex."
+            "What the classes are: the labels of the corpus, its speakers, or their sex. For speakers "
+            "each speaker is in all parts of the split, and no sentence is in two."
         ),
     ] = "label"
     task: Annotated[
@@ -50,8 +50,8 @@ class SplitRecipe:
     label_map: Annotated[
         dict[str, str] | None,
         Help(
-            "Classes for labels, such as 1=neutral,2=happy, or a TOML file of such pairs; repeat "
-            "for more. A label of a model is brought to the corpus's word so, too.",
+            "Renames labels of the corpus, such as 1=neutral,2=happy, or labels of a model to those of "
+            "the corpus, such as LABEL_0=anger. Or a TOML file of such pairs; repeat for more.",
             metavar="LABEL=CLASS,...",
         ),
     ] = None
@@ -131,7 +131,7 @@ class Recipe(SplitRecipe):
     channels: Annotated[
         tuple[str, ...],
         Help(
-            "Also after this channel, such as mp3, opus:24, gsm, mulaw, resample:8000, gain:-6, "
+            "Evaluate also after this channel, such as mp3, opus:24, gsm, mulaw, resample:8000, gain:-6, "
             "rir:0.5 or noise:20; repeat for several.",
             option="--channel",
             metavar="NAME[:SETTING]",

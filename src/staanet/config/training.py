@@ -51,10 +51,10 @@ class VictimRecipe:
         ),
     ] = None
     config: Annotated[
-        str | None, Help("A small configuration of those, trained from scratch: tiny.")
+        str | None, Help("A small configuration of these networks, trained from scratch: tiny.")
     ] = None
     sample_rate: Annotated[
-        SampleRate, Help("Of the victim, in Hz: recordings are resampled to it.")
+        SampleRate, Help("Sample rate of the victim, in Hz; recordings are resampled to it.")
     ] = SAMPLE_RATE
     steps: Annotated[Count, Help("Training steps.")] = 1500
     batch_size: Annotated[BatchSize, Help("Crops in a step.")] = 16
@@ -80,14 +80,14 @@ class VictimRecipe:
     augment: Annotated[
         Texts,
         Help(
-            "What crops also meet: everyday (noise, filters, rooms, codecs, level, silence), none, or "
-            "transforms such as mp3:64 or noise:10..40, each as often as not; repeat for several.",
+            "Transforms of the crops: everyday (noise, filters, rooms, codecs, level, silence), none, or "
+            "names such as mp3:64 or noise:10..40, each applied to half of the crops; repeat for several.",
             metavar="NAME[:SETTING]",
             complete="augmentations",
         ),
     ] = ("everyday",)
     precision: Annotated[
-        Precision, Help("Of the networks; auto is bfloat16 on a GPU that has it.")
+        Precision, Help("Precision of the networks; auto is bfloat16 on a GPU that has it.")
     ] = "auto"
 
 
@@ -114,8 +114,8 @@ class GeneratorRecipe:
     any_budget: Annotated[
         Flag,
         Help(
-            "A backward_net learns every budget, from 0.2 % of the samples and 50 dB below the speech up; "
-            "else the one of epsilon and max_density."
+            "Train a backward_net for every budget, from 0.2 % of the samples and 50 dB below the speech "
+            "up; otherwise for epsilon and max_density alone."
         ),
     ] = True
     steps: Annotated[Count, Help("Training steps.")] = 1200
@@ -138,7 +138,7 @@ class GeneratorRecipe:
         ),
     ] = 1.0
     min_snr_db: Annotated[
-        Decibels | None, Help("Least dB of speech above the change.", absent="any")
+        Decibels | None, Help("Smallest SNR of a clip over its change, in dB.", absent="any")
     ] = None
     learning_rate: Annotated[
         Rate | None,
@@ -161,8 +161,8 @@ class GeneratorRecipe:
     kappa: Annotated[
         NotNegative | None,
         Help(
-            "A clip fooled by this margin pushes no further.",
-            absent="it always does; 0 in the objective paper",
+            "A clip that is fooled by this margin adds nothing more to the loss.",
+            absent="no such margin; 0 in the objective paper",
         ),
     ] = None
     magnitude: Annotated[NotNegative, Help("Weight of the magnitude in the loss.")] = 0.0
@@ -176,19 +176,20 @@ class GeneratorRecipe:
     unlabelled: Annotated[
         tuple[str, ...],
         Help(
-            "Any audio below this folder (or KIND:PATH, or synthetic:) trains it too, but no dev "
-            "or test clip; repeat for several.",
+            "Train also on all audio below this folder (or KIND:PATH, or synthetic:), without clips of "
+            "the corpus; repeat for several.",
             metavar="DIR",
         ),
     ] = ()
     precision: Annotated[
-        Precision, Help("Of the networks; auto is bfloat16 on a GPU that has it.")
+        Precision, Help("Precision of the networks; auto is bfloat16 on a GPU that has it.")
     ] = "auto"
     augment: Annotated[
         tuple[str, ...],
         Help(
-            "What clips meet on their way to the source while it trains, each as often as nothing, "
-            "such as mp3:64, opus:24, noise:30 or random_gain:6: any defence; repeat for several.",
+            "Transform of the training clips before the source, such as mp3:64, opus:24, noise:30 or "
+            "random_gain:6 (staanet list transforms). Each step draws one of them or none, evenly; "
+            "repeat for several.",
             metavar="NAME[:SETTING]",
             complete="transforms",
         ),
@@ -201,7 +202,7 @@ class TuneRecipe:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     trials: Annotated[
-        int, Field(ge=1, le=10_000, strict=True), Help("Generators to train, all in all.")
+        int, Field(ge=1, le=10_000, strict=True), Help("How many generators to train.")
     ] = 20
     network: Annotated[str, Help("Registry name.", complete="generators")] = "compact"
     epsilon: Annotated[Epsilon, Help(EPSILON_HELP)] = EPSILON
@@ -243,8 +244,7 @@ class VectorRecipe:
     relative_step: Annotated[Positive, Help("Size of a step, as a share of epsilon.")] = 0.1
     decay: Annotated[Decay, Help("How much of the mean of past gradients a step keeps.")] = 0.98
     clip_at: Annotated[
-        Positive,
-        Help("A clip's cross-entropy counts up to this (beta), so that none decides alone."),
+        Positive, Help("Limit of a clip's cross-entropy (beta), so that no clip decides alone.")
     ] = 9.0
 
 
@@ -260,7 +260,7 @@ class HardenRecipe:
             "trades; or gaussian, ablation, which make it fit for staanet certify."
         ),
     ] = "sparse_pgd"
-    epsilon: Annotated[Epsilon, Help(f"To withstand: {EPSILON_HELP}")] = EPSILON
+    epsilon: Annotated[Epsilon, Help(f"What the victim should withstand. {EPSILON_HELP}")] = EPSILON
     max_density: Annotated[
         Share | None,
         Help("Largest share of samples changed.", absent="0.2 for the sparse methods and staa"),
@@ -279,7 +279,7 @@ class HardenRecipe:
         Help("Epsilon grows to its full size over this share of the steps."),
     ] = 0.3
     average: Annotated[
-        Decay, Help("Decay of the running mean of the weights, which is kept; 0: the weights.")
+        Decay, Help("Decay of the running mean of the weights, which is saved. 0: no mean.")
     ] = 0.99
     sigma: Annotated[
         Positive, Help("Of gaussian: the standard deviation of its noise, of full scale 1.")

@@ -57,5 +57,5 @@ def check_rate(false_positive_rate: float) -> None:
     """Raises ``InvalidInput`` where no threshold has such a false-positive rate."""
     if not 0 <= false_positive_rate < 1:
         raise InvalidInput(
-            f"false-alarm rate {false_positive_rate}", remedy="Give a share in [0, 1)"
+            f"false-positive rate {false_positive_rate}", remedy="Give a share in [0, 1)"
         )

@@ -73,7 +73,7 @@ def draw_transform(text: str, rng: np.random.Generator) -> Transform:
 
 
 def parse_augmentation(texts: Sequence[str]) -> Augmentation | None:
-    """The augmentation of ``everyday``, or of texts of transforms, each met as often as not.
+    """The augmentation of ``everyday``, or of texts of transforms, each applied to half of the crops.
 
     None for ``none`` and for no text. Raises ``InvalidInput`` for a text that is no transform.
 
