@@ -14,6 +14,7 @@ from staanet import audio, config, corpora, pipeline, storage
 from staanet.config import VictimRecipe
 from staanet.core import Clip
 from staanet.errors import InvalidInput
+from staanet.pipeline.clips import has_met
 from staanet.pipeline.corpus_content import CorpusContent
 from staanet.results import clip_tables
 from staanet.victims import load_victim
@@ -160,9 +161,14 @@ def test_a_model_that_learnt_these_clips_is_told_under_any_name_of_the_corpus(
     whole = corpora.load_corpus(f"folder:{manifest}")
     renamed = corpora.unlabelled_corpus([manifest.parent])
     (warning,) = pipeline.split_warnings([tmp_path / "v"], renamed)
+    assert has_met(tmp_path / "v", renamed) is True
     learnt = len(whole.split(0)[0])
     assert f"was trained on {learnt} of these clips, by their audio" in warning
     assert pipeline.split_warnings([tmp_path / "v"], whole.split(0)[2]) == []
+    assert has_met(tmp_path / "v", whole.split(0)[2]) is False
+    (tmp_path / "v").joinpath(storage.CARD).unlink()
+    next((tmp_path / "v").glob(storage.CLIP_TABLES)).unlink()
+    assert has_met(tmp_path / "v", whole.split(0)[2]) is None
 
 
 def test_a_speaker_of_the_training_is_found_in_other_clips(manifest: Path, tmp_path: Path) -> None:

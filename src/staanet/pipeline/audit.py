@@ -21,7 +21,7 @@ from staanet.errors import InvalidInput, unknown_name
 from staanet.evaluation.comparisons import describe_groups
 from staanet.pipeline.audit_findings import describe_findings
 from staanet.pipeline.audit_stages import Audit, Source
-from staanet.pipeline.clips import split_warnings
+from staanet.pipeline.clips import has_met, split_warnings
 from staanet.pipeline.context import Context
 from staanet.pipeline.stage import StageTimer, folder_state, mark_begun, normal, walk
 from staanet.report.audit_verdict import audit_outcome, audit_verdict
@@ -115,6 +115,9 @@ def _facts(
                 "labels": list(victim.labels),
                 **({"tolerance": list(victim.tolerance)} if victim.tolerance else {}),
                 "gradients": victim.differentiable,
+                "has_met_test_speakers": has_met(victim.origin, held_out)
+                if victim.origin
+                else None,
                 "flags": whole.doubts,
             },
             "corpus": {

@@ -96,7 +96,11 @@ def describe_findings(
     attackers: dict[str, list[Cell]] = {who: [] for who in ATTACKERS}
     for cell in plain:
         attackers[attacker_of(cell)].append(cell)
-    noise = attackers["noise"]
+    noise, worst = attackers["noise"], worst_cell(plain)
+    groups = {who: worst_cell(group) for who, group in attackers.items() if group}
+    control = _worst_at(noise, worst["epsilon"], worst["max_density"])
+    if control is not None:  # of the same budget as the worst attack
+        groups["noise"] = control
     attacks = [*attackers["transfer"], *attackers["white_box"]]
     budgets = [
         {
@@ -116,8 +120,8 @@ def describe_findings(
         "uar": plain[0]["uar_before"],
         **({"ccc": ccc} if (ccc := ccc_by_name(plain[0])) else {}),
         "accuracy": plain[0]["accuracy_before"],
-        "worst": worst_cell(plain),
-        "attackers": {name: worst_cell(group) for name, group in attackers.items() if group},
+        "worst": worst,
+        "attackers": groups,
         "budgets": budgets,
         "channels": channels,
         "defences": list(defences),
@@ -126,8 +130,16 @@ def describe_findings(
 
 
 def worst_cell(cells: Sequence[Cell]) -> dict[str, Any]:
-    """The cell with the highest fooling rate."""
-    return describe_cell(max(cells, key=fooling_rate))
+    """The cell with the highest fooling rate.
+
+    Of equal rates, the one whose change is the softest; where nothing was fooled, the loudest.
+    """
+
+    def rank(cell: Cell) -> tuple[float, float]:
+        rate, snr_db = fooling_rate(cell), cell["mean"]["snr_db"] or 0.0
+        return (rate, snr_db if rate > 0 else -snr_db)
+
+    return describe_cell(max(cells, key=rank))
 
 
 def _worst_at(cells: Sequence[Cell], epsilon: Epsilon, density: float) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from staanet import audio, storage
 from staanet.core import Clip, Corpus, Utterance, Victim
@@ -161,9 +161,7 @@ def _warning(part: Corpus | Mapping[str, str], model: Path | str, is_origin_need
     if overlap is not None:
         return f"{name} {overlap}: figures on them flatter it" if overlap else ""
     origin = split_part(part) if isinstance(part, Corpus) else part
-    card = storage.read_json(folder / storage.CARD) if (folder / storage.CARD).is_file() else {}
-    inputs = card.get("inputs") if isinstance(card, dict) else None
-    trained_on = inputs if isinstance(inputs, dict) else {}
+    trained_on = _inputs_of_card(folder)
     if origin and trained_on.get("corpus") == origin["corpus"]:
         if trained_on.get("split") == origin["split"]:
             return ""
@@ -177,6 +175,24 @@ def _warning(part: Corpus | Mapping[str, str], model: Path | str, is_origin_need
             "flatters the attacks crafted on it"
         )
     return ""
+
+
+def has_met(model: Path | str, part: Corpus) -> bool | None:
+    """Whether a model was trained on clips or speakers of a part; ``None`` where its folder does not say."""
+    folder = Path(victim_folder(model))
+    overlap = training_overlap(folder, part)
+    if overlap is not None:
+        return bool(overlap)
+    trained_on, origin = _inputs_of_card(folder), split_part(part)
+    is_same_split = origin and all(trained_on.get(k) == origin[k] for k in ("corpus", "split"))
+    return False if is_same_split else None
+
+
+def _inputs_of_card(folder: Path) -> Mapping[str, Any]:
+    """What the model in a folder was made from, as its card says; empty where there is none."""
+    card = storage.read_json(folder / storage.CARD) if (folder / storage.CARD).is_file() else {}
+    inputs = card.get("inputs") if isinstance(card, dict) else None
+    return inputs if isinstance(inputs, dict) else {}
 
 
 def training_overlap(folder: Path, part: Corpus) -> str | None:

@@ -98,14 +98,12 @@ def audit_verdict(facts: Row) -> list[str]:
 def quality_sentence(facts: Row) -> str:
     """How good the model is on the clips as they are."""
     corpus, name = facts["corpus"], facts["victim"]["name"]
-    clips = (
-        f"{corpus['clips']} of {corpus['of']} test clips by {corpus['speakers']} speakers. Whether "
-        "these speakers were in its training is not known here; if they were, the"
-    )
+    clips = f"{corpus['clips']} of {corpus['of']} test clips by {corpus['speakers']} speakers"
     ccc = facts.get("ccc")
     if ccc:
         values = ", ".join(f"{label} {row['value']:.2f}" for label, row in ccc.items())
-        return f"Unattacked, {name} reaches a CCC of {values} on {clips} CCC is flattered."
+        reached = f"Unattacked, {name} reaches a CCC of {values} on {clips}."
+        return f"{reached} {_training_sentence(facts, 'CCC')}"
     if facts["victim"].get("tolerance"):
         tolerances = ", ".join(
             f"{label} {value:.3g}"
@@ -114,12 +112,27 @@ def quality_sentence(facts: Row) -> str:
             )
         )
         return (
-            f"How good {name} is was not measured: the {corpus['clips']} of {corpus['of']} test clips by "
-            f"{corpus['speakers']} speakers carry none of its numbers. An answer changes where a number "
-            f"moves by more than its tolerance: {tolerances}."
+            f"How good {name} is was not measured: the {clips} carry none of its numbers. An answer "
+            f"changes where a number moves by more than its tolerance: {tolerances}."
         )
     uar = percent(facts["uar"]["value"])
-    return f"Unattacked, {name} reaches a UAR of {uar} on {clips} UAR is flattered."
+    reached = f"Unattacked, {name} reaches a UAR of {uar} on {clips}."
+    return f"{reached} {_training_sentence(facts, 'UAR')}"
+
+
+def _training_sentence(facts: Row, figure: str) -> str:
+    """Whether the model was trained on the test speakers, which flatters it."""
+    has_met = facts["victim"].get("has_met_test_speakers")
+    if has_met is None:
+        return (
+            "Whether these speakers were in its training is not known here; if they were, the "
+            f"{figure} is flattered."
+        )
+    if has_met:
+        return (
+            f"It was trained on some of these clips or speakers, so that the {figure} is flattered."
+        )
+    return "It was not trained on these speakers."
 
 
 def _level_sentences(cells: Sequence[Row]) -> Iterator[str]:

@@ -63,6 +63,7 @@ def template_environment() -> Environment:
         "percent": formatting.percent,
         "seconds": formatting.seconds,
         "interval": formatting.interval,
+        "unbroken": formatting.unbroken,
     }
     environment.globals |= {
         "rate": formatting.rate,

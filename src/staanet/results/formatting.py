@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from staanet import audio
@@ -21,6 +22,15 @@ def percent(value: float | None) -> str:
     ('85.2 %', 'n/a')
     """
     return NONE if value is None else f"{100 * value:.1f} %"
+
+
+def unbroken(sentence: str) -> str:
+    """Returns a sentence in which a line never breaks between a number and its unit.
+
+    >>> unbroken("58.3 % of 12 at 32 dB").count("\N{NO-BREAK SPACE}")
+    2
+    """
+    return re.sub(r"(?<=\d) (?=(?:%|dB|Hz|s)(?!\w))", "\N{NO-BREAK SPACE}", sentence)
 
 
 def rate(estimate: Estimate, of: int) -> str:

@@ -1,0 +1,53 @@
+"""Which attack an audit calls the worst, and which noise it sets beside it."""
+
+from __future__ import annotations
+
+import pytest
+
+from staanet.config import AuditRecipe
+from staanet.pipeline.audit_findings import describe_findings, worst_cell
+
+
+def cell(rate, snr_db, *, epsilon="-20 dB", control=False):
+    """A cell of the matrix with these figures."""
+    return {
+        "attack": "random" if control else "pgd",
+        "algorithm": "random" if control else "pgd",
+        "title": "t",
+        "source": "s",
+        "channel": "pcm16",
+        "control": control,
+        "white_box": False,
+        "budget": {"epsilon": epsilon, "max_density": 1.0},
+        "fooling_rate": {"value": rate, "low": None, "high": None, "count": 4},
+        "uar_before": {"value": 0.5},
+        "accuracy_before": {"value": 0.5},
+        "mean": {"snr_db": snr_db},
+        "queries_mean": 0.0,
+    }
+
+
+@pytest.mark.parametrize("rate, snr_db", [(0.5, 40.0), (0.0, 20.0)])
+def test_of_equal_rates_the_softest_success_and_the_loudest_failure_are_the_worst(rate, snr_db):
+    assert worst_cell([cell(rate, 20.0), cell(rate, 40.0), cell(rate, 30.0)])["snr_db"] == snr_db
+
+
+def test_the_control_has_the_budget_of_the_worst_attack():
+    cells = [
+        cell(0.5, 20.0, epsilon="-30 dB"),
+        cell(0.75, 30.0, epsilon="-20 dB"),
+        cell(0.25, 20.0, epsilon="-30 dB", control=True),
+        cell(0.0, 30.0, epsilon="-20 dB", control=True),
+    ]
+    facts = describe_findings(
+        cells, [], AuditRecipe(epsilons=("-30 dB", "-20 dB"), densities=(1.0,), channels=())
+    )
+    assert facts["worst"]["epsilon"] == facts["attackers"]["noise"]["epsilon"] == "-20 dB"
+    assert facts["attackers"]["noise"]["fooling_rate"] == 0.0
+
+
+def test_without_noise_there_is_no_control():
+    facts = describe_findings(
+        [cell(0.5, 20.0)], [], AuditRecipe(epsilons=("-20 dB",), densities=(1.0,), channels=())
+    )
+    assert set(facts["attackers"]) == {"transfer"}
