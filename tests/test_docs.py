@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -17,6 +18,7 @@ import click
 import pytest
 import torch
 import typer
+from tests.support.audit_facts import audit_facts, row
 
 from staanet import storage
 from staanet.attacks import ATTACKS
@@ -24,6 +26,7 @@ from staanet.cli import app
 from staanet.config import load_recipe
 from staanet.corpora import CORPORA
 from staanet.generators.registry import build_generator, save_generator
+from staanet.report.audit_verdict import audit_verdict
 from staanet.victims import build_victim
 
 ROOT = Path(__file__).parent.parent
@@ -109,6 +112,45 @@ def test_commands_of_a_page_exist_with_their_options(page: Path) -> None:
         options = {o for p in known.commands[words[1]].params for o in p.opts}
         used = {word.split("=")[0] for word in words[2:] if word.startswith("--")}
         assert used <= options, f"{page.name}: {line}"
+
+
+OTHER_PROGRAMS = {"--force-reinstall", "--head", "--no-deps"}  # of pip and Ray
+
+
+def test_every_option_that_a_message_names_exists() -> None:
+    commands = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
+    params = [param for command in commands for param in command.params]
+    options = {name for param in params for name in (*param.opts, *param.secondary_opts)}
+    for file in (ROOT / "src" / "staanet").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+                prose = node.value if "torchrun" not in node.value else ""
+                used = set(re.findall(r"(?<![\w(-])--[a-z][a-z0-9-]*", prose))
+                assert used <= options | OTHER_PROGRAMS | {"--help", "--version"}, file
+
+
+def test_the_sentences_that_a_page_explains_are_those_of_the_verdict() -> None:
+    facts = audit_facts(0.5, 0.1, 0.4, 0.3)
+    facts["victim"]["flags"] = ["its gradient is zero"]
+    facts["corpus"]["speakers"] = 4
+    facts["cells"] = [row(0.2, snr_db=42.0)]
+    facts["channels"] = [row(0.1, channel="mp3:32")]
+    facts["budgets"] *= 2
+    facts["attackers"] |= {"queries": row(0.3), "white_box": row(0.9)}
+    group = {"kind": "label", "name": "fear", "is_worse": True, "p": 0.01, "value": 1, "others": 0}
+    facts["groups"] = [group]
+    kept = {"value": 0.9, "low": None, "high": None, "count": 9}
+    condition = {"name": "gain", "unchanged": kept, "passed": True}
+    facts["everyday"] = {"passed": 5, "of": 6, "worst": {"unheard": condition}}
+    verdict = audit_verdict(facts)
+    page = (ROOT / "docs" / "audit-my-model.md").read_text(encoding="utf-8")
+    explained = re.findall(
+        r"^\| \*(.+?)\* \|", page.partition("## What the sentences mean")[2], re.M
+    )
+    assert len(explained) > 10
+    for sentence in explained:
+        parts = ".*".join(re.escape(part.strip()) for part in sentence.split("..."))
+        assert any(re.match(parts, line) for line in verdict), sentence
 
 
 def test_recipes_that_pages_name_are_shipped() -> None:

@@ -84,7 +84,7 @@ def test_where_speakers_are_the_classes_sentences_are_dealt():
         ("fold:6/5", "is no fold"),
         ("fold:0/5", "is no fold"),
         ("fold:x/5", "is no fold"),
-        ("fold:1/9", "4 speakers cannot be dealt into 9 folds"),
+        ("fold:1/9", "4 speakers cannot be divided into 9 folds"),
     ],
 )
 def test_what_cannot_be_is_refused(protocol, said):

@@ -134,7 +134,7 @@ def test_synthetic_speech_serves_but_not_beside_itself(corpus, emo18, tmp_path) 
     )
     assert len(found.clips) == 4
     speech = replace(corpus, name="synthetic by sex")
-    with pytest.raises(InvalidInput, match="says what the test part"):
+    with pytest.raises(InvalidInput, match="its sentences are also in the test part"):
         gathered(["synthetic:"], speech, emo18, tmp_path / "out")
 
 

@@ -546,7 +546,7 @@ SETS = {
     ),
     "a row twice": (
         lambda d: damage(d / "metadata.csv", lambda b: b + b.splitlines(True)[-1]),
-        "stands in two rows",
+        "is in two rows",
     ),
     "half a clip": (
         lambda d: [damage(p, lambda b: b[:500]) for p in d.glob("adversarial/*.wav")],

@@ -9,7 +9,7 @@ from staanet.errors import UnusableClip
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioLimits:
-    """Limits of an audio file; each is an option of the command line."""
+    """Limits of an audio file; ``staanet attack`` has options for ``max_seconds`` and ``max_bytes``."""
 
     max_channels: int = 8
     min_rate_hz: int = 4_000
@@ -28,17 +28,17 @@ OWN_FILES = AudioLimits(
 def check_format(channels: int, rate: int, limits: AudioLimits) -> None:
     """Before any decoder or resampler is built from them."""
     if not 1 <= channels <= limits.max_channels:
-        remedy = "Mix it down or raise --max-channels" if channels else ""
+        remedy = f"Mix it down to {limits.max_channels} or fewer" if channels else ""
         raise UnusableClip(
             f"{channels} channels, the limit is {limits.max_channels}", remedy=remedy
         )
     if rate < limits.min_rate_hz:
         raise UnusableClip(
             f"{rate} Hz, at least {limits.min_rate_hz} Hz are needed",
-            remedy="Drop the row or lower --min-rate-hz",
+            remedy="Leave it out: it holds too little of the speech",
         )
     if rate > limits.max_rate_hz:
         raise UnusableClip(
             f"{rate} Hz, the limit is {limits.max_rate_hz} Hz",
-            remedy="Resample it or raise --max-rate-hz",
+            remedy=f"Resample it to {limits.max_rate_hz} Hz or less",
         )

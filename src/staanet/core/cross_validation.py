@@ -75,9 +75,9 @@ def draw_folds(
         labelled.setdefault(unit, set()).add(label or "")
     if len(labelled) < count:
         raise InvalidInput(
-            f"{len(labelled)} {corpus.disjoint_by} cannot be dealt into {count} folds",
+            f"{len(labelled)} {corpus.disjoint_by} cannot be divided into {count} folds",
             where=corpus.name,
-            remedy=f"Ask for at most {len(labelled)} folds",
+            remedy=f"Use at most {len(labelled)} folds",
         )
     rng = np.random.default_rng(seed)
     classes = set(corpus.class_labels)

@@ -74,9 +74,9 @@ class Runner:
         )
         if clean.ndim != 1 or len(clean) < self.minimum_samples:
             raise InvalidInput(
-                f"a clip of shape {list(clean.shape)}; one of at least {self.minimum_samples} "
-                f"samples is needed",
-                remedy="Give one mono clip, at least so long",
+                f"the clip has shape {list(clean.shape)}, but the model needs one mono clip of at "
+                f"least {self.minimum_samples} samples",
+                remedy="Mix it down to mono, or give a longer clip",
             )
         count = self._count(len(clean))
         if not count:

@@ -110,7 +110,8 @@ def _refuse_near_copies(names: Sequence[str], part: Corpus) -> None:
     for name in names:
         if name.startswith(SYNTHETIC) and part.name.startswith(SYNTHETIC[:-1]):
             raise InvalidInput(
-                f"the unlabelled '{name}' says what the test part of {part.name} says",
+                f"'{name}' cannot be unlabelled audio: its sentences are also in the test part of "
+                f"{part.name}",
                 remedy="Give other audio",
             )
 

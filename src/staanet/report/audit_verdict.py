@@ -210,8 +210,8 @@ def _outcome_sentences(facts: Row) -> Iterator[str]:
         )
     elif outcome == "passed":
         yield (
-            f"Passed: the worst fooling rate is {rate_text(worst)}; the upper end of no interval is "
-            f"above the limit of {percent(limit)}."
+            f"Passed: the worst fooling rate is {rate_text(worst)}; no interval reaches above the "
+            f"limit of {percent(limit)}."
         )
     elif outcome == "inconclusive":
         yield (

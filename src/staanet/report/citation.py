@@ -55,12 +55,12 @@ def _sentences(run: RunFolder, lead: Headline) -> Iterator[str]:
         yield f"Its generator was trained anew from other seeds ({luck} percentage points)."
     yield (
         f"It was crafted on {cell.source}{', the same model,' if cell.white_box else ''} and could change "
-        f"{formatting.right_to_change(cell.budget)}. It changed {percent(cell.mean.density)} of the "
+        f"{formatting.describe_budget(cell.budget)}. It changed {percent(cell.mean.density)} of the "
         f"samples, at a mean SNR of {number(cell.mean.snr_db, 1, 'dB')}."
     )
     if control is not None:
         alike = " of as many samples" if is_matched(run, control, cell) else ""
-        yield f"Random changes{alike} changed {_measured(control.fooling_rate)}{_above(cell)}."
+        yield f"Random changes{alike} did so on {_measured(control.fooling_rate)}{_above(cell)}."
     before, after = cell.uar_before, cell.uar_after
     yield (
         f"The unweighted average recall of {cell.target} fell from {percent(before.value)} to "
@@ -68,7 +68,10 @@ def _sentences(run: RunFolder, lead: Headline) -> Iterator[str]:
     )
     for other in run.cells:
         if other.key == cell.key and other.target != cell.target:
-            yield f"On {other.target} the same files changed {_measured(other.fooling_rate)}."
+            yield (
+                f"The same files changed the answers of {other.target} on "
+                f"{_measured(other.fooling_rate)}."
+            )
     yield (
         "Intervals are clustered by speaker; figures are those of 16-bit files, by "
         f"{_versions(run.card)}."

@@ -136,7 +136,7 @@ def _headline_context(run: RunFolder, lead: Headline) -> dict[str, Any]:
         "trainings": trainings_text(cell),
         "rival": lead.rival,
         "rival_name": lead.rival.title.split(",")[0] if lead.rival else "",
-        "right": formatting.right_to_change(cell.budget),
+        "right": formatting.describe_budget(cell.budget),
         "transfer": [c for c in run.cells if c.key == cell.key and c.target != cell.target],
     }
 

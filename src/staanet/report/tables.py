@@ -233,7 +233,7 @@ def attack_table(sets: Sequence[StoredSet]) -> Table:
     return Table(
         key="attacks",
         caption="Attacks as they were run",
-        columns=["set", "attack", "goal", "right to change", "same samples as", "settings", "seed"],
+        columns=["set", "attack", "goal", "budget", "same samples as", "settings", "seed"],
         rows=[_attack_row(stored) for stored in sets],
         names=7,
     )
@@ -246,7 +246,7 @@ def _attack_row(stored: StoredSet) -> list[str]:
         stored.name,
         str(stored.card.get("title") or stored.key[0]),
         str(stored.card.get("goal") or NONE),
-        formatting.right_to_change(stored.budget),
+        formatting.describe_budget(stored.budget),
         stored.matched or "none",
         _settings_text(settings),
         str(stored.card.get("seed", inputs.get("seed", NONE))),

@@ -247,7 +247,7 @@ def read_rows(folder: Path) -> Sequence[dict[str, str]]:
         for name in (row["id"], row["file_name"]):
             if name in names:  # it would count as two clips
                 raise InvalidInput(
-                    f"'{printable(name)[:100]}' stands in two rows",
+                    f"'{printable(name)[:100]}' is in two rows",
                     where=f"{path}:{number}",
                     remedy="Make the set again",
                 )

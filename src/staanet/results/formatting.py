@@ -121,12 +121,12 @@ def level_text(level_db: float) -> str:
     return f"{abs(level_db):.0f} dB {side} the speech"
 
 
-def right_to_change(budget: Budget | None) -> str:
+def describe_budget(budget: Budget | None) -> str:
     """Returns the limits of a budget, in words and numbers.
 
-    >>> right_to_change(Budget(epsilon="-20 dB"))
+    >>> describe_budget(Budget(epsilon="-20 dB"))
     'at most 20 dB below the speech on any sample'
-    >>> right_to_change(Budget(epsilon=0.03, max_density=0.2))
+    >>> describe_budget(Budget(epsilon=0.03, max_density=0.2))
     'at most 0.03 of full scale (983 of 32,768 steps) on at most 20 % of the samples'
     """
     if budget is None:

@@ -63,7 +63,7 @@ def transfer_table(cells: Sequence[Cell], metric: str = "fooling_rate") -> Table
         columns=["crafted on", "attack", *(f"on {target}" for target in targets), *costs, *times],
         rows=rows,
         names=2,
-        notes=[f"Right to change: {budgets_text(cells)}."] if cells else [],
+        notes=[f"Budget: {budgets_text(cells)}."] if cells else [],
     )
 
 

@@ -199,7 +199,7 @@ class FoolingService:
                 raise InvalidInput(
                     f"{victim.name} expects {victim.sample_rate} Hz, but {source.name} expects "
                     f"{source.sample_rate} Hz",
-                    remedy="Choose victims of one rate",
+                    remedy="Choose victims with the same sample rate",
                 )
         if request.defence:
             victims += [with_defence(victim, request.defence) for victim in list(victims)]
