@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib.util
 import json
 import os
@@ -28,6 +29,7 @@ from staanet.corpora import CORPORA
 from staanet.generators.registry import build_generator, save_generator
 from staanet.report.audit_verdict import audit_verdict
 from staanet.victims import build_victim
+from staanet.victims.model_card import ModelCard
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -153,6 +155,15 @@ def test_the_sentences_that_a_page_explains_are_those_of_the_verdict() -> None:
         assert any(re.match(parts, line) for line in verdict), sentence
 
 
+def test_the_keys_of_a_model_card_are_explained() -> None:
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    table = page.partition("| key | meaning |")[2].partition("\n\n")[0]
+    keys = [
+        key for row in table.splitlines() for key in re.findall(r"`(\w+)`", row.split(" | ")[0])
+    ]
+    assert sorted(keys) == sorted(field.name for field in dataclasses.fields(ModelCard))
+
+
 def test_recipes_that_pages_name_are_shipped() -> None:
     shipped = {path.stem for path in (ROOT / "recipes").glob("*.toml")}
     for page in PAGES:
@@ -200,6 +211,14 @@ def test_links_between_pages_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", prose):
             if not target.startswith(("http:", "https:")) and target not in listed:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_a_page_includes_files_by_a_marker_that_the_site_reads() -> None:
+    for page in PAGES:  # ruff reformats what it takes for Python, such as --8<-- in a py block
+        for line in page.read_text(encoding="utf-8").splitlines():
+            if line.startswith("--8"):
+                marker = re.fullmatch(r'--8<-- "(\S+)"', line)
+                assert marker and (ROOT / marker[1]).is_file(), f"{page.name}: {line}"
 
 
 def test_each_gallery_script_compiles_tells_what_it_shows_and_is_listed() -> None:

@@ -16,7 +16,6 @@ from staanet.victims.model_card import card_path
 from staanet.victims.onnx import OnnxVictim
 
 CARD = "model.yaml"
-"""Of the models that audEERING publishes; the YAML does not say it."""
 _REMEDY = "Give a folder with model.yaml and model.onnx, as audonnx.Model.to_yaml writes them"
 
 
