@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 import soundfile
@@ -724,6 +725,18 @@ def test_a_short_clip_and_an_untouched_one_can_be_drawn() -> None:
     clip = voice(0, 0.005)
     assert clip_pictures.triptych_picture(clip, clip, RATE).startswith(b"\x89PNG")
     assert clip_view.amplify(np.zeros(4, np.int32))[0] == 0
+
+
+@pytest.mark.parametrize("narrow", [False, True], ids=["wide", "narrow"])
+@pytest.mark.parametrize("step, start_s, seconds", [(1, 0.0, 0.5), (300, 14.5, 15.0)])
+def test_nothing_of_a_waveform_picture_is_cut(narrow, step, start_s, seconds):
+    clean = (8000 * np.sin(np.arange(round(seconds * RATE)) / 9)).astype(np.int16)
+    adversarial, first = clean.copy(), round(start_s * RATE)
+    adversarial[first : first + 160] += np.int16(step)
+    with matplotlib.rc_context(chart_style.STYLE):
+        figure = clip_pictures.draw_waveform(clean, adversarial, RATE, narrow=narrow)
+        box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
 
 
 def test_svg_follows_the_theme_and_carries_no_date(built: Path) -> None:

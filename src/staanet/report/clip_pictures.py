@@ -107,31 +107,40 @@ def waveform_picture(
 
     ``narrow`` puts the panels one below the other, for a phone.
     """
+    with matplotlib.rc_context(STYLE):
+        figure = draw_waveform(clean, adversarial, sample_rate, narrow=narrow)
+        return to_png(figure, dpi=190 if narrow else 130)
+
+
+def draw_waveform(
+    clean: Samples, adversarial: Samples, sample_rate: int, *, narrow: bool
+) -> Figure:
+    """The figure of ``waveform_picture``."""
     delta = adversarial.astype(np.int64) - clean
     x, x_adv, change = audio.to_float(clean), audio.to_float(adversarial), delta / audio.FULL_SCALE
     span = densest_span(delta, sample_rate)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.7, 6.0) if narrow else (9.4, 4.6))
-        if narrow:
-            edges = {"left": 0.155, "right": 0.985, "top": 0.96, "bottom": 0.08, "hspace": 0.62}
-            whole, wave, alone = figure.subplots(3, 1, gridspec_kw=edges)
-        else:
-            whole = figure.add_axes((0.07, 0.56, 0.835, 0.37))
-            wave, alone = _zoom_axes(figure, 0.13, 0.38)
-        time = np.arange(len(clean)) / sample_rate
-        whole.plot(time, x_adv, color=FAINT, linewidth=0.5)
-        changed = np.flatnonzero(delta)
-        whole.plot(changed / sample_rate, x_adv[changed], ",", color=VERMILION)
-        whole.axvspan(*(index / sample_rate for index in span), color=BLUE, alpha=0.35, linewidth=0)
-        peak = 1.08 * max(float(np.abs(x).max()), float(np.abs(x_adv).max()), 1e-4)
-        whole.set(xlim=(0, len(clean) / sample_rate), ylim=(-peak, peak), xlabel="time, s")
-        count = f"{len(changed):,} of {len(clean):,} samples changed"
-        whole.set_title(count if narrow else f"{count}; blue: enlarged below")
-        whole.set_ylabel("full scale = 1")
-        _draw_zoom((wave, alone), (x, x_adv, change), span, sample_rate)
-        if narrow:
-            wave.set_title(wave.get_title(loc="left"), fontsize=7.5)  # else cut at the right
-        return to_png(figure, dpi=190 if narrow else 130)
+    figure = Figure(figsize=(3.7, 6.0) if narrow else (9.4, 4.6))
+    if narrow:
+        edges = {"left": 0.2, "right": 0.95, "top": 0.96, "bottom": 0.08, "hspace": 0.62}
+        whole, wave, alone = figure.subplots(3, 1, gridspec_kw=edges)
+    else:
+        whole = figure.add_axes((0.07, 0.56, 0.835, 0.37))
+        wave, alone = _zoom_axes(figure, 0.13, 0.38)
+    time = np.arange(len(clean)) / sample_rate
+    whole.plot(time, x_adv, color=FAINT, linewidth=0.5)
+    changed = np.flatnonzero(delta)
+    whole.plot(changed / sample_rate, x_adv[changed], ",", color=VERMILION)
+    whole.axvspan(*(index / sample_rate for index in span), color=BLUE, alpha=0.35, linewidth=0)
+    peak = 1.08 * max(float(np.abs(x).max()), float(np.abs(x_adv).max()), 1e-4)
+    whole.set(xlim=(0, len(clean) / sample_rate), ylim=(-peak, peak), xlabel="time, s")
+    count = f"{len(changed):,} of {len(clean):,} samples changed"
+    whole.set_title(count if narrow else f"{count}; blue: enlarged below")
+    whole.set_ylabel("full scale = 1")
+    _draw_zoom((wave, alone), (x, x_adv, change), span, sample_rate)
+    if narrow:
+        title = wave.get_title(loc="left").replace(" samples changed", " changed")
+        wave.set_title(title, fontsize=8.0)  # which fits also late in a long clip
+    return figure
 
 
 def triptych_picture(clean: Samples, adversarial: Samples, sample_rate: int) -> bytes:
