@@ -39,6 +39,7 @@ WORDS = (
     "newcomer",
     "paired",
     "pictures",
+    "quiet_budget",
     "selfcheck",
     "speed",
     "strength",
