@@ -155,7 +155,7 @@ def test_what_is_no_export_or_no_clip_is_refused(exported, runner, tmp_path):
 
 def test_an_export_that_differs_is_not_written(exported, tmp_path, monkeypatch):
     _, path = exported
-    monkeypatch.setattr(export, "ALLOWED", -1.0)
+    monkeypatch.setattr(export, "ALLOWED_SHARE", -1.0)
     with pytest.raises(StaaNetError, match="nothing was written"):
         export.export_generator(path.parent / "g", tmp_path / "x.onnx")
     assert not (tmp_path / "x.onnx").exists()

@@ -238,7 +238,7 @@ def test_a_victim_is_hardened_through_what_stands_before_it(plain, tmp_path):
         method=how("sparse_trades"),
     )
     moved = {k for k, v in victim.state_dict().items() if not torch.equal(v, before[k])}
-    assert "described" not in moved and any("conv.weight" in key for key in moved)
+    assert "settings_text" not in moved and any("conv.weight" in key for key in moved)
     victim.save_pretrained(tmp_path / "hard")
     again = load_victim(tmp_path / "hard")
     x = 0.1 * torch.randn(1, 4000, generator=torch.Generator().manual_seed(0))

@@ -256,7 +256,7 @@ def numbers(text: str, option: str = "") -> tuple[Epsilon, ...]:
     except InvalidInput:
         raise InvalidInput(
             f"{option} '{printable(text)}' is not numbers with commas between them".lstrip(),
-            remedy=f"Write, say, {option} 0.01,0.03".replace("  ", " "),
+            remedy=f"Write for example {option} 0.01,0.03".replace("  ", " "),
         ) from None
 
 
@@ -273,7 +273,8 @@ def settings(words: Sequence[str]) -> dict[str, int | float | bool]:
             values[name] = json.loads(value, parse_constant=float)
         except ValueError:
             raise InvalidInput(
-                f"--set '{printable(word)}' is not NAME=NUMBER", remedy="Write, say, --set steps=50"
+                f"--set '{printable(word)}' is not NAME=NUMBER",
+                remedy="Write for example --set steps=50",
             ) from None
     return values
 
@@ -294,7 +295,7 @@ def mapping(words: Sequence[str]) -> dict[str, str] | None:
             if not (key and sign and value):
                 raise InvalidInput(
                     f"'{printable(pair)}' is not KEY=VALUE",
-                    remedy="Write, say, 1=neutral,2=happy, or the name of a TOML file",
+                    remedy="Write for example 1=neutral,2=happy, or the name of a TOML file",
                 )
             pairs[key] = value
     return pairs or None

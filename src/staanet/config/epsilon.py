@@ -17,13 +17,11 @@ ONE_STEP = 2.0**-15
 LOWEST_DB, HIGHEST_DB = -100.0, 20.0
 """Range of a relative epsilon."""
 _RELATIVE = re.compile(r"\s*([+-]?\d{1,4}(?:\.\d{1,6})?)\s*dB\s*", re.IGNORECASE)
-_REMEDY = (
-    "Give a share of full scale in (0, {largest:g}], or decibels to the speech such as '-20 dB'"
-)
+_REMEDY = "Give a share of full scale in (0, {largest:g}], or a level relative to the speech, such as '-20 dB'"
 
 
 def check_epsilon(value: object, *, least: float = ONE_STEP, largest: float = 1.0) -> Epsilon:
-    """Returns an epsilon in its one spelling; raises ``InvalidInput`` for anything else.
+    """Returns an epsilon in its canonical form; raises ``InvalidInput`` for anything else.
 
     >>> check_epsilon(0.03), check_epsilon("-20dB")
     (0.03, '-20 dB')
@@ -47,7 +45,7 @@ def check_epsilon(value: object, *, least: float = ONE_STEP, largest: float = 1.
 
 
 def read_epsilon(text: str) -> Epsilon:
-    """Returns the epsilon that a word of a command line names, not checked yet.
+    """Parses the epsilon of a command line, without checking its range.
 
     >>> read_epsilon("0.03"), read_epsilon("-20 dB")
     (0.03, '-20 dB')
@@ -87,7 +85,7 @@ def epsilon_order(epsilon: Epsilon) -> tuple[bool, float]:
 
 
 def scale_epsilon(epsilon: Epsilon, factor: float) -> Epsilon:
-    """Returns ``factor`` times an epsilon; of a relative one not less than the lowest.
+    """Returns ``factor`` times an epsilon; a relative one stays within ``LOWEST_DB`` and ``HIGHEST_DB``.
 
     >>> scale_epsilon(0.03, 0.5), scale_epsilon("-20 dB", 0.1)
     (0.015, '-40 dB')

@@ -153,7 +153,7 @@ def _override(tree: dict[str, Any], text: str) -> None:
     key, sign, value = text.partition("=")
     if not sign or not key:
         raise InvalidInput(
-            f"--set '{printable(text)}' is not KEY=VALUE", remedy="Write, say, --set seed=1"
+            f"--set '{printable(text)}' is not KEY=VALUE", remedy="Write for example --set seed=1"
         )
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]

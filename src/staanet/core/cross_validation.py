@@ -54,7 +54,7 @@ def fold_parts(
         raise InvalidInput(
             f"the protocol '{printable(protocol[:100])}' is no fold of {LEAST_FOLDS} or more",
             where=corpus.name,
-            remedy=f"Write, say, {fold_protocol(2, 5)} for the second of five",
+            remedy=f"Write for example {fold_protocol(2, 5)} for the second of five",
         )
     dealt = draw_folds(corpus, groups, seed, of)
     test, dev = dealt[number - 1], dealt[number - 2]

@@ -166,11 +166,11 @@ def read_by_names(
 
 
 def build_corpus(
-    kind: str, root: Path, utterances: Iterable[Utterance], notes: Sequence[str], sought: str
+    kind: str, root: Path, utterances: Iterable[Utterance], notes: Sequence[str], expected: str
 ) -> Corpus:
     """Return the corpus of ``utterances``, sorted by id; the first path of an id is used.
 
-    Raises ``InvalidInput`` without any utterance; it says what was ``sought`` under ``root``.
+    Raises ``InvalidInput`` without any utterance; it says what was ``expected`` under ``root``.
     """
     unique: dict[str, Utterance] = {}
     repeated = []
@@ -181,7 +181,7 @@ def build_corpus(
             unique[utterance.id] = utterance
     if not unique:
         raise InvalidInput(
-            f"holds no clip of '{kind}': looked for {sought}",
+            f"holds no clip of '{kind}': looked for {expected}",
             where=root,
             remedy="; ".join((*notes, "give the folder that holds the clips"))[:400],
         )

@@ -39,16 +39,16 @@ def read_folder(
     options = options or ManifestOptions()
     manifest = path if path.is_file() else _metadata_file(path)
     if manifest is not None:
-        listing, sought = read_manifest(manifest, options), "audio files in its rows"
+        listing, expected = read_manifest(manifest, options), "audio files in its rows"
         if not any(listing.rows.parts.categories) and _are_parts(listing.rows.files):
             names = (file.partition("/")[0] for file in listing.rows.files)
             listing.rows.parts = CategoryColumn(part_named(name) for name in names)
-        return build_from_rows(listing, sought, label_map=label_map)
+        return build_from_rows(listing, expected, label_map=label_map)
     require_folder(path, "folder")
     if shards := _shards(path):
-        listing, sought = _join(path, shards, options), "sound in its Parquet files"
+        listing, expected = _join(path, shards, options), "sound in its Parquet files"
     elif manifests := _part_manifests(path):
-        listing, sought = _join(path, manifests, options), "audio files in its rows"
+        listing, expected = _join(path, manifests, options), "audio files in its rows"
         others = [p.name for p in list_folder(path) if part_named(p.name) not in PARTS]
         listing.notes += omission_notes(others, "not in a part of the split")
     else:
@@ -60,8 +60,8 @@ def read_folder(
                 where=path,
                 remedy="Give the manifest itself, or drop --root, --column and --task",
             )
-        listing, sought = _class_folders(path), "audio files in one folder per class"
-    return build_from_rows(listing, sought, label_map=label_map)
+        listing, expected = _class_folders(path), "audio files in one folder per class"
+    return build_from_rows(listing, expected, label_map=label_map)
 
 
 # ---------------------------------------------------------------- manifests in a folder

@@ -80,8 +80,8 @@ def read_iemocap(root: Path, task: str = CLASSIFICATION) -> Corpus:
         *omission_notes(unlabelled, "without a label in dialog/EmoEvaluation"),
         *omission_notes(missing, "labelled but without audio"),
     )
-    sought = "files such as Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav"
-    corpus = build_corpus("iemocap", root, utterances, notes, sought)
+    expected = "files such as Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav"
+    corpus = build_corpus("iemocap", root, utterances, notes, expected)
     corpus = replace(corpus, fixed=_protocols(corpus.speakers))
     return with_dimensions(corpus, NUMBERS) if is_regression else corpus
 

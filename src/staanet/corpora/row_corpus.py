@@ -1,4 +1,7 @@
-"""Makes a corpus from rows: resolves labels, and leaves out repeated and conflicting files with notes."""
+"""Builds a corpus from the rows of a manifest or of class folders.
+
+Labels are resolved. Files that are repeated, in conflict or outside the root are left out, with a note.
+"""
 
 from __future__ import annotations
 
@@ -38,16 +41,24 @@ SPEAKERS_REMEDY = (
 
 def build_from_rows(
     listing: Listing,
-    sought: str,
+    expected: str,
     *,
     name: str = "folder",
     label_map: Mapping[str, str] | None = None,
 ) -> Corpus:
-    """Return the corpus that the rows of ``listing`` describe.
+    """Returns the corpus that the rows of ``listing`` describe.
 
-    Rows of missing labels are put aside; links that leave the root and files under two labels,
-    speakers or parts are left out with a note. Raises ``InvalidInput`` for labels that
-    ``resolve_labels`` refuses, and where no clip is left; it then says what was ``sought``.
+    Rows without a label are put aside. Links that leave the root, and files with two labels, speakers or
+    parts of the split, are left out with a note.
+
+    Args:
+        listing: The rows, and what was noted while they were read.
+        expected: What clips should be there, for the error if there is none.
+        name: The name of the corpus.
+        label_map: From labels of the rows to classes.
+
+    Raises:
+        InvalidInput: ``resolve_labels`` refuses the labels, or no clip is left.
     """
     rows = listing.rows
     total = len(rows) + listing.aside_count
@@ -59,9 +70,9 @@ def build_from_rows(
         *listing.notes,
         *notes,
         *_trimmed_labels_note(labels),
-        *omission_notes(omitted.leaving, "links that leave the folder"),
+        *omission_notes(omitted.outside_root, "links that leave the folder"),
         *omission_notes(omitted.conflicts, "listed under two labels or speakers"),
-        *omission_notes(omitted.torn, "listed in two parts of the split"),
+        *omission_notes(omitted.in_two_parts, "listed in two parts of the split"),
         *_repeated_note(omitted.repeated),
         *_similar_speakers_note(rows, indices),
         *_two_sexes_note(rows, indices),
@@ -70,7 +81,7 @@ def build_from_rows(
     twins = twin_names(len(indices), lambda n: rows.files[int(indices[n])])
     if not len(indices):
         raise InvalidInput(
-            f"no clip found: looked for {sought}", where=listing.where, remedy="; ".join(notes)
+            f"no clip found: looked for {expected}", where=listing.where, remedy="; ".join(notes)
         )
     ids = distinct_ids(
         len(indices), lambda n: rows.key(int(indices[n])), lambda n: rows.name(int(indices[n]))
@@ -95,7 +106,7 @@ def build_from_rows(
 def _resolve(
     listing: Listing, label_map: Mapping[str, str] | None
 ) -> Mapping[str | None, str | None]:
-    """Return each written label -> its class; rows without a label are left out."""
+    """Returns a map from each label in the rows to its class; puts rows without a label aside."""
     rows = listing.rows
     codes = np.frombuffer(rows.labels.codes, np.uint32)
     words = [word or "" for word in rows.labels.categories]
@@ -126,21 +137,21 @@ def _trimmed_labels_note(labels: Mapping[str | None, str | None]) -> list[str]:
 
 @dataclass
 class _Omitted:
-    """Names of rows that are not used as they stand."""
+    """Names of files that are left out, by reason, and of those that are used once (``repeated``)."""
 
-    leaving: list[str] = field(default_factory=list)
+    outside_root: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
-    torn: list[str] = field(default_factory=list)
+    in_two_parts: list[str] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.leaving) + len(self.conflicts) + len(self.torn)
+        return len(self.outside_root) + len(self.conflicts) + len(self.in_two_parts)
 
 
 def _usable_rows(
     listing: Listing, labels: Mapping[str | None, str | None]
 ) -> tuple[Indices, _Omitted]:
-    """Return the indices of the rows that are used, one for each part of a file, and the others."""
+    """Returns the indices of the rows that are used, one for each part of a file, and what is omitted."""
     rows, omitted = listing.rows, _Omitted()
     has_label = np.array([labels[word] is not None for word in rows.labels.categories], bool)
     codes = np.frombuffer(rows.labels.codes, np.uint32)
@@ -158,7 +169,7 @@ def _usable_rows(
             omitted.conflicts.append(rows.name(first))
         elif len({rows.parts[n] for n in members}) > 1:
             is_used[first] = False
-            omitted.torn.append(rows.name(first))
+            omitted.in_two_parts.append(rows.name(first))
         else:
             omitted.repeated.append(rows.name(first))
     return np.flatnonzero(is_used), omitted
@@ -186,7 +197,7 @@ def _real_keys(
             real = os.path.realpath(real) if os.path.islink(real) else real  # noqa: PTH114
         if not real.startswith(f"{top.rstrip('/')}/"):
             is_used[index] = False
-            omitted.leaving.append(file)
+            omitted.outside_root.append(file)
         yield real + key[len(file) :]
 
 
@@ -194,7 +205,7 @@ def _real_keys(
 
 
 def _words(column: CategoryColumn, indices: Indices) -> list[str | None]:
-    """Return the words that rows hold, each once."""
+    """Returns the distinct values of a column in these rows."""
     codes = np.frombuffer(column.codes, np.uint32)[indices]
     return [column.categories[code] for code in np.unique(codes).tolist()]
 
@@ -205,7 +216,7 @@ def _repeated_note(names: Sequence[str]) -> list[str]:
 
 
 def _overlap_note(rows: Rows, indices: Indices) -> list[str]:
-    """Name files in which speakers overlap: a split may put their common sound into two parts."""
+    """Notes files in which speakers overlap: a split may put their common sound into two parts."""
     starts = np.frombuffer(rows.starts)[indices]
     if not (starts.any() or np.isfinite(np.frombuffer(rows.ends)[indices]).any()):
         return []  # each row is all of a file
@@ -226,7 +237,7 @@ def _overlap_note(rows: Rows, indices: Indices) -> list[str]:
 
 
 def _similar_speakers_note(rows: Rows, indices: Indices) -> list[str]:
-    """Name speakers that a reader takes for one: they may stand in two parts of a split."""
+    """Notes speakers whose names look alike: if they are one person, two parts of a split share it."""
     by_appearance: dict[str, set[str]] = {}
     for word in _words(rows.speakers, indices):
         by_appearance.setdefault(appearance(word or ""), set()).add(speaker_name(word))
@@ -238,7 +249,7 @@ def _similar_speakers_note(rows: Rows, indices: Indices) -> list[str]:
 
 
 def _two_sexes_note(rows: Rows, indices: Indices) -> list[str]:
-    """Name speakers whose rows do not agree on their sex."""
+    """Notes speakers whose rows do not agree on their sex."""
     columns = (rows.speakers, rows.sexes)
     codes = np.stack([np.frombuffer(column.codes, np.uint32)[indices] for column in columns])
     sexes: dict[str, set[str]] = {}
@@ -259,7 +270,7 @@ def _unknown_speakers_warning(rows: Rows, indices: Indices) -> list[str]:
 
 
 def twin_names(count: int, file: Callable[[int], str]) -> list[str]:
-    """Name files that are one file where case, or the way to write accents, does not count.
+    """Returns a warning on names that differ only in case or in the encoding of accents.
 
     >>> twin_names(3, ["a/X.wav", "a/x.wav", "b.wav"].__getitem__)
     ["file names that are one name on some other systems (case, accents): 'a/X.wav' and 'a/x.wav'"]

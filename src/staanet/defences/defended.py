@@ -24,15 +24,15 @@ INNER = "inner"
 class Defended(Victim):
     """A victim behind a chain of transforms: every command works on it as on any other victim.
 
-    What is random in the chain is drawn for each clip from its samples and ``seed``. So an answer can
-    be repeated, and the other clips of a batch change nothing. The logits are the mean over ``draws``
-    of them. An attacker who knows the defence follows ``with_eot``.
+    A random transform draws for each clip from the clip's samples and ``seed``. So an answer can be
+    repeated, and the other clips of a batch change nothing. The logits are averaged over ``draws``
+    draws. An adaptive attacker follows the gradient of ``with_eot``.
 
     Args:
         inner: The victim that receives the transformed waveforms.
         chain: The transforms in their order, at least one.
         name: The victim's name; by default ``INNER+TRANSFORM+...``.
-        seed: The seed of what is random in the chain.
+        seed: The seed of random transforms.
         draws: The number of draws that an answer is averaged over.
 
     Raises:
@@ -60,12 +60,12 @@ class Defended(Victim):
         self.inner, self.chain, self.seed, self.draws = inner, tuple(chain), seed, draws
         self.forward_passes = draws * inner.forward_passes
         self.shared_draws = False
-        """Whether a draw is the same for every clip: a fixed function, of which a slope exists."""
+        """Whether one draw serves every clip. Then the victim is a fixed function with a finite-difference slope."""
         self.minimum_samples, self.differentiable = inner.minimum_samples, inner.differentiable
         self.randomised = any(t.is_random for t in chain) or inner.randomised
         self.exact_gradient = all(t.has_exact_gradient for t in chain) and inner.exact_gradient
         text = json.dumps(self.settings())  # so that its hash is not that of the inner victim
-        self.register_buffer("described", torch.tensor(list(text.encode()), dtype=torch.uint8))
+        self.register_buffer("settings_text", torch.tensor(list(text.encode()), dtype=torch.uint8))
         self.train(inner.training)
 
     @property
@@ -95,7 +95,7 @@ class Defended(Victim):
     def defend(
         self, waveforms: Tensor, lengths: Tensor | None = None, *, seed: int | None = None
     ) -> Tensor:
-        """The input of the inner victim for the draw of ``seed``, ``[B, T] -> [B, T]``."""
+        """Returns the waveforms that the inner victim gets for one draw, ``[B, T] -> [B, T]``."""
         generators = self._generators(waveforms, lengths, self.seed if seed is None else seed)
         return apply_chain(self.chain, waveforms, lengths, generators, self.sample_rate)
 
@@ -107,10 +107,10 @@ class Defended(Victim):
         return clip_generators(x, lengths, seed)
 
     def with_eot(self, draws: int, *, seed: int = 1, shared_draws: bool = False) -> Defended:
-        """The same victim with logits averaged over ``draws``, for an adaptive attacker.
+        """Returns the same victim with logits averaged over ``draws``, for an adaptive attacker.
 
         This is expectation over transformation (EOT; Athalye et al. 2018, arXiv 1707.07397). The
-        attacker's ``seed`` is not the victim's: who knows a defence does not know its draws.
+        attacker's ``seed`` is not the victim's: an attacker knows the defence, but not its draws.
         """
         other = Defended(
             self.inner, self.chain, name=self.name, seed=self.seed + (seed << 16), draws=draws
@@ -171,7 +171,7 @@ def _check_chain(inner: Victim, chain: Sequence[Transform]) -> None:
 
 
 def chain_of(victim: Victim) -> list[str]:
-    """All transforms in front of a victim, the outermost first; none for one that is not defended.
+    """Returns the transforms in front of a victim as text, the outermost first; none without a defence.
 
     >>> chain_of(Victim(name="v", labels=["a", "b"]))
     []
@@ -210,9 +210,10 @@ def read_wrapper(
     *,
     command: str,
 ) -> tuple[Victim, dict[str, Any], dict[str, Any]]:
-    """The inner victim, the card and the settings of a victim around a victim.
+    """Returns the inner victim, the card and the settings of a victim that wraps another.
 
-    Raises ``InvalidInput`` where ``sha256`` of the parts is not the card's; ``command`` writes it anew.
+    Raises ``InvalidInput`` if ``sha256`` of the parts is not that of the card. The error names
+    ``command``, which writes the folder again.
     """
     if load is None:
         raise InvalidInput(

@@ -71,7 +71,7 @@ class DetectorGated(Victim):
         self.minimum_samples, self.differentiable = inner.minimum_samples, inner.differentiable
         self.exact_gradient, self.randomised = inner.exact_gradient, inner.randomised
         text = json.dumps([detector.name, threshold])  # so that no hash takes it for its inner
-        self.register_buffer("described", torch.tensor(list(text.encode()), dtype=torch.uint8))
+        self.register_buffer("settings_text", torch.tensor(list(text.encode()), dtype=torch.uint8))
         self.requires_grad_(False).eval()
 
     @property

@@ -1,10 +1,9 @@
 """A generator that contains any differentiable classifier and follows its gradient.
 
-``BackwardNet`` writes the backward pass of convolutions and LSTMs out by hand; here automatic
-differentiation does it, for transformers among others. The weights begin as the source's
-(``staanet.generators.warm_start``) and belong to the generator: training may move them so that one step
-along the gradient fools best, as for meta-surrogates (Qin et al., 2023, arXiv 2109.01983). The source
-itself is not called.
+``BackwardNet`` has a backward pass of its own for convolutions and LSTMs. Here automatic differentiation
+computes it, which also works for transformers. The classifier is a copy of the source
+(``staanet.generators.warm_start``); the source itself is not called. Training may change the copy so that
+one step along its gradient fools best, as for meta-surrogates (Qin et al., 2023, arXiv 2109.01983).
 """
 
 from __future__ import annotations
@@ -20,7 +19,9 @@ from staanet.victims.blueprint import Blueprint, build_from_blueprint
 
 
 class SurrogateGradient(IterativeGenerator):
-    """See the module. Each iteration takes one forward and one backward pass of the classifier.
+    """A generator that follows the gradient of a classifier inside it.
+
+    Each iteration takes one forward and one backward pass of the classifier.
 
     Args:
         classifier: The classifier's blueprint, see ``staanet.victims.blueprint``.
@@ -51,7 +52,9 @@ class SurrogateGradient(IterativeGenerator):
         with torch.inference_mode(False), torch.enable_grad():
             x = x.detach().clone().requires_grad_()
             sizes = None if lengths is None else lengths.clone()
-            with sdpa_kernel(SDPBackend.MATH):  # attention's other kernels have one derivative only
+            with sdpa_kernel(
+                SDPBackend.MATH
+            ):  # the other kernels of attention have no second derivative
                 logits = self.classifier(x, sizes)
 
         def backward(grad_logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,15 +1,14 @@
 """Triton kernels for operations that are slow in torch on a GPU.
 
-* GroupNorm and ReLU over channels-last features. torch normalises groups in another memory order only,
-  so it copies the features there and back, and one clip keeps few of a GPU's units busy. Here each
-  program reads some frames of some groups as they lie, adds the convolution's bias, and writes them back
-  in the precision that they came in.
-* The two passes of ``staanet.nn.conv_maxpool`` between samples and the first features: cuDNN is slow
-  with a single channel.
+* ``group_norm_relu``: bias, GroupNorm and ReLU of channels-last features. torch has GroupNorm for
+  channels-first memory only, so it copies the features there and back. It also uses few processors of a
+  GPU for a single clip. Here each program normalises some frames of some groups, without a copy.
+* ``conv_maxpool`` and ``unpool_rows``: the forward and the backward pass of ``staanet.nn.conv_maxpool``
+  between the samples and the first features. cuDNN is slow with a single channel.
 
-Triton comes with a torch for GPUs. Without it, or where it finds no C compiler, torch's own operators
-are used, as on a CPU. With ``TRITON_INTERPRET=1`` the kernels run on a CPU, slowly; so they are tested
-without a GPU.
+A program is one instance of a kernel, as in Triton's documentation. Triton comes with a torch for GPUs.
+Without Triton, or without a C compiler, the callers use torch's own operators, as on a CPU. With
+``TRITON_INTERPRET=1`` the kernels run slowly on a CPU, for tests without a GPU.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ BLOCK = 16_384
 MIN_PROGRAMS = 264
 """Programs that keep a large GPU busy: two for each of its processors."""
 MAX_OFFSET = 2**31
-"""Values of a clip that an offset of 32 bits reaches; a convolution makes at most 8 frames of one."""
+"""Values of a clip that a 32-bit offset can address."""
 
 
 def is_available(x: Tensor) -> bool:
@@ -59,12 +58,13 @@ def _compiles_on(device: torch.device) -> bool:
 
 
 def can_normalise(x: Tensor, norm: nn.GroupNorm) -> bool:
-    """Returns whether ``group_norm_relu`` serves for features ``x [B, C, 1, T]``."""
+    """Returns whether ``group_norm_relu`` can run on features ``x [B, C, 1, T]``."""
     width = norm.num_channels // norm.num_groups
     return (
         is_available(x)
         and not torch.is_grad_enabled()
-        and 8 * norm.num_channels * x.shape[3] < MAX_OFFSET
+        and 8 * norm.num_channels * x.shape[3]
+        < MAX_OFFSET  # a convolution makes at most 8 frames of one
         and width == _largest_power_dividing(width)
         and norm.affine
     )
@@ -94,19 +94,23 @@ def group_norm_relu(x: Tensor, bias: Tensor, norm: nn.GroupNorm) -> Tensor:
     affine, sizes = (norm.weight, norm.bias), (x.stride(0), time, channels)
     fits_whole = _next_power(time) * width <= BLOCK
     frames = _next_power(time) if fits_whole else BLOCK // (2 * width)
-    side = _groups_per_program(groups, BLOCK // (frames * width))
-    while not fits_whole and frames > 128 and batch * groups * time < MIN_PROGRAMS * side * frames:
+    group_block = _groups_per_program(groups, BLOCK // (frames * width))
+    while (
+        not fits_whole
+        and frames > 128
+        and batch * groups * time < MIN_PROGRAMS * group_block * frames
+    ):
         frames //= 2
-    warps = max(1, min(8, frames * side * width // 1024))
+    warps = max(1, min(8, frames * group_block * width // 1024))
     if fits_whole:
-        block = frames, side, width
-        _normalise_whole[batch, groups // side](
+        block = frames, group_block, width
+        _normalise_whole[batch, groups // group_block](
             x, bias, affine, output, sizes, norm.eps, block=block, num_warps=warps
         )
     else:
         pieces = triton.cdiv(time, frames)
-        piece_block = frames, side, width, _next_power(pieces)
-        grid = batch, groups // side, pieces
+        piece_block = frames, group_block, width, _next_power(pieces)
+        grid = batch, groups // group_block, pieces
         means, squares = torch.empty(2, batch, groups, pieces, device=x.device)
         _write_moments[grid](x, bias, means, squares, sizes, block=piece_block, num_warps=warps)
         _normalise_piece[grid](
@@ -124,23 +128,26 @@ def group_norm_relu(x: Tensor, bias: Tensor, norm: nn.GroupNorm) -> Tensor:
 
 
 def _largest_power_dividing(number: int) -> int:
-    """The largest power of 2 that divides it."""
+    """Returns the largest power of 2 that divides ``number``."""
     return number & -number
 
 
 def _next_power(number: int) -> int:
-    """The smallest power of 2 that is not below it."""
+    """Returns the smallest power of 2 that is at least ``number``."""
     return 1 << (number - 1).bit_length()
 
 
 def _groups_per_program(groups: int, most: int) -> int:
-    """How many groups one program takes, at most ``most``, so that programs share them equally."""
+    """Returns how many groups one program takes, at most ``most``; it divides their number."""
     return min(_largest_power_dividing(groups), 1 << (max(1, most).bit_length() - 1))
 
 
 @_on_device_of_first
 def conv_maxpool(padded: Tensor, weight: Tensor, pool: int, steps: int) -> tuple[Tensor, Tensor]:
-    """``staanet.nn.conv_maxpool.conv_maxpool`` of ``padded [B, T]`` without bias: ``[B, steps, C]`` twice."""
+    """Returns maxima and their argmax, ``[B, steps, C]`` each, of a convolution without bias.
+
+    The same as ``staanet.nn.conv_maxpool.conv_maxpool``, for ``padded [B, T]`` and ``weight [C, K]``.
+    """
     batch, (channels, kernel) = len(padded), weight.shape
     padded, weight = padded.contiguous(), weight.contiguous()
     pooled = padded.new_empty(batch, steps, channels)
@@ -190,13 +197,13 @@ def _kernel(function: Callable[..., Any]) -> Any:
 
 @_kernel
 def _load(x, bias, start, sizes, block: tl.constexpr):
-    """Frames from ``start`` on of this program's clip and groups, with the mask of those that exist."""
+    """Loads the frames of this program from ``start`` on: values, mask of those that exist, and indices."""
     stride, time, channels = sizes
     frames: tl.constexpr = block[0]
-    side: tl.constexpr = block[1]
+    group_block: tl.constexpr = block[1]
     width: tl.constexpr = block[2]
     t = start + tl.arange(0, frames)[:, None, None]
-    group = tl.program_id(1) * side + tl.arange(0, side)[None, :, None]
+    group = tl.program_id(1) * group_block + tl.arange(0, group_block)[None, :, None]
     c = group * width + tl.arange(0, width)[None, None, :]
     inside = (t < time) & (c < channels)
     address = x + tl.program_id(0).to(tl.int64) * stride + t * channels + c
@@ -237,12 +244,12 @@ def _normalise_whole(x, bias, affine, output, sizes, eps, block: tl.constexpr):
 def _write_moments(x, bias, means, squares, sizes, block: tl.constexpr):
     """The moments of each group of one piece of a clip. Grid: clips, groups, pieces."""
     frames: tl.constexpr = block[0]
-    side: tl.constexpr = block[1]
+    group_block: tl.constexpr = block[1]
     start = tl.program_id(2) * frames
     loaded = _load(x, bias, start, sizes, block)
     mean, square = _moments(loaded[0], loaded[1], tl.minimum(frames, sizes[1] - start) * block[2])
-    group = tl.program_id(1) * side + tl.arange(0, side)
-    groups = tl.num_programs(1) * side
+    group = tl.program_id(1) * group_block + tl.arange(0, group_block)
+    groups = tl.num_programs(1) * group_block
     index = (tl.program_id(0) * groups + group) * tl.num_programs(2) + tl.program_id(2)
     tl.store(means + index, mean)
     tl.store(squares + index, square)
@@ -252,13 +259,13 @@ def _write_moments(x, bias, means, squares, sizes, block: tl.constexpr):
 def _normalise_piece(x, bias, affine, output, moments, sizes, eps, block: tl.constexpr):
     """GroupNorm of one piece of a clip, from the moments of all pieces. Grid: clips, groups, pieces."""
     frames: tl.constexpr = block[0]
-    side: tl.constexpr = block[1]
+    group_block: tl.constexpr = block[1]
     width: tl.constexpr = block[2]
     time, pieces = sizes[1], tl.num_programs(2)
     loaded = _load(x, bias, tl.program_id(2) * frames, sizes, block)
     piece = tl.arange(0, block[3])[:, None]
-    group = tl.program_id(1) * side + tl.arange(0, side)[None, :]
-    groups = tl.num_programs(1) * side
+    group = tl.program_id(1) * group_block + tl.arange(0, group_block)[None, :]
+    groups = tl.num_programs(1) * group_block
     index = (tl.program_id(0) * groups + group) * pieces + piece
     exists = (piece < pieces) & (group < groups)
     count = tl.where(exists, tl.minimum(frames, time - piece * frames) * width, 0).to(tl.float32)
@@ -276,15 +283,15 @@ def _conv_maxpool(padded, weight, pooled, argmax, sizes, block: tl.constexpr):
     pool: tl.constexpr = block[0]
     kernel: tl.constexpr = block[1]
     frames: tl.constexpr = block[2]
-    across: tl.constexpr = block[3]
+    channel_block: tl.constexpr = block[3]
     s = tl.program_id(1) * frames + tl.arange(0, frames)
-    c = tl.arange(0, across)
+    c = tl.arange(0, channel_block)
     clip = tl.program_id(0).to(tl.int64)
     is_step, is_channel = s < steps, c < channels
-    largest = tl.full((frames, across), float("-inf"), tl.float32)
-    index = tl.zeros((frames, across), tl.int32)
+    largest = tl.full((frames, channel_block), float("-inf"), tl.float32)
+    index = tl.zeros((frames, channel_block), tl.int32)
     for frame in tl.static_range(pool):
-        feature = tl.zeros((frames, across), tl.float32)
+        feature = tl.zeros((frames, channel_block), tl.float32)
         for tap in tl.static_range(kernel):
             address = padded + clip * time + s * pool + frame + tap
             sample = tl.load(address, mask=is_step, other=0.0)

@@ -17,15 +17,15 @@ from staanet.generators.export import onnx_bytes
 from staanet.generators.registry import load_generator
 from staanet.generators.runtime import KEY, Runner
 
-ALLOWED = 0.01
-"""Share of the changed samples that may differ: their rank or rounding is a near tie."""
+ALLOWED_SHARE = 0.01
+"""Share of the changed samples that may differ, because two ranks or two roundings nearly tie."""
 
 
 def export_generator(folder: Path, out: Path) -> dict[str, int | float]:
     """Writes an ONNX file of a generator; returns how many samples of its clips differ from torch's.
 
-    Raises ``InvalidInput`` if a file of somebody else is in the way, and ``StaaNetError`` if more than
-    ``ALLOWED`` of the changed samples differ; then nothing is written.
+    Raises ``InvalidInput`` if ``out`` is a file that staanet did not write. Raises ``StaaNetError``, and
+    writes nothing, if more than ``ALLOWED_SHARE`` of the changed samples differ.
     """
     storage.refuse_foreign(out, KEY.encode())
     card = storage.read_card(folder, "generator")
@@ -34,10 +34,10 @@ def export_generator(folder: Path, out: Path) -> dict[str, int | float]:
     model = onnx_bytes(generator, epsilon, density)
     budget = Budget(epsilon=epsilon, max_density=density)
     counts = count_differences(generator, Runner(model), budget)
-    if counts["differing"] > ALLOWED * counts["changed"]:
+    if counts["differing"] > ALLOWED_SHARE * counts["changed"]:
         raise StaaNetError(
-            f"{counts['differing']} of {counts['changed']} changed samples differ from torch's; "
-            f"{ALLOWED:.0%} may",
+            f"{counts['differing']} of {counts['changed']} changed samples differ from those of torch; "
+            f"at most {ALLOWED_SHARE:.0%} may differ",
             where=out,
             remedy="This is a fault of the exporter; nothing was written",
         )
@@ -64,7 +64,7 @@ def count_differences(
 
 
 def attack_with_torch(generator: Generator, clean: Samples, budget: Budget) -> Samples:
-    """The adversarial clip of the attack ``staa``, by torch."""
+    """Returns the adversarial clip that the attack ``staa`` computes in torch."""
     no_victim = Victim(name="none", labels=("none",), sample_rate=generator.sample_rate)
     x = torch.from_numpy(audio.to_float(clean))[None]
     x_adv = Staa(generator=generator, budget=budget)(no_victim, x, Untargeted(0))

@@ -26,12 +26,12 @@ from staanet.storage import describe_machine
 from staanet.victims import Egemaps, build_victim, learning_rate, load_victim
 
 CHANCE = 0.05
-"""Answers are no better than chance if their ``p`` is not below this."""
+"""A victim is called better than chance if its p value is below this."""
 
 
 @dataclass(frozen=True)
 class VictimTraining:
-    """A victim that is trained on a corpus, as a stage."""
+    """The training of one victim on the train part of a corpus, as a stage."""
 
     corpus: Callable[[], Corpus]
     name: str
@@ -52,7 +52,7 @@ class VictimTraining:
 
     @cached_property
     def resolved(self) -> VictimRecipe:
-        """The recipe with the values that it leaves to the network and the device."""
+        """The recipe, with learning rate, network and precision filled in."""
         recipe = resolve_learning_rate(self.name, self.recipe)
         precision = resolve_precision(recipe.precision, self.context.device)
         return replace(recipe, network=recipe.network or self.name, precision=precision)
@@ -72,7 +72,9 @@ class VictimTraining:
         )
         victim.name = self.name
         if corpus.task == "regression":
-            victim.tolerance = (1.0,) * len(victim.labels)  # that of standardised numbers
+            victim.tolerance = (1.0,) * len(
+                victim.labels
+            )  # while it trains on standardised numbers
         train, dev, test = (load_clips(part, victim, context) for part in context.split(corpus))
         history = self._train(victim.to(context.device), train, dev)
         if corpus.task == "regression":
@@ -127,7 +129,7 @@ def train_victim(
 
 
 def resolve_learning_rate(name: str, recipe: VictimRecipe) -> VictimRecipe:
-    """The recipe with the learning rate that it leaves to the network ``name``."""
+    """Returns the recipe with a learning rate: its own, or the usual one of its network."""
     rate = recipe.learning_rate or learning_rate(recipe.network or name, config=recipe.config)
     return replace(recipe, learning_rate=rate)
 
@@ -135,8 +137,8 @@ def resolve_learning_rate(name: str, recipe: VictimRecipe) -> VictimRecipe:
 def make_schedule(
     recipe: VictimRecipe | GeneratorRecipe | HardenRecipe, seed: int
 ) -> training.Schedule:
-    """The schedule of a training whose recipe has its learning rate resolved."""
-    assert recipe.learning_rate is not None, "resolved before"
+    """Returns the schedule of a training; the recipe's learning rate must be resolved before."""
+    assert recipe.learning_rate is not None, "call resolve_learning_rate before"
     noise = {} if isinstance(recipe, GeneratorRecipe) else {"noise_db": recipe.noise_db}
     augment = recipe.augment if isinstance(recipe, VictimRecipe) else ()
     return training.Schedule(
@@ -157,7 +159,7 @@ def make_schedule(
 def tolerance_of(
     clips: Sequence[Clip], names: Sequence[str], deviations: float
 ) -> tuple[float, ...]:
-    """So many deviations of each number over the clips."""
+    """Returns the tolerance of each number: so many of its standard deviations over the clips."""
     spread = dimension_values([clip.label for clip in clips], names).std(axis=0)
     return tuple(float(f"{deviations * x:.6g}") for x in spread)
 
@@ -174,7 +176,7 @@ def measure_parts(
 
 
 def chance_flags(name: str, quality: Mapping[str, float], count: int) -> list[str]:
-    """A flag if the answers of a victim on ``count`` test clips are no better than chance."""
+    """Returns a flag if a victim is no better than chance on its ``count`` test clips, else nothing."""
     p = quality["test_chance_p"]
     if p < CHANCE:
         return []
@@ -192,10 +194,10 @@ def chance_flags(name: str, quality: Mapping[str, float], count: int) -> list[st
 def measure_quality(
     victim: Victim, clips: Sequence[Clip], progress: Progress = silent
 ) -> dict[str, float]:
-    """How good a victim is on labelled clips: UAR and accuracy, and the ``p`` of chance.
+    """Measures a victim on labelled clips: UAR, accuracy, and the p value of chance (``chance_p``).
 
-    Of a regression victim: CCC and mean absolute error of each number, the mean CCC, and the ``p`` of the
-    number that is closest to chance.
+    For a regression victim: CCC and mean absolute error of each number, the mean CCC, and the largest
+    p value of a number.
     """
     outputs = []
     for number, clip in enumerate(clips, start=1):

@@ -37,7 +37,7 @@ class Shard:
         if not 1 <= shard.number <= shard.of <= MOST:
             raise InvalidInput(
                 f"--shard '{printable(text)}' is not one part of 1 to {MOST}",
-                remedy="Write, say, --shard 3/16 for the third of sixteen",
+                remedy="Write for example --shard 3/16 for the third of sixteen",
             )
         return shard
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from staanet.transforms.base import BaseTransform, Call, Limits, inside
+from staanet.transforms.base import BaseTransform, Call, Limits, mask_padding
 
 SNR_LIMITS = (-40.0, 90.0)
 _NOTES_PER_S = 4
@@ -28,7 +28,7 @@ class Background(BaseTransform):
 
     def change(self, x: Tensor, call: Call) -> Tensor:
         sound = self.sound(x.shape[1], call.sample_rate, call.generator).to(x)
-        return add_at_snr(x, inside(sound.expand_as(x), call.lengths), self.snr_db)
+        return add_at_snr(x, mask_padding(sound.expand_as(x), call.lengths), self.snr_db)
 
 
 def add_at_snr(clean: Tensor, background: Tensor, snr_db: float) -> Tensor:

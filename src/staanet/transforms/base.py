@@ -58,7 +58,7 @@ class Transform(Protocol):
 
 
 class Call(NamedTuple):
-    """With what a transform is called beside the samples: see ``Transform``."""
+    """The arguments of a transform's call besides the waveforms; see ``Transform``."""
 
     lengths: Tensor | None
     generator: torch.Generator | None
@@ -76,9 +76,9 @@ class Call(NamedTuple):
 class BaseTransform:
     """Base class of the transforms' dataclasses: checks settings, and writes them as text.
 
-    A subclass is a frozen dataclass whose fields are numbers. ``limits`` holds their ranges. Its method
-    ``change`` computes; what lies beyond a clip's end is cut before and after it, and so is what lies
-    beyond full scale after it.
+    A subclass is a frozen dataclass whose fields are numbers; ``limits`` holds their ranges. It implements
+    ``change``. Samples beyond a clip's end are set to zero before and after ``change``, and its result is
+    clipped to full scale.
     """
 
     __slots__ = ()
@@ -109,11 +109,11 @@ class BaseTransform:
         return ""
 
     def new_length(self, length: int) -> int:
-        """The samples that a clip of ``length`` has as a result of the transform, used as a channel."""
+        """Returns the number of samples of a clip of ``length`` after the transform, used as a channel."""
         return length
 
     def change(self, x: Tensor, call: Call) -> Tensor:
-        """What the transform makes of ``x [B, T]``, which is zero beyond each clip's end, ``[B, T]``."""
+        """Returns the transformed ``x``, ``[B, T] -> [B, T]``; ``x`` is zero beyond each clip's end."""
         raise TypeError(f"{type(self).__name__} does not implement change")
 
     def __call__(
@@ -125,11 +125,11 @@ class BaseTransform:
         sample_rate: int = SAMPLE_RATE,
     ) -> Tensor:
         """See ``Transform``."""
-        clean = inside(x, lengths)
+        clean = mask_padding(x, lengths)
         if not self.has_exact_gradient:
             clean = clean.detach()
         changed = self.change(clean, Call(lengths, generator, sample_rate))
-        changed = inside(changed, lengths).clamp(-1, 1)
+        changed = mask_padding(changed, lengths).clamp(-1, 1)
         return changed if self.has_exact_gradient else straight_through(x, changed)
 
     def __str__(self) -> str:
@@ -190,7 +190,7 @@ def _wrong_setting(kind: type[BaseTransform], problem: str) -> InvalidInput:
     values = [setting.default for setting in dataclasses.fields(kind)]  # type: ignore[arg-type]
     settings = ",".join(f"{value:g}" for value in values if value is not None)
     example = f"{kind.name}:{settings}" if settings else kind.name
-    return InvalidInput(f"transform {kind.name}: {problem}", remedy=f"Write, say, {example}")
+    return InvalidInput(f"transform {kind.name}: {problem}", remedy=f"Write for example {example}")
 
 
 # ---------------------------------------------------------------- use
@@ -199,7 +199,7 @@ def _wrong_setting(kind: type[BaseTransform], problem: str) -> InvalidInput:
 def transform_samples(
     transform: Transform, samples: Samples, sample_rate: int, *, seed: int = 0
 ) -> Samples:
-    """The 16-bit samples of a clip after a transform, ``[T] -> [new_length(T)]``: the use as a channel.
+    """Applies a transform as a channel, to the 16-bit samples of a clip: ``[T] -> [new_length(T)]``.
 
     The same samples, rate and ``seed`` give the same result. ``clip_seed`` gives a clip and its
     adversarial twin the same noise and the same room.
@@ -231,7 +231,7 @@ def apply_chain(
     generators: Sequence[torch.Generator],
     sample_rate: int,
 ) -> Tensor:
-    """``x [B, T]`` after each transform of ``chain`` in turn, ``[B, T]``.
+    """Applies the transforms of ``chain`` in order, ``[B, T] -> [B, T]``.
 
     ``generators`` holds one source of randomness per clip, so that a batch changes nothing. It may be
     empty where no transform of the chain is random.
@@ -287,8 +287,8 @@ def straight_through(x: Tensor, y: Tensor) -> Tensor:
     return joined
 
 
-def inside(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """``x [B, T]`` with zeros beyond ``lengths``, ``[B, T]``."""
+def mask_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Sets samples beyond ``lengths`` to zero, ``[B, T] -> [B, T]``."""
     return x if lengths is None else x * valid_mask(lengths, x.shape[1])
 
 

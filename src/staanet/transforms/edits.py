@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from staanet.transforms.base import BaseTransform, Call, Limits, inside
+from staanet.transforms.base import BaseTransform, Call, Limits, mask_padding
 
 _REACH = 16
 """The sinc that reads a clip between its samples covers so many on both sides."""
@@ -63,7 +63,7 @@ class Cut(BaseTransform):
         start = (lengths - 1).clamp(min=0, max=self.start)
         stays = (lengths - self.start - self.end).clamp_min(1)
         index = torch.arange(time, device=x.device) + start[:, None]
-        return inside(x.gather(1, index.clamp_max(time - 1)), stays)
+        return mask_padding(x.gather(1, index.clamp_max(time - 1)), stays)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ class Speed(BaseTransform):
         if not self.percent:
             return x
         speed = 1 + self.percent / 100
-        return inside(read_between(x, speed), (call.lengths_of(x) / speed).ceil())
+        return mask_padding(read_between(x, speed), (call.lengths_of(x) / speed).ceil())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

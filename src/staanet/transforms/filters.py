@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from staanet.transforms.base import BaseTransform, Call, Limits, convolve, inside
+from staanet.transforms.base import BaseTransform, Call, Limits, convolve, mask_padding
 
 _REACH_S = 0.008
 """A filter covers so many seconds on both sides of a sample."""
@@ -137,7 +137,7 @@ class Tilt(Filter):
 
     def change(self, x: Tensor, call: Call) -> Tensor:
         taps = self.taps(call.sample_rate)
-        y = inside(convolve(x, taps, delay=len(taps) // 2), call.lengths)
+        y = mask_padding(convolve(x, taps, delay=len(taps) // 2), call.lengths)
         before, after = (z.square().sum(dim=1, keepdim=True) for z in (x, y))
         return y * (before.clamp_min(1e-12) / after.clamp_min(1e-12)).sqrt()
 

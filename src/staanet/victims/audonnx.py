@@ -33,6 +33,7 @@ class AudonnxVictim(OnnxVictim):
         if path.resolve() not in file.resolve().parents:
             raise InvalidInput("its path leaves the folder", where=path / CARD, remedy=_REMEDY)
         _refuse_transforms(settings.get("transform"), path / CARD)
+        # the rate of the models that audEERING publishes: the YAML names none
         about = {"sample_rate": SAMPLE_RATE, **_labels(settings.get("labels"))}
         remark = ""
         if are_dimensions(about.get("labels", ())):
