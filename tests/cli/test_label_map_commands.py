@@ -6,10 +6,13 @@ import json
 from importlib.util import find_spec
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from staanet import storage
 from staanet.cli import app
 from staanet.pipeline import everyday_change
+from staanet.victims import build_victim
 
 MODEL = '''
 import torch
@@ -135,3 +138,33 @@ def test_a_model_that_answers_always_the_same_gives_no_everyday_figure(tiny_corp
     model = f"python:{tmp_path / 'bands.py'}:build"
     done = run(["everyday", *COMMANDS["everyday"]], tmp_path / "day", MAP, tiny_corpus, model)
     assert done.exit_code == 3 and "same number" in done.stderr
+
+
+def test_a_victim_is_hardened_on_the_words_that_the_map_gives(tiny_corpus, tmp_path):
+    torch.manual_seed(0)
+    victim = tmp_path / "victim"
+    build_victim("logmel_cnn", ("LABEL_0", "LABEL_1")).eval().save_pretrained(victim)
+    words = ["harden", "CORPUS", "--victim", str(victim), "--method", "pgd", *TRAINING]
+    words += ["--inner-steps", "1", "--steps", "3", "--learning-rate", "0.01"]
+    cards, weights = {}, {}
+    maps = {
+        "model": MAP,
+        "corpus": "high=LABEL_0,low=LABEL_1",
+        "swapped": "LABEL_0=low,LABEL_1=high",
+    }
+    for name, label_map in maps.items():
+        done = run(words, tmp_path / name, label_map, tiny_corpus, "")
+        assert done.exit_code == 0, f"{done.stderr} {done.exception!r}"
+        weights[name], cards[name] = storage.load_model(tmp_path / name, kind="victim")
+        assert ("LABEL_0 = " in done.stderr) is (name != "corpus")
+    layers = [n for n, w in weights["model"].items() if not torch.equal(w, weights["corpus"][n])]
+    assert not layers
+    layers = [n for n, w in weights["model"].items() if not torch.equal(w, weights["swapped"][n])]
+    assert layers
+    assert cards["model"]["labels"] == ["LABEL_0", "LABEL_1"]
+    again = run(words, tmp_path / "model", maps["swapped"], tiny_corpus, "")
+    assert again.exit_code == 3 and "Choose another --out" in again.stderr
+    lacking = run(words, tmp_path / "none", None, tiny_corpus, "")
+    assert lacking.exit_code == 3 and "--label-map LABEL_0=" in lacking.stderr
+    wrong = run(words, tmp_path / "wrong", "LABEL_7=high", tiny_corpus, "")
+    assert wrong.exit_code == 3 and "'LABEL_7'" in wrong.stderr

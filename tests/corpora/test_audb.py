@@ -23,9 +23,9 @@ FILES = [
 ]
 
 
-def refusal(spec: str) -> str:
+def refusal(spec: str, **options: str) -> str:
     with pytest.raises(InvalidInput) as caught:
-        load_corpus(spec)
+        load_corpus(spec, **options)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
     return str(caught.value)
 
@@ -180,6 +180,68 @@ def test_ambiguous_columns_are_listed(configured, tmp_path: Path) -> None:
     assert "has 2 columns named label or emotion or class" in message
     assert "files:emotion, turns:emotion" in message
     assert load_corpus("audb:tiny:files").labels == ("joy",)
+
+
+def numbered(root: Path):
+    """The database with a table of numbers, one of which is missing and one row of which is empty."""
+    import audformat
+
+    db = database(root)
+    db["numbers"] = audformat.Table(audformat.filewise_index(FILES))
+    values = [float(n) for n in range(len(FILES))]
+    for column, numbers in {
+        "Aro": [None, *values[1:]],
+        "valence": [None, None, *values[2:]],
+        "mos": [4.5] * len(FILES),
+    }.items():
+        db["numbers"][column] = audformat.Column(scheme_id="number")
+        db["numbers"][column].set(numbers)
+    return db
+
+
+@pytest.fixture
+def numbers(configured, tmp_path: Path):
+    audb, repository = configured
+    numbered(tmp_path / "build").save(str(tmp_path / "build"))
+    audb.publish(str(tmp_path / "build"), "1.0.0", repository, verbose=False)
+
+
+def test_schemes_of_numbers_are_the_labels_of_a_regression(numbers) -> None:
+    corpus = load_corpus("audb:tiny", task="regression")
+    assert corpus.task == "regression" and corpus.labels == ("arousal", "valence")
+    assert corpus.name == "audb:tiny@1.0.0:numbers:Aro,valence by numbers"
+    assert corpus.utterances[-1].label == "arousal=11 valence=11"
+    assert corpus.utterances[-1].speaker == "3" and len(corpus) == 10
+    assert "rows without a label left out: 1" in corpus.notes
+    assert [reason for _, reason in corpus.put_aside] == ["the valence is 'None', no number"]
+    again = load_corpus(corpus.name.removesuffix(" by numbers"), task="regression")
+    assert again.utterances == corpus.utterances
+    other = load_corpus("audb:tiny:numbers:mos", task="regression")
+    assert other.labels == ("mos",) and len(other) == 12 and other.utterances[0].label == "mos=4.5"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("audb:tiny:emotion", "columns of numbers: emotion:emotion.confidence"),
+        ("audb:tiny:numbers:Aro,mso", "unknown column 'mso'. Did you mean 'mos'?"),
+        ("audb:tiny:numbers:mos,mos", "names the same number twice"),
+        ("audb:tiny:emotion:emotion", "the emotion is 'anger', no number"),
+    ],
+)
+def test_a_column_without_numbers_is_named(spec: str, message: str, numbers) -> None:
+    assert message in refusal(spec, task="regression")
+
+
+@pytest.mark.parametrize("storage_format", ["csv", "parquet"])
+def test_a_table_of_numbers_on_disk_is_a_manifest(tmp_path: Path, storage_format: str) -> None:
+    numbered(tmp_path).save(str(tmp_path), storage_format=storage_format)
+    table = f"folder:{tmp_path}/db.numbers.{storage_format}"
+    corpus = load_corpus(table, task="regression")
+    assert corpus.labels == ("arousal", "valence") and len(corpus) == 10
+    assert corpus.utterances[-1].label == "arousal=11 valence=11" and len(corpus.put_aside) == 2
+    other = load_corpus(table, task="regression", columns={"quality": "mos"})
+    assert other.labels == ("quality",) and other.utterances[0].label == "quality=4.5"
 
 
 def test_sexes_from_a_table_of_speakers_and_a_segment_without_length(configured, tmp_path) -> None:

@@ -90,8 +90,8 @@ def harden(
     from staanet.training import AdversarialTraining
 
     AdversarialTraining(recipe)  # a mistake is found before a folder is made
-    data = load_corpus(corpus, split, out)
     (source,) = load_victims([victim], job.device)
+    data = load_corpus(corpus, split, out, [source])
     if os.path.realpath(out) == os.path.realpath(victim):
         raise InvalidInput("is the victim itself", where=out, remedy="Choose another --out")
     with job_session(out, split, job) as context:

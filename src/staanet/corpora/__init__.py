@@ -74,6 +74,7 @@ CORPORA: dict[str, Callable[[Path], Corpus]] = {
 }
 
 NUMBERED: dict[str, Callable[[Path, str], Corpus]] = {
+    "audb": lambda path, task: read_audb(path, task=task),
     "iemocap": read_iemocap,
     "msp_podcast": read_msp_podcast,
     "synthetic": read_synthetic,

@@ -1,8 +1,7 @@
 """Databases of audb (https://audeering.github.io/audb): versioned tables and audio from a repository.
 
-``audb:NAME[@VERSION][:TABLE[:COLUMN]]``, such as ``audb:emodb@1.4.1:emotion:emotion``. Only labels,
-speakers and the labelled files are fetched, from the repositories and into the cache that audb is
-configured for (``~/.config/audb.yaml``, ``AUDB_CACHE_ROOT``). audb keeps pickles of its own in that
+``audb:NAME[@VERSION][:TABLE[:COLUMN]]``, such as ``audb:emodb@1.4.1:emotion:emotion``. Where labels are
+numbers, there may be several columns: ``audb:NAME:TABLE:arousal,valence``. Only labels, speakers and the labelled files are fetched, from the repositories and into the cache that audb is configured for (``~/.config/audb.yaml``, ``AUDB_CACHE_ROOT``). audb keeps pickles of its own in that
 cache: use no cache that others can write to.
 """
 
@@ -10,14 +9,21 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from staanet.core import Corpus
+from staanet.corpora.dimensions import (
+    CLASSIFICATION,
+    DIMENSION_COLUMNS,
+    check_dimension,
+    label_of_cells,
+)
 from staanet.corpora.manifest import COLUMNS, SEXES
+from staanet.corpora.records import RowProblem
 from staanet.corpora.row_corpus import build_from_rows
 from staanet.corpora.rows import Listing, Row
 from staanet.errors import InvalidInput, StorageFault, printable, unknown_name
@@ -30,6 +36,8 @@ REQUEST = re.compile(
 FORM = "audb:NAME@VERSION:TABLE:COLUMN"
 CONFIGURED = "Check the name, and audb's repositories and cache in ~/.config/audb.yaml"
 LABEL_COLUMNS = ("label", "emotion", "class")
+NUMERIC = ("float", "int")
+"""Types of a scheme whose values are numbers."""
 Key = tuple[str, float, float | None]
 """File, start and end (None: the file's) in seconds."""
 
@@ -64,11 +72,14 @@ def parse(text: str) -> AudbRequest:
     return AudbRequest(**match.groupdict())
 
 
-def read_audb(request_path: Path, label_map: Mapping[str, str] | None = None) -> Corpus:
+def read_audb(
+    request_path: Path, label_map: Mapping[str, str] | None = None, task: str = CLASSIFICATION
+) -> Corpus:
     """Read the database that the text of ``request_path`` names, its files in audb's cache.
 
     Without a version the newest is used, without a column ``label``, ``emotion`` or ``class``; a
-    note says so. Raises ``InvalidInput`` where the package audb, the database, its version, table
+    note says so. Where the task is ``regression``, labels are the numbers of the columns that are named,
+    or of those called as ``DIMENSION_COLUMNS`` has them. Raises ``InvalidInput`` where the package audb, the database, its version, table
     or column is not there.
     """
     audb = import_audb()
@@ -76,8 +87,10 @@ def read_audb(request_path: Path, label_map: Mapping[str, str] | None = None) ->
     with _errors_explained(str(request)):
         version, notes = _resolve_version(audb, request)
         header = audb.info.header(request.name, version=version, load_tables=False)
-    table, column = _label_column(header, replace(request, version=version))
-    resolved = AudbRequest(request.name, version, table, column)
+    is_regression = task != CLASSIFICATION
+    choose = _number_columns if is_regression else _label_column
+    table, columns = choose(header, replace(request, version=version))
+    resolved = AudbRequest(request.name, version, table, ",".join(columns.values()))
     speaker_table, speaker_column = _speaker_column(header, table)
     with _errors_explained(str(resolved)):
         database = audb.load(
@@ -90,7 +103,9 @@ def read_audb(request_path: Path, label_map: Mapping[str, str] | None = None) ->
             verbose=False,
         )
     listing = Listing(where=Path(str(resolved)), root=Path(), notes=notes)
-    unlabelled = _add_rows(listing, database, resolved, speaker_table, speaker_column)
+    listing.dimensions = tuple(columns) if is_regression else ()
+    cells = {name: _cells(database, table, column) for name, column in columns.items()}
+    unlabelled = _add_rows(listing, database, cells, speaker_table, speaker_column)
     files = sorted({row.file for row in listing.rows})
     if not files:
         raise InvalidInput("labels no file", where=resolved, remedy="Name another table or column")
@@ -167,28 +182,86 @@ def _columns(header: Any) -> list[tuple[str, str]]:
     return [(table, column) for table in header.tables for column in header.tables[table].columns]
 
 
-def _label_column(header: Any, request: AudbRequest) -> tuple[str, str]:
-    """Return table and column of the labels; raise ``InvalidInput`` where they are ambiguous."""
-    columns = _columns(header)
+def _columns_within(header: Any, request: AudbRequest) -> list[tuple[str, str]]:
+    """Return the columns of the table that is named, or of all."""
     if request.table and request.table not in header.tables:
         raise unknown_name("table", request.table, header.tables, where=f"audb:{request.name}")
-    within = [(t, c) for t, c in columns if request.table in (None, t)]
+    return [(t, c) for t, c in _columns(header) if request.table in (None, t)]
+
+
+def _require_column(within: list[tuple[str, str]], request: AudbRequest, column: str) -> None:
+    if (str(request.table), column) not in within:
+        raise unknown_name("column", column, [name for _, name in within], where=request)
+
+
+def _label_column(header: Any, request: AudbRequest) -> tuple[str, dict[str, str]]:
+    """Return table and column of the labels; raise ``InvalidInput`` where they are ambiguous."""
+    within = _columns_within(header, request)
     if request.column:
-        if (str(request.table), request.column) not in within:
-            names = [column for _, column in within]
-            raise unknown_name("column", request.column, names, where=request)
-        return str(request.table), request.column
+        _require_column(within, request, request.column)
+        return str(request.table), {"label": request.column}
     usual = [(t, c) for alias in LABEL_COLUMNS for t, c in within if c.casefold() == alias]
     same_name = [(t, c) for t, c in usual if t == c]
     for choice in (usual, same_name, within):
         if len(choice) == 1:
-            return choice[0]
+            return choice[0][0], {"label": choice[0][1]}
     shown = ", ".join(f"{t}:{c}" for t, c in (usual or within)[:20])
     raise InvalidInput(
         f"has {len(usual) or 'no'} columns named {' or '.join(LABEL_COLUMNS)}",
         where=request,
         remedy=f"Write {FORM} with one of these: {printable(shown) or 'none'}",
     )
+
+
+def _number_columns(header: Any, request: AudbRequest) -> tuple[str, dict[str, str]]:
+    """Return the table of the numbers, and their columns by name of the number.
+
+    Raises ``InvalidInput`` where a column is not there, or no table or several have usual names.
+    """
+    within = _columns_within(header, request)
+    if request.column:
+        columns = [column.strip() for column in request.column.split(",")]
+        for column in columns:
+            _require_column(within, request, column)
+            check_dimension(_dimension(column) or column)
+        named = {_dimension(column) or column: column for column in columns}
+        if len(named) < len(columns):
+            raise InvalidInput(
+                f"names the same number twice ({printable(request.column)})",
+                where=request,
+                remedy="Leave one of the columns out",
+            )
+        return str(request.table), named
+    numeric = [(t, c) for t, c in within if _is_numeric(header, t, c)]
+    usual: dict[str, dict[str, str]] = {}
+    for table, column in numeric:
+        if name := _dimension(column):
+            usual.setdefault(table, {}).setdefault(name, column)
+    if len(usual) == 1:
+        return next(iter(usual.items()))
+    shown = ", ".join(f"{t}:{c}" for t, c in numeric[:20])
+    raise InvalidInput(
+        f"has {len(usual) or 'no'} tables with numbers named {', '.join(DIMENSION_COLUMNS)}",
+        where=request,
+        remedy=f"Write {FORM}, or several columns with commas between them; columns of numbers: "
+        f"{printable(shown) or 'none'}",
+    )
+
+
+def _dimension(column: str) -> str | None:
+    """Return the number that a column of this name usually holds.
+
+    >>> _dimension("Act"), _dimension("mos")
+    ('arousal', None)
+    """
+    folded = column.casefold()
+    return next((name for name, words in DIMENSION_COLUMNS.items() if folded in words), None)
+
+
+def _is_numeric(header: Any, table: str, column: str) -> bool:
+    """Return whether the scheme of a column holds numbers, and no codes of labels."""
+    scheme = header.schemes.get(header.tables[table].columns[column].scheme_id)
+    return scheme is not None and scheme.labels is None and scheme.dtype in NUMERIC
 
 
 def _speaker_column(header: Any, label_table: str) -> tuple[str, str]:
@@ -204,37 +277,58 @@ def _speaker_column(header: Any, label_table: str) -> tuple[str, str]:
 # ---------------------------------------------------------------- tables to rows
 
 
+Cells = dict[Key, str | None]
+
+
 def _add_rows(
-    listing: Listing, database: Any, request: AudbRequest, speaker_table: str, speaker_column: str
+    listing: Listing,
+    database: Any,
+    cells: Mapping[str, Cells],
+    speaker_table: str,
+    speaker_column: str,
 ) -> int:
-    """Add the labelled rows; returns how many have no label."""
-    labels = _cells(database, str(request.table), str(request.column))
+    """Add the labelled rows; returns how many have no label.
+
+    ``cells`` are those of the label, or of each number by its name.
+    """
     has_speakers = bool(speaker_table)
     speakers = _cells(database, speaker_table, speaker_column) if has_speakers else {}
     sexes = _sexes(database, speaker_table, speaker_column) if has_speakers else {}
     file_speakers = _file_speakers(speakers)
     unlabelled = 0
-    for number, (key, label) in enumerate(labels.items(), start=1):
+    for number, key in enumerate(next(iter(cells.values())), start=1):
         file, start, end = key
-        source = f"{request}:{number}"
-        if label is None:
+        source = f"{listing.where}:{number}"
+        values = {name: column[key] for name, column in cells.items()}
+        if all(value is None for value in values.values()):
             unlabelled += 1
-        elif start < 0 or (end is not None and end <= start):
-            what = f"the part of {printable(file)} from {start:.9g} s to {end} s has no length"
-            listing.put_aside(source, what, "Name another table, or correct it in a new version")
-        else:
-            speaker = speakers.get(key) or file_speakers.get(file) or ""
-            row = Row(source, file, label, speaker, sexes.get(speaker), start, end)
-            listing.rows.append(row)
+            continue
+        try:
+            label = _label_of(values, listing.dimensions)
+            if start < 0 or (end is not None and end <= start):
+                what = f"the part of {printable(file)} from {start:.9g} s to {end} s has no length"
+                raise RowProblem(what, "Name another table, or correct it in a new version")
+        except RowProblem as problem:
+            listing.put_aside(source, problem.what, problem.remedy)
+            continue
+        speaker = speakers.get(key) or file_speakers.get(file) or ""
+        listing.rows.append(Row(source, file, label, speaker, sexes.get(speaker), start, end))
     listing.require_rows()
     return unlabelled
 
 
-def _cells(database: Any, table: str, column: str) -> dict[Key, str | None]:
+def _label_of(values: Mapping[str, str | None], dimensions: Sequence[str]) -> str:
+    """Return the label of a row, which may be numbers."""
+    if dimensions:
+        return label_of_cells(values, {name: name for name in dimensions})
+    return str(values["label"])
+
+
+def _cells(database: Any, table: str, column: str) -> Cells:
     """Return the values of a column, as text, by file or part of a file."""
     import pandas as pd
 
-    values: dict[Key, str | None] = {}
+    values: Cells = {}
     for index, value in database[table].df[column].items():
         file, start, end = index if isinstance(index, tuple) else (index, None, None)
         first = 0.0 if start is None or pd.isna(start) else start.total_seconds()

@@ -18,7 +18,7 @@ from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
 from staanet.pipeline.stage import Inputs, Stage
 from staanet.pipeline.train_victim import make_schedule, measure_parts, measure_quality
-from staanet.pipeline.victim_check import check_victims
+from staanet.pipeline.victim_check import check_victims, meet_corpus
 from staanet.storage import describe_machine
 from staanet.training import AdversarialTraining, train_adversarially
 from staanet.victims import load_victim
@@ -46,6 +46,7 @@ class Hardening:
             "victim": self.victim.identity,
             "recipe": asdict(self.recipe),
             **({"name": self.name} if self.name else {}),
+            **({"meets": list(self.victim.labels)} if self.victim.own_labels else {}),
         }
 
     def work(self, inputs: Inputs) -> Victim:
@@ -97,6 +98,7 @@ class Hardening:
         victim = self.victim
         victim.save_pretrained(
             self.out,
+            labels=[*(victim.own_labels or victim.labels)],
             inputs=inputs,
             best_step=history.best_step,
             epochs=len(history.rows),
@@ -121,9 +123,11 @@ def harden(
 
     The card holds UAR before and after, on dev and test, and what a step costs beside a plain one.
     With the method ``staa`` the generator that was trained beside the victim is in ``out/generator``.
+    The labels of the victim meet those of the corpus by the label map and by well-known words; the folder
+    keeps its own.
 
     Args:
-        corpus: The one that the victim was trained on.
+        corpus: The one that the victim was trained on, or one whose labels its own meet.
         victim: Changed in place.
         out: The victim folder.
         recipe: The method, its budget, and how long.
@@ -144,13 +148,14 @@ def harden(
             where=victim.origin,
             remedy="Harden a victim folder, or put a transformation or a detector in front of it",
         )
+    meet_corpus([victim], corpus, context, is_required=True)
     lacking = sorted({*corpus.labels} - {*victim.labels})
     if lacking:
         raise InvalidInput(
             f"{victim.name} has {len(victim.labels)} labels ({', '.join(victim.labels)}), the corpus "
             f"also has {', '.join(lacking)}",
             where=victim.origin,
-            remedy="Give the corpus that it was trained on",
+            remedy="Give the corpus that it was trained on, or a label map: --label-map LABEL=CLASS,...",
         )
     hardened = Hardening(corpus, victim, out, recipe, context, name).stage().perform()
     return hardened if isinstance(hardened, Victim) else load_victim(out).to(victim.device)
