@@ -31,6 +31,7 @@ from staanet.results.transfer_tables import transfer_table
 HERE = Path(__file__).parent
 WORDS = (
     "ablations",
+    "copies",
     "defences",
     "fidelity",
     "gpu",
