@@ -44,7 +44,7 @@ docs: $(VENV)/.docs
 
 # models of other packages, attacked and audited (their own dependencies are not needed)
 models: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt silero-vad pipecat-ai speechmos
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt silero-vad pipecat-ai speechmos resemblyzer
 	$(PYTEST) tests/victims/test_named_models.py
 
 # the stored notebook: run from top to bottom, without its sounds

@@ -1,11 +1,17 @@
-"""Which attack an audit calls the worst, and which noise it sets beside it."""
+"""Which attack an audit calls the worst, which noise it sets beside it, and on what its surrogates are trained."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from staanet.config import AuditRecipe
+from staanet.core import Corpus, Utterance
+from staanet.corpora import with_classes
+from staanet.pipeline import Context
 from staanet.pipeline.audit_findings import describe_findings, worst_cell
+from staanet.pipeline.audit_stages import keep_split
 
 
 def cell(rate, snr_db, *, epsilon="-20 dB", control=False):
@@ -51,3 +57,18 @@ def test_without_noise_there_is_no_control():
         [cell(0.5, 20.0)], [], AuditRecipe(epsilons=("-20 dB",), densities=(1.0,), channels=())
     )
     assert set(facts["attackers"]) == {"transfer"}
+
+
+@pytest.mark.parametrize(("classes", "name"), [("label", "s"), ("label", "s,"), ("speaker", "s")])
+def test_the_surrogates_have_the_split_of_the_audit(classes, name):
+    """Also where the classes are the speakers, and where a protocol cannot write a speaker's name."""
+    clips = [
+        Utterance(f"{s}{n}", Path(f"{s}/{n}.wav"), "ab"[n % 2], f"{name}{s}")
+        for s in range(6)
+        for n in range(8)
+    ]
+    corpus = with_classes(Corpus("twelve", tuple(clips), ("a", "b")), classes)
+    parts = [[u.id for u in part.utterances] for part in corpus.split(0)]
+    fixed, protocol = keep_split(corpus, Context(seed=0))
+    for seed in (1, 2):
+        assert [[u.id for u in part.utterances] for part in fixed.split(seed, protocol)] == parts

@@ -18,6 +18,7 @@ from staanet.config import (
 )
 from staanet.config.epsilon import Epsilon
 from staanet.core import Clip, Corpus, Victim, stratified_subset
+from staanet.core.protocols import DRAWN, MANIFEST
 from staanet.defences import Defended
 from staanet.errors import InvalidInput
 from staanet.pipeline.attack import Attacking
@@ -147,16 +148,10 @@ class Audit:
             batch_size=2 * self.recipe.batch_size,
             evaluate_every=max(1, min(50, steps // 4)),
         )
-        context = replace(
-            self.context, seed=self.context.seed + 1, protocol=self._protocol_of_this_split()
-        )
+        corpus, protocol = keep_split(self.corpus, self.context)
+        context = replace(self.context, seed=self.context.seed + 1, protocol=protocol)
         folder = self.out / "surrogates" / name
-        return VictimTraining(lambda: self.corpus, name, folder, recipe, context).stage()
-
-    def _protocol_of_this_split(self) -> str:
-        """The split of the audit, whatever the seed: a surrogate must not meet a test speaker."""
-        _, dev, test = self.context.split(self.corpus)
-        return f"speakers:{','.join(test.speakers)}/{','.join(dev.speakers)}"
+        return VictimTraining(lambda: corpus, name, folder, recipe, context).stage()
 
     def _generator(self, source: Source) -> Stage:
         steps = self.recipe.generator_steps
@@ -279,3 +274,21 @@ def _recipe(name: str, attack: str, epsilon: Epsilon, density: float) -> tuple[s
     title = f"{name}, epsilon {epsilon_text(epsilon)}, {100 * density:g} % of samples"
     recipe = AttackRecipe(attack=attack, epsilon=epsilon, max_density=density, title=title)
     return f"{name}-e{epsilon_text(epsilon).replace(' ', '')}-d{density:g}", recipe
+
+
+def keep_split(corpus: Corpus, context: Context) -> tuple[Corpus, str]:
+    """The corpus and a protocol with which every seed gives its split of now.
+
+    A surrogate must not meet a test speaker (or content). Speakers are named in the protocol. Contents may
+    be whole sentences or paths, which no protocol can name: then each clip holds its part.
+    """
+    train, dev, test = context.split(corpus)
+    names = [",".join(part.speakers) for part in (test, dev)]
+    commas = sum(len(part.speakers) - 1 for part in (test, dev))
+    protocol = f"{DRAWN}:{'/'.join(names)}"
+    if corpus.disjoint_by == DRAWN and (protocol.count(","), protocol.count("/")) == (commas, 1):
+        return corpus, protocol
+    clips = [
+        replace(clip, part=part.part) for part in (train, dev, test) for clip in part.utterances
+    ]
+    return replace(corpus, utterances=tuple(sorted(clips, key=lambda clip: clip.id))), MANIFEST
