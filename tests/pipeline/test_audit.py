@@ -285,15 +285,17 @@ def test_a_verdict_needs_evidence(rate, width, flags, outcome, holds):
 @pytest.mark.parametrize(
     "has_met, sentence",
     [
-        (None, "Whether these speakers were in its training is not known here"),
-        (True, "It was trained on some of these clips or speakers, so that the UAR is flattered."),
-        (False, "It was not trained on these speakers."),
+        (None, "Whether these {} were in its training is not known here"),
+        (True, "It was trained on some of these clips{}, so that the UAR is flattered."),
+        (False, "It was not trained on these {}."),
     ],
 )
 def test_the_verdict_says_whether_the_test_speakers_were_in_training(has_met, sentence):
     told = facts(0.4, 0.1, 0.4, None)
     told["victim"]["has_met_test_speakers"] = has_met
-    assert sentence in audit_verdict(told)[0]
+    assert sentence.format(" or speakers" if has_met else "speakers") in audit_verdict(told)[0]
+    told["corpus"]["classes"] = "speaker"  # each speaker is known, what it says need not be
+    assert sentence.format("" if has_met else "clips") in audit_verdict(told)[0]
 
 
 def test_a_doubtful_model_is_called_so_without_a_limit():

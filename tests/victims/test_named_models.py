@@ -193,7 +193,7 @@ def test_an_example_of_a_package_is_attacked_and_audited(name, corpus, tmp_path,
     monkeypatch.setenv("SPEAKERS", clips)
     file = ROOT / "examples" / "models" / f"{name}.py"
     if name == "speech_quality":  # its network takes 9 s of each clip
-        options = ["--clips", "1", "--defended-clips", "1"]
+        options = ["--clips", "1"]
     attack_and_audit(f"python:{file}:build", clips, tmp_path, answer, *options)
 
 

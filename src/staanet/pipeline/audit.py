@@ -122,6 +122,7 @@ def _facts(
             },
             "corpus": {
                 "name": corpus.name,
+                "classes": corpus.classes,
                 "clips": len(whole.clips),
                 "of": len(whole.usable),
                 "speakers": len({clip.speaker for clip in whole.clips}),

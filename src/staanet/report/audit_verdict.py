@@ -121,18 +121,19 @@ def quality_sentence(facts: Row) -> str:
 
 
 def _training_sentence(facts: Row, figure: str) -> str:
-    """Whether the model was trained on the test speakers, which flatters it."""
+    """Whether the model was trained on the test speakers (or clips), which flatters it."""
     has_met = facts["victim"].get("has_met_test_speakers")
+    are_classes = facts["corpus"].get("classes") == "speaker"  # the model knows each speaker
+    units = "clips" if are_classes else "speakers"
     if has_met is None:
         return (
-            "Whether these speakers were in its training is not known here; if they were, the "
+            f"Whether these {units} were in its training is not known here; if they were, the "
             f"{figure} is flattered."
         )
     if has_met:
-        return (
-            f"It was trained on some of these clips or speakers, so that the {figure} is flattered."
-        )
-    return "It was not trained on these speakers."
+        met = "clips" if are_classes else "clips or speakers"
+        return f"It was trained on some of these {met}, so that the {figure} is flattered."
+    return f"It was not trained on these {units}."
 
 
 def _level_sentences(cells: Sequence[Row]) -> Iterator[str]:
