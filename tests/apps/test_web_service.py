@@ -246,7 +246,7 @@ def test_a_model_given_by_name_comes_first_beside_the_shipped_ones(tmp_path: Pat
     specs = [f"python:{tmp_path / 'mine.py'}:build", f"python:{tmp_path / 'mine.py'}:box"]
     library = read_library(shipped_folders(), specs)
     white, black, *shipped = library.victims
-    assert library.named == (white, black) and black == "box" and "emo18" in shipped
+    assert library.requested == (white, black) and black == "box" and "emo18" in shipped
     service = FoolingService(library, tmp_path, device="cpu", limits=Limits(seconds=2.0))
     assert service.first_source() == white and service.first_targets(white) == [white]
     assert service.first_targets(black) == [black, *shipped[:2]]

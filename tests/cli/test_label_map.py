@@ -9,7 +9,7 @@ from staanet.cli.session import check_label_map, load_corpus
 from staanet.config import SplitRecipe
 from staanet.errors import InvalidInput
 from staanet.pipeline import Context
-from staanet.pipeline.victim_check import meet_labels
+from staanet.pipeline.victim_check import match_clip_labels
 from staanet.victims import TorchVictim
 
 
@@ -25,9 +25,9 @@ def test_pairs_go_to_the_corpus_or_to_the_model_and_typing_errors_to_neither(tin
     assert {utterance.label for utterance in corpus.utterances} == {"up", "low"}
     context = Context(label_map=split.label_map)
     labels = [utterance.label for utterance in corpus.utterances]
-    meet_labels([victim], labels, context, where="clips")
+    match_clip_labels([victim], labels, context, where="clips")
     assert victim.labels == ("up", "low") and "LABEL_0 = up" in context.quarantine.notes[0]
-    meet_labels([victim], labels, context, where="clips")
+    match_clip_labels([victim], labels, context, where="clips")
     with pytest.raises(InvalidInput, match="LABEL_7"):
         load_corpus(
             f"folder:{tiny_corpus}", SplitRecipe(label_map={"LABEL_7": "up"}), victims=[victim]
@@ -38,4 +38,6 @@ def test_pairs_go_to_the_corpus_or_to_the_model_and_typing_errors_to_neither(tin
 
 def test_placeholders_without_a_map_are_refused():
     with pytest.raises(InvalidInput, match="--label-map LABEL_0="):
-        meet_labels([victim_of("LABEL_0", "LABEL_1")], ["anger", "joy"], Context(), where="clips")
+        match_clip_labels(
+            [victim_of("LABEL_0", "LABEL_1")], ["anger", "joy"], Context(), where="clips"
+        )

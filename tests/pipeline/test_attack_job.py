@@ -57,16 +57,16 @@ def test_a_cluster_that_does_not_answer_is_told_at_once(address):
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
     with pytest.raises(InvalidInput, match="no Ray cluster answers at RAY_ADDRESS=.*127.0.0.1"):
-        attack_job.require_answer(address.format(port))
+        attack_job.require_reachable(address.format(port))
     with pytest.raises(InvalidInput):
-        attack_job.require_answer("127.0.0.1:99999999")
+        attack_job.require_reachable("127.0.0.1:99999999")
 
 
 def test_a_cluster_that_answers_or_needs_no_address_is_left_to_ray():
     with socket.create_server(("127.0.0.1", 0)) as there:
-        attack_job.require_answer(f"127.0.0.1:{there.getsockname()[1]}")
+        attack_job.require_reachable(f"127.0.0.1:{there.getsockname()[1]}")
     for named in ("auto", "local", ""):
-        attack_job.require_answer(named)
+        attack_job.require_reachable(named)
 
 
 def holder(folder):

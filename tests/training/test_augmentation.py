@@ -7,7 +7,7 @@ import pytest
 from tests.support.speech import RATE, clip
 
 from staanet import training
-from staanet.config import checked, load_recipe, shipped_recipes
+from staanet.config import load_recipe, shipped_recipes, validate_settings
 from staanet.config.training import VictimRecipe
 from staanet.errors import InvalidInput
 from staanet.transforms import parse_augmentation
@@ -63,4 +63,4 @@ def test_recipes_augment_by_default_and_the_paper_s_do_not():
     for name in shipped_recipes():
         augments = {victim.augment for victim in load_recipe(name).victims.values()}
         assert augments == {("none",) if name.startswith("paper_") else ("everyday",)}, name
-    assert checked(VictimRecipe, {"augment": "mp3:64"}, where="x").augment == ("mp3:64",)
+    assert validate_settings(VictimRecipe, {"augment": "mp3:64"}, where="x").augment == ("mp3:64",)

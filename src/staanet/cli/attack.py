@@ -97,7 +97,7 @@ def attack(
             else attack_job.run(victim, out, context=context, shard=shard)
         )
         others = [victims.load_victim(spec) for spec in judges] or victims.members_of(victim)
-        pipeline.meet_corpus(others, attack_job.corpus, context)
+        pipeline.match_corpus_labels(others, attack_job.corpus, context)
         rows = pipeline.predictions(adversarial, others, context)
         control = pipeline.control_rates(adversarial, victim, others, context) if rows else {}
         clips = adversarial.clips[: 0 if shard else options.pictures]

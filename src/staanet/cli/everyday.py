@@ -11,7 +11,7 @@ from staanet.cli.app import command
 from staanet.cli.options import FieldOf, Job, ModelOption, PartOption
 from staanet.cli.printing import CHECK_FAILED, finish, warn
 from staanet.cli.session import job_session, load_inputs, load_victims
-from staanet.config import AuditLimits, SplitRecipe, checked
+from staanet.config import AuditLimits, SplitRecipe, validate_settings
 
 
 @command("everyday", "staanet everyday --victim shipped:zhao19 --corpus emodb:data/emodb")
@@ -38,7 +38,9 @@ def everyday(
     from staanet.core import stratified_subset
     from staanet.report.everyday_tables import everyday_sentences, everyday_table
 
-    limits = checked(AuditLimits, {"fail_below_everyday": fail_below_everyday}, where="everyday")
+    limits = validate_settings(
+        AuditLimits, {"fail_below_everyday": fail_below_everyday}, where="everyday"
+    )
     (model,) = load_victims([victim], job.device)
     data = load_inputs([corpus], part, split, out, [model])
     with job_session(out, split, job) as context:

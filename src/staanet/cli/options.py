@@ -111,7 +111,7 @@ class Signature:
             else:
                 arguments[field] = convert(values[name])
         for name, recipe in self.recipes.items():
-            arguments[name] = config.checked(recipe, groups[name], where=command)
+            arguments[name] = config.validate_settings(recipe, groups[name], where=command)
         return arguments
 
 

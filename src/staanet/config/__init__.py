@@ -37,7 +37,6 @@ from staanet.config.fields import (
     default_of,
 )
 from staanet.config.load import (
-    checked,
     find_recipe,
     load_recipe,
     parse_recipe,
@@ -46,6 +45,7 @@ from staanet.config.load import (
     shipped_recipes,
     to_toml,
     to_tree,
+    validate_settings,
 )
 from staanet.config.training import (
     DetectRecipe,
@@ -84,7 +84,7 @@ __all__ = [
     "VectorRecipe",
     "VictimRecipe",
     "check_epsilon",
-    "checked",
+    "validate_settings",
     "default_of",
     "epsilon_order",
     "epsilon_text",

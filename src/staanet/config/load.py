@@ -18,16 +18,16 @@ from staanet.errors import InvalidInput, printable, unknown_name
 
 T = TypeVar("T")
 
-LARGEST_RECIPE = 1 << 20
-"""Bytes; a recipe is a page of text."""
-MOST_DOTS = 200
-"""In a line; ``tomllib`` takes minutes for a key of a hundred thousand parts."""
+MAX_RECIPE_BYTES = 1 << 20
+"""A recipe is a page of text; a larger file is something else."""
+MAX_DOTS = 200
+"""Dots in a line. ``tomllib`` takes minutes for a key of a hundred thousand parts."""
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads a recipe by name or path and applies ``KEY=VALUE`` overrides.
+    """Returns the recipe of a shipped name or a TOML file, after ``KEY=VALUE`` overrides.
 
-    Raises ``InvalidInput``, which names the file, the key and what would be right.
+    Raises ``InvalidInput``, which names the file, the wrong key and the remedy.
     """
     path = find_recipe(name_or_path)
     tree = read_toml(path)
@@ -37,23 +37,26 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Reads a small TOML file as a tree; raises ``InvalidInput`` with the reason if it cannot."""
+    """Returns the content of a small TOML file as nested dicts.
+
+    Raises ``InvalidInput`` with the reason where the file cannot be read.
+    """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise InvalidInput("is not a regular file", where=path, remedy="Pass a TOML file")
-        if status.st_size > LARGEST_RECIPE:
+        if status.st_size > MAX_RECIPE_BYTES:
             raise InvalidInput(
-                f"is {status.st_size} bytes; a recipe has at most {LARGEST_RECIPE}",
+                f"is {status.st_size} bytes; a recipe has at most {MAX_RECIPE_BYTES}",
                 where=path,
                 remedy="Pass a TOML recipe",
             )
         raw = path.read_bytes()
         text = raw.decode("utf-8-sig").replace("\r\n", "\n")
         for number, line in enumerate(text.split("\n"), start=1):
-            if line.count(".") > MOST_DOTS:
+            if line.count(".") > MAX_DOTS:
                 raise InvalidInput(
-                    f"line {number} has more than {MOST_DOTS} dots",
+                    f"line {number} has more than {MAX_DOTS} dots",
                     where=path,
                     remedy="Correct it, or start from a shipped recipe",
                 )
@@ -78,12 +81,15 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_recipe(tree: Mapping[str, Any], *, where: object = "recipe") -> Recipe:
-    """A recipe from a decoded TOML tree; ``InvalidInput`` names the wrong key and the reason."""
-    return checked(Recipe, tree, where=where)
+    """Returns the recipe of nested dicts; raises ``InvalidInput``, which names the wrong key."""
+    return validate_settings(Recipe, tree, where=where)
 
 
-def checked(recipe: type[T], values: Mapping[str, Any], *, where: object) -> T:
-    """A recipe dataclass from plain values; ``InvalidInput`` names the wrong value and the reason."""
+def validate_settings(recipe: type[T], values: Mapping[str, Any], *, where: object) -> T:
+    """Returns a dataclass of settings made of plain values, which pydantic checks.
+
+    Raises ``InvalidInput``, which names the wrong value and the reason.
+    """
     try:
         result: T = _adapter(recipe).validate_python(dict(values))
         return result
@@ -94,45 +100,48 @@ def checked(recipe: type[T], values: Mapping[str, Any], *, where: object) -> T:
 
 
 def replace(recipe: T, *, where: object, **changes: Any) -> T:
-    """As ``dataclasses.replace``, with the new values checked."""
+    """Does what ``dataclasses.replace`` does, and checks the new values."""
     fields = dataclasses.fields(recipe)  # type: ignore[arg-type]
     values = {field.name: getattr(recipe, field.name) for field in fields}
-    return checked(type(recipe), {**values, **changes}, where=where)
+    return validate_settings(type(recipe), {**values, **changes}, where=where)
 
 
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
 def _adapter(recipe: type[Any]) -> TypeAdapter[Any]:
-    """The validator of a dataclass. Building it takes 10 ms, so each is built once."""
+    """Returns the validator of a dataclass. Building it takes 10 ms, so each is built once."""
     if recipe not in _ADAPTERS:
         _ADAPTERS[recipe] = TypeAdapter(recipe)
     return _ADAPTERS[recipe]
 
 
 def to_tree(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain values that ``tomli_w`` writes and ``parse_recipe`` reads back."""
+    """Returns the recipe as plain values that ``tomli_w`` writes and ``parse_recipe`` reads back."""
     first = {"name": recipe.name, "corpus": recipe.corpus}
     tree: dict[str, Any] = _without_none({**first, **dataclasses.asdict(recipe)})
     return tree
 
 
 def to_toml(recipe: Recipe) -> str:
-    """The recipe, every default spelled out, as TOML text."""
+    """Returns the recipe as TOML text, with every default spelled out."""
     import tomli_w
 
     return tomli_w.dumps(to_tree(recipe))
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """The recipes that come with the package, by name."""
+    """Returns the files of the recipes that come with the package, by name."""
     in_wheel = Path(__file__).parents[1] / "recipes"
     folder = in_wheel if in_wheel.is_dir() else Path(__file__).parents[3] / "recipes"
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def find_recipe(name_or_path: str) -> Path:
-    """The file of a shipped name, or the path itself."""
+    """Returns the file of a shipped recipe, or the path itself.
+
+    Raises ``InvalidInput`` for a word that is neither.
+    """
     shipped = shipped_recipes()
     if name_or_path in shipped:
         return shipped[name_or_path]
@@ -160,7 +169,7 @@ def _override(tree: dict[str, Any], text: str) -> None:
     except (ValueError, RecursionError):
         parsed = value  # a bare word, such as emodb:PATH
     *tables, last = key.split(".")
-    if len(tables) > MOST_DOTS:
+    if len(tables) > MAX_DOTS:
         raise InvalidInput(f"--set '{printable(key)[:40]}...' has {len(tables)} dots")
     branch = tree
     for name in tables:
@@ -174,7 +183,7 @@ def _override(tree: dict[str, Any], text: str) -> None:
 
 
 def _explain(problem: ValidationError, recipe: type[Any], where: object) -> InvalidInput:
-    """The first mistake that pydantic found, in words."""
+    """Returns the first mistake that pydantic found, as an error for a user."""
     error = problem.errors(include_url=False)[0]
     parts = [str(part) for part in error["loc"]]
     key = ".".join(parts) or "recipe"
@@ -207,7 +216,7 @@ def _excerpt(value: object) -> str:
 
 
 def _type_at(recipe: type[Any], path: Sequence[str]) -> type[Any]:
-    """The dataclass that a path of keys leads to.
+    """Returns the dataclass to which a path of keys leads.
 
     >>> _type_at(Recipe, ["victims", "emo18"]).__name__, _type_at(Recipe, ["sweep"]).__name__
     ('VictimRecipe', 'SweepRecipe')

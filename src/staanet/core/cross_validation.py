@@ -1,7 +1,7 @@
-"""Cross-validation: every speaker (or content) is tested once, by models that never met it.
+"""Cross-validation: each speaker (or content) is in the test part of exactly one fold.
 
-A fold is a protocol, ``fold:I/N``: the ``I``-th of ``N`` groups of speakers tests, the group before it
-is dev, the others train. The groups depend on the seed and on ``N`` alone.
+A fold is a protocol, ``fold:I/N``. Speakers are divided into ``N`` sets: the ``I``-th is test, the set
+before it is dev, the others are train. The sets depend on the corpus, the seed and ``N`` alone.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 FOLD = "fold:"
 LEAST_FOLDS = 3
-"""One group tests, one is dev, and one has to train."""
+"""One set for each of test, dev and train."""
 _DRAWS = 1000
 
 
 def fold_protocol(number: int, of: int) -> str:
-    """The protocol of a fold, counted from 1.
+    """Returns the protocol of a fold; ``number`` counts from 1.
 
     >>> fold_protocol(2, 5)
     'fold:2/5'
@@ -36,12 +36,12 @@ def fold_protocol(number: int, of: int) -> str:
 def fold_parts(
     corpus: Corpus, groups: Sequence[Sequence[str]], seed: int, protocol: str
 ) -> dict[str, set[str]]:
-    """The speakers (or contents) of ``train``, ``dev`` and ``test`` of one fold.
+    """Returns the speakers (or contents) of ``train``, ``dev`` and ``test`` of one fold.
 
     Args:
-        corpus: Whole.
-        groups: Its speakers, in groups that each fold should have alike, such as those of one sex.
-        seed: Draws the folds.
+        corpus: The whole corpus.
+        groups: Its speakers in groups, such as those of one sex; each fold gets a like share of a group.
+        seed: The seed of the random folds.
         protocol: ``fold:I/N``.
 
     Raises:
@@ -56,18 +56,19 @@ def fold_parts(
             where=corpus.name,
             remedy=f"Write for example {fold_protocol(2, 5)} for the second of five",
         )
-    dealt = draw_folds(corpus, groups, seed, of)
-    test, dev = dealt[number - 1], dealt[number - 2]
-    return {"train": set().union(*dealt) - test - dev, "dev": dev, "test": test}
+    folds = draw_folds(corpus, groups, seed, of)
+    test, dev = folds[number - 1], folds[number - 2]
+    return {"train": set().union(*folds) - test - dev, "dev": dev, "test": test}
 
 
 def draw_folds(
     corpus: Corpus, groups: Sequence[Sequence[str]], seed: int, count: int
 ) -> list[set[str]]:
-    """Deals speakers (or contents) into ``count`` disjoint sets of about equal size.
+    """Divides speakers (or contents) at random into ``count`` disjoint sets of about equal size.
 
-    Of a thousand draws it takes the one in which the fewest classes are missing from a part. See
-    ``fold_parts``.
+    Of a thousand draws it takes the one in which the fewest classes are missing from train and test parts.
+    Raises ``InvalidInput`` where there are too few speakers, or a train part lacks a class in all draws.
+    See ``fold_parts`` for the arguments.
     """
     labelled: dict[str, set[str]] = {}
     labels = lazy_rows.attribute_values(corpus.utterances, "label")
@@ -85,40 +86,47 @@ def draw_folds(
     fewest: tuple[int, int] | None = None
     for _ in range(_DRAWS):
         order = [group[i] for group in groups for i in rng.permutation(len(group))]
-        dealt = [set(order[first::count]) for first in range(count)]
-        missing = _missing_classes(dealt, labelled, classes)
+        folds = [set(order[first::count]) for first in range(count)]
+        missing = _missing_classes(folds, labelled, classes)
         if fewest is None or missing < fewest:
-            best, fewest = dealt, missing
+            best, fewest = folds, missing
         if missing == (0, 0):
             break
     if fewest and fewest[0]:
-        _refuse(corpus, best, labelled)
+        _raise_missing_class(corpus, best, labelled)
     return best
 
 
 def _missing_classes(
-    dealt: Sequence[set[str]], labelled: dict[str, set[str]], classes: set[str]
+    folds: Sequence[set[str]], labelled: dict[str, set[str]], classes: set[str]
 ) -> tuple[int, int]:
-    """How many classes are missing from training parts, and from test parts, over all folds."""
-    present = [set().union(*(labelled[unit] for unit in fold)) for fold in dealt]
-    train = sum(len(classes - _trained(present, index)) for index in range(len(dealt)))
-    return train, sum(len(classes - labels) for labels in present)
+    """Returns how many classes are missing from train parts, and from test parts, over all folds."""
+    test, train = _classes_of_folds(folds, labelled)
+    missing = [sum(len(classes - labels) for labels in part) for part in (train, test)]
+    return missing[0], missing[1]
 
 
-def _trained(present: Sequence[set[str]], index: int) -> set[str]:
-    """The classes in the training part of the fold that tests ``index``."""
-    held_out = (index, (index - 1) % len(present))
-    return set().union(*(labels for i, labels in enumerate(present) if i not in held_out))
+def _classes_of_folds(
+    folds: Sequence[set[str]], labelled: dict[str, set[str]]
+) -> tuple[list[set[str]], list[set[str]]]:
+    """Returns the classes in the test part, and in the train part, of each fold."""
+    test = [set().union(*(labelled[unit] for unit in fold)) for fold in folds]
+    train = [
+        set().union(*(labels for i, labels in enumerate(test) if (index - i) % len(test) > 1))
+        for index in range(len(test))
+    ]
+    return test, train
 
 
-def _refuse(corpus: Corpus, dealt: Sequence[set[str]], labelled: dict[str, set[str]]) -> None:
-    present = [set().union(*(labelled[unit] for unit in fold)) for fold in dealt]
-    for index in range(len(dealt)):
+def _raise_missing_class(
+    corpus: Corpus, folds: Sequence[set[str]], labelled: dict[str, set[str]]
+) -> None:
+    for number, classes in enumerate(_classes_of_folds(folds, labelled)[1], start=1):
         for label in corpus.labels:
-            if label not in _trained(present, index):
+            if label not in classes:
                 units = sum(label in labels for labels in labelled.values())
                 raise InvalidInput(
-                    f"class '{label}' would have 0 train clips in fold {index + 1} of {len(dealt)}: "
+                    f"class '{label}' would have 0 train clips in fold {number} of {len(folds)}: "
                     f"{units} of {len(labelled)} {corpus.disjoint_by} have it",
                     where=corpus.name,
                     remedy="Leave the class out, or ask for more folds",

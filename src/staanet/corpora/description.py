@@ -244,50 +244,50 @@ def _copies(
 # ---------------------------------------------------------------- as text
 
 
-def description_text(described: Mapping[str, Any]) -> str:
+def description_text(description: Mapping[str, Any]) -> str:
     """Return the result of ``describe`` as lines for a terminal; warnings begin with ``warning``."""
-    seconds = described["seconds"]
+    seconds = description["seconds"]
     lengths = "none could be read"
     if seconds["total"]:
         lengths = (
             f"{seconds['min']:.2f} to {seconds['max']:.2f} s, median {seconds['median']:.2f} s, "
             f"together {seconds['total'] / 60:.1f} min"
         )
-    classes = ", ".join(f"{label} {n}" for label, n in described["classes"].items()) or "none"
+    classes = ", ".join(f"{label} {n}" for label, n in description["classes"].items()) or "none"
     numbers = [
         f"number    {name} from {x['min']:.4g} to {x['max']:.4g}, mean {x['mean']:.4g}, "
         f"deviation {x['deviation']:.4g}"
-        for name, x in described.get("numbers", {}).items()
+        for name, x in description.get("numbers", {}).items()
     ]
     people = ", ".join(
         f"{speaker} ({entry['sex'] or 'sex unknown'}, {entry['clips']})"
-        for speaker, entry in described["speakers"].items()
+        for speaker, entry in description["speakers"].items()
     )
-    formats = "; ".join(f"{name}: {n}" for name, n in described["formats"].items()) or "none"
+    formats = "; ".join(f"{name}: {n}" for name, n in description["formats"].items()) or "none"
     lines = [
-        f"{described['name']}: {described['clips']} clips",
+        f"{description['name']}: {description['clips']} clips",
         *(numbers or [f"classes   {classes}"]),
         f"speakers  {people}",
         f"lengths   {lengths}",
         f"formats   {formats}",
-        *profile_lines(described["profile"]),
-        *_protocol_lines(described),
+        *profile_lines(description["profile"]),
+        *_protocol_lines(description),
     ]
-    lines += [f"warning   {warning}" for warning in described["warnings"]]
-    lines += [f"note      {note}" for note in described["notes"]]
-    lines += [f"problem   {file}: {reason}" for file, reason in described["problems"]]
-    return "\n".join(lines if described["problems"] else [*lines, "problems  none"])
+    lines += [f"warning   {warning}" for warning in description["warnings"]]
+    lines += [f"note      {note}" for note in description["notes"]]
+    lines += [f"problem   {file}: {reason}" for file, reason in description["problems"]]
+    return "\n".join(lines if description["problems"] else [*lines, "problems  none"])
 
 
-def _protocol_lines(described: Mapping[str, Any]) -> list[str]:
+def _protocol_lines(description: Mapping[str, Any]) -> list[str]:
     """Return the protocols beyond the usual ones, and the parts of the split."""
     lines = []
     usual = {protocols.DRAWN, protocols.CONTENTS, protocols.BY_HAND, protocols.CONTENTS_BY_HAND}
-    others = [name for name in described["protocols"] if name not in usual]
-    if others or described["protocol"] != protocols.DRAWN:
+    others = [name for name in description["protocols"] if name not in usual]
+    if others or description["protocol"] != protocols.DRAWN:
         more = f" (also {', '.join(others)})" if others else ""
-        lines.append(f"protocol  {printable(described['protocol'])}{more}")
-    for part, entry in described["split"].items():
+        lines.append(f"protocol  {printable(description['protocol'])}{more}")
+    for part, entry in description["split"].items():
         unit = "contents" if "contents" in entry else "speakers"
         lines.append(f"{part:<9} {entry['clips']} clips of {unit} {_some_names(entry[unit])}")
     return lines

@@ -1,7 +1,7 @@
-"""The content of synthetic speech: voices, emotions, sentences, and the samples of one clip.
+"""Synthetic speech: voices, emotions and sentences, and the samples of one clip by eSpeak NG.
 
-Each clip has its own seeded generator. How strong the emotion is, its pitch, range, rate, melody,
-effort and level vary around the means of the emotion, and a little noise lies below the voice.
+The name of a clip and a seed decide its random variation. The strength of the emotion, its pitch, range,
+rate, melody, effort and level vary around the means of the emotion. Faint noise is added to the speech.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SEMITONE_PERCENT = 11.6
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """A speaker: a name, an accent and voice variant of eSpeak NG, and a sex."""
+    """A speaker: a name, the voice of eSpeak NG (accent and variant), and a sex."""
 
     name: str
     espeak: str
@@ -41,7 +41,9 @@ class Emotion:
     range: float = 1.0  # of pitch within words, as a factor
     rate: float = 1.0  # of words, as a factor
     pause_ms: float = 0.0  # between words, which are then stressed one by one
-    effort: float = 0.0  # the filter 1 - effort / z: shouted speech is bright, weary speech dull
+    effort: float = (
+        0.0  # the filter 1 - effort / z: positive is bright (shouted), negative is dull (tired)
+    )
     level_db: float = 0.0
 
 
@@ -99,12 +101,18 @@ SENTENCES = (
 )
 
 
-def perform(
+def synthesise_clip(
     say: Say, voice: Voice, label: str, sentence: str, name: str, seed: int
 ) -> NDArray[np.int16]:
-    """Return the samples ``[T]`` of one clip: a seeded variation of the emotion over faint noise.
+    """Return the 16-bit samples ``[T]`` of one clip.
 
-    ``name`` and ``seed`` alone decide the variation.
+    Args:
+        say: Runs eSpeak NG: a voice and SSML in, float samples ``[T]`` out.
+        voice: The speaker.
+        label: The emotion, a key of ``EMOTIONS``.
+        sentence: The text.
+        name: The name of the clip; with ``seed`` it decides the random variation.
+        seed: The seed of the corpus.
     """
     rng = _generator(name, seed)
     emotion = _vary(rng, label)
@@ -117,10 +125,10 @@ def perform(
     return audio.snap(limited + noise)
 
 
-def performed_numbers(name: str, label: str, seed: int) -> dict[str, float]:
-    """Return how a clip was spoken: ``pitch`` in semitones above the voice's usual, ``rate`` as a factor.
+def prosody_values(name: str, label: str, seed: int) -> dict[str, float]:
+    """Return the prosody of a clip: ``pitch`` in semitones above the voice's mean, ``rate`` as a factor.
 
-    >>> sorted(performed_numbers("f2_anger_00", "anger", 0))
+    >>> sorted(prosody_values("f2_anger_00", "anger", 0))
     ['pitch', 'rate']
     """
     emotion = _vary(_generator(name, seed), label)
@@ -159,8 +167,8 @@ def ssml(sentence: str, emotion: Emotion) -> str:
     words = sentence.split()
     parts = []
     for index, word in enumerate(words):
-        along = index / max(1, len(words) - 1) - 0.5
-        pitch = emotion.pitch + emotion.melody * along + emotion.bounce * (-1) ** index
+        position = index / max(1, len(words) - 1) - 0.5
+        pitch = emotion.pitch + emotion.melody * position + emotion.bounce * (-1) ** index
         percent = round(SEMITONE_PERCENT * pitch)
         parts.append(f'<prosody pitch="{max(percent, -90):+d}%">{escape(word)}</prosody>')
     rate, extent = f"{emotion.rate:.0%}", f"{emotion.range:.0%}"

@@ -15,14 +15,21 @@ from staanet.core import Corpus, Progress, Utterance, silent
 from staanet.corpora.dimensions import CLASSIFICATION, with_dimensions
 from staanet.corpora.espeak import start_espeak
 from staanet.corpora.files import build_corpus, list_folder, require_folder
-from staanet.corpora.prosody import EMOTIONS, SENTENCES, VOICES, Voice, perform, performed_numbers
+from staanet.corpora.prosody import (
+    EMOTIONS,
+    SENTENCES,
+    VOICES,
+    Voice,
+    prosody_values,
+    synthesise_clip,
+)
 from staanet.errors import InvalidInput
 
 USUAL = SyntheticRecipe()
 
 KIND, SCHEMA = "synthetic-corpus", 1
 MANIFEST, JOURNAL = "manifest.json", "journal.jsonl"
-AGAIN = "Delete the folder and render it again, or choose another one"
+REMEDY = "Delete the folder and render it again, or choose another one"
 
 
 def read_synthetic(folder: Path, task: str = CLASSIFICATION) -> Corpus:
@@ -40,7 +47,7 @@ def spoken_numbers(corpus: Corpus, folder: Path) -> Corpus:
     path = folder / MANIFEST
     seed = int(_read_manifest(folder)["parameters"].get("seed", 0)) if path.exists() else 0
     return with_dimensions(
-        corpus, ("pitch", "rate"), lambda u: performed_numbers(u.id, str(u.label), seed)
+        corpus, ("pitch", "rate"), lambda u: prosody_values(u.id, str(u.label), seed)
     )
 
 
@@ -119,7 +126,7 @@ def _check_parameters(earlier: object, parameters: dict[str, Any], folder: Path)
     differing = [name for name in parameters if old.get(name) != parameters[name]]
     if differing:
         raise InvalidInput(
-            f"was rendered with other {', '.join(differing)}", where=folder, remedy=AGAIN
+            f"was rendered with other {', '.join(differing)}", where=folder, remedy=REMEDY
         )
 
 
@@ -140,7 +147,9 @@ def _render(folder: Path, progress: Progress, parameters: dict[str, Any]) -> Non
             path = folder / "wav" / f"{name}.wav"
             is_done = name in sha256 and path.exists() and storage.sha256(path) == sha256[name]
             if not is_done:
-                samples = perform(say, voice, label, SENTENCES[number], name, parameters["seed"])
+                samples = synthesise_clip(
+                    say, voice, label, SENTENCES[number], name, parameters["seed"]
+                )
                 data = audio.encode(samples, SAMPLE_RATE)
                 storage.write_bytes(path, data)
                 sha256[name] = hashlib.sha256(data).hexdigest()
@@ -156,17 +165,17 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     manifest = storage.read_json(path)
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
-        raise InvalidInput("is not the manifest of a synthetic corpus", where=path, remedy=AGAIN)
+        raise InvalidInput("is not the manifest of a synthetic corpus", where=path, remedy=REMEDY)
     if manifest.get("schema") != SCHEMA:
         raise InvalidInput(
             f"has schema {manifest.get('schema')}; this version reads {SCHEMA}",
             where=path,
-            remedy=AGAIN,
+            remedy=REMEDY,
         )
     entries = manifest.get("files")
     is_complete = isinstance(entries, list) and isinstance(manifest.get("parameters"), dict)
     if not is_complete or not all(_is_entry(entry) for entry in entries or []):
-        raise InvalidInput("is damaged", where=path, remedy=AGAIN)
+        raise InvalidInput("is damaged", where=path, remedy=REMEDY)
     return manifest
 
 
@@ -188,10 +197,10 @@ def _verified_corpus(folder: Path) -> Corpus:
         keys = ("id", "label", "speaker", "sex")
         utterance = _utterance(folder, *(entry[key] for key in keys))
         if not utterance.path.is_file():
-            raise InvalidInput("is missing", where=utterance.path, remedy=AGAIN)
+            raise InvalidInput("is missing", where=utterance.path, remedy=REMEDY)
         if storage.sha256(utterance.path) != entry["sha256"]:
             raise InvalidInput(
-                "differs from the manifest's sha256", where=utterance.path, remedy=AGAIN
+                "differs from the manifest's sha256", where=utterance.path, remedy=REMEDY
             )
         utterances.append(utterance)
     note = f"synthetic speech by eSpeak NG {manifest.get('espeak')}"

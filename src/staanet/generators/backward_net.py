@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from staanet.core import standardise, valid_mask
 from staanet.generators.base import unit_rms
-from staanet.generators.iterative import IterativeGenerator, Reading, budget_layer
+from staanet.generators.iterative import IterativeGenerator, LogitsAndBackward, budget_layer
 from staanet.nn.conv_maxpool import (
     channels_to_rows,
     conv_maxpool,
@@ -126,7 +126,9 @@ class BackwardNet(IterativeGenerator):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def read(self, x: Tensor, lengths: Tensor | None, features: Tensor) -> list[Reading]:
+    def run_classifiers(
+        self, x: Tensor, lengths: Tensor | None, features: Tensor
+    ) -> list[LogitsAndBackward]:
         encoding = self.encode(x, lengths)
         states = self.states(encoding)
 

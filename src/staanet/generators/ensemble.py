@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from staanet.config import PAPER_EPSILON
 from staanet.generators.backward_net import BackwardNet
-from staanet.generators.iterative import IterativeGenerator, Reading
+from staanet.generators.iterative import IterativeGenerator, LogitsAndBackward
 from staanet.generators.surrogate import SurrogateGradient
 
 MEMBERS: dict[str, type[IterativeGenerator]] = {
@@ -63,8 +63,10 @@ class EnsembleGenerator(IterativeGenerator):
         for member in self.members:
             member.freeze_encoder()
 
-    def read(self, x: Tensor, lengths: Tensor | None, features: Tensor) -> list[Reading]:
-        return [reading for m in self.members for reading in m.read(x, lengths, features)]
+    def run_classifiers(
+        self, x: Tensor, lengths: Tensor | None, features: Tensor
+    ) -> list[LogitsAndBackward]:
+        return [run for m in self.members for run in m.run_classifiers(x, lengths, features)]
 
     def member_weights(self) -> Tensor:
         return self.weights

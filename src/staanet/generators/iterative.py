@@ -15,8 +15,11 @@ from staanet.core import Budget, Goal, Shift, Targeted, Untargeted
 from staanet.errors import InvalidInput
 from staanet.generators.base import Generator, apply_perturbation, unit_rms
 
-Reading = tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]
-"""A classifier's logits ``[B, K]``, and a backward pass from their gradient to two heads ``[B, T]``."""
+LogitsAndBackward = tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]
+"""Logits ``[B, K]`` of a classifier, and its backward pass.
+
+The backward pass takes a gradient ``[B, K]`` and returns the heads magnitude and position, each ``[B, T]``.
+"""
 FEATURES = 3
 DECAY = 2.0
 """An iteration keeps the sigmoid of this, 0.88, of the sum so far, until training says otherwise."""
@@ -55,9 +58,14 @@ class IterativeGenerator(Generator):
         """Freezes the classifier, so that training changes the backward pass alone."""
         raise TypeError(f"{type(self).__name__} does not implement freeze_encoder")
 
-    def read(self, x: Tensor, lengths: Tensor | None, features: Tensor) -> list[Reading]:
-        """Runs the classifiers on ``x [B, T]``; ``features`` are those of the budget, ``[B, FEATURES]``."""
-        raise TypeError(f"{type(self).__name__} does not implement read")
+    def run_classifiers(
+        self, x: Tensor, lengths: Tensor | None, features: Tensor
+    ) -> list[LogitsAndBackward]:
+        """Returns the logits and the backward pass of each classifier on ``x [B, T]``.
+
+        ``lengths`` is ``[B]`` or None. ``features [B, FEATURES]`` describe the budget (``budget_features``).
+        """
+        raise TypeError(f"{type(self).__name__} does not implement run_classifiers")
 
     def member_weights(self) -> Tensor | Sequence[float]:
         """Returns the weight of each classifier's proposal."""
@@ -90,18 +98,20 @@ class IterativeGenerator(Generator):
             x = waveforms
             if iteration:
                 x = self._preview(waveforms, magnitude, position, lengths, budget)
-            readings = self.read(x, lengths, features)
-            best = best or BestProposal.initial(waveforms, readings, target_class, self.tolerance)
-            margins = best.margins(readings)
+            runs = self.run_classifiers(x, lengths, features)
+            best = best or BestProposal.initial(waveforms, runs, target_class, self.tolerance)
+            margins = best.margins(runs)
             if iteration:
                 best = best.update(magnitude, position, margins)
-            step = self._combine(readings, best.goals, margins, lengths)
+            step = self._combine(runs, best.goals, margins, lengths)
             magnitude = decay * magnitude + unit_rms(step[0], lengths)
             position = decay * position + step[1]
         if best is None or self.iterations == 1 or self.training:
             return magnitude, position
         x = self._preview(waveforms, magnitude, position, lengths, budget)
-        best = best.update(magnitude, position, best.margins(self.read(x, lengths, features)))
+        best = best.update(
+            magnitude, position, best.margins(self.run_classifiers(x, lengths, features))
+        )
         return best.magnitude, best.position
 
     def _preview(
@@ -129,14 +139,14 @@ class IterativeGenerator(Generator):
 
     def _combine(
         self,
-        readings: Sequence[Reading],
+        runs: Sequence[LogitsAndBackward],
         goals: Sequence[Goal],
         margins: Tensor,
         lengths: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """The weighted sum of the classifiers' proposals; the fooled ones (margin below 0) count less."""
         magnitude = position = torch.zeros(())
-        parts = zip(readings, goals, margins, self.member_weights(), strict=True)
+        parts = zip(runs, goals, margins, self.member_weights(), strict=True)
         for (logits, backward), goal, margin, weight in parts:
             step_magnitude, step_position = backward(logit_gradient(logits, goal))
             share = torch.where(margin < 0, FOOLED_SHARE, 1.0)[:, None] * weight
@@ -165,7 +175,7 @@ class BestProposal:
     def initial(
         cls,
         waveforms: Tensor,
-        readings: Sequence[Reading],
+        runs: Sequence[LogitsAndBackward],
         target_class: Tensor | None,
         tolerance: Sequence[float] = (),
     ) -> Self:
@@ -173,14 +183,14 @@ class BestProposal:
 
         With a ``tolerance`` the outputs are numbers, any of which is to move by more.
         """
-        goals = [_goal_on(logits.detach(), target_class, tolerance) for logits, _ in readings]
+        goals = [_goal_on(logits.detach(), target_class, tolerance) for logits, _ in runs]
         zeros, batch = torch.zeros_like(waveforms), len(waveforms)
-        fooled = torch.zeros(len(readings), batch, dtype=torch.bool, device=waveforms.device)
+        fooled = torch.zeros(len(runs), batch, dtype=torch.bool, device=waveforms.device)
         return cls(goals, zeros, zeros, fooled, waveforms.new_full((batch,), torch.inf))
 
-    def margins(self, readings: Sequence[Reading]) -> Tensor:
+    def margins(self, runs: Sequence[LogitsAndBackward]) -> Tensor:
         """Returns each classifier's margin of its goal, ``[M, B]``."""
-        pairs = zip(self.goals, readings, strict=True)
+        pairs = zip(self.goals, runs, strict=True)
         return torch.stack([goal.margin(logits.detach()).float() for goal, (logits, _) in pairs])
 
     def update(self, magnitude: Tensor, position: Tensor, margins: Tensor) -> Self:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from staanet.generators.iterative import IterativeGenerator, Reading
+from staanet.generators.iterative import IterativeGenerator, LogitsAndBackward
 from staanet.victims.blueprint import Blueprint, build_from_blueprint
 
 
@@ -47,7 +47,9 @@ class SurrogateGradient(IterativeGenerator):
         """Freezes everything, for a member of an ensemble: the classifier is also the backward pass."""
         self.requires_grad_(False)
 
-    def read(self, x: Tensor, lengths: Tensor | None, features: Tensor) -> list[Reading]:
+    def run_classifiers(
+        self, x: Tensor, lengths: Tensor | None, features: Tensor
+    ) -> list[LogitsAndBackward]:
         create_graph = self.training and torch.is_grad_enabled()
         with torch.inference_mode(False), torch.enable_grad():
             x = x.detach().clone().requires_grad_()

@@ -29,7 +29,7 @@ from staanet.pipeline.sweep import SweepPlan, sweep
 from staanet.pipeline.train_generator import train_generator
 from staanet.pipeline.train_uap import train_uap
 from staanet.pipeline.train_victim import train_victim
-from staanet.pipeline.victim_check import meet_corpus
+from staanet.pipeline.victim_check import match_corpus_labels
 
 __all__ = [
     "find_budgets",
@@ -57,7 +57,7 @@ __all__ = [
     "harden",
     "join_recordings",
     "load_clips",
-    "meet_corpus",
+    "match_corpus_labels",
     "merge",
     "plan_attack",
     "predictions",

@@ -22,7 +22,7 @@ from staanet.pipeline.identity import clip_sha256
 from staanet.pipeline.quarantine import Quarantine
 from staanet.pipeline.recording_notes import RecordingNotes
 from staanet.pipeline.stage import Digest, Inputs, Stage
-from staanet.pipeline.victim_check import FIRST_CLIPS, check_victims, meet_labels
+from staanet.pipeline.victim_check import FIRST_CLIPS, check_victims, match_clip_labels
 from staanet.results import adversarial_set
 from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
 from staanet.results.clip_tables import describe_row_changes, sum_of
@@ -116,7 +116,7 @@ class Attacking:
         first = list(itertools.islice(self.clips, FIRST_CLIPS))
         labels = (clip.label for clip in first)
         source, where = self.plan.source, str(self.out)
-        meet_labels(members_of(source), labels, self.context, where=where, is_required=False)
+        match_clip_labels(members_of(source), labels, self.context, where=where, is_required=False)
         check_victims([source], first, self.context)
 
     def _card(self, inputs: Inputs) -> dict[str, Any]:

@@ -27,13 +27,13 @@ from staanet.pipeline.join_recordings import join_recordings
 from staanet.pipeline.merge import merge
 from staanet.pipeline.quarantine import Quarantine
 from staanet.pipeline.sources import source_of
-from staanet.pipeline.victim_check import meet_corpus
+from staanet.pipeline.victim_check import match_corpus_labels
 from staanet.results.adversarial_set import AdversarialSet
 from staanet.storage.shards import Shard
 
 SHARDS = 32
 """The same number on any number of workers, so that an interrupted job finds its shards again."""
-CARRIED = ("seed", "device", "strict", "label_map")
+WORKER_SETTINGS = ("seed", "device", "strict", "label_map")
 """Settings that a worker needs."""
 RETRIES = 5
 ANSWER_TIMEOUT_S = 10.0
@@ -71,7 +71,7 @@ class AttackJob:
     ) -> AdversarialSet:
         """Crafts the set, or a shard of it, in this process."""
         corpus = self.corpus
-        meet_corpus([victim], corpus, context)
+        match_corpus_labels([victim], corpus, context)
         plan = plan_attack(
             str(self.recipe.attack),
             self.recipe,
@@ -117,7 +117,7 @@ def _run_all(job: AttackJob, folders: dict[int, Path], context: Context) -> None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     is_new = not ray.is_initialized()
     if is_new and "RAY_ADDRESS" in os.environ:
-        require_answer(os.environ["RAY_ADDRESS"])
+        require_reachable(os.environ["RAY_ADDRESS"])
         ray.init(log_to_driver=False)
     elif is_new:
         ray.init(include_dashboard=False, log_to_driver=False, num_cpus=os.cpu_count())
@@ -125,7 +125,7 @@ def _run_all(job: AttackJob, folders: dict[int, Path], context: Context) -> None
     task = ray.remote(max_retries=RETRIES, num_cpus=1, num_gpus=gpus)(_shard)
     try:
         sent = ray.put(job)
-        settings = {name: getattr(context, name) for name in CARRIED}
+        settings = {name: getattr(context, name) for name in WORKER_SETTINGS}
         waiting = [
             task.remote(sent, number, len(folders), folder, settings)
             for number, folder in folders.items()
@@ -147,7 +147,7 @@ def _run_all(job: AttackJob, folders: dict[int, Path], context: Context) -> None
             ray.shutdown()
 
 
-def require_answer(address: str) -> None:
+def require_reachable(address: str) -> None:
     """Raises ``InvalidInput`` if nothing answers at ``HOST:PORT``. Ray itself would wait for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not (host and port.isdecimal()):  # auto, local: Ray knows where

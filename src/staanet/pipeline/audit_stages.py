@@ -36,7 +36,7 @@ from staanet.pipeline.everyday_change import SUMMARY, EverydayChange
 from staanet.pipeline.stage import Inputs, Stage
 from staanet.pipeline.train_generator import GeneratorTraining
 from staanet.pipeline.train_victim import VictimTraining
-from staanet.pipeline.victim_check import check_victims, meet_labels
+from staanet.pipeline.victim_check import check_victims, match_clip_labels
 from staanet.transforms import parse_transform
 from staanet.victims import load_victim
 
@@ -126,7 +126,7 @@ class Audit:
             )
         victims = [self.victim, *(source.victim for source in self.sources)]
         labels = [clip.label for clip in self.usable]
-        meet_labels(victims, labels, self.context, where=self.corpus.name)
+        match_clip_labels(victims, labels, self.context, where=self.corpus.name)
         reports = check_victims(victims, self.usable, self.context)
         self.doubts = list(reports[0].flags)
 

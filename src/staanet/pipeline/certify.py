@@ -14,7 +14,7 @@ from staanet.evaluation import certificates
 from staanet.pipeline.context import Context
 from staanet.pipeline.identity import clips_sha256
 from staanet.pipeline.stage import Inputs, Stage
-from staanet.pipeline.victim_check import check_victims, meet_labels
+from staanet.pipeline.victim_check import check_victims, match_clip_labels
 from staanet.results import row_files
 from staanet.storage import describe_machine
 from staanet.transforms.noise import SmoothingNoise
@@ -59,7 +59,7 @@ class Certification:
     def work(self, inputs: Inputs) -> None:
         require_classes([self.victim], "a certificate")
         labels = [clip.label for clip in self.clips]
-        meet_labels([self.victim], labels, self.context, where=str(self.out))
+        match_clip_labels([self.victim], labels, self.context, where=str(self.out))
         check_victims([self.victim], self.clips, self.context)
         storage.make_folder(self.out)
         rows = self._rows(storage.Journal(self.out / "journal.jsonl"))

@@ -20,7 +20,7 @@ from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
 from staanet.pipeline.stage import Inputs, Stage
 from staanet.pipeline.train_victim import measure_parts
-from staanet.pipeline.victim_check import check_victims, meet_corpus
+from staanet.pipeline.victim_check import check_victims, match_corpus_labels
 from staanet.results.adversarial_set import AdversarialSet
 from staanet.transforms import parse_transform
 from staanet.victims import load_victim, victim_folder
@@ -93,7 +93,7 @@ class Defending:
         figures: dict[str, float] = {}
         if self.corpus is not None:
             victim, parts = self.victim(), self.context.split(self.corpus())[1:]
-            meet_corpus([self.defended], self.corpus(), self.context, is_required=True)
+            match_corpus_labels([self.defended], self.corpus(), self.context, is_required=True)
             clips = {part.part: load_clips(part, victim, self.context) for part in parts}
             check_victims([victim], clips["dev"], self.context)
             before = measure_parts(victim, clips)

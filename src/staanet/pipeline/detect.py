@@ -22,7 +22,7 @@ from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
 from staanet.pipeline.harden import new_generator, save_inner_generator
 from staanet.pipeline.stage import Inputs, Stage
-from staanet.pipeline.victim_check import check_victims, meet_corpus
+from staanet.pipeline.victim_check import check_victims, match_corpus_labels
 from staanet.results import row_files
 from staanet.results.adversarial_set import AdversarialClip, AdversarialSet
 from staanet.storage import describe_machine
@@ -238,7 +238,7 @@ def detect(
         InvalidInput: If there is no such detector or set, or ``out`` holds another victim.
     """
     static = check_detection(recipe, sets)
-    meet_corpus([victim], corpus, context)
+    match_corpus_labels([victim], corpus, context)
     detection = Detection(corpus, victim, out, recipe, context)
     target = detection.gate_victim()
     attacks = [

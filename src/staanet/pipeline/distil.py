@@ -1,7 +1,7 @@
 """Distils a black box into a small surrogate network, which attacks use as their source.
 
-Papernot et al. 2017, arXiv 1602.02697; the soft answers are those of Hinton et al. 2015, arXiv 1503.02531.
-No label is used. Each clip that the black box answers counts as a query.
+The method is that of Papernot et al. 2017 (arXiv 1602.02697) with the soft labels of Hinton et al. 2015
+(arXiv 1503.02531). No label of the corpus is used. Each clip sent to the black box counts as a query.
 """
 
 from __future__ import annotations
@@ -20,19 +20,23 @@ from staanet.training.distillation import DistillationTask
 from staanet.victims import build_victim, learning_rate, load_victim
 
 SCHEME = "distill"
-"""``distill:VICTIM`` as a source stands for a surrogate of that victim."""
+"""The source ``distill:VICTIM`` is a surrogate of that victim."""
 
 UNUSED = ("precision", "augment", "sample_rate")
-"""Settings of a victim's training that distillation leaves out: float32, plain crops, the target's rate."""
+"""Settings of a victim's training that distillation ignores.
+
+It trains in float32 on crops without augmentation, at the target's sample rate.
+"""
 
 
 def distil(
     corpus: Corpus, target: Victim, out: Path, *, recipe: VictimRecipe, context: Context
 ) -> Victim:
-    """Trains a surrogate of ``target`` on the corpus's train part, into the victim folder ``out``.
+    """Trains a surrogate of ``target`` on the train part of a corpus, and writes the victim folder ``out``.
 
-    ``recipe.network`` is ``emo18`` (the default) or another; steps and crops are those of a victim. The
-    card holds the number of queries, and how often the surrogate agrees with the target on dev clips.
+    ``recipe.network`` names the network; the default is ``emo18``. Steps and crops are those of a victim's
+    training. The card holds the number of queries, and how often the surrogate agrees with the target on
+    dev clips. A finished folder is loaded. Raises ``InvalidInput`` where ``target`` is no classifier.
     """
     network = recipe.network or "emo18"
     settings = {key: value for key, value in asdict(recipe).items() if key not in UNUSED}

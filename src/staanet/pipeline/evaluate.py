@@ -16,7 +16,7 @@ from staanet.errors import InvalidInput
 from staanet.evaluation import perceptual, transfer_matrix
 from staanet.evaluation.perceptual import Score
 from staanet.pipeline.context import Context
-from staanet.pipeline.victim_check import FIRST_CLIPS, check_victims, meet_labels
+from staanet.pipeline.victim_check import FIRST_CLIPS, check_victims, match_clip_labels
 from staanet.results import adversarial_set
 from staanet.results.adversarial_set import AdversarialSet
 from staanet.results.transfer_matrix import TransferMatrix
@@ -126,7 +126,7 @@ def _check_targets(
     labels = [
         row["label"] or None for folder in folders for row in adversarial_set.read_rows(folder)
     ]
-    meet_labels(targets, labels, context, where=str(folders[0]))
+    match_clip_labels(targets, labels, context, where=str(folders[0]))
     pairs = loaded[0].clips
     chosen = range(0, len(pairs), max(1, len(pairs) // FIRST_CLIPS))
     return check_victims(targets, [pairs[index].clean for index in chosen], context)

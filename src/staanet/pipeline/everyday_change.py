@@ -13,7 +13,7 @@ from staanet.evaluation.everyday import CONDITIONS, Everyday, measure_everyday
 from staanet.pipeline.context import Context
 from staanet.pipeline.identity import clips_sha256
 from staanet.pipeline.stage import Inputs, Stage
-from staanet.pipeline.victim_check import check_victims, meet_labels
+from staanet.pipeline.victim_check import check_victims, match_clip_labels
 from staanet.results.row_files import csv_text
 from staanet.storage import describe_machine
 
@@ -65,7 +65,7 @@ def everyday(victim: Victim, clips: Sequence[Clip], out: Path, context: Context)
     be judged.
     """
     labels = [clip.label for clip in clips]
-    meet_labels([victim], labels, context, where=str(out), is_required=False)
+    match_clip_labels([victim], labels, context, where=str(out), is_required=False)
     check_victims([victim], clips, context)
     EverydayChange(victim.name, lambda: victim, lambda: clips, out, context).stage().perform()
     summary: dict[str, Any] = storage.read_json(out / SUMMARY)

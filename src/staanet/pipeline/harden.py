@@ -18,7 +18,7 @@ from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
 from staanet.pipeline.stage import Inputs, Stage
 from staanet.pipeline.train_victim import make_schedule, measure_parts, measure_quality
-from staanet.pipeline.victim_check import check_victims, meet_corpus
+from staanet.pipeline.victim_check import check_victims, match_corpus_labels
 from staanet.storage import describe_machine
 from staanet.training import AdversarialTraining, train_adversarially
 from staanet.victims import load_victim
@@ -148,7 +148,7 @@ def harden(
             where=victim.origin,
             remedy="Harden a victim folder, or put a transformation or a detector in front of it",
         )
-    meet_corpus([victim], corpus, context, is_required=True)
+    match_corpus_labels([victim], corpus, context, is_required=True)
     lacking = sorted({*corpus.labels} - {*victim.labels})
     if lacking:
         raise InvalidInput(

@@ -26,7 +26,7 @@ from staanet.results.clip_tables import sum_of
 from staanet.results.transfer_matrix import TransferMatrix
 
 SHARED = {"of": "number of shards", "listing": "list of clips", "window_s": "window"}
-AGAIN = "Make that shard again with the settings of the others"
+REMEDY = "Make that shard again with the settings of the others"
 
 
 def merge(
@@ -60,7 +60,7 @@ def _order_shards(parts: Mapping[Path, Any], command: str) -> list[Path]:
                 raise InvalidInput(
                     f"its {what} is {part.get(key)}, that of {first} is {expected.get(key)}",
                     where=shard,
-                    remedy=AGAIN,
+                    remedy=REMEDY,
                 )
     by_number: dict[int, Path] = {}
     for shard, part in parts.items():
@@ -90,7 +90,7 @@ def require_equal(
             raise InvalidInput(
                 f"its {key} is {actual.get(key)!r}, that of {first} is {expected.get(key)!r}",
                 where=shard,
-                remedy=AGAIN,
+                remedy=REMEDY,
             )
 
 
@@ -100,7 +100,7 @@ def require_equal(
 def _merge_set(
     shards: Sequence[Path], cards: Mapping[Path, Mapping[str, Any]], out: Path, context: Context
 ) -> AdversarialSet:
-    settings = {shard: _common_settings(cards[shard]) for shard in shards}
+    settings = {shard: _set_settings(cards[shard]) for shard in shards}
     for shard in shards[1:]:
         require_equal(shards[0], shard, settings[shards[0]], settings[shard])
     inputs = {k: v for k, v in cards[shards[0]]["inputs"].items() if k != "shard"}
@@ -178,7 +178,7 @@ def _check_files(shard: Path, row: Mapping[str, str]) -> None:
             )
 
 
-def _common_settings(card: Mapping[str, Any]) -> dict[str, Any]:
+def _set_settings(card: Mapping[str, Any]) -> dict[str, Any]:
     """What shards of one set have in common; the versions that made them too."""
     inputs = {k: v for k, v in card["inputs"].items() if k not in ("clips", "shard")}
     left_out = ("inputs", "machine", "quarantined", "clips", "recordings")
@@ -194,7 +194,7 @@ def _merge_results(shards: Sequence[Path], out: Path) -> TransferMatrix:
     first = ordered[0]
     for shard in ordered[1:]:
         require_equal(
-            first, shard, _common_facts(summaries[first]), _common_facts(summaries[shard])
+            first, shard, _shard_settings(summaries[first]), _shard_settings(summaries[shard])
         )
     summary = summaries[first]
     parts = [row_files.read_parquet(shard / "results.parquet") for shard in ordered]
@@ -218,22 +218,22 @@ def read_summary(shard: Path) -> dict[str, Any]:
     """The summary in a folder of results."""
     summary = storage.read_json(shard / "summary.json")
     if not isinstance(summary, dict) or not {"cells", "targets", "machine"} <= summary.keys():
-        raise InvalidInput("is no summary of results", where=shard / "summary.json", remedy=AGAIN)
+        raise InvalidInput("is no summary of results", where=shard / "summary.json", remedy=REMEDY)
     return summary
 
 
-def _common_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
+def _shard_settings(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What shards of one evaluation have in common."""
     part = summary["shard"]
     return {
-        **common_facts(summary),
+        **evaluation_settings(summary),
         "targets": summary["targets"],
         "channels": part["channels"],
         "weights of targets": part["sha256"],
     }
 
 
-def common_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
+def evaluation_settings(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What evaluations of one recipe have in common, on whatever clips and with whatever weights."""
     cells = [{key: cell[key] for key in (*ATTACK_FIELDS, "channel")} for cell in summary["cells"]]
     targets = {

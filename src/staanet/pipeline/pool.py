@@ -9,7 +9,7 @@ from typing import Any
 from staanet import storage
 from staanet.evaluation import recount_matrix
 from staanet.pipeline.context import Context
-from staanet.pipeline.merge import common_facts, read_summary, require_equal
+from staanet.pipeline.merge import evaluation_settings, read_summary, require_equal
 from staanet.pipeline.trainings import read_trainings, save_trainings
 from staanet.results import row_files
 from staanet.results.run_folder import SELFCHECK
@@ -37,7 +37,10 @@ def pool_folds(folders: Mapping[int, Path], out: Path, context: Context) -> Tran
     first = min(folders)
     for number, folder in folders.items():
         require_equal(
-            folders[first], folder, common_facts(summaries[first]), common_facts(summaries[number])
+            folders[first],
+            folder,
+            evaluation_settings(summaries[first]),
+            evaluation_settings(summaries[number]),
         )
     rows = [
         {**row, "fold": number}

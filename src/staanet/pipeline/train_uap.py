@@ -19,7 +19,7 @@ from staanet.pipeline.clips import load_clips
 from staanet.pipeline.context import Context
 from staanet.pipeline.sources import relative_origin
 from staanet.pipeline.stage import Inputs, Stage
-from staanet.pipeline.victim_check import check_victims, meet_corpus
+from staanet.pipeline.victim_check import check_victims, match_corpus_labels
 from staanet.storage import describe_machine
 
 
@@ -110,7 +110,7 @@ def train_uap(
     ``out`` holds a vector that was made from something else.
     """
     require_classes([source], "a universal vector")
-    meet_corpus([source], corpus, context)
+    match_corpus_labels([source], corpus, context)
     if label is not None and label not in source.labels:
         raise unknown_name("class", label, source.labels)
     name = f"train-uap on {source.name}"
@@ -128,4 +128,6 @@ def vector_recipe(key: str, attacks: Mapping[str, AttackRecipe]) -> VectorRecipe
         if name not in names:
             raise unknown_name("setting of uap", name, names)
     limits = {"epsilon": attack.epsilon, "max_density": attack.max_density or matched}
-    return config.checked(VectorRecipe, {**limits, **attack.settings}, where=f"[attacks.{key}]")
+    return config.validate_settings(
+        VectorRecipe, {**limits, **attack.settings}, where=f"[attacks.{key}]"
+    )

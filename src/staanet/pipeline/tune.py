@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from staanet import storage
-from staanet.config import GeneratorRecipe, checked
+from staanet.config import GeneratorRecipe, validate_settings
 from staanet.core import Corpus, Victim
 from staanet.errors import InvalidInput, unknown_name
 from staanet.generators.registry import GENERATORS
@@ -105,7 +105,7 @@ def search_space(recipe: GeneratorRecipe) -> dict[str, Range]:
 
 def published_recipe(values: Mapping[str, Any]) -> GeneratorRecipe:
     """A generator's recipe with the paper's objective."""
-    return checked(GeneratorRecipe, {"objective": "paper", **values}, where="tune")
+    return validate_settings(GeneratorRecipe, {"objective": "paper", **values}, where="tune")
 
 
 def tune(

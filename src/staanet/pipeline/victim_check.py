@@ -1,4 +1,4 @@
-"""Checks each victim before its first use: it can be judged, and its labels match the corpus."""
+"""Checks each victim before its first use, and matches its labels with those of the clips."""
 
 from __future__ import annotations
 
@@ -17,39 +17,40 @@ from staanet.victims.quick_check import CheckedVictims, VictimReport
 
 _CHECKED = CheckedVictims()
 FIRST_CLIPS = 64
-"""So many clips are read ahead where they come one by one."""
+"""Clips that are read for the check where ``clips`` is an iterator."""
 
 
 def check_victims(
     victims: Iterable[Victim], clips: Iterable[Clip], context: Context
 ) -> list[VictimReport]:
-    """Checks each victim on a few clips, once a process, and records doubts in the context.
+    """Checks each victim on a few clips, once per process, and returns a report per victim.
 
-    Raises ``InvalidInput`` where a victim cannot be judged; see ``staanet.victims.quick_check``.
+    Doubts become warnings of the context. Raises ``InvalidInput`` where a victim cannot be evaluated; see
+    ``staanet.victims.quick_check``.
     """
-    some = clips if isinstance(clips, Sequence) else list(itertools.islice(clips, FIRST_CLIPS))
+    first = clips if isinstance(clips, Sequence) else list(itertools.islice(clips, FIRST_CLIPS))
     reports = []
     for victim in victims:
-        with torch.random.fork_rng(devices=[]):  # a look changes no draw that comes after it
-            report = _CHECKED.check(victim, some)
+        with torch.random.fork_rng(devices=[]):  # the check must not change later random draws
+            report = _CHECKED.check(victim, first)
         for flag in report.flags:
             context.quarantine.warn(flag)
-        for part in victim.modules():
-            for note in getattr(part, "notes", ()):
+        for module in victim.modules():
+            for note in getattr(module, "notes", ()):
                 context.quarantine.note(f"{victim.name}: {note}")
         reports.append(report)
     return reports
 
 
-def meet_corpus(
+def match_corpus_labels(
     victims: Iterable[Victim], corpus: Corpus, context: Context, *, is_required: bool = False
 ) -> None:
-    """``meet_labels`` for the clips of a corpus; usually no figure needs the labels."""
+    """Does ``match_clip_labels`` for the clips of a corpus."""
     labels = lazy_rows.attribute_values(corpus.utterances, "label")
-    meet_labels(victims, labels, context, where=corpus.name, is_required=is_required)
+    match_clip_labels(victims, labels, context, where=corpus.name, is_required=is_required)
 
 
-def meet_labels(
+def match_clip_labels(
     victims: Iterable[Victim],
     labels: Iterable[str | None],
     context: Context,
@@ -57,21 +58,21 @@ def meet_labels(
     where: str,
     is_required: bool = True,
 ) -> None:
-    """Give victims the labels of the clips where the words differ, and note which were matched.
+    """Renames the labels of victims to those of the clips, where the words differ, and notes it.
 
     Args:
-        victims: The models; their labels are changed.
+        victims: The models, whose labels are changed in place.
         labels: The label of each clip; None where a clip has none.
         context: Holds the label map, and receives the notes.
-        where: The name of the clips in an error.
+        where: The name of the corpus or folder, for errors.
         is_required: Whether figures need the labels.
 
     Raises:
-        InvalidInput: The figures need labels, and fewer than two classes meet.
+        InvalidInput: Figures need the labels, or a label map names them, and fewer than two classes match.
     """
     clip_labels = [label for label in labels if label is not None]
     classes = sorted(set(clip_labels))
-    if classes and read_dimensions(classes[0]):  # each clip has numbers of its own
+    if classes and read_dimensions(classes[0]):  # labels are numbers, not classes
         if is_required:
             require_classes_of_clips(victims, classes[0], where)
         return
@@ -79,10 +80,10 @@ def meet_labels(
         is_named = set(classes) <= set(victim.labels) or victim.task == "regression"
         if not classes or is_named:
             continue
-        label_map = {  # a pair may be meant for the corpus or for another victim
+        label_map = {  # other pairs are for the corpus or for another victim
             a: b for a, b in context.label_map.items() if a in victim.labels
         }
-        absent = sorted({*label_map.values()} - {*classes})  # these clips may be few
+        absent = sorted({*label_map.values()} - {*classes})  # a small set of clips may lack a class
         try:
             match = _checked_match(victim, classes, absent, label_map, where)
         except InvalidInput:
@@ -110,18 +111,20 @@ def _checked_match(
     label_map: Mapping[str, str],
     where: str,
 ) -> LabelMatch:
-    """The match with the clips' classes, and with those that the map names and no clip has."""
+    """Returns the match with the clips' classes and with those that only the label map names."""
     match = match_labels(victim.labels, [*classes, *absent], label_map)
     if len(classes) > 1:
-        met = match.among(classes)
-        if absent and len(met.mapping) < 2:
-            match_labels(victim.labels, classes, label_map)  # raises: no clip has such a word
-        met.check(victim.name, where)
+        present = match.among(classes)
+        if absent and len(present.mapping) < 2:
+            match_labels(
+                victim.labels, classes, label_map
+            )  # raises, and names the classes of the clips
+        present.check(victim.name, where)
     return match
 
 
 def require_classes_of_clips(victims: Iterable[Victim], label: str, where: str) -> None:
-    """Raises ``InvalidInput`` for a classifier, where the labels of clips are numbers such as ``label``."""
+    """Raises ``InvalidInput`` if a victim is a classifier; the clips have numbers, such as ``label``."""
     for victim in victims:
         if victim.task == "classification":
             raise InvalidInput(

@@ -63,7 +63,7 @@ def template_environment() -> Environment:
         "percent": formatting.percent,
         "seconds": formatting.seconds,
         "interval": formatting.interval,
-        "unbroken": formatting.unbroken,
+        "non_breaking_units": formatting.non_breaking_units,
     }
     environment.globals |= {
         "rate": formatting.rate,

@@ -1,4 +1,7 @@
-"""Formats numbers for tables and sentences."""
+"""Formats numbers, rates and budgets for tables and sentences.
+
+A value that is not defined is ``None`` as input and ``n/a`` as text.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from staanet.core import Budget
 from staanet.core.metrics import Estimate
 
 NONE = "n/a"
-"""Stands where a value is not defined."""
+"""Text of a value that is not defined."""
 
 
 def percent(value: float | None) -> str:
@@ -24,17 +27,17 @@ def percent(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:.1f} %"
 
 
-def unbroken(sentence: str) -> str:
-    """Returns a sentence in which a line never breaks between a number and its unit.
+def non_breaking_units(sentence: str) -> str:
+    """Returns a sentence with non-breaking spaces between numbers and their units.
 
-    >>> unbroken("58.3 % of 12 at 32 dB").count("\N{NO-BREAK SPACE}")
+    >>> non_breaking_units("58.3 % of 12 at 32 dB").count("\N{NO-BREAK SPACE}")
     2
     """
     return re.sub(r"(?<=\d) (?=(?:%|dB|Hz|s)(?!\w))", "\N{NO-BREAK SPACE}", sentence)
 
 
 def rate(estimate: Estimate, of: int) -> str:
-    """Returns the value of a rate in per cent; ``of`` is how many clips there are in all.
+    """Returns a rate in per cent; ``of`` is the number of all clips, shown where no clip counts.
 
     >>> rate(Estimate(None, None, None, 0, 0), 107)
     'n/a (0 of 107)'
@@ -56,7 +59,7 @@ def interval(estimate: Estimate) -> str:
 
 
 def number(value: float | None, digits: int, unit: str = "") -> str:
-    """Returns ``value`` with this many decimals, and its unit.
+    """Returns ``value`` with ``digits`` decimals and its unit.
 
     >>> number(12345.6, 0), number(17.25, 1, "dB"), number(None, 1, "dB")
     ('12,346', '17.2 dB', 'n/a')
@@ -91,7 +94,7 @@ def quantity(count: int, noun: str) -> str:
 
 
 def join_words(items: Sequence[str]) -> str:
-    """Returns items as an enumeration.
+    """Returns items joined by commas, and by "and" before the last.
 
     >>> join_words(["a"]), join_words(["a", "b", "c"])
     ('a', 'a, b and c')
@@ -99,14 +102,14 @@ def join_words(items: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 
 
-def first_items(items: Sequence[str], most: int) -> str:
-    """Returns the items with commas; of more than ``most`` items only the first.
+def first_items(items: Sequence[str], limit: int) -> str:
+    """Returns at most ``limit`` items joined by commas, and the number of the others.
 
     >>> first_items(["a", "b", "c"], 2), first_items(["a", "b"], 2)
     ('a, b and 1 more', 'a, b')
     """
-    more = f" and {len(items) - most:,} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
+    more = f" and {len(items) - limit:,} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more
 
 
 def level_text(level_db: float) -> str:

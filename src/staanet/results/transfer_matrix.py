@@ -1,6 +1,6 @@
 """The transfer matrix: how often each attack, crafted on a source, fools each target.
 
-A cell is one attack, source, target and channel. The matrix keeps the row of every clip beside them.
+A cell is one attack, source, target and channel. ``rows`` holds one row per clip of each cell.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from staanet.results.table import Table
 
 @dataclass(frozen=True)
 class TransferMatrix:
-    """Cells with rates, intervals and counts, and the rows of the clips behind them."""
+    """Cells with rates, intervals and counts, and the rows of the clips from which they were computed."""
 
     rows: Sequence[Mapping[str, Any]]
     summary: Mapping[str, Any]
 
     @property
     def cells(self) -> list[Mapping[str, Any]]:
-        """Every cell, as ``summary.json`` holds it."""
+        """All cells, as in ``summary.json``."""
         return list(self.summary["cells"])
 
-    def after(self, channel: str) -> list[Mapping[str, Any]]:
-        """Returns the cells of one channel; ``pcm16`` is the files as they are."""
+    def cells_of_channel(self, channel: str) -> list[Mapping[str, Any]]:
+        """Returns the cells of one channel; the channel ``pcm16`` is the files without any change."""
         return [cell for cell in self.cells if cell.get("channel", NO_CHANNEL) == channel]
 
     def cell(
         self, attack: str, source: str, target: str, channel: str = NO_CHANNEL
     ) -> Mapping[str, Any]:
         """Returns one cell; raises ``KeyError`` where it was not evaluated."""
-        for cell in self.after(channel):
+        for cell in self.cells_of_channel(channel):
             if (cell["attack"], cell["source"], cell["target"]) == (attack, source, target):
                 return cell
         raise KeyError((attack, source, target, channel))
 
     def table(self, metric: str = "fooling_rate") -> Table:
-        """Returns the matrix of the files as they are, a column per target.
+        """Returns the matrix of the files without any channel, with a column per target.
 
         ``metric`` is one of ``transfer_tables.METRICS``: fooling_rate, attack_success_rate or
         uar_after. Raises ``InvalidInput`` for another.
@@ -60,7 +60,7 @@ class TransferMatrix:
         return self.table(metric).to_latex()
 
     def to_parquet(self, path: Path | str) -> None:
-        """Writes a flat row per cell and channel: names, budget, rates with interval and N, means."""
+        """Writes a row per cell and channel: names, budget, rates with interval and N, means."""
         row_files.write_parquet(Path(path), transfer_tables.flat_rows(self.cells))
 
     def save(self, folder: Path | str) -> None:
@@ -86,4 +86,4 @@ class TransferMatrix:
         storage.write_json(folder / "summary.json", dict(self.summary))
 
     def _typed_cells(self) -> list[Cell]:
-        return [Cell.from_dict(cell) for cell in self.after(NO_CHANNEL)]
+        return [Cell.from_dict(cell) for cell in self.cells_of_channel(NO_CHANNEL)]

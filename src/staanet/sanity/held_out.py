@@ -18,7 +18,7 @@ from staanet.results.adversarial_set import UNLABELLED
 from staanet.results.checks import Check
 from staanet.results.clip_tables import content_of, corpus_rows, describe_row_changes, read_listing
 from staanet.results.row_files import read_csv
-from staanet.sanity.loaded_run import AGAIN, LoadedRun, no_corpus
+from staanet.sanity.loaded_run import REMEDY, LoadedRun, no_corpus
 from staanet.sanity.recordings import shared_recordings
 
 Report = Callable[[str], None]
@@ -54,7 +54,7 @@ def clean_audio(run: LoadedRun, progress: Report) -> Check:
         wrong,
         sum(len(stored.rows) for stored in run.files.sets.values()),
         "clean files, labels and speakers are those of the corpus",
-        AGAIN,
+        REMEDY,
     )
 
 

@@ -20,7 +20,7 @@ from staanet.results.run_folder import RunFolder
 from staanet.results.stored import StoredSet, finished_folders, fold_folders
 from staanet.victims import load_victim
 
-AGAIN = "Attack and evaluate again: a figure is that of its files or none"
+REMEDY = "Attack and evaluate again: a figure is that of its files or none"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from staanet.report.verify import clip_problems
 from staanet.results.cells import ClipResult
 from staanet.results.checks import Check
 from staanet.results.stored import StoredSet
-from staanet.sanity.loaded_run import AGAIN, LoadedRun, no_victim
+from staanet.sanity.loaded_run import REMEDY, LoadedRun, no_victim
 
 
 def disk(run: LoadedRun, stored: StoredSet) -> Check:
@@ -40,7 +40,7 @@ def disk(run: LoadedRun, stored: StoredSet) -> Check:
             wrong.append(f"{clip_id}: is in no row of results.parquet")
     wrong += [f"{i}: has results and no files" for i in rows if i not in stored.rows]
     right = "tables and budget are those of the files"
-    return Check.list_wrong("disk", stored.name, wrong, len(stored.rows), right, AGAIN)
+    return Check.list_wrong("disk", stored.name, wrong, len(stored.rows), right, REMEDY)
 
 
 def predictions(run: LoadedRun, stored: StoredSet, ids: Sequence[str]) -> Check:
@@ -72,7 +72,7 @@ def predictions(run: LoadedRun, stored: StoredSet, ids: Sequence[str]) -> Check:
     if not count:
         return no_victim("predictions", stored.name, ", ".join(sorted(absent)))
     right = "the victims answer again as the results say"
-    return Check.list_wrong("predictions", stored.name, wrong, count, right, AGAIN)
+    return Check.list_wrong("predictions", stored.name, wrong, count, right, REMEDY)
 
 
 def _is_answer(victim: Victim, logits: NDArray[np.float64], answer: str) -> bool:

@@ -1,4 +1,8 @@
-"""Checks a victim: deterministic, in evaluation mode, logits as output, better than chance."""
+"""Checks of a victim before any attack: each takes the victim and clean clips, and returns a ``Check``.
+
+They find random answers, a model in training mode, probabilities instead of logits, and answers that
+are no better than chance.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +18,19 @@ from staanet.core import Clip, Victim, metrics
 from staanet.results.checks import Check, Verdict
 from staanet.sanity.probe import BATCH
 
-SAME_TWICE, SAME_IN_BATCH = 1e-4, 1e-2
-"""How far logits may differ, as a share of their spread: of one clip twice, and beside others."""
+REPEAT_TOLERANCE, BATCH_TOLERANCE = 1e-4, 1e-2
+"""How far logits of a clip may differ when it is repeated, and in a batch; a share of their spread."""
 
 
 def deterministic(victim: Victim, clips: Sequence[Clip]) -> Check:
-    """The same clip gets the same logits twice, and in a batch with others as alone."""
+    """Checks that a clip gets the same logits twice, and the same in a batch as alone."""
     alone, again = logits_of(victim, clips), logits_of(victim, clips)
     batches = [_batch_logits(victim, clips[i : i + BATCH]) for i in range(0, len(clips), BATCH)]
     scale = _logit_spread(alone)
     twice, batched = (
         float(np.abs(alone - other).max()) / scale for other in (again, np.concatenate(batches))
     )
-    is_wrong = not (twice <= SAME_TWICE and batched <= SAME_IN_BATCH)  # NaN is wrong
+    is_wrong = not (twice <= REPEAT_TOLERANCE and batched <= BATCH_TOLERANCE)  # NaN is wrong
     return Check.judge(
         "deterministic",
         victim.name,
@@ -40,7 +44,11 @@ def deterministic(victim: Victim, clips: Sequence[Clip]) -> Check:
 
 
 def eval_mode(victim: Victim, clips: Sequence[Clip]) -> Check:
-    """Checks that BatchNorm and dropout are in evaluation mode, by their flags and by repeated answers."""
+    """Checks that BatchNorm and dropout are in evaluation mode.
+
+    No module may have its training flag set, no buffer may change, and the neighbours of a clip in a batch
+    may not change its logits.
+    """
     training = [
         name or type(module).__name__ for name, module in victim.named_modules() if module.training
     ]
@@ -53,7 +61,7 @@ def eval_mode(victim: Victim, clips: Sequence[Clip]) -> Check:
     drift /= _logit_spread(logits_of(victim, cut))
     buffers = dict(victim.named_buffers())
     moved = [name for name, tensor in buffers.items() if not torch.equal(tensor, before[name])]
-    is_unsteady = not drift <= SAME_IN_BATCH
+    is_unsteady = not drift <= BATCH_TOLERANCE
     reasons = [
         f"{len(training)} modules in training mode ({', '.join(training[:3])})" if training else "",
         f"answering changed {', '.join(moved[:3])}" if moved else "",
@@ -70,7 +78,7 @@ def eval_mode(victim: Victim, clips: Sequence[Clip]) -> Check:
 
 
 def gives_logits(victim: Victim, clips: Sequence[Clip]) -> Check:
-    """Its answers are logits: probabilities saturate, and the gradient with them."""
+    """Checks that the outputs are logits; probabilities saturate, and then the gradient vanishes."""
     logits = logits_of(victim, clips)
     sums = logits.sum(axis=1)
     is_inside = bool(((logits >= -1e-6) & (logits <= 1 + 1e-6)).all())
@@ -94,7 +102,11 @@ def gives_logits(victim: Victim, clips: Sequence[Clip]) -> Check:
 def clean_accuracy(
     name: str, labels: Sequence[str], predictions: Sequence[str], speakers: Sequence[str]
 ) -> Check:
-    """Better than the best constant answer, before any attack; else fooling it proves nothing."""
+    """Checks that the accuracy on clean clips is above that of the best constant answer.
+
+    Fooling a victim at chance level proves nothing. A one-sided binomial test with p > 0.05 is a warning.
+    The three sequences are aligned, with an item per clip.
+    """
     from scipy.stats import binomtest
 
     truth, answers = np.array(labels), np.array(predictions)
@@ -129,5 +141,5 @@ def _batch_logits(victim: Victim, clips: Sequence[Clip]) -> NDArray[np.float64]:
 
 
 def _logit_spread(logits: NDArray[np.float64]) -> float:
-    """Mean distance of a clip's largest and smallest logit: the scale on which differences count."""
+    """Returns the mean difference of a clip's largest and smallest logit, ``[N, K]``."""
     return max(float(np.mean(logits.max(axis=1) - logits.min(axis=1))), 1e-9)

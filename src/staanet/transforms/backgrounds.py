@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from staanet.transforms.base import BaseTransform, Call, Limits, mask_padding
+from staanet.transforms.base import BaseTransform, BatchInfo, Limits, mask_padding
 
 SNR_LIMITS = (-40.0, 90.0)
 _NOTES_PER_S = 4
@@ -26,9 +26,9 @@ class Background(BaseTransform):
         """The background ``[time]`` in double, at any level."""
         raise TypeError(f"{type(self).__name__} does not implement sound")
 
-    def change(self, x: Tensor, call: Call) -> Tensor:
-        sound = self.sound(x.shape[1], call.sample_rate, call.generator).to(x)
-        return add_at_snr(x, mask_padding(sound.expand_as(x), call.lengths), self.snr_db)
+    def change(self, x: Tensor, info: BatchInfo) -> Tensor:
+        sound = self.sound(x.shape[1], info.sample_rate, info.generator).to(x)
+        return add_at_snr(x, mask_padding(sound.expand_as(x), info.lengths), self.snr_db)
 
 
 def add_at_snr(clean: Tensor, background: Tensor, snr_db: float) -> Tensor:

@@ -57,8 +57,11 @@ class Transform(Protocol):
     ) -> Tensor: ...
 
 
-class Call(NamedTuple):
-    """The arguments of a transform's call besides the waveforms; see ``Transform``."""
+class BatchInfo(NamedTuple):
+    """What ``change`` may use besides the waveforms ``[B, T]``; see ``Transform``.
+
+    ``lengths`` is ``[B]``, or None where each clip fills its row. ``sample_rate`` is in Hz.
+    """
 
     lengths: Tensor | None
     generator: torch.Generator | None
@@ -112,8 +115,8 @@ class BaseTransform:
         """Returns the number of samples of a clip of ``length`` after the transform, used as a channel."""
         return length
 
-    def change(self, x: Tensor, call: Call) -> Tensor:
-        """Returns the transformed ``x``, ``[B, T] -> [B, T]``; ``x`` is zero beyond each clip's end."""
+    def change(self, x: Tensor, info: BatchInfo) -> Tensor:
+        """Returns the transformed clips, ``[B, T] -> [B, T]``; ``x`` is zero beyond each clip's end."""
         raise TypeError(f"{type(self).__name__} does not implement change")
 
     def __call__(
@@ -128,7 +131,7 @@ class BaseTransform:
         clean = mask_padding(x, lengths)
         if not self.has_exact_gradient:
             clean = clean.detach()
-        changed = self.change(clean, Call(lengths, generator, sample_rate))
+        changed = self.change(clean, BatchInfo(lengths, generator, sample_rate))
         changed = mask_padding(changed, lengths).clamp(-1, 1)
         return changed if self.has_exact_gradient else straight_through(x, changed)
 

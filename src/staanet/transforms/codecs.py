@@ -17,7 +17,7 @@ from torch import Tensor
 from staanet import audio
 from staanet.core import NO_CHANNEL, Samples
 from staanet.errors import InvalidInput
-from staanet.transforms.base import BaseTransform, Call, Limits
+from staanet.transforms.base import BaseTransform, BatchInfo, Limits
 
 _BLOCK = 4096  # frames written at a time: 130 s of Vorbis in one call crash libsndfile 1.2.2
 _TAIL_S = 0.05  # zeros appended before resampling, so that the last samples survive both filters
@@ -38,7 +38,7 @@ class Quantise(BaseTransform):
     limits: ClassVar[Limits] = {"bits": (2, 16)}
     bits: int = 8
 
-    def change(self, x: Tensor, call: Call) -> Tensor:
+    def change(self, x: Tensor, info: BatchInfo) -> Tensor:
         return self.round(x)
 
     def round(self, x: Tensor) -> Tensor:
@@ -73,10 +73,10 @@ class Codec(BaseTransform):
             )
         return ""
 
-    def change(self, x: Tensor, call: Call) -> Tensor:
-        y, lengths = torch.zeros_like(x), call.lengths_of(x).tolist()
+    def change(self, x: Tensor, info: BatchInfo) -> Tensor:
+        y, lengths = torch.zeros_like(x), info.lengths_of(x).tolist()
         for row, clip in enumerate(x.cpu().numpy()):
-            samples = self.code(audio.snap(clip[: lengths[row]]), call.sample_rate)
+            samples = self.code(audio.snap(clip[: lengths[row]]), info.sample_rate)
             y[row, : lengths[row]] = torch.from_numpy(audio.to_float(samples)).to(y)
         return y
 

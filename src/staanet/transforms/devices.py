@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from staanet.transforms.base import BaseTransform, Call, Limits
+from staanet.transforms.base import BaseTransform, BatchInfo, Limits
 
 PACKET_S = 0.02
 
@@ -26,11 +26,11 @@ class Clipping(BaseTransform):
     limits: ClassVar[Limits] = {"percent": (0, 90)}
     percent: float = 1.0
 
-    def change(self, x: Tensor, call: Call) -> Tensor:
+    def change(self, x: Tensor, info: BatchInfo) -> Tensor:
         levels = x.abs().sort(dim=1, descending=True).values
         ranks = [
             min(x.shape[1] - 1, math.floor(self.percent / 100 * n))
-            for n in call.lengths_of(x).tolist()
+            for n in info.lengths_of(x).tolist()
         ]
         level = levels.gather(1, torch.tensor(ranks, device=x.device)[:, None])
         return x.clamp(-level, level)
@@ -45,9 +45,9 @@ class PacketLoss(BaseTransform):
     limits: ClassVar[Limits] = {"percent": (0, 100)}
     percent: float = 5.0
 
-    def change(self, x: Tensor, call: Call) -> Tensor:
+    def change(self, x: Tensor, info: BatchInfo) -> Tensor:
         batch, time = x.shape
-        packet = max(1, round(PACKET_S * call.sample_rate))
-        draws = torch.rand(batch, time // packet + 1, generator=call.generator)
+        packet = max(1, round(PACKET_S * info.sample_rate))
+        draws = torch.rand(batch, time // packet + 1, generator=info.generator)
         arrives = (draws >= self.percent / 100).repeat_interleave(packet, dim=1)[:, :time]
         return x * arrives.to(x)

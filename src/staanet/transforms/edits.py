@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from staanet.transforms.base import BaseTransform, Call, Limits, mask_padding
+from staanet.transforms.base import BaseTransform, BatchInfo, Limits, mask_padding
 
 _REACH = 16
 """The sinc that reads a clip between its samples covers so many on both sides."""
@@ -36,7 +36,7 @@ class Silence(BaseTransform):
     def new_length(self, length: int) -> int:
         return length + self.before + self.after
 
-    def change(self, x: Tensor, call: Call) -> Tensor:
+    def change(self, x: Tensor, info: BatchInfo) -> Tensor:
         return F.pad(x, (self.before, 0))[:, : x.shape[1]]
 
 
@@ -58,8 +58,8 @@ class Cut(BaseTransform):
     def new_length(self, length: int) -> int:
         return max(min(length, 1), length - self.start - self.end)
 
-    def change(self, x: Tensor, call: Call) -> Tensor:
-        time, lengths = x.shape[1], call.lengths_of(x)
+    def change(self, x: Tensor, info: BatchInfo) -> Tensor:
+        time, lengths = x.shape[1], info.lengths_of(x)
         start = (lengths - 1).clamp(min=0, max=self.start)
         stays = (lengths - self.start - self.end).clamp_min(1)
         index = torch.arange(time, device=x.device) + start[:, None]
@@ -80,11 +80,11 @@ class Speed(BaseTransform):
     def new_length(self, length: int) -> int:
         return max(min(length, 1), round(length / (1 + self.percent / 100)))
 
-    def change(self, x: Tensor, call: Call) -> Tensor:
+    def change(self, x: Tensor, info: BatchInfo) -> Tensor:
         if not self.percent:
             return x
         speed = 1 + self.percent / 100
-        return mask_padding(read_between(x, speed), (call.lengths_of(x) / speed).ceil())
+        return mask_padding(read_between(x, speed), (info.lengths_of(x) / speed).ceil())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +100,9 @@ class Pitch(BaseTransform):
     limits: ClassVar[Limits] = {"semitones": (-12, 12)}
     semitones: float = 1.0
 
-    def change(self, x: Tensor, call: Call) -> Tensor:
+    def change(self, x: Tensor, info: BatchInfo) -> Tensor:
         ratio = 2 ** (self.semitones / 12)
-        size = 4 * max(2, round(0.008 * call.sample_rate))
+        size = 4 * max(2, round(0.008 * info.sample_rate))
         return read_between(stretch(x, ratio, size), ratio)[:, : x.shape[1]]
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from staanet.transforms.base import BaseTransform, Call, Limits, convolve, mask_padding
+from staanet.transforms.base import BaseTransform, BatchInfo, Limits, convolve, mask_padding
 
 _REACH_S = 0.008
 """A filter covers so many seconds on both sides of a sample."""
@@ -37,10 +37,10 @@ class Filter(BaseTransform):
             return ""
         return f"keeps all: audio at {sample_rate} Hz ends at {sample_rate // 2} Hz"
 
-    def change(self, x: Tensor, call: Call) -> Tensor:
-        if self.problem_at(call.sample_rate):
+    def change(self, x: Tensor, info: BatchInfo) -> Tensor:
+        if self.problem_at(info.sample_rate):
             return x
-        taps = self.taps(call.sample_rate)
+        taps = self.taps(info.sample_rate)
         return convolve(x, taps, delay=len(taps) // 2)
 
 
@@ -62,7 +62,7 @@ class Average(Filter):
     def taps(self, sample_rate: int) -> Tensor:
         return torch.full((self.width,), 1 / self.width, dtype=torch.float64)
 
-    def change(self, x: Tensor, call: Call) -> Tensor:
+    def change(self, x: Tensor, info: BatchInfo) -> Tensor:
         return F.avg_pool1d(x, self.width, stride=1, padding=self.width // 2)
 
 
@@ -81,7 +81,7 @@ class Median(BaseTransform):
     def setting_problem(self) -> str:
         return _even_width(self.width)
 
-    def change(self, x: Tensor, call: Call) -> Tensor:
+    def change(self, x: Tensor, info: BatchInfo) -> Tensor:
         reach = self.width // 2
         windows = F.pad(x, (reach, reach)).unfold(1, self.width, 1)
         return windows.median(dim=2).values
@@ -135,9 +135,9 @@ class Tilt(Filter):
         windowed: Tensor = taps * torch.blackman_window(size, periodic=False, dtype=torch.float64)
         return windowed
 
-    def change(self, x: Tensor, call: Call) -> Tensor:
-        taps = self.taps(call.sample_rate)
-        y = mask_padding(convolve(x, taps, delay=len(taps) // 2), call.lengths)
+    def change(self, x: Tensor, info: BatchInfo) -> Tensor:
+        taps = self.taps(info.sample_rate)
+        y = mask_padding(convolve(x, taps, delay=len(taps) // 2), info.lengths)
         before, after = (z.square().sum(dim=1, keepdim=True) for z in (x, y))
         return y * (before.clamp_min(1e-12) / after.clamp_min(1e-12)).sqrt()
 
@@ -196,7 +196,7 @@ class Gain(BaseTransform):
     limits: ClassVar[Limits] = {"db": (-60, 60)}
     db: float = -6.0
 
-    def change(self, x: Tensor, call: Call) -> Tensor:
+    def change(self, x: Tensor, info: BatchInfo) -> Tensor:
         return x * 10 ** (self.db / 20)
 
 

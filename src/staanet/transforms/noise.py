@@ -1,4 +1,4 @@
-"""Random transforms: noise, random level, and the noise of randomised smoothing."""
+"""Random transforms: white noise, random gain, and the noise of randomised smoothing."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from torch import Tensor
 
 from staanet.config import ABLATION_KEEP, SMOOTHING_SIGMA
 from staanet.errors import InvalidInput
-from staanet.transforms.base import BaseTransform, Call, Limits
+from staanet.transforms.base import BaseTransform, BatchInfo, Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise(BaseTransform):
-    """White Gaussian noise ``snr_db`` below each clip's own energy, or of deviation ``sigma`` if given."""
+    """Adds white Gaussian noise.
+
+    Its level is ``snr_db`` below the level of each clip. With ``sigma`` it is that standard deviation, of
+    full scale 1.
+    """
 
     name: ClassVar[str] = "noise"
     is_random: ClassVar[bool] = True
@@ -24,45 +28,52 @@ class Noise(BaseTransform):
     snr_db: float = 20.0
     sigma: float | None = None
 
-    def change(self, x: Tensor, call: Call) -> Tensor:
-        noise = torch.randn(x.shape, generator=call.generator).to(x)  # alike in single and double
+    def change(self, x: Tensor, info: BatchInfo) -> Tensor:
+        noise = torch.randn(x.shape, generator=info.generator).to(
+            x
+        )  # the same draws in float32 and float64
         if self.sigma is not None:
             level: Tensor | float = self.sigma
         else:
-            energy = x.square().sum(dim=1, keepdim=True) / call.lengths_of(x)[:, None]
+            energy = x.square().sum(dim=1, keepdim=True) / info.lengths_of(x)[:, None]
             level = 10 ** (-self.snr_db / 20) * energy.clamp_min(1e-12).sqrt()
         return x + level * noise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RandomGain(BaseTransform):
-    """Louder or softer by up to ``db``, drawn evenly in dB for each clip, cut at full scale."""
+    """Amplifies or attenuates each clip by up to ``db``, uniform in dB; clips at full scale."""
 
     name: ClassVar[str] = "random_gain"
     is_random: ClassVar[bool] = True
     limits: ClassVar[Limits] = {"db": (0, 60)}
     db: float = 6.0
 
-    def change(self, x: Tensor, call: Call) -> Tensor:
-        share = torch.rand(len(x), 1, generator=call.generator).to(x)
-        return x * 10 ** ((2 * share - 1) * self.db / 20)
+    def change(self, x: Tensor, info: BatchInfo) -> Tensor:
+        uniform = torch.rand(len(x), 1, generator=info.generator).to(x)
+        return x * 10 ** ((2 * uniform - 1) * self.db / 20)
 
 
 # ---------------------------------------------------------------- randomised smoothing
 
 
 class SmoothingNoise(Protocol):
-    """The noise under which a smoothed victim votes: ``x [B, T] -> [B, T]``, drawn from ``generator``."""
+    """The noise of a smoothed classifier, ``[B, T] -> [B, T]``, random by ``generator``."""
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor: ...
 
     def radius(self, votes: float, length: int) -> float:
-        """How far a clip of ``length`` may go where at least a share ``votes`` > 1/2 agrees."""
+        """Returns the certified radius of a clip of ``length`` samples.
+
+        ``votes`` > 1/2 is a lower bound of the share of noisy copies that get the predicted class.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Gaussian:
     """White noise of standard deviation ``sigma``, of full scale 1; the radius is an L2 norm.
+
+    Cohen et al. 2019, arXiv 1902.02918.
 
     >>> Gaussian(sigma=0.5).radius(0.9772498680518208, length=1)  # 0.5 * 2 sigma
     1.0
@@ -78,8 +89,7 @@ class Gaussian:
         return x + self.sigma * torch.randn(x.shape, generator=generator).to(x)
 
     def radius(self, votes: float, length: int) -> float:
-        """``sigma * Phi^-1(votes)``: theorem 1 of Cohen et al. 2019 (arXiv 1902.02918) with the
-        runner-up at ``1 - votes``."""
+        """Returns ``sigma * Phi^-1(votes)``: theorem 1 of the paper, with the second class at ``1 - votes``."""
         from scipy.stats import norm
 
         return float(round(self.sigma * norm.ppf(votes), 12))
@@ -87,11 +97,11 @@ class Gaussian:
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """Keeps ``ceil(keep * T)`` random samples and draws the rest as straight lines between them.
+    """Keeps ``ceil(keep * T)`` random samples and replaces the others by linear interpolation.
 
-    The lines depend on nothing but the samples that are kept and their indices. So the theorem of
-    Levine and Feizi (2020, arXiv 1911.09272) holds for them as for the paper's empty pixels. The radius
-    is the number of samples that an attacker may set to any value.
+    Interpolated samples depend only on the samples that are kept and their indices. So the theorem of
+    Levine and Feizi (2020, arXiv 1911.09272) holds as for the paper's empty pixels. The radius is an L0
+    norm: the number of samples that an attacker may set to any value.
     """
 
     keep: float = ABLATION_KEEP
@@ -101,7 +111,7 @@ class Ablation:
             raise InvalidInput(f"keep is {self.keep}", remedy="Give a share of samples in (0, 1]")
 
     def kept_samples(self, length: int) -> int:
-        """How many samples of a clip of ``length`` are kept.
+        """Returns how many samples of a clip of ``length`` samples are kept.
 
         >>> Ablation(keep=0.3).kept_samples(10)
         3
@@ -115,7 +125,7 @@ class Ablation:
         return interpolate(x, indices)
 
     def radius(self, votes: float, length: int) -> float:
-        """The most samples rho with ``votes - Delta(rho) > 1/2``, by bisection: Delta grows with rho."""
+        """Returns the largest rho with ``votes - Delta(rho) > 1/2``, by bisection (``hit_probability``)."""
         low, high = 0, length - self.kept_samples(length) + 1
         while high - low > 1:
             middle = (low + high) // 2
@@ -125,9 +135,10 @@ class Ablation:
 
 
 def hit_probability(length: int, keep_count: int, changed: int) -> float:
-    """Delta: how probably ``keep_count`` random samples of ``length`` hold one of ``changed`` samples.
+    """Returns the probability Delta that one of ``keep_count`` random samples is a changed one.
 
-    ``1 - C(T - rho, k) / C(T, k)`` by logarithms of the gamma function, for any T.
+    Of ``length`` samples (T), ``changed`` (rho) are changed and k are kept: ``1 - C(T - rho, k) / C(T, k)``.
+    It is computed by the logarithm of the gamma function, so any T is possible.
 
     >>> round(hit_probability(4, 2, 1), 12), hit_probability(4, 3, 2)
     (0.5, 1.0)
@@ -143,7 +154,7 @@ def hit_probability(length: int, keep_count: int, changed: int) -> float:
 
 
 def interpolate(x: Tensor, indices: Tensor) -> Tensor:
-    """``x [B, T]`` at ascending ``indices [B, k]``, straight lines between, flat beyond both ends.
+    """Interpolates ``x [B, T]`` linearly between ascending ``indices [B, k]``; constant beyond both ends.
 
     >>> interpolate(torch.tensor([[0.0, 9.0, 2.0, 9.0]]), torch.tensor([[0, 2]]))
     tensor([[0., 1., 2., 2.]])

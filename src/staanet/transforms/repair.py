@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from staanet.core import valid_mask
-from staanet.transforms.base import BaseTransform, Call, Limits
+from staanet.transforms.base import BaseTransform, BatchInfo, Limits
 
 _FRAME_S = 0.02
 """The seconds for which speech is taken as steady."""
@@ -35,11 +35,11 @@ class Repair(BaseTransform):
     order: int = 8
     passes: int = 8
 
-    def change(self, x: Tensor, call: Call) -> Tensor:
+    def change(self, x: Tensor, info: BatchInfo) -> Tensor:
         if x.shape[1] <= 2 * self.order:
             return x
-        in_clip = valid_mask(call.lengths_of(x), x.shape[1])
-        frame = max(2 * self.order + 1, round(_FRAME_S * call.sample_rate))
+        in_clip = valid_mask(info.lengths_of(x), x.shape[1])
+        frame = max(2 * self.order + 1, round(_FRAME_S * info.sample_rate))
         y = x
         for _ in range(self.passes):
             prediction = predict(y, self.order, frame) * in_clip

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from staanet.transforms.base import BaseTransform, Call, Limits, convolve
+from staanet.transforms.base import BaseTransform, BatchInfo, Limits, convolve
 
 _LATE = 0.5
 """The usual energy of the reverberation, of that of the direct path."""
@@ -32,10 +32,10 @@ class Room(BaseTransform):
     rt60_s: float = 0.5
     late: float | None = None
 
-    def change(self, x: Tensor, call: Call) -> Tensor:
-        generator = call.generator
+    def change(self, x: Tensor, info: BatchInfo) -> Tensor:
+        generator = info.generator
         seed = int(torch.randint(2**62, ())) if generator is None else generator.initial_seed()
-        return convolve(x, torch.from_numpy(self.response(call.sample_rate, seed)))
+        return convolve(x, torch.from_numpy(self.response(info.sample_rate, seed)))
 
     def response(self, sample_rate: int, seed: int) -> NDArray[np.float64]:
         """The impulse response ``[rt60_s * sample_rate]``, its direct path at 0."""

@@ -1,7 +1,7 @@
 """Layers of the convolutional victims: a block that is cheap when frozen, and the recurrent head.
 
-Features are ``[B, C, 1, T]`` in channels-last memory, and convolutions two-dimensional with a kernel
-of height 1: the same arithmetic as Conv1d, twice as fast on a CPU.
+Features are ``[B, C, 1, T]`` in channels-last memory. Convolutions are two-dimensional with a kernel of
+height 1: they compute what Conv1d computes, twice as fast on a CPU.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class ConvBlock(nn.Module):
     """Convolution, BatchNorm, MaxPool, activation; ``[B, C, 1, T] -> [B, C', 1, T']``.
 
     The papers activate before they pool. A monotone activation commutes with the maximum, so the
-    block pools first and activates ``1 / pool`` of the values; in ``eval()`` BatchNorm is a fixed
-    affine map and is folded into the convolution. Both are exact and change logits by rounding only.
+    block pools first and activates ``1 / pool`` of the values. In ``eval()`` BatchNorm is a fixed affine
+    map, which is folded into the convolution. Both are exact; logits change by rounding only.
     """
 
     def __init__(
@@ -41,16 +41,16 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         needs_grad = x.requires_grad
-        is_shared = "forward" in vars(self.norm)  # its statistics are those of several processes
+        is_shared = "forward" in vars(self.norm)  # several processes share its statistics
         is_learning = self.norm.training  # a frozen norm may be part of a network that learns
-        if is_learning and self.reads_samples and not needs_grad and not is_shared:
+        if is_learning and self.is_first_layer and not needs_grad and not is_shared:
             pooled = self._pool_samples(x, *fold_batch_statistics(x[:, 0, 0], self.conv, self.norm))
         elif is_learning:
             pooled = F.max_pool2d(self.norm(self.conv(x)), (1, self.pool))
-        elif self.reads_samples and (needs_grad or is_long(x, self.pool)):
+        elif self.is_first_layer and (needs_grad or is_long(x, self.pool)):
             pooled = self._pool_samples(x, *fold_batch_norm(self.conv, self.norm))
         else:
-            convolve = in_float32(F.conv2d) if self.reads_samples else F.conv2d
+            convolve = in_float32(F.conv2d) if self.is_first_layer else F.conv2d
             features = convolve(
                 x, *fold_batch_norm(self.conv, self.norm), padding=(0, self.padding)
             )
@@ -58,7 +58,7 @@ class ConvBlock(nn.Module):
         return self.activation(pooled)
 
     @property
-    def reads_samples(self) -> bool:
+    def is_first_layer(self) -> bool:
         """Whether this is a first layer, whose features need not be stored for a gradient."""
         return self.conv.in_channels == 1
 
@@ -67,12 +67,12 @@ class ConvBlock(nn.Module):
         return pooled.transpose(1, 2)[:, :, None]
 
     def frames(self, lengths: Tensor) -> Tensor:
-        """The number of output frames for clips of ``lengths [B]`` frames, ``[B]``."""
+        """Returns the number of output frames for clips of ``lengths [B]`` input frames, ``[B]``."""
         return (lengths + 2 * self.padding - self.kernel + 1) // self.pool
 
 
 def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the convolution that equals ``conv`` followed by the frozen ``norm``."""
+    """Returns weight and bias of the convolution that equals ``conv`` followed by a frozen ``norm``."""
     assert conv.bias is not None and norm.running_mean is not None and norm.running_var is not None
     gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     weight = (conv.weight * gain[:, None, None, None]).contiguous(memory_format=torch.channels_last)
@@ -83,11 +83,11 @@ def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tens
 def fold_batch_statistics(
     x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d
 ) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the convolution that equals ``conv`` followed by ``norm`` in training.
+    """Returns weight and bias of the convolution that equals ``conv`` followed by ``norm`` in training.
 
-    The input is samples ``x [B, T]``. The mean and deviation of a feature, and their gradients, follow
-    from those of the ``K`` samples under a kernel, without the features. ``norm``'s running statistics are
-    updated.
+    The input is samples ``x [B, T]``. The mean and variance of a feature follow from the mean and covariance
+    of the samples under the kernel, so features need not be computed; gradients follow as well. The running
+    statistics of ``norm`` are updated.
     """
     assert norm.running_mean is not None and norm.running_var is not None and conv.bias is not None
     assert norm.momentum is not None
@@ -109,10 +109,10 @@ def fold_batch_statistics(
 
 
 def run_lstm(lstm: nn.LSTM, x: Tensor) -> Tensor:
-    """The states of ``lstm`` at each step, ``[B, S, I] -> [B, S, H]``, with a gradient for ``x``.
+    """Returns the states of ``lstm`` at each step, ``[B, S, I] -> [B, S, H]``, with a gradient for ``x``.
 
-    cuDNN stores what its backward pass needs in training mode alone. Without dropout that mode gives the
-    same states.
+    cuDNN supports a backward pass in training mode only, so a frozen LSTM runs in that mode. Without dropout
+    its states are the same.
     """
     is_frozen = x.is_cuda and x.requires_grad and torch.is_grad_enabled() and not lstm.training
     assert not (is_frozen and lstm.dropout)
@@ -135,26 +135,25 @@ class ConvRecurrent(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, standardised: Tensor, lengths: Tensor | None) -> Tensor:
-        """Logits of standardised clips that are zero beyond ``lengths``, ``[B, T] -> [B, K]``."""
+        """Returns logits, ``[B, T] -> [B, K]``, of standardised clips that are zero beyond ``lengths [B]``."""
         x = standardised[:, None, None].contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             assert isinstance(block, ConvBlock)
             x = block(x)
-            if lengths is not None:  # biases and BatchNorm write into the padding: clear it again
+            if lengths is not None:  # a bias makes padding non-zero
                 lengths = block.frames(lengths)
                 x = x * valid_mask(lengths, x.shape[3])[:, None, None]
         steps = run_lstm(self.lstm, x[:, :, 0].transpose(1, 2))
         if lengths is None:
             mean = steps.mean(dim=1)
         else:
-            mean = (steps * valid_mask(lengths, steps.shape[1])[..., None]).sum(dim=1) / lengths[
-                :, None
-            ]
+            inside = valid_mask(lengths, steps.shape[1])[..., None]
+            mean = (steps * inside).sum(dim=1) / lengths[:, None]
         logits: Tensor = self.head(mean)  # the mean of a linear map is the map of the mean
         return logits
 
     def minimum_samples(self) -> int:
-        """The length of the shortest clip that still gives one step."""
+        """Returns the length, in samples, of the shortest clip that gives one step."""
         low, high = 1, 1 << 20
         while low < high:
             middle = (low + high) // 2

@@ -7,7 +7,7 @@ from functools import cache
 from staanet.config import SAMPLE_RATE
 from staanet.core import Samples
 from staanet.corpora.espeak import start_espeak
-from staanet.corpora.prosody import VOICES, perform
+from staanet.corpora.prosody import VOICES, synthesise_clip
 from staanet.errors import unknown_name
 
 EXAMPLES = {
@@ -30,4 +30,4 @@ def speak_example(title: str) -> tuple[Samples, int]:
     name, emotion = EXAMPLES[title]
     voice = next(voice for voice in VOICES if voice.name == name)
     with start_espeak() as (_, say):
-        return perform(say, voice, emotion, SENTENCE, name="example", seed=0), SAMPLE_RATE
+        return synthesise_clip(say, voice, emotion, SENTENCE, name="example", seed=0), SAMPLE_RATE

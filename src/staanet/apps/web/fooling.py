@@ -99,14 +99,14 @@ class FoolingService:
 
         A model without gradients that was given by name meets random signs alone.
         """
-        if source in self.library.named and not self.victim(source).differentiable:
+        if source in self.library.requested and not self.victim(source).differentiable:
             return ["random"]
         return [name for name in OFFERED if name != "staa" or source in self.library.generators]
 
     def first_source(self) -> str:
         """Returns the victim that the page begins with: one given by name, else one with a generator."""
         first = next(iter(self.library.victims))
-        if self.library.named:
+        if self.library.requested:
             return first
         return next(
             (name for name in self.library.victims if name in self.library.generators), first
@@ -115,7 +115,7 @@ class FoolingService:
     def first_targets(self, source: str) -> list[str]:
         """Returns up to four victims to ask at first; a named source leaves out those of other rates."""
         names = list(self.library.victims)[:4]
-        if source not in self.library.named:
+        if source not in self.library.requested:
             return names
         rate = self.victim(source).sample_rate
         return [name for name in names if self._sample_rate(name) == rate]

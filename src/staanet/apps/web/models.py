@@ -1,4 +1,4 @@
-"""Finds the models and example clips that the page offers, in runs and inside the package."""
+"""Finds the models and example clips that the web page offers, in folders of runs and in the package."""
 
 from __future__ import annotations
 
@@ -23,39 +23,43 @@ _EXAMPLES = 12
 
 @dataclass(frozen=True, slots=True)
 class ModelLibrary:
-    """The models and clips that the page offers."""
+    """The models and clips that the page offers; see ``read_library``."""
 
     victims: Mapping[str, Path | str]
     generators: Mapping[str, Path] = field(default_factory=dict)
-    """By the name of the victim that a generator was trained against."""
+    """The generator for each victim that one was trained against, by the victim's name."""
     examples: Mapping[str, Path] = field(default_factory=dict)
     """Clean clips by their titles."""
     left_out: Mapping[str, MissingExtra] = field(default_factory=dict)
     """Victims that need a package that is not installed."""
-    named: Sequence[str] = ()
-    """Victims that the visitor gave by name; the page begins with the first."""
+    requested: Sequence[str] = ()
+    """Names of the victims of ``specs``; the page begins with the first."""
 
 
 def shipped_folders() -> list[Path]:
-    """Returns the folders of models inside the package; empty where none are shipped."""
+    """Returns the folder of the models inside the package; empty where none are shipped."""
     return [ROOT] if ROOT.is_dir() else []
 
 
 def read_library(folders: Sequence[Path], specs: Sequence[str] = ()) -> ModelLibrary:
-    """Reads the models in ``folders``, up to three levels deep, by their ``card.json``.
+    """Finds the models in ``folders``, up to three levels deep, by their ``card.json``.
 
-    ``specs`` name further victims as ``load_victim`` takes them; they are loaded at once and come first.
+    A generator is offered where all victims of its training are found, by the sha256 of their weights.
+    Victims that need a missing package go to ``left_out``.
 
-    A generator counts where the victims of its training, by the sha256 of their weights, are there
-    too. Victims that need a missing package are left out. Raises ``InvalidInput`` for a folder that
-    does not exist, and for a spec that is no classifier.
+    Args:
+        folders: Folders of runs or of models.
+        specs: Further victims as ``load_victim`` takes them; they are loaded now and come first.
+
+    Raises:
+        InvalidInput: A folder does not exist, or a spec is no classifier.
     """
     victims: dict[str, Path | str] = {}
     for spec in specs:
         victim = load_victim(spec)
         require_classes([victim], "the page")
         victims[_unique_name(victim.name, Path(spec), victims)] = spec
-    named = tuple(victims)
+    requested = tuple(victims)
     weights: dict[str, str] = {}
     generators: list[tuple[Mapping[str, Any], Path]] = []
     examples: dict[str, Path] = {}
@@ -78,14 +82,17 @@ def read_library(folders: Sequence[Path], specs: Sequence[str] = ()) -> ModelLib
             elif kind == "adversarial" and not examples:
                 examples = _examples(folder)
     by_victim: dict[str, Path] = {}
+    # generators of fewer victims come later and replace those of more
     for card, folder in sorted(generators, key=lambda item: -len(item[0].get("sources") or ())):
-        for name in _sources(card, weights):  # a generator of this victim alone comes last and wins
-            by_victim[name] = folder
-    return ModelLibrary(victims, by_victim, examples, left_out, named)
+        by_victim |= dict.fromkeys(_training_victims(card, weights), folder)
+    return ModelLibrary(victims, by_victim, examples, left_out, requested)
 
 
-def _sources(card: Mapping[str, Any], weights: Mapping[str, str]) -> list[str]:
-    """The victims of a generator's training (names by sha256 in ``weights``); all of them or none."""
+def _training_victims(card: Mapping[str, Any], weights: Mapping[str, str]) -> list[str]:
+    """Returns the names of the victims that a generator was trained against, or none if one is missing.
+
+    ``weights`` holds the names of victims by the sha256 of their weights.
+    """
     joint = str(card.get("source_sha256"))
     if joint in weights:
         return [weights[joint]]
@@ -101,7 +108,7 @@ def _model_folders(root: Path) -> list[Path]:
 
 
 def _unique_name(name: str, root: Path, taken: Mapping[str, object]) -> str:
-    """A name that no other victim has.
+    """Returns a name that no other victim has.
 
     >>> _unique_name("emo18", Path("runs/b"), {"emo18": Path()})
     'emo18 of b'
@@ -115,7 +122,7 @@ def _unique_name(name: str, root: Path, taken: Mapping[str, object]) -> str:
 
 
 def _examples(folder: Path) -> dict[str, Path]:
-    """Up to three clean clips of each class."""
+    """Returns up to three clean clips of each class of an adversarial set, by their titles."""
     try:
         rows = adversarial_set.read_rows(folder)
     except StaaNetError:

@@ -1,4 +1,7 @@
-"""HTML fragments of the web page: result sentence, class probabilities, players, picture."""
+"""HTML of the web page's result: sentences, players, class probabilities and picture.
+
+Each public function takes an ``Outcome`` or a part of it, and returns HTML text with values escaped.
+"""
 
 from __future__ import annotations
 
@@ -19,24 +22,18 @@ SOUNDS = {"clean": "before", "adversarial": "after"}
 
 
 def result_html(outcome: Outcome) -> str:
-    """Returns all that the page shows of a result."""
-    return "".join(
-        [
-            sentence_html(outcome),
-            listen_html(outcome),
-            answers_html(outcome.answers),
-            picture_html(outcome),
-        ]
-    )
+    """Returns everything that the page shows of a result."""
+    parts = [sentence_html(outcome), listen_html(outcome), answers_html(outcome.answers)]
+    return "".join([*parts, picture_html(outcome)])
 
 
 def problem_html(problem: object) -> str:
-    """Returns a message for the place where a fault was made."""
+    """Returns an error message, which the page shows beside the input at fault."""
     return f'<p class="staanet-problem" role="alert">{_text(problem)}</p>'
 
 
 def marks_html() -> str:
-    """Returns the words below the level slider, each at its level."""
+    """Returns the labels below the level slider, each at its level."""
     words = "".join(
         f'<span style="left:{100 * (level - LOWEST_DB) / (HIGHEST_DB - LOWEST_DB):.0f}%">{text}</span>'
         for level, text in MARKS.items()
@@ -70,7 +67,7 @@ def sentence_html(outcome: Outcome) -> str:
 
 
 def _control_sentence(answers: Sequence[Answer]) -> str:
-    """What random signs at as many samples and at the same level do."""
+    """Returns what random signs do at as many samples and at the same level: the control."""
     hits = {answer.victim: answer.control_hits for answer in answers}
     noise = "random signs at as many samples and at the same level"
     if not any(hits.values()):
@@ -86,7 +83,7 @@ def _control_sentence(answers: Sequence[Answer]) -> str:
 
 
 def answers_html(answers: Sequence[Answer]) -> str:
-    """Returns a table per victim: its classes with bars."""
+    """Returns a table per victim: the probability of each class before and after, with bars."""
     return f'<div class="staanet-answers">{"".join(map(_answer_html, answers))}</div>'
 
 
@@ -111,7 +108,7 @@ def _answer_html(answer: Answer) -> str:
 
 
 def listen_html(outcome: Outcome) -> str:
-    """Returns three synchronised players, one audible at a time; switching keeps the position."""
+    """Returns three synchronised players, of which the visitor hears one; switching keeps the position."""
     titles = {**SOUNDS, "perturbation": f"the change alone, amplified by {outcome.gain_db} dB"}
     buttons = "".join(
         f'<button type="button" data-sound="{name}" aria-pressed="{str(name == "clean").lower()}">'
@@ -130,7 +127,7 @@ def listen_html(outcome: Outcome) -> str:
 
 
 def picture_html(outcome: Outcome) -> str:
-    """Returns the waveform with its changed samples, and the densest ten milliseconds."""
+    """Returns pictures of the waveform with its changed samples, and of the densest ten milliseconds."""
     pair = outcome.pair
     alt = (
         f"Waveform of the adversarial clip, its {len(pair.support):,} changed samples marked; below, "
