@@ -20,14 +20,15 @@ INTEGER_VALUES = 100.0
 """Float samples of at least this value are taken for integers that were never scaled."""
 CANCELLED = "its channels cancel out when they are averaged"
 CANCELLED_ENERGY = 0.02
-"""So little of the energy of its channels is left by the mean of channels that are out of phase."""
+"""Below this share of the channels' energy in their mean, the channels count as out of phase."""
 
 
 @dataclass(slots=True)
 class Decoder:
-    """Decodes an open file into blocks ``[T]``, channels averaged, and records irregularities.
+    """Iterates over the blocks ``[T]`` of an open file: channels averaged, float32 in [-1, 1].
 
-    Raises ``UnusableClip``, at the latest after the last block, where the file is not what it says.
+    After the last block ``rate`` is in Hz, ``form`` names the format, and ``notes`` lists irregularities.
+    Raises ``UnusableClip``, at the latest after the last block, where the file is damaged or incomplete.
     """
 
     descriptor: int
@@ -43,8 +44,7 @@ class Decoder:
 
         try:
             with soundfile.SoundFile(self._source(), closefd=False) as file:
-                # told that it cannot seek, soundfile no longer seeks after each block, which makes
-                # the MP3 decoder stumble
+                # soundfile seeks after each block of a seekable file, and the MP3 decoder then fails
                 file.seekable = lambda: False
                 check_format(file.channels, file.samplerate, self.limits)
                 self.rate, self.channels = file.samplerate, file.channels
@@ -58,7 +58,7 @@ class Decoder:
             fail("its FLAC MD5 is not that of the decoded samples")
 
     def _source(self) -> Any:
-        """The descriptor, or a view of it where the decoder must not see the file as it is."""
+        """Returns the descriptor, or a view of the file that ends earlier or has other bytes."""
         if self.declared.end is None and self.declared.patch is None:
             return self.descriptor
         return _View(self.descriptor, self.declared)
@@ -66,17 +66,19 @@ class Decoder:
     def _mono(
         self, blocks: Iterator[NDArray[np.float32]], frames: int | None
     ) -> Iterator[NDArray[np.float32]]:
-        """Channels averaged block by block, so that they never lie in memory together; nothing is
-        given of a clip that declares more ``frames`` (None: unknown) than ``max_seconds``."""
+        """Averages the channels block by block, ``[T, channels] -> [T]``, so that memory stays small.
+
+        Nothing is yielded of a clip that declares more ``frames`` than ``max_seconds``; None: unknown.
+        """
         budget = self.limits.max_seconds * self.rate
-        decoded, bad, first_bad, beyond, largest = 0, 0, 0, 0, 0.0
-        energy_apart = energy_joined = 0.0
+        decoded, bad, first_bad, clipped, largest = 0, 0, 0, 0, 0.0
+        channel_energy = mono_energy = 0.0
         has_sound = np.zeros(self.channels, bool)
         for block in blocks:
-            unsound = ~np.isfinite(block)
-            if unsound.any():
-                first_bad = first_bad if bad else decoded + int(unsound.any(axis=1).argmax())
-                bad += int(unsound.sum())
+            non_finite = ~np.isfinite(block)
+            if non_finite.any():
+                first_bad = first_bad if bad else decoded + int(non_finite.any(axis=1).argmax())
+                bad += int(non_finite.sum())
             decoded += len(block)
             if decoded > budget:
                 limit = f"longer than {self.limits.max_seconds:g} s, the limit"
@@ -84,11 +86,13 @@ class Decoder:
             if (frames or 0) <= budget and not bad:
                 mono = block[:, 0] if self.channels == 1 else block.mean(axis=1, dtype=np.float64)
                 has_sound |= (block != block[0]).any(axis=0)
-                beyond += int(np.count_nonzero(np.abs(mono) > 1))
+                clipped += int(np.count_nonzero(np.abs(mono) > 1))
                 largest = max(largest, float(np.abs(mono).max(initial=0)))
                 if self.channels > 1:
-                    energy_apart += float(np.square(block, dtype=np.float64).sum()) / self.channels
-                    energy_joined += float(np.square(mono, dtype=np.float64).sum())
+                    channel_energy += (
+                        float(np.square(block, dtype=np.float64).sum()) / self.channels
+                    )
+                    mono_energy += float(np.square(mono, dtype=np.float64).sum())
                 yield np.clip(mono, -1, 1).astype(np.float32)
         if frames is not None and decoded != frames:
             raise UnusableClip(
@@ -99,19 +103,19 @@ class Decoder:
         if bad:
             fail(f"{bad} non-finite sample{'s' * (bad > 1)}, first at {first_bad}")
         self.notes += [f"{self.channels} channels averaged to mono"] if self.channels > 1 else []
-        if energy_joined < CANCELLED_ENERGY * energy_apart:
+        if mono_energy < CANCELLED_ENERGY * channel_energy:
             self.notes.append(f"{CANCELLED}: they are out of phase")
         elif has_sound.any() and not has_sound.all():
             silent = ", ".join(str(index + 1) for index in np.flatnonzero(~has_sound))
             self.notes.append(f"no sound in channel {silent} of {self.channels}")
-        if beyond:
-            self.notes.append(f"{beyond} sample{'s' * (beyond > 1)} beyond full scale, clipped")
+        if clipped:
+            self.notes.append(f"{clipped} sample{'s' * (clipped > 1)} beyond full scale, clipped")
         if largest >= INTEGER_VALUES:
             self.notes.append(f"its floats reach {largest:.0f}: integers that were not scaled")
 
 
 class _View:
-    """An open file that ends earlier, or has other bytes at one position, for the decoder."""
+    """A file object for the decoder: an open file that ends earlier, or has other bytes at a position."""
 
     def __init__(self, descriptor: int, declared: Declared) -> None:
         self.descriptor, self.patch, self.position = descriptor, declared.patch, 0
@@ -142,13 +146,13 @@ class _View:
 
 
 def _blocks(file: Any, frames: int, digest: Any) -> Iterator[NDArray[np.float32]]:
-    """The decoded file in blocks ``[T, channels]``; ``digest`` is fed as FLAC feeds its MD5."""
+    """Yields the decoded blocks ``[T, channels]``, and updates ``digest`` as FLAC computes its MD5."""
     import soundfile
 
     width = {"PCM_S8": 1, "PCM_16": 2, "PCM_24": 3}.get(file.subtype, 0) * (file.format == "FLAC")
     decoded, full = 0, np.float32(2**31)
     while True:
-        # asked for more than its last frame, FLAC with other bytes behind it would lose that frame
+        # a read past the last frame loses that frame, where other bytes follow the FLAC data
         rest = frames - decoded if width else 0
         size = min(_BLOCK, rest) if rest > 0 else _BLOCK
         try:

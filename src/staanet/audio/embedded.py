@@ -1,8 +1,8 @@
 """Audio inside a Parquet file, as Hugging Face ``datasets`` writes it, named ``FILE.parquet#ROW``.
 
-A column of structs holds ``bytes`` (a whole audio file) and ``path`` (what it was called). Rows are
-counted from 0. Rows are read a few at a time, and the place is remembered, so that a corpus that is
-read in order decodes each page once.
+A column of structs holds ``bytes`` (a whole audio file) and ``path`` (its original name). Rows are
+counted from 0. Rows are read in batches and the reader keeps its position, so a corpus that is read in
+order decodes each page once.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ def source_file(path: Path | str) -> Path:
 
 @contextlib.contextmanager
 def open_embedded(file: Path, row: int, max_bytes: int) -> Iterator[tuple[BinaryIO, int]]:
-    """Open the bytes of a row as a file, and give their number.
+    """Yield the bytes of a row as an open file, and their number.
 
-    Raises ``UnusableClip`` where the row holds none, or more than ``max_bytes``, and for a file that
-    is no such Parquet file.
+    Raises ``UnusableClip`` where the row holds no sound or more than ``max_bytes``, and for another or
+    a damaged Parquet file.
     """
     with _LOCK:
-        data = _reader(file).sound(row)
+        data = _reader(file).read_bytes(row)
     if data is None:
         raise UnusableClip(
             f"row {row} names a sound and does not hold it",
@@ -90,7 +90,7 @@ _OPEN: dict[str, _Reader] = {}
 
 
 def _reader(file: Path) -> _Reader:
-    """Return the reader of a file: the last one again, if the file is unchanged."""
+    """Return the reader of a file: the same as in the last call if the file is unchanged."""
     status = file.stat()
     key = f"{file}\0{status.st_mtime_ns}\0{status.st_size}\0{os.getpid()}"
     if key not in _OPEN:
@@ -101,13 +101,13 @@ def _reader(file: Path) -> _Reader:
 
 
 class _Reader:
-    """Reads single rows of the column of sounds of one Parquet file."""
+    """Reads rows of the audio column of one Parquet file; fast where they are read in order."""
 
     def __init__(self, file: Path) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        with self._explained():
+        with self._errors_as_unusable():
             self.parquet = pq.ParquetFile(file, page_checksum_verification=True)
             sounds = [
                 column.name
@@ -123,12 +123,12 @@ class _Reader:
         self.batches: Iterator[Any] = iter(())
         self.last_row = 0
 
-    def sound(self, row: int) -> bytes | None:
-        """Return the bytes of a row; None where it holds none."""
+    def read_bytes(self, row: int) -> bytes | None:
+        """Return the bytes of a row, or None where it holds none."""
         if not self.first_row <= row < self.last_row or row < self.next_row - len(self.cells):
-            self._start(row)
+            self._open_row_group(row)
         while row >= self.next_row:
-            with self._explained():
+            with self._errors_as_unusable():
                 batch = next(self.batches, None)
             if batch is None:
                 raise UnusableClip(f"has no row {row}", remedy="Drop the row")
@@ -137,8 +137,8 @@ class _Reader:
         data: bytes | None = self.cells[row - self.next_row]
         return data
 
-    def _start(self, row: int) -> None:
-        """Begin to read at the row group that holds a row."""
+    def _open_row_group(self, row: int) -> None:
+        """Start to read at the row group that holds a row."""
         metadata, first = self.parquet.metadata, 0
         for group in range(metadata.num_row_groups):
             count = metadata.row_group(group).num_rows
@@ -154,8 +154,8 @@ class _Reader:
         raise UnusableClip(f"has no row {row}", remedy="Drop the row")
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn what pyarrow raises for a damaged file into ``UnusableClip``."""
+    def _errors_as_unusable(self) -> Iterator[None]:
+        """Raise ``UnusableClip`` for what pyarrow raises on a damaged file."""
         import pyarrow as pa
 
         try:

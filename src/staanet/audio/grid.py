@@ -1,7 +1,7 @@
 """Samples as 16-bit integers: conversion from and to floats, resampling, cutting, tiling, hashing.
 
-Clean audio is snapped to the grid once. From then on every sample is an exact integer, so that a
-sample that an attack does not move is bit-equal on disk.
+Clean audio is rounded to the 16-bit grid once. After that each sample is an exact integer, so that a
+sample that an attack does not change is bit-identical on disk.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FULL_SCALE = 32_768
 
 
 def snap(samples: NDArray[np.floating[Any]]) -> NDArray[np.int16]:
-    """The nearest 16-bit integers, within the 16-bit range; ``to_float`` undoes it exactly.
+    """Returns the nearest 16-bit integers, limited to their range; ``to_float`` is the exact inverse.
 
     >>> snap(np.array([0.5, 1.0, -1.5]))
     array([ 16384,  32767, -32768], dtype=int16)
@@ -31,7 +31,7 @@ def snap(samples: NDArray[np.floating[Any]]) -> NDArray[np.int16]:
 
 
 def to_float(samples: NDArray[np.int16]) -> NDArray[np.float32]:
-    """Integers as float samples in [-1, 1), exactly.
+    """Returns 16-bit integers as float samples in [-1, 1), exactly.
 
     >>> to_float(np.int16([16384, -32768]))
     array([ 0.5, -1. ], dtype=float32)
@@ -40,7 +40,7 @@ def to_float(samples: NDArray[np.int16]) -> NDArray[np.float32]:
 
 
 def resample(samples: NDArray[np.float32], from_hz: int, to_hz: int) -> NDArray[np.float32]:
-    """``[T] -> [about T * to_hz / from_hz]`` by a linear-phase filter of very high quality.
+    """Resamples ``[T] -> [about T * to_hz / from_hz]`` by soxr's linear-phase filter VHQ.
 
     >>> len(resample(np.zeros(480, np.float32), 48_000, 16_000))
     160
@@ -54,7 +54,7 @@ def resample(samples: NDArray[np.float32], from_hz: int, to_hz: int) -> NDArray[
 
 
 def fit_length(samples: NDArray[Element], length: int, start: int = 0) -> NDArray[Element]:
-    """``[T] -> [length]``, from ``start`` on; a clip that ends too soon begins again (tiling).
+    """Cuts or tiles a clip from ``start`` on, ``[T] -> [length]``; one that ends too soon is repeated.
 
     >>> fit_length(np.array([1, 2, 3]), 5)
     array([1, 2, 3, 1, 2])
@@ -63,16 +63,16 @@ def fit_length(samples: NDArray[Element], length: int, start: int = 0) -> NDArra
 
 
 def content_hash(samples: NDArray[np.int16]) -> str:
-    """The sha256 of the little-endian samples, 64 hex digits: equal for equal sound in any file."""
+    """Returns the sha256 of the little-endian samples, 64 hex digits; any file format gives the same."""
     return hashlib.sha256(samples.astype("<i2").tobytes()).hexdigest()
 
 
 def cut(
     samples: NDArray[Element], sample_rate: int, start_s: float = 0.0, end_s: float | None = None
 ) -> NDArray[Element]:
-    """The part between two times, ``[T] -> [at most T]``; an ``end_s`` of None is the clip's end.
+    """Returns the part between two times, ``[T] -> [at most T]``; without ``end_s``, to the clip's end.
 
-    An end within half a millisecond after the clip is its end: times are rounded to milliseconds.
+    Times may be rounded to milliseconds, so an end up to half a millisecond after the clip is allowed.
     Raises ``UnusableClip`` for a part that does not lie in the clip.
 
     >>> cut(np.array([1, 2, 3, 4]), 2, 0.5, 1.5)
@@ -91,7 +91,7 @@ def cut(
 
 
 def degeneracy(samples: NDArray[np.int16]) -> str | None:
-    """Why a clip ``[T]`` holds no sound, or None: nothing measured on such a clip means anything.
+    """Returns why a clip ``[T]`` holds no usable sound, or None where it does.
 
     >>> degeneracy(np.int16([0, 9, 0])), degeneracy(np.int16([7, 7])), degeneracy(np.int16([1, 2]))
     ('one click', 'constant (DC only)', 'one click')

@@ -14,12 +14,12 @@ from staanet.audio.decoding import Decoder
 from staanet.audio.limits import check_format
 from staanet.errors import UnusableClip, printable
 
-MISSING_S = 0.2
-"""By so much the sound may be shorter than its container says, which counts what encoders add."""
+MAX_MISSING_S = 0.2
+"""Seconds by which the sound may be shorter than its container says; encoders add padding."""
 
 
 class PyavDecoder(Decoder):
-    """As ``Decoder``, for a container that PyAV opens; its first audio stream is read."""
+    """A ``Decoder`` for containers that PyAV opens; it reads the first audio stream."""
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         import av
@@ -41,10 +41,10 @@ class PyavDecoder(Decoder):
             raise UnusableClip(f"cannot be decoded ({printable(str(error))[:200]})") from error
 
     def _frames(self, av: Any, container: Any, seconds: float) -> Iterator[NDArray[np.float32]]:
-        """Blocks ``[T, channels]``. Raises ``UnusableClip`` where they end before ``seconds``; 0: unknown."""
+        """Yields blocks ``[T, channels]``; raises ``UnusableClip`` if they end before ``seconds`` (0: unknown)."""
         resampler = av.AudioResampler(format="fltp")
         decoded = 0
-        for frame in _with_end(container.decode(audio=0)):
+        for frame in _with_flush(container.decode(audio=0)):
             for part in resampler.resample(frame):
                 block = np.ascontiguousarray(part.to_ndarray().T, dtype=np.float32)
                 decoded += len(block)
@@ -52,13 +52,13 @@ class PyavDecoder(Decoder):
                     fail("its number of channels or its rate changes on the way")
                 yield block
         missing = seconds - decoded / self.rate
-        if missing > MISSING_S + 0.01 * seconds:
+        if missing > MAX_MISSING_S + 0.01 * seconds:
             fail(f"holds {decoded / self.rate:.2f} of {seconds:.2f} declared s")
         if not seconds or not math.isfinite(seconds):
             self.notes.append("its container declares no length")
 
 
-def _with_end(frames: Iterator[Any]) -> Iterator[Any]:
-    """The frames, and None at the end, which flushes a resampler."""
+def _with_flush(frames: Iterator[Any]) -> Iterator[Any]:
+    """Yields the frames, and then None, which flushes the resampler."""
     yield from frames
     yield None

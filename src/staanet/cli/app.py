@@ -39,14 +39,14 @@ def main(
         ),
     ] = False,
 ) -> None:
-    """What stands before the command; ``help`` of the app is its text."""
+    """Takes the options before the command; the help text is that of ``app``."""
 
 
 def command(name: str, example: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Registers a function as a command.
+    """Returns a decorator that registers a function as the command ``name``.
 
-    A parameter that is a dataclass becomes an option for each of its fields. An error becomes one line, or
-    JSON, and an exit code. ``--help`` ends with the example.
+    A parameter that is a dataclass becomes an option for each of its fields. An error is printed as one
+    line or as JSON, and sets the exit code. ``--help`` ends with ``example``.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:

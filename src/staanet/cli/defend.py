@@ -89,7 +89,7 @@ def harden(
     from staanet import pipeline, storage
     from staanet.training import AdversarialTraining
 
-    AdversarialTraining(recipe)  # a mistake is found before a folder is made
+    AdversarialTraining(recipe)  # raises before a folder is written
     (source,) = load_victims([victim], job.device)
     data = load_corpus(corpus, split, out, [source])
     if os.path.realpath(out) == os.path.realpath(victim):
@@ -136,7 +136,7 @@ def detect(
     """
     from staanet import pipeline
 
-    pipeline.check_detection(recipe, against)  # a mistake is found before a folder is made
+    pipeline.check_detection(recipe, against)  # raises before a folder is written
     (inner,) = load_victims([victim], job.device)
     data = load_corpus(corpus, split, out, [inner])
     with job_session(out, split, job) as context:

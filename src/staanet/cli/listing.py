@@ -1,4 +1,4 @@
-"""The command ``list``: attacks, victims, corpora, transforms, recipes, models."""
+"""The command ``list``: prints the names of attacks, victims, corpora, transforms, recipes or models."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from staanet.config import shipped_recipes
 from staanet.errors import unknown_name
 from staanet.storage import pretrained
 
-COLUMNS, LEAST = 140, 30
-"""Columns of a line where no terminal tells, and the least of them for a description; ``--json`` has all."""
+LINE_WIDTH, MIN_TEXT_WIDTH = 140, 30
+"""Characters of a line where output is no terminal, and the fewest for a description."""
 
 
 def recipes() -> dict[str, str]:
-    """The shipped recipes, each with its first comment."""
+    """Returns the shipped recipes by name, each with the comment in its first line."""
     texts = {name: path.read_text(encoding="utf-8") for name, path in shipped_recipes().items()}
     return {name: text.partition("\n")[0].lstrip("# ") for name, text in texts.items()}
 
 
 def models() -> dict[str, str]:
-    """The models in the package, by the names that commands take, each as its model card begins."""
+    """Returns the models in the package by name, each with the first sentence of its model card."""
     return {
         f"{pretrained.SCHEME}:{name}": _card_sentence(kind, name)
         for kind in ("victims", "generators")
@@ -66,9 +66,10 @@ def list_names(
         raise unknown_name("kind", kind, KINDS)
     entries = KINDS[kind]()
     width = max(map(len, entries), default=0)
-    room = max(LEAST, shutil.get_terminal_size((COLUMNS, 24)).columns - width - 3)
+    columns = shutil.get_terminal_size((LINE_WIDTH, 24)).columns
+    text_width = max(MIN_TEXT_WIDTH, columns - width - 3)
     lines = [
-        f"{name:<{width}}  {shorten(text, room, placeholder=' ...')}".rstrip()
+        f"{name:<{width}}  {shorten(text, text_width, placeholder=' ...')}".rstrip()
         for name, text in entries.items()
     ]
     finish(output, {kind: entries}, lines)

@@ -1,4 +1,4 @@
-"""Chooses the classes of a corpus: its labels, its speakers, or their sex."""
+"""Chooses the classes of a corpus: its labels, its speakers, or the sex of its speakers."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from staanet.errors import InvalidInput, unknown_name
 
 CLASSES = ("label", "speaker", "sex")
 MIN_CONTENTS = 3
-"""Contents that a speaker needs: at least one for each of train, dev and test."""
+"""Contents (sentences) that a speaker needs: at least one for each of train, dev and test."""
 
 
 def with_classes(corpus: Corpus, classes: str) -> Corpus:
     """Return the corpus labelled by its labels, or by the ``speaker`` or ``sex`` of each clip.
 
-    Its name says so (``emodb by sex``), so that no card is taken for that of other classes. Clips
-    of unknown speaker or sex are left out with a note. So are speakers with fewer than three
-    contents: train, dev and test need one each (``Corpus.split``). A speaker whose name is a number
-    becomes ``speaker_03``, because a class is a word. Raises ``InvalidInput`` for other
-    ``classes``, and where fewer than two are left.
+    The new corpus is named after its classes (``emodb by sex``). Clips of unknown speaker or sex are
+    left out with a note, and so are speakers with fewer than ``MIN_CONTENTS`` contents. A speaker whose
+    name is a number becomes ``speaker_03``, because a class is a word. Raises ``InvalidInput`` for
+    other ``classes``, for a speaker of two sexes, and where fewer than two classes remain.
 
     >>> clips = [Utterance(f"{s}{n}", None, "joy", s, "male", content=str(n)) for s in "ab" for n in range(3)]
     >>> with_classes(Corpus("two", tuple(clips), ("joy",)), "speaker").labels
@@ -64,7 +63,7 @@ def _relabel(
     """Return the clips with their new labels, and the file names of clips that have none."""
     labelled, unknown = [], []
     for u in utterances:
-        speaker = None if u.speaker == UNKNOWN else _word(u.speaker)
+        speaker = None if u.speaker == UNKNOWN else _class_name(u.speaker)
         label = speaker if by_speaker else u.sex
         if label:
             labelled.append(replace(u, label=label))
@@ -74,6 +73,7 @@ def _relabel(
 
 
 def _require_one_sex_each(utterances: Sequence[Utterance], where: str) -> None:
+    """Raise ``InvalidInput`` where the rows of a speaker disagree on the sex."""
     sexes: dict[str, str | None] = {}
     for u in utterances:
         if u.speaker != UNKNOWN and sexes.setdefault(u.speaker, u.sex) != u.sex:
@@ -84,10 +84,10 @@ def _require_one_sex_each(utterances: Sequence[Utterance], where: str) -> None:
             )
 
 
-def _word(speaker: str) -> str:
-    """Return a word for a speaker, because a number could be an index among the classes.
+def _class_name(speaker: str) -> str:
+    """Return the class of a speaker; a number alone could be taken for the index of a class.
 
-    >>> _word("03"), _word("Ses01F")
+    >>> _class_name("03"), _class_name("Ses01F")
     ('speaker_03', 'Ses01F')
     """
     return f"speaker_{speaker}" if speaker.replace(".", "").isdigit() else speaker

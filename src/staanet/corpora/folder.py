@@ -1,4 +1,4 @@
-"""Reads any labelled audio: class folders, a manifest, an audiofolder, or files without labels."""
+"""Reads a corpus from class folders, a manifest, an audiofolder, or files without labels."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from staanet.storage.lazy_rows import CategoryColumn
 def read_folder(
     path: Path, label_map: Mapping[str, str] | None = None, options: ManifestOptions | None = None
 ) -> Corpus:
-    """Read ``ROOT/label/...`` or ``ROOT/label/speaker/...``, or a manifest of file, label, speaker.
+    """Return the corpus of a folder ``ROOT/label/...`` or ``ROOT/label/speaker/...``, or of a manifest.
 
-    A folder that holds ``metadata.csv``, ``.jsonl`` or ``.parquet`` is read by it, and so is one
-    that holds the Parquet files of Hugging Face ``datasets``. Folders named as the parts of a split
-    (``train``, ``test`` ...) may each hold their own, or their own class folders. Links that leave
-    the root, and files under two labels, are left out with a note. Raises ``InvalidInput`` for a
-    manifest that cannot be trusted, and where no clip is left.
+    A folder with ``metadata.csv``, ``.jsonl`` or ``.parquet``, or with the Parquet files of Hugging
+    Face ``datasets``, is read by those. Folders named as the parts of a split (``train``, ``test`` ...)
+    may each hold such files or class folders. Links that leave the root, and files under two labels,
+    are left out with a note. Raises ``InvalidInput`` for an inconsistent manifest, and where no clip
+    remains.
     """
     options = options or ManifestOptions()
     manifest = path if path.is_file() else _metadata_file(path)
@@ -46,9 +46,9 @@ def read_folder(
         return build_from_rows(listing, expected, label_map=label_map)
     require_folder(path, "folder")
     if shards := _shards(path):
-        listing, expected = _join(path, shards, options), "sound in its Parquet files"
+        listing, expected = _join_manifests(path, shards, options), "sound in its Parquet files"
     elif manifests := _part_manifests(path):
-        listing, expected = _join(path, manifests, options), "audio files in its rows"
+        listing, expected = _join_manifests(path, manifests, options), "audio files in its rows"
         others = [p.name for p in list_folder(path) if part_named(p.name) not in PARTS]
         listing.notes += omission_notes(others, "not in a part of the split")
     else:
@@ -89,9 +89,9 @@ def _shards(root: Path) -> list[tuple[str, Path]]:
 
 
 def _part_manifests(root: Path) -> list[tuple[str, Path]]:
-    """Return part and path of the manifests of an audiofolder whose parts have one each.
+    """Return part and path of each manifest of an audiofolder whose parts have their own.
 
-    There are none where no part has one. Raises ``InvalidInput`` where only some have one.
+    The list is empty where no part has one. Raises ``InvalidInput`` where only some parts have one.
     """
     folders = [p for p in list_folder(root) if part_named(p.name) in PARTS and p.is_dir()]
     manifests = []
@@ -99,17 +99,19 @@ def _part_manifests(root: Path) -> list[tuple[str, Path]]:
         if (manifest := _metadata_file(folder)) is not None:
             manifests.append((part_named(folder.name), manifest))
     if manifests and len(manifests) < len(folders):
-        having = {manifest.parent for _, manifest in manifests}
+        complete = {manifest.parent for _, manifest in manifests}
         raise InvalidInput(
             "has no metadata file, unlike another part of the split",
-            where=next(folder for folder in folders if folder not in having),
+            where=next(folder for folder in folders if folder not in complete),
             remedy=f"Add {' or '.join(METADATA_FILES)}, or move the folder away",
         )
     return manifests
 
 
-def _join(root: Path, manifests: Sequence[tuple[str, Path]], options: ManifestOptions) -> Listing:
-    """Read several manifests as one listing, whose files are named from ``root`` on."""
+def _join_manifests(
+    root: Path, manifests: Sequence[tuple[str, Path]], options: ManifestOptions
+) -> Listing:
+    """Read several manifests as one listing, with file names relative to ``root``."""
     joined = Listing(where=root, root=options.root or root)
     for part, manifest in manifests:
         listing = read_manifest(manifest, options)
@@ -139,7 +141,7 @@ def _join(root: Path, manifests: Sequence[tuple[str, Path]], options: ManifestOp
 
 @dataclass
 class _Walk:
-    """The audio files below ``root`` with their names from there, in any depth."""
+    """The audio files below ``root`` at any depth, with their names relative to it."""
 
     root: Path
     leave_out: Path | None = None
@@ -200,9 +202,9 @@ def _class_folders(root: Path) -> Listing:
 
 
 def unlabelled_corpus(paths: Sequence[Path], leave_out: Path | None = None) -> Corpus:
-    """Return audio files, and all audio files below folders, without labels; none below ``leave_out``.
+    """Return a corpus without labels: audio files, and all audio files below folders.
 
-    Raises ``InvalidInput`` where a path does not exist, or no audio file is found.
+    Files below the folder ``leave_out`` are ignored. Raises ``InvalidInput`` where a path does not exist, or no audio file is found.
     """
     files: dict[Path, str] = {}
     others: list[str] = []

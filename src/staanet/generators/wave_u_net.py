@@ -1,7 +1,7 @@
-"""The network of STAA-Net: a Wave-U-Net encoder with one decoder for positions and one for magnitudes.
+"""The network of STAA-Net: a Wave-U-Net encoder, a decoder for positions and a decoder for magnitudes.
 
 Chang et al. 2024, arXiv 2402.01227; Stoller et al., "Wave-U-Net", ISMIR 2018, arXiv 1806.03185.
-Unlike the published code, nothing is shifted: output sample ``t`` belongs to input sample ``t``.
+Output sample ``t`` belongs to input sample ``t``; the published code shifts its output.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from staanet.nn.precision import in_float32
 NORM_CHANNELS = 8  # channels per group of a GroupNorm
 
 
-class Unit(nn.Module):
-    """Convolution (or transposed convolution), GroupNorm over the clip's own frames, ReLU.
+class ConvUnit(nn.Module):
+    """Convolution (or transposed convolution), GroupNorm over the frames of the clip, ReLU.
 
-    Features are ``[B, C, 1, T]`` in channels-last memory: with 8 to 64 channels at the full rate, a
-    CPU then convolves two to three times faster than with Conv1d.
+    Features are ``[B, C, 1, T]`` in channels-last memory. With 8 to 64 channels at the full rate a CPU
+    convolves them two to three times faster than with Conv1d.
     """
 
     def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
@@ -35,10 +35,10 @@ class Unit(nn.Module):
         self.cached_weight: tuple[object, Tensor] | None = None
 
     def forward(self, x: Tensor, inside: Tensor | None, time: int | None = None) -> Tensor:
-        """``[B, C, 1, T] -> [B, C', 1, T']``, cut to ``time``; ``inside [B, T']`` marks the clip's frames.
+        """Returns ``[B, C, 1, T] -> [B, C', 1, T']``, cut to ``time`` frames.
 
-        Frames outside are kept out of the statistics and set to zero. A clip therefore gives the same
-        output alone and in a batch of longer ones.
+        ``inside [B, T']`` marks the frames of the clip; None where there is no padding. Frames outside do
+        not count in the statistics and become zero. So a clip gives the same output alone and in a batch.
         """
         if inside is None and kernels.can_normalise(x, self.norm):
             return kernels.group_norm_relu(self._without_bias(x)[..., :time], self._bias, self.norm)
@@ -61,7 +61,7 @@ class Unit(nn.Module):
         return F.conv2d(x, weight, None, stride, padding)
 
     def _weight(self, device: torch.device) -> Tensor:
-        """The frozen weight; where autocast would round it in every pass, the weight rounded once."""
+        """Returns the frozen weight; under autocast a copy that is rounded once, not in every pass."""
         weight = self.conv.weight
         if not torch.is_autocast_enabled(device.type):
             return weight
@@ -73,7 +73,7 @@ class Unit(nn.Module):
 
 @in_float32
 def masked_group_norm(x: Tensor, inside: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """GroupNorm whose mean and variance count only the frames ``inside [B, T]``; ``[B, C, 1, T]``."""
+    """Returns the GroupNorm of ``x [B, C, 1, T]`` by statistics of the frames ``inside [B, T]`` only."""
     batch, time = x.shape[0], x.shape[3]
     grouped = x.reshape(batch, norm.num_groups, -1, time)
     weight = inside[:, None, None].to(x.dtype)
@@ -88,7 +88,7 @@ def masked_group_norm(x: Tensor, inside: Tensor, norm: nn.GroupNorm) -> Tensor:
 def _run_both(
     first: Callable[[], Tensor], second: Callable[[], Tensor], x: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Both results; computed at the same time where a CUDA graph is being captured."""
+    """Returns both results; in the capture of a CUDA graph they run on two streams at the same time."""
     if not (x.is_cuda and torch.cuda.is_current_stream_capturing()):
         return first(), second()
     main, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -100,8 +100,8 @@ def _run_both(
     return first_output, second_output
 
 
-def _conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> Unit:
-    return Unit(
+def _conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> ConvUnit:
+    return ConvUnit(
         nn.Conv2d(channels_in, channels_out, (1, kernel), (1, stride), padding=(0, kernel // 2))
     )
 
@@ -118,17 +118,21 @@ class Down(nn.Module):
     def forward(
         self, x: Tensor, fine: Tensor | None, coarse: Tensor | None
     ) -> tuple[Tensor, Tensor]:
+        """Returns the features of the next level and the skip connection.
+
+        ``fine`` and ``coarse`` mark the frames of the clip at this level and at the next; see ``ConvUnit``.
+        """
         skip = self.before_skip(x, fine)
         return self.shrink(self.after_skip(skip, fine), coarse), skip
 
 
 class Up(nn.Module):
-    """One level of a decoder: stretches by ``stride``, narrows, and merges the skip connection."""
+    """One level of a decoder: upsamples by ``stride``, narrows, and merges the skip connection."""
 
     def __init__(self, channels_in: int, skip: int, channels_out: int, kernel: int, stride: int):
         super().__init__()
         padding = kernel // 2  # with this output_padding, frame j lands on frame stride * j
-        self.stretch = Unit(
+        self.stretch = ConvUnit(
             nn.ConvTranspose2d(
                 channels_in,
                 channels_in,
@@ -142,13 +146,14 @@ class Up(nn.Module):
         self.after_skip = _conv(channels_out + skip, channels_out, kernel)
 
     def forward(self, x: Tensor, skip: Tensor, fine: Tensor | None) -> Tensor:
+        """Returns the features of the finer level; ``fine`` marks the frames of the clip there."""
         x = self.before_skip(self.stretch(x, fine, skip.shape[3]), fine)
         merged: Tensor = self.after_skip(torch.cat([skip, x], dim=1), fine)
         return merged
 
 
 class Decoder(nn.Module):
-    """A bottleneck, the levels up to the full rate, and one number for each sample."""
+    """A bottleneck, the levels up to the full rate, and one output for each sample."""
 
     def __init__(self, widths: list[int], kernel: int, stride: int, fold: int) -> None:
         super().__init__()
@@ -158,18 +163,21 @@ class Decoder(nn.Module):
         self.output = nn.Conv2d(widths[0], fold, 1)
 
     def forward(self, x: Tensor, skips: list[Tensor], inside: list[Tensor | None]) -> Tensor:
+        """Returns ``[B, T]``; ``skips`` and ``inside`` hold an item per level, the full rate first."""
         x = self.bottleneck(x, inside[-1])
         for up, skip, fine in zip(self.ups, reversed(skips), reversed(inside[:-1]), strict=True):
             x = up(x, skip, fine)
-        output = in_float32(self.output.forward)(x)  # rounded, samples would tie for a rank
+        output = in_float32(self.output.forward)(
+            x
+        )  # in bfloat16 many samples would have equal rank
         return output[:, :, 0].transpose(1, 2).flatten(1)
 
 
 class WaveUNet(Generator):
-    """The published network; see ``Generator`` for the settings that it does not list.
+    """The published network; further settings are those of ``Generator``.
 
-    ``fold`` goes beyond the paper: it removes the layers at the full rate, which cost most. With
-    ``labels`` each class has a learned vector that is added at the bottleneck.
+    ``fold`` is an addition to the paper: it avoids layers at the full rate, which cost most. With
+    ``labels`` each target class has a learned vector that is added at the bottleneck.
 
     Args:
         features: Channels of the first level; they double per level.
@@ -235,7 +243,7 @@ class WaveUNet(Generator):
         return magnitude[:, :time], position[:, :time]
 
     def _inside(self, lengths: Tensor | None, frames: int) -> list[Tensor | None]:
-        """For each level, which frames are centred on a frame of the clip."""
+        """Returns for each level which frames are centred on a frame of the clip, ``[B, frames]`` bool."""
         if lengths is None:
             return [None] * (len(self.downs) + 1)
         sizes = (lengths + self.fold - 1) // self.fold

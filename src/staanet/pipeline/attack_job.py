@@ -1,8 +1,8 @@
 """``AttackJob``: an attack that runs in this process, as one shard, or as all shards on Ray.
 
-On Ray each shard is a task that writes its own folder. The task of a lost worker is given to another
-one, which goes on where the folder's journal ends. Then the shards are merged, so that the result is
-that of one process, by sha256. All machines of a Ray cluster have to see the output folder.
+On Ray each shard is a task that writes its own folder. If a worker is lost, another one continues from
+the journal in the folder. At the end the shards are merged; the files are those of a run in one
+process. All machines of a Ray cluster need access to the output folder.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from staanet.results.adversarial_set import AdversarialSet
 from staanet.storage.shards import Shard
 
 SHARDS = 32
-"""The same number on any number of workers, so that an interrupted job finds its shards again."""
+"""It does not depend on the number of workers, so that an interrupted job finds its shards again."""
 WORKER_SETTINGS = ("seed", "device", "strict", "label_map")
-"""Settings that a worker needs."""
+"""Settings of the context that a worker receives."""
 RETRIES = 5
+"""How often Ray restarts the task of a lost worker."""
 ANSWER_TIMEOUT_S = 10.0
 """Seconds in which a cluster has to answer."""
 
@@ -55,7 +56,7 @@ class AttackJob:
     window_s: float = 0.0
 
     def load_source(self, device: str) -> Victim:
-        """Loads the model that the attack is crafted on."""
+        """Loads the source model; raises ``InvalidInput`` where neither a victim nor a folder names it."""
         if self.sources:
             return victims.load_victims(self.sources).to(device)
         kind, folder = ("generator", self.generator) if self.generator else ("vector", self.vector)
@@ -69,7 +70,7 @@ class AttackJob:
     def run(
         self, victim: Victim, out: Path, *, context: Context, shard: Shard | None = None
     ) -> AdversarialSet:
-        """Crafts the set, or a shard of it, in this process."""
+        """Crafts the adversarial set, or a shard of it, into ``out`` in this process."""
         corpus = self.corpus
         match_corpus_labels([victim], corpus, context)
         plan = plan_attack(
@@ -95,8 +96,8 @@ class AttackJob:
         return adversarial
 
     def run_on_ray(self, victim: Victim, out: Path, *, context: Context) -> AdversarialSet:
-        """Crafts the set on a Ray cluster: that of ``RAY_ADDRESS``, or one of this machine's cores."""
-        if (out / storage.CARD).exists():  # done, or made from something else: both are found here
+        """Crafts the adversarial set on the Ray cluster of ``RAY_ADDRESS``, or else on this machine's cores."""
+        if (out / storage.CARD).exists():  # finished, or of other settings; ``run`` decides
             return self.run(victim, out, context=context)
         count = max(1, min(SHARDS, len(self.corpus)))
         folders = {number: out / ".shards" / f"{number:04d}" for number in range(1, count + 1)}
@@ -124,18 +125,18 @@ def _run_all(job: AttackJob, folders: dict[int, Path], context: Context) -> None
     gpus = 1 if context.device.startswith("cuda") else 0
     task = ray.remote(max_retries=RETRIES, num_cpus=1, num_gpus=gpus)(_shard)
     try:
-        sent = ray.put(job)
+        job_reference = ray.put(job)
         settings = {name: getattr(context, name) for name in WORKER_SETTINGS}
-        waiting = [
-            task.remote(sent, number, len(folders), folder, settings)
+        pending = [
+            task.remote(job_reference, number, len(folders), folder, settings)
             for number, folder in folders.items()
         ]
-        while waiting:
-            done, waiting = ray.wait(waiting, num_returns=1)
+        while pending:
+            done, pending = ray.wait(pending, num_returns=1)
             error = ray.get(done[0])
             if error is not None:
                 raise _WorkerError(error)
-            finished = len(folders) - len(waiting)
+            finished = len(folders) - len(pending)
             context.progress(f"shards of {job.recipe.attack} on Ray", finished, len(folders), "")
     except ray.exceptions.WorkerCrashedError as problem:
         raise StorageFault(
@@ -148,7 +149,7 @@ def _run_all(job: AttackJob, folders: dict[int, Path], context: Context) -> None
 
 
 def require_reachable(address: str) -> None:
-    """Raises ``InvalidInput`` if nothing answers at ``HOST:PORT``. Ray itself would wait for minutes."""
+    """Raises ``InvalidInput`` if nothing answers at ``HOST:PORT``; Ray itself would wait for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not (host and port.isdecimal()):  # auto, local: Ray knows where
         return
@@ -164,7 +165,7 @@ def require_reachable(address: str) -> None:
 def _shard(
     job: AttackJob, number: int, of: int, folder: Path, settings: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """Crafts one shard, in a worker. Returns the error that a user can mend, if there is one."""
+    """Crafts one shard in a worker; returns an error that the user can correct, or None."""
     try:
         with storage.FolderLock(folder):
             context = Context(
@@ -181,7 +182,7 @@ def _shard(
 
 
 class _WorkerError(StaaNetError):
-    """The error of a worker."""
+    """An error that a worker returned, raised in the main process with its exit code."""
 
     def __init__(self, error: dict[str, Any]) -> None:
         super().__init__(error["what"], where=error["where"], remedy=error["remedy"])

@@ -1,6 +1,6 @@
-"""Merges shards; the result equals, file by file, a run without shards.
+"""Merges shards of an adversarial set or of a transfer matrix into one folder.
 
-Only the times differ (``seconds.csv`` of a set), since they are those of the machines that worked.
+The result equals a run without shards, file by file. Only the times (``seconds.csv`` of a set) differ.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from staanet.results.adversarial_set import AdversarialSet
 from staanet.results.clip_tables import sum_of
 from staanet.results.transfer_matrix import TransferMatrix
 
-SHARED = {"of": "number of shards", "listing": "list of clips", "window_s": "window"}
+SHARED_KEYS = {"of": "number of shards", "listing": "list of clips", "window_s": "window"}
+"""What must be equal in the cards of all shards: the key, and its name in errors."""
 REMEDY = "Make that shard again with the settings of the others"
 
 
 def merge(
     shards: Sequence[Path], out: Path, *, context: Context
 ) -> AdversarialSet | TransferMatrix:
-    """Merges the shards of an adversarial set or of a transfer matrix into ``out``.
+    """Merges folders of shards, of one kind, into the folder ``out``, and returns what it holds.
 
-    Raises ``InvalidInput`` if a shard is missing, unfinished or there twice, or if its settings or its
+    Raises ``InvalidInput`` if a shard is missing, unfinished or given twice, or if its settings or its
     list of clips differ from those of the first.
     """
     if os.path.realpath(out) in map(os.path.realpath, shards):
@@ -47,7 +48,7 @@ def merge(
 
 
 def _order_shards(parts: Mapping[Path, Any], command: str) -> list[Path]:
-    """The folders by their number; raises ``InvalidInput`` unless they are the parts of one list."""
+    """Returns the folders by number; raises ``InvalidInput`` unless they are all shards of one list."""
     for shard, part in parts.items():
         if not isinstance(part, dict):
             raise InvalidInput(
@@ -55,7 +56,7 @@ def _order_shards(parts: Mapping[Path, Any], command: str) -> list[Path]:
             )
     first, expected = next(iter(parts.items()))
     for shard, part in parts.items():
-        for key, what in SHARED.items():
+        for key, what in SHARED_KEYS.items():
             if part.get(key) != expected.get(key):
                 raise InvalidInput(
                     f"its {what} is {part.get(key)}, that of {first} is {expected.get(key)}",
@@ -84,7 +85,7 @@ def _order_shards(parts: Mapping[Path, Any], command: str) -> list[Path]:
 def require_equal(
     first: Path, shard: Path, expected: Mapping[str, Any], actual: Mapping[str, Any]
 ) -> None:
-    """Raises ``InvalidInput`` that names the first fact in which ``shard`` differs from ``first``."""
+    """Raises ``InvalidInput``, which names the first key in which ``shard`` differs from ``first``."""
     for key in sorted({*expected, *actual}):
         if expected.get(key) != actual.get(key):
             raise InvalidInput(
@@ -150,19 +151,16 @@ def _copy_clips(
 
 
 def _merge_recordings(shards: Sequence[Path], out: Path) -> None:
-    rows = [
-        (shard, row)
-        for shard in shards
-        if (shard / RECORDINGS).exists()
-        for row in row_files.read_csv(shard / RECORDINGS, recordings.COLUMNS)
-    ]
-    for shard, row in rows:
-        for name in (
-            f"{recordings.FOLDER}/{part}/{row['id']}.wav" for part in ("adversarial", "clean")
-        ):
-            storage.copy(shard / name, out / name)
+    rows = []
+    for shard in shards:
+        if (shard / RECORDINGS).exists():
+            for row in row_files.read_csv(shard / RECORDINGS, recordings.COLUMNS):
+                for part in ("adversarial", "clean"):
+                    name = f"{recordings.FOLDER}/{part}/{row['id']}.wav"
+                    storage.copy(shard / name, out / name)
+                rows.append(row)
     if rows:
-        ordered = sorted((row for _, row in rows), key=lambda row: row["id"])
+        ordered = sorted(rows, key=lambda row: row["id"])
         storage.write_text(out / RECORDINGS, row_files.csv_text(recordings.COLUMNS, ordered))
 
 
@@ -179,7 +177,7 @@ def _check_files(shard: Path, row: Mapping[str, str]) -> None:
 
 
 def _set_settings(card: Mapping[str, Any]) -> dict[str, Any]:
-    """What shards of one set have in common; the versions that made them too."""
+    """Returns the entries of a card that all shards of a set share: settings and versions."""
     inputs = {k: v for k, v in card["inputs"].items() if k not in ("clips", "shard")}
     left_out = ("inputs", "machine", "quarantined", "clips", "recordings")
     return {k: v for k, v in card.items() if k not in left_out} | {"inputs": inputs}
@@ -202,11 +200,11 @@ def _merge_results(shards: Sequence[Path], out: Path) -> TransferMatrix:
     whole = {key: value for key, value in summary.items() if key != "shard"}
     for number in range(len(whole.get("sets", ()))):  # an empty shard names no metrics
         sets = [summaries[shard]["sets"][number] for shard in ordered]
-        whole["sets"][number] = next((held for held in sets if held["perceptual"]), sets[0])
+        whole["sets"][number] = next((s for s in sets if s["perceptual"]), sets[0])
     machines = dict.fromkeys(str(summaries[shard]["machine"]) for shard in ordered)
     matrix = recount_matrix(rows, {**whole, "machine": "; ".join(machines)})
     journals = [storage.Journal(shard / "perception.jsonl").records() for shard in ordered]
-    scores = [row for turn in zip_longest(*journals) for row in turn if row is not None]
+    scores = [row for rows in zip_longest(*journals) for row in rows if row is not None]
     if scores:
         lines = (json.dumps(row, allow_nan=False, sort_keys=True) + "\n" for row in scores)
         storage.write_text(out / "perception.jsonl", "".join(lines))
@@ -215,7 +213,7 @@ def _merge_results(shards: Sequence[Path], out: Path) -> TransferMatrix:
 
 
 def read_summary(shard: Path) -> dict[str, Any]:
-    """The summary in a folder of results."""
+    """Returns the summary of a folder of results; raises ``InvalidInput`` where it is none."""
     summary = storage.read_json(shard / "summary.json")
     if not isinstance(summary, dict) or not {"cells", "targets", "machine"} <= summary.keys():
         raise InvalidInput("is no summary of results", where=shard / "summary.json", remedy=REMEDY)
@@ -223,7 +221,7 @@ def read_summary(shard: Path) -> dict[str, Any]:
 
 
 def _shard_settings(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What shards of one evaluation have in common."""
+    """Returns the entries of a summary that all shards of an evaluation share."""
     part = summary["shard"]
     return {
         **evaluation_settings(summary),
@@ -234,7 +232,7 @@ def _shard_settings(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def evaluation_settings(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What evaluations of one recipe have in common, on whatever clips and with whatever weights."""
+    """Returns the entries of a summary that depend on the recipe alone, not on clips or weights."""
     cells = [{key: cell[key] for key in (*ATTACK_FIELDS, "channel")} for cell in summary["cells"]]
     targets = {
         name: {key: value for key, value in target.items() if key != "doubts"}
@@ -251,14 +249,12 @@ def evaluation_settings(summary: Mapping[str, Any]) -> dict[str, Any]:
 def _interleave(
     parts: Sequence[Sequence[Mapping[str, Any]]], summary: Mapping[str, Any]
 ) -> list[Mapping[str, Any]]:
-    """Rows in the order of one evaluation: set by set, the clips of the shards by turns."""
+    """Returns rows in the order of one evaluation: by set, with the clips of the shards in turn."""
     sets = list(dict.fromkeys((c["attack"], c["source"]) for c in summary["cells"]))
     rows: list[Mapping[str, Any]] = []
     for key in sets:
         clips = [_by_clip([r for r in part if (r["attack"], r["source"]) == key]) for part in parts]
-        for turn in zip_longest(*clips, fillvalue=()):
-            for of_clip in turn:
-                rows += of_clip
+        rows += [row for turn in zip_longest(*clips, fillvalue=()) for clip in turn for row in clip]
     return rows
 
 

@@ -1,4 +1,4 @@
-"""What a run measured, ready to be quoted: one paragraph, and the works to cite as BibTeX."""
+"""Text for citing a run: one paragraph with its figures, and BibTeX entries."""
 
 from __future__ import annotations
 
@@ -26,33 +26,28 @@ PAPER = """@article{chang2024staanet,
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A paragraph with every figure that a reader needs, what to know before, and BibTeX."""
+    """How to cite a run: a paragraph, warnings and BibTeX."""
 
     text: str
+    """One paragraph in English with every figure that a reader needs."""
     warnings: tuple[str, ...]
-    """What the report says before its result."""
+    """Sentences that a reader must know before the result."""
     bibtex: str
 
 
 def cite(run: RunFolder, warnings: tuple[str, ...] = ()) -> Citation:
-    """Returns the paragraph of a run; of several sources it quotes the first.
-
-    Args:
-        run: Whose figures were checked.
-        warnings: What a reader must know before.
-    """
-    lead = headlines(run)[0]
-    return Citation(" ".join(_sentences(run, lead)), warnings, _bibtex(run))
+    """Returns the citation of a run whose figures were checked; of several sources it cites the first."""
+    return Citation(" ".join(_sentences(run, headlines(run)[0])), warnings, _bibtex(run))
 
 
-def _sentences(run: RunFolder, lead: Headline) -> Iterator[str]:
-    cell, control = lead.cell, lead.control
+def _sentences(run: RunFolder, headline: Headline) -> Iterator[str]:
+    cell, control = headline.cell, headline.control
     yield (
         f"{_test_set(run, cell)}, {cell.title} changed the answers of {cell.target} on "
-        f"{_measured(cell.fooling_rate)}."
+        f"{_rate_text(cell.fooling_rate)}."
     )
-    if luck := trainings_text(cell):
-        yield f"Its generator was trained anew from other seeds ({luck} percentage points)."
+    if spread := trainings_text(cell):
+        yield f"Its generator was trained anew from other seeds ({spread} percentage points)."
     yield (
         f"It was crafted on {cell.source}{', the same model,' if cell.white_box else ''} and could change "
         f"{formatting.describe_budget(cell.budget)}. It changed {percent(cell.mean.density)} of the "
@@ -60,7 +55,7 @@ def _sentences(run: RunFolder, lead: Headline) -> Iterator[str]:
     )
     if control is not None:
         alike = " of as many samples" if is_matched(run, control, cell) else ""
-        yield f"Random changes{alike} did so on {_measured(control.fooling_rate)}{_above(cell)}."
+        yield f"Random changes{alike} did so on {_rate_text(control.fooling_rate)}{_margin_text(cell)}."
     before, after = cell.uar_before, cell.uar_after
     yield (
         f"The unweighted average recall of {cell.target} fell from {percent(before.value)} to "
@@ -70,7 +65,7 @@ def _sentences(run: RunFolder, lead: Headline) -> Iterator[str]:
         if other.key == cell.key and other.target != cell.target:
             yield (
                 f"The same files changed the answers of {other.target} on "
-                f"{_measured(other.fooling_rate)}."
+                f"{_rate_text(other.fooling_rate)}."
             )
     yield (
         "Intervals are clustered by speaker; figures are those of 16-bit files, by "
@@ -83,18 +78,18 @@ def _test_set(run: RunFolder, cell: Cell) -> str:
     name = f" of {corpus['name']}" if corpus.get("name") else ""
     clips, speakers = cell.fooling_rate.count, cell.fooling_rate.clusters
     folds = len(run.summary.get("folds") or ())
-    way = f" ({folds}-fold cross-validation by speaker)" if folds else " (the test part)"
+    protocol = f" ({folds}-fold cross-validation by speaker)" if folds else " (the test part)"
     start = f"On {quantity(clips, 'clip')} by {quantity(speakers, 'speaker')}{name}"
-    return start + (way if corpus else "")
+    return start + (protocol if corpus else "")
 
 
-def _measured(rate: Estimate) -> str:
-    """A rate with its interval and N, as a sentence has them."""
+def _rate_text(rate: Estimate) -> str:
+    """Returns a rate with its interval and N."""
     return f"{percent(rate.value)} of clips (95 % interval {formatting.interval(rate)}, N = {rate.count:,})"
 
 
-def _above(cell: Cell) -> str:
-    """How far the attack is above its control, clip by clip."""
+def _margin_text(cell: Cell) -> str:
+    """Returns how far the attack is above its control, as the end of a sentence; may be empty."""
     above = cell.above_control
     if above is None or above.difference.value is None or above.difference.low is None:
         return ""

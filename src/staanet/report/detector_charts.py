@@ -1,4 +1,4 @@
-"""The charts of certificates and detectors."""
+"""Draws the charts of the commands ``certify`` and ``detect`` from their JSON results, as PNG."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ COLOURS = (VERMILION, BLUE, GREEN, SKY)
 
 
 def certificate_chart(results: Mapping[str, Any]) -> bytes:
-    """Draws certified accuracy in per cent against radius, with its intervals, as PNG."""
+    """Draws certified accuracy in per cent against radius, with its 95 % intervals; returns PNG."""
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(5.0, 3.4)
         points = results["curve"]
         radii = [p["radius"] for p in points]
-        # the share falls behind each radius, so the step lies to its left
+        # the accuracy holds up to and at each radius, so the step lies to its left
         axes.step(radii, [100 * p["certified_accuracy"] for p in points], where="pre", color=BLUE)
         bounded = [p for p in points if p["low"] is not None]
         axes.fill_between(
@@ -46,9 +46,9 @@ def certificate_chart(results: Mapping[str, Any]) -> bytes:
 
 
 def roc_chart(results: Mapping[str, Any]) -> bytes:
-    """Draws detection rate against false positive rate for each attack, as PNG.
+    """Draws detection rate against false positive rate for each attack, in per cent; returns PNG.
 
-    The diagonal is chance.
+    The diagonal is the ROC of chance.
     """
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(4.6, 4.0)

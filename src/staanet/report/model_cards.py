@@ -1,7 +1,7 @@
 """Writes a model card in Markdown from the ``card.json`` of a model folder.
 
 It follows Mitchell et al. 2019, "Model Cards for Model Reporting" (arXiv 1810.03993). Every figure
-comes from the card; what a card does not say is left out.
+comes from ``card.json``; entries that it lacks are left out.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ _INTENDED = {
     "vector": "One perturbation for all clips, the control that an attack made for a single clip has to "
     "beat.",
 }
+_DECEPTION = "Changing recordings to mislead a system, or people, who have not agreed to it."
 _NOT_FOR = {
     "victim": "Judging what a person feels. Labels are acted or synthetic classes, not feelings, and the "
     "accuracy below holds for the test speakers of one corpus.",
-    "generator": "Changing recordings to mislead a system, or people, who have not agreed to it.",
-    "vector": "Changing recordings to mislead a system, or people, who have not agreed to it.",
+    "generator": _DECEPTION,
+    "vector": _DECEPTION,
 }
 _MEASURES = {
     "test_uar": "UAR on test speakers",
@@ -41,9 +42,9 @@ _MEASURES = {
 
 
 def model_card(card: Mapping[str, Any]) -> str:
-    """Returns ``MODEL_CARD.md`` from the ``card.json`` of a victim, a generator or a vector.
+    """Returns the text of ``MODEL_CARD.md`` from the ``card.json`` of a victim, a generator or a vector.
 
-    Raises ``InvalidInput`` for a card of another kind, or one that names no kind.
+    Raises ``InvalidInput`` for a card of another kind or without a kind.
 
     >>> text = model_card({"kind": "victim", "name": "emo18", "labels": ["joy"], "test_uar": 0.5})
     >>> print(text.splitlines()[0])
@@ -144,12 +145,16 @@ def _measured(card: Mapping[str, Any]) -> list[tuple[str, object]]:
     rates: list[tuple[str, object]] = [
         (f"fooling rate of {name} on test speakers", f"{r:.3f}") for name, r in fooled.items()
     ]
-    stays: list[tuple[str, object]] = [
+    unchanged: list[tuple[str, object]] = [
         (f"answers unchanged on test speakers, {name}", f"{share:.3f}")
         for name, share in (card.get("test_unchanged") or {}).items()
         if share is not None
     ]
-    return [*((_MEASURES[key], f"{card[key]:.3f}") for key in _measure_keys(card)), *stays, *rates]
+    return [
+        *((_MEASURES[key], f"{card[key]:.3f}") for key in _measure_keys(card)),
+        *unchanged,
+        *rates,
+    ]
 
 
 def _training(card: Mapping[str, Any]) -> list[tuple[str, object]]:

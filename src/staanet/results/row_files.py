@@ -1,4 +1,4 @@
-"""Reads and writes rows of a table as CSV and Parquet."""
+"""Reads and writes the rows of a table, a dict per row, as CSV and Parquet."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _ROWS_AT_ONCE = 1000
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> Sequence[dict[str, str]]:
-    """Reads the rows of a CSV file that has these columns, and perhaps others.
+    """Reads the rows of a CSV file, which has at least these columns.
 
-    A row becomes a dict when it is used. Raises ``InvalidInput`` where the file cannot be read or
+    A row becomes a dict only when it is used. Raises ``InvalidInput`` where the file cannot be read or
     lacks a column.
     """
     try:
@@ -42,7 +42,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> Sequence[dict[str, str]]:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """Writes rows as a CSV file, whole or not at all, some rows at a time; see ``csv_text``."""
+    """Writes rows as a CSV file, atomically and some rows at a time; see ``csv_text``."""
     remaining = iter(rows)
     with storage.FileWriter(path) as file:
         text = csv_text(columns, islice(remaining, _ROWS_AT_ONCE))
@@ -81,10 +81,10 @@ def _escape_formula(value: object) -> object:
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes rows as a Parquet file, whole or not at all.
+    """Writes rows as a Parquet file, atomically.
 
-    A column of Parquet has one type: a column with text and numbers, such as epsilons of which one
-    is ``"-20 dB"`` and another 2.0, is written as text.
+    A column of Parquet has one type. So a column with text and numbers is written as text, such as the
+    epsilons ``"-20 dB"`` and 2.0.
     """
     import pandas
 

@@ -17,17 +17,25 @@ from staanet.errors import MissingExtra
 from staanet.results import adversarial_set
 
 SIGNATURES = {"db.yaml": b"source: staanet", "db.adversarial.csv": b"file,label,speaker,original,"}
-"""The files, and what each holds where it is ours."""
-MEASURED = ("l0", "density", "linf", "snr_db", "peak_ratio_db", "seconds", "queries")
+"""The files that are written, and the bytes that mark a file of this package, which may be replaced."""
+MEASURED: dict[str, type[Any]] = {
+    "l0": int,
+    "density": float,
+    "linf": float,
+    "snr_db": float,
+    "peak_ratio_db": float,
+    "seconds": float,
+    "queries": int,
+}
+"""The per-clip measurements and their types."""
 
 
 def write_table(folder: Path | str) -> Path:
     """Writes ``db.yaml`` and ``db.adversarial.csv`` beside the audio of an adversarial set.
 
-    ``audformat.Database.load(folder)`` then opens it: a file-wise table ``adversarial`` with label,
-    speaker, the original's file name and the distances. Returns the path of ``db.yaml``. Raises
-    ``InvalidInput`` where ``folder`` is no adversarial set, a database of somebody else is in it, or
-    audformat is missing.
+    ``audformat.Database.load(folder)`` opens it: a file-wise table ``adversarial`` with label, speaker, the
+    file name of the clean clip, and the distances. Returns the path of ``db.yaml``. Raises ``InvalidInput``
+    where ``folder`` is no adversarial set or holds another database, and ``MissingExtra`` without audformat.
     """
     folder = Path(folder)
     card, rows = storage.read_card(folder, "adversarial"), adversarial_set.read_rows(folder)
@@ -54,8 +62,8 @@ def _database(card: Any, rows: Sequence[dict[str, str]]) -> Any:
     database.schemes["original"] = audformat.Scheme(
         "str", description="file name of the clean clip"
     )
-    for name in MEASURED:
-        database.schemes[name] = audformat.Scheme("int" if name in ("l0", "queries") else "float")
+    for name, kind in MEASURED.items():
+        database.schemes[name] = audformat.Scheme(kind.__name__)
     table = database["adversarial"] = audformat.Table(
         audformat.filewise_index([row["file_name"] for row in rows])
     )
@@ -64,9 +72,7 @@ def _database(card: Any, rows: Sequence[dict[str, str]]) -> Any:
         "speaker": [row["speaker"] for row in rows],
         "original": [row["original_file_name"] for row in rows],
     }
-    for name in MEASURED:
-        kind = int if name in ("l0", "queries") else float
-        columns[name] = [kind(row[name]) for row in rows]
+    columns |= {name: [kind(row[name]) for row in rows] for name, kind in MEASURED.items()}
     for name, values in columns.items():
         table[name] = audformat.Column(scheme_id=name)
         table[name].set(np.asarray(values, dtype=object) if name == "label" else values)
