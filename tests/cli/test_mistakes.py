@@ -13,6 +13,7 @@ import sys
 
 import pytest
 import typer
+from tests.support.commands import staanet
 
 from staanet.cli import app
 
@@ -255,3 +256,10 @@ print(held)
     assert all(process.returncode == 0 for process in running), told
     assert sum(int(out) for out, _ in told) > 10
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("attack, option", [("staa", "--generator DIR"), ("uap", "--vector DIR")])
+def test_a_missing_generator_or_vector_is_told_before_a_clip_is_read(attack, option, tmp_path):
+    words = ["attack", "folder:absent", "--source", "absent", "--attack", attack, "--out", "out"]
+    done = staanet(*words, cwd=tmp_path)
+    assert done.returncode == 3 and option in done.stderr and "absent" not in done.stderr

@@ -39,7 +39,7 @@ def test_class_folders_give_labels_and_speakers(tmp_path: Path) -> None:
 
 
 def test_class_folders_hold_recordings_of_every_kind_that_is_read(tmp_path: Path) -> None:
-    kinds = ("aiff", "AU", "caf", "w64", "m4a", "webm", "amr", "3gp")
+    kinds = ("aiff", "AU", "caf", "w64", "sph", "m4a", "webm", "amr", "3gp")
     for kind in kinds:
         storage.write_bytes(tmp_path / "joy" / "ann" / f"{kind}.{kind}", b"#!AMR\n" + bytes(99))
     soundfile.write(tmp_path / "joy" / "ann" / "real.aiff", 0.1 * np.sin(np.arange(1600)), 16_000)

@@ -137,6 +137,7 @@ def _attack_job(
         names = (f"{pretrained.SCHEME}:{name}" for name in pretrained.names("victims"))
         judges = _loadable(names)
         epsilon = epsilon or EPSILON  # recordings differ in level
+    pipeline.require_trained(recipe.attack or USUAL_ATTACK, generator, options.vector)
     owners = label_owners([*options.source, *judges], split)
     made_with = ("generator", generator) if generator else ("vector", options.vector)
     if split.label_map and made_with[1] and not options.source:

@@ -8,29 +8,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from staanet.audio.containers import SUFFIXES
 from staanet.core import Corpus, Utterance
 from staanet.errors import InvalidInput, printable
 
 UNKNOWN = "unknown"
 """The speaker of a clip whose speaker is unknown."""
 MAX_TABLE_BYTES = 64 * 2**20
-_SOUNDFILE = (
-    "wav",
-    "wave",
-    "w64",
-    "flac",
-    "ogg",
-    "oga",
-    "opus",
-    "mp3",
-    "aif",
-    "aiff",
-    "aifc",
-    "au",
-    "caf",
-)
 _PYAV = ("m4a", "mp4", "aac", "webm", "weba", "amr", "3gp", "3gpp", "wma")
-AUDIO_SUFFIXES = frozenset(f".{suffix}" for suffix in (*_SOUNDFILE, *_PYAV))
+AUDIO_SUFFIXES = frozenset(SUFFIXES) | {f".{suffix}" for suffix in _PYAV}
 """Names of recordings in class folders; what is in a file, its content says."""
 SHOWN = 5
 """Names that a note lists before it counts the others."""

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from staanet.pipeline.attack import attack
 from staanet.pipeline.attack_job import AttackJob
-from staanet.pipeline.attack_plan import AttackPlan, plan_attack, shard_plan, target_class
+from staanet.pipeline.attack_plan import (
+    AttackPlan,
+    plan_attack,
+    require_trained,
+    shard_plan,
+    target_class,
+)
 from staanet.pipeline.audit import audit
 from staanet.pipeline.certify import certify
 from staanet.pipeline.clips import ReadingClips, load_clips, split_warnings
@@ -62,6 +68,7 @@ __all__ = [
     "plan_attack",
     "predictions",
     "read_recordings",
+    "require_trained",
     "run",
     "shard_plan",
     "source_of",

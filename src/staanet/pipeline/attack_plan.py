@@ -96,6 +96,7 @@ def plan_attack(
     name = recipe.attack or key
     if name not in ATTACKS:
         raise unknown_name("attack", name, ATTACKS)
+    require_trained(name, generator, vector)
     settings = asdict(recipe)
     del settings["precision"]  # of the generator alone, where it is resolved
     inputs: dict[str, Any] = {"recipe": settings, "source": source.name, "seed": context.seed}
@@ -126,6 +127,20 @@ def plan_attack(
     )
 
 
+def require_trained(attack: str, generator: Path | None, vector: Path | None) -> None:
+    """Raises ``InvalidInput`` if an attack needs a trained generator or vector and none is given."""
+    if attack == "staa" and generator is None:
+        raise InvalidInput(
+            "the attack staa needs a generator",
+            remedy="Pass --generator DIR, trained by staanet train-generator, or another --attack such as pgd",
+        )
+    if attack == "uap" and vector is None:
+        raise InvalidInput(
+            "the attack uap needs a universal vector",
+            remedy="Pass --vector DIR, learned by staanet train-uap",
+        )
+
+
 def source_hashes(source: Victim) -> dict[str, str]:
     """The hash of each source by its name: under another name it is the same model."""
     return {member.name: member.identity for member in members_of(source)}
@@ -134,8 +149,7 @@ def source_hashes(source: Victim) -> dict[str, str]:
 def _staa(
     recipe: AttackRecipe, generator: Path | None, context: Context
 ) -> tuple[Attack, dict[str, Any]]:
-    if generator is None:
-        raise InvalidInput("the attack staa needs a generator", remedy="Pass --generator DIR")
+    assert generator is not None, "checked before"
     precision = resolve_precision(recipe.precision, context.device)
     method = Staa(
         generator=load_generator(generator).to(context.device),
@@ -148,11 +162,7 @@ def _staa(
 
 
 def _uap(recipe: AttackRecipe, vector: Path | None) -> tuple[Attack, dict[str, Any]]:
-    if vector is None:
-        raise InvalidInput(
-            "the attack uap needs a universal vector",
-            remedy="Pass --vector DIR, learned by staanet train-uap",
-        )
+    assert vector is not None, "checked before"
     digest = storage.read_card(vector, "vector")["sha256"]
     return load_uap(vector, budget_of(recipe)), {"vector": digest}
 
