@@ -96,7 +96,6 @@ def plan_attack(
     name = recipe.attack or key
     if name not in ATTACKS:
         raise unknown_name("attack", name, ATTACKS)
-    require_trained(name, generator, vector)
     settings = asdict(recipe)
     del settings["precision"]  # of the generator alone, where it is resolved
     inputs: dict[str, Any] = {"recipe": settings, "source": source.name, "seed": context.seed}
@@ -149,7 +148,8 @@ def source_hashes(source: Victim) -> dict[str, str]:
 def _staa(
     recipe: AttackRecipe, generator: Path | None, context: Context
 ) -> tuple[Attack, dict[str, Any]]:
-    assert generator is not None, "checked before"
+    require_trained("staa", generator, None)
+    assert generator is not None
     precision = resolve_precision(recipe.precision, context.device)
     method = Staa(
         generator=load_generator(generator).to(context.device),
@@ -162,7 +162,8 @@ def _staa(
 
 
 def _uap(recipe: AttackRecipe, vector: Path | None) -> tuple[Attack, dict[str, Any]]:
-    assert vector is not None, "checked before"
+    require_trained("uap", None, vector)
+    assert vector is not None
     digest = storage.read_card(vector, "vector")["sha256"]
     return load_uap(vector, budget_of(recipe)), {"vector": digest}
 
