@@ -9,7 +9,8 @@ emodb: 'fear' has 0 test clips. Choose another --seed
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -59,6 +60,21 @@ class MissingExtra(InvalidInput):
             f"the package {package} is not installed",
             remedy=f"Install it: pip install 'staanet[{extra}]'",
         )
+
+
+@contextmanager
+def needs_extra(package: str, extra: str) -> Iterator[None]:
+    """Raises ``MissingExtra`` where an import in its block fails.
+
+    >>> with needs_extra("transformers", "ssl"):
+    ...     import transformers_of_no_one
+    Traceback (most recent call last):
+    staanet.errors.MissingExtra: the package transformers is not installed. Install it: pip install 'staanet[ssl]'
+    """
+    try:
+        yield
+    except ImportError as problem:
+        raise MissingExtra(package, extra) from problem
 
 
 class UnusableClip(StaaNetError):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from staanet.config.epsilon import Epsilon
 from staanet.core import Budget
-from staanet.errors import InvalidInput
+from staanet.errors import InvalidInput, needs_extra
 from staanet.generators.backward_net import BackwardNet
 from staanet.generators.base import Generator, select_samples
 from staanet.generators.runtime import FORMAT, INPUTS, KEY
@@ -68,12 +68,8 @@ def minimum_samples(generator: Generator) -> int:
 
 
 def _trace(module: nn.Module, example: tuple[Tensor, ...], card: dict[str, Any]) -> bytes:
-    try:
+    with needs_extra("onnx", "onnx"):
         import onnx
-    except ImportError as error:
-        raise InvalidInput(
-            "the package onnx is not installed", remedy="Install it: pip install 'staanet[onnx]'"
-        ) from error
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         # of values that a trace fixes: export_generator compares the file with torch

@@ -18,7 +18,7 @@ from typing import Any
 from staanet import storage, victims
 from staanet.config import AttackRecipe
 from staanet.core import Corpus, Victim
-from staanet.errors import InvalidInput, StaaNetError, StorageFault, printable
+from staanet.errors import InvalidInput, StaaNetError, StorageFault, needs_extra, printable
 from staanet.pipeline.attack import attack
 from staanet.pipeline.attack_plan import plan_attack, shard_plan
 from staanet.pipeline.clips import ReadingClips, split_part
@@ -109,12 +109,8 @@ class AttackJob:
 
 
 def _run_all(job: AttackJob, folders: dict[int, Path], context: Context) -> None:
-    try:
+    with needs_extra("ray", "ray"):
         import ray
-    except ImportError as problem:
-        raise InvalidInput(
-            "the package ray is not installed", remedy="Install it: pip install 'staanet[ray]'"
-        ) from problem
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     is_new = not ray.is_initialized()
     if is_new and "RAY_ADDRESS" in os.environ:

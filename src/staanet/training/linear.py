@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from staanet.core import Clip, Progress, metrics, silent
-from staanet.errors import MissingExtra
+from staanet.errors import needs_extra
 from staanet.training.fit import History
 from staanet.victims import Egemaps
 from staanet.victims.egemaps import standardise_features
@@ -104,10 +104,8 @@ class _Scaled:
     def fit(
         cls, features: NDArray[np.float64], labels: NDArray[np.str_], strength: float
     ) -> _Scaled:
-        try:
+        with needs_extra("scikit-learn", "opensmile"):
             from sklearn.linear_model import LogisticRegression
-        except ImportError as problem:
-            raise MissingExtra("scikit-learn", "opensmile") from problem
         mean, std = features.mean(axis=0), features.std(axis=0).clip(1e-9)
         model = LogisticRegression(C=strength, class_weight="balanced", max_iter=5000)
         return cls(mean, std, model.fit(standardise_features(features, mean, std), labels))

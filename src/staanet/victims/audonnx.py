@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from staanet.config import SAMPLE_RATE
-from staanet.errors import InvalidInput, MissingExtra, printable
+from staanet.errors import InvalidInput, needs_extra, printable
 from staanet.victims.labels import TOLERANCE, are_dimensions, default_tolerance
 from staanet.victims.model_card import card_path
 from staanet.victims.onnx import OnnxVictim
@@ -57,10 +57,8 @@ class AudonnxVictim(OnnxVictim):
 
 def _read(folder: Path) -> Mapping[str, Any]:
     """The arguments of the model in ``model.yaml``, plain data."""
-    try:
+    with needs_extra("PyYAML", "audonnx"):
         import yaml
-    except ImportError as problem:
-        raise MissingExtra("PyYAML", "audonnx") from problem
     path = folder / CARD
     if not path.is_file():
         raise InvalidInput(f"holds no {CARD}", where=folder, remedy=_REMEDY)

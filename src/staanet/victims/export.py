@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from staanet import storage
 from staanet.core import Victim
 from staanet.defences import Defended
-from staanet.errors import InvalidInput, MissingExtra, StaaNetError
+from staanet.errors import InvalidInput, StaaNetError, needs_extra
 from staanet.transforms import Filter, Quantise, Transform
 from staanet.victims.model_card import ModelCard
 from staanet.victims.onnx import onnx_session
@@ -126,10 +126,8 @@ class _WaveformsToLogits(nn.Module):
 
 def _trace(victim: Victim) -> bytes:
     """The ONNX file by tracing: torch's newer exporter unrolls an LSTM to the length of its example."""
-    try:
+    with needs_extra("onnx", "onnx"):
         import onnx
-    except ImportError as problem:
-        raise MissingExtra("onnx", "onnx") from problem
     buffer = io.BytesIO()
     example = torch.zeros(2, victim.minimum_samples + victim.sample_rate // 2)
     with warnings.catch_warnings():

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from staanet.errors import InvalidInput, MissingExtra, printable
+from staanet.errors import InvalidInput, needs_extra, printable
 from staanet.victims.external import refuse_pointers
 from staanet.victims.pickled_weights import safe_folder
 
@@ -31,10 +31,8 @@ TRAINING_ONLY = "masked_spec_embed"
 
 def library() -> Any:
     """The transformers module; raises ``MissingExtra`` where it is not installed."""
-    try:
+    with needs_extra("transformers", "ssl"):
         import transformers
-    except ImportError as problem:
-        raise MissingExtra("transformers", "ssl") from problem
     return transformers
 
 

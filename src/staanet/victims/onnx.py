@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from staanet.errors import InvalidInput, MissingExtra, printable
+from staanet.errors import InvalidInput, needs_extra, printable
 from staanet.nn.padding import require_samples, run_by_length
 from staanet.victims.external import BlackBox, Floats, refuse_pointers, sha256_of_files
 from staanet.victims.model_card import (
@@ -262,10 +262,8 @@ def _words(text: str) -> list[str]:
 
 def onnx_session(model: str | bytes, *, where: object) -> Any:
     """An onnxruntime session on a file or its bytes, with as many threads as torch has."""
-    try:
+    with needs_extra("onnxruntime", "onnx"):
         import onnxruntime
-    except ImportError as problem:
-        raise MissingExtra("onnxruntime", "onnx") from problem
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # errors arrive as exceptions

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from staanet.core import Attack, Targeted, Untargeted, Victim, require_classes
-from staanet.errors import InvalidInput, MissingExtra
+from staanet.errors import InvalidInput, needs_extra
 
 
 def estimator(victim: Victim, samples: int) -> Any:
@@ -70,11 +70,9 @@ def _answers(victim: Victim, x: torch.Tensor) -> torch.Tensor:
 @functools.cache
 def _classes() -> tuple[type[Any], type[Any]]:
     """Subclasses of ART's classes; they are built when first used, since importing ART takes seconds."""
-    try:
+    with needs_extra("adversarial-robustness-toolbox", "baselines"):
         from art.attacks.attack import EvasionAttack
         from art.estimators.classification import PyTorchClassifier
-    except ImportError as problem:
-        raise MissingExtra("adversarial-robustness-toolbox", "baselines") from problem
 
     class VictimClassifier(PyTorchClassifier):  # type: ignore[misc]
         """A victim with the names of its classes."""

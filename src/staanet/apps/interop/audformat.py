@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from staanet import storage
-from staanet.errors import MissingExtra
+from staanet.errors import needs_extra
 from staanet.results import adversarial_set
 
 SIGNATURES = {"db.yaml": b"source: staanet", "db.adversarial.csv": b"file,label,speaker,original,"}
@@ -80,8 +80,6 @@ def _database(card: Any, rows: Sequence[dict[str, str]]) -> Any:
 
 
 def _library() -> Any:
-    try:
+    with needs_extra("audformat", "audformat"):
         import audformat
-    except ImportError as problem:
-        raise MissingExtra("audformat", "audformat") from problem
     return audformat

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from staanet.core import Budget, Goal, Shift, Targeted, Victim, require_classes
 from staanet.core.top_k import top_k_mask
-from staanet.errors import InvalidInput, MissingExtra
+from staanet.errors import InvalidInput, needs_extra
 
 
 def model(victim: Victim) -> Any:
@@ -93,8 +93,6 @@ class FoolboxAttack:
 
 def library() -> Any:
     """Returns the foolbox module; raises ``InvalidInput`` with the command that installs it."""
-    try:
+    with needs_extra("foolbox", "baselines"):
         import foolbox
-    except ImportError as problem:
-        raise MissingExtra("foolbox", "baselines") from problem
     return foolbox

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from staanet.core import Progress
-from staanet.errors import MissingExtra
+from staanet.errors import needs_extra
 
 
 class MetricLogger:
@@ -55,8 +55,6 @@ def log_training(folder: Path, progress: Progress) -> Iterator[Progress]:
 
 
 def _library() -> Any:
-    try:
+    with needs_extra("tensorboard", "tensorboard"):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError as problem:
-        raise MissingExtra("tensorboard", "tensorboard") from problem
     return SummaryWriter
