@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from staanet.pipeline import AttackJob
 
 USUAL_ATTACK = "staa"
-MOST_ROWS = 40
+MAX_ROWS = 40
 """How many clips the table shows."""
 
 
@@ -207,7 +207,7 @@ def _describe(
             f"{100 * row['density']:.2f} %",
             decibels(row["snr_db"]),
         ]
-        for row in rows[:MOST_ROWS]
+        for row in rows[:MAX_ROWS]
     ]
     lines = [table(["clip", *names, "changed", "of samples", "SNR dB"], body) + "\n"]
     for name in names:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CHECK_FAILED, QUARANTINED, UNDECIDED = 1, 4, 7
 """Exit codes: a check or an audit failed, clips were quarantined, an audit is inconclusive."""
-MOST_ASIDE = 20
+MAX_ASIDE = 20
 """The largest number of quarantined clips that are listed."""
 
 
@@ -72,10 +72,10 @@ def finish(
     else:
         for line in lines:
             show(line)
-    for row in rows[:MOST_ASIDE]:
+    for row in rows[:MAX_ASIDE]:
         say(f"staanet: put aside: {printable(row['file'])}: {row['reason']}")
-    if len(rows) > MOST_ASIDE:
-        say(f"staanet: and {len(rows) - MOST_ASIDE} more")
+    if len(rows) > MAX_ASIDE:
+        say(f"staanet: and {len(rows) - MAX_ASIDE} more")
     if exit_code or rows:
         raise typer.Exit(exit_code or QUARANTINED)
 
@@ -87,10 +87,10 @@ def _with_flags(result: Mapping[str, Any], quarantine: Quarantine) -> dict[str, 
     for flag in new:
         say(f"staanet: warning: {printable(flag)}")
     odd = quarantine.recordings.lines()
-    for note in [*quarantine.notes, *odd[:MOST_ASIDE]]:
+    for note in [*quarantine.notes, *odd[:MAX_ASIDE]]:
         say(f"staanet: note: {printable(note)}")
-    if len(odd) > MOST_ASIDE:
-        say(f"staanet: note: and {len(odd) - MOST_ASIDE} more kinds of odd recordings")
+    if len(odd) > MAX_ASIDE:
+        say(f"staanet: note: and {len(odd) - MAX_ASIDE} more kinds of odd recordings")
     return {"flags": [*shown, *new]} if new else {}
 
 

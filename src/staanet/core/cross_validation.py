@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from staanet.core.corpus import Corpus
 
 FOLD = "fold:"
-LEAST_FOLDS = 3
+MIN_FOLDS = 3
 """One set for each of test, dev and train."""
 _DRAWS = 1000
 
@@ -50,9 +50,9 @@ def fold_parts(
     """
     match = re.fullmatch(r"fold:([0-9]{1,4})/([0-9]{1,4})", protocol)
     number, of = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not (1 <= number <= of and of >= LEAST_FOLDS):
+    if not (1 <= number <= of and of >= MIN_FOLDS):
         raise InvalidInput(
-            f"the protocol '{printable(protocol[:100])}' is no fold of {LEAST_FOLDS} or more",
+            f"the protocol '{printable(protocol[:100])}' is no fold of {MIN_FOLDS} or more",
             where=corpus.name,
             remedy=f"Write for example {fold_protocol(2, 5)} for the second of five",
         )

@@ -13,7 +13,7 @@ from staanet.core import metrics
 
 SPEAKER = "speaker"
 """The kind whose groups are the clusters: within one, clips count as independent."""
-LEAST_CLIPS = 3
+MIN_CLIPS = 3
 """Smaller groups are not looked at, and do not count as looks."""
 
 
@@ -64,7 +64,7 @@ def group_rates(
         for name in np.unique(np.asarray(names, dtype=str))
         if name
     ]
-    looked = [m for m in members if LEAST_CLIPS <= m[2].sum() <= len(hits) - LEAST_CLIPS]
+    looked = [m for m in members if MIN_CLIPS <= m[2].sum() <= len(hits) - MIN_CLIPS]
     level = 1 - 0.05 / max(1, len(looked))
     rates = [_rate(kind, name, inside, hits, speakers, level) for kind, name, inside in looked]
     order = list(kinds)

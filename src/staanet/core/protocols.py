@@ -140,7 +140,7 @@ def _by_hand(
             raise unknown_name(disjoint_by[:-1], name[:100], speakers, where=where)
     if both := sorted(test & dev):
         raise InvalidInput(
-            f"{_named(both, disjoint_by)} named for test and for dev",
+            f"{_subject(both, disjoint_by)} named for test and for dev",
             where=where,
             remedy="Name each once",
         )
@@ -172,7 +172,7 @@ def _parts_of_manifest(
     for first, other in itertools.combinations(PARTS, 2):
         if both := sorted(parts[first] & parts[other]):
             raise InvalidInput(
-                f"{_named(both, disjoint_by)} in {first} and in {other}",
+                f"{_subject(both, disjoint_by)} in {first} and in {other}",
                 where=where,
                 remedy=f"Move all clips of a {disjoint_by[:-1]} into one part, or split by "
                 f"--protocol {disjoint_by}",
@@ -180,10 +180,10 @@ def _parts_of_manifest(
     return parts
 
 
-def _named(names: Sequence[str], disjoint_by: str) -> str:
+def _subject(names: Sequence[str], disjoint_by: str) -> str:
     """The subject of a sentence about speakers or contents.
 
-    >>> _named(["a", "b"], "speakers")
+    >>> _subject(["a", "b"], "speakers")
     'the speakers a, b are'
     """
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""

@@ -84,7 +84,7 @@ def read_audb(
     """
     audb = import_audb()
     request = parse(str(request_path))
-    with _errors_explained(str(request)):
+    with _audb_errors(str(request)):
         version, notes = _resolve_version(audb, request)
         header = audb.info.header(request.name, version=version, load_tables=False)
     is_regression = task != CLASSIFICATION
@@ -92,7 +92,7 @@ def read_audb(
     table, columns = choose(header, replace(request, version=version))
     resolved = AudbRequest(request.name, version, table, ",".join(columns.values()))
     speaker_table, speaker_column = _speaker_column(header, table)
-    with _errors_explained(str(resolved)):
+    with _audb_errors(str(resolved)):
         database = audb.load(
             request.name,
             version=version,
@@ -109,7 +109,7 @@ def read_audb(
     files = sorted({row.file for row in listing.rows})
     if not files:
         raise InvalidInput("labels no file", where=resolved, remedy="Name another table or column")
-    with _errors_explained(str(resolved)):
+    with _audb_errors(str(resolved)):
         paths = audb.load_media(request.name, files, version=version, num_workers=4, verbose=False)
     listing.root = Path(paths[0]).parents[len(Path(files[0]).parts) - 1]
     if resolved != request:
@@ -131,7 +131,7 @@ def import_audb() -> Any:
 
 
 @contextmanager
-def _errors_explained(where: str) -> Iterator[None]:
+def _audb_errors(where: str) -> Iterator[None]:
     """Turn any error of audb, its backends or the network into one line with a remedy."""
     try:
         yield

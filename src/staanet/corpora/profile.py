@@ -21,7 +21,7 @@ EPSILONS = (0.03, 0.01)
 OUTLIER_MADS = 3.0
 """Scaled median absolute deviations (1.4826 x MAD is one standard deviation of a Gaussian) beyond
 which a clip or speaker stands out."""
-LEAST_DEVIATION = {"level_db": 6.0, "bandwidth_hz": 0.32, "seconds": 1.0}
+MIN_DEVIATION = {"level_db": 6.0, "bandwidth_hz": 0.32, "seconds": 1.0}
 """Deviation below which nothing stands out, however alike the others are: a factor of two of the
 amplitude, 25 % of the bandwidth, a factor of two of the length (these two in octaves)."""
 CLIPPED_SHARE = 0.001
@@ -157,7 +157,7 @@ def _outliers(
 ) -> list[dict[str, Any]]:
     """Return what stands out by each measure: how many, and the first by name."""
     entries = []
-    for measure, least in LEAST_DEVIATION.items():
+    for measure, least in MIN_DEVIATION.items():
         column = values[measure]
         scale = column if measure == "level_db" else np.log2(np.maximum(column, 1e-3))
         rows, _ = outlier_rows(scale, least)

@@ -23,10 +23,10 @@ from staanet.core.dimensions import dimension_values
 from staanet.core.metrics import Estimate
 from staanet.transforms import add_at_snr, clip_seed, parse_transform, transform_samples
 
-LEAST_UNCHANGED = {"unheard": 0.95, "noise": 0.90, "device": 0.80, "phone": 0.50}
+MIN_UNCHANGED = {"unheard": 0.95, "noise": 0.90, "device": 0.80, "phone": 0.50}
 """The least share of answers that stay, by the kind of a condition: what nobody hears, noises, devices and
 rooms, a poor phone."""
-MOST_UAR_LOSS = 0.05
+MAX_UAR_LOSS = 0.05
 BABBLE = "babble"
 BABBLE_VOICES = 4
 
@@ -127,16 +127,16 @@ class Condition:
 
     @property
     def passed(self) -> bool:
-        """Whether enough answers stay, and UAR (or CCC) falls by at most ``MOST_UAR_LOSS``."""
+        """Whether enough answers stay, and UAR (or CCC) falls by at most ``MAX_UAR_LOSS``."""
         losses, stays = (self.uar_loss.value, self.ccc_loss.value), self.unchanged.value
         loss = next((value for value in losses if value is not None), None)
-        is_loss_small = loss is None or loss <= MOST_UAR_LOSS
-        return stays is not None and stays >= LEAST_UNCHANGED[self.kind] and is_loss_small
+        is_loss_small = loss is None or loss <= MAX_UAR_LOSS
+        return stays is not None and stays >= MIN_UNCHANGED[self.kind] and is_loss_small
 
     def row(self) -> dict[str, Any]:
         """As plain values, the answers left out."""
         values = {key: value for key, value in asdict(self).items() if key != "answers"}
-        least = LEAST_UNCHANGED[self.kind]
+        least = MIN_UNCHANGED[self.kind]
         return {**values, "least_unchanged": least, "passed": self.passed}
 
 
@@ -159,7 +159,7 @@ class Everyday:
             "clips": len(self.clean),
             "uar": self.uar,
             "ccc": self.ccc,
-            "most_uar_loss": MOST_UAR_LOSS,
+            "most_uar_loss": MAX_UAR_LOSS,
             "passed": sum(row["passed"] for row in rows),
             "of": len(rows),
             "worst": {row["kind"]: row for row in sorted(rows, key=_share, reverse=True)},

@@ -39,7 +39,7 @@ from staanet.results import row_files
 from staanet.storage import describe_machine
 
 STUDY, TRIALS, FRONT = "study.db", "trials.csv", "pareto.png"
-MOST_TRIALS = 10_000
+MAX_TRIALS = 10_000
 DIVERGED = (0.0, 1.0)
 """Figures of a trial whose loss became infinite: it fools nothing with every sample."""
 
@@ -122,8 +122,8 @@ def tune(
     Writes ``trials.csv`` and ``pareto.png`` after each trial. Returns all trials. Raises ``InvalidInput``
     without optuna, and if ``out`` holds another search.
     """
-    if not 1 <= trials <= MOST_TRIALS:
-        raise InvalidInput(f"trials is {trials}", remedy=f"Give 1 to {MOST_TRIALS}")
+    if not 1 <= trials <= MAX_TRIALS:
+        raise InvalidInput(f"trials is {trials}", remedy=f"Give 1 to {MAX_TRIALS}")
     if recipe.network not in GENERATORS:
         raise unknown_name("network", recipe.network, GENERATORS)
     search = Search(corpus, source, out, recipe, trials, context)
@@ -277,7 +277,7 @@ def _open_study(out: Path) -> Any:
 def _sampler(seed: int, number: int) -> Any:
     """The tree-structured Parzen estimator for several objectives (Ozaki et al., JAIR 2022), its first
     ten trials random; what it draws depends on the seed, the trial and the figures before."""
-    return _optuna().samplers.TPESampler(seed=(seed * MOST_TRIALS + number) % 2**32)
+    return _optuna().samplers.TPESampler(seed=(seed * MAX_TRIALS + number) % 2**32)
 
 
 def _finished_trials(study: Any) -> list[Trial]:

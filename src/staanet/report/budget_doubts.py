@@ -13,9 +13,9 @@ from staanet.results.run_folder import RunFolder
 
 BUDGETS = "budgets.json"
 """File of a run: for each doubted target the budgets that ``staanet budget`` would name."""
-LEAST_SNR_DB = 10.0
+MIN_SNR_DB = 10.0
 """A change whose median SNR is below this is loud beside the speech."""
-MOST_OF_ATTACK = 0.5
+MAX_SHARE_OF_ATTACK = 0.5
 """Noise that fools more often than this share of the attack's rate explains too much of it."""
 
 
@@ -24,11 +24,11 @@ def budget_doubts(run: RunFolder, lead: Headline) -> list[str]:
     cell, control, doubts = lead.cell, lead.control, []
     rows = run.rows_of(cell.key, cell.target)
     levels = [row.distances.snr_db for row in rows if row.distances.snr_db is not None]
-    if levels and (snr_db := statistics.median(levels)) < LEAST_SNR_DB:
+    if levels and (snr_db := statistics.median(levels)) < MIN_SNR_DB:
         doubts.append(f"the change has a median SNR of {snr_db:.1f} dB")
     attack = cell.fooling_rate.value
     noise = control.fooling_rate.value if control else None
-    if attack is not None and noise is not None and noise > MOST_OF_ATTACK * attack:
+    if attack is not None and noise is not None and noise > MAX_SHARE_OF_ATTACK * attack:
         doubts.append(
             f"random changes fool {formatting.percent(noise)}, more than half as many as the attack"
         )

@@ -22,7 +22,7 @@ from staanet.report.chart_style import (
 from staanet.results import formatting
 from staanet.results.stored import StoredModel
 
-LEAST_RANGE = 0.5
+MIN_RANGE = 0.5
 """Least range of the vertical axis, in its unit; a constant curve must not look as if it moved."""
 
 
@@ -119,8 +119,8 @@ def _lines(
     last = axes.dataLim.x1 if axes.get_lines() else 0.0
     axes.set_xlim(0, 1.02 * last or 1.0)  # from the first step, also where there is one point
     low, high = axes.get_ylim()
-    if high - low < LEAST_RANGE:
-        axes.set_ylim((low + high - LEAST_RANGE) / 2, (low + high + LEAST_RANGE) / 2)
+    if high - low < MIN_RANGE:
+        axes.set_ylim((low + high - MIN_RANGE) / 2, (low + high + MIN_RANGE) / 2)
     axes.grid(axis="y", color=FAINT, alpha=0.3, linewidth=0.6)
 
 

@@ -81,11 +81,11 @@ def describe_row_changes(before: Mapping[str, Row], now: Mapping[str, Row]) -> s
         ("new since", [name for name in now if name not in before]),
         ("gone since", [name for name in before if name not in now]),
     ]
-    sentences = [f"{what} ({_some(words)})" for what, words in changes if words]
+    sentences = [f"{what} ({_first_ids(words)})" for what, words in changes if words]
     return f"from other data: {'; '.join(sentences) or 'other cuts of the same files'}"
 
 
-def _some(words: Sequence[str]) -> str:
+def _first_ids(words: Sequence[str]) -> str:
     shown = ", ".join(map(printable, words[:SHOWN_IDS]))
     rest = len(words) - SHOWN_IDS
     return f"{shown} and {rest} more" if rest > 0 else shown

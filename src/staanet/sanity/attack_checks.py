@@ -16,7 +16,7 @@ from staanet import audio
 from staanet.attacks import PGD, Random, SparseRS
 from staanet.core import Attack, Budget, Clip, Victim
 from staanet.results.checks import Check, Figure
-from staanet.sanity.probe import ALPHA, FEWEST, Probe, no_gradient, p_worse
+from staanet.sanity.probe import ALPHA, MIN_CLIPS, Probe, no_gradient, p_worse
 
 FEW_STEPS, MANY_STEPS = 2, 10
 HUGE_EPSILON = 1.0
@@ -151,11 +151,11 @@ def _reason_to_skip(probe: Probe, name: str) -> Check | None:
     """Why gradient attacks cannot be compared; None where they can."""
     if not probe.victim.differentiable:
         return no_gradient(name, probe.victim)
-    if len(probe.clips) < FEWEST:
+    if len(probe.clips) < MIN_CLIPS:
         return Check.skip(
             name,
             probe.victim.name,
-            f"{len(probe.clips)} clips tell nothing; {FEWEST} are the fewest",
+            f"{len(probe.clips)} clips tell nothing; {MIN_CLIPS} are the fewest",
             remedy="Give more test clips, or raise --clips",
         )
     return None

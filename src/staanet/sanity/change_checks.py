@@ -12,7 +12,7 @@ from staanet import audio
 from staanet.core import Goal, Targeted, Victim
 from staanet.results.adversarial_set import AdversarialClip
 from staanet.results.checks import Check, Verdict
-from staanet.sanity.probe import ALPHA, BATCH, BLACK_BOX, FEWEST, answer_goal
+from staanet.sanity.probe import ALPHA, BATCH, BLACK_BOX, MIN_CLIPS, answer_goal
 
 VARIANTS = ("set", "flipped", "resigned", "shuffled")
 DRAWS = 8
@@ -50,13 +50,13 @@ def direction(
     """
     rng = np.random.default_rng(seed)
     touched = [pair for pair in pairs if len(pair.support)]
-    if len(touched) < FEWEST:
+    if len(touched) < MIN_CLIPS:
         return Check(
             name="direction",
             subject=subject,
             verdict="warn" if pairs and not touched else "skipped",
             figures={"touched": len(touched), "count": len(pairs)},
-            explanation=f"{len(touched)} of {len(pairs)} clips were changed; {FEWEST} are the fewest",
+            explanation=f"{len(touched)} of {len(pairs)} clips were changed; {MIN_CLIPS} are the fewest",
             remedy="Give more test clips, raise --clips, or mend an attack that changes nothing",
         )
     rows: dict[str, list[NDArray[np.float64]]] = {name: [] for name in VARIANTS}

@@ -18,7 +18,7 @@ from staanet.results.checks import Check
 Bools = NDArray[np.bool_]
 ALPHA = 0.01
 """A difference that chance makes as large once in a hundred honest evaluations is a failure."""
-FEWEST = 7
+MIN_CLIPS = 7
 """With fewer clips no paired difference, however clear, is that improbable: ``0.5**7 < ALPHA``."""
 BATCH = 4
 EOT_DRAWS = 4

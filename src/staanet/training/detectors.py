@@ -29,7 +29,7 @@ from staanet.training.fit import History, Schedule, Task, fit
 
 DEV_CLIPS = 40
 """So many dev clips are attacked, to choose the weights of a learned detector."""
-LEAST_SCALE = 1e-3
+MIN_SCALE = 1e-3
 
 
 def detector_scores(
@@ -73,7 +73,7 @@ def gate_victim(
         victim,
         detector,
         threshold=threshold_at(scores, false_positive_rate),
-        scale=float(max(scores.std(), LEAST_SCALE)),
+        scale=float(max(scores.std(), MIN_SCALE)),
         false_positive_rate=false_positive_rate,
     )
 

@@ -44,7 +44,7 @@ from staanet.victims import members_of
 UNTOUCHED_DB = 999.0
 """Logged as SNR where no clip of a batch was touched: the ratio is infinite, JSON and CSV are not."""
 EMPTY_MASK, FULL_MASK = 1e-4, 0.999
-LEAST_REACH = 0.05
+MIN_REACH = 0.05
 """The least change of a margin that a loss is divided by: a budget of less effect counts for less."""
 DEV_CLIPS = 24
 """Dev clips that judge a generator at several budgets."""
@@ -116,7 +116,7 @@ class GeneratorTask(Task):
         if (
             settings.any_budget
         ):  # a quiet change moves the margin by little: each budget counts alike
-            reach = max(float((clean - margin.mean(dim=0)).mean().detach()), LEAST_REACH)
+            reach = max(float((clean - margin.mean(dim=0)).mean().detach()), MIN_REACH)
             loss = loss / reach
         figures = {name: float(term.detach().mean()) for name, term in terms._asdict().items()}
         figures |= {

@@ -122,7 +122,7 @@ def select_output(name: str, outputs: Any, output: str | int | None) -> Any:
     """
     if isinstance(outputs, Tensor) and output is None:
         return outputs
-    named = _named(outputs)
+    named = _outputs_by_name(outputs)
     if output is None:
         if len(named) == 1 or "logits" in named:
             return named.get("logits", next(iter(named.values())))
@@ -138,7 +138,7 @@ def select_output(name: str, outputs: Any, output: str | int | None) -> Any:
     )
 
 
-def _named(outputs: Any) -> Mapping[Any, Any]:
+def _outputs_by_name(outputs: Any) -> Mapping[Any, Any]:
     """What a model returns, each part under its name or its index."""
     if isinstance(outputs, Mapping):
         return outputs

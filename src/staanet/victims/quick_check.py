@@ -24,7 +24,7 @@ CLIPS = 32
 """The largest number of clips that are tried, balanced over labels and speakers."""
 REPEATED_CLIPS, GRADIENT_CLIPS = 8, 4
 """How many of them are tried twice, and how many for a gradient."""
-FEWEST_JUDGED = 8
+MIN_JUDGED = 8
 """Fewer clips say nothing about chance, nor that the answer is always the same."""
 _POOL = 2_000
 """The clips are chosen among at most so many, evenly spaced in the list."""
@@ -201,7 +201,7 @@ def _check_outputs(victim: Victim, outputs: Sequence[Tensor]) -> None:
 def _output_flags(outputs: Sequence[Tensor]) -> list[str]:
     stacked = torch.cat(list(outputs))
     answers, flags = stacked.argmax(dim=1), []
-    if len(stacked) >= FEWEST_JUDGED and len(set(answers.tolist())) == 1:
+    if len(stacked) >= MIN_JUDGED and len(set(answers.tolist())) == 1:
         flags.append(f"gives the same answer to all of {len(stacked)} clips")
     is_share = bool((stacked >= 0).all()) and bool((stacked <= 1).all())
     if len(set(stacked.flatten().tolist())) == 2 and bool(
@@ -239,7 +239,7 @@ def _chance_flags(victim: Victim, clips: Sequence[Clip], outputs: Sequence[Tenso
 
     judged = [(c, o) for c, o in zip(clips, outputs, strict=True) if c.label in victim.labels]
     labels = Counter(clip.label for clip, _ in judged)
-    if len(labels) < 2 or len(judged) < FEWEST_JUDGED:
+    if len(labels) < 2 or len(judged) < MIN_JUDGED:
         return []
     correct = sum(victim.labels[int(output.argmax())] == clip.label for clip, output in judged)
     chance = max(labels.values()) / len(judged)  # of always giving the most frequent label
