@@ -44,6 +44,7 @@ WORDS = (
     "selfcheck",
     "speed",
     "strength",
+    "universal",
 )
 """Commands with a module of their own."""
 
