@@ -9,7 +9,7 @@ emodb: 'fear' has 0 test clips. Choose another --seed
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -105,6 +105,8 @@ class FolderLocked(StaaNetError):
     exit_code = 6
 
 
+SHOWN = 5
+"""Names that a message shows of a list."""
 _SHOWN, _LISTED = 200, 60
 """Characters of a mistyped name, and known names, that an error shows."""
 
@@ -121,6 +123,16 @@ def printable(text: str) -> str:
     )
 
 
+def first_names(names: Sequence[str], limit: int = SHOWN) -> str:
+    """Returns at most ``limit`` names, safe to print, and the number of the others.
+
+    >>> first_names(list("abcdefg"))
+    'a, b, c, d, e and 2 more'
+    """
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(printable, names[:limit])) + more
+
+
 def unknown_name(
     kind: str, name: str, choices: Iterable[str], *, where: object = None
 ) -> InvalidInput:
@@ -135,9 +147,8 @@ def unknown_name(
     close = difflib.get_close_matches(name[:_SHOWN], names, n=1)
     hint = f"Did you mean '{close[0]}'? " if close else ""
     cut = "..." * (len(name) > _SHOWN)
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return InvalidInput(
         f"unknown {kind} '{printable(name[:_SHOWN])}{cut}'",
         where=where,
-        remedy=f"{hint}Known: {', '.join(names[:_LISTED])}{more}",
+        remedy=f"{hint}Known: {first_names(names, _LISTED)}",
     )

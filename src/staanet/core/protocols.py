@@ -12,7 +12,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from staanet.errors import InvalidInput, printable, unknown_name
+from staanet.errors import InvalidInput, first_names, printable, unknown_name
 
 PARTS = ("train", "dev", "test")
 DRAWN, CONTENTS, MANIFEST = "speakers", "contents", "manifest"
@@ -186,10 +186,9 @@ def _subject(names: Sequence[str], disjoint_by: str) -> str:
     >>> _subject(["a", "b"], "speakers")
     'the speakers a, b are'
     """
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    shown = ", ".join(printable(name) for name in names[:5])
+    shown = first_names(names)
     return (
         f"the {disjoint_by[:-1]} {shown} is"
         if len(names) == 1
-        else f"the {disjoint_by} {shown}{more} are"
+        else f"the {disjoint_by} {shown} are"
     )

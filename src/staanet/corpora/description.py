@@ -13,10 +13,9 @@ import numpy as np
 from staanet import audio
 from staanet.core import Corpus, Progress, Utterance, protocols, silent
 from staanet.core.dimensions import dimension_values
-from staanet.corpora.files import SHOWN, first_names
 from staanet.corpora.labels import MIN_CLASS_CLIPS
 from staanet.corpora.profile import Profile, loud_epsilon_warning, profile_lines
-from staanet.errors import InvalidInput, UnusableClip, printable
+from staanet.errors import SHOWN, InvalidInput, UnusableClip, first_names, printable
 from staanet.storage import lazy_rows
 
 MAX_PROBLEMS = 10_000

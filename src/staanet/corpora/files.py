@@ -10,7 +10,7 @@ from pathlib import Path
 
 from staanet.audio.containers import SUFFIXES
 from staanet.core import Corpus, Utterance
-from staanet.errors import InvalidInput, printable
+from staanet.errors import InvalidInput, first_names
 
 UNKNOWN = "unknown"
 """The speaker of a clip whose speaker is unknown."""
@@ -18,7 +18,6 @@ MAX_TABLE_BYTES = 64 * 2**20
 _PYAV = ("m4a", "mp4", "aac", "webm", "weba", "amr", "3gp", "3gpp", "wma")
 AUDIO_SUFFIXES = frozenset(SUFFIXES) | {f".{suffix}" for suffix in _PYAV}
 """Names of recordings in class folders; what is in a file, its content says."""
-SHOWN = 5
 """Names that a note lists before it counts the others."""
 
 
@@ -115,16 +114,6 @@ def omission_notes(names: Iterable[str], reason: str) -> tuple[str, ...]:
     files = list(names)
     count = "1 file" if len(files) == 1 else f"{len(files)} files"
     return (f"{count} left out, {reason}: {first_names(files)}",) if files else ()
-
-
-def first_names(names: Sequence[str]) -> str:
-    """Return the first names, safe to print, and how many more there are.
-
-    >>> first_names(list("abcdefg"))
-    'a, b, c, d, e and 2 more'
-    """
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(printable(name) for name in names[:SHOWN]) + more
 
 
 def read_by_names(

@@ -10,8 +10,7 @@ from dataclasses import replace
 from typing import NoReturn
 
 from staanet.core import Corpus
-from staanet.corpora.files import first_names
-from staanet.errors import InvalidInput, printable, unknown_name
+from staanet.errors import InvalidInput, first_names, printable, unknown_name
 from staanet.storage.lazy_rows import attribute_values
 
 MISSING = frozenset(

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from staanet.core import Corpus
 from staanet.core.protocols import Fold, folds
 from staanet.corpora.dimensions import with_dimensions
-from staanet.corpora.files import UNKNOWN, first_names, omission_notes
+from staanet.corpora.files import UNKNOWN, omission_notes
 from staanet.corpora.ids import distinct_ids
 from staanet.corpora.labels import appearance, resolve_labels
 from staanet.corpora.manifest import is_possible
 from staanet.corpora.rows import Listing, Rows, RowUtterances, speaker_name
-from staanet.errors import InvalidInput, printable
+from staanet.errors import InvalidInput, first_names, printable
 from staanet.storage.lazy_rows import (
     CategoryColumn,
     Indices,

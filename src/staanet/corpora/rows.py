@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, overload
 
 from staanet.core import Utterance
-from staanet.corpora.files import UNKNOWN, first_names
-from staanet.errors import InvalidInput, printable
+from staanet.corpora.files import UNKNOWN
+from staanet.errors import InvalidInput, first_names, printable
 from staanet.storage.lazy_rows import CategoryColumn, Indices, TextColumn
 
 MAX_REASONS = 1000

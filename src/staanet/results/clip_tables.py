@@ -8,7 +8,7 @@ from pathlib import Path
 
 from staanet import audio, storage
 from staanet.core import Corpus
-from staanet.errors import StaaNetError, printable
+from staanet.errors import StaaNetError, first_names
 from staanet.results import row_files
 
 COLUMNS = ("id", "part", "label", "speaker", "start_s", "end_s", "sha256")
@@ -81,14 +81,8 @@ def describe_row_changes(before: Mapping[str, Row], now: Mapping[str, Row]) -> s
         ("new since", [name for name in now if name not in before]),
         ("gone since", [name for name in before if name not in now]),
     ]
-    sentences = [f"{what} ({_first_ids(words)})" for what, words in changes if words]
+    sentences = [f"{what} ({first_names(words, SHOWN_IDS)})" for what, words in changes if words]
     return f"from other data: {'; '.join(sentences) or 'other cuts of the same files'}"
-
-
-def _first_ids(words: Sequence[str]) -> str:
-    shown = ", ".join(map(printable, words[:SHOWN_IDS]))
-    rest = len(words) - SHOWN_IDS
-    return f"{shown} and {rest} more" if rest > 0 else shown
 
 
 def _row_sha256(row: Row) -> str:

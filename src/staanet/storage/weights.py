@@ -9,7 +9,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from staanet.errors import InvalidInput, printable
+from staanet.errors import InvalidInput, first_names, printable
 from staanet.storage.cards import CARD, read_card, write_card
 from staanet.storage.files import open_regular, write_bytes
 from staanet.storage.strict_json import parse_json
@@ -92,9 +92,8 @@ def fill_module(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path |
         or tensors[name].is_complex() != expected[name].is_complex()
     ]
     if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise InvalidInput(
-            f"the weights do not fit the network: {', '.join(wrong[:5])}{more}",
+            f"the weights do not fit the network: {first_names(wrong)}",
             where=Path(folder) / WEIGHTS,
             remedy="Load them with the class and settings that wrote them",
         )

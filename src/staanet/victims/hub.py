@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from staanet.errors import InvalidInput, needs_extra, printable
+from staanet.errors import InvalidInput, first_names, needs_extra, printable
 from staanet.victims.external import refuse_pointers
 from staanet.victims.pickled_weights import safe_folder
 
@@ -96,9 +96,8 @@ def read_model(model: Any, name: str, *, config: Any, may_lack: tuple[str, ...] 
     allowed = {*may_lack, TRAINING_ONLY}
     wrong = sorted(key for key in missing_extra if allowed.isdisjoint(key.split(".")))
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise InvalidInput(
-            f"has no fitting weights for {', '.join(wrong[:3])}{more} of {type(network).__name__}",
+            f"has no fitting weights for {first_names(wrong, 3)} of {type(network).__name__}",
             where=name,
             remedy="Give a checkpoint of this very kind of model",
         )
