@@ -311,9 +311,8 @@ def test_cards_tell_the_protocol_and_another_one_stops(iemocap: Path, tmp_path: 
     assert code == 0, said
     with (out / "metadata.csv").open(newline="") as file:
         assert {row["speaker"] for row in csv.DictReader(file)} == {"Ses02F", "Ses02M"}
-    code, _, said = staanet(
-        "attack", iemocap, "--source", folder, "--out", tmp_path / "o", "--protocol", "paper"
-    )
+    options = ("--attack", "random", "--source", folder, "--protocol", "paper")
+    code, _, said = staanet("attack", iemocap, *options, "--out", tmp_path / "o")
     assert code == 3 and "--protocol is for a corpus, and files have none" in said
 
 

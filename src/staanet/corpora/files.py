@@ -18,7 +18,6 @@ MAX_TABLE_BYTES = 64 * 2**20
 _PYAV = ("m4a", "mp4", "aac", "webm", "weba", "amr", "3gp", "3gpp", "wma")
 AUDIO_SUFFIXES = frozenset(SUFFIXES) | {f".{suffix}" for suffix in _PYAV}
 """Names of recordings in class folders; what is in a file, its content says."""
-"""Names that a note lists before it counts the others."""
 
 
 def require_folder(path: Path, kind: str) -> Path:
