@@ -189,7 +189,7 @@ class Bench:
         if not settings and (self.run / "generators" / name / storage.CARD).exists():
             return load_generator(self.run / "generators" / name).to(self.device)
         folder = self.out / "generators" / word(name)
-        recipe = config.checked(
+        recipe = config.validate_settings(
             GeneratorRecipe,
             {
                 "epsilon": EPSILON,
