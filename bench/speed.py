@@ -46,7 +46,7 @@ from staanet.generators.export import onnx_bytes
 from staanet.generators.registry import build_generator
 from staanet.generators.runtime import Runner
 from staanet.generators.warm_start import backward_net_from
-from staanet.generators.wave_u_net import Unit
+from staanet.generators.wave_u_net import ConvUnit
 from staanet.pipeline.run_card import commit
 from staanet.storage import describe_machine
 from staanet.training import GeneratorTask
@@ -130,7 +130,7 @@ class OneDimensional(nn.Module):
 def one_dimensional(network: Generator) -> Generator:
     """The same function in the layers of the published code, which convolve in one dimension."""
     plain = copy.deepcopy(network)
-    for unit in [module for module in plain.modules() if isinstance(module, Unit)]:
+    for unit in [module for module in plain.modules() if isinstance(module, ConvUnit)]:
         unit.conv = OneDimensional(unit.conv)  # type: ignore[assignment]
     return plain.requires_grad_(False)
 
