@@ -1,6 +1,7 @@
 """Adversarial training
 
-Train on against an attack, then attack again. The second attack is made on the hardened model, so that it knows it.
+Train a model further on adversarial clips, then attack it again. The second attack is crafted on the hardened model, so that it
+knows the defence.
 """
 
 # %%

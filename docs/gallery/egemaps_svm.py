@@ -5,7 +5,8 @@ crafted on a network and transferred to it.
 """
 
 # %%
-# Functionals of synthetic voices, and an SVM of scikit-learn. openSMILE (extra `opensmile`) is free for research only.
+# Compute the functionals of synthetic voices and fit an SVM of scikit-learn to them. openSMILE (extra `opensmile`) is free for
+# research only.
 
 from pathlib import Path
 

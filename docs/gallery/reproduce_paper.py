@@ -1,7 +1,7 @@
 """Reproduce the paper on your corpus
 
 The recipe `paper_demos` holds the settings of Chang et al. 2024. Give it your corpus. Here it is cut to seconds, on synthetic
-voices, to show each step. The figures below mean nothing; the way is the real one.
+voices, to show each step. The figures below mean nothing, but the steps are those of a real study.
 """
 
 # %%
@@ -40,7 +40,7 @@ recipe["attacks"] = {name: recipe["attacks"][name] for name in ("staa", "pgd", "
 Path("small.toml").write_text(tomli_w.dumps(recipe))
 
 # %%
-# One command trains, attacks, evaluates and writes the report. A killed run goes on when it is given again.
+# One command trains, attacks, evaluates and writes the report. To continue a stopped run, run it again.
 
 subprocess.run("staanet run small.toml --out run", shell=True, check=True)
 

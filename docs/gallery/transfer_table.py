@@ -16,7 +16,7 @@ clips = list(render_synthetic(Path("voices"), voices=8, sentences=1).clips(16_00
 budget = staanet.Budget(epsilon="-30 dB")
 
 # %%
-# PGD on each of the first two, and random signs. Then every set is played to every classifier.
+# Craft clips with PGD on each of the first two, and with random signs. Then evaluate every adversarial set on every classifier.
 
 sets = [
     staanet.craft(staanet.ATTACKS["pgd"](budget=budget, steps=5), source, clips)

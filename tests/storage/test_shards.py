@@ -149,7 +149,7 @@ def test_merged_shards_of_an_evaluation_are_the_whole_evaluation(world, tmp_path
         judged(part, Shard(number, 9))
     merged(tmp_path / "m", *reversed(parts))
     assert hashes(tmp_path / "m") == hashes(tmp_path / "all")
-    with pytest.raises(InvalidInput, match="1 is missing: 9"):
+    with pytest.raises(InvalidInput, match=r"1 of 9 shards is missing \(number 9\)"):
         merged(tmp_path / "n", *parts[:-1])
     summary = storage.read_json(parts[0] / "summary.json")
     summary["shard"]["sha256"] = {"emo18": "other weights"}
@@ -182,7 +182,7 @@ def test_gaps_overlaps_and_other_things_are_refused(world, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(one, copy)
     for shards, said in {
-        (one, three): "1 is missing: 2. Make them: staanet attack ... --shard 2/3",
+        (one, three): "Make each missing shard, such as: staanet attack ... --shard 2/3",
         (one, copy, two, three): "is shard 1/3, and so is",
         (world / "whole", one): "is no shard",
     }.items():

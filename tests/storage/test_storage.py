@@ -568,7 +568,7 @@ def test_a_line_beyond_every_limit_is_refused_and_the_longest_is_read(
     monkeypatch.setattr(journal_module, "MAX_READ_BYTES", journal.path.stat().st_size)
     assert journal.records() == [{"a": "x" * 80}]
     monkeypatch.setattr(journal_module, "MAX_READ_BYTES", 30)
-    assert f"{journal.path}:1: a line of over 30 bytes" in refusal(journal.records)
+    assert f"{journal.path}:1: this line is longer than 30 bytes" in refusal(journal.records)
 
 
 @pytest.mark.parametrize("length", [65_530, 65_536, 65_537, 140_000])

@@ -46,8 +46,8 @@ def audit(
     """How robust is a model, to whom, and what helps?
 
     Gives a verdict in words and JSON: how good the model is, what everyday change and attackers do to it,
-    what helps. A killed audit goes on. Exit code 1 where a limit is broken, 7 where the clips do not
-    decide it.
+    what helps. Run the command again to continue a stopped audit. Exit code 1 where a limit is broken, 7
+    where the clips do not decide it.
     """
     from staanet import pipeline
 
@@ -87,7 +87,8 @@ def certify(
 ) -> None:
     """Certified accuracy: a bound that holds for every attack.
 
-    Votes under noise certify each answer within a radius. A killed command goes on.
+    Votes under noise certify each answer within a radius. Run the command again to continue where it
+    stopped.
     """
     from staanet import pipeline
     from staanet.evaluation.certificates import Votes

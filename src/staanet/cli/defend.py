@@ -37,7 +37,7 @@ def defend(
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Its name [default: VICTIM+DEFENCE+...].")
+        str | None, typer.Option(help="Name of the new victim [default: VICTIM+DEFENCE+...].")
     ] = None,
 ) -> None:
     """A victim behind input transformations.
@@ -80,11 +80,13 @@ def harden(
     recipe: HardenRecipe,
     split: SplitRecipe,
     job: Job,
-    name: Annotated[str | None, typer.Option(help="Its name [default: VICTIM+METHOD].")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the new victim [default: VICTIM+METHOD].")
+    ] = None,
 ) -> None:
-    """Train a victim on against attacks.
+    """Train a victim further, on adversarial clips.
 
-    Adversarial training goes on after a kill, and its card tells the cost.
+    Run the command again to continue a stopped training. The card states how long a step takes.
     """
     from staanet import pipeline, storage
     from staanet.training import AdversarialTraining

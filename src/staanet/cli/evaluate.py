@@ -170,7 +170,7 @@ def sweep(
 ) -> None:
     """Success against epsilon, density and SNR.
 
-    Several attacks stand in one figure. A killed sweep goes on.
+    One figure shows all attacks. Run the command again to continue a stopped sweep.
     """
     from staanet import pipeline
 

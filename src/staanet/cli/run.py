@@ -48,8 +48,8 @@ def run(
 ) -> None:
     """A whole experiment, from corpus to report.
 
-    Trains victims and generators, attacks, evaluates. A killed run goes on. With --set folds=5 every
-    clip is tested once, by models that never heard its speaker.
+    Trains victims and generators, attacks, evaluates. Run the command again to continue a stopped run.
+    With --set folds=5 every clip is tested once, by models that were not trained on its speaker.
     """
     from staanet import pipeline
     from staanet import report as report_pages

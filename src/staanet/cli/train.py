@@ -46,8 +46,9 @@ def train_victim(
     name: Annotated[
         str,
         typer.Argument(
-            help="Its name; without --network also its network: emo18, zhao19, logmel_cnn, "
-            "wav2vec2, wavlm, hubert or egemaps (features and a linear classifier; extra opensmile).",
+            help="Name of the victim. Without --network it also names the network: emo18, zhao19, "
+            "logmel_cnn, wav2vec2, wavlm, hubert or egemaps (features and a linear classifier; "
+            "extra opensmile).",
             autocompletion=names.victims,
         ),
     ],
@@ -203,14 +204,15 @@ def tune(
             autocompletion=names.models,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the search; given again, it goes on.")],
+    out: Annotated[Path, typer.Option(help="Folder of the search. Give it again to continue.")],
     recipe: TuneRecipe,
     split: SplitRecipe,
     job: Job,
 ) -> None:
     """Search the weights of the loss (extra tune).
 
-    The best generators fool most at the least density. A killed search goes on.
+    The best generators fool most clips at the lowest density. Run the command again to continue a
+    stopped search.
     """
     from staanet.cli.tables import table
     from staanet.pipeline import tune

@@ -35,8 +35,8 @@ class SplitRecipe:
     classes: Annotated[
         Literal["label", "speaker", "sex"],
         Help(
-            "What the classes are: the labels of the corpus, its speakers, or their sex. For speakers "
-            "each speaker is in all parts of the split, and no sentence is in two."
+            "What the classes are: the labels of the corpus, its speakers, or their sex. With "
+            "speaker, every part of the split has all speakers, and no sentence is in two parts."
         ),
     ] = "label"
     task: Annotated[

@@ -41,7 +41,8 @@ class VictimRecipe:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     network: Annotated[
-        str, Help("Its network's registry name.", absent="its own name", complete="victims")
+        str,
+        Help("Registry name of the network.", absent="the name of the victim", complete="victims"),
     ] = ""
     pretrained: Annotated[
         str | None,
@@ -176,8 +177,8 @@ class GeneratorRecipe:
     unlabelled: Annotated[
         tuple[str, ...],
         Help(
-            "Train also on all audio below this folder (or KIND:PATH, or synthetic:), without clips of "
-            "the corpus; repeat for several.",
+            "Also train on all audio under this folder (or KIND:PATH, or synthetic:). Clips of the corpus "
+            "are left out. Repeat for several.",
             metavar="DIR",
         ),
     ] = ()

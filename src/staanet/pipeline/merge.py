@@ -76,8 +76,8 @@ def _order_shards(parts: Mapping[Path, Any], command: str) -> list[Path]:
     if missing:
         some = ", ".join(missing[:20]) + (" ..." if len(missing) > 20 else "")
         raise InvalidInput(
-            f"of {expected['of']} shards {len(missing)} {'is' if len(missing) == 1 else 'are'} missing: {some}",
-            remedy=f"Make them: {command} ... --shard {missing[0]}/{expected['of']}",
+            f"{len(missing)} of {expected['of']} shards {'is' if len(missing) == 1 else 'are'} missing (number {some})",
+            remedy=f"Make each missing shard, such as: {command} ... --shard {missing[0]}/{expected['of']}",
         )
     return [by_number[number] for number in sorted(by_number)]
 

@@ -55,7 +55,10 @@ def _sentences(run: RunFolder, headline: Headline) -> Iterator[str]:
     )
     if control is not None:
         alike = " of as many samples" if is_matched(run, control, cell) else ""
-        yield f"Random changes{alike} did so on {_rate_text(control.fooling_rate)}{_margin_text(cell)}."
+        yield (
+            f"Random changes{alike} changed the answers of {cell.target} on "
+            f"{_rate_text(control.fooling_rate)}{_margin_text(cell)}."
+        )
     before, after = cell.uar_before, cell.uar_after
     yield (
         f"The unweighted average recall of {cell.target} fell from {percent(before.value)} to "

@@ -69,7 +69,11 @@ class Journal:
                 where = f"{self.path}:{number}"
                 if not line.endswith(b"\n"):
                     if len(line) == MAX_READ_BYTES:
-                        raise InvalidInput(f"a line of over {MAX_READ_BYTES} bytes", where=where)
+                        raise InvalidInput(
+                            f"this line is longer than {MAX_READ_BYTES} bytes",
+                            where=where,
+                            remedy="Mend the file, or write it again",
+                        )
                     return
                 record = parse_json(line, where)
                 if not isinstance(record, dict):
