@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> None:
 def typed(arguments: Sequence[str]) -> str:
     """The arguments as they were typed, without the folders of this machine.
 
-    >>> typed(["emodb:/data/emodb", "--methods", "PGD 1", "--out", "/tmp/out"])
+    >>> typed(["emodb:/data/emodb", "--methods", "PGD 1", "--out", "/data/out"])
     "emodb:PATH --methods 'PGD 1' --out PATH"
     """
     return shlex.join(re.sub(r"(^|:)/.*", r"\1PATH", word) for word in arguments)

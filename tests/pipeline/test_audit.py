@@ -6,10 +6,11 @@ import html
 import json
 import re
 import shlex
+from dataclasses import replace
 
 import pytest
+from tests.support.audit_facts import SMALL_AUDIT, row, sure
 from tests.support.audit_facts import audit_facts as facts
-from tests.support.audit_facts import row, sure
 from tests.support.commands import staanet
 from tests.support.onnx_files import make_black_box
 from tests.support.speech import RATE, tone
@@ -365,19 +366,8 @@ def test_everyday_change_alone_decides_where_only_it_has_a_limit(passed, outcome
 def test_a_model_of_another_sample_rate_meets_surrogates_of_that_rate(world, tmp_path):
     training.seed_weights(0)
     victim = build_victim("zhao19", ("high", "low"), sample_rate=8000)
-    recipe = AuditRecipe(
-        epsilons=("-20 dB",),
-        densities=(1.0,),
-        clips=2,
-        query_clips=0,
-        surrogates=("zhao19",),
-        surrogate_steps=1,
-        generator_steps=1,
-        batch_size=2,
-        seconds=0.2,
-        channels=(),
-        defences=(),
-        everyday=False,
+    recipe = replace(
+        SMALL_AUDIT, epsilons=("-20 dB",), query_clips=0, surrogates=("zhao19",), defences=()
     )
     corpus = load_corpus(f"folder:{world / 'tones'}")
     victim.requires_grad_(False).eval()

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.audit_facts import SMALL_AUDIT
 from tests.support.models import LinearNumbers
 from tests.support.speech import clip
 
 from staanet import pipeline
-from staanet.config import AuditRecipe
 from staanet.core import Clip, Corpus, Utterance
 from staanet.core.dimensions import DIMENSIONS
 from staanet.errors import InvalidInput
@@ -19,22 +19,6 @@ from staanet.pipeline.audit_stages import Audit
 from staanet.report.audit_verdict import quality_sentence
 from staanet.victims import build_victim
 
-RECIPE = AuditRecipe(
-    epsilons=(0.02,),
-    densities=(1.0,),
-    clips=2,
-    query_clips=1,
-    queries=2,
-    surrogates=("logmel_cnn",),
-    surrogate_steps=1,
-    generator_steps=1,
-    batch_size=2,
-    seconds=0.2,
-    channels=(),
-    defences=("median:3",),
-    defended_clips=2,
-    everyday=False,
-)
 WEIGHT = torch.randn(3200, generator=torch.Generator().manual_seed(0))
 
 
@@ -61,8 +45,10 @@ def test_clips_with_numbers_give_ccc(world, tmp_path):
     corpus = world(labels, labels=("arousal", "valence"), classes=DIMENSIONS)
     victim = LinearNumbers(WEIGHT, (1.0, 2.0))
     context = pipeline.Context()
-    assert Audit(victim, corpus, tmp_path, RECIPE, context, []).surrogate_names() == ("logmel_cnn",)
-    recipe = replace(RECIPE, surrogates=())
+    assert Audit(victim, corpus, tmp_path, SMALL_AUDIT, context, []).surrogate_names() == (
+        "logmel_cnn",
+    )
+    recipe = replace(SMALL_AUDIT, surrogates=())
     facts = pipeline.audit(victim, corpus, tmp_path, recipe=recipe, context=context)
     assert set(facts["attackers"]) == {"noise", "queries", "white_box"}
     assert set(facts["ccc"]) == {"arousal", "valence"} and "ccc" in facts["defences"][0]
@@ -74,7 +60,7 @@ def test_clips_with_numbers_give_ccc(world, tmp_path):
 def test_clips_with_classes_train_no_surrogate_and_say_so(world, tmp_path):
     corpus = world(["high", "low"], labels=("high", "low"))
     victim, context = LinearNumbers(WEIGHT, (1.0, 2.0)), pipeline.Context()
-    assert Audit(victim, corpus, tmp_path, RECIPE, context, []).surrogate_names() == ()
+    assert Audit(victim, corpus, tmp_path, SMALL_AUDIT, context, []).surrogate_names() == ()
     assert "no surrogate was trained" in context.quarantine.flags[0]
     facts = {
         "victim": {"name": "v", "labels": ["arousal"], "tolerance": [0.5]},
@@ -88,4 +74,4 @@ def test_a_classifier_on_clips_with_numbers_is_refused(world, tmp_path):
     corpus = world(["arousal=1", "arousal=2"], labels=("arousal",), classes=DIMENSIONS)
     victim = build_victim("logmel_cnn", ("joy", "fear")).requires_grad_(False).eval()
     with pytest.raises(InvalidInput, match="drop --task regression"):
-        pipeline.audit(victim, corpus, tmp_path, recipe=RECIPE, context=pipeline.Context())
+        pipeline.audit(victim, corpus, tmp_path, recipe=SMALL_AUDIT, context=pipeline.Context())

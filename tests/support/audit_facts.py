@@ -4,7 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from staanet.config import AuditRecipe
 from staanet.results.run_folder import RunFolder
+
+SMALL_AUDIT = AuditRecipe(
+    epsilons=(0.02,),
+    densities=(1.0,),
+    clips=2,
+    query_clips=1,
+    queries=2,
+    surrogates=("logmel_cnn",),
+    surrogate_steps=1,
+    generator_steps=1,
+    batch_size=2,
+    seconds=0.2,
+    channels=(),
+    defences=("median:3",),
+    defended_clips=2,
+    everyday=False,
+)
+"""The least that an audit can be: one attack budget, two clips, trainings of one step."""
 
 
 def row(rate: float, **more: Any) -> dict[str, Any]:

@@ -65,9 +65,9 @@ def audit(
             context=context,
         )
     lines = [*result["verdict"], f"\n-> {out / 'audit.html'}"]
-    exit_code = {None: 0, "passed": 0, "failed": CHECK_FAILED}.get(result["outcome"], UNDECIDED)
-    if limits == AuditLimits():
-        exit_code = 0
+    has_limit = limits != AuditLimits()
+    code_of_outcome = {"passed": 0, "failed": CHECK_FAILED}
+    exit_code = code_of_outcome.get(result["outcome"], UNDECIDED) if has_limit else 0
     finish(job, result, lines, context.quarantine, exit_code=exit_code)
 
 
