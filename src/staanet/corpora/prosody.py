@@ -41,9 +41,7 @@ class Emotion:
     range: float = 1.0  # of pitch within words, as a factor
     rate: float = 1.0  # of words, as a factor
     pause_ms: float = 0.0  # between words, which are then stressed one by one
-    effort: float = (
-        0.0  # the filter 1 - effort / z: positive is bright (shouted), negative is dull (tired)
-    )
+    effort: float = 0.0  # filter 1 - effort / z: above 0 bright (shouted), below 0 dull (tired)
     level_db: float = 0.0
 
 
