@@ -19,6 +19,7 @@ def build():
         share = torch.stack(frames).mean(dim=0)
         return torch.cat([1 - share, share], dim=1)
 
-    victim = staanet.TorchVictim(speech, ["silence", "speech"], 16_000, probabilities=True)
+    settings = {"name": "silero_vad", "probabilities": True}
+    victim = staanet.TorchVictim(speech, ["silence", "speech"], 16_000, **settings)
     victim.minimum_samples = 512
     return victim

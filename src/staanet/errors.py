@@ -9,7 +9,7 @@ emodb: 'fear' has 0 test clips. Choose another --seed
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -103,6 +103,18 @@ class FolderLocked(StaaNetError):
     """Another run holds the folder."""
 
     exit_code = 6
+
+
+class WorkerError(StaaNetError):
+    """An error that a worker process sent as ``to_dict``, with the exit code that it has there.
+
+    >>> WorkerError(FolderLocked("another run holds the folder", where="runs/a").to_dict()).exit_code
+    6
+    """
+
+    def __init__(self, error: Mapping[str, Any]) -> None:
+        super().__init__(error["what"], where=error["where"], remedy=error["remedy"])
+        self.exit_code = int(error["exit_code"])
 
 
 SHOWN = 5

@@ -459,11 +459,21 @@ def test_the_rate_in_a_flac_frame_is_read_as_the_format_has_it(head, rate) -> No
 
 
 @pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG", "MP3"])
-def test_a_clip_beyond_the_seconds_names_the_flag(put, form) -> None:
+def test_a_clip_beyond_the_seconds_names_the_limit(put, form) -> None:
     path = put(coded(form))
     message = refusal(path, AudioLimits(max_seconds=0.9))
-    assert "longer than 0.9 s, the limit. Cut it or raise --max-seconds" in message
+    assert "longer than the limit of 0.9 s. Cut the file into shorter files" in message
     assert len(audio.read_audio(path, AudioLimits(max_seconds=1.0)).samples) == RATE
+
+
+def test_a_remedy_names_an_option_that_the_command_has(put) -> None:
+    path = put(coded("WAV"))
+    assert "--max" not in refusal(path, AudioLimits(max_seconds=0.9))
+    assert "--max" not in refusal(path, AudioLimits(max_bytes=100))
+    named = AudioLimits(max_seconds=0.9, seconds_option="--max-seconds")
+    assert refusal(path, named).endswith("or raise --max-seconds")
+    named = AudioLimits(max_bytes=100, bytes_option="--max-mib")
+    assert refusal(path, named).endswith("or raise --max-mib")
 
 
 @pytest.mark.parametrize("form", ["FLAC", "OGG", "MP3"])
@@ -471,7 +481,7 @@ def test_the_limits_hold_for_every_format(put, form) -> None:
     path = put(coded(form, channels=2))
     assert "Mix it down to 1 or fewer" in refusal(path, AudioLimits(max_channels=1))
     assert "Resample it to 8000 Hz" in refusal(path, AudioLimits(max_rate_hz=8_000))
-    assert "--max-bytes" in refusal(path, AudioLimits(max_bytes=100))
+    assert "limit of 100 bytes" in refusal(path, AudioLimits(max_bytes=100))
 
 
 def test_a_legal_bomb_is_refused_in_little_memory(tmp_path) -> None:
@@ -482,7 +492,7 @@ def test_a_legal_bomb_is_refused_in_little_memory(tmp_path) -> None:
             file.write(silence)
     assert path.stat().st_size < 300_000
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert "longer than 600 s" in refusal(path)
+    assert "longer than the limit of 600 s" in refusal(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
 
 
@@ -632,7 +642,7 @@ def test_a_stream_is_refused_as_the_file_is(put) -> None:
             list(audio.stream_samples(path, RATE))
         assert str(caught.value) == refusal(path)
     short = AudioLimits(max_seconds=0.5)
-    with pytest.raises(UnusableClip, match="max-seconds"):
+    with pytest.raises(UnusableClip, match="limit of 0.5 s"):
         list(audio.stream_samples(put(good), RATE, short))
 
 

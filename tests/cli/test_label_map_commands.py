@@ -168,3 +168,13 @@ def test_a_victim_is_hardened_on_the_words_that_the_map_gives(tiny_corpus, tmp_p
     assert lacking.exit_code == 3 and "--label-map LABEL_0=" in lacking.stderr
     wrong = run(words, tmp_path / "wrong", "LABEL_7=high", tiny_corpus, "")
     assert wrong.exit_code == 3 and "'LABEL_7'" in wrong.stderr
+
+
+def test_words_are_matched_with_all_classes_of_the_corpus(model, tiny_corpus, tmp_path):
+    """One clip has one class; the aim is the other, which only the corpus names."""
+    words = COMMANDS["attack"][:-1] + ["1"]
+    for label in ("high", "low"):
+        aimed = [label if word == "high" else word for word in words]
+        done = run(["attack", *aimed], tmp_path / label, MAP, tiny_corpus, model)
+        assert done.exit_code == 0, done.stderr
+        assert "LABEL_0 = high, LABEL_1 = low" in done.stderr and "no clip has" not in done.stderr

@@ -86,10 +86,13 @@ def test_a_sound_that_cannot_be_used_is_put_aside_alone(tmp_path: Path) -> None:
     corpus = load_corpus(f"folder:{shard(tmp_path / 'm.parquet', range(5), sounds=sounds)}")
     problems = dict(describe(corpus)["problems"])
     assert "not audio (4 bytes)" in problems[f"{tmp_path / 'm.parquet'}#1"]
-    assert "row 2 names a sound and does not hold it" in problems[f"{tmp_path / 'm.parquet'}#2"]
+    assert (
+        "row 2 names audio that the file does not contain"
+        in problems[f"{tmp_path / 'm.parquet'}#2"]
+    )
     assert "declared" in problems[f"{tmp_path / 'm.parquet'}#3"] and len(problems) == 4
     assert len(list(corpus.clips(RATE, lambda utterance, problem: None))) == 1
-    with pytest.raises(UnusableClip, match="the limit is 10"):
+    with pytest.raises(UnusableClip, match="limit of 10 bytes"):
         audio.read_audio(f"{tmp_path / 'm.parquet'}#0", audio.AudioLimits(max_bytes=10))
     with pytest.raises(UnusableClip, match="has no row 99"):
         audio.read_audio(f"{tmp_path / 'm.parquet'}#99")

@@ -9,7 +9,7 @@ from tests.support.corpora import refusal, write_wav
 
 from staanet import audio
 from staanet.corpora import CORPORA, load_corpus
-from staanet.errors import UnusableClip
+from staanet.errors import InvalidInput, UnusableClip
 
 
 @pytest.mark.parametrize("kind", sorted(set(CORPORA) - {"synthetic", "audb"}))
@@ -40,3 +40,9 @@ def test_the_home_folder_and_limits_are_honoured(tmp_path: Path, monkeypatch) ->
     with pytest.raises(UnusableClip):
         corpus.load(corpus.utterances[0], 16_000)
     assert "no such folder" in refusal("emodb:~nobody-has-this-name/e")
+
+
+@pytest.mark.parametrize("spec", ["data/mine.csv", "manifest:data/mine.csv", "csv:data/mine.CSV"])
+def test_a_manifest_without_its_kind_is_told_how_to_be_named(spec):
+    with pytest.raises(InvalidInput, match=f"Write folder:{spec.rpartition(':')[2]}"):
+        load_corpus(spec)

@@ -21,7 +21,19 @@ from staanet.errors import InvalidInput
 from staanet.pipeline import attack_job
 from staanet.victims import build_victim
 
-ATTACK = ("attack", "clips", "--source", "emo18", "--attack", "random", "--window", 0.5)
+ATTACK = (
+    "attack",
+    "clips",
+    "--source",
+    "emo18",
+    "--attack",
+    "random",
+    "--window",
+    0.5,
+    "--pictures",
+    0,
+)
+"""Without pictures, which a forked test command does not draw as a process does."""
 
 
 @pytest.fixture(scope="module")

@@ -240,7 +240,32 @@ def test_a_defence_is_measured_by_the_attackers_whom_it_met():
     told["attackers"] = {"transfer": row(0.6), "queries": row(1.0, count=2)}
     said = " ".join(audit_verdict(told))
     assert "halve the 60.0 % of these attackers, to 40.0 %" in said
-    assert "No attacker with queries was tried behind a defence." in said
+    assert "No attack with queries was tried against a defence." in said
+
+
+def test_a_model_that_nothing_changes_is_said_to_be_one_in_words_that_fit():
+    told = facts(0.0, 0.0, 0.0, None)
+    told["attackers"] = {"transfer": row(0.0)}
+    told["channels"] = [{**row(0.0), "channel": "mulaw"}]
+    told["defences"][0]["static"] = row(0.0)
+    text = " ".join(audit_verdict(told))
+    assert "No attack that was tried changes an answer: 0.0 % of" in text
+    assert "After the channel mulaw, no attack that was tried changes an answer." in text
+    assert "No defence was needed against these attackers, because no attack succeeded." in text
+    assert not any(
+        words in text for words in ("The worst attack changes", "helped against", "Noise alone")
+    )
+
+
+def test_one_speaker_gives_no_interval():
+    told = facts(0.5, 0.1, 0.4, None)
+    told["corpus"] |= {"speakers": 1}
+    text = " ".join(audit_verdict(told))
+    assert (
+        "clips by 1 speaker." in text
+        and "by one speaker. An attack that was not tried may be stronger" in text
+    )
+    assert "No interval can be given from" in text and "1 test speakers" not in text
 
 
 @pytest.mark.parametrize(
@@ -248,9 +273,17 @@ def test_a_defence_is_measured_by_the_attackers_whom_it_met():
     [
         (0.8, 0.1, 0.7, 0.3, "FAILED", "lowers but does not halve", "Noise alone"),
         (0.2, 0.15, 0.05, 0.3, "Passed", "halves the 20.0 % of these attackers", "FAILED"),
-        (0.2, 0.15, 0.05, None, "Unattacked", "Noise alone reaches more than half", "Passed"),
+        (
+            0.2,
+            0.15,
+            0.05,
+            None,
+            "Without an attack",
+            "Noise alone reaches more than half",
+            "Passed",
+        ),
         (0.8, 0.1, 0.8, 0.3, "FAILED", "No defence helped", "halves"),
-        (0.8, 0.6, 0.7, 0.3, "FAILED: noise of the same budget", "no attack is needed", "Passed"),
+        (0.8, 0.6, 0.7, 0.3, "FAILED: noise of the same budget", "without an attack", "Passed"),
     ],
 )
 def test_words_follow_the_figures(worst, noise, adaptive, limit, begins, holds, lacks):
@@ -267,10 +300,10 @@ def test_words_follow_the_figures(worst, noise, adaptive, limit, begins, holds, 
     "rate, width, flags, outcome, holds",
     [
         (1.0, None, [], "inconclusive", "more than one speaker"),  # one clip, no interval
-        (0.4, 0.2, [], "inconclusive", "About 36 clips of as varied speakers would decide"),
-        (0.4, 0.05, [], "failed", "even the lower end"),
-        (0.2, 0.2, [], "inconclusive", "is not excluded by the interval"),
-        (0.2, 0.05, [], "passed", "no interval reaches above the limit of 30.0 %"),
+        (0.4, 0.2, [], "inconclusive", "About 36 clips of similarly varied speakers would decide"),
+        (0.4, 0.05, [], "failed", "The whole interval is above"),
+        (0.2, 0.2, [], "inconclusive", "Its interval contains the limit"),
+        (0.2, 0.05, [], "passed", "No interval reaches above the limit of 30.0 %"),
         (0.2, 0.05, ["its gradient is zero"], "not established", "its gradient is zero"),
     ],
 )
@@ -286,8 +319,8 @@ def test_a_verdict_needs_evidence(rate, width, flags, outcome, holds):
 @pytest.mark.parametrize(
     "has_met, sentence",
     [
-        (None, "Whether these {} were in its training is not known here"),
-        (True, "It was trained on some of these clips{}, so that the UAR is flattered."),
+        (None, "It is unknown whether the model was trained on these {}."),
+        (True, "It was trained on some of these clips{}. The UAR is therefore too high."),
         (False, "It was not trained on these {}."),
     ],
 )
@@ -344,14 +377,14 @@ def test_the_verdict_tells_quality_everyday_change_levels_help_and_certainty_in_
     order = [
         "reaches a UAR",
         "6 of 10 conditions pass",
-        "people do not hear (mean SNR of 30 dB or more) an attacker changes 20.0 %",
-        "people hear (mean SNR below 30 dB) an attacker changes 90.0 %",
-        "Of the defences" if "Of the defences" in text else "defence",
+        "people do not hear (mean SNR of at least 30 dB), an attacker changes 20.0 %",
+        "people hear (mean SNR below 30 dB), an attacker changes 90.0 %",
+        "of the defences" if "of the defences" in text else "defence",
         "clustered by speaker",
     ]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
-    assert "worst of noise leaves 20.0 % of 9 answers" in text
+    assert "with worst of noise, 20.0 % of 9 answers" in text
     assert "worst of noise" in audit_markdown(told | {"verdict": said})
 
 

@@ -72,3 +72,10 @@ def test_the_surrogates_have_the_split_of_the_audit(classes, name):
     fixed, protocol = keep_split(corpus, Context(seed=0))
     for seed in (1, 2):
         assert [[u.id for u in part.utterances] for part in fixed.split(seed, protocol)] == parts
+
+
+def test_an_attack_is_the_worst_before_noise_that_changes_as_much():
+    few = cell(0.0, 10.0) | {"fooling_rate": {"value": 0.0, "low": None, "high": None, "count": 1}}
+    rows = [cell(0.0, 20.0, control=True), few, cell(0.0, 24.0)]
+    assert worst_cell(rows)["snr_db"] == 24.0 and worst_cell(rows)["attack"] == "pgd"
+    assert worst_cell([*rows, cell(0.5, 20.0, control=True)])["control"]

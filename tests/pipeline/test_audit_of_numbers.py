@@ -67,7 +67,7 @@ def test_clips_with_classes_train_no_surrogate_and_say_so(world, tmp_path):
         "corpus": {"clips": 4, "of": 5, "speakers": 2},
     }
     sentence = quality_sentence(facts)
-    assert "carry none of its numbers" in sentence and sentence.endswith("arousal 0.5.")
+    assert "lack the numbers of the model" in sentence and sentence.endswith("arousal 0.5.")
 
 
 def test_a_classifier_on_clips_with_numbers_is_refused(world, tmp_path):

@@ -44,7 +44,7 @@ def test_every_figure_of_the_card_is_told_and_nothing_else() -> None:
         assert told in text
     assert "| answers unchanged on test speakers, white noise at 20 dB | 0.875 |" in text
     assert "patience" not in text and "accuracy on" not in text  # the card says nothing of them
-    assert "synthetic speech alone" in text
+    assert "only on synthetic speech" in text
 
 
 def test_a_generator_tells_its_source_and_its_flags() -> None:

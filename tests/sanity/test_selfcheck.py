@@ -93,7 +93,7 @@ def test_the_command_names_a_failure_leaves_with_1_and_the_report_shows_it(tampe
     page = report.build(tampered).read_text(encoding="utf-8")
     first_screen = page[: page.index('<dl class="brief">')]
     assert "self-check failed: white box marks" in first_screen
-    assert "Self-check: is this evaluation honest?" in page
+    assert "Self-check of the evaluation" in page
     evaluate_again(tampered)
     summary = tampered / "results" / "summary.json"
     summary.write_text(summary.read_text() + "\n")
@@ -110,7 +110,7 @@ def test_the_command_shows_a_table_and_leaves_with_0(tampered):
 
 def test_help_tells_of_the_exit_code():
     told = CliRunner().invoke(app, ["selfcheck", "--help"]).stdout
-    assert "Exit code 1 when a check fails" in " ".join(told.split())
+    assert "The exit code is 1 if a check fails" in " ".join(told.split())
 
 
 def test_what_is_no_finished_run_is_refused(tmp_path):

@@ -24,8 +24,10 @@ ASKED_FOR = (
     "victims/hugging_face.py",
     "victims/self_supervised.py",
     "corpora/audb.py",
+    "pipeline/workers.py",
 )
-"""Modules that fetch, with a library made for it, what the user names by ``hf:`` or ``audb:``."""
+"""Modules that fetch, with a library made for it, what the user names by ``hf:`` or ``audb:``; the last
+one reads what its own processes send."""
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 

@@ -501,10 +501,11 @@ def main(n: int, seed: int, kinds: list[str], workers: int) -> str:
     found = [f"* {line}" for line in tally.findings[:50]]
     return "\n".join(
         [
-            f"`python -m bench fuzz --n {n} --seed {seed}`: {n} mutants, {len(tally.findings)} that were neither "
-            f"refused in words nor read as what they are, {time.monotonic() - begun:.0f} s.",
+            f"The command was `python -m bench fuzz --n {n} --seed {seed}`. It tested {n} damaged files in "
+            f"{time.monotonic() - begun:.0f} s. The number of wrong results is {len(tally.findings)}. A result is "
+            "wrong if a file was read incorrectly or refused without an error message.",
             "",
-            "| kind | mutants | refused | read |",
+            "| kind of file | damaged files | refused | read |",
             "|---|---:|---:|---:|",
             *rows,
             "",

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import json
 import math
 import os
 import random
@@ -297,10 +296,15 @@ def main(command: str, n: int, seed: int, minutes: float = math.inf) -> str:
     told = [f"* {line}" for line in (tally.wrong + faults.wrong)[:50]]
     return "\n".join(
         [
-            f"`python -m bench kill --command {command} --n {n} --seed {seed}{limit}`: {tally.resumed} resumed after kills "
-            f"({', '.join(f'{count} {how}' for how, count in sorted(tally.kills.items()))}), {len(tally.wrong)} "
-            f"wrong; {sum(faults.kills.values())} failing writes ({json.dumps(dict(sorted(faults.kills.items())))[1:-1]}), "
-            f"{len(faults.wrong)} wrong; {time.monotonic() - begun:.0f} s.",
+            f"The command was `python -m bench kill --command {command} --n {n} --seed {seed}{limit}`. It took "
+            f"{time.monotonic() - begun:.0f} s.",
+            "",
+            "| event | resumed or failed | kind | wrong results |",
+            "|---|---:|---|---:|",
+            f"| process killed | {tally.resumed} "
+            f"| {', '.join(f'{count} {how}' for how, count in sorted(tally.kills.items()))} | {len(tally.wrong)} |",
+            f"| write failed | {sum(faults.kills.values())} "
+            f"| {', '.join(f'{count} {kind}' for kind, count in sorted(faults.kills.items()))} | {len(faults.wrong)} |",
             "",
             *told,
         ]

@@ -66,6 +66,7 @@ CASES = {
     # wrong labels
     "three labels for two": network(lambda x, y: y, labels=["a", "b", "c"]),
     "a label twice": network(lambda x, y: y, labels=["a", "a"]),
+    "labels in one text": network(lambda x, y: y, labels="ab"),
     "one label": network(lambda x, y: y[:, :1], labels=["a"]),
     "no labels": network(lambda x, y: y, labels=[]),
     "an empty label": network(lambda x, y: y, labels=["a", ""]),
@@ -92,6 +93,7 @@ CASES = {
     "a function of another shape": callable_victim(lambda x: x),
     "a function that leaves Python": callable_victim(leaves),
     "a function of complex numbers": callable_victim(lambda x: np.ones((len(x), 2)) * 1j),
+    "a function with labels in one text": callable_victim(lambda x: x[:, :2], labels="ab"),
     "numbers as labels": callable_victim(lambda x: x[:, :2], labels=[1, 2]),
     "a function at a negative rate": lambda: CallableVictim(len, LABELS, -16_000),
     # missing files

@@ -56,6 +56,7 @@ def needs(path): return path
 def divides(): return 1 / 0
 def leaves(): raise SystemExit(3)
 def wrong_labels(): return Envelope(), ["high"], 16_000
+def function(): return torch.square, ["high", "low"], 16_000
 """
 
 
@@ -92,6 +93,7 @@ def test_a_factory_gives_a_white_box_with_a_hash_of_its_code(file, factory, name
         ("divides", ["divides raised ZeroDivisionError", "model.py:37, in divides"]),
         ("leaves", ["leaves raised SystemExit", "in leaves"]),
         ("wrong_labels", ["labels are ['high']"]),
+        ("function", ["(builtin_function_or_method, list, int)", "staanet.TorchVictim(function"]),
         ("victm", ["unknown function 'victm'", "'victim'"]),
         ("", ["no such file or function"]),
         ("not a name", ["no such file or function"]),

@@ -81,8 +81,8 @@ class Decoder:
                 bad += int(non_finite.sum())
             decoded += len(block)
             if decoded > budget:
-                limit = f"longer than {self.limits.max_seconds:g} s, the limit"
-                raise UnusableClip(limit, remedy="Cut it or raise --max-seconds")
+                limit = f"longer than the limit of {self.limits.max_seconds:g} s"
+                raise UnusableClip(limit, remedy=self.limits.seconds_remedy)
             if (frames or 0) <= budget and not bad:
                 mono = block[:, 0] if self.channels == 1 else block.mean(axis=1, dtype=np.float64)
                 has_sound |= (block != block[0]).any(axis=0)

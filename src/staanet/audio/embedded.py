@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from staanet.audio.limits import AudioLimits
 from staanet.errors import StorageFault, UnusableClip
 
 EMBEDDED = re.compile(r"(?P<file>.+\.parquet)#(?P<row>[0-9]+)", re.IGNORECASE | re.DOTALL)
@@ -47,23 +48,23 @@ def source_file(path: Path | str) -> Path:
 
 
 @contextlib.contextmanager
-def open_embedded(file: Path, row: int, max_bytes: int) -> Iterator[tuple[BinaryIO, int]]:
+def open_embedded(file: Path, row: int, limits: AudioLimits) -> Iterator[tuple[BinaryIO, int]]:
     """Yield the bytes of a row as an open file, and their number.
 
-    Raises ``UnusableClip`` where the row holds no sound or more than ``max_bytes``, and for another or
+    Raises ``UnusableClip`` where the row holds no sound or more bytes than the limit, and for another or
     a damaged Parquet file.
     """
     with _LOCK:
         data = _reader(file).read_bytes(row)
     if data is None:
         raise UnusableClip(
-            f"row {row} names a sound and does not hold it",
-            remedy="Write the file again with the sound inside",
+            f"row {row} names audio that the file does not contain",
+            remedy="Write the file again with the audio inside",
         )
-    if len(data) > max_bytes:
+    if len(data) > limits.max_bytes:
         raise UnusableClip(
-            f"{len(data)} bytes, the limit is {max_bytes}",
-            remedy="Cut the file or raise --max-bytes",
+            f"its {len(data)} bytes exceed the limit of {limits.max_bytes} bytes",
+            remedy=limits.bytes_remedy,
         )
     with _temporary_file(data) as stream:  # decoders read from a descriptor
         yield stream, len(data)

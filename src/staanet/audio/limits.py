@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from staanet.errors import UnusableClip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioLimits:
-    """Limits of an audio file; ``staanet attack`` has options for ``max_seconds`` and ``max_bytes``."""
+    """Limits of an audio file.
+
+    A command that has options for ``max_seconds`` and ``max_bytes`` names them here. The remedy of an error
+    then names them too.
+    """
 
     max_channels: int = 8
     min_rate_hz: int = 4_000
     max_rate_hz: int = 192_000
     max_seconds: float = 600.0
     max_bytes: int = 512 * 2**20
+    seconds_option: str = field(default="", repr=False, compare=False)
+    bytes_option: str = field(default="", repr=False, compare=False)
+
+    @property
+    def seconds_remedy(self) -> str:
+        """What to do with a file that is too long.
+
+        >>> AudioLimits().seconds_remedy
+        'Cut the file into shorter files'
+        >>> AudioLimits(seconds_option="--max-seconds").seconds_remedy
+        'Cut the file into shorter files, or raise --max-seconds'
+        """
+        return _cut_or_raise(self.seconds_option)
+
+    @property
+    def bytes_remedy(self) -> str:
+        """What to do with a file that is too large."""
+        return _cut_or_raise(self.bytes_option)
+
+
+def _cut_or_raise(option: str) -> str:
+    return "Cut the file into shorter files" + (f", or raise {option}" if option else "")
 
 
 DEFAULT_LIMITS = AudioLimits()

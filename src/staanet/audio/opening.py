@@ -26,7 +26,7 @@ def open_audio(path: Path | str, limits: AudioLimits) -> Iterator[tuple[BinaryIO
         if (embedded := split_embedded(path)) is not None:
             file, row = embedded
             _check_regular(_status(file))
-            with open_embedded(file, row, limits.max_bytes) as sound:
+            with open_embedded(file, row, limits) as sound:
                 yield sound
             return
         _check_regular(_status(path))
@@ -35,8 +35,8 @@ def open_audio(path: Path | str, limits: AudioLimits) -> Iterator[tuple[BinaryIO
             _check_regular(status)
             if status.st_size > limits.max_bytes:
                 raise UnusableClip(
-                    f"{status.st_size} bytes, the limit is {limits.max_bytes}",
-                    remedy="Cut the file or raise --max-bytes",
+                    f"its {status.st_size} bytes exceed the limit of {limits.max_bytes} bytes",
+                    remedy=limits.bytes_remedy,
                 )
             yield stream, status.st_size
     except OSError as error:

@@ -34,8 +34,8 @@ class PyavDecoder(Decoder):
                 self.form = f"{container.format.name} {stream.codec_context.name}"
                 seconds = float(container.duration or 0) / av.time_base
                 if seconds > self.limits.max_seconds:
-                    limit = f"longer than {self.limits.max_seconds:g} s, the limit"
-                    raise UnusableClip(limit, remedy="Cut it or raise --max-seconds")
+                    limit = f"longer than the limit of {self.limits.max_seconds:g} s"
+                    raise UnusableClip(limit, remedy=self.limits.seconds_remedy)
                 yield from self._mono(self._frames(av, container, seconds), None)
         except av.error.FFmpegError as error:
             raise UnusableClip(f"cannot be decoded ({printable(str(error))[:200]})") from error

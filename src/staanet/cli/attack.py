@@ -41,31 +41,48 @@ class AttackOptions:
 
     source: Annotated[
         tuple[str, ...],
-        Help(f"A {VICTIM}; repeat for an ensemble.", absent="the generator's", complete="models"),
+        Help(
+            f"Victim to attack: {VICTIM}. Repeat the option for an ensemble.",
+            absent="the source of the generator",
+            complete="models",
+        ),
     ] = ()
     generator: Annotated[
         Path | None, Help("Generator folder (for staa).", complete="generator_folders")
     ] = None
     vector: Annotated[Path | None, Help("Folder of a universal vector (for uap).")] = None
-    epsilon: Annotated[Epsilon | None, Help(EPSILON_HELP, absent="the generator's")] = None
+    epsilon: Annotated[Epsilon | None, Help(EPSILON_HELP, absent="the value of the generator")] = (
+        None
+    )
     max_density: Annotated[
-        float | None, Help("Largest share of samples changed.", absent="the generator's")
+        float | None,
+        Help("Largest share of the samples that may change.", absent="the value of the generator"),
     ] = None
-    match: Annotated[Path | None, Help("Change as many samples as this set did.")] = None
+    match: Annotated[
+        Path | None, Help("Change as many samples of each clip as this adversarial set.")
+    ] = None
     part: Annotated[str, PART] = "test"
     shard: Annotated[str | None, SHARD] = None
     pictures: Annotated[
-        int, Field(ge=0), Help("Draw this many of the clips (none of a --shard).")
+        int,
+        Field(ge=0),
+        Help("Number of clips to draw as pictures. With --shard no clip is drawn."),
     ] = 3
     window: Annotated[
         float,
         Field(ge=0, le=10**6),
-        Help("Attack longer files in windows of this many seconds, and join them; 0: never."),
+        Help(
+            "Attack longer files in windows of this many seconds and join the windows. 0 turns "
+            "windows off."
+        ),
     ] = 30.0
-    max_seconds: Annotated[NotNegative, Help("Files beyond this are put aside.")] = 600.0
-    max_bytes: Annotated[int, Field(ge=0), Help("Files beyond this are put aside.")] = 512 * 2**20
+    max_seconds: Annotated[NotNegative, Help("Skip files longer than this many seconds.")] = 600.0
+    max_bytes: Annotated[int, Field(ge=0), Help("Skip files larger than this many bytes.")] = (
+        512 * 2**20
+    )
     engine: Annotated[
-        Literal["local", "ray"], Help("ray: shards on the cores here or on RAY_ADDRESS.")
+        Literal["local", "ray"],
+        Help("With ray, shards run on the cores of this machine or on the cluster at RAY_ADDRESS."),
     ] = "local"
 
 
@@ -78,10 +95,10 @@ def attack(
     split: SplitRecipe,
     job: Job,
 ) -> None:
-    """Adversarial audio from files, folders or a corpus.
+    """Craft adversarial audio from files, folders or a corpus.
 
-    Writes 16-bit WAV with its metrics. Without --source, --generator or --vector the models that come
-    with the package are used.
+    Writes each clip as 16-bit WAV, with its metrics. Without --source, --generator or --vector, the
+    command uses the models in the package.
     """
     from staanet import pipeline, report, victims
 
@@ -146,7 +163,13 @@ def _attack_job(
     if recipe.clips is not None:
         chosen = stratified_subset(corpus.utterances, recipe.clips)
         corpus = replace(corpus, utterances=chosen)
-    limits = replace(corpus.limits, max_seconds=options.max_seconds, max_bytes=options.max_bytes)
+    limits = replace(
+        corpus.limits,
+        max_seconds=options.max_seconds,
+        max_bytes=options.max_bytes,
+        seconds_option="--max-seconds",
+        bytes_option="--max-bytes",
+    )
     attack_job = pipeline.AttackJob(
         corpus=replace(corpus, limits=limits),
         sources=options.source,

@@ -26,7 +26,9 @@ def audit(
     corpus: Annotated[
         str,
         typer.Option(
-            metavar="KIND:PATH", help="Labelled speech to try it on.", autocompletion=names.corpora
+            metavar="KIND:PATH",
+            help="Corpus with labels to test the model on.",
+            autocompletion=names.corpora,
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for audit.json, audit.html and the evidence.")],
@@ -37,17 +39,17 @@ def audit(
     source: Annotated[
         list[str],
         typer.Option(
-            help="Trained model that stands for the attacker's own; repeat for several "
-            "[default: the surrogates are trained].",
+            help="Trained model that serves as the attacker's surrogate. Repeat the option for "
+            "several models. [default: surrogates are trained]",
             autocompletion=names.models,
         ),
     ] = [],  # noqa: B006
 ) -> None:
-    """How robust is a model, to whom, and what helps?
+    """Measure how robust a model is and which defences help.
 
-    Gives a verdict in words and JSON: how good the model is, what everyday change and attackers do to it,
-    what helps. Run the command again to continue a stopped audit. Exit code 1 where a limit is broken, 7
-    where the clips do not decide it.
+    Writes a verdict as text and JSON. The verdict covers clean accuracy, everyday changes,
+    attackers and defences. Run the command again to continue a stopped audit. The exit code is 1 if
+    a limit is broken. It is 7 if the clips do not decide this.
     """
     from staanet import pipeline
 
@@ -79,16 +81,18 @@ def audit(
 def certify(
     inputs: InputsArgument,
     victim: ModelOption,
-    out: Annotated[Path, typer.Option(help="Folder for certificates, curve and JSON.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the certificates, the curve and the JSON file.")
+    ],
     recipe: CertifyRecipe,
     split: SplitRecipe,
     job: Job,
     part: PartOption = "test",
 ) -> None:
-    """Certified accuracy: a bound that holds for every attack.
+    """Certify accuracy against every attack within a radius.
 
-    Votes under noise certify each answer within a radius. Run the command again to continue where it
-    stopped.
+    The model votes on noisy copies of each clip. The votes certify the answer within a radius. Run
+    the command again to continue a stopped run.
     """
     from staanet import pipeline
     from staanet.evaluation.certificates import Votes

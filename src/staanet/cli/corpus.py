@@ -25,9 +25,11 @@ def corpus(
     name: CorpusArgument,
     split: SplitRecipe,
     output: Output,
-    out: Annotated[Path | None, typer.Option(help="Also write a manifest as CSV.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write a manifest to this CSV file.")
+    ] = None,
 ) -> None:
-    """Describe a corpus: clips, classes, split, problems."""
+    """Describe a corpus: clips, classes, split and problems."""
     from staanet import corpora, storage
     from staanet.results import row_files
 
@@ -92,9 +94,9 @@ def _manifest(
 
 @command("to-audformat", "staanet to-audformat runs/quick/adversarial/*")
 def to_audformat(adversarial: SetsArgument, output: Output) -> None:
-    """Adversarial sets as databases of audformat.
+    """Convert adversarial sets to audformat databases.
 
-    Writes db.yaml and a table beside their audio.
+    Writes db.yaml and a table beside the audio of each set.
     """
     from staanet.apps.interop.audformat import write_table
 

@@ -33,16 +33,17 @@ def defend(
     corpus: Annotated[
         str | None,
         typer.Option(
-            metavar="KIND:PATH", help="Also tell recall before and after, on dev and test."
+            metavar="KIND:PATH",
+            help="Corpus for the recall on dev and test, before and after the change.",
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the new victim [default: VICTIM+DEFENCE+...].")
+        str | None, typer.Option(help="Name of the new victim. [default: VICTIM+DEFENCE+...]")
     ] = None,
 ) -> None:
-    """A victim behind input transformations.
+    """Put input transformations in front of a victim.
 
-    Writes a victim folder that attack, evaluate and all others take.
+    Writes a victim folder that attack, evaluate and the other commands accept.
     """
     from staanet import pipeline, storage
     from staanet.cli.tables import table
@@ -75,18 +76,19 @@ def defend(
 )
 def harden(
     corpus: CorpusArgument,
-    victim: Annotated[Path, typer.Option(help="Folder of the trained victim to begin from.")],
+    victim: Annotated[Path, typer.Option(help="Folder of the trained victim to start from.")],
     out: VictimOut,
     recipe: HardenRecipe,
     split: SplitRecipe,
     job: Job,
     name: Annotated[
-        str | None, typer.Option(help="Name of the new victim [default: VICTIM+METHOD].")
+        str | None, typer.Option(help="Name of the new victim. [default: VICTIM+METHOD]")
     ] = None,
 ) -> None:
-    """Train a victim further, on adversarial clips.
+    """Train a victim further on adversarial clips.
 
-    Run the command again to continue a stopped training. The card states how long a step takes.
+    Run the command again to continue a stopped training. The card records the time of a training
+    step.
     """
     from staanet import pipeline, storage
     from staanet.training import AdversarialTraining
@@ -121,20 +123,26 @@ def detect(
     victim: Annotated[
         str,
         typer.Option(
-            help=f"The victim behind the detector: {VICTIM}.", autocompletion=names.models
+            help=f"Victim that the detector protects: {VICTIM}.", autocompletion=names.models
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Victim folder to write, with ROC as CSV and PNG.")],
+    out: Annotated[
+        Path, typer.Option(help="Victim folder to write. The ROC curve is written as CSV and PNG.")
+    ],
     recipe: DetectRecipe,
     split: SplitRecipe,
     job: Job,
     against: Annotated[
-        list[Path], typer.Option(metavar="ADVERSARIAL", help="Adversarial set; repeat for several.")
+        list[Path],
+        typer.Option(
+            metavar="ADVERSARIAL",
+            help="Adversarial set to detect. Repeat the option for several sets.",
+        ),
     ] = [],  # noqa: B006
 ) -> None:
-    """A victim that abstains from suspicious clips.
+    """Add a detector, so that a victim abstains from suspicious clips.
 
-    The threshold is chosen on dev; ROC and rates stand for each attack.
+    Chooses the threshold on dev clips. Writes a ROC curve and the rates of each attack.
     """
     from staanet import pipeline
 

@@ -58,17 +58,18 @@ class EvaluateOptions:
     """What only the command ``evaluate`` has."""
 
     static_only: Annotated[
-        bool, Help("Do not attack defended targets anew: the result is called non-adaptive.")
+        bool,
+        Help("Do not attack defended targets adaptively. The result is then called non-adaptive."),
     ] = False
-    adaptive_clips: Annotated[Count, Help("Clips on which a defended target is attacked anew.")] = (
-        40
-    )
+    adaptive_clips: Annotated[
+        Count, Help("Number of clips on which a defended target is attacked adaptively.")
+    ] = 40
     shard: Annotated[str | None, SHARD] = None
     label_map: Annotated[
         dict[str, str] | None,
         Help(
-            "The clips' words for a target's labels, such as ang=anger, or a TOML file of such "
-            "pairs; repeat for more.",
+            "Labels of a target and the matching labels of the clips, such as ang=anger. Give "
+            "pairs or a TOML file of pairs. Repeat the option for more pairs.",
             absent="well-known words are matched",
             metavar="MODEL=CLIPS,...",
         ),
@@ -83,7 +84,10 @@ def evaluate(
     adversarial: SetsArgument,
     target: Annotated[
         list[str],
-        typer.Option(help=f"A {VICTIM}; repeat for several.", autocompletion=names.models),
+        typer.Option(
+            help=f"Victim to evaluate: {VICTIM}. Repeat the option for several victims.",
+            autocompletion=names.models,
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for results.parquet and summary.json.")],
     channels: Annotated[tuple[str, ...], FieldOf(Recipe)],
@@ -92,10 +96,11 @@ def evaluate(
     options: EvaluateOptions,
     machine: Machine,
 ) -> None:
-    """The transfer matrix, from the audio files on disk.
+    """Compute the transfer matrix from the audio files on disk.
 
-    A defended target without a set of its own is also attacked adaptively, by PGD and sigma-zero
-    through the defence, at the budget of the first set. These sets go into OUT/adversarial.
+    A defended target without its own adversarial set is also attacked adaptively. PGD and
+    sigma-zero then attack through the defence, at the budget of the first set. These sets are
+    written to OUT/adversarial.
     """
     from staanet import evaluation, pipeline, storage
     from staanet.cli.tables import matrix_text
@@ -142,7 +147,7 @@ class SweepOptions:
         Path | None, Help("Generator folder (for staa).", complete="generator_folders")
     ] = None
     vector: Annotated[Path | None, Help("Folder of a universal vector (for uap).")] = None
-    keep: Annotated[bool, Help("Keep the audio of every point.")] = False
+    keep: Annotated[bool, Help("Keep the audio of every point of the sweep.")] = False
     part: Annotated[str, PART] = "test"
 
 
@@ -154,7 +159,7 @@ class SweepOptions:
 def sweep(
     inputs: InputsArgument,
     source: Annotated[
-        str, typer.Option(help=f"The victim to craft on: {VICTIM}.", autocompletion=names.models)
+        str, typer.Option(help=f"Victim to craft on: {VICTIM}.", autocompletion=names.models)
     ],
     out: Annotated[Path, typer.Option(help="Folder for tables and the figure.")],
     recipe: Annotated[SweepRecipe, Without({"sources"})],
@@ -164,11 +169,12 @@ def sweep(
     target: Annotated[
         list[str],
         typer.Option(
-            help="Another victim to transfer to; repeat for several.", autocompletion=names.models
+            help="Another victim for transfer. Repeat the option for several victims.",
+            autocompletion=names.models,
         ),
     ] = [],  # noqa: B006
 ) -> None:
-    """Success against epsilon, density and SNR.
+    """Measure success against epsilon, density and SNR.
 
     One figure shows all attacks. Run the command again to continue a stopped sweep.
     """
@@ -205,10 +211,11 @@ def sweep(
 def budget(
     corpus: CorpusArgument, victim: ModelOption, recipe: BudgetRecipe, split: SplitRecipe, job: Job
 ) -> None:
-    """The largest change at which the control stays quiet.
+    """Find the largest budget at which random changes fool few clips.
 
-    Searches on dev clips for the largest epsilon, relative to the speech, at which random signs change
-    fewer answers than --control-limit. Within that budget noise does not explain an attack's success.
+    Searches on dev clips for the largest epsilon relative to the speech. At this epsilon, random
+    signs change fewer answers than --control-limit. Noise then does not explain the success of an
+    attack.
     """
     from staanet import pipeline
 
@@ -283,16 +290,16 @@ def merge(
     shards: Annotated[
         list[Path],
         typer.Argument(
-            metavar="SHARD...", help="Folders of attack --shard, or of evaluate --shard."
+            metavar="SHARD...", help="Folders that attack --shard or evaluate --shard wrote."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the whole.")],
+    out: Annotated[Path, typer.Option(help="Folder for the merged result.")],
     output: Output,
 ) -> None:
-    """All shards of one attack or evaluation as one folder.
+    """Merge the shards of one attack or evaluation into one folder.
 
-    It equals that of a single run file by file, by sha256, but for seconds.csv. Gaps, overlaps and
-    different settings are refused.
+    The files equal those of a single run by sha256, except seconds.csv. The command refuses missing
+    shards, overlaps and different settings.
     """
     from staanet import pipeline, storage
     from staanet.cli.tables import matrix_text

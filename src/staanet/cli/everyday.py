@@ -17,22 +17,25 @@ from staanet.config import AuditLimits, SplitRecipe, validate_settings
 @command("everyday", "staanet everyday --victim shipped:zhao19 --corpus emodb:data/emodb")
 def everyday(
     victim: ModelOption,
-    corpus: Annotated[str, typer.Option(metavar="KIND:PATH", help="Speech to try it on.")],
+    corpus: Annotated[str, typer.Option(metavar="KIND:PATH", help="Corpus to test the model on.")],
     split: SplitRecipe,
     job: Job,
     fail_below_everyday: Annotated[float | None, FieldOf(AuditLimits)] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder for everyday.json and all answers; kept and gone on with.")
+        Path,
+        typer.Option(
+            help="Folder for everyday.json and all answers. A later call continues with its files."
+        ),
     ] = Path("everyday"),
     clips: Annotated[
-        int | None, typer.Option(min=1, help="At most this many clips, spread over labels.")
+        int | None, typer.Option(min=1, help="Use at most this many clips, spread over labels.")
     ] = None,
     part: PartOption = "test",
 ) -> None:
-    """What everyday change does to a model.
+    """Measure the effect of everyday changes on a model.
 
-    Louder and softer, silence, noise, voices, music, filters, codecs, rooms, phones: how many answers
-    stay, how much UAR is lost, and whether that passes.
+    The changes are level, silence, noise, voices, music, filters, codecs, rooms and phones. Prints
+    how many answers stay and how much UAR is lost. Each condition passes or fails.
     """
     from staanet import pipeline
     from staanet.core import stratified_subset

@@ -16,15 +16,20 @@ from staanet.cli.progress import Bars
 @command("export", "staanet export runs/quick/generators/emo18 --out emo18.onnx")
 def export(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Folder of a generator, an emo18 or a zhao19.")
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="Folder of a generator, or of a victim emo18 or zhao19."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="ONNX file to write; a victim's card is FILE.toml.")],
+    out: Annotated[
+        Path, typer.Option(help="ONNX file to write. The card of a victim is written to FILE.toml.")
+    ],
     output: Output,
 ) -> None:
-    """A model as an ONNX file, compared with torch.
+    """Export a model as an ONNX file and compare it with torch.
 
-    It takes clips of any length. A victim is then named onnx:FILE elsewhere; a generator runs by
-    staanet.generators.runtime, without torch.
+    The ONNX file accepts clips of any length. Name an exported victim as onnx:FILE.
+    staanet.generators.runtime runs an exported generator without torch.
     """
     from staanet import pipeline, storage, victims
     from staanet.victims.export import export_onnx

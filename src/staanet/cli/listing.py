@@ -56,12 +56,14 @@ def list_names(
     kind: Annotated[
         str,
         typer.Argument(
-            metavar="|".join(KINDS), help="What to list.", autocompletion=names.among(KINDS)
+            metavar="|".join(KINDS),
+            help="Kind of names to list.",
+            autocompletion=names.among(KINDS),
         ),
     ],
     output: Output,
 ) -> None:
-    """What there is, a line each."""
+    """List attacks, victims, corpora, transforms, recipes or models."""
     if kind not in KINDS:
         raise unknown_name("kind", kind, KINDS)
     entries = KINDS[kind]()

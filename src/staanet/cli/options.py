@@ -19,6 +19,7 @@ from staanet import config
 from staanet.cli import names
 from staanet.config import Help, check_epsilon
 from staanet.config.epsilon import Epsilon, read_epsilon
+from staanet.config.fields import Count
 from staanet.errors import InvalidInput, printable
 
 
@@ -37,7 +38,7 @@ class FieldOf:
 class Output:
     """How a command reports; every command has these options."""
 
-    json: Annotated[bool, Help("Print the result (or the error) as JSON.")] = False
+    json: Annotated[bool, Help("Print the result or the error as JSON.")] = False
     debug: Annotated[bool, Help("Show the traceback of an error.")] = False
 
 
@@ -45,7 +46,7 @@ class Output:
 class Machine(Output):
     """Where a command computes."""
 
-    device: Annotated[str, Help("cpu, cuda or cuda:N.")] = "cpu"
+    device: Annotated[str, Help("Device to compute on: cpu, cuda or cuda:N.")] = "cpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,18 +56,33 @@ class Job(Machine):
     strict: Annotated[bool, Help("Stop at the first unusable clip.")] = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunJob(Job):
+    """How a command divides the stages of a run."""
+
+    workers: Annotated[
+        Count | None,
+        Help(
+            "Number of processes that train and attack at the same time.",
+            absent="one per thread, at most 4; 1 on a GPU",
+        ),
+    ] = None
+
+
 CorpusArgument = Annotated[
     str,
     typer.Argument(
         metavar="CORPUS",
-        help="KIND:PATH, for example emodb:data/emodb.",
+        help="Corpus as KIND:PATH, for example emodb:data/emodb.",
         autocompletion=names.corpora,
     ),
 ]
 InputsArgument = Annotated[
     list[str],
     typer.Argument(
-        metavar="INPUT...", help="Files, folders, or KIND:PATH.", autocompletion=names.inputs
+        metavar="INPUT...",
+        help="Files, folders, or a corpus as KIND:PATH.",
+        autocompletion=names.inputs,
     ),
 ]
 SetsArgument = Annotated[
@@ -75,15 +91,17 @@ SetsArgument = Annotated[
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Also log training curves to OUT/tensorboard.")
 ]
-PART = Help("Of a corpus: train, dev, test or all.", complete="parts")
+PART = Help("Part of the corpus to use: train, dev, test or all.", complete="parts")
 PartOption = Annotated[str, typer.Option(help=PART.text, autocompletion=names.parts)]
-SHARD = Help("Only this part of the clips; see staanet merge.", metavar="I/N")
+SHARD = Help(
+    "Process only part I of N parts of the clips. Join the parts with staanet merge.", metavar="I/N"
+)
 VICTIM = (
     "victim folder, shipped:NAME, hf:NAME-OR-FOLDER, onnx:FILE, audonnx:FOLDER, "
     "torchscript:FILE or python:FILE.py:FACTORY"
 )
 ModelOption = Annotated[
-    str, typer.Option(help=f"The model: {VICTIM}.", autocompletion=names.models)
+    str, typer.Option(help=f"Model to use: {VICTIM}.", autocompletion=names.models)
 ]
 Convert = Callable[[Any], Any]
 

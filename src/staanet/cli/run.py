@@ -12,7 +12,7 @@ import typer
 from staanet import config
 from staanet.cli import names
 from staanet.cli.app import command
-from staanet.cli.options import FieldOf, Job, Machine, Output, TensorBoard
+from staanet.cli.options import FieldOf, Job, Machine, Output, RunJob, TensorBoard
 from staanet.cli.printing import CHECK_FAILED, finish, show, show_json
 from staanet.cli.progress import Bars, log_progress
 from staanet.cli.session import checked_device
@@ -20,40 +20,48 @@ from staanet.config import SplitRecipe
 from staanet.storage.shards import Shard
 
 if TYPE_CHECKING:
-    from staanet.pipeline import DryRun
+    from staanet.pipeline import DryRun, Quarantine
+    from staanet.results.transfer_matrix import TransferMatrix
+
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Name of a shipped recipe, such as quick or emodb, or a TOML file.",
+        autocompletion=names.recipes,
+    ),
+]
 
 
 @command("run", "staanet run emodb --set corpus=emodb:data/emodb --out runs/emodb")
 def run(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            help="A shipped name (quick, emodb) or a TOML file.", autocompletion=names.recipes
-        ),
-    ],
-    job: Job,
-    out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/RECIPE].")] = None,
+    recipe: RecipeArgument,
+    job: RunJob,
+    out: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/RECIPE]")] = None,
     set_: Annotated[
-        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Replace a value.")
+        list[str],
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Replace a value of the recipe. Can be repeated."
+        ),
     ] = [],  # noqa: B006
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only tell the stages, their size and what is done.")
+        bool, typer.Option("--dry-run", help="Print the stages and their size, but run none.")
     ] = False,
     tensorboard: TensorBoard = False,
-    seed: Annotated[int | None, typer.Option(help="Replaces the recipe's seed.", min=0)] = None,
+    seed: Annotated[int | None, typer.Option(help="Replace the seed of the recipe.", min=0)] = None,
     shard: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="Of a recipe with folds: only this part of the folds."),
+        typer.Option(metavar="I/N", help="Run only part I of N parts of the folds of the recipe."),
     ] = None,
 ) -> None:
-    """A whole experiment, from corpus to report.
+    """Run a whole experiment, from corpus to report.
 
-    Trains victims and generators, attacks, evaluates. Run the command again to continue a stopped run.
-    With --set folds=5 every clip is tested once, by models that were not trained on its speaker.
+    Trains victims and generators, attacks and evaluates. Run the command again to continue a
+    stopped run. With --set folds=5, each clip is tested once, by models that were not trained on
+    its speaker.
     """
     from staanet import pipeline
-    from staanet import report as report_pages
-    from staanet.cli.tables import matrix_text
+    from staanet.pipeline.workers import default_workers
 
     overrides = [*set_, *([f"seed={seed}"] if seed is not None else [])]
     experiment = config.load_recipe(recipe, overrides)
@@ -66,7 +74,10 @@ def run(
     words = ["staanet", "run", recipe, *(w for o in overrides for w in ("--set", o))]
     with log_progress(folder / "tensorboard" if tensorboard else None) as progress:
         context = pipeline.Context(
-            device=device, quarantine=pipeline.Quarantine(job.strict), progress=progress
+            device=device,
+            quarantine=pipeline.Quarantine(job.strict),
+            progress=progress,
+            workers=job.workers or default_workers(device),
         )
         matrix = pipeline.run(
             experiment,
@@ -75,15 +86,24 @@ def run(
             shard=Shard.parse(shard) if shard else None,
             context=context,
         )
+    _finish_run(matrix, folder, job, context.quarantine)
+
+
+def _finish_run(
+    matrix: TransferMatrix | None, folder: Path, job: Job, quarantine: Quarantine
+) -> None:
+    from staanet import report as report_pages
+    from staanet.cli.tables import matrix_text
+
     if matrix is None:
         text = "Other folds are missing: run them too, then once without --shard to pool all."
-        finish(job, {"run": str(folder), "summary": None}, [text], context.quarantine)
+        finish(job, {"run": str(folder), "summary": None}, [text], quarantine)
         return
     page = folder / "report" / "index.html"
     doubts = report_pages.read_doubts(folder)
     result = {"run": str(folder), "summary": dict(matrix.summary), "doubts": doubts}
     lines = [matrix_text(matrix.summary), *(f"\n{doubt}" for doubt in doubts), f"\nReport: {page}"]
-    finish(job, result, lines, context.quarantine)
+    finish(job, result, lines, quarantine)
 
 
 def _show_stages(plan: DryRun, folder: Path, output: Output) -> None:
@@ -115,18 +135,18 @@ def _show_stages(plan: DryRun, folder: Path, output: Output) -> None:
 
 @command("report", "staanet report runs/quick")
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")],
     output: Output,
     cite: Annotated[
         bool,
         typer.Option(
-            "--cite", help="Only print what was measured, ready to be quoted, and BibTeX."
+            "--cite", help="Print the main results as text to quote, with BibTeX. Write no files."
         ),
     ] = False,
 ) -> None:
-    """Tables, figures and one page with sound.
+    """Write tables, figures and a page with sound.
 
-    Every figure is checked against the files first.
+    The command first checks every number against the files.
     """
     from staanet import report as pages
 
@@ -142,21 +162,22 @@ def report(
 
 @command("selfcheck", "staanet selfcheck runs/quick")
 def selfcheck(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     seed: Annotated[int, FieldOf(SplitRecipe)],
     machine: Machine,
     clips: Annotated[
-        int, typer.Option(min=1, help="Test clips on which victims are tried.")
+        int, typer.Option(min=1, help="Number of test clips for the checks of victims.")
     ] = config.SELFCHECK_CLIPS,
     corpus: Annotated[
-        str | None, typer.Option(metavar="KIND:PATH", help="Where the corpus is now.")
+        str | None,
+        typer.Option(metavar="KIND:PATH", help="Corpus of the run, if its folder was moved."),
     ] = None,
 ) -> None:
-    """Is this evaluation honest? Checks a finished run.
+    """Check whether the results of a finished run are valid.
 
-    Tries its victims, and computes its files, split and figures again. Writes RUN/selfcheck.json, which
-    staanet report shows. Exit code 1 when a check fails, else 0; warnings and skipped checks do not
-    count as failures.
+    Tests the victims of the run. Computes its files, split and figures again. Writes
+    RUN/selfcheck.json, which staanet report shows. The exit code is 1 if a check fails and 0
+    otherwise. Warnings and skipped checks are not failures.
     """
     from staanet import storage
     from staanet.cli.tables import table

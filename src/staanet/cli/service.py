@@ -20,25 +20,34 @@ def serve(
     machine: Machine,
     run: Annotated[
         list[Path],
-        typer.Option(metavar="DIR", help="A run folder whose models to offer; may be repeated."),
+        typer.Option(
+            metavar="DIR",
+            help="Run folder with models to offer. Repeat the option for several runs.",
+        ),
     ] = [],  # noqa: B006
     victim: Annotated[
         list[str],
         typer.Option(
-            metavar="MODEL", help=f"A {VICTIM}; may be repeated.", autocompletion=names.models
+            metavar="MODEL",
+            help=f"Victim to offer: {VICTIM}. Repeat the option for several victims.",
+            autocompletion=names.models,
         ),
     ] = [],  # noqa: B006
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes any free port.")] = 7860,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of the page. 0 takes any free port.")
+    ] = 7860,
     host: Annotated[
-        str, typer.Option(help="Another than the loopback lets other machines in.")
+        str, typer.Option(help="Address of the page. Only the default keeps other machines out.")
     ] = "127.0.0.1",
-    max_seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Of a clip.")] = 15.0,
-    max_mib: Annotated[int, typer.Option(min=1, max=512, help="Of an upload.")] = 16,
+    max_seconds: Annotated[
+        float, typer.Option(min=0.1, max=600, help="Longest clip in seconds.")
+    ] = 15.0,
+    max_mib: Annotated[int, typer.Option(min=1, max=512, help="Largest upload in MiB.")] = 16,
 ) -> None:
-    """A local page to record a clip and fool models.
+    """Open a local page to record a clip and fool models.
 
-    Shows and plays what changed. Offers the models shipped with staanet, those of --run, and each --victim.
-    Nothing leaves this machine. Ctrl-C ends it.
+    Shows and plays the changes. Offers the models in the package, the models of --run, and each
+    --victim. Nothing leaves this machine. Press Ctrl-C to stop the server.
     """
     from staanet.apps import web
 
@@ -69,13 +78,16 @@ def serve(
 def doctor(
     output: Output,
     folder: Annotated[
-        Path, typer.Option(help="Where results are to be written: space, rights and locks.")
+        Path,
+        typer.Option(
+            help="Folder for results. The command checks its free space, access rights and locks."
+        ),
     ] = Path(),
 ) -> None:
-    """Is this installation sound?
+    """Check this installation.
 
-    Tries what it has, and tells what is missing and how to add it. Exit code 1 when something does not
-    work, else 0; an extra that is not installed is no fault.
+    Tests the installed parts. Prints what is missing and how to install it. The exit code is 1 if
+    something does not work and 0 otherwise. A missing extra is not an error.
     """
     from staanet.apps import doctor as checks
     from staanet.apps.doctor.packages import install_command

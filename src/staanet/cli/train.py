@@ -46,9 +46,9 @@ def train_victim(
     name: Annotated[
         str,
         typer.Argument(
-            help="Name of the victim. Without --network it also names the network: emo18, zhao19, "
-            "logmel_cnn, wav2vec2, wavlm, hubert or egemaps (features and a linear classifier; "
-            "extra opensmile).",
+            help="Name of the victim. Without --network, the name also selects the network: "
+            "emo18, zhao19, logmel_cnn, wav2vec2, wavlm, hubert or egemaps. The network "
+            "egemaps is a linear classifier on features and needs the extra opensmile.",
             autocompletion=names.victims,
         ),
     ],
@@ -58,9 +58,9 @@ def train_victim(
     job: Job,
     tensorboard: TensorBoard = False,
 ) -> None:
-    """Train a victim on a corpus's train part.
+    """Train a victim on the train part of a corpus.
 
-    The speakers of the parts differ. Prints UAR on dev and test; where it learns numbers, CCC.
+    The speakers of the parts differ. Prints UAR on dev and test. Prints CCC for regression.
     """
     from staanet import pipeline, storage
     from staanet.nn import distributed
@@ -91,9 +91,9 @@ def train_generator(
     source: Annotated[
         list[str],
         typer.Option(
-            help="The victim to train against: a folder, hf:NAME-OR-FOLDER, or distill:VICTIM, a "
-            "surrogate that learns that victim's answers (also a black box such as onnx:FILE); "
-            "repeat for several.",
+            help="Victim to train against: a folder, hf:NAME-OR-FOLDER or distill:VICTIM. "
+            "distill:VICTIM trains a surrogate on the answers of a victim, such as the black "
+            "box onnx:FILE. Repeat the option for several victims.",
             autocompletion=names.models,
         ),
     ],
@@ -104,7 +104,7 @@ def train_generator(
     job: Job,
     tensorboard: TensorBoard = False,
 ) -> None:
-    """Train STAA-Net against a victim, without labels."""
+    """Train a STAA-Net generator against a victim, without labels."""
     from staanet import pipeline, storage, victims
     from staanet.nn import distributed
     from staanet.pipeline.unlabelled import describe_unlabelled
@@ -166,7 +166,7 @@ def train_uap(
     source: Annotated[
         str,
         typer.Option(
-            help="The victim to learn against: a folder, or hf:NAME-OR-FOLDER.",
+            help="Victim to train against: a folder or hf:NAME-OR-FOLDER.",
             autocompletion=names.models,
         ),
     ],
@@ -174,11 +174,11 @@ def train_uap(
     recipe: VectorRecipe,
     split: SplitRecipe,
     job: Job,
-    label: Annotated[str | None, typer.Option(help="Aim at this class.")] = None,
+    label: Annotated[str | None, typer.Option(help="Target class of the vector.")] = None,
 ) -> None:
-    """Learn one universal vector against a victim.
+    """Train one universal vector against a victim.
 
-    It is the control that attacks every clip alike.
+    The vector is a control: it attacks every clip in the same way.
     """
     from staanet import pipeline, storage
 
@@ -200,11 +200,13 @@ def tune(
     source: Annotated[
         str,
         typer.Option(
-            help="The victim to train against: a folder, or hf:NAME-OR-FOLDER.",
+            help="Victim to train against: a folder or hf:NAME-OR-FOLDER.",
             autocompletion=names.models,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the search. Give it again to continue.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the search. Give the same folder again to continue.")
+    ],
     recipe: TuneRecipe,
     split: SplitRecipe,
     job: Job,

@@ -40,56 +40,63 @@ class AttackRecipe:
     attack: Annotated[
         str,
         Help(
-            "Registry name.",
-            absent="the name of its table, in the command staa",
+            "Registry name of the attack.",
+            absent="staa; in a recipe, the name of the table",
             complete="attacks",
         ),
     ] = ""
-    title: Annotated[str, Help("What tables and figures call it.", absent="the attack's name")] = ""
+    title: Annotated[
+        str, Help("Name of the attack in tables and figures.", absent="the attack's name")
+    ] = ""
     epsilon: Annotated[Epsilon, Help(EPSILON_HELP)] = EPSILON
     max_density: Annotated[
-        Share | None, Help("Largest share of samples changed.", absent="all")
+        Share | None, Help("Largest share of the samples that may change.", absent="all")
     ] = None
-    max_l0: Annotated[Count | None, Help("Largest number of samples changed.")] = None
+    max_l0: Annotated[
+        Count | None, Help("Largest number of samples that may change in a clip.")
+    ] = None
     min_snr_db: Annotated[
-        Decibels | None, Help("Smallest SNR of a clip over its change, in dB.")
+        Decibels | None, Help("Smallest ratio of speech energy to the energy of the change, in dB.")
     ] = None
     label: Annotated[
-        str,
-        Help(
-            "Target class. each: a class for each clip, drawn evenly from those that are not its own."
-        ),
+        str, Help("Target class. With each, every clip gets a random class other than its label.")
     ] = ""
     clips: Annotated[
         Count | None,
         Help(
-            "Attack at most this many clips, spread over labels and speakers. An attack that matches "
-            "another takes that one's clips.",
+            "Attack at most this many clips, spread over labels and speakers. An attack that "
+            "matches another attack uses the clips of that attack.",
             absent="all",
         ),
     ] = None
     eot: Annotated[
         Count | None,
-        Help("Draws that a gradient is averaged over where the source is random.", absent="8"),
+        Help(
+            "Number of random draws over which a gradient is averaged. This concerns only a "
+            "source with randomness.",
+            absent="8",
+        ),
     ] = None
     match: Annotated[
-        str, Help("Change, clip by clip, as many samples as this attack of the recipe did.")
+        str, Help("Change as many samples of each clip as this attack of the recipe.")
     ] = ""
     precision: Annotated[
         Precision,
-        Help("Precision of the generator of staa; auto is bfloat16 on a GPU that has it."),
+        Help(
+            "Precision of the generator of staa. With auto, a GPU that supports bfloat16 uses it."
+        ),
     ] = "auto"
     batch_size: Annotated[
         BatchSize,
         Help(
-            "Clips in one pass, padded: quicker on a GPU. Clips with a limit or a class of their "
-            "own are attacked alone."
+            "Number of clips in one padded batch. A larger batch is faster on a GPU. A clip with "
+            "its own limit or target class is attacked alone."
         ),
     ] = 1
     settings: Annotated[
         dict[str, Setting],
         Help(
-            "A setting of the attack, such as steps=50 or refine=5.",
+            "Change a setting of the attack, such as steps=50 or refine=5.",
             option="--set",
             metavar="NAME=VALUE",
         ),
@@ -105,22 +112,23 @@ class DefenceRecipe:
         tuple[str, ...],
         Field(min_length=1),
         Help(
-            "A transformation, such as median:3, lowpass:4000, quantise:8, noise:20 or mp3:64 "
-            "(staanet list transforms); repeat for a chain, in its order.",
+            "Transformation of the input, such as median:3, lowpass:4000, quantise:8, noise:20 or "
+            "mp3:64. Repeat the option for a chain. staanet list transforms prints all names.",
             option="--with",
             metavar="NAME[:SETTING]",
             complete="transforms",
         ),
     ]
     victims: Annotated[
-        tuple[str, ...], Help("The victims behind it.", absent="the generator's sources")
+        tuple[str, ...],
+        Help("Victims that the defence protects.", absent="the sources of the generator"),
     ] = ()
     adaptive: Annotated[
         tuple[str, ...] | None,
         Help(
-            "Which attacks are crafted again through the defence (adaptive). Empty: none, and the report "
-            "calls the result non-adaptive.",
-            absent="all, staa with a generator that is trained through it",
+            "Attacks that are crafted again through the defence (adaptive). With an empty list, "
+            "the report calls the result non-adaptive.",
+            absent="all attacks; staa then trains a generator through the defence",
         ),
     ] = None
 
@@ -133,23 +141,32 @@ class SweepRecipe:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     attacks: Annotated[
         tuple[str, ...],
-        Help("Registry name; repeat for several.", option="--attack", complete="attacks"),
+        Help(
+            "Registry name of an attack. Repeat the option for several attacks.",
+            option="--attack",
+            complete="attacks",
+        ),
     ]
     sources: Annotated[
-        tuple[str, ...], Help("The victims to craft on.", absent="those of the generator")
+        tuple[str, ...], Help("Victims to craft on.", absent="those of the generator")
     ] = ()
     epsilons: Annotated[
         tuple[Epsilon, ...],
         Field(min_length=1),
-        Help(f"{EPSILON_HELP} Separate several by commas.", option="--epsilon"),
+        Help(f"{EPSILON_HELP} Separate several values by commas.", option="--epsilon"),
     ] = ("-40 dB", "-30 dB", "-20 dB")
     densities: Annotated[
         tuple[Share, ...],
         Field(min_length=1),
-        Help("Largest shares of samples changed, separated by commas.", option="--density"),
+        Help(
+            "Largest shares of the samples that may change, separated by commas.",
+            option="--density",
+        ),
     ] = (0.01, 0.05, 0.2, 1.0)
-    clips: Annotated[Count, Help("At most this many clips, spread over labels and speakers.")] = 50
-    grid: Annotated[Flag, Help("Every epsilon with every density.")] = False
+    clips: Annotated[
+        Count, Help("Use at most this many clips, spread over labels and speakers.")
+    ] = 50
+    grid: Annotated[Flag, Help("Combine every epsilon with every density.")] = False
 
     def __post_init__(self) -> None:
         _require_same_kind(self.epsilons)
@@ -163,14 +180,17 @@ class BudgetRecipe:
     densities: Annotated[
         tuple[Share, ...],
         Field(min_length=1),
-        Help("Largest shares of samples changed, separated by commas.", option="--density"),
+        Help(
+            "Largest shares of the samples that may change, separated by commas.",
+            option="--density",
+        ),
     ] = (0.05, 0.2, 1.0)
     control_limit: Annotated[
         Probability, Help("Share of answers that random signs may change.")
     ] = 0.1
-    control_draws: Annotated[Count, Help("Random signs for each clip.")] = 3
+    control_draws: Annotated[Count, Help("Number of draws of random signs for each clip.")] = 3
     clips: Annotated[
-        Count, Help("At most this many dev clips, spread over labels and speakers.")
+        Count, Help("Use at most this many dev clips, spread over labels and speakers.")
     ] = 100
 
 
@@ -182,36 +202,41 @@ class AuditRecipe:
     epsilons: Annotated[
         tuple[Epsilon, ...],
         Field(min_length=1),
-        Help(f"{EPSILON_HELP} Separate several by commas.", option="--epsilon"),
+        Help(f"{EPSILON_HELP} Separate several values by commas.", option="--epsilon"),
     ] = ("-30 dB", "-20 dB")
     densities: Annotated[
         tuple[Share, ...],
         Field(min_length=1),
-        Help("Largest shares of samples changed, separated by commas.", option="--density"),
+        Help(
+            "Largest shares of the samples that may change, separated by commas.",
+            option="--density",
+        ),
     ] = (0.05, 0.2)
-    clips: Annotated[Count, Help("Test clips, spread over labels and speakers.")] = 48
+    clips: Annotated[
+        Count, Help("Use at most this many test clips, spread over labels and speakers.")
+    ] = 48
     query_clips: Annotated[
         CountOrNone,
-        Help("How many clips are also attacked by queries to the model, without gradients."),
+        Help("Number of clips that are also attacked by queries to the model, without gradients."),
     ] = 8
-    queries: Annotated[Count, Help("Queries for each of those clips.")] = 500
+    queries: Annotated[Count, Help("Number of queries for each clip of --query-clips.")] = 500
     surrogates: Annotated[
         tuple[str, ...],
         Help(
-            "Network that is trained as the attacker's own model, where no source is given; repeat "
-            "for several.",
+            "Network that is trained as the attacker's surrogate if no --source is given. Repeat "
+            "the option for several networks.",
             option="--surrogate",
             complete="victims",
         ),
     ] = ("emo18", "zhao19")
-    surrogate_steps: Annotated[Count, Help("Training steps of each surrogate.")] = 400
-    generator_steps: Annotated[Count, Help("Training steps of each generator.")] = 300
-    batch_size: Annotated[BatchSize, Help("Crops in a step of training.")] = 8
-    seconds: Annotated[Seconds, Help("Length of a training crop.")] = 1.5
+    surrogate_steps: Annotated[Count, Help("Number of training steps of each surrogate.")] = 400
+    generator_steps: Annotated[Count, Help("Number of training steps of each generator.")] = 300
+    batch_size: Annotated[BatchSize, Help("Number of crops in a training step.")] = 8
+    seconds: Annotated[Seconds, Help("Length of a training crop in seconds.")] = 1.5
     channels: Annotated[
         tuple[str, ...],
         Help(
-            "Evaluate also after this channel; repeat for several.",
+            "Also evaluate after this channel. Repeat the option for several channels.",
             option="--channel",
             metavar="NAME[:SETTING]",
             complete="transforms",
@@ -220,16 +245,16 @@ class AuditRecipe:
     defences: Annotated[
         tuple[str, ...],
         Help(
-            "Evaluate also behind this defence; repeat for several.",
+            "Also evaluate with this defence. Repeat the option for several defences.",
             option="--defence",
             metavar="NAME[:SETTING]",
             complete="transforms",
         ),
     ] = ("median:3", "lowpass:3000", "quantise:8")
     defended_clips: Annotated[
-        Count, Help("Clips on which each defence meets an attacker who knows it.")
+        Count, Help("Number of clips on which each defence is attacked adaptively.")
     ] = 24
-    everyday: Annotated[Flag, Help("Measure what everyday change does to the model.")] = True
+    everyday: Annotated[Flag, Help("Measure the effect of everyday changes on the model.")] = True
 
     def __post_init__(self) -> None:
         for name in ("epsilons", "densities", "surrogates", "channels", "defences"):
@@ -246,10 +271,11 @@ class AuditLimits:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     fail_above: Annotated[
         AnyShare | None,
-        Help("Exit code 1 where a fooling rate is above this with its whole 95 % interval."),
+        Help("Exit with code 1 if the whole 95 % interval of a fooling rate is above this value."),
     ] = None
     fail_below_everyday: Annotated[
-        AnyShare | None, Help("Exit code 1 where a smaller share of everyday conditions passes.")
+        AnyShare | None,
+        Help("Exit with code 1 if a smaller share of the everyday conditions passes."),
     ] = None
 
 
@@ -260,24 +286,29 @@ class CertifyRecipe:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     method: Annotated[
         Literal["smoothing", "ablation"],
-        Help("smoothing bounds the L2 norm of a change, ablation the number of samples changed."),
+        Help(
+            "smoothing bounds the L2 norm of a change. ablation bounds the number of changed "
+            "samples."
+        ),
     ] = "smoothing"
     sigma: Annotated[
-        Positive, Help("Of smoothing: the standard deviation of its noise, of full scale 1.")
+        Positive, Help("Standard deviation of the noise of smoothing. Full scale is 1.")
     ] = SMOOTHING_SIGMA
-    keep: Annotated[Share, Help("Of ablation: the share of samples that are seen.")] = ABLATION_KEEP
-    votes: Annotated[Votes, Help("Votes that prove an answer.")] = 500
-    guesses: Annotated[Votes, Help("Votes that choose the answer, before others prove it.")] = 64
+    keep: Annotated[Share, Help("Share of the samples that ablation keeps.")] = ABLATION_KEEP
+    votes: Annotated[Votes, Help("Number of votes that certify an answer.")] = 500
+    guesses: Annotated[
+        Votes, Help("Number of votes that choose an answer before the other votes certify it.")
+    ] = 64
     alpha: Annotated[
-        float,
-        Field(gt=0, lt=0.5, strict=True),
-        Help("Probability that a certificate is wrong, for each."),
+        float, Field(gt=0, lt=0.5, strict=True), Help("Probability that a certificate is wrong.")
     ] = 0.001
-    clips: Annotated[Count, Help("At most this many clips, spread over labels and speakers.")] = 50
+    clips: Annotated[
+        Count, Help("Use at most this many clips, spread over labels and speakers.")
+    ] = 50
     attack_steps: Annotated[
-        CountOrNone, Help("Also attack inside each radius, with this many steps.")
+        CountOrNone, Help("Also attack inside each radius with this many steps. 0 turns this off.")
     ] = 0
-    batch_size: Annotated[BatchSize, Help("Noisy copies of a clip in one pass.")] = 32
+    batch_size: Annotated[BatchSize, Help("Number of noisy copies of a clip in one batch.")] = 32
 
 
 def _require_same_kind(epsilons: Sequence[float | str]) -> None:

@@ -22,48 +22,50 @@ class SplitRecipe:
     seed: Annotated[
         int,
         Field(ge=0, lt=2**32, strict=True),
-        Help("Fixes the split, the weights and every draw."),
+        Help("Seed of the split, the initial weights and every random draw."),
     ] = 0
     protocol: Annotated[
         str | None,
         Help(
-            "How speakers are split: a name that staanet corpus lists (such as paper of iemocap), "
-            "manifest (its split column), speakers:TEST,.../DEV,... or fold:I/N (part I of N tests).",
+            "How speakers are split. staanet corpus lists the names, such as paper for iemocap. "
+            "manifest uses the split column of the manifest. speakers:TEST,.../DEV,... names the "
+            "speakers. fold:I/N takes part I of N for the test.",
             absent="drawn by the seed",
         ),
     ] = None
     classes: Annotated[
         Literal["label", "speaker", "sex"],
         Help(
-            "What the classes are: the labels of the corpus, its speakers, or their sex. With "
-            "speaker, every part of the split has all speakers, and no sentence is in two parts."
+            "Use the labels of the corpus, its speakers or their sex as classes. With speaker, "
+            "every part of the split has all speakers. No sentence is then in two parts."
         ),
     ] = "label"
     task: Annotated[
         Literal["classification", "regression"],
         Help(
-            "regression: the clips' labels are numbers, such as arousal and valence, each in a column "
-            "of a manifest (--column NAME=COLUMN for other names than these), or those of iemocap and "
-            "msp_podcast."
+            "With regression, the labels of clips are numbers, such as arousal and valence. "
+            "iemocap and msp_podcast have such labels. A manifest has a column for each number. "
+            "Name other columns with --column NAME=COLUMN."
         ),
     ] = "classification"
     label_map: Annotated[
         dict[str, str] | None,
         Help(
-            "Renames labels of the corpus, such as 1=neutral,2=happy, or labels of a model to those of "
-            "the corpus, such as LABEL_0=anger. Or a TOML file of such pairs; repeat for more.",
+            "Rename labels of the corpus, such as 1=neutral,2=happy. Labels of a model are "
+            "renamed to those of the corpus, such as LABEL_0=anger. Give pairs or a TOML file of "
+            "pairs. Repeat the option for more pairs.",
             metavar="LABEL=CLASS,...",
         ),
     ] = None
     root: Annotated[
         str | None,
-        Help("The folder that a manifest's file names start from.", absent="the manifest's own"),
+        Help("Folder that contains the files of a manifest.", absent="the folder of the manifest"),
     ] = None
     columns: Annotated[
         dict[str, str] | None,
         Help(
-            "Which column of a manifest holds what, such as label=emotion,speaker=who.",
-            absent="found by their names",
+            "Columns of a manifest for each kind of value, such as label=emotion,speaker=who.",
+            absent="columns are recognised by their names",
             option="--column",
             metavar="KIND=COLUMN,...",
         ),
@@ -81,34 +83,36 @@ class SyntheticRecipe:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     voices: Annotated[int, Field(ge=6, le=20), Help("Speakers.")] = 10
-    sentences: Annotated[int, Field(ge=2, le=20), Help("Sentences of each speaker.")] = 10
+    sentences: Annotated[int, Field(ge=2, le=20), Help("Number of sentences of each speaker.")] = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe(SplitRecipe):
     """A whole experiment, from a corpus to a report."""
 
-    name: Annotated[Name, Help("Its name; the run's folder is runs/NAME.")]
-    corpus: Annotated[str, Help("KIND:PATH, such as emodb:data/emodb.", complete="corpora")]
-    victims: Annotated[dict[Name, VictimRecipe], Help("The victims by name.")]
-    generator: Annotated[GeneratorRecipe, Help("How a generator is trained.")]
-    attacks: Annotated[dict[Name, AttackRecipe], Help("The attacks by name.")]
-    synthetic: Annotated[SyntheticRecipe, Help("How much speech is rendered for synthetic:.")] = (
-        field(default_factory=SyntheticRecipe)
-    )
-    sweep: Annotated[SweepRecipe | None, Help("Success against budget.", absent="none")] = None
+    name: Annotated[Name, Help("Name of the experiment. The run folder is runs/NAME.")]
+    corpus: Annotated[
+        str, Help("Corpus as KIND:PATH, such as emodb:data/emodb.", complete="corpora")
+    ]
+    victims: Annotated[dict[Name, VictimRecipe], Help("Victims by name.")]
+    generator: Annotated[GeneratorRecipe, Help("Settings for training a generator.")]
+    attacks: Annotated[dict[Name, AttackRecipe], Help("Attacks by name.")]
+    synthetic: Annotated[
+        SyntheticRecipe, Help("Amount of speech that is rendered for synthetic:.")
+    ] = field(default_factory=SyntheticRecipe)
+    sweep: Annotated[
+        SweepRecipe | None, Help("Sweep of success against the budget.", absent="none")
+    ] = None
     defences: Annotated[
         dict[Name, DefenceRecipe],
-        Help(
-            "Defended victims beside the others; every attack is judged on them, from both sides."
-        ),
+        Help("Defended victims. Every attack is evaluated on them, static and adaptive."),
     ] = field(default_factory=dict)
     folds: Annotated[
         int | None,
         Field(ge=3, le=1000, strict=True),
         Help(
-            "Cross-validate in this many runs, in which every speaker is tested once by models that never "
-            "heard it, and their pooled results.",
+            "Number of folds of a cross-validation. Every speaker is tested once, by models that "
+            "were not trained on this speaker. The results of the folds are pooled.",
             absent="one split",
         ),
     ] = None
@@ -116,23 +120,23 @@ class Recipe(SplitRecipe):
         int,
         Field(ge=1, le=20, strict=True),
         Help(
-            "Trainings of each generator, each from another seed; the spread of what they achieve "
-            "stands beside the intervals."
+            "Number of trainings of each generator, each with another seed. The report shows "
+            "their spread beside the intervals."
         ),
     ] = 1
     clip_seconds: Annotated[
         Seconds | None,
         Help(
-            "Bring every test clip to this length before it is attacked, as the paper does: short "
-            "clips are tiled, long clips cut.",
-            absent="as they are",
+            "Length of every test clip in seconds, as in the paper. Short clips are repeated and "
+            "long clips are cut.",
+            absent="the length of each clip",
         ),
     ] = None
     channels: Annotated[
         tuple[str, ...],
         Help(
-            "Evaluate also after this channel, such as mp3, opus:24, gsm, mulaw, resample:8000, gain:-6, "
-            "rir:0.5 or noise:20; repeat for several.",
+            "Also evaluate after this channel, such as mp3, opus:24, gsm, mulaw, resample:8000, "
+            "gain:-6, rir:0.5 or noise:20. Repeat the option for several channels.",
             option="--channel",
             metavar="NAME[:SETTING]",
             complete="transforms",
@@ -141,15 +145,18 @@ class Recipe(SplitRecipe):
     perceptual: Annotated[
         Flag,
         Help(
-            "Also judge each adversarial clip by models of hearing: masking threshold, PESQ, STOI, "
-            "Zimtohrli, DNSMOS; slow (extra perceptual)."
+            "Also compute perceptual metrics of each adversarial clip: masking threshold, PESQ, "
+            "STOI, Zimtohrli, DNSMOS. This is slow and needs the extra perceptual."
         ),
     ] = False
     everyday: Annotated[
-        Flag, Help("Also measure what everyday change does to each victim (staanet everyday).")
+        Flag,
+        Help(
+            "Also measure the effect of everyday changes on each victim, as staanet everyday does."
+        ),
     ] = False
     selfcheck: Annotated[
-        Flag, Help("Check the finished run (staanet selfcheck) before its report is written.")
+        Flag, Help("Check the finished run with staanet selfcheck before the report is written.")
     ] = False
 
     def __post_init__(self) -> None:

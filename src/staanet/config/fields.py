@@ -48,8 +48,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 SAMPLE_RATE = 16_000
 """The usual sample rate of speech models and of the speech that the program makes, in Hz."""
 EPSILON_HELP = (
-    "Largest change of a sample: a share of full scale, such as 0.03, or a level relative to the "
-    "speech, such as '-20 dB'."
+    "Largest change of a sample. Give a share of full scale, such as 0.03, or a level relative to "
+    "the speech, such as '-20 dB'."
 )
 EPSILON = "-20 dB"
 """The usual largest change of a sample, relative to the speech: with a fifth of the samples its SNR is about 25 dB."""

@@ -34,6 +34,23 @@ from staanet.config.fields import (
     Texts,
 )
 
+EvaluateEvery = Annotated[Count, Help("Number of training steps between evaluations on dev.")]
+Patience = Annotated[Count | None, Help("Stop after this many evaluations without a better score.")]
+CropSpeed = Annotated[
+    Speed,
+    Help(
+        "Largest change of speed. Each crop is played at a random speed "
+        "of 1 plus or minus this value at most."
+    ),
+]
+CropNoise = Annotated[
+    NoiseLevel,
+    Help(
+        "Lowest SNR of white noise in dB. Each crop gets noise at a random SNR "
+        "from this value to 60 dB."
+    ),
+]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VictimRecipe:
@@ -47,48 +64,47 @@ class VictimRecipe:
     pretrained: Annotated[
         str | None,
         Help(
-            "Hub name or folder to fine-tune wav2vec2, wavlm or hubert from.",
+            "Hugging Face Hub name or folder of the wav2vec2, wavlm or hubert to fine-tune.",
             absent="the published model",
         ),
     ] = None
     config: Annotated[
-        str | None, Help("A small configuration of these networks, trained from scratch: tiny.")
+        str | None, Help("tiny trains a small wav2vec2, wavlm or hubert from scratch.")
     ] = None
     sample_rate: Annotated[
-        SampleRate, Help("Sample rate of the victim, in Hz; recordings are resampled to it.")
+        SampleRate, Help("Sample rate of the victim in Hz. Recordings are resampled to this rate.")
     ] = SAMPLE_RATE
-    steps: Annotated[Count, Help("Training steps.")] = 1500
-    batch_size: Annotated[BatchSize, Help("Crops in a step.")] = 16
-    seconds: Annotated[Seconds, Help("Length of a training crop.")] = 2.0
+    steps: Annotated[Count, Help("Number of training steps.")] = 1500
+    batch_size: Annotated[BatchSize, Help("Number of crops in a training step.")] = 16
+    seconds: Annotated[Seconds, Help("Length of a training crop in seconds.")] = 2.0
     learning_rate: Annotated[
-        Rate | None, Help("Adam's learning rate.", absent="the paper's 1e-3, for fine-tuning 3e-5")
+        Rate | None,
+        Help("Learning rate of Adam.", absent="1e-3 as in the paper, 3e-5 for fine-tuning"),
     ] = None
-    evaluate_every: Annotated[Count, Help("Steps between evaluations on dev.")] = 50
-    patience: Annotated[
-        Count | None, Help("Stop after this many evaluations without a better score.")
-    ] = None
-    speed: Annotated[Speed, Help("Crops are played at a speed drawn from 1 +- this.")] = 0.1
-    noise_db: Annotated[
-        NoiseLevel, Help("Crops get white noise at an SNR drawn between this and 60 dB.")
-    ] = 25.0
+    evaluate_every: EvaluateEvery = 50
+    patience: Patience = None
+    speed: CropSpeed = 0.1
+    noise_db: CropNoise = 25.0
     tolerance: Annotated[
         Positive,
         Help(
-            "Where it learns numbers: the change of a number that counts as another answer, in "
-            "deviations of that number over the train clips."
+            "Regression only: an answer counts as changed if it moves by more than this. The unit "
+            "is the standard deviation of the number over the train clips."
         ),
     ] = 0.5
     augment: Annotated[
         Texts,
         Help(
-            "Transforms of the crops: everyday (noise, filters, rooms, codecs, level, silence), none, or "
-            "names such as mp3:64 or noise:10..40, each applied to half of the crops; repeat for several.",
+            "Transform of the crops: everyday, none, or a name such as mp3:64 or noise:10..40. "
+            "everyday includes noise, filters, rooms, codecs, level and silence. Each transform "
+            "is applied to half of the crops. Repeat the option for several transforms.",
             metavar="NAME[:SETTING]",
             complete="augmentations",
         ),
     ] = ("everyday",)
     precision: Annotated[
-        Precision, Help("Precision of the networks; auto is bfloat16 on a GPU that has it.")
+        Precision,
+        Help("Precision of the networks. With auto, a GPU that supports bfloat16 uses it."),
     ] = "auto"
 
 
@@ -100,97 +116,107 @@ class GeneratorRecipe:
     network: Annotated[
         str,
         Help(
-            "Registry name. backward_net becomes a surrogate gradient for a transformer, and compact "
-            "for a source that is not convolutional.",
+            "Registry name of the network. backward_net is replaced by surrogate for a "
+            "transformer. It is replaced by compact for another source without convolutions.",
             complete="generators",
         ),
     ] = "backward_net"
     sources: Annotated[
         tuple[str, ...],
         Field(min_length=1),
-        Help("Victims, each with a generator of its own; emo18,zhao19 is one against both."),
+        Help(
+            "Source victims. Each gets a separate generator. emo18,zhao19 gets one generator "
+            "against both."
+        ),
     ] = ("emo18",)
     epsilon: Annotated[Epsilon, Help(EPSILON_HELP)] = EPSILON
-    max_density: Annotated[Share, Help("Largest share of samples changed.")] = MAX_DENSITY
+    max_density: Annotated[Share, Help("Largest share of the samples that may change.")] = (
+        MAX_DENSITY
+    )
     any_budget: Annotated[
         Flag,
         Help(
-            "Train a backward_net for every budget, from 0.2 % of the samples and 50 dB below the speech "
-            "up; otherwise for epsilon and max_density alone."
+            "Train a backward_net for every budget from 0.2 % of the samples and 50 dB below the "
+            "speech. --no-any-budget trains it only for one epsilon and one density."
         ),
     ] = True
-    steps: Annotated[Count, Help("Training steps.")] = 1200
-    batch_size: Annotated[BatchSize, Help("Crops in a step.")] = 16
-    seconds: Annotated[Seconds, Help("Length of a training crop.")] = 1.5
+    steps: Annotated[Count, Help("Number of training steps.")] = 1200
+    batch_size: Annotated[BatchSize, Help("Number of crops in a training step.")] = 16
+    seconds: Annotated[Seconds, Help("Length of a training crop in seconds.")] = 1.5
     goal: Annotated[
         Literal["untargeted", "targeted"],
-        Help("targeted: towards any class, which is named when attacking."),
+        Help("untargeted changes the prediction. targeted aims at a class that the attack names."),
     ] = "untargeted"
     objective: Annotated[
         Literal["constrained", "paper"],
         Help(
-            "constrained keeps the limits; paper has the published fixed weights and any density."
+            "constrained keeps the limits. paper uses the published fixed weights and does not "
+            "limit the density."
         ),
     ] = "constrained"
     sparsity: Annotated[
         NotNegative,
         Help(
-            "Weight of the density term in --objective paper; 1 is the published 1e-5 for 6 s of speech."
+            "Weight of the density term of --objective paper. A weight of 1 equals the published "
+            "1e-5 for 6 s of speech."
         ),
     ] = 1.0
     min_snr_db: Annotated[
-        Decibels | None, Help("Smallest SNR of a clip over its change, in dB.", absent="any")
+        Decibels | None,
+        Help("Smallest ratio of speech energy to the energy of the change, in dB.", absent="any"),
     ] = None
     learning_rate: Annotated[
         Rate | None,
         Help(
-            "Adam's learning rate.",
-            absent="3e-4 for a backward_net that begins as its source, 1e-5 for a surrogate "
-            "gradient, else 2e-3",
+            "Learning rate of Adam.",
+            absent="3e-4 for a backward_net that starts from its source, 1e-5 for a surrogate, "
+            "2e-3 for others",
         ),
     ] = None
     iterations: Annotated[
         int,
         Field(ge=1, le=64, strict=True),
-        Help("Iterations of a backward_net: more are stronger and take as many times as long."),
+        Help(
+            "Number of iterations of a backward_net. The attack becomes stronger with more "
+            "iterations. The time grows in proportion."
+        ),
     ] = 1
-    evaluate_every: Annotated[Count, Help("Steps between evaluations on dev.")] = 100
-    patience: Annotated[
-        Count | None, Help("Stop after this many evaluations without a better score.")
-    ] = None
-    speed: Annotated[Speed, Help("Crops are played at a speed drawn from 1 +- this.")] = 0.1
+    evaluate_every: EvaluateEvery = 100
+    patience: Patience = None
+    speed: CropSpeed = 0.1
     kappa: Annotated[
         NotNegative | None,
         Help(
-            "A clip that is fooled by this margin adds nothing more to the loss.",
-            absent="no such margin; 0 in the objective paper",
+            "A clip that is fooled by this margin adds nothing to the loss.",
+            absent="no margin; 0 with --objective paper",
         ),
     ] = None
-    magnitude: Annotated[NotNegative, Help("Weight of the magnitude in the loss.")] = 0.0
+    magnitude: Annotated[NotNegative, Help("Weight of the magnitude term of the loss.")] = 0.0
     quantisation: Annotated[
         NotNegative | None,
         Help(
-            "Weight of the mask's distance from 0 and 1.",
+            "Weight of the quantisation term of the loss, which moves the mask towards 0 and 1.",
             absent="0.1 for the published objective or network, else 0",
         ),
     ] = None
     unlabelled: Annotated[
         tuple[str, ...],
         Help(
-            "Also train on all audio under this folder (or KIND:PATH, or synthetic:). Clips of the corpus "
-            "are left out. Repeat for several.",
+            "Also train on all audio of this folder, of KIND:PATH, or of synthetic:. Clips of the "
+            "corpus are left out. Repeat the option for several sources.",
             metavar="DIR",
         ),
     ] = ()
     precision: Annotated[
-        Precision, Help("Precision of the networks; auto is bfloat16 on a GPU that has it.")
+        Precision,
+        Help("Precision of the networks. With auto, a GPU that supports bfloat16 uses it."),
     ] = "auto"
     augment: Annotated[
         tuple[str, ...],
         Help(
-            "Transform of the training clips before the source, such as mp3:64, opus:24, noise:30 or "
-            "random_gain:6 (staanet list transforms). Each step draws one of them or none, evenly; "
-            "repeat for several.",
+            "Transform of the training clips before the source, such as mp3:64, opus:24, noise:30 "
+            "or random_gain:6. Each step uses one transform or none, with equal probability. "
+            "Repeat the option for several transforms.",
             metavar="NAME[:SETTING]",
             complete="transforms",
         ),
@@ -203,14 +229,18 @@ class TuneRecipe:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     trials: Annotated[
-        int, Field(ge=1, le=10_000, strict=True), Help("How many generators to train.")
+        int, Field(ge=1, le=10_000, strict=True), Help("Number of generators to train.")
     ] = 20
-    network: Annotated[str, Help("Registry name.", complete="generators")] = "compact"
+    network: Annotated[str, Help("Registry name of the network.", complete="generators")] = (
+        "compact"
+    )
     epsilon: Annotated[Epsilon, Help(EPSILON_HELP)] = EPSILON
-    max_density: Annotated[Share, Help("Largest share of samples changed.")] = MAX_DENSITY
-    steps: Annotated[Count, Help("Training steps of each generator.")] = 300
-    batch_size: Annotated[BatchSize, Help("Crops in a step.")] = 8
-    seconds: Annotated[Seconds, Help("Length of a training crop.")] = 1.5
+    max_density: Annotated[Share, Help("Largest share of the samples that may change.")] = (
+        MAX_DENSITY
+    )
+    steps: Annotated[Count, Help("Number of training steps of each generator.")] = 300
+    batch_size: Annotated[BatchSize, Help("Number of crops in a training step.")] = 8
+    seconds: Annotated[Seconds, Help("Length of a training crop in seconds.")] = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,12 +251,15 @@ class SurrogateRecipe:
     steps: Annotated[
         Count,
         Help(
-            "Training steps of a surrogate (distill:VICTIM), of 16 queries each.",
+            "Number of training steps of a surrogate (distill:VICTIM). Each step makes 16 queries.",
             option="--surrogate-steps",
         ),
     ] = 600
     seconds: Annotated[
-        Seconds, Help("Length of a surrogate's training crop.", option="--surrogate-seconds")
+        Seconds,
+        Help(
+            "Length of a training crop of the surrogate in seconds.", option="--surrogate-seconds"
+        ),
     ] = 1.5
 
 
@@ -237,15 +270,17 @@ class VectorRecipe:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     epsilon: Annotated[Epsilon, Help(EPSILON_HELP)] = EPSILON
     max_density: Annotated[
-        Share | None, Help("Largest share of samples changed.", absent="all")
+        Share | None, Help("Largest share of the samples that may change.", absent="all")
     ] = None
-    steps: Annotated[Count, Help("Training steps.")] = 200
-    batch_size: Annotated[BatchSize, Help("Crops in a step.")] = 8
-    seconds: Annotated[Seconds, Help("Length of the vector, and of a training crop.")] = 1.0
+    steps: Annotated[Count, Help("Number of training steps.")] = 200
+    batch_size: Annotated[BatchSize, Help("Number of crops in a training step.")] = 8
+    seconds: Annotated[Seconds, Help("Length of the vector and of a training crop in seconds.")] = (
+        1.0
+    )
     relative_step: Annotated[Positive, Help("Size of a step, as a share of epsilon.")] = 0.1
-    decay: Annotated[Decay, Help("How much of the mean of past gradients a step keeps.")] = 0.98
+    decay: Annotated[Decay, Help("Decay of the running mean of the gradients.")] = 0.98
     clip_at: Annotated[
-        Positive, Help("Limit of a clip's cross-entropy (beta), so that no clip decides alone.")
+        Positive, Help("Largest cross-entropy that one clip adds to the loss (beta).")
     ] = 9.0
 
 
@@ -257,47 +292,48 @@ class HardenRecipe:
     method: Annotated[
         str,
         Help(
-            "pgd (every sample), sparse_pgd, sparse_trades, staa (a generator learns beside it), "
-            "trades; or gaussian, ablation, which make it fit for staanet certify."
+            "pgd and trades change every sample. sparse_pgd and sparse_trades change few samples. "
+            "staa trains a generator beside the victim. gaussian and ablation prepare the victim "
+            "for staanet certify."
         ),
     ] = "sparse_pgd"
-    epsilon: Annotated[Epsilon, Help(f"What the victim should withstand. {EPSILON_HELP}")] = EPSILON
+    epsilon: Annotated[Epsilon, Help(f"{EPSILON_HELP}")] = EPSILON
     max_density: Annotated[
         Share | None,
-        Help("Largest share of samples changed.", absent="0.2 for the sparse methods and staa"),
+        Help(
+            "Largest share of the samples that may change.",
+            absent="0.2 for the sparse methods and staa",
+        ),
     ] = None
-    inner_steps: Annotated[Count, Help("Steps of PGD for each step of training.")] = 4
+    inner_steps: Annotated[Count, Help("Number of PGD steps in each training step.")] = 4
     weight: Annotated[
         Positive | None,
         Help(
-            "Adversarial share of the loss; for trades and sparse_trades their beta.",
-            absent="0.5, as a beta 6",
+            "Weight of the adversarial loss. For trades and sparse_trades, this is beta.",
+            absent="0.5, for a beta 6",
         ),
     ] = None
     ramp: Annotated[
         float,
         Field(ge=0, le=1, strict=True),
-        Help("Epsilon grows to its full size over this share of the steps."),
+        Help("Share of the steps in which epsilon grows to its full size."),
     ] = 0.3
     average: Annotated[
-        Decay, Help("Decay of the running mean of the weights, which is saved. 0: no mean.")
+        Decay,
+        Help("Decay of the running mean of the weights. The mean is saved. 0 turns the mean off."),
     ] = 0.99
     sigma: Annotated[
-        Positive, Help("Of gaussian: the standard deviation of its noise, of full scale 1.")
+        Positive, Help("Standard deviation of the noise of gaussian. Full scale is 1.")
     ] = SMOOTHING_SIGMA
-    keep: Annotated[Share, Help("Of ablation: the share of samples that are seen.")] = ABLATION_KEEP
-    steps: Annotated[Count, Help("Training steps.")] = 600
-    batch_size: Annotated[BatchSize, Help("Crops in a step.")] = 16
-    seconds: Annotated[Seconds, Help("Length of a training crop.")] = 1.5
-    learning_rate: Annotated[Rate, Help("Adam's learning rate.")] = 5e-4
-    evaluate_every: Annotated[Count, Help("Steps between evaluations on dev.")] = 100
-    patience: Annotated[
-        Count | None, Help("Stop after this many evaluations without a better score.")
-    ] = None
-    speed: Annotated[Speed, Help("Crops are played at a speed drawn from 1 +- this.")] = 0.2
-    noise_db: Annotated[
-        NoiseLevel, Help("Crops get white noise at an SNR drawn between this and 60 dB.")
-    ] = 25.0
+    keep: Annotated[Share, Help("Share of the samples that ablation keeps.")] = ABLATION_KEEP
+    steps: Annotated[Count, Help("Number of training steps.")] = 600
+    batch_size: Annotated[BatchSize, Help("Number of crops in a training step.")] = 16
+    seconds: Annotated[Seconds, Help("Length of a training crop in seconds.")] = 1.5
+    learning_rate: Annotated[Rate, Help("Learning rate of Adam.")] = 5e-4
+    evaluate_every: EvaluateEvery = 100
+    patience: Patience = None
+    speed: CropSpeed = 0.2
+    noise_db: CropNoise = 25.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,18 +341,30 @@ class DetectRecipe:
     """How a detector is put in front of a victim, and how it is attacked (``staanet detect``)."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    detector: Annotated[str, Help("residual, disagreement or learned.")] = "residual"
+    detector: Annotated[str, Help("Detector to use: residual, disagreement or learned.")] = (
+        "residual"
+    )
     false_positive_rate: Annotated[
         float,
         Field(ge=0, lt=1, strict=True),
-        Help("Share of clean dev clips that may get no answer."),
+        Help("Share of the clean dev clips that the detector may reject."),
     ] = 0.05
     adaptive_clips: Annotated[
-        CountOrNone, Help("Also attack this many test clips with knowledge of the detector.")
+        CountOrNone,
+        Help("Number of test clips that are also attacked by an attacker who knows the detector."),
     ] = 0
     generator_steps: Annotated[
-        CountOrNone, Help("Also train a STAA-Net through the detector, for this many steps.")
+        CountOrNone,
+        Help(
+            "Also train a STAA-Net generator through the detector for this many "
+            "steps. 0 turns this off."
+        ),
     ] = 0
-    epsilon: Annotated[Epsilon, Help(f"Of learned and adaptive attacks. {EPSILON_HELP}")] = EPSILON
-    max_density: Annotated[Share, Help("Largest share of samples changed.")] = MAX_DENSITY
-    steps: Annotated[Count, Help("Training steps of learned.")] = 200
+    epsilon: Annotated[
+        Epsilon,
+        Help(f"{EPSILON_HELP} Only the detector learned and adaptive attacks use this value."),
+    ] = EPSILON
+    max_density: Annotated[Share, Help("Largest share of the samples that may change.")] = (
+        MAX_DENSITY
+    )
+    steps: Annotated[Count, Help("Number of training steps of the detector learned.")] = 200

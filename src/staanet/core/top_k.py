@@ -12,7 +12,7 @@ from staanet.core.victim import valid_mask
 
 
 def top_k_mask(score: Tensor, budget: Budget, lengths: Tensor | None = None) -> Tensor:
-    """The samples of top_k_values ``score [B, T]`` that the budget allows, ``[B, T]`` bool.
+    """Returns which samples of highest ``score [B, T]`` the budget allows to change, ``[B, T]`` bool.
 
     Samples beyond ``lengths`` and samples of score ``-inf`` are never chosen.
 
@@ -36,8 +36,10 @@ def top_k_mask(score: Tensor, budget: Budget, lengths: Tensor | None = None) -> 
 
 
 def top_k_values(score: Tensor, counts: Sequence[int]) -> torch.return_types.topk:
-    """The top_k_values values of ``score [B, T]`` and their indices, ``[B, max(counts)]``: of row ``b`` the first
-    ``counts[b]``, in descending order; in no order where all ``counts`` are are_equal.
+    """Returns the highest values of ``score [B, T]`` and their indices, ``[B, max(counts)]``.
+
+    Of row ``b`` the first ``counts[b]`` count. They are in descending order; where all ``counts`` are
+    equal, in no order.
 
     >>> top_k_values(torch.tensor([[0.1, 0.9, 0.5], [7.0, 6.0, 8.0]]), [2, 1]).indices
     tensor([[1, 2],
@@ -47,7 +49,7 @@ def top_k_values(score: Tensor, counts: Sequence[int]) -> torch.return_types.top
 
 
 def are_equal(counts: Sequence[int]) -> bool:
-    """Whether every row has as many.
+    """Whether all counts are the same.
 
     >>> are_equal([2, 2]), are_equal([2, 1])
     (True, False)
@@ -56,5 +58,5 @@ def are_equal(counts: Sequence[int]) -> bool:
 
 
 def column(counts: Sequence[int], device: torch.device) -> Tensor:
-    """``[B, 1]``."""
+    """Returns the counts as a column ``[B, 1]``."""
     return torch.tensor(counts, device=device)[:, None]

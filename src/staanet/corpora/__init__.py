@@ -25,7 +25,7 @@ from staanet.corpora.files import UNKNOWN
 from staanet.corpora.folder import read_folder, unlabelled_corpus
 from staanet.corpora.iemocap import read_iemocap
 from staanet.corpora.labels import few_clips_warning, relabel
-from staanet.corpora.manifest import ManifestOptions
+from staanet.corpora.manifest import MANIFEST_SUFFIXES, ManifestOptions
 from staanet.corpora.meld import read_meld
 from staanet.corpora.msp_podcast import read_msp_podcast
 from staanet.corpora.ravdess import read_ravdess
@@ -182,6 +182,11 @@ def choose_labels(corpus: Corpus, classes: str, task: str, folder: Path) -> Corp
 def _parse(spec: str) -> tuple[str, str]:
     """Return kind and path of a corpus; ``InvalidInput`` names what is missing."""
     kind, colon, path = spec.partition(":")
+    if kind not in CORPORA and (path or kind).lower().endswith(MANIFEST_SUFFIXES):
+        raise InvalidInput(
+            f"corpus '{printable(spec)}' is a manifest, and does not say so",
+            remedy=f"Write folder:{printable(path or kind)}",
+        )
     if not colon:
         raise InvalidInput(
             f"corpus '{printable(spec)}' does not say its kind",

@@ -40,6 +40,7 @@ from staanet.corpora.records import (
 from staanet.corpora.rows import Listing, Row
 from staanet.errors import InvalidInput, printable, unknown_name
 
+MANIFEST_SUFFIXES = (".csv", ".jsonl", ".json", ".parquet")
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 COLUMNS: dict[str, tuple[str, ...]] = {
     "file": ("file", "path", "file_name", "filename", "audio", "wav"),
@@ -151,7 +152,7 @@ def _records(path: Path, options: ManifestOptions) -> Iterator[tuple[int, Record
         raise InvalidInput(
             "is no folder and no manifest",
             where=path,
-            remedy="Give a folder, or a .csv, .jsonl, .json or .parquet",
+            remedy=f"Give a folder, or a file of {', '.join(MANIFEST_SUFFIXES)}",
         )
     return readers[suffix](path, check)
 

@@ -18,14 +18,20 @@ from typing import Any
 from staanet import storage, victims
 from staanet.config import AttackRecipe
 from staanet.core import Corpus, Victim
-from staanet.errors import InvalidInput, StaaNetError, StorageFault, needs_extra, printable
+from staanet.errors import (
+    InvalidInput,
+    StaaNetError,
+    StorageFault,
+    WorkerError,
+    needs_extra,
+    printable,
+)
 from staanet.pipeline.attack import attack
 from staanet.pipeline.attack_plan import plan_attack, shard_plan
 from staanet.pipeline.clips import ReadingClips, split_part
 from staanet.pipeline.context import Context
 from staanet.pipeline.join_recordings import join_recordings
 from staanet.pipeline.merge import merge
-from staanet.pipeline.quarantine import Quarantine
 from staanet.pipeline.sources import source_of
 from staanet.pipeline.victim_check import match_corpus_labels
 from staanet.results.adversarial_set import AdversarialSet
@@ -33,8 +39,6 @@ from staanet.storage.shards import Shard
 
 SHARDS = 32
 """It does not depend on the number of workers, so that an interrupted job finds its shards again."""
-WORKER_SETTINGS = ("seed", "device", "strict", "label_map")
-"""Settings of the context that a worker receives."""
 RETRIES = 5
 """How often Ray restarts the task of a lost worker."""
 ANSWER_TIMEOUT_S = 10.0
@@ -122,16 +126,16 @@ def _run_all(job: AttackJob, folders: dict[int, Path], context: Context) -> None
     task = ray.remote(max_retries=RETRIES, num_cpus=1, num_gpus=gpus)(_shard)
     try:
         job_reference = ray.put(job)
-        settings = {name: getattr(context, name) for name in WORKER_SETTINGS}
+        worker_context = context.for_worker()
         pending = [
-            task.remote(job_reference, number, len(folders), folder, settings)
+            task.remote(job_reference, number, len(folders), folder, worker_context)
             for number, folder in folders.items()
         ]
         while pending:
             done, pending = ray.wait(pending, num_returns=1)
             error = ray.get(done[0])
             if error is not None:
-                raise _WorkerError(error)
+                raise WorkerError(error)
             finished = len(folders) - len(pending)
             context.progress(f"shards of {job.recipe.attack} on Ray", finished, len(folders), "")
     except ray.exceptions.WorkerCrashedError as problem:
@@ -159,27 +163,13 @@ def require_reachable(address: str) -> None:
 
 
 def _shard(
-    job: AttackJob, number: int, of: int, folder: Path, settings: dict[str, Any]
+    job: AttackJob, number: int, of: int, folder: Path, context: Context
 ) -> dict[str, Any] | None:
     """Crafts one shard in a worker; returns an error that the user can correct, or None."""
     try:
         with storage.FolderLock(folder):
-            context = Context(
-                seed=settings["seed"],
-                device=settings["device"],
-                quarantine=Quarantine(settings["strict"]),
-                label_map=settings["label_map"],
-            )
             victim = job.load_source(context.device)
             job.run(victim, folder, context=context, shard=Shard(number, of))
     except StaaNetError as error:
         return error.to_dict()
     return None
-
-
-class _WorkerError(StaaNetError):
-    """An error that a worker returned, raised in the main process with its exit code."""
-
-    def __init__(self, error: dict[str, Any]) -> None:
-        super().__init__(error["what"], where=error["where"], remedy=error["remedy"])
-        self.exit_code = int(error["exit_code"])

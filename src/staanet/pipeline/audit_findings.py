@@ -132,12 +132,14 @@ def describe_findings(
 def worst_cell(cells: Sequence[Cell]) -> dict[str, Any]:
     """The cell with the highest fooling rate.
 
-    Of equal rates, the one whose change is the softest; where nothing was fooled, the loudest.
+    Of equal rates, an attack before a control, then the one with more clips, then the one whose change
+    is the softest; where nothing was fooled, the loudest.
     """
 
-    def rank(cell: Cell) -> tuple[float, float]:
+    def rank(cell: Cell) -> tuple[float, bool, int, float]:
         rate, snr_db = fooling_rate(cell), cell["mean"]["snr_db"] or 0.0
-        return (rate, snr_db if rate > 0 else -snr_db)
+        count = int(cell["fooling_rate"]["count"])
+        return (rate, not cell["control"], count, snr_db if rate > 0 else -snr_db)
 
     return describe_cell(max(cells, key=rank))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from staanet.core import Corpus, Progress, silent
 from staanet.pipeline.corpus_content import CorpusContent
@@ -28,6 +28,8 @@ class Context:
     quarantine: Quarantine = field(default_factory=Quarantine)
     """Collects the clips that cannot be used."""
     progress: Progress = silent
+    workers: int = 1
+    """Processes that perform the stages of a run; each has its part of the threads."""
     label_map: Mapping[str, str] = field(default_factory=dict)
     """Which label of a model stands for which label of the clips, beside well-known words."""
 
@@ -35,6 +37,11 @@ class Context:
     def strict(self) -> bool:
         """Whether the first clip that cannot be used stops the command."""
         return self.quarantine.strict
+
+    def for_worker(self) -> Context:
+        """The same settings for another process: nothing in quarantine, no progress, one worker."""
+        quarantine = Quarantine(self.strict)
+        return replace(self, quarantine=quarantine, progress=silent, workers=1)
 
     def split(self, corpus: Corpus) -> tuple[Corpus, Corpus, Corpus]:
         """The train, dev and test part of a corpus, by this seed and protocol."""

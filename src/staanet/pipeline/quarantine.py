@@ -64,6 +64,16 @@ class Quarantine:
             self._keys.add(_key(row))
             self.rows.append(row)
 
+    def join(self, other: Quarantine) -> None:
+        """Adds what another process noted, each row, flag, note and recording once."""
+        for row in other.rows:
+            self.put(row)
+        for flag in other.flags:
+            self.warn(flag)
+        for note in other.notes:
+            self.note(note)
+        self.recordings.join(other.recordings)
+
     def save(self, folder: Path) -> None:
         """Writes ``quarantine.jsonl``, if any clip was skipped."""
         if self.rows:

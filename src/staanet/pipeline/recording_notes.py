@@ -6,6 +6,7 @@ import heapq
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 from staanet.core import Clip
@@ -36,7 +37,8 @@ class RecordingNotes:
     """By the note without its numbers."""
     texts: dict[str, str] = field(default_factory=dict)
     ids: dict[str, list[str]] = field(default_factory=dict)
-    _seen: set[int] = field(default_factory=set, repr=False)
+    _seen: dict[str, set[bytes]] = field(default_factory=dict, repr=False)
+    """By the note: hashes of the ids that were counted. They are the same in each process."""
 
     @classmethod
     def of(cls, clips: Iterable[Clip]) -> RecordingNotes:
@@ -49,10 +51,21 @@ class RecordingNotes:
     def add(self, clip: Clip) -> None:
         """Counts the notes of a clip, once however often it is read."""
         for note in clip.notes:
-            key = hash((clip.id, note))
-            if key not in self._seen:
-                self._seen.add(key)
+            key, earlier = blake2b(clip.id.encode(), digest_size=8).digest(), self._seen_with(note)
+            if key not in earlier:
+                earlier.add(key)
                 self._count(note, 1, [clip.id])
+
+    def join(self, other: RecordingNotes) -> None:
+        """Adds the clips that another process read, each once for a note."""
+        for note, keys in other._seen.items():
+            earlier, kind = self._seen_with(note), NUMBER.sub("...", note)
+            new_ids = set(other.ids[kind]) - set(self.ids.get(kind, []))
+            self._count(note, len(keys - earlier), sorted(new_ids))
+            earlier |= keys
+
+    def _seen_with(self, note: str) -> set[bytes]:
+        return self._seen.setdefault(note, set())
 
     def merge(self, entry: Mapping[str, Mapping[str, Any]]) -> None:
         """Adds what a card says of other clips."""

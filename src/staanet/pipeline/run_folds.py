@@ -28,7 +28,8 @@ from staanet.pipeline.recipe_plan import (
     with_learning_rates,
 )
 from staanet.pipeline.run_card import write_run_card
-from staanet.pipeline.run_recipe import Experiment, close_run, run_experiment
+from staanet.pipeline.run_experiment import close_run, run_experiment
+from staanet.pipeline.run_recipe import Experiment
 from staanet.pipeline.stage import Inputs, Stage, walk
 from staanet.results.stored import FOLDS
 from staanet.results.transfer_matrix import TransferMatrix

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from staanet import audio, config, report, storage
+from staanet import audio, report, storage
 from staanet.config import Recipe
 from staanet.core import Clip, Corpus, Victim, stratified_subset
-from staanet.corpora.cache import discard_cache
 from staanet.pipeline.attack import Attacking
 from staanet.pipeline.attack_plan import AttackPlan, plan_attack
 from staanet.pipeline.clips import load_clips, split_part
@@ -27,10 +26,8 @@ from staanet.pipeline.recipe_plan import (
     is_attack,
     is_swept,
     needs_generator,
-    require_same_recipe,
 )
-from staanet.pipeline.run_card import corpus_flags, write_run_card
-from staanet.pipeline.stage import Inputs, NotReady, Stage, StageTimer, require_same_inputs, walk
+from staanet.pipeline.stage import Inputs, NotReady, Stage, require_same_inputs
 from staanet.pipeline.sweep import Sweeping, SweepPlan, sweep_points
 from staanet.pipeline.train_generator import GeneratorTraining, describe_draw
 from staanet.pipeline.train_uap import VectorTraining, vector_recipe
@@ -330,46 +327,6 @@ class Experiment:
         except NotReady:
             return "?" if limit is None else str(limit)
         return str(count if limit is None else min(count, limit))
-
-
-def run_experiment(
-    experiment: Experiment, command: str, inputs: Inputs | None = None
-) -> TransferMatrix:
-    """Performs every stage of a run that is not done, and writes its card.
-
-    Args:
-        experiment: Of a recipe that was checked.
-        command: What was typed, for the card.
-        inputs: What the run is made from, for the card, where it is itself a stage.
-
-    Returns:
-        The transfer matrix.
-
-    Raises:
-        InvalidInput: If the folder holds a run of another recipe.
-        FolderLocked: If another process works in it.
-    """
-    recipe, out, context = experiment.recipe, experiment.out, experiment.context
-    with storage.FolderLock(out):
-        require_same_recipe(recipe, out)
-        storage.write_text(out / "recipe.toml", config.to_toml(recipe))
-        timer = StageTimer.of(out)
-        matrix = walk(experiment.stages(), timer)["evaluate"]
-        assert isinstance(matrix, TransferMatrix), "evaluate is done anew"
-        parts = {part.part: part for part in context.split(experiment.corpus)}
-        for flag in corpus_flags(experiment.corpus, parts.values()):
-            context.quarantine.warn(flag)
-        context.quarantine.save(out)
-        seconds = {stage: s for stage, s in timer.seconds().items() if stage not in CLOSING}
-        write_run_card(recipe, experiment.corpus, parts, out, command, seconds, inputs)
-        return matrix
-
-
-def close_run(experiment: Experiment) -> None:
-    """Checks a finished run if its recipe says so, and writes its report."""
-    with storage.FolderLock(experiment.out):
-        walk(experiment.closing_stages(), StageTimer.of(experiment.out))
-        discard_cache(experiment.out / "decoded")
 
 
 def training_folder(out: Path, draw: int) -> Path:

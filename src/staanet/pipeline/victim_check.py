@@ -45,9 +45,16 @@ def check_victims(
 def match_corpus_labels(
     victims: Iterable[Victim], corpus: Corpus, context: Context, *, is_required: bool = False
 ) -> None:
-    """Does ``match_clip_labels`` for the clips of a corpus."""
+    """Does ``match_clip_labels`` for a corpus, also for its classes that no chosen clip has."""
     labels = lazy_rows.attribute_values(corpus.utterances, "label")
-    match_clip_labels(victims, labels, context, where=corpus.name, is_required=is_required)
+    match_clip_labels(
+        victims,
+        labels,
+        context,
+        where=corpus.name,
+        is_required=is_required,
+        more_classes=corpus.class_labels,
+    )
 
 
 def match_clip_labels(
@@ -57,6 +64,7 @@ def match_clip_labels(
     *,
     where: str,
     is_required: bool = True,
+    more_classes: Sequence[str] = (),
 ) -> None:
     """Renames the labels of victims to those of the clips, where the words differ, and notes it.
 
@@ -66,12 +74,13 @@ def match_clip_labels(
         context: Holds the label map, and receives the notes.
         where: The name of the corpus or folder, for errors.
         is_required: Whether figures need the labels.
+        more_classes: Classes of the corpus, which these clips may lack.
 
     Raises:
         InvalidInput: Figures need the labels, or a label map names them, and fewer than two classes match.
     """
     clip_labels = [label for label in labels if label is not None]
-    classes = sorted(set(clip_labels))
+    classes = sorted({*clip_labels, *(more_classes if clip_labels else ())})
     if classes and read_dimensions(classes[0]):  # labels are numbers, not classes
         if is_required:
             require_classes_of_clips(victims, classes[0], where)

@@ -37,7 +37,7 @@ def audit_tables(facts: Row) -> list[Table]:
             rate_text(d["static"]),
             rate_text(d["adaptive"]),
             d["crafted_on"],
-            "exact" if d["exact_gradient"] else "of a stand-in (BPDA)",
+            "exact" if d["exact_gradient"] else "approximate (BPDA)",
         ]
         for d in facts["defences"]
     ]
@@ -49,14 +49,15 @@ def audit_tables(facts: Row) -> list[Table]:
     quality = "CCC" if any("ccc" in d for d in facts["defences"]) else "UAR"
     defence_columns = ["defence", quality, "static", "adaptive", "crafted on", "gradient"]
     tables = [
-        _table("attackers", "Who attacks", ["attacker", *columns], attackers),
+        _table("attackers", "Attackers", ["attacker", *columns], attackers),
         _table("budgets", "Budget", ["budget", "noise changes", *columns], budgets),
         _table("channels", "After a channel", ["channel", *columns], channels),
         _table("defences", "Defences", defence_columns, defences),
         groups_table(
             facts.get("groups") or [],
             "groups",
-            "The worst attack by groups of clips, the most fooled of each kind first",
+            "Rate of the worst attack in groups of clips. The group with the highest rate of each "
+            "kind is first",
         ),
         _table("all", "Every attack", ["channel", *columns], every),
     ]

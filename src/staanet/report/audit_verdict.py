@@ -69,11 +69,7 @@ def audit_verdict(facts: Row) -> list[str]:
     if facts.get("everyday"):
         sentences += everyday_sentences(facts["everyday"])
     sentences += _level_sentences(facts["cells"])
-    snr = "" if worst["snr_db"] is None else f", at a mean SNR of {worst['snr_db']:.0f} dB"
-    sentences.append(
-        f"At worst {rate_text(worst)} of its answers change: {worst['title']}, crafted on "
-        f"{worst['source']}{snr}."
-    )
+    sentences.append(_worst_sentence(worst))
     for who, row in facts["attackers"].items():
         sentences.append(
             f"{ATTACKERS[who][0].upper()}{ATTACKERS[who][1:]} changes {rate_text(row)}."
@@ -81,13 +77,15 @@ def audit_verdict(facts: Row) -> list[str]:
     noise = facts["attackers"].get("noise")
     if noise is not None and noise["fooling_rate"] >= 0.5 * max(worst["fooling_rate"], 1e-9):
         sentences.append(
-            "Noise alone reaches more than half of the rate of the worst attack: the model is easily "
-            "disturbed, and the attack adds little."
+            "Noise alone reaches more than half of the rate of the worst attack. Noise easily "
+            "disturbs this model, and the attack adds little."
         )
     if len(facts["budgets"]) > 1:
         sentences.append(_smallest_budget(facts["budgets"]))
     for row in facts["channels"]:
-        sentences.append(f"After {row['channel']} the worst attack still changes {rate_text(row)}.")
+        changed = f"the worst attack still changes {rate_text(row)}"
+        what = changed if row["fooling_rate"] else "no attack that was tried changes an answer"
+        sentences.append(f"After the channel {row['channel']}, {what}.")
     sentences += _defence_sentences(facts)
     if group := worst_group_text(facts.get("groups") or ()):
         sentences.append(group)
@@ -95,14 +93,26 @@ def audit_verdict(facts: Row) -> list[str]:
     return sentences
 
 
+def _worst_sentence(worst: Row) -> str:
+    """What the worst attack does, at which level."""
+    if not worst["fooling_rate"]:
+        return f"No attack that was tried changes an answer: {rate_text(worst)}."
+    snr = "" if worst["snr_db"] is None else f", at a mean SNR of {worst['snr_db']:.0f} dB"
+    return (
+        f"The worst attack changes {rate_text(worst)} of the answers. It is {worst['title']}, "
+        f"crafted on {worst['source']}{snr}."
+    )
+
+
 def quality_sentence(facts: Row) -> str:
     """How good the model is on the clips as they are."""
     corpus, name = facts["corpus"], facts["victim"]["name"]
-    clips = f"{corpus['clips']} of {corpus['of']} test clips by {corpus['speakers']} speakers"
+    speakers = quantity(corpus["speakers"], "speaker")
+    clips = f"{corpus['clips']} of {corpus['of']} test clips by {speakers}"
     ccc = facts.get("ccc")
     if ccc:
-        values = ", ".join(f"{label} {row['value']:.2f}" for label, row in ccc.items())
-        reached = f"Unattacked, {name} reaches a CCC of {values} on {clips}."
+        values = ", ".join(f"{label} {row['value']:z.2f}" for label, row in ccc.items())
+        reached = f"Without an attack, {name} reaches a CCC of {values} on {clips}."
         return f"{reached} {_training_sentence(facts, 'CCC')}"
     if facts["victim"].get("tolerance"):
         tolerances = ", ".join(
@@ -112,11 +122,12 @@ def quality_sentence(facts: Row) -> str:
             )
         )
         return (
-            f"How good {name} is was not measured: the {clips} carry none of its numbers. An answer "
-            f"changes where a number moves by more than its tolerance: {tolerances}."
+            f"The quality of {name} was not measured, because the {clips} lack the numbers of the "
+            "model. An answer counts as changed if a number moves by more than its tolerance: "
+            f"{tolerances}."
         )
     uar = percent(facts["uar"]["value"])
-    reached = f"Unattacked, {name} reaches a UAR of {uar} on {clips}."
+    reached = f"Without an attack, {name} reaches a UAR of {uar} on {clips}."
     return f"{reached} {_training_sentence(facts, 'UAR')}"
 
 
@@ -127,12 +138,12 @@ def _training_sentence(facts: Row, figure: str) -> str:
     units = "clips" if are_classes else "speakers"
     if has_met is None:
         return (
-            f"Whether these {units} were in its training is not known here; if they were, the "
-            f"{figure} is flattered."
+            f"It is unknown whether the model was trained on these {units}. If it was, the "
+            f"{figure} is too high."
         )
     if has_met:
         met = "clips" if are_classes else "clips or speakers"
-        return f"It was trained on some of these {met}, so that the {figure} is flattered."
+        return f"It was trained on some of these {met}. The {figure} is therefore too high."
     return f"It was not trained on these {units}."
 
 
@@ -142,7 +153,7 @@ def _level_sentences(cells: Sequence[Row]) -> Iterator[str]:
     if not attacks:
         return
     levels = {
-        f"a level that people do not hear (mean SNR of {QUIET_DB:g} dB or more)": [
+        f"a level that people do not hear (mean SNR of at least {QUIET_DB:g} dB)": [
             cell for cell in attacks if cell["snr_db"] >= QUIET_DB
         ],
         f"a level that people hear (mean SNR below {QUIET_DB:g} dB)": [
@@ -151,7 +162,7 @@ def _level_sentences(cells: Sequence[Row]) -> Iterator[str]:
     }
     for level, group in levels.items():
         worst = max(group, key=lambda cell: cell["fooling_rate"] or 0.0, default=None)
-        yield f"At {level} " + (
+        yield f"At {level}, " + (
             "no attack was tried."
             if worst is None
             else f"an attacker changes {rate_text(worst)} ({worst['title']}, {worst['snr_db']:.0f} dB)."
@@ -160,15 +171,14 @@ def _level_sentences(cells: Sequence[Row]) -> Iterator[str]:
 
 def _certainty_sentences(corpus: Row) -> Iterator[str]:
     """How sure the figures are."""
-    yield (
-        f"Intervals are 95 %, clustered by speaker, from {quantity(corpus['clips'], 'clip')}; another "
-        "attack may do more than those that were tried."
-    )
+    clips = quantity(corpus["clips"], "clip")
+    doubt = "An attack that was not tried may be stronger"
+    if corpus["speakers"] < 2:
+        yield f"No interval can be given from {clips} by one speaker. {doubt}."
+        return
+    yield f"The 95 % intervals are clustered by speaker and come from {clips}. {doubt}."
     if corpus["speakers"] < 5:
-        yield (
-            f"With {corpus['speakers']} test speakers the intervals are wide: so few speakers tell "
-            "little about others."
-        )
+        yield (f"The intervals are wide because there are only {corpus['speakers']} test speakers.")
 
 
 def _judged_rows(facts: Row) -> list[Row]:
@@ -189,35 +199,35 @@ def _outcome_sentences(facts: Row) -> Iterator[str]:
     if outcome == "not established":
         yield (
             f"Not established: {'; '.join(facts['victim']['flags'])}. Until this is corrected, the "
-            "figures below say nothing about how robust the model is."
+            "figures below do not show how robust the model is."
         )
     elif fails_everyday(facts):
         everyday, least = facts["everyday"], facts["fail_below_everyday"]
         yield (
-            f"FAILED: {everyday['passed']} of {everyday['of']} conditions of everyday change pass, fewer "
-            f"than the limit of {percent(least)}."
+            f"FAILED: {everyday['passed']} of {everyday['of']} everyday conditions pass. The limit "
+            f"is {percent(least)}."
         )
     elif outcome == "passed" and limit is None:
-        yield "Passed: enough conditions of everyday change pass; no limit for attacks was set."
+        yield "Passed: enough everyday conditions pass. No limit for attacks was set."
     elif outcome == "failed" and above[0] is noise:
         yield (
-            f"FAILED: noise of the same budget already changes {rate_text(noise)}, above the limit of "
-            f"{percent(limit)}. The model is easily disturbed; no attack is needed."
+            f"FAILED: noise of the same budget changes {rate_text(noise)}, above the limit of "
+            f"{percent(limit)}. Noise alone disturbs this model, without an attack."
         )
     elif outcome == "failed":
         yield (
-            f"FAILED: {above[0]['title']} changes {rate_text(above[0])}; even the lower end of the "
-            f"interval is above the limit of {percent(limit)}."
+            f"FAILED: {above[0]['title']} changes {rate_text(above[0])}. The whole interval is "
+            f"above the limit of {percent(limit)}."
         )
     elif outcome == "passed":
         yield (
-            f"Passed: the worst fooling rate is {rate_text(worst)}; no interval reaches above the "
+            f"Passed: the worst fooling rate is {rate_text(worst)}. No interval reaches above the "
             f"limit of {percent(limit)}."
         )
     elif outcome == "inconclusive":
         yield (
-            f"Inconclusive: the worst fooling rate is {rate_text(worst)}, and the limit of "
-            f"{percent(limit)} is not excluded by the interval. {_clips_needed(worst, limit)}"
+            f"Inconclusive: the worst fooling rate is {rate_text(worst)}. Its interval contains "
+            f"the limit of {percent(limit)}. {_clips_needed(worst, limit)}"
         )
 
 
@@ -225,10 +235,10 @@ def _clips_needed(worst: Row, limit: float) -> str:
     """How many clips would decide, if the rate stayed and the interval shrank with their square root.
 
     >>> _clips_needed({"fooling_rate": 0.4, "low": 0.2, "high": 0.6, "count": 20}, 0.3)
-    'About 80 clips of as varied speakers would decide.'
+    'About 80 clips of similarly varied speakers would decide.'
     """
     if worst["low"] is None:
-        return "Clips of more than one speaker are needed for an interval."
+        return "An interval needs clips of more than one speaker."
     distance = abs(worst["fooling_rate"] - limit)
     side = (
         worst["fooling_rate"] - worst["low"]
@@ -236,9 +246,9 @@ def _clips_needed(worst: Row, limit: float) -> str:
         else (worst["high"] - worst["fooling_rate"])
     )
     if distance < 0.01:
-        return "The rate is so near to the limit that no practical number of clips would decide."
+        return "The rate is very near to the limit. No practical number of clips would decide."
     needed = max(worst["count"] + 1, math.ceil(round(worst["count"] * (side / distance) ** 2, 6)))
-    return f"About {quantity(needed, 'clip')} of as varied speakers would decide."
+    return f"About {quantity(needed, 'clip')} of similarly varied speakers would decide."
 
 
 def rate_text(row: Row) -> str:
@@ -263,15 +273,19 @@ def _smallest_budget(budgets: Sequence[Row]) -> str:
 
 def _quality_behind(defence: Row) -> str:
     if "ccc" in defence:
-        return f"CCC behind it: {defence['ccc']:.2f}."
-    return "" if defence["uar"] is None else f"UAR behind it: {percent(defence['uar'])}."
+        return f"The CCC with this defence is {defence['ccc']:z.2f}."
+    return (
+        ""
+        if defence["uar"] is None
+        else (f"The UAR with this defence is {percent(defence['uar'])}.")
+    )
 
 
 def _defence_sentences(facts: Row) -> Iterator[str]:
     for defence in facts["defences"]:
         yield (
-            f"Behind {defence['defence']} the strongest attacks, unchanged, change "
-            f"{rate_text(defence['static'])}; PGD that knows the defence (on {defence['crafted_on']}) "
+            f"With the defence {defence['defence']}, the strongest static attacks change "
+            f"{rate_text(defence['static'])}. Adaptive PGD (crafted on {defence['crafted_on']}) "
             f"changes {rate_text(defence['adaptive'])}. {_quality_behind(defence)}"
         )
     measured = [d for d in facts["defences"] if d["adaptive"]["fooling_rate"] is not None]
@@ -285,13 +299,15 @@ def _defence_sentences(facts: Row) -> Iterator[str]:
     best, attackers = min(measured, key=strongest), facts["attackers"]
     rates = [attackers[who]["fooling_rate"] or 0.0 for who in CRAFTED if who in attackers]
     before, after = max(rates, default=facts["worst"]["fooling_rate"]), strongest(best)
-    if after >= before:
+    if not before and not after:
+        yield "No defence was needed against these attackers, because no attack succeeded."
+    elif after >= before:
         yield f"No defence helped against the {percent(before)} of these attackers."
     else:
         verb = "halves" if after < 0.5 * before else "lowers but does not halve"
         yield (
-            f"Of the defences, {best['defence']} helps most: it {verb} the {percent(before)} of these "
-            f"attackers, to {percent(after)}."
+            f"{best['defence']} is the best of the defences. It {verb} the {percent(before)} of "
+            f"these attackers, to {percent(after)}."
         )
     if "queries" in attackers:
-        yield "No attacker with queries was tried behind a defence."
+        yield "No attack with queries was tried against a defence."

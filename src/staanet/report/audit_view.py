@@ -70,19 +70,23 @@ def _charts(run: RunFolder, lead: Headline, facts: Row) -> Iterator[tuple[Pictur
     ]
     yield (
         forest_chart(attackers),
-        "The worst attack of each attacker, with 95 % intervals clustered by speaker. Grey: control.",
+        (
+            "Each bar shows the worst attack of an attacker, with its 95 % interval clustered by "
+            "speaker. Grey bars show the control."
+        ),
     )
     if level := level_chart(_curves(facts["cells"]), quiet_db=QUIET_DB):
         yield (
             level,
-            "The worst attack of each attacker at each budget, against the mean SNR of its changes. "
-            f"Left of the dotted line, at {QUIET_DB:g} dB, people do not hear them. Grey: control.",
+            "Each point shows the worst attack of an attacker at one budget, by the mean SNR of "
+            f"the changes. People do not hear changes left of the dotted line at {QUIET_DB:g} dB. "
+            "Grey points show the control.",
         )
     if timed := time_chart(cells_of_equal_size(run, lead)):
         yield (
             timed,
-            f"Answers changed against the time that one clip took, on {lead.cell.source}, for attacks "
-            "that change as many samples by as much. Grey: control.",
+            f"The chart compares the changed answers of {lead.cell.source} with the time per clip. "
+            "All attacks shown have the same budget. Grey points show the control.",
         )
 
 

@@ -30,7 +30,8 @@ def budget_doubts(run: RunFolder, lead: Headline) -> list[str]:
     noise = control.fooling_rate.value if control else None
     if attack is not None and noise is not None and noise > MAX_SHARE_OF_ATTACK * attack:
         doubts.append(
-            f"random changes fool {formatting.percent(noise)}, more than half as many as the attack"
+            f"random changes reach a fooling rate of {formatting.percent(noise)}, more than half "
+            "of the rate of the attack"
         )
     return doubts
 
@@ -42,12 +43,13 @@ def doubt_text(run: RunFolder, lead: Headline) -> str:
         return ""
     named = "; ".join(_quiet_budgets(run, lead.cell.target))
     remedy = (
-        f"On dev clips random changes stay below 10 % up to {named}."
+        f"On dev clips, random changes fool less than 10 % up to {named}."
         if named
-        else f"Find one that does: staanet budget CORPUS --victim {lead.cell.target}."
+        else f"Find a smaller budget: staanet budget CORPUS --victim {lead.cell.target}."
     )
     return (
-        f"This budget tells nothing of {lead.cell.title}: {formatting.join_words(doubts)}. {remedy}"
+        f"This budget does not show the strength of {lead.cell.title}: "
+        f"{formatting.join_words(doubts)}. {remedy}"
     )
 
 

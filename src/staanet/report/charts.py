@@ -131,7 +131,7 @@ def time_chart(cells: Sequence[Cell], width: float = 5.5) -> Picture | None:
         f"{c.title} {formatting.percent(c.fooling_rate.value)} in {formatting.seconds(c.seconds)}"
         for c in timed
     ]
-    alt = f"Fooling of {timed[0].target} against seconds per clip: " + "; ".join(texts)
+    alt = f"Fooling rate on {timed[0].target} against seconds per clip: " + "; ".join(texts)
     return draw_picture("fooling-against-time", alt, width, lambda w: _against_time(timed, w))
 
 

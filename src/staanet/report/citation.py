@@ -47,7 +47,7 @@ def _sentences(run: RunFolder, headline: Headline) -> Iterator[str]:
         f"{_rate_text(cell.fooling_rate)}."
     )
     if spread := trainings_text(cell):
-        yield f"Its generator was trained anew from other seeds ({spread} percentage points)."
+        yield f"Its generator was also trained from other seeds ({spread} percentage points)."
     yield (
         f"It was crafted on {cell.source}{', the same model,' if cell.white_box else ''} and could change "
         f"{formatting.describe_budget(cell.budget)}. It changed {percent(cell.mean.density)} of the "
@@ -71,7 +71,7 @@ def _sentences(run: RunFolder, headline: Headline) -> Iterator[str]:
                 f"{_rate_text(other.fooling_rate)}."
             )
     yield (
-        "Intervals are clustered by speaker; figures are those of 16-bit files, by "
+        "The intervals are clustered by speaker. All figures were measured on 16-bit files with "
         f"{_versions(run.card)}."
     )
 

@@ -79,7 +79,8 @@ def clip_context(run: RunFolder, view: ClipView, number: int) -> dict[str, Any]:
     alt = (
         f"Original, adversarial clip and perturbation of {example.id}, waveform above log-mel "
         f"spectrogram; {formatting.number(view.distances.l0, 0)} samples changed, SNR "
-        f"{formatting.number(view.distances.snr_db, 1, 'dB')}. Below, ten milliseconds sample by sample."
+        f"{formatting.number(view.distances.snr_db, 1, 'dB')}. The lower part shows ten "
+        "milliseconds, sample by sample."
     )
     delta = view.adversarial.astype(np.int32) - view.clean
     gain_db, amplified = amplify(delta)

@@ -19,8 +19,8 @@ GROUP_COLUMNS = (
     "others",
     "p (Holm)",
 )
-RULE = "A difference is called real where its interval leaves out 0 and it is no smaller than the least "
-RULE += "difference that these clips show with a power of 80 %."
+RULE = "A difference is called real if its interval excludes 0 and it reaches the least difference. The "
+RULE += "least difference is the smallest one that these clips show with a power of 80 %."
 Row = Mapping[str, Any]
 
 
@@ -29,7 +29,7 @@ def comparison_table(run: RunFolder) -> Table:
     titles = {cell.key: cell.title for cell in run.cells}
     return Table(
         key="comparisons",
-        caption="Differences of fooling rates, clip by clip on the same clips, in percentage points",
+        caption="Differences of fooling rates in percentage points, paired by clip",
         columns=["first", "second", "difference", "p", "least difference shown", "verdict"],
         rows=[_comparison(row, titles) for row in run.summary.get("comparisons") or ()],
         names=2,
@@ -64,14 +64,14 @@ def _verdict(row: Row) -> str:
     """What may be said of a difference.
 
     >>> _verdict({"is_real": False, "low": 0.01, "high": 0.2, "value": 0.1, "clusters": 4})
-    'smaller than these clips can be relied on to show'
+    'too small for these clips'
     """
     if row["is_real"]:
         return "real"
     if row["low"] is None:
         return f"not known: {quantity(int(row['clusters']), 'speaker')}"
     if row["low"] > 0 or row["high"] < 0:
-        return "smaller than these clips can be relied on to show"
+        return "too small for these clips"
     return "not shown"
 
 
@@ -108,8 +108,8 @@ def worst_groups_table(run: RunFolder, cell: Cell) -> Table:
     return groups_table(
         entries[0] if entries else [],
         f"groups-{cell.source}",
-        f"{cell.title} from {cell.source} on {cell.target}: groups of clips, the most fooled of each "
-        "kind first",
+        f"Fooling rates of {cell.title} from {cell.source} on {cell.target} in groups of clips. "
+        "The group with the highest rate of each kind is first",
     )
 
 
@@ -133,8 +133,8 @@ def groups_table(groups: Sequence[Row], key: str, caption: str) -> Table:
         ],
         names=3,
         notes=[
-            f"{quantity(len(groups), 'group')} were looked at: p and intervals hold for all of them "
-            "together. Groups of fewer than 3 clips are left out."
+            f"The table tests {quantity(len(groups), 'group')}. The p values and intervals hold "
+            "for all groups together. Groups of fewer than 3 clips are left out."
         ],
     )
 
@@ -156,8 +156,8 @@ def worst_group_text(groups: Sequence[Row]) -> str:
         return ""
     if not worse:
         return (
-            f"No class, speaker, sex or level is shown to be fooled more often than the other clips "
-            f"({quantity(len(groups), 'group')} looked at, Holm)."
+            "No class, speaker, sex or level has a significantly higher fooling rate than the "
+            f"other clips ({quantity(len(groups), 'group')} tested, Holm)."
         )
     named = [
         f"{g['kind']} {g['name']} ({percent(g['value'])}, others {percent(g['others'])})"
@@ -165,6 +165,6 @@ def worst_group_text(groups: Sequence[Row]) -> str:
     ]
     more = f", and {len(worse) - 3} more" if len(worse) > 3 else ""
     return (
-        f"Fooled more often than the other clips: {', '.join(named)}{more} "
-        f"({quantity(len(groups), 'group')} looked at, Holm)."
+        "These groups have a significantly higher fooling rate than the other clips: "
+        f"{', '.join(named)}{more} ({quantity(len(groups), 'group')} tested, Holm)."
     )

@@ -39,8 +39,8 @@ def certificate_chart(results: Mapping[str, Any]) -> bytes:
         axes.set_ylabel("certified accuracy, %")
         alpha = results["votes"]["alpha"]
         axes.set_title(
-            f"{printable(short(results['victim']))} by {results['method']}, {results['clips']} clips, "
-            f"each certain at {100 * (1 - alpha):g} %"
+            f"{printable(short(results['victim']))} by {results['method']}, {results['clips']} "
+            f"clips, each certified at {100 * (1 - alpha):g} %"
         )
         return to_png(figure)
 

@@ -10,10 +10,10 @@ from staanet.results.formatting import percent, seconds
 from staanet.results.table import Table, TableCell, rate_cell
 
 KINDS = {
-    "unheard": "change that nobody hears",
+    "unheard": "inaudible change",
     "noise": "noise, music and other voices",
     "device": "devices and rooms",
-    "phone": "a poor phone",
+    "phone": "poor telephone",
 }
 
 
@@ -34,8 +34,9 @@ def everyday_table(summary: Mapping[str, Any]) -> Table:
     ]
     return Table(
         key=f"everyday-{summary['victim']}",
-        caption=f"Everyday change: answers of {summary['victim']} that stay. A condition passes where "
-        f"enough stay and {figure.upper()} falls by at most {summary['most_uar_loss']:g}",
+        caption=f"Everyday changes: answers of {summary['victim']} that stay. A condition passes "
+        f"if enough answers stay and {figure.upper()} falls by at most "
+        f"{summary['most_uar_loss']:g}",
         columns=["kind", "condition", "unchanged", "at least", figure.upper(), "verdict", "time"],
         rows=rows,
         names=2,
@@ -45,13 +46,16 @@ def everyday_table(summary: Mapping[str, Any]) -> Table:
 def everyday_sentences(summary: Mapping[str, Any]) -> list[str]:
     """How many conditions pass, and the worst condition of each kind."""
     worst = [
-        f"{KINDS[kind]}: {row['name']} leaves {_stays(row)} ({'passes' if row['passed'] else 'fails'})"
+        (
+            f"{KINDS[kind]}: with {row['name']}, {_stays(row)} stay "
+            f"({'passes' if row['passed'] else 'fails'})"
+        )
         for kind, row in summary["worst"].items()
         if row["unchanged"]["value"] is not None
     ]
     return [
-        f"Everyday change: {summary['passed']} of {summary['of']} conditions pass. The worst of each "
-        f"kind: {'; '.join(worst)}."
+        f"Everyday changes: {summary['passed']} of {summary['of']} conditions pass. The worst "
+        f"condition of each kind is: {'; '.join(worst)}."
     ]
 
 

@@ -32,11 +32,11 @@ def run_flags(run: RunFolder, leads: Sequence[Headline], unverified: int) -> lis
     flags += [*_shared_speakers(run), *weak_victims(run)]
     if run.quarantined:
         clips = formatting.quantity(len(run.quarantined), "clip")
-        flags.append(f"{clips} put aside as unusable, and not counted")
+        flags.append(f"{clips} skipped as unusable and not counted")
     if unverified:
         flags.append(
-            f"{formatting.quantity(unverified, 'adversarial clip')} of the results have no audio in "
-            "this folder: their figures could not be checked against files"
+            f"{formatting.quantity(unverified, 'adversarial clip')} of the results have no audio "
+            "in this folder, so the figures of these clips were not checked"
         )
     return flags
 
@@ -64,13 +64,16 @@ def _doubts(lead: Headline) -> Iterator[tuple[str, str]]:
     name = f"{cell.title} from {cell.source}"
     value = cell.fooling_rate.value
     if cell.count and cell.untouched == cell.count:
-        yield "mask empty", f"{name}: mask empty in every clip: SNR undefined, no attack took place"
+        yield "mask empty", f"{name} changed no sample of any clip, so the SNR is undefined"
     if (cell.mean.density or 0) > 0.999 and cell.budget and cell.budget.max_density:
-        yield "mask full", f"{name}: mask full: every sample changed"
+        yield "mask full", f"{name} changed every sample, so it is not sparse"
     if control is None and not cell.control:
         yield (
             "no random control",
-            f"{name} has no random control beside it: without one, a fooling rate cannot be judged",
+            (
+                f"{name} has no random control, and its fooling rate cannot be judged without a "
+                "control"
+            ),
         )
     if control and value is not None and (control.fooling_rate.value or 0) >= value:
         yield (
@@ -85,13 +88,13 @@ def _doubts(lead: Headline) -> Iterator[tuple[str, str]]:
             "intervals overlap",
             f"the intervals of {name} and of its random control on {cell.target} overlap "
             f"({formatting.interval(cell.fooling_rate)} and "
-            f"{formatting.interval(control.fooling_rate)}): with {speakers}, how far apart they are "
-            "is uncertain",
+            f"{formatting.interval(control.fooling_rate)}), so the difference is uncertain with "
+            f"{speakers}",
         )
     if cell.fooling_rate.clusters == 1:
         yield (
             "one speaker",
-            f"{name}: all clips are by one speaker, which says nothing about others",
+            f"{name}: all clips are by one speaker, so the rate does not hold for other speakers",
         )
 
 
@@ -110,7 +113,7 @@ def _failed_checks(run: RunFolder) -> Iterator[str]:
     if run.selfcheck is None:
         return
     if run.selfcheck.stale:
-        yield "the self-check is older than these results: run staanet selfcheck again"
+        yield "the self-check is older than these results; run staanet selfcheck again"
     for check in run.selfcheck.checks:
         if check.verdict == "fail":
             about = f" of {check.subject}" if check.subject else ""
@@ -134,8 +137,8 @@ def weak_victims(run: RunFolder) -> list[str]:
         before = cell.uar_before.value
         if before is not None and before <= 1.5 * chance:
             flags[cell.target] = (
-                f"{cell.target} was hardly better than chance on clean clips (UAR "
-                f"{formatting.percent(before)}, chance {formatting.percent(chance)}): fooling it "
-                "proves little"
+                f"{cell.target} is hardly better than chance on clean clips (UAR "
+                f"{formatting.percent(before)}, chance {formatting.percent(chance)}), so its "
+                "fooling rate proves little"
             )
     return list(flags.values())

@@ -22,8 +22,8 @@ def fold_table(run: RunFolder) -> Table:
     shown = [str(fold["fold"]) for fold in folds] if len(folds) <= SHOWN_FOLDS else []
     return Table(
         key="folds",
-        caption="Fooling rate of all folds together, and of each: every fold trained models and attacks "
-        "of its own, and tested them on speakers that none of them heard",
+        caption="Fooling rate of all folds together and of each fold. Each fold trained its "
+        "models and attacks and tested them on other speakers",
         columns=[
             "crafted on",
             "attack",
@@ -68,7 +68,7 @@ def fold_members_table(run: RunFolder) -> Table:
     folds = run.summary.get("folds") or []
     return Table(
         key="fold-members",
-        caption="Who was tested in each fold, and the UAR of its victims on those clean clips",
+        caption="Test speakers of each fold, and the UAR of its victims on the clean test clips",
         columns=["fold", "tested", "clips", *run.targets],
         rows=[
             [
@@ -80,7 +80,7 @@ def fold_members_table(run: RunFolder) -> Table:
             for fold in folds
         ],
         names=2,
-        notes=["Each fold has a report of its own: folds/NUMBER/report/index.html."],
+        notes=["The report of each fold is folds/NUMBER/report/index.html."],
     )
 
 

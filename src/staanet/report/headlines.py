@@ -130,7 +130,7 @@ def hardest_hit(run: RunFolder, headline: Headline) -> str:
         most, least = (f(rates, key=lambda n: (rates[n], n)) for f in (max, min))
         parts.append(
             f"the {noun} {most or '(none)'} ({formatting.percent(rates[most])} of "
-            f"{len(outcomes[most])}) and least the {noun} {least or '(none)'} "
+            f"{len(outcomes[most])}) and least often for the {noun} {least or '(none)'} "
             f"({formatting.percent(rates[least])} of {len(outcomes[least])})"
         )
     if not parts:

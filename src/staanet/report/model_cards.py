@@ -13,18 +13,19 @@ from staanet.errors import InvalidInput, printable, unknown_name
 from staanet.results.table import Table, markdown_text
 
 _INTENDED = {
-    "victim": "A classifier to attack: to learn how easily such models are fooled, to compare attacks "
-    "and defences, to try this package. It is trained to be studied, not to judge people.",
-    "generator": "One pass of it turns a clip into an adversarial one for the classifier that it was "
-    "trained against. For measuring and hardening classifiers that are yours or that you were asked to "
-    "test.",
-    "vector": "One perturbation for all clips, the control that an attack made for a single clip has to "
-    "beat.",
+    "victim": "Use this classifier as a victim: to study how easily a model is fooled, to compare "
+    "attacks and defences, or to try this package. It must not judge people.",
+    "generator": "One pass of this generator turns a clip into an adversarial clip for its source "
+    "classifier. Use it to measure and harden classifiers that are yours, or that "
+    "you were asked to test.",
+    "vector": "Use this perturbation as a control. It is the same for all clips. An attack on "
+    "single clips must beat this control.",
 }
-_DECEPTION = "Changing recordings to mislead a system, or people, who have not agreed to it."
+_DECEPTION = "Do not mislead a system or people without their consent."
 _NOT_FOR = {
-    "victim": "Judging what a person feels. Labels are acted or synthetic classes, not feelings, and the "
-    "accuracy below holds for the test speakers of one corpus.",
+    "victim": "Do not use it to judge what a person feels. The labels are acted or synthetic "
+    "classes, not feelings. The accuracy below holds for the test speakers of one "
+    "corpus.",
     "generator": _DECEPTION,
     "vector": _DECEPTION,
 }
@@ -128,11 +129,14 @@ def _data(card: Mapping[str, Any]) -> str:
     if not inputs.get("corpus"):
         return "The card names no corpus."
     text = (
-        f"Trained on the train part of `{_code(inputs['corpus'])}`; chosen on its dev part; no test "
-        "speaker was used. Speakers are in one part only."
+        f"The model was trained on the train part of `{_code(inputs['corpus'])}` and chosen on the "
+        "dev part. No test speaker was used. Each speaker is in one part only."
     )
     if inputs.get("split"):
-        text += f" Hash of the split: `{_code(inputs['split'])}`, seed {inputs.get('seed', 'not recorded')}."
+        text += (
+            f" The hash of the split is `{_code(inputs['split'])}`, with seed "
+            f"{inputs.get('seed', 'not recorded')}."
+        )
     return text
 
 
@@ -170,13 +174,13 @@ def _limits(card: Mapping[str, Any]) -> str:
     lines = [f"- {markdown_text(str(flag))}" for flag in card.get("flags") or ()]
     if (card.get("inputs") or {}).get("corpus") == "synthetic":
         lines.append(
-            "- It was trained on synthetic speech alone (eSpeak NG). On real speech its answers mean little; "
-            "they serve to show the method."
+            "- It was trained only on synthetic speech (eSpeak NG). Its answers on real speech "
+            "mean little. It serves to show the method."
         )
     lines.append(
-        "- Few test speakers say little about other speakers: see the intervals of the report."
+        "- A few test speakers do not represent all speakers. See the intervals of the report."
     )
-    lines.append("- No claim of robustness: it was not trained to withstand attacks.")
+    lines.append("- It was not trained to be robust, and no robustness is claimed.")
     return "\n".join(lines if card["kind"] == "victim" else lines[:-1])
 
 

@@ -72,9 +72,8 @@ def defence_table(run: RunFolder) -> Table:
             )
     return Table(
         key="defences",
-        caption="Fooling rate of each defended classifier: without the defence, by an attack that "
-        "does not know it (static), and by one that goes through it (adaptive). Only the last column "
-        "is robustness",
+        caption="Fooling rate of each classifier without the defence, by a static attack and by "
+        "an adaptive attack. Only the adaptive rate measures robustness",
         columns=[
             "classifier",
             "defence",
@@ -131,8 +130,9 @@ def channel_table(run: RunFolder) -> Table:
             )
     return Table(
         key="channels",
-        caption="Fooling rate after the channel: both clips pass through it, and an answer counts as "
-        "changed against the clean clip's after the same channel; beside it, recall on those clean clips",
+        caption="Fooling rate after the channel. The clean and the adversarial clip pass through "
+        "the same channel before their answers are compared. The table also shows the "
+        "recall on the clean clips",
         columns=[
             "crafted on",
             "attack",
@@ -163,10 +163,10 @@ def perceptual_table(run: RunFolder) -> Table:
     cells = {cell.key: cell for cell in run.cells}
     return Table(
         key="sounds",
-        caption="How the adversarial clips sound beside their originals, by models of hearing: mean over "
-        "the clips that have a value; higher is nearer to the original (DNSMOS judges the clip by itself), "
-        "but of what is above the masking threshold, a share of the time-frequency bins (0 to 1) and how "
-        "far it is there, less is",
+        caption="Perceptual metrics of the adversarial clips, as means over the clips that have a "
+        "value. A higher value is nearer to the original. DNSMOS needs no original. For "
+        "the share of bins (0 to 1) and the level above the masking threshold, a lower "
+        "value is nearer",
         columns=["crafted on", "attack", *(PERCEPTUAL.get(name, name) for name in names)],
         rows=[
             [
@@ -232,7 +232,7 @@ def attack_table(sets: Sequence[StoredSet]) -> Table:
     """Returns the settings of each adversarial set."""
     return Table(
         key="attacks",
-        caption="Attacks as they were run",
+        caption="Settings of the attacks",
         columns=["set", "attack", "goal", "budget", "same samples as", "settings", "seed"],
         rows=[_attack_row(stored) for stored in sets],
         names=7,
@@ -334,7 +334,7 @@ def selfcheck_table(run: RunFolder) -> Table:
     ranked = sorted(checks, key=lambda c: order.index(c.verdict) if c.verdict in order else 0)
     return Table(
         key="selfcheck",
-        caption="Self-check: is this evaluation honest?",
+        caption="Self-check of the evaluation",
         columns=["check", "about", "result"],
         rows=[
             [

@@ -58,8 +58,9 @@ def transfer_table(cells: Sequence[Cell], metric: str = "fooling_rate") -> Table
     times = ["time per clip", "queries per clip"]
     return Table(
         key="matrix" if metric == "fooling_rate" else metric,
-        caption=f"{metric.replace('_', ' ').capitalize()}: {METRICS[metric]}, with its 95 % interval "
-        "clustered by speaker and the number of clips N, and the mean cost over all clips",
+        caption=f"{metric.replace('_', ' ').capitalize()}: {METRICS[metric]}, with its 95 % "
+        "interval clustered by speaker. N is the number of clips. The cost is the mean "
+        "over all clips",
         columns=["crafted on", "attack", *(f"on {target}" for target in targets), *costs, *times],
         rows=rows,
         names=2,
@@ -106,8 +107,9 @@ def effects_table(cells: Sequence[Cell]) -> Table:
     fooled = ["fooled", "fooled: samples changed", "fooled: SNR", "fooled: peak ratio"]
     return Table(
         key="effects",
-        caption="Attack success (correct clips that became wrong, N of them), recall and accuracy before "
-        "and after, and the distances over the fooled clips alone",
+        caption="Attack success, recall and accuracy before and after, and mean distances of the "
+        "fooled clips. Attack success is the share of the N correct clips that became "
+        "wrong",
         columns=[*columns, *fooled],
         rows=[
             [
@@ -147,9 +149,10 @@ def dimensions_table(cells: Sequence[Cell]) -> Table | None:
         return None
     return Table(
         key="dimensions",
-        caption="Numbers of regression targets: mean absolute shift in the target's units, concordance "
-        "(CCC) and mean absolute error (MAE) before and after, with 95 % intervals clustered by speaker; "
-        "their fooling rate is the share of clips that moved by more than the tolerance",
+        caption="Regression targets: mean absolute shift, concordance (CCC) and mean absolute "
+        "error (MAE) before and after, with 95 % intervals clustered by speaker. The "
+        "shift is in the units of the target. The fooling rate is the share of clips that "
+        "moved by more than the tolerance",
         columns=["crafted on", "attack", "target", "dimension", "shift", "CCC", "MAE"],
         rows=rows,
         names=4,

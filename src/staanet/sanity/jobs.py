@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -34,6 +35,8 @@ from staanet.sanity.white_box import white_box_marks
 from staanet.victims import Ensemble
 
 GRADIENT_CLIPS = 8
+PROBE_S = 0.5
+"""Seconds of each clip that the checks of attacks work on: the middle of the clip."""
 
 
 class Job(NamedTuple):
@@ -136,11 +139,19 @@ def _set_jobs(run: LoadedRun, stored: StoredSet, count: int, seed: int) -> Itera
 
 def _probe(victim: Victim, clips: Callable[[], list[Clip]], budgets: Sequence[Budget]) -> Probe:
     """A probe at the largest epsilon of some budgets; a relative one is that of the median clip."""
+    length = max(round(PROBE_S * victim.sample_rate), victim.minimum_samples)
+    middles = [_middle(clip, length) for clip in clips()]
     steps = max(
-        statistics.median(b.for_clip(c.pcm16, c.sample_rate).epsilon_lsb for c in clips())
+        statistics.median(b.for_clip(c.pcm16, c.sample_rate).epsilon_lsb for c in middles)
         for b in budgets
     )
-    return Probe(victim, clips(), epsilon=steps / FULL_SCALE)
+    return Probe(victim, middles, epsilon=steps / FULL_SCALE)
+
+
+def _middle(clip: Clip, length: int) -> Clip:
+    """The middle ``length`` samples of a clip; the whole clip if it is shorter."""
+    start = max(0, (len(clip.pcm16) - length) // 2)
+    return replace(clip, pcm16=clip.pcm16[start : start + length])
 
 
 def _on_probe(

@@ -8,7 +8,7 @@ from typing import Any
 from staanet.errors import InvalidInput, printable
 from staanet.victims.code_hash import callable_sha256
 from staanet.victims.external import BlackBox, Floats
-from staanet.victims.model_card import check_rate
+from staanet.victims.model_card import check_rate, label_names
 
 
 class CallableVictim(BlackBox):
@@ -51,6 +51,7 @@ class CallableVictim(BlackBox):
         tolerance: Sequence[float] = (),
     ) -> None:
         check_rate(sample_rate, name)
+        labels = label_names(labels, name)
         if not all(isinstance(label, str) for label in labels):
             raise InvalidInput(
                 f"its labels are {printable(str(list(labels)))[:200]}",

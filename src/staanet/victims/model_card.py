@@ -155,6 +155,21 @@ def _shape(value: Any) -> str:
     return str(list(value.shape)) if hasattr(value, "shape") else type(value).__name__
 
 
+def label_names(labels: Sequence[str], where: object) -> tuple[str, ...]:
+    """Labels as a tuple; ``InvalidInput`` where they are one text, whose letters would be the classes.
+
+    >>> label_names(["anger", "joy"], "model")
+    ('anger', 'joy')
+    """
+    if isinstance(labels, str):
+        raise InvalidInput(
+            f"its labels are one text, {printable(labels)!r:.60}",
+            where=where,
+            remedy='Give a list of texts, such as ["anger", "joy"]',
+        )
+    return tuple(labels)
+
+
 def check_rate(sample_rate: int, where: object) -> None:
     """Raise ``InvalidInput`` where a sample rate is no whole number of Hz from 1000 to 192000."""
     is_whole = isinstance(sample_rate, int) and not isinstance(sample_rate, bool)

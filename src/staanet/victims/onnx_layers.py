@@ -41,10 +41,16 @@ def conv(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     """Convolution over one to three axes."""
     axes = weight.dim() - 2
     strides, kernel = node.get("strides", [1] * axes), [*weight.shape[2:]]
-    x = pad_last_axes(x, spatial_pads(node, x, kernel, strides))
+    pairs = spatial_pads(node, x, kernel, strides)
+    pads = pairs[::2]
+    if pads != pairs[1::2]:  # torch pads both sides alike
+        x, pads = pad_last_axes(x, pairs), [0] * axes
+    if axes == 2:  # on a CPU a quarter less time, measured on DNSMOS forward and backward
+        x = x.contiguous(memory_format=torch.channels_last)
+        weight = weight.contiguous(memory_format=torch.channels_last)
     function: Any = (F.conv1d, F.conv2d, F.conv3d)[axes - 1]
     dilations, group = node.get("dilations", [1] * axes), node.get("group", 1)
-    answer: Tensor = function(x, weight, bias, strides, 0, dilations, group)
+    answer: Tensor = function(x, weight, bias, strides, pads, dilations, group)
     return answer
 
 

@@ -25,6 +25,11 @@ _NAMED: set[str] = set()
 """What the user named in this process; a card alone never runs a file."""
 _REMEDY = "Write python:FILE.py:FACTORY; the function returns a victim, or (module, labels, rate)"
 
+_REMEDY_OF_FUNCTION = (
+    "Return staanet.TorchVictim(function, labels, rate) for a function of torch, or "
+    "staanet.CallableVictim(function, labels, rate) for one of NumPy"
+)
+
 
 class FromPython(Victim):
     """What a victim of a user's file has besides: clear errors, and a folder that names the file."""
@@ -131,9 +136,10 @@ def _from_parts(result: Any, factory: str, path: Path) -> Victim:
     parts = result if isinstance(result, tuple) else ()
     if len(parts) != 3 or not isinstance(parts[0], nn.Module):
         kinds = ", ".join(type(part).__name__ for part in parts)
-        raise _failure(
-            f"{factory} returned {f'({kinds})' if parts else type(result).__name__}", path
-        )
+        what = f"{factory} returned {f'({kinds})' if parts else type(result).__name__}"
+        if parts and callable(parts[0]) and not isinstance(parts[0], nn.Module):
+            raise InvalidInput(what, where=path, remedy=_REMEDY_OF_FUNCTION)
+        raise _failure(what, path)
     try:
         return TorchVictim(*parts, name=factory)
     except TypeError as problem:

@@ -18,6 +18,7 @@ from staanet.victims.model_card import (
     InputShape,
     ModelCard,
     check_outputs,
+    label_names,
     logits_from_probabilities,
     select_output,
 )
@@ -73,7 +74,7 @@ class TorchVictim(External):
                 f"{name} is no module and no function", remedy="Give a torch.nn.Module"
             )
         card = ModelCard(
-            labels=tuple(labels),
+            labels=label_names(labels, name),
             sample_rate=sample_rate,
             input_shape=input_shape,
             standardise=standardise,

@@ -136,7 +136,12 @@ class FoolingService:
         if not path.resolve().is_relative_to(self.folder):
             raise InvalidInput("that is not a clip of this page", remedy="Upload it")
         sample_rate = self.victim(source).sample_rate
-        limits = audio.AudioLimits(max_seconds=self.limits.seconds, max_bytes=self.limits.bytes)
+        limits = audio.AudioLimits(
+            max_seconds=self.limits.seconds,
+            max_bytes=self.limits.bytes,
+            seconds_option="--max-seconds",
+            bytes_option="--max-mib",
+        )
         try:
             samples = audio.load_samples(path, sample_rate, limits)
         except UnusableClip as problem:  # its path on this machine concerns nobody
