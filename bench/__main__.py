@@ -51,7 +51,11 @@ WORDS = (
 
 def main(runs: list[Path]) -> None:
     """Write ``bench/results.md``."""
-    parts = ["# Results", "Written by `python -m bench RUN...`; do not edit by hand.", start()]
+    parts = [
+        "# Results",
+        "The commands `python -m bench ...` write this file. Do not edit the tables by hand.",
+        start(),
+    ]
     parts += (
         run_sections(sections.RESULTS) | {run_name(run): figures(run) for run in runs}
     ).values()
@@ -72,7 +76,9 @@ def run_sections(results: Path) -> dict[str, str]:
     return {
         found["name"]: found[0].strip()
         for found in re.finditer(
-            r"^## (?P<name>\S+)\n\n`staanet run .*?(?=^## |^<!-- |\Z)", text, re.M | re.S
+            r"^## (?P<name>\S+)\n\nThe command `staanet run .*?(?=^## |^<!-- |\Z)",
+            text,
+            re.M | re.S,
         )
     }
 
@@ -93,8 +99,9 @@ def start(repeats: int = 9) -> str:
         rows.append(
             f"| `{name}` | {statistics.median(beyond):.2f} | {min(beyond):.2f} to {max(beyond):.2f} |"
         )
-    head = "| | seconds beyond a bare interpreter (median) | range |\n|---|---|---|"
-    return "\n".join([f"## Start\n\n{repeats} pairs.\n", head, *rows])
+    head = "| command | seconds beyond a bare interpreter (median) | range |\n|---|---|---|"
+    about = f"The table compares {repeats} pairs of a command and a bare Python interpreter."
+    return "\n".join([f"## Start\n\n{about}\n", head, *rows])
 
 
 def seconds(code: list[str]) -> float:
@@ -111,8 +118,8 @@ def figures(run: Path) -> str:
     command = re.sub(r"--out \S+", f"--out runs/{card['recipe']}", command)  # wherever it lay
     lines = [
         f"## {card['recipe']}",
-        f"`{command}`, commit `{card['commit']}`, {card['machine']}, "
-        f"{sum(card['seconds'].values()) / 60:.1f} minutes in all.",
+        f"The command `{command}` ran at commit `{card['commit']}` with {card['machine']}. "
+        f"The run took {sum(card['seconds'].values()) / 60:.1f} minutes in total.",
         "| victim | test UAR | dev UAR |\n|---|---|---|\n"
         + "\n".join(
             f"| {name} | {told['test_uar']:.3f} | {told['dev_uar']:.3f} |"
@@ -120,15 +127,30 @@ def figures(run: Path) -> str:
                 (p.parent.name, read(p)) for p in sorted(run.glob("victims/*/card.json"))
             )
         ),
-        "Fooling rate (share of clips whose answer changed) with its 95 % interval clustered by speaker; "
-        f"{summary['cells'][0]['count']} test clips of {summary['cells'][0]['speakers']} speakers.",
+        "The fooling rate is the share of clips with a changed prediction. The 95 % interval is clustered "
+        f"by speaker. The test part has {summary['cells'][0]['count']} test clips of "
+        f"{summary['cells'][0]['speakers']} speakers.",
         transfer_table(RunFolder.read(run).cells).to_markdown().strip(),
         "| stage | seconds |\n|---|---|\n"
         + "\n".join(f"| {stage} | {took:.1f} |" for stage, took in card["seconds"].items()),
     ]
     lines += comparisons(run, summary) + fewest(run, summary) + checked(run)
-    lines += [f"* flag: {flag}" for flag in summary["flags"]]
-    return "\n\n".join(lines)
+    return "\n\n".join([*lines, *warnings(summary["flags"])])
+
+
+WEAK = re.compile(r"(.+) from (\S+) fools (.+) no more often than the (.+)")
+
+
+def warnings(flags: list[str]) -> list[str]:
+    """The flags of a run: a table of weak attacks, and a line for each other flag.
+
+    >>> warnings(["PGD from a fools b and c no more often than the random control", "few clips"])[0]
+    '| attack | source | target | fools no more clips than |\\n|---|---|---|---|\\n| PGD | a | b and c | random control |'
+    """
+    weak = [found for flag in flags if (found := WEAK.fullmatch(flag))]
+    rows = [f"| {' | '.join(found.groups())} |" for found in weak]
+    table = as_table("| attack | source | target | fools no more clips than |", rows)
+    return table + [f"* Warning: {flag}" for flag in flags if not WEAK.fullmatch(flag)]
 
 
 def comparisons(run: Path, summary: dict[str, Any]) -> list[str]:
@@ -146,12 +168,24 @@ def comparisons(run: Path, summary: dict[str, Any]) -> list[str]:
         one, against = white[other, source], white[attack, source]
         rates = [c["fooling_rate"]["value"] for c in (one, against)]
         if one["count"] == against["count"] and rates[1] and not against["control"]:
+            times = against["seconds_median"] / one["seconds_median"]
             lines.append(
-                f"* {one['title']} against '{against['title']}' on {source}: "
-                f"{rates[0] / rates[1]:.2f} x its fooling rate in 1/"
-                f"{against['seconds_median'] / one['seconds_median']:.0f} of its time per clip."
+                f"| {one['title']} | {against['title']} | {source} | {rates[0] / rates[1]:.2f} | 1/{times:.0f} |"
             )
-    return lines
+    return as_table(
+        "| attack | compared with | source | ratio of fooling rates | ratio of times per clip |",
+        lines,
+    )
+
+
+def as_table(head: str, rows: list[str]) -> list[str]:
+    """A Markdown table as one paragraph; nothing without rows.
+
+    >>> as_table("| a | b |", ["| 1 | 2 |"]), as_table("| a |", [])
+    (['| a | b |\\n|---|---|\\n| 1 | 2 |'], [])
+    """
+    rule = "|" + "---|" * (head.count("|") - 1)
+    return ["\n".join([head, rule, *rows])] if rows else []
 
 
 def on_itself(summary: dict[str, Any]) -> list[dict[str, Any]]:
@@ -169,12 +203,13 @@ def fewest(run: Path, summary: dict[str, Any]) -> list[str]:
     rows = rows[(rows.source == rows.target) & (rows.channel == NO_CHANNEL)]
     looking = {ATTACKS[name].__name__.lower() for name in MINIMISING}
     medians = rows.groupby(["attack", "source"]).density.median()
-    return [
-        f"* {c['title']} on {c['source']}: fooled {100 * c['fooling_rate']['value']:.1f} % of "
-        f"{c['count']}, median density {100 * medians[c['attack'], c['source']]:.3f} %."
+    lines = [
+        f"| {c['title']} | {c['source']} | {100 * c['fooling_rate']['value']:.1f} % of {c['count']} "
+        f"| {100 * medians[c['attack'], c['source']]:.3f} % |"
         for c in on_itself(summary)
         if c["algorithm"] in looking
     ]
+    return as_table("| attack | source | fooled clips | median density |", lines)
 
 
 def checked(run: Path) -> list[str]:
@@ -183,7 +218,7 @@ def checked(run: Path) -> list[str]:
         return []
     verdicts = Counter(check["verdict"] for check in read(run / "selfcheck.json")["checks"])
     told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
-    return [f"* `staanet selfcheck`: {sum(verdicts.values())} checks: {told}."]
+    return [f"* `staanet selfcheck` made {sum(verdicts.values())} checks: {told}."]
 
 
 def read(path: Path) -> dict[str, Any]:

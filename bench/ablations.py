@@ -77,30 +77,35 @@ MILD = ("mp3:64", "opus:24", "mulaw", "resample:8000", "noise:30", "random_gain:
 """What speech meets between a mouth and a classifier, and is not hurt by."""
 HARSH = ("gsm", "mp3:16", "opus:8", "noise:15")
 """What leaves speech intelligible, and little else."""
-PLAIN = "as it is by default"
+PLAIN = "settings by default"
 VARIANTS = (
-    Variant("as it is by default"),
-    Variant("untrained: one step along the source's gradient", trained=False),
-    Variant("the encoder learns too", ears=True),
-    Variant("a mirror that begins from nothing", warm=False, learning_rate=2e-3),
-    Variant("a Wave-U-Net (compact) from nothing", network="compact", learning_rate=2e-3),
-    Variant("the margin stops at 0, as published", objective={"kappa": 0.0}),
-    Variant("with the paper's quantisation term", objective={"quantisation": 0.1}),
-    Variant("with the paper's mixture of soft and binary masks", objective={"mixing": True}),
-    Variant("crops as they are: no gain, colour, speed, noise", augment=False),
-    Variant("a straight-through mask", straight_through=True),
+    Variant("settings by default"),
+    Variant("untrained (one step along the gradient of the source)", trained=False),
+    Variant("trainable encoder", ears=True),
+    Variant("backward net with random initial weights", warm=False, learning_rate=2e-3),
+    Variant(
+        "Wave-U-Net (compact) with random initial weights", network="compact", learning_rate=2e-3
+    ),
+    Variant("margin clipped at 0, as published", objective={"kappa": 0.0}),
+    Variant("with the quantisation term of the paper", objective={"quantisation": 0.1}),
+    Variant("with the mask mixture of the paper", objective={"mixing": True}),
+    Variant("crops without augmentation (gain, colour, speed, noise)", augment=False),
+    Variant("straight-through mask", straight_through=True),
     Variant("two iterations", iterations=2),
     Variant(
-        "the Wave-U-Net, with quantisation and mixture",
+        "Wave-U-Net with quantisation and mixture",
         network="compact",
         learning_rate=2e-3,
         objective={"quantisation": 0.1, "mixing": True},
     ),
     Variant(
-        "the Wave-U-Net, crops as they are", network="compact", learning_rate=2e-3, augment=False
+        "Wave-U-Net, crops without augmentation",
+        network="compact",
+        learning_rate=2e-3,
+        augment=False,
     ),
-    Variant("through mild codecs, noise, another level", through=MILD),
-    Variant("through a telephone, poor codecs, loud noise", through=HARSH),
+    Variant("trained through mild codecs, noise and levels", through=MILD),
+    Variant("trained through a telephone, poor codecs and loud noise", through=HARSH),
 )
 
 
@@ -140,10 +145,11 @@ def main(arguments: list[str]) -> None:
     only = "".join(f' --only "{part}"' for part in chosen.only or ())
     unseen = f" --unseen {chosen.unseen.partition(':')[0]}:PATH" if chosen.unseen else ""
     about = (
-        f"`python -m bench ablations RUN {chosen.corpus.partition(':')[0]}:PATH --clips {chosen.clips} "
-        f"--steps {chosen.steps}{unseen}{only}{f' --first {chosen.first}' if chosen.first else ''}{on(chosen.device)}`, commit `{commit()}`, {describe_machine()}. Source {SOURCE}, epsilon {EPSILON}, "
-        f"{100 * DENSITY:g} % of the samples, {chosen.steps} steps of 8 crops of 1 s, {chosen.clips} test "
-        f"clips, seeds {', '.join(map(str, SEEDS))}. Victims: {bench.about_victims()}."
+        f"The command `python -m bench ablations RUN {chosen.corpus.partition(':')[0]}:PATH --clips {chosen.clips} "
+        f"--steps {chosen.steps}{unseen}{only}{f' --first {chosen.first}' if chosen.first else ''}{on(chosen.device)}` ran at commit `{commit()}` with {describe_machine()}. "
+        f"The source is {SOURCE}. Epsilon is {EPSILON} at {100 * DENSITY:g} % of the samples. Each training has "
+        f"{chosen.steps} steps of 8 crops of 1 s. The test uses {chosen.clips} clips and the seeds "
+        f"{', '.join(map(str, SEEDS))}. The victims are {bench.about_victims()}."
     )
     disjoint_by = [f"{chosen.steps} steps"] if chosen.steps != STEPS else []
     disjoint_by += chosen.only or []
@@ -265,12 +271,15 @@ def table(bench: Bench, variants: Sequence[Variant], corpus: str, clips: Sequenc
     )
     head = ["generator", "fools emo18 (white box)", "95 %", "fools zhao19 (transfer)", "95 %"]
     note = (
-        "Means over the seeds, and half the width of Student's 95 % interval of that mean, in points: "
-        "it tells what another seed would give, not what other speakers would."
+        "The rates are means over the seeds. The column *95 %* is half the width of the Student interval of the "
+        "mean, in points. This interval describes other seeds, but not other speakers."
     )
     if corpus:
-        note = f"The same generators on {len(clips)} clips of {corpus}, of which nothing here was trained, with at least {LEAST_DB:g} dB of speech above the change."
-        return titled("Never heard before", head, rows, note)
+        note = (
+            f"The same generators attack {len(clips)} clips of {corpus}. No training used this corpus. The "
+            f"smallest SNR is {LEAST_DB:g} dB."
+        )
+        return titled("Unseen corpus", head, rows, note)
     return titled("One ingredient at a time", head, rows, note)
 
 
@@ -294,10 +303,12 @@ def outlived(bench: Bench, variants: Sequence[Variant]) -> str:
         means = [statistics.fmean(one.fooled(target) for one in found) for target in heard.victims]
         rows.append([variant.title, *map(percent, means)])
     note = (
-        f"Share of the same clips on which {SOURCE} changed its answer where both the clip and its adversarial twin "
-        "went through a channel; means over the seeds."
+        f"Both the clean and the adversarial clip passed through the channel. The cells show the share of clips with a "
+        f"changed prediction of {SOURCE}, as means over the seeds."
     )
-    return titled("What a channel leaves", ["generator", "as it is", *MILD, *HARSH], rows, note)
+    return titled(
+        "Fooling rates behind a channel", ["generator", "no channel", *MILD, *HARSH], rows, note
+    )
 
 
 def cells(values: Sequence[float]) -> tuple[str, str]:

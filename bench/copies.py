@@ -49,9 +49,9 @@ def main(arguments: list[str]) -> None:
                 rows.append(row(victim, copy, kind, list(own), list(craft(attack, copy, clips))))
             print(rows[-1], flush=True)
     about = (
-        f"PGD, {options.steps} steps, at {options.level}, on {options.clips} test clips of the first "
-        f"{options.seconds:g} s. `python -m bench copies {typed(arguments)}`, commit `{commit()}`, "
-        f"{describe_machine()}."
+        f"The command `python -m bench copies {typed(arguments)}` ran at commit `{commit()}` with "
+        f"{describe_machine()}. PGD with {options.steps} steps at {options.level} attacked the first "
+        f"{options.seconds:g} s of {options.clips} test clips."
     )
     sections.write("copies", "\n".join([f"## Copies of victims\n\n{about}\n\n{HEAD}", *rows]))
 

@@ -40,8 +40,8 @@ def main(arguments: list[str]) -> None:
     chosen = _parser().parse_args(arguments)
     corpus, kind = load_corpus(chosen.corpus), chosen.corpus.partition(":")[0]
     parts = [
-        f"{made_by(chosen)}. Fooled: the share of test clips whose answer changed, with its 95 % "
-        "interval clustered by speaker."
+        f"{made_by(chosen)}. A rate is the share of test clips with a changed prediction. The 95 % "
+        "interval is clustered by speaker."
     ]
     parts += attacked(corpus, chosen)
     for spec in chosen.unseen:
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
     parts += certificates([read(folder / "certificate.json") for folder in chosen.certificate])
     if chosen.audit:
         parts += audited(read(chosen.audit / "audit.json"))
-    title = f"## Defences against who knows them: {kind}"
+    title = f"## Defences against adaptive attacks: {kind}"
     sections.write(f"defences-{kind}", "\n\n".join([title, *parts]))
 
 
@@ -67,8 +67,8 @@ def attacked(corpus: Corpus, chosen: argparse.Namespace, unseen: Corpus | None =
     if unseen is None:
         return parts
     about = (
-        f"{len(victims[0].clips)} clips of {unseen.name}, which no victim and no generator has heard; "
-        f"the victims' classes are those of {corpus.name}."
+        f"The test uses {len(victims[0].clips)} clips of {unseen.name}. No victim and no generator was trained on "
+        f"this corpus. The victims have the classes of {corpus.name}."
     )
     below = (f"#{part}" if part.startswith("###") else part for part in parts)
     return [f"### On {unseen.name}", about, *below]
@@ -135,7 +135,7 @@ def made_by(chosen: argparse.Namespace) -> str:
             f"--clips {chosen.clips} --generator-steps {chosen.generator_steps}",
         ]
     )
-    return f"`python -m bench defences {command}`, commit `{commit()}`, {describe_machine()}"
+    return f"The command `python -m bench defences {command}` ran at commit `{commit()}` with {describe_machine()}"
 
 
 def _name(spec: object) -> str:
@@ -244,8 +244,7 @@ def hardened(rows: Sequence[Told]) -> list[str]:
     """Fooling rates of each victim by attack and epsilon, and what hardening cost and halved."""
     lines = [
         "### Trained defences",
-        f"Every attack made on the victim that it is judged on, at most {100 * DENSITY:g} % of the "
-        "samples, PGD of 20 steps.",
+        f"Every attack is white box. At most {100 * DENSITY:g} % of the samples change. PGD has 20 steps.",
     ]
     table = [
         "| victim | test UAR | "
@@ -268,15 +267,19 @@ def hardened(rows: Sequence[Told]) -> list[str]:
     for name in names[1:]:
         own_rows = [row for row in rows if row["victim"] == name and row["attack"] == "pgd"]
         ratios = [
-            f"{_ratio(b, a)} of the plain victim's at epsilon {a['epsilon']:g}"
+            f"{_ratio(b, a)} at epsilon {a['epsilon']:g}"
             for a, b in zip(plain, own_rows, strict=True)
         ]
         lost = 100 * (plain[0]["test_uar"] - own_rows[0]["test_uar"])
         how = own_rows[0]["hardened"] or {}
-        cost = f"; a step takes {how['cost']['times']:.1f} x a plain one" if "cost" in how else ""
+        cost = (
+            f" A step takes {how['cost']['times']:.1f} times as long as a plain step."
+            if "cost" in how
+            else ""
+        )
         lines.append(
-            f"* {name}: PGD that knows it fools {' and '.join(ratios)}; {lost:.1f} points of UAR less{cost}."
-            f"{made_so(own_rows[0])}"
+            f"* {name}: the fooling rate of adaptive PGD, divided by the rate on the plain victim, is "
+            f"{' and '.join(ratios)}. The UAR is {lost:.1f} points lower.{cost}{made_so(own_rows[0])}"
         )
     return lines
 
@@ -290,7 +293,7 @@ def made_so(row: Told) -> str:
         for key, value in row["recipe"].items()
         if key == "method" or value != getattr(HardenRecipe(), key)
     )
-    return f" Made from `{row['hardened']['from']}` by `staanet harden {given}`."
+    return f" The training started from `{row['hardened']['from']}` with `staanet harden {given}`."
 
 
 def _ratio(row: Told, plain: Told) -> str:
@@ -326,12 +329,10 @@ def detectors(found: Sequence[Told]) -> list[str]:
         for one in found
         for a in one["attacks"]
     ]
-    head = (
-        "| detector | attack | AUROC | false alarms | detected | fooled | fooled and undetected |"
-    )
+    head = "| detector | attack | AUROC | false positives | detected | fooled | fooled and undetected |"
     return [
         "### Detectors",
-        "Thresholds chosen on clean dev clips, before any attack was seen.",
+        "The thresholds were chosen on clean dev clips, without any attack.",
         "\n".join([head, "|---|---|---|---|---|---|---|", *rows]),
     ]
 
@@ -360,12 +361,12 @@ def certificates(found: Sequence[Told]) -> list[str]:
     ]
     head = (
         "| victim | method | noise | votes | alpha | right | abstained | median radius | largest radius "
-        "| attacks inside the radius that succeeded |"
+        "| successful attacks inside the radius |"
     )
     return [
         "### Certificates",
-        "Test clips; each certificate is wrong with probability at most alpha; attacks by gradients through "
-        "the mean of 16 draws.",
+        "The table shows test clips. Each certificate is wrong with a probability of at most alpha. The "
+        "attacks use gradients through the mean of 16 draws.",
         "\n".join([head, "|---|---|---|---|---|---|---|---|---|---|", *rows]),
     ]
 
@@ -375,10 +376,10 @@ def transformations(summaries: Sequence[Told]) -> list[str]:
     rows = [row for summary in summaries for row in _behind(summary)]
     if not rows:
         return []
-    head = "| victim | UAR before | UAR behind | undefended | static | adaptive | gap in points |"
+    head = "| victim | UAR without defence | UAR with defence | undefended | static | adaptive | gap in points |"
     return [
         "### Transformations",
-        "The attack that fools most often, each; UAR of the clips attacked.",
+        "Each cell shows the attack with the highest rate. The UAR is the UAR of the attacked clips.",
         "\n".join([head, "|---|---|---|---|---|---|---|", *rows]),
     ]
 
@@ -435,10 +436,10 @@ def audited(told: Told) -> list[str]:
     sources = ", ".join(source["name"] for source in told["sources"])
     return [
         "### Audit",
-        f"`staanet audit` of `{told['victim']['name']}` {'with' if told['victim']['gradients'] else 'without'} "
-        f"gradients, crafted on {sources}, {'; '.join(changed) or 'all settings as they come'}; "
-        f"{told['corpus']['clips']} test clips: {sum(seconds.values()) / 60:.1f} minutes over {len(seconds)} stages, {told['machine']}. "
-        f"The longest: {stages}.",
+        f"`staanet audit` tested `{told['victim']['name']}` {'with' if told['victim']['gradients'] else 'without'} "
+        f"gradients. The sources are {sources}. The settings are {'; '.join(changed) or 'the defaults'}. "
+        f"The audit used {told['corpus']['clips']} test clips. It took {sum(seconds.values()) / 60:.1f} minutes in "
+        f"{len(seconds)} stages with {told['machine']}. The longest stages are: {stages}.",
         *(f"* {sentence}" for sentence in told["verdict"]),
     ]
 

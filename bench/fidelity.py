@@ -117,7 +117,7 @@ def cases(epsilon: float) -> list[Case]:
         Case("mi_fgsm", MIFGSM(budget=budget), "torchattacks", "MIFGSM", momentum),
         Case("vmi_fgsm", VMIFGSM(budget=budget), "torchattacks", "VMIFGSM", {**momentum, "N": 5}),
         Case(
-            "vfga, one sample a step",
+            "vfga, one sample per step",
             VFGA(budget=whole, steps=400, growth=0.0),
             "adv-lib",
             "vfga",
@@ -133,7 +133,7 @@ def cases(epsilon: float) -> list[Case]:
             {"max_iter": 400},
             clips=20,
             minimises=True,
-            note="growth 0.1: a step moves a tenth of the samples moved so far",
+            note="growth 0.1: each step changes a tenth more samples",
         ),
         Case(
             "sparsefool, lambda 3",
@@ -143,7 +143,7 @@ def cases(epsilon: float) -> list[Case]:
             {"steps": 20, "lam": 3},
             clips=20,
             minimises=True,
-            note="torchattacks begins each round at the clean clip; paper and authors' code go on",
+            note="torchattacks starts each round at the clean clip; the code of the authors continues",
         ),
         Case(
             "sigma_zero",
@@ -296,7 +296,7 @@ def section(rows: list[str], worst: float, options: argparse.Namespace) -> str:
         "on the other victim",
         "median samples",
         "queries",
-        "beside",
+        "other library",
         "fooled",
         "on the other victim",
         "median samples",
@@ -308,14 +308,16 @@ def section(rows: list[str], worst: float, options: argparse.Namespace) -> str:
     return "\n\n".join(
         [
             "## Fidelity of the baselines",
-            f"`python -m bench fidelity emodb:PATH --env DIR`: {options.seconds:g} s of EMO-DB's test "
-            f"clips, epsilon {options.epsilon:g} for the attacks within a ball, the whole range for those "
-            f"that look for few samples; same settings on both sides. {describe_machine()}.",
-            "*ratio*: how many times weaker ours is, in fooled clips, or, where samples are minimised, in "
-            f"the median samples of the clips that both fool. The largest without a note: {worst:.2f}.",
+            f"The command was `python -m bench fidelity emodb:PATH --env DIR`, with {describe_machine()}. It used "
+            f"{options.seconds:g} s of the test clips of EMO-DB and the same settings for both libraries. Attacks with a "
+            f"limit on the largest change have epsilon {options.epsilon:g}. Attacks with few samples may use the "
+            "whole range.",
+            "*ratio* shows how many times weaker our attack is. It compares the fooled clips. For attacks that "
+            "minimise samples, it compares the median samples of the clips that both fool. The largest ratio "
+            f"without a note is {worst:.2f}.",
             "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *rows]),
-            "No package has an independent Sparse-RS, Sparse-PGD, One-Pixel on raw waveforms or universal "
-            "vector at hand. Sparse-RS follows the authors' schedule and rule of acceptance; the universal "
-            "vector is tested against random signs on every victim of the tests.",
+            "No other library has Sparse-RS, Sparse-PGD, One-Pixel on raw waveforms or a universal "
+            "vector. Our Sparse-RS follows the schedule and the acceptance rule of its authors. A test compares the "
+            "universal vector with random signs on every victim.",
         ]
     )

@@ -69,12 +69,12 @@ def quantised_table(run: Path) -> str:
     head = [
         "runtime",
         f"fools {source.name}",
-        "samples unlike torch's, of those changed",
-        "ms a clip",
+        "changed samples that differ from torch",
+        "ms per clip",
     ]
     return (
-        f"The generator of `{run.name}` on {len(pairs)} of its test clips. In bfloat16, as a GPU runs it, "
-        f"{same / changed:.1%} of the changed samples are the same ones, moved by a little more or less.\n\n"
+        f"The generator of `{run.name}` attacks {len(pairs)} of the test clips. A GPU runs the generator in bfloat16. "
+        f"In bfloat16, {same / changed:.1%} of the changed samples are the same. Their changes differ slightly.\n\n"
         + table(head, rows)
     )
 
@@ -113,15 +113,15 @@ def window_table(run: Path, size: Size) -> str:
             ]
         )
     head = [
-        "window, s",
-        "samples equal to those of one pass",
-        "moved samples that one pass moves too",
+        "window in s",
+        "samples equal to one pass",
+        "changed samples that one pass also changes",
         "windows fooled",
-        "windows fooled by one pass over all",
+        "windows fooled by one pass",
     ]
     return (
-        f"A recording of {len(speech) / RATE:.0f} s, test clips of `{run.name}` in a row, attacked in windows "
-        "and in one pass.\n\n" + table(head, rows)
+        f"The recording of {len(speech) / RATE:.0f} s joins test clips of `{run.name}`. The table compares an attack in "
+        "windows with an attack in one pass.\n\n" + table(head, rows)
     )
 
 

@@ -46,7 +46,7 @@ from staanet.training import GeneratorTask, Prefetcher
 from staanet.victims import build_victim
 
 WAYS = {
-    "as it is": ("float32", False),
+    "eager": ("float32", False),
     "bfloat16": ("bfloat16", False),
     "graph": ("float32", True),
     "graph, bfloat16": ("bfloat16", True),
@@ -76,9 +76,9 @@ def main(arguments: list[str]) -> None:
     source = build_victim("emo18", LABELS).eval().requires_grad_(False)
     asked = "" if chosen.device == "cuda" else f" --device {chosen.device}"
     about = (
-        f"`python -m bench gpu{asked}`, commit `{commit()}`, {describe_machine()}. {size.rounds} rounds in which "
-        f"the alternatives take turns ({_halved(size)} where a batch is attacked or crafted, {FEW} for PGD and for steps "
-        "in a row); median, range. Times do not depend on weights, so networks are untrained."
+        f"The command `python -m bench gpu{asked}` ran at commit `{commit()}` with {describe_machine()}. The test has {size.rounds} "
+        f"rounds. Each round measures every row of a table. A batch has {_halved(size)} rounds. PGD and steps in a row have {FEW} "
+        "rounds. The tables show the median and the range. The networks are untrained, because times do not depend on weights."
     )
     made = parts(generators(source), source, size, chosen.device)
     text = "\n\n".join(["## On a GPU", about, *made])
@@ -195,9 +195,9 @@ def ceiling_table(ceilings: Ceilings, size: Size, device: torch.device) -> str:
         ],
     ]
     return (
-        f"Ceilings of {_called(device)}, {IN_A_ROW} in a row. Kernels are asked to be the same each time, as "
-        "the commands ask for them. In float32 torch lets convolutions, not products, "
-        "round to TF32, so that a share of the product's ceiling is no share of theirs.\n\n"
+        f"The table shows upper limits of {_called(device)}, with {IN_A_ROW} operations in a row. The kernels are "
+        "deterministic, as in the commands. In float32, torch rounds convolutions to TF32 but not matrix "
+        "products. The limit of the product is therefore not the limit of a convolution.\n\n"
         + table(["ceiling", "measured", ""], rows)
     )
 
@@ -261,16 +261,16 @@ def attack_table(
         "attack",
         "batch",
         "way",
-        "microseconds a clip",
-        "as it is takes times",
-        "paper as it is takes times",
-        "samples as there",
-        "GFLOP a clip",
-        "of the ceiling",
+        "microseconds per clip",
+        "speed-up over eager",
+        "speed-up over eager paper",
+        "samples equal to eager",
+        "GFLOP per clip",
+        "share of the ceiling",
     ]
     return (
-        f"Clips of {size.seconds:g} s on {_called(device)}; the ceiling is that of a product in the same "
-        "precision, and torch counts convolutions and products, no LSTM inside cuDNN:\n\n"
+        f"The table shows clips of {size.seconds:g} s on {_called(device)}. The ceiling is the limit of a product in "
+        "the same precision. The GFLOP of torch contain convolutions and products, but not an LSTM of cuDNN.\n\n"
         + table(head, rows)
     )
 
@@ -299,7 +299,7 @@ def _by_network(
             made[name, way] = [works[name, way]() for _ in range(2)][-1]  # and recorded
         _emptied()
     times = paired({" ".join(key): work for key, work in works.items()}, rounds)
-    plain, paper = {n: times[f"{n} as it is"] for n in networks}, times["paper as it is"]
+    plain, paper = {n: times[f"{n} eager"] for n in networks}, times["paper eager"]
     return [
         (
             name,
@@ -307,7 +307,7 @@ def _by_network(
             taken,
             ratio(paper, taken),
             ratio(plain[name], taken),
-            f"{float((made[name, way] == made[name, 'as it is']).float().mean()):.1%}",
+            f"{float((made[name, way] == made[name, 'eager']).float().mean()):.1%}",
         )
         for name, way in works
         for taken in [times[f"{name} {way}"]]
@@ -318,7 +318,7 @@ def _by_gradient(pgd: Attack, paper: Generator, source: Victim, x: Tensor, round
     """PGD takes seconds, so it takes turns with ``paper`` alone, in few rounds."""
     beside = _finished(Staa(generator=paper, budget=BUDGET, graphs=None), source, x, Untargeted(-1))
     times = paired({PGD: _finished(pgd, source, x, _goal(source, x)), "paper": beside}, rounds)
-    return PGD, "as it is", times[PGD], ratio(times["paper"], times[PGD]), "", ""
+    return PGD, "eager", times[PGD], ratio(times["paper"], times[PGD]), "", ""
 
 
 def _gradient(source: Victim, x: Tensor) -> None:
@@ -366,9 +366,9 @@ def crafting_table(
     for network in networks.values():
         network.cpu()
     return (
-        f"From numpy to int16: clips of {size.seconds:g} s to {_called(device)}, attacked there (networks in "
-        f"{precision}), rounded, and their limits proven on the CPU, one batch after another:\n\n"
-        + table(["attack", "batch", "clips a second"], rows)
+        f"The work is the whole way from numpy to int16 for clips of {size.seconds:g} s on {_called(device)}. It attacks "
+        f"the clips (networks in {precision}), rounds them and checks their budget on the CPU, batch by batch.\n\n"
+        + table(["attack", "batch", "clips per second"], rows)
     )
 
 
@@ -405,7 +405,7 @@ def training_table(
             for drawing in threads:
                 one = task(network, precision)
                 one.batches = Prefetcher(one.draw, device, drawing)
-                key = f"{name} | {precision} | {'ahead' if drawing is None else 'when asked for'}"
+                key = f"{name} | {precision} | {'ahead' if drawing is None else 'on demand'}"
                 step = _stepping(one)
                 memory[key] = _memory(step, device)
                 works[key] = _in_a_row(step, in_a_row, device)
@@ -428,17 +428,11 @@ def training_table(
         network.zero_grad(set_to_none=True)
         network.cpu()
     several = f", {in_a_row} steps in a row" if in_a_row > 1 else ""
-    head = [
-        "generator",
-        "precision",
-        "crops drawn",
-        "ms a step",
-        "clips a second",
-        "MB at its peak",
-    ]
+    head = ["generator", "precision", "crops drawn", "ms per step", "clips per second", "peak MB"]
     return (
-        f"Training against emo18 on {_called(device)}, batch of {size.batch} crops of 2 s{several}; crops "
-        "drawn ahead are drawn while others take their turns, too:\n\n" + table(head, rows)
+        f"The table shows training against emo18 on {_called(device)} with a batch of {size.batch} crops of 2 s{several}. "
+        "With `ahead`, the drawing of crops also continues during the other rows.\n\n"
+        + table(head, rows)
     )
 
 
@@ -477,17 +471,17 @@ def drawing_table(one: GeneratorTask, step: Work, size: Size) -> str:
     whole = statistics.median(times["step"])
     rows = [
         [
-            "when asked for" if n == 0 else f"ahead, threads: {n}",
+            "on demand" if n == 0 else f"ahead, threads: {n}",
             spread(times[str(n)], 1000 / STEPS),
             f"{statistics.median(times[str(n)]) / STEPS / whole:.1%}",
         ]
         for n in threads
     ]
     return (
-        f"Drawing {size.batch} crops of 2 s, of a training step of `narrow` against emo18 that takes "
-        f"{1000 * whole:.0f} ms on this machine. Ahead, other threads draw while a step is computed; "
-        "here nothing else is computed, so that the rows tell how many batches they can draw.\n\n"
-        + table(["crops are drawn", "ms a batch", "of a step"], rows)
+        f"The table shows the drawing of {size.batch} crops of 2 s. A training step of `narrow` against emo18 takes "
+        f"{1000 * whole:.0f} ms on this machine. In training, other threads draw crops during a step. In this "
+        "test no step runs. The rows therefore show the largest drawing rate.\n\n"
+        + table(["drawing of crops", "ms per batch", "share of a step"], rows)
     )
 
 

@@ -88,9 +88,9 @@ def main(arguments: list[str]) -> None:
         print(rows[-1], flush=True)
     card = storage.read_card(Path(chosen.victim), "victim")
     made_by = (
-        f"`python -m bench hiding {chosen.corpus.partition(':')[0]}:PATH --victim victims/{victim.name} "
-        f"--clips {chosen.clips} --seed {chosen.seed}`, commit `{commit()}`, {describe_machine()}. Victim "
-        f"`{victim.name}` of test UAR {card['test_uar']:.3f}, weights `{card['sha256'][:12]}`"
+        f"The command `python -m bench hiding {chosen.corpus.partition(':')[0]}:PATH --victim victims/{victim.name} "
+        f"--clips {chosen.clips} --seed {chosen.seed}` ran at commit `{commit()}` with {describe_machine()}. The victim is "
+        f"`{victim.name}` (test UAR {card['test_uar']:.3f}, weights `{card['sha256'][:12]}`)"
     )
     sections.write("hiding", section(rows, made_by, len(clips)))
 
@@ -123,14 +123,14 @@ def section(rows: list[str], made_by: str, count: int) -> str:
     """The section, with what made it."""
     return "\n".join(
         [
-            "## Hiding where people do not hear",
+            "## Attacks below the masking threshold",
             "",
-            f"{made_by}. {count} test clips, white box, at most "
-            f"{100 * DENSITY:.0f} % of the samples, PGD of 20 steps; means over the clips. A bin is heard "
-            "where the change is above the masking threshold of the clean clip. Zimtohrli (1 to 5, 5 is "
-            "not heard) is a model of hearing of its own, which no attack iterations at.",
+            f"{made_by}. The attacks are white box on {count} test clips, with at most "
+            f"{100 * DENSITY:.0f} % of the samples. PGD has 20 steps. The cells are means over the clips. A "
+            "time-frequency bin is audible if the change is above the masking threshold of the clean clip. "
+            "Zimtohrli (1 to 5, 5 is inaudible) is another model of hearing. No attack optimises it.",
             "",
-            "| attack | epsilon | fooled | density | SNR dB | share of bins heard | dB above there | Zimtohrli |",
+            "| attack | epsilon | fooled | density | SNR dB | share of audible bins | dB above the threshold in audible bins | Zimtohrli |",
             "|---|---|---|---|---|---|---|---|",
             *rows,
         ]

@@ -73,7 +73,8 @@ def main(rows: int, clips: int, hours: float) -> str:
     """All curves, as Markdown."""
     folder = Path(tempfile.mkdtemp(prefix="staanet-load-"))
     head = "| what | number | CPU seconds | MiB before | peak MiB |\n|---|---:|---:|---:|---:|"
-    lines = [f"`python -m bench load --rows {rows} --clips {clips} --hours {hours:g}`:", "", head]
+    command = f"python -m bench load --rows {rows} --clips {clips} --hours {hours:g}"
+    lines = [f"The command `{command}` measures time and memory as the work grows.", "", head]
     try:
         for share in SHARES:
             path = _manifest(folder, rows // share)

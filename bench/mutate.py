@@ -171,10 +171,11 @@ def main(module: str, n: int, seed: int) -> str:
     killed = len(chosen) - len(missed)
     return "\n".join(
         [
-            f"`python -m bench mutate --module {module} --n {n} --seed {seed}`: {killed} of {len(chosen)} mutants "
-            f"({100 * killed / len(chosen):.0f} %) are noticed by {', '.join(tests)}; {len(mutants)} can be made.",
+            f"The command was `python -m bench mutate --module {module} --n {n} --seed {seed}`. The tests "
+            f"{', '.join(tests)} detected {killed} of {len(chosen)} mutants ({100 * killed / len(chosen):.0f} %). "
+            f"The module has {len(mutants)} possible mutants. The list shows the undetected mutants.",
             "",
-            *(f"* not noticed: {one}" for one in missed),
+            *(f"* `{one}`" for one in missed),
         ]
     ).strip()
 

@@ -86,15 +86,15 @@ def main(arguments: list[str]) -> None:
         print(table(outcomes, speakers))
         return
     sizes = f"{chosen.steps} steps of {chosen.batch_size} crops of {chosen.seconds:g} s"
-    scaled = f"Scaled down: {sizes}; more steps would raise each of them."
+    scaled = f"The training is short: {sizes}. More steps would raise each rate."
     about = (
-        f"`python -m bench networks RUN {chosen.corpus.partition(':')[0]}:PATH --clips {chosen.clips} "
+        f"The command `python -m bench networks RUN {chosen.corpus.partition(':')[0]}:PATH --clips {chosen.clips} "
         f"--steps {chosen.steps} --batch-size {chosen.batch_size} --seconds {chosen.seconds:g} --seeds "
-        f"{chosen.seeds}{on(chosen.device)}`, commit `{commit()}`, {describe_machine()}. "
-        f"{scaled if chosen.device == 'cpu' else f'{sizes}.'} Trained on {SOURCE}, at most {100 * DENSITY:g} % of "
-        f"samples moved by at most {EPSILON}; {len(speakers)} test clips of "
-        f"{len(set(speakers.values()))} speakers; the share of clips whose answer changed, over all seeds "
-        "with its 95 % interval (clustered by speaker), and by seed."
+        f"{chosen.seeds}{on(chosen.device)}` ran at commit `{commit()}` with {describe_machine()}. "
+        f"{scaled if chosen.device == 'cpu' else f'The training has {sizes}.'} The source is {SOURCE}. At most "
+        f"{100 * DENSITY:g} % of the samples change by at most {EPSILON}. The test uses {len(speakers)} clips of "
+        f"{len(set(speakers.values()))} speakers. The rates are fooling rates over all seeds, with a 95 % interval "
+        "(clustered by speaker), and for each seed."
     )
     body = "\n\n".join(["## Networks", about, table(outcomes, speakers)])
     sections.write("networks", body)
@@ -164,7 +164,7 @@ def table(outcomes: Mapping[str, Sequence[Outcome]], speakers: Mapping[str, str]
         *(f"fools {name}" for name in TARGETS),
         *(f"{name}, by seed" for name in TARGETS),
         "density",
-        "s a clip",
+        "seconds per clip",
     ]
     rows = [head, ["---"] * len(head)]
     for title, seeds in outcomes.items():

@@ -423,11 +423,11 @@ def versions(walk: Walk) -> str:
 
 
 TITLES = {
-    "page": "from nothing to a fooled clip\n\n`python -m bench newcomer emodb:PATH --only page`: a wheel into a fresh "
-    "environment, the page over its own HTTP with a clip of EMO-DB resampled to 44.1 kHz, two channels, and the same "
-    "on the command line.",
-    "corpus": "from a folder to a report\n\n`python -m bench newcomer emodb:PATH --only corpus`: class folders of clips "
-    "under names of their own, and one command.",
+    "page": "from nothing to a fooled clip\n\nThe command was `python -m bench newcomer emodb:PATH --only page`. It "
+    "installs a wheel into a fresh environment. It then attacks one clip with the local page and on the command line. "
+    "The clip is from EMO-DB, resampled to 44.1 kHz with two channels.",
+    "corpus": "from a folder to a report\n\nThe command was `python -m bench newcomer emodb:PATH --only corpus`. It runs "
+    "one command on class folders with new names.",
 }
 
 
@@ -441,11 +441,11 @@ def section(part: str, steps: Sequence[Step], machine: str, load: float) -> str:
     used = sum(s.seconds for s in steps if not s.what.startswith((*INSTALLING, *COMMANDS)))
     told = sum(s.seconds for s in steps if s.what.startswith(COMMANDS[1:])) / 60
     sums = {
-        "page": f"Installing took {installing:.0f} s; from there to the downloaded clip it was {used:.0f} s.",
-        "corpus": f"From the folder to the report: {told:.1f} minutes.",
+        "page": f"The installation took {installing:.0f} s. The steps up to the downloaded clip took {used:.0f} s.",
+        "corpus": f"The way from the folder to the report took {told:.1f} minutes.",
     }
     return (
-        f"## A newcomer's walk: {TITLES[part]} Every step is checked: exit codes, files, that what was made differs "
-        f"and keeps its budget.\n\n| step | seconds | of processors | |\n|---|---:|---:|---|\n{rows}\n\n{sums[part]}\n\n"
-        f"Commit `{commit()}`, {machine}, begun at a load of {load:.1f}."
+        f"## A newcomer's walk: {TITLES[part]} The test checks the exit codes, the files, the change and the budget "
+        f"of every step.\n\n| step | seconds | processor seconds | result |\n|---|---:|---:|---|\n{rows}\n\n{sums[part]}\n\n"
+        f"The commit is `{commit()}`. The machine has {machine}. The load at the start was {load:.1f}."
     )

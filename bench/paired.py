@@ -59,15 +59,15 @@ def main(arguments: list[str]) -> None:
         )
         print(rows[-1], flush=True)
     head = (
-        "## Paired comparison\n\nSimulated attacks on the same clips, tested at 5 %. Equal attacks that "
-        "are told apart are false alarms: at most 6 % is the aim. The least difference is what the test "
-        f"says it would show with a power of {100 * POWER:.0f} %; the power is how often it did. A least "
-        "difference of 100 points means that no difference could be shown reliably. The last column is how "
-        "often any class, sex or speaker of such a set was called worse although all were equal. "
-        f"`python -m bench paired --trials {chosen.trials} --seed {chosen.seed}`, commit `{commit()}`, "
-        f"{describe_machine()}.\n\n"
-        "| test set | speakers | clips | false alarms | the same, speakers favour an attack | least "
-        "difference, points | power there | false worst groups |\n|---|---:|---:|---:|---:|---:|---:|---:|"
+        f"## Paired comparison\n\nThe command `python -m bench paired --trials {chosen.trials} --seed {chosen.seed}` "
+        f"ran at commit `{commit()}` with {describe_machine()}. The command simulates attacks on the same clips and "
+        "compares the attacks at a significance level of 5 %. A false alarm is a significant difference between equal "
+        "attacks. The aim is at most 6 %. The least difference is the smallest difference that the test expects to "
+        f"find with a power of {100 * POWER:.0f} %. The next column shows the power in the simulation. A least difference of "
+        "100 points means that the test finds no difference reliably. The last column shows false alarms for single "
+        "groups: a class, sex or speaker was called worse although all groups were equal.\n\n"
+        "| test set | speakers | clips | false alarms | false alarms with random speaker effects | least "
+        "difference, points | power | false alarms for groups |\n|---|---:|---:|---:|---:|---:|---:|---:|"
     )
     sections.write("paired", "\n".join([head, *rows]))
 

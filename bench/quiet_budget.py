@@ -128,10 +128,9 @@ def section(rows: Sequence[dict[str, Any]], recipe: BudgetRecipe, command: str) 
             f"| {sum(test < limit for test in tests)} of {len(tests)} |"
         )
     about = (
-        f"`python -m bench quiet_budget {command}`, commit `{commit()}`, {describe_machine()}. The largest "
-        f"epsilon at which random signs change fewer than {100 * limit:g} % of the answers to dev clips with "
-        f"95 % confidence, and what random signs of that budget change on test clips of other speakers "
-        f"({DRAWS} draws). Each split has speakers of its own; the victim is the same, so that it heard some "
-        "of them in training."
+        f"The command `python -m bench quiet_budget {command}` ran at commit `{commit()}` with {describe_machine()}. The table shows "
+        f"the largest epsilon at which random signs change fewer than {100 * limit:g} % of the predictions on dev "
+        f"clips with 95 % confidence. The other columns show {DRAWS} draws of that budget on test clips of other "
+        "speakers. Each split has other speakers. All splits use the same victim, which was trained on some of them."
     )
-    return "\n\n".join(["## Budget: does it hold on test clips?", about, "\n".join(lines)])
+    return "\n\n".join(["## Budget on test clips", about, "\n".join(lines)])

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> bool:
 
         name = f"mutate {told.module}"
         section = mutate.main(told.module, told.n, told.seed)
-    record(name, f"{section}\n\nCommit `{commit()}`.")
+    record(name, f"{section}\n\nThe commit is `{commit()}`.")
     print(section)
     return True
 

@@ -46,18 +46,11 @@ def scaling_table(size: Size) -> str:
                     f"{many[1]:.0f}",
                 ]
             )
-    head = [
-        "generator",
-        "work",
-        "ms, one of 6 s",
-        "ms for each 6 s of it",
-        "MB, one",
-        "MB, all of it",
-    ]
+    head = ["generator", "work", "ms, one of 6 s", "ms per 6 s of all", "MB, one", "MB, all"]
     return (
-        "Reading, attacking, writing, reading back and measuring, windows of 6 s, each in a process of its "
-        "own (the first clip of a process is slower than others, so the second figure may be below the "
-        "first).\n\n" + table(head, rows)
+        "The work is reading, attacking, writing, reading back and measuring windows of 6 s. Each row has "
+        "its own process. The first clip of a process is slower than the others. The second time may "
+        "therefore be below the first time.\n\n" + table(head, rows)
     )
 
 
@@ -78,12 +71,12 @@ def together_table(size: Size) -> str:
         folder = Path(name)
         _world(folder, size)
         rows = [*_shards(folder), _torchrun(folder, size)]
-    head = ["work", "s, one process", "s, two", "times", "the same?"]
+    head = ["work", "s, one process", "s, two processes", "speed-up", "equal results"]
     return (
-        f"Commands of one thread each, start of Python included: an attack on {size.many} clips of "
-        f"{size.seconds:g} s (and the merge of its shards), and {size.steps} steps of training a mirror "
-        f"with {size.batch} crops of 2 s (its own time, without the start). "
-        f"Cores that the command may use: {allowed_cpus()}.\n\n" + table(head, rows)
+        f"Each process has one thread. The attack uses {size.many} clips of {size.seconds:g} s. Its time includes the "
+        f"start of Python and the merge of the shards. The training has {size.steps} steps of a backward net "
+        f"with {size.batch} crops of 2 s. Its time excludes the start. "
+        f"The command may use {allowed_cpus()} cores.\n\n" + table(head, rows)
     )
 
 
@@ -237,17 +230,17 @@ def loading_table(size: Size) -> str:
             ]
         )
     head = [
-        "files of",
-        "ms a clip, first time",
-        "ms a clip, decoded into the run's folder",
-        "ms a clip, from files",
-        "ms a clip, from there",
-        "times",
+        "sample rate of the files",
+        "ms per clip, first reading",
+        "ms per clip, first reading and writing of the cache",
+        "ms per clip, from files",
+        "ms per clip, from the cache",
+        "speed-up",
     ]
     return (
-        f"Reading {size.many} clips of 3 s at 16 kHz, as each stage of a run does: from the files, and "
-        "from the run's own decoded copy (the sha256 of every source file and of the copy are compared "
-        "each time that it is opened).\n\n" + table(head, rows)
+        f"Each stage of a run reads clips. The test reads {size.many} clips of 3 s at 16 kHz from the files and "
+        "from the decoded cache of the run. Each opening of the cache compares the sha256 of every source "
+        "file and of the cache.\n\n" + table(head, rows)
     )
 
 

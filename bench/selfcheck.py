@@ -310,15 +310,15 @@ def section(trials: Sequence[dict[str, Any]], options: argparse.Namespace) -> st
         ),
     ]
     about = (
-        f"`python -m bench selfcheck {kinds} --runs {options.runs} --steps {options.steps} --clips "
-        f"{options.clips}`, commit `{commit()}`, {describe_machine()}. Each run trains two victims on a "
-        "part of the corpus and attacks the first with PGD and noise, on half a second of each clip; it "
-        "is small, so that its check takes a large share of it."
+        f"The command `python -m bench selfcheck {kinds} --runs {options.runs} --steps {options.steps} --clips "
+        f"{options.clips}` ran at commit `{commit()}` with {describe_machine()}. Each run trains two victims on a "
+        "part of the corpus. PGD and noise attack the first victim on half a second of each clip. The runs are "
+        "small, so the check takes a large share of the time. A fraud is a manipulation of a copy of the run."
     )
     found = (
-        f"**{len(accused)} of {len(trials)} honest runs accused; {missed} of "
-        f"{len(trials) * len(FRAUDS)} planted frauds missed; the check took {100 * min(share):.0f} to "
-        f"{100 * max(share):.0f} % of run and check together.**"
+        f"The check accused {len(accused)} of {len(trials)} honest runs. It missed {missed} of "
+        f"{len(trials) * len(FRAUDS)} frauds. It took {100 * min(share):.0f} to {100 * max(share):.0f} % of the "
+        "time of run and check."
     )
     return "\n\n".join(["## Self-check", about, found, "\n".join(rows)])
 

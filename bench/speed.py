@@ -81,8 +81,9 @@ def section(size: Size, run: Path | None) -> str:
     times = per_clip(networks, source, size)
     parts = [
         HEAD,
-        f"`python -m bench speed{f' {run.name}' if run else ''}`, commit `{commit()}`, {describe_machine()}. "
-        f"{size.rounds} rounds in which the alternatives take turns; median, range.",
+        f"The command `python -m bench speed{f' {run.name}' if run else ''}` ran at commit `{commit()}` with {describe_machine()}. "
+        f"The test has {size.rounds} rounds. Each round measures every row of a table. The tables show the median "
+        "and the range.",
         clip_table(times, networks, size),
         batch_table(networks, source, size),
         cost(times),
@@ -179,18 +180,18 @@ def clip_table(times: dict[str, list[float]], networks: dict[str, Generator], si
         )
     head = [
         "attack",
-        "ms a clip",
-        "paper takes times",
-        f"{PUBLISHED}, takes times",
-        "PGD takes times",
+        "ms per clip",
+        "speed-up over paper",
+        f"speed-up over {PUBLISHED}",
+        "speed-up over PGD",
         "GFLOP",
-        "of the peak",
+        "share of the peak",
     ]
     return (
-        f"One clip of {size.seconds:g} s, batch of one, the whole attack with its budget and rounding. "
-        f"`{PUBLISHED}` is the same function in the layers of the published code. Peak: {peak:.0f} GFLOP/s in a product of "
-        f"{size.square} x {size.square} matrices; torch counts convolutions and products, not an LSTM's "
-        "loops, norms, maxima and the choice of samples, which is what the rest of the time goes to.\n\n"
+        f"Each attack changes one clip of {size.seconds:g} s in a batch of one. The time includes the budget and "
+        f"the rounding. `{PUBLISHED}` is the published network in the layers of the published code. The peak is "
+        f"{peak:.0f} GFLOP/s in a product of {size.square} x {size.square} matrices. The GFLOP of torch contain only "
+        "convolutions and products. LSTM loops, norms, maxima and the choice of samples take the other time.\n\n"
         + table(head, rows)
     )
 
@@ -208,8 +209,8 @@ def batch_table(networks: dict[str, Generator], source: Victim, size: Size) -> s
         [name, f"{size.batch / statistics.median(taken):.2f}", ratio(times["paper"], taken)]
         for name, taken in times.items()
     ]
-    return f"A batch of {size.batch} such clips:\n\n" + table(
-        ["attack", "clips a second", "times paper"], rows
+    return f"The table shows a batch of {size.batch} of these clips.\n\n" + table(
+        ["attack", "clips per second", "speed-up over paper"], rows
     )
 
 
@@ -220,8 +221,9 @@ def cost(times: dict[str, list[float]]) -> str:
         for name, taken in times.items()
         if name != "product"
     ]
-    return "A million such clips, at the median time of one:\n\n" + table(
-        ["attack", "hours of this machine"], rows
+    return (
+        "The table shows the time for a million of these clips at the median time of one clip.\n\n"
+        + table(["attack", "hours on this machine"], rows)
     )
 
 
@@ -248,10 +250,16 @@ def training_table(networks: dict[str, Generator], source: Victim, size: Size) -
         ]
         for name in networks
     ]
-    head = ["generator", "clips a second", "times paper", "MB at its peak", "of paper's, one in"]
+    head = [
+        "generator",
+        "clips per second",
+        "speed-up over paper",
+        "peak MB",
+        "memory of paper / memory of this row",
+    ]
     return (
-        f"A training step against emo18, batch of {size.batch} crops of 2 s, loss, backward pass and "
-        "crops included; memory beyond that of a process that has loaded all and trains nothing.\n\n"
+        f"A training step against emo18 uses a batch of {size.batch} crops of 2 s. The time includes the loss, "
+        "the backward pass and the crops. The memory excludes the memory of an idle process.\n\n"
         + table(head, rows)
     )
 
@@ -371,7 +379,7 @@ def victim_table(size: Size) -> str:
     times = paired(works, size.rounds)
     rows = [[name, spread(taken), ratio(times["plain"], taken)] for name, taken in times.items()]
     return (
-        f"A training step of emo18, batch of {size.batch} crops of 2 s: the module as its paper writes it, "
-        "and ours (MaxPool before the activation, two-dimensional channels-last convolutions).\n\n"
-        + table(["module", "ms a step", "plain takes times"], rows)
+        f"A training step of emo18 uses a batch of {size.batch} crops of 2 s. `plain` is the module of the paper. "
+        "`ours` has MaxPool before the activation and two-dimensional channels-last convolutions.\n\n"
+        + table(["module", "ms per step", "speed-up over plain"], rows)
     )

@@ -66,10 +66,11 @@ def main(arguments: list[str]) -> None:
                 cells += [cell(rows, corpus, source, budget) for budget in budgets]
     storage.write_json(options.out / "strength.json", {"commit": commit(), "cells": cells})
     about = (
-        f"`python -m bench strength {typed(arguments)}`, commit "
-        f"`{commit()}`, {describe_machine()}. Level of a changed sample relative to the clip's active "
-        "speech level. Fooling in per cent; in brackets the paired difference to the strongest gradient "
-        "attack of equal time, with its 95 % interval clustered by speaker."
+        f"The command `python -m bench strength {typed(arguments)}` ran at commit "
+        f"`{commit()}` with {describe_machine()}. The level (dB) is the level of a changed sample, relative "
+        "to the active speech level of the clip. The cells show the fooling rate in per cent. The brackets "
+        "show the paired difference to the strongest gradient attack of equal time. The 95 % interval of "
+        "the difference is clustered by speaker."
     )
     body = [f"## {options.title}", about, summary(cells), white_box(cells), transfer(cells)]
     sections.write(word(options.title), "\n\n".join(body))
@@ -326,14 +327,17 @@ def summary(cells: Sequence[Mapping[str, Any]]) -> str:
             [key, len(pairs), len(pairs) - lower, higher, shown, f"{100 * mean:+.1f} points"]
         )
     head = [
-        "ours, against",
+        "our attack and the comparison",
         "cells",
         "not lower",
         "5 points higher or saturated",
         "lower beyond its interval",
         "mean difference",
     ]
-    note = "More time: PGD 4 for one pass, PGD 20 for eight."
+    note = (
+        "*more time* compares one pass with PGD of 4 steps and eight passes with PGD of 20 steps. A cell is "
+        "one source, level and number of samples."
+    )
     return titled("Cells", head, rows, note)
 
 
@@ -352,13 +356,13 @@ def white_box(cells: Sequence[Mapping[str, Any]]) -> str:
             f"{statistics.median(t[m] for t in times):.3f}" if m in times[0] else ""
             for m in METHODS
         ]
-        rows.append(["seconds a clip", source, "", "", *medians])
+        rows.append(["seconds per clip", source, "", "", *medians])
     counts = ", ".join(
         dict.fromkeys(
-            f"{c['corpus']} {c['clips']} clips of {c['speakers']} speakers" for c in cells
+            f"{c['clips']} clips of {c['speakers']} speakers of {c['corpus']}" for c in cells
         )
     )
-    note = f"{counts}. An ensemble's figure is the mean over its members."
+    note = f"The attacks use {counts}. The rate of an ensemble is the mean over its members."
     return titled("On the source", ["corpus", "source", "dB", "samples", *METHODS], rows, note)
 
 
@@ -384,7 +388,7 @@ def transfer(cells: Sequence[Mapping[str, Any]]) -> str:
         if target not in c["source"].split(",")
     ]
     head = ["corpus", "source", "target", "samples", *shown]
-    return titled("Transfer", head, rows, f"At {loudest:g} dB; random is the control.")
+    return titled("Transfer", head, rows, f"The level is {loudest:g} dB. The control is `random`.")
 
 
 if __name__ == "__main__":

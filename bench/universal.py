@@ -96,9 +96,9 @@ def section(rows: Sequence[dict[str, Any]], recipe: VectorRecipe, command: str) 
         for row in rows
     ]
     about = (
-        f"`python -m bench universal {command}`, commit `{commit()}`, {describe_machine()}. Epsilon "
-        f"{recipe.epsilon}, every sample; {recipe.steps} steps; {DRAWS} draws of random signs. *above*: more "
-        "than the best draw."
+        f"The command `python -m bench universal {command}` ran at commit `{commit()}` with {describe_machine()}. Epsilon "
+        f"is {recipe.epsilon} on every sample. The training has {recipe.steps} steps. The control has {DRAWS} draws "
+        "of random signs. *above* means that the vector fools more clips than every draw."
     )
     return "\n\n".join(
         ["## Universal vector against random signs", about, "\n".join([head, *lines])]

@@ -53,18 +53,19 @@ def test_a_hardened_victim_is_told_beside_the_plain_one(bench):
     told = "\n".join(bench.hardened([*rows("plain", 0.75, 0.8), *rows("hard", 0.70, 0.4)]))
     assert "| plain | 0.750 | 80.0 % of 10 (10 to 90) |" in told
     assert (
-        "hard: PGD that knows it fools 0.50 of the plain victim's at epsilon 0.01 and 0.50" in told
+        "hard: the fooling rate of adaptive PGD, divided by the rate on the plain victim, is 0.50 at epsilon 0.01 and 0.50"
+        in told
     )
-    assert "5.0 points of UAR less; a step takes 4.2 x a plain one" in told
+    assert "The UAR is 5.0 points lower. A step takes 4.2 times as long as a plain step." in told
     assert (
-        "from `plain` by `staanet harden --method sparse_trades --weight 3.0 --inner-steps 2`"
+        "from `plain` with `staanet harden --method sparse_trades --weight 3.0 --inner-steps 2`"
         in told
     )
 
 
 def test_a_rate_of_nothing_is_no_ratio(bench):
     told = "\n".join(bench.hardened([*rows("plain", 0.75, 0.0), *rows("hard", 0.70, 0.4)]))
-    assert "n/a of the plain" in told
+    assert "is n/a at epsilon" in told
 
 
 def cell(target, source, value, attack="pgd", control=False):
@@ -130,7 +131,8 @@ def test_an_audit_is_told_with_what_was_not_as_it_comes(bench):
         "verdict": ["Passed."],
     }
     said = "\n".join(bench.audited(told))
-    assert "without gradients, crafted on emo18, clips 16; 16 test clips: 2.0 minutes" in said
+    assert "without gradients. The sources are emo18. The settings are clips 16." in said
+    assert "The audit used 16 test clips. It took 2.0 minutes" in said
     assert "* Passed." in said
     said = "\n".join(bench.audited(told | {"recipe": usual}))
-    assert "all settings as they come" in said
+    assert "The settings are the defaults." in said

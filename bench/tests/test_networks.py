@@ -91,7 +91,7 @@ def test_the_command_trains_judges_resumes_and_writes_its_section(command, tmp_p
     first = (tmp_path / "results.md").read_text()
     assert first.count("\n| ") == 1 + 1 + 2 + 3 and "| backward_net, untrained |" in first
     assert "--seconds 0.2 --seeds 2`" in first
-    assert "Scaled down: 2 steps of 2 crops of 0.2 s; more" in first
+    assert "The training is short: 2 steps of 2 crops of 0.2 s. More" in first
     trained = (tmp_path / "out" / "generators" / "backward_net_1" / "model.safetensors").stat()
     command(*out)  # everything is there already
     assert (tmp_path / "results.md").read_text() == first

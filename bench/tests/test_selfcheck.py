@@ -39,6 +39,6 @@ def test_the_section_counts_accusations_and_missed_frauds():
     options = argparse.Namespace(corpora=["emodb:/data"], runs=2, steps=60, clips=32)
     text = selfcheck.section(trials, options)
     total = 2 * len(selfcheck.FRAUDS)
-    assert f"1 of 2 honest runs accused; 1 of {total} planted frauds missed" in text
-    assert "10 to 10 % of run and check" in text and "/data" not in text
+    assert f"accused 1 of 2 honest runs. It missed 1 of {total} frauds." in text
+    assert "10 to 10 % of the time of run and check" in text and "/data" not in text
     assert "| emodb | emo18 | 1 | 9 | 1 | gradients emo18 | none | two files exchanged |" in text

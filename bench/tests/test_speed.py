@@ -120,7 +120,7 @@ def test_the_table_of_a_gpu_compares_each_way_with_the_network_as_it_is():
     ceilings = {"float32": [2.0, 1.0, 3.0], "bfloat16": [4.0]}
     text = gpu.attack_table(small.networks(), source, small.size, cpu, ceilings, batches=(1, 2))
     rows = cells(text)
-    assert text.startswith("Clips of 0.1 s on cpu;")
+    assert text.startswith("The table shows clips of 0.1 s on cpu.")
     assert [(row[0], row[1], row[2]) for row in rows] == [
         one
         for batch in ("1", "2")
@@ -131,13 +131,13 @@ def test_the_table_of_a_gpu_compares_each_way_with_the_network_as_it_is():
                 for way in gpu.WAYS
                 if batch == "1" or "graph" not in way
             ),
-            (gpu.PGD, batch, "as it is"),
+            (gpu.PGD, batch, "eager"),
         ]
     ]
     networks = [row for row in rows if row[0] != gpu.PGD]
-    as_it_is = [row for row in networks if row[2] in ("as it is", "graph")]  # no graph on a CPU
+    as_it_is = [row for row in networks if row[2] in ("eager", "graph")]  # no graph on a CPU
     assert all(row[6] == "100.0%" for row in as_it_is)
-    assert all(row[4] == "1.0 (1.0 to 1.0)" for row in networks if row[2] == "as it is")
+    assert all(row[4] == "1.0 (1.0 to 1.0)" for row in networks if row[2] == "eager")
     assert all(row[4] == row[6] == "" and row[5] for row in rows if row[0] == gpu.PGD)
     for row in rows:  # GFLOP over microseconds is PFLOP/s
         middle = 1000 * float(row[7]) / float(row[3].split()[0])
@@ -190,7 +190,9 @@ def test_the_command_of_a_gpu_writes_a_section_of_its_own(tmp_path, monkeypatch,
     sections.write("one", "## One")
     gpu.main(["--quick", "--device", "cpu"])  # prints and leaves the record alone
     told = capsys.readouterr()
-    assert told.out.startswith("## On a GPU\n\n`python -m bench gpu --device cpu`, commit ")
+    assert told.out.startswith(
+        "## On a GPU\n\nThe command `python -m bench gpu --device cpu` ran at commit "
+    )
     assert "ceilings: " in told.err and "training, large batch: " in told.err
     assert "On a GPU" not in (tmp_path / "results.md").read_text()
     gpu.main(["--device", "cpu"])
@@ -219,7 +221,7 @@ def test_the_table_of_training_on_a_gpu_has_both_precisions_and_both_ways_to_dra
     assert {(row[1], row[2]) for row in rows} == {
         (precision, drawn)
         for precision in ("float32", "bfloat16")
-        for drawn in ("ahead", "when asked for")
+        for drawn in ("ahead", "on demand")
     }
     assert len(rows) == 8 and all(float(row[4]) > 0 and row[5] == "" for row in rows)
     text = gpu.training_table(
