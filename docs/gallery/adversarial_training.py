@@ -1,11 +1,12 @@
 """Adversarial training
 
-Train a model further on adversarial clips, then attack it again. The second attack is crafted on the hardened model, so that it
-knows the defence.
+This page compares a model before and after training on adversarial clips. Adversarial clips are inputs
+with small changes that mislead the model. Each attack is crafted on the model that it attacks.
 """
 
 # %%
-# A small classifier of synthetic voices.
+# The script trains a small classifier on synthetic speech. UAR is the unweighted average recall.
+# Chance is a UAR of 0.25.
 
 from pathlib import Path
 
@@ -22,7 +23,8 @@ before = pipeline.train_victim(corpus, "logmel_cnn", Path("before"), recipe=reci
 print(f"UAR on test speakers {storage.read_card(Path('before'), 'victim')['test_uar']:.2f}")
 
 # %%
-# `harden` continues the training of a copy, on clean clips and on clips that are attacked at each step.
+# `harden` trains a copy of the model further. Each training step uses clean clips and adversarial
+# clips. The adversarial clips are crafted anew at each step.
 
 hardening = HardenRecipe(
     method="pgd",
@@ -44,7 +46,9 @@ after = pipeline.harden(
 print(f"UAR on test speakers {storage.read_card(Path('after'), 'victim')['test_uar']:.2f}")
 
 # %%
-# Each model is attacked with its own gradient, at several levels.
+# `pgd` (projected gradient descent) attacks each model with the gradient of that model. The control
+# `random` adds random signs within the same budget. The level is the largest change of a sample, in
+# dB relative to the speech.
 
 levels, rates = (-40, -32, -25), {}
 test = corpus.split(seed=0)[2]
@@ -60,7 +64,7 @@ for victim in (before, after):
     print(f"{victim.name:10}  {row}")
 
 # %%
-# The lower the line of PGD, the stronger the model. Noise of the same size is the control.
+# A lower solid line means a more robust model. The dotted lines show the control.
 
 import matplotlib.pyplot as plt
 
@@ -69,7 +73,7 @@ for victim, ink in ((before, "#d55e00"), (after, "#0072b2")):
     for name, style in (("pgd", "o-"), ("random", "o:")):
         heights = [100 * rates[victim.name, name, level] for level in levels]
         axes.plot(levels, heights, style, color=ink, markersize=4, label=f"{victim.name}, {name}")
-axes.set(xlabel="largest change, dB relative to the speech", ylabel="answers changed, %")
+axes.set(xlabel="largest change, dB relative to the speech", ylabel="predictions changed, %")
 axes.set_ylim(-4, 104)
 axes.legend()
 figure.tight_layout()

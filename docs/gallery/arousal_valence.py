@@ -1,11 +1,12 @@
 """Arousal and valence
 
-A model that answers with numbers is fooled when a number moves by more than its tolerance. The attack may aim at one
-number, up or down.
+This page attacks a regression model of arousal and valence. The model counts as fooled when a
+prediction changes by more than a tolerance. An attack can also raise or lower one prediction.
 """
 
 # %%
-# A stand-in for a regression model: a small network that learned to give synthetic voices their arousal and valence.
+# The clips are synthetic speech of four emotions. Each emotion has a fixed arousal and valence, on a
+# scale from 1 to 5.
 
 from pathlib import Path
 
@@ -21,11 +22,12 @@ clips = list(corpus.clips(16_000))
 print(corpus.labels)
 
 # %%
-# Mean and spread of a few bands of energy, and one linear layer fitted by least squares.
+# The model computes the mean and the standard deviation of the log energy in 24 frequency bands.
+# The method of least squares fits one linear layer to these features.
 
 
 class Bands(nn.Module):
-    """Arousal and valence from the log energy of 24 bands, ``[B, T] -> [B, 2]``."""
+    """Predicts arousal and valence from the log energy of 24 bands, ``[B, T] -> [B, 2]``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +39,7 @@ class Bands(nn.Module):
         self.layer = nn.Linear(48, 2)
 
     def features(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Mean and deviation over time, ``[B, T] -> [B, 48]``."""
+        """Returns the mean and the standard deviation over time, ``[B, T] -> [B, 48]``."""
         x = waveform[:, None]
         cosine = nn.functional.conv1d(x, self.cosine, stride=160)
         sine = nn.functional.conv1d(x, self.sine, stride=160)
@@ -61,7 +63,9 @@ with torch.no_grad():
 print(f"mean error: arousal {error[0]:.2f}, valence {error[1]:.2f}, on a scale of 1 to 5")
 
 # %%
-# `tolerance` says how far each number may move before the answer counts as changed.
+# A prediction counts as changed when it moves by more than `tolerance`. The table compares `pgd`
+# (projected gradient descent) with the control `random`. The control adds random signs of the same
+# size.
 
 victim = staanet.TorchVictim(module, ["arousal", "valence"], 16_000, name="bands")
 victim.tolerance = (0.5, 0.5)
@@ -74,7 +78,8 @@ any_number = [staanet.craft(attack, victim, clips) for attack in (pgd, noise)]
 print(staanet.transfer_matrix(any_number, [victim]).to_markdown())
 
 # %%
-# With `label="valence-"` the attack lowers valence alone.
+# The argument `label="valence-"` makes the attack lower valence. The figure shows where the
+# predictions move.
 
 lower = staanet.craft(pgd, victim, clips, label="valence-")
 

@@ -1,10 +1,12 @@
 """Codec survival
 
-An adversarial clip is sent as MP3, over a telephone, through a room. Does it still fool the model at the other end?
+This page measures which adversarial clips still fool a model behind a channel. The channels are
+codecs, filters, noise and a room.
 """
 
 # %%
-# Clips that fool a shipped classifier, and the control.
+# `pgd` (projected gradient descent) crafts clips that fool a pretrained classifier. The control
+# `random` adds random signs of the same size.
 
 from pathlib import Path
 
@@ -20,8 +22,8 @@ sets = [
 ]
 
 # %%
-# Each channel carries the clean and the adversarial clip alike. An answer counts as changed against that of the clean clip
-# behind the same channel.
+# Both the clean and the adversarial clip pass through each channel. The fooling rate compares the two
+# predictions behind the same channel. `pcm16` is the WAV file without a channel.
 
 CHANNELS = ["mp3:32", "opus:16", "gsm", "mulaw", "lowpass:3000", "noise:20", "rir:0.4"]
 matrix = staanet.transfer_matrix(sets, [victim], channels=CHANNELS)
@@ -33,23 +35,24 @@ for channel in ("pcm16", *CHANNELS):
     print(f"{channel:13} pgd {pgd:3.0f} %   random {noise:3.0f} %")
 
 # %%
-# The attack did not know the channels. An attack that is trained through one (`--augment`) survives more.
+# This attack was crafted without the channels. Use `train-generator --augment` to train a generator
+# through a channel. More of its clips then survive that channel.
 
 import matplotlib.pyplot as plt
 
 figure, axes = plt.subplots(figsize=(6.4, 3.2))
-names = ["file", *CHANNELS]
+names = ["pcm16", *CHANNELS]
 for shift, attack in ((-0.2, "pgd"), (0.2, "random")):
     heights = [rates[attack, channel] for channel in ("pcm16", *CHANNELS)]
     axes.bar([i + shift for i in range(len(names))], heights, width=0.38, label=attack)
 axes.set_xticks(range(len(names)), names, rotation=25, ha="right")
-axes.set_ylabel("answers changed, %")
+axes.set_ylabel("predictions changed, %")
 axes.legend()
 figure.tight_layout()
-figure.savefig("answers_changed_behind_each_channel.svg")
+figure.savefig("predictions_changed_behind_each_channel.svg")
 
 # %%
-# One adversarial clip as a file, and as the telephone codec GSM leaves it.
+# These two sounds are one adversarial clip before and after the telephone codec GSM.
 
 import torch
 

@@ -1,12 +1,13 @@
 """eGeMAPS and an SVM
 
-The usual baseline of the field: 88 functionals of openSMILE and a support vector machine. It has no gradient. The attack is
-crafted on a network and transferred to it.
+This page attacks a support vector machine (SVM) on openSMILE features. The features are the 88
+functionals of the eGeMAPS set, a common baseline of the field. The SVM gives no gradient. The attack
+is therefore crafted on a neural network.
 """
 
 # %%
-# Compute the functionals of synthetic voices and fit an SVM of scikit-learn to them. openSMILE (extra `opensmile`) is free for
-# research only.
+# The script trains an SVM of scikit-learn on synthetic speech. Install openSMILE with the extra
+# `opensmile`. Its licence allows research only.
 
 from pathlib import Path
 
@@ -23,7 +24,7 @@ smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.
 
 
 def features(waveforms):
-    """eGeMAPSv02 of each clip, ``[B, T] -> [B, 88]``."""
+    """Returns the eGeMAPSv02 features of each clip, ``[B, T] -> [B, 88]``."""
     return [smile.process_signal(x, 16_000).to_numpy()[0] for x in waveforms]
 
 
@@ -35,14 +36,15 @@ answers = machine.predict(features(c.waveform.numpy() for c in clips))
 print(sum(a == c.label for a, c in zip(answers, clips, strict=True)), "of", len(clips), "right")
 
 # %%
-# A function from waveforms to scores is a victim.
+# A victim is a model under attack. `CallableVictim` turns a function from waveforms to scores into a
+# victim. This victim has no gradient.
 
 import staanet
 from staanet.attacks import PGD, Random
 
 
 def answer(waveforms):
-    """The distances to the planes of the SVM, ``[B, T] -> [B, 4]``."""
+    """Returns the decision function of each class, ``[B, T] -> [B, 4]``."""
     return machine.decision_function(features(waveforms))
 
 
@@ -50,8 +52,9 @@ svm = staanet.CallableVictim(answer, list(machine.classes_), 16_000, name="svm")
 print("gradients:", svm.differentiable)
 
 # %%
-# Two attacks: random signs, and signs along the gradient of a network that comes with the package. The network knows nothing
-# of the SVM, of its features or of these voices.
+# `PGD` (projected gradient descent) crafts clips on `emo18`, a pretrained network that comes with
+# staanet. The network shares no features and no training data with the SVM. The control `Random` adds
+# random signs of the same size.
 
 network = staanet.load_victim("shipped:emo18")
 levels, rates = ("-35 dB", "-20 dB"), {}
@@ -67,7 +70,7 @@ for level in levels:
 print(matrix.to_markdown())
 
 # %%
-# What transfers from the network to the SVM, beside noise of the same size.
+# The figure compares the transfer to the SVM with the control.
 
 import matplotlib.pyplot as plt
 
@@ -75,7 +78,7 @@ figure, axes = plt.subplots(figsize=(6.4, 3.0))
 for attack, target in (("pgd", "emo18"), ("pgd", "svm"), ("random", "svm")):
     heights = [100 * rates[level, attack, target] for level in levels]
     axes.plot(levels, heights, "o-", label=f"{attack} on {target}")
-axes.set(xlabel="largest change, relative to the speech", ylabel="answers changed, %")
+axes.set(xlabel="largest change, relative to the speech", ylabel="predictions changed, %")
 axes.set_ylim(-4, 104)
 axes.legend()
 figure.tight_layout()

@@ -1,12 +1,12 @@
 """A first attack
 
-A synthetic voice, a classifier that comes with the package, and one change of the sound. Listen to it, look at it, and
-compare it with noise of the same size.
+This page compares an attack on one synthetic clip with noise of the same size. The page plays the
+clip before and after the attack.
 """
 
 # %%
-# `speak_example` renders a sentence with eSpeak NG. `shipped:emo18` is a small classifier of seven emotions, trained on
-# acted German speech.
+# `speak_example` synthesises a sentence with eSpeak NG. `shipped:emo18` is a small pretrained
+# classifier of seven emotions. It was trained on acted German speech.
 
 from pathlib import Path
 
@@ -21,8 +21,9 @@ victim = staanet.load_victim("shipped:emo18")
 print(", ".join(victim.labels))
 
 # %%
-# The budget allows a fifth of the samples to move, each by at most 25 dB less than the level of the speech.
-# `pgd` follows the gradient of the classifier.
+# The budget lets the attack change at most a fifth of the samples. The largest change of a sample lies
+# 25 dB below the level of the speech. `pgd` (projected gradient descent) follows the gradient of the
+# classifier. SNR is the signal-to-noise ratio of speech and change.
 
 budget = staanet.Budget(epsilon="-25 dB", max_density=0.2)
 attack = staanet.ATTACKS["pgd"](budget=budget, steps=20)
@@ -33,22 +34,23 @@ print(f"{row['clean_prediction']} -> {row['adversarial_prediction']}")
 print(f"{row['l0']} samples changed, {row['snr_db']:.1f} dB SNR")
 
 # %%
-# Listen to the clip before and after.
+# These are the clean and the adversarial clip.
 
 Path("clean.wav").write_bytes(audio.encode(pair.clean.pcm16, rate))
 Path("adversarial.wav").write_bytes(audio.encode(pair.adversarial, rate))
 
 # %%
-# The red samples are those that changed. Below are the ten milliseconds in which most of them lie.
+# The changed samples are red. The lower panel shows the ten milliseconds with the most changed samples.
 
 Path("changed_samples.png").write_bytes(waveform_picture(pair.clean.pcm16, pair.adversarial, rate))
 
 # %%
-# The control: random signs at as many samples, five times. An attack counts only as far as it does more than noise.
+# The control adds random signs at as many samples. The script draws the control five times. Only
+# the difference between attack and control counts.
 
 hits = 0
 for seed in range(5):
     noise = staanet.ATTACKS["random"](budget=budget, seed=seed)
     rows = staanet.transfer_matrix([staanet.craft(noise, victim, [clip])], [victim]).rows
     hits += rows[0]["clean_prediction"] != rows[0]["adversarial_prediction"]
-print(f"noise of the same size changed the answer in {hits} of 5 draws")
+print(f"noise of the same size changed the prediction in {hits} of 5 draws")

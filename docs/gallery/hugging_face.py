@@ -1,12 +1,12 @@
 """A Hugging Face model
 
-Any audio classifier of `transformers` can be attacked, from the hub or from a folder. Here it is a folder, so that nothing
-is downloaded: the small wav2vec 2.0 that comes with the package.
+This page attacks an audio classifier in the format of `transformers`. The model is a small wav2vec 2.0
+that comes with staanet. The script downloads nothing.
 """
 
 # %%
-# A folder of `transformers` holds `config.json`, `preprocessor_config.json` and the weights. `hf:NAME` would take one from
-# the hub instead.
+# A model folder holds `config.json`, `preprocessor_config.json` and the weights. Use `hf:NAME` for a
+# model from the hub.
 
 from staanet.storage import pretrained
 
@@ -14,7 +14,8 @@ folder = pretrained.folder("victims", "wav2vec2_tiny")
 print("\n".join(sorted(path.name for path in folder.iterdir())))
 
 # %%
-# The front end is part of the victim, so that gradients reach the waveform.
+# The victim (the model under attack) includes the feature extractor. Gradients therefore reach the
+# waveform.
 
 import staanet
 
@@ -23,7 +24,8 @@ print("gradients:", victim.differentiable, "| rate:", victim.sample_rate, "Hz")
 print("classes:", ", ".join(victim.labels))
 
 # %%
-# Attack it on synthetic voices, beside the control.
+# `pgd` (projected gradient descent) attacks the model on synthetic speech. The control `random` adds
+# random signs of the same size.
 
 from pathlib import Path
 
@@ -39,7 +41,7 @@ matrix = staanet.transfer_matrix(sets, [victim])
 print(matrix.to_markdown())
 
 # %%
-# Which classes the answers moved to.
+# The figure counts the predictions before and after the attack.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -56,6 +58,6 @@ for (i, j), count in np.ndenumerate(counts):
         axes.text(j, i, str(count), ha="center", va="center", color="#0072b2")
 axes.set_xticks(range(len(victim.labels)), victim.labels, rotation=30, ha="right")
 axes.set_yticks(range(len(victim.labels)), victim.labels)
-axes.set(xlabel="answer after the attack", ylabel="answer before")
+axes.set(xlabel="prediction after the attack", ylabel="prediction before")
 figure.tight_layout()
-figure.savefig("answers_before_and_after.svg")
+figure.savefig("predictions_before_and_after.svg")

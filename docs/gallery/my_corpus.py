@@ -1,10 +1,12 @@
 """My corpus
 
-From a folder of recordings to a classifier and its first transfer table. Replace the synthetic voices by your own folder.
+This page shows the way from a folder of recordings to a trained and attacked classifier. The
+recordings are synthetic. Use the path of your own folder instead.
 """
 
 # %%
-# The folder has one folder per class and, in it, one per speaker: `my_corpus/LABEL/SPEAKER/*.wav`.
+# The corpus has one folder per class. Each class folder has one folder per speaker. The paths are
+# `my_corpus/LABEL/SPEAKER/*.wav`.
 
 import shutil
 from pathlib import Path
@@ -18,14 +20,15 @@ for clip in render_synthetic(Path("voices"), voices=8, sentences=2).utterances:
 print(len(list(Path("my_corpus").rglob("*.wav"))), "recordings")
 
 # %%
-# The command describes what it finds: classes, speakers, the split, the level of the speech, and what looks odd.
+# The command prints the classes, the speakers, the split and the level of the speech. It also prints
+# a note on each unusual recording.
 
 import subprocess
 
 subprocess.run(["staanet", "corpus", "folder:my_corpus"], check=True)
 
 # %%
-# In Python the split gives three parts. No speaker is in two of them.
+# `split` returns a train, a dev and a test part. No speaker is in two parts.
 
 import staanet
 
@@ -34,7 +37,7 @@ train, dev, test = corpus.split(seed=0)
 print("test speakers:", ", ".join(test.speakers))
 
 # %%
-# A picture of the level of each recording, by speaker. Relative budgets follow this level.
+# The figure shows the speech level of each recording. A budget in dB is relative to this level.
 
 import matplotlib.pyplot as plt
 
@@ -51,7 +54,8 @@ figure.tight_layout()
 figure.savefig("speech_level_of_each_speaker.svg")
 
 # %%
-# A small network on log-mel spectrograms learns the four classes. Chance is a UAR of 0.25.
+# The script trains a small network on log-mel spectrograms. UAR is the unweighted average recall. The
+# UAR of chance is 0.25.
 
 from staanet import pipeline, storage
 from staanet.config import VictimRecipe
@@ -64,7 +68,9 @@ card = storage.read_card(Path("victims/logmel_cnn"), "victim")
 print(f"UAR on dev speakers {card['dev_uar']:.2f}, on test speakers {card['test_uar']:.2f}")
 
 # %%
-# Attack the test speakers, and read the table. `staanet run folder --set corpus=folder:my_corpus` does all this and more.
+# The script attacks the clips of the test speakers. `fgsm` is the fast gradient sign method. The
+# control `random` adds random signs of the same size. The command
+# `staanet run folder --set corpus=folder:my_corpus` runs a whole experiment.
 
 budget = staanet.Budget(epsilon="-30 dB")
 sets = [

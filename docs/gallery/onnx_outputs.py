@@ -1,17 +1,19 @@
 """An ONNX file with several outputs
 
-Many exported models return an embedding beside their scores. A short card says which output holds the classes.
+This page attacks an ONNX model that returns an embedding and class scores. A model card names
+the output with the scores. The card is a short text file.
 """
 
 # %%
-# A model with two outputs, as an export often has them: `hidden` and `scores`.
+# The script exports a model with two outputs. `hidden` is the embedding. `scores` holds the class
+# scores.
 
 import torch
 from torch import nn
 
 
 class TwoOutputs(nn.Module):
-    """An embedding and three scores of a waveform, ``[B, T] -> [B, 8], [B, 3]``."""
+    """Returns an embedding and three class scores, ``[B, T] -> [B, 8], [B, 3]``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +37,7 @@ torch.onnx.export(
 )
 
 # %%
-# Without `output` the model is refused, and the message names what there is.
+# This card does not name the output. `load_victim` raises an error that lists the outputs.
 
 from pathlib import Path
 
@@ -49,7 +51,7 @@ except staanet.StaaNetError as error:
     print(error)
 
 # %%
-# With it the file is a white box: torch runs the same graph, and both agree.
+# This card names the output. PyTorch runs the same graph and computes gradients.
 
 Path("model.onnx.toml").write_text(card + 'output = "scores"\n')
 victim = staanet.load_victim("onnx:model.onnx")
@@ -58,7 +60,9 @@ for note in victim.notes:
     print(note)
 
 # %%
-# The attack needs nothing else. `staanet audit --victim onnx:model.onnx` gives the whole verdict.
+# `fgsm` (fast gradient sign method) and `pgd` (projected gradient descent) attack the model. The
+# control `random` adds random signs of the same size. Use `staanet audit --victim onnx:model.onnx` for a
+# full audit.
 
 from staanet.corpora import render_synthetic
 
@@ -71,7 +75,7 @@ matrix = staanet.transfer_matrix(sets, [victim])
 print(matrix.to_markdown())
 
 # %%
-# The scores of one clip, before and after.
+# The figure shows the class probabilities of one clip before and after PGD.
 
 import matplotlib.pyplot as plt
 

@@ -1,11 +1,12 @@
 """Reproduce the paper on your corpus
 
-The recipe `paper_demos` holds the settings of Chang et al. 2024. Give it your corpus. Here it is cut to seconds, on synthetic
-voices, to show each step. The figures below mean nothing, but the steps are those of a real study.
+This page shows each step of a reproduction of the paper on your own corpus. The recipe `paper_demos` holds
+the settings of the paper (Chang et al. 2024). This script uses a much smaller recipe and synthetic
+speech. The results on this page therefore prove nothing about the paper.
 """
 
 # %%
-# A corpus with speakers.
+# The script creates a small synthetic corpus with several speakers.
 
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from staanet.corpora import render_synthetic
 render_synthetic(Path("voices"), voices=4, sentences=1)
 
 # %%
-# `--dry-run` tells the stages and their size before anything is trained. Look at this first: the full recipe wants a GPU.
+# `--dry-run` prints the stages and their size. Use this option before each long run. The full recipe
+# needs a GPU.
 
 import subprocess
 
@@ -22,7 +24,8 @@ run = "staanet run paper_demos --set corpus=synthetic:voices --out run"
 subprocess.run(f"{run} --dry-run", shell=True, check=True)
 
 # %%
-# A small copy of the recipe: two of the four victims, a small generator, few steps, three attacks.
+# The script writes a smaller recipe. The recipe has two of the four victims (the models under attack),
+# a small generator, few training steps and three attacks.
 
 import tomllib
 
@@ -40,12 +43,13 @@ recipe["attacks"] = {name: recipe["attacks"][name] for name in ("staa", "pgd", "
 Path("small.toml").write_text(tomli_w.dumps(recipe))
 
 # %%
-# One command trains, attacks, evaluates and writes the report. To continue a stopped run, run it again.
+# One command runs the whole experiment and writes the report. Run the same command again to continue
+# a stopped run.
 
 subprocess.run("staanet run small.toml --out run", shell=True, check=True)
 
 # %%
-# The figures of the report lie beside it as SVG, PNG and PDF for a paper.
+# The report folder also holds each figure as SVG, PNG and PDF.
 
 import shutil
 

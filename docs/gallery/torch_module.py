@@ -1,17 +1,18 @@
 """My torch module in three lines
 
-Any `torch.nn.Module` that takes a waveform becomes a victim with gradients. Nothing in the module changes.
+This page attacks a `torch.nn.Module` that takes a waveform. The module needs no change. The attack
+uses its gradients.
 """
 
 # %%
-# A module of your own. This one is small and fresh: it weighs two bands of frequency and compares their loudest moment.
+# This example module compares the mean energy of two frequency bands. The module is not trained.
 
 import torch
 from torch import nn
 
 
 class TwoBands(nn.Module):
-    """Low or high: the larger of two band energies, ``[B, T] -> [B, 2]``."""
+    """Returns the log energy of a low and a high band, ``[B, T] -> [B, 2]``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,7 +26,9 @@ class TwoBands(nn.Module):
 
 
 # %%
-# Three lines lead from the module to a table: wrap it, attack it, count.
+# Three lines make the table. The first line wraps the module. The second line attacks the
+# victim with `pgd` (projected gradient descent) and with the control `random`. The third line prints
+# the fooling rates.
 
 import staanet
 from staanet.apps.web.example_voices import EXAMPLES, speak_example
@@ -38,7 +41,8 @@ sets = [staanet.craft(staanet.ATTACKS[n](budget=budget), victim, clips) for n in
 print(staanet.transfer_matrix(sets, [victim]).to_markdown())
 
 # %%
-# How far the answer moves at each level of the change. The line crosses zero where the answer changes.
+# The figure shows the margin of the clean prediction after PGD, at each level of the change. A negative
+# margin means that the prediction changed.
 
 import matplotlib.pyplot as plt
 
@@ -55,7 +59,9 @@ for clip in clips:
         margins.append(float(after[label] - after[1 - label]))
     axes.plot(levels, margins, "o-", markersize=3, label=clip.id)
 axes.axhline(0, color="#8a8a87", linewidth=0.8)
-axes.set(xlabel="largest change, dB relative to the speech", ylabel="margin of the clean answer")
+axes.set(
+    xlabel="largest change, dB relative to the speech", ylabel="margin of the clean prediction"
+)
 axes.legend()
 figure.tight_layout()
 figure.savefig("margin_against_level.svg")

@@ -1,10 +1,11 @@
 """Reading a transfer table
 
-A transfer table tells which model was attacked, on which model the attack was crafted, and how sure the figure is.
+This page explains each part of a transfer table. The table shows how often each attack changes the
+prediction of each model.
 """
 
 # %%
-# The table compares three classifiers of different kinds, on synthetic voices of eight speakers.
+# The script loads three pretrained classifiers and synthetic speech of eight speakers.
 
 from pathlib import Path
 
@@ -16,7 +17,8 @@ clips = list(render_synthetic(Path("voices"), voices=8, sentences=1).clips(16_00
 budget = staanet.Budget(epsilon="-30 dB")
 
 # %%
-# Craft clips with PGD on each of the first two, and with random signs. Then evaluate every adversarial set on every classifier.
+# PGD (projected gradient descent) crafts clips on each of the first two classifiers. `random` crafts
+# clips with random signs. The script then evaluates each adversarial set on each classifier.
 
 sets = [
     staanet.craft(staanet.ATTACKS["pgd"](budget=budget, steps=5), source, clips)
@@ -29,13 +31,16 @@ print(matrix.to_markdown())
 # %%
 # How to read it:
 #
-# * **A row** is one attack, crafted on one source. **A column** is one target.
-# * **White box**: source and target are the same. Expect the highest rates there.
-# * **Transfer**: source and target differ. An attacker without your model achieves this.
-# * **`random`** is the control. A rate counts only as far as it is above the control in the same column.
-# * **The brackets** hold the 95 % interval, which counts speakers, not clips. **N** is the number of clips.
+# * **A row** is one attack that was crafted on one model, the source.
+# * **A column** is one model that receives the clips, the target.
+# * **White box** means that source and target are the same model. These rates are usually the highest.
+# * **Transfer** means that source and target differ. An attacker without access to your model can
+#   reach these rates.
+# * **`random`** is the control. Compare each rate with the control in the same column.
+# * **The brackets** hold the 95 % confidence interval, clustered by speaker.
+# * **N** is the number of clips.
 #
-# Each cell also tells how far its rate lies above the control, with an interval of that difference.
+# The script also prints the difference between each rate and the control, with a 95 % interval.
 
 for cell in matrix.cells:
     above = cell.get("above_control")
@@ -45,7 +50,7 @@ for cell in matrix.cells:
         print(f"{cell['attack']} on {cell['source']:6} -> {cell['target']:13} {text}")
 
 # %%
-# The same figures as a picture: rates with their intervals.
+# The figure shows the same rates with their intervals.
 
 import matplotlib.pyplot as plt
 
@@ -59,6 +64,6 @@ for index, cell in enumerate(matrix.cells):
     names.append(f"{cell['attack']} on {cell['source']}, target {cell['target']}")
 axes.set_yticks(range(len(names)), names)
 axes.invert_yaxis()
-axes.set(xlabel="answers changed, %", xlim=(-2, 102))
+axes.set(xlabel="predictions changed, %", xlim=(-2, 102))
 figure.tight_layout()
 figure.savefig("rates_with_intervals.svg")

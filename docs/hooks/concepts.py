@@ -1,6 +1,6 @@
-"""mkdocs hook: the pictures of *Concepts*, drawn in the colours of the page whenever the site is built.
+"""mkdocs hook: draws the pictures of *Concepts* in the colours of the page.
 
-They explain terms and show no results. The intervals are computed by the function that reports use.
+The pictures explain terms and show no results. Their intervals come from the function that reports use.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from staanet.report.chart_style import BLUE, FAINT, GREEN, INK, NARROW, VERMILIO
 MARK = re.compile(r"^<!-- picture (\w+) -->$", re.M)
 TIME = np.linspace(0.0, 1.0, 400)
 SPEECH = np.sin(2 * np.pi * 23 * TIME) * np.sin(np.pi * TIME) ** 2 * np.cos(5 * np.pi * TIME)
-"""Something that looks like a syllable or two."""
+"""A waveform that resembles one or two syllables."""
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Draws each picture where a page asks for it."""
+    """Replaces each mark of a page by its picture."""
     return MARK.sub(lambda mark: drawing(mark[1]), markdown)
 
 
@@ -39,7 +39,7 @@ def drawing(name: str) -> str:
 
 
 def _panels(width: float, number: int, height: float) -> tuple[Figure, list[Axes]]:
-    """Panels without axes, side by side, or one below the other on a phone."""
+    """Returns panels without axes. A phone shows the panels one below the other."""
     is_narrow = width <= NARROW
     figure = Figure(figsize=(width, height * number if is_narrow else height))
     shape = (number, 1) if is_narrow else (1, number)
@@ -104,7 +104,7 @@ def budget(width: float) -> Figure:
     changed = clean.copy()
     changed[[3, 4, 9, 15, 16]] += 0.3 * np.array([1, 1, -1, -1, 1])
     _stems(axes, clean, changed, 0.3)
-    axes.set_title("grey: epsilon; red: the changed samples", fontsize=8.5)
+    axes.set_title("grey: range of epsilon; red: changed samples", fontsize=8.5)
     return figure
 
 
@@ -122,12 +122,12 @@ def level(width: float) -> Figure:
 
 
 def control(width: float) -> Figure:
-    """The attack and random signs, with as many samples of the same size."""
+    """The attack and random signs change equally many samples by the same size."""
     figure, panels = _panels(width, 2, 1.7)
     clean = np.sin(np.linspace(0, 5.5, 24))
     rng = np.random.default_rng(2)
-    chosen = {"attack: places and signs by the gradient": (np.r_[7:13], np.ones(6))}
-    chosen["control: places and signs at random"] = (
+    chosen = {"attack: samples and signs from the gradient": (np.r_[7:13], np.ones(6))}
+    chosen["control: random samples and signs"] = (
         rng.choice(24, 6, replace=False),
         rng.choice([-1.0, 1.0], 6),
     )
@@ -158,7 +158,7 @@ def transfer(width: float) -> Figure:
 
 
 def adaptive(width: float) -> Figure:
-    """A static attack is crafted without the defence, an adaptive one through it."""
+    """A static attack is crafted without the defence. An adaptive attack is crafted through the defence."""
     figure, panels = _panels(width, 2, 1.1)
     for axes, title, crafted in (
         (panels[0], "static", "crafted on\nthe model"),
@@ -170,7 +170,7 @@ def adaptive(width: float) -> Figure:
 
 
 def interval(width: float) -> Figure:
-    """The interval of the same rate, from clips by more and more speakers."""
+    """The interval of one rate for different numbers of speakers."""
     figure = Figure(figsize=(width, 2.1))
     axes = figure.add_axes((1.1 / width, 0.26, 1 - 1.3 / width, 0.68))
     counts = (2, 4, 8, 16, 40)
@@ -191,28 +191,28 @@ def interval(width: float) -> Figure:
 PICTURES: dict[str, tuple[Callable[[float], Figure], str]] = {
     "setting": (
         setting,
-        "Clip, attack on the source, x_adv; then the source as white box, and another model as transfer",
+        "The attack on the source turns clip x into x_adv. The source and another model receive x_adv.",
     ),
     "budget": (
         budget,
-        "24 samples with a band of epsilon around them; five of them change inside it",
+        "The picture shows 24 samples. Five samples change within the range of epsilon.",
     ),
-    "level": (level, "A waveform, and below it a change at an SNR of 40, 20 and 0 dB"),
+    "level": (level, "Three panels show a waveform above a change. The SNR is 40, 20 and 0 dB."),
     "control": (
         control,
-        "The same number of samples changed by the same size, by an attack and at random",
+        "An attack and random signs change the same number of samples by the same size.",
     ),
     "transfer": (
         transfer,
-        "A matrix with a row per source and a column per target; white box on the diagonal",
+        "The matrix has a row per source and a column per target. The diagonal is white box.",
     ),
     "adaptive": (
         adaptive,
-        "A static attack is crafted on the model, an adaptive one on defence and model",
+        "A static attack is crafted on the model. An adaptive attack is crafted on defence and model.",
     ),
     "interval": (
         interval,
-        "Intervals of 80 clips: by 2 speakers nearly everything, by 40 speakers narrow",
+        "The 95 % interval of 80 clips is wide with 2 speakers and narrow with 40 speakers.",
     ),
 }
-"""Of each picture: what draws it, and its description."""
+"""The function that draws each picture, and its description."""

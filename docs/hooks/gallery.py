@@ -27,9 +27,9 @@ log = logging.getLogger("mkdocs.hooks.gallery")
 SCRIPTS = HOOKS.parent / "gallery"
 INTRODUCTION = """# Gallery
 
-Each page is a short script that runs whenever this site is built. Its numbers, pictures and sounds are those of that run.
-The voices are synthetic and the models are small, so that each page takes seconds. Its figures show how things work; they
-say nothing about your model or about human speech.
+Each page is a short script with its output. The build of this site runs each script. The speech is
+synthetic, and the models are small. Each script therefore takes seconds. The figures only illustrate
+the methods. They say nothing about your model or about human speech.
 """
 
 
@@ -53,7 +53,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def _run(scripts: list[Path]) -> dict[str, tuple[dict[str, Any], dict[str, bytes]]]:
-    """Runs all scripts, and returns what each printed and made; an error stops the build."""
+    """Runs all scripts and returns the output of each. An error stops the build."""
     command = [sys.executable, str(HOOKS / "run_scripts.py")]
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     with tempfile.TemporaryDirectory() as folder:
@@ -77,7 +77,7 @@ def _run(scripts: list[Path]) -> dict[str, tuple[dict[str, Any], dict[str, bytes
 
 
 def page_of(script: Path, result: Any) -> tuple[str, dict[str, bytes]]:
-    """The Markdown of a page, and the files beside it; without output where nothing was run."""
+    """Returns the Markdown of a page and the files of its output."""
     title, introduction, cells = read_script(script)
     parts, assets = [f"# {title}", introduction], dict[str, bytes]()
     for number, cell in enumerate(cells):
@@ -97,7 +97,7 @@ def page_of(script: Path, result: Any) -> tuple[str, dict[str, bytes]]:
 
 
 def printed_parts(text: str) -> list[str]:
-    """Printed text as blocks; tables in Markdown become tables.
+    """Returns printed text as Markdown blocks. Markdown tables stay tables.
 
     >>> printed_parts("a\\n| b |\\n|---|\\n| c |\\n")
     ['```text\\na\\n```', '| b |\\n|---|\\n| c |']
@@ -111,7 +111,7 @@ def printed_parts(text: str) -> list[str]:
 
 
 def shown_file(name: str, file: str, data: bytes) -> str:
-    """A picture or a sound as HTML; drawings take the colours of the page."""
+    """Returns a picture or a sound as HTML. Drawings use the colours of the page."""
     from staanet.report.chart_style import inline_svg
 
     label = html.escape(Path(file).stem.replace("_", " "))

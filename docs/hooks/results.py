@@ -1,6 +1,6 @@
-"""mkdocs hook: ``bench/results.md`` as a few pages, and the table and figure that open *Results*.
+"""mkdocs hook: splits ``bench/results.md`` into pages and adds a table and a figure to *Results*.
 
-Nothing is typed a second time: table and figure are read from the sections that the commands wrote.
+The hook reads every figure from the sections of ``bench/results.md``.
 """
 
 from __future__ import annotations
@@ -14,16 +14,29 @@ from mkdocs.structure.files import File, Files
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results.md"
 PAGES = {
-    "runs": ("Whole runs", r"quick|emodb|emodb_full|sex|speakers|How to read|egemaps"),
-    "defences": ("Defences", r"Defences"),
+    "runs": ("Whole runs", r"quick|emodb(?!_defences)|sex|speakers|How to read|egemaps"),
+    "defences": ("Defences", r"emodb_defences|Defences"),
     "speed": ("Speed", r"Start|Speed|On a GPU"),
     "reliability": ("Reliability and first use", r"Reliability|A newcomer"),
-    "strength": ("Strength and what was tried", r""),
+    "strength": ("Attack strength and experiments", r""),
 }
-"""Each page: its title, and how the titles of its sections begin; the last takes what is left."""
+"""The title of each page and a pattern for its sections. The last page takes all other sections."""
 HEADLINE = ("STAA-Net", "PGD, 20 steps, as many samples", "MI-FGSM", "random places")
 SOURCE = "emo18"
 """The model on which the attacks of the opening table were crafted."""
+LEADS = {
+    "runs": "This page shows the figures of complete runs, one section per recipe.",
+    "defences": "This page shows attacks on models with a defence.",
+    "speed": "This page shows the speed of generators, attacks and training.",
+    "reliability": "This page shows tests with killed processes, damaged files and new users.",
+    "strength": "This page compares the strength of attacks and lists experiments.",
+}
+"""The first sentence of each page."""
+SOURCE_OF_PAGES = (
+    "The text comes from `bench/results.md`. Commands of `python -m bench` wrote that file. "
+    "The page [Results](../results.md) shows a summary. "
+    "The page [Concepts](../concepts.md) explains the terms."
+)
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -32,14 +45,14 @@ def on_files(files: Files, config: Any) -> Files:
     for title, section in sections(RESULTS.read_text(encoding="utf-8"), "## "):
         pages[page_of(title)].append(section)
     for name, (title, _) in PAGES.items():
-        lead = f"# {title}\n\nPart of `bench/results.md`, as the commands wrote it. [Results](../results.md)\n"
+        lead = f"# {title}\n\n{LEADS[name]} {SOURCE_OF_PAGES}\n"
         content = "\n\n".join([lead, *pages[name]])
         files.append(File.generated(config, f"results/{name}.md", content=content))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Puts the tables and the figure where a page asks for them."""
+    """Replaces each mark of a page by its table, figure or text."""
     found = dict(sections(RESULTS.read_text(encoding="utf-8"), "## "))
     for mark, text in FRAGMENTS.items():
         if f"<!-- {mark} -->" in markdown:
@@ -48,11 +61,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 
 def runs_table(found: dict[str, str]) -> str:
-    """The recipes that were run whole: on which machine, at which commit, for how long."""
-    lines = ["| recipe | machine | commit | minutes in all |", "|---|---|---|---|"]
+    """Returns a table of the complete runs with machine, commit and minutes."""
+    lines = ["| recipe | machine | commit | total minutes |", "|---|---|---|---|"]
     for title, section in found.items():
         run = re.search(
-            r"^`staanet run [^`]*`, commit `([\w-]+)`, (.*), torch .*?, ([\d.]+) minutes in all",
+            r"^The command `staanet run [^`]*` ran at commit `([\w-]+)` with (.*), torch [^,]*\. "
+            r"The run took ([\d.]+) minutes",
             section,
             re.M,
         )
@@ -92,18 +106,18 @@ def tables(text: str) -> list[list[list[str]]]:
 
 
 def about_table(section: str) -> str:
-    """Where the table of the whole comparison comes from, and on how many clips it stands."""
+    """Returns the text above the table: its command, clips, rows and columns."""
     command, clips = section.splitlines()[2], re.search(r"\d+ test clips of \d+ speakers", section)
     assert clips is not None, "the section names its clips"
     return (
-        f"The table is of {command} It has {clips[0]}. Each row is one attack that was crafted on "
-        f"`{SOURCE}`. Each column is a model that receives it. The brackets hold the 95 % interval, in "
-        "per cent, clustered by speaker."
+        f"{command} The table shows {clips[0]}. Each row is one attack that was crafted on "
+        f"`{SOURCE}`. Each column is a model that receives the adversarial clips. The cells show the "
+        "fooling rate in per cent. The brackets hold the 95 % confidence interval, clustered by speaker."
     )
 
 
 def about_control(section: str) -> str:
-    """What the control does on each model."""
+    """Returns the fooling rates of the control."""
     table = headline_rows(section)
     rates = [float(cell.split()[0]) for cell in table[-1][1:] if "[" in cell]
     return f"Random signs fool {min(rates):.0f} to {max(rates):.0f} % of the clips."
@@ -116,7 +130,13 @@ def headline_rows(section: str) -> list[list[str]]:
     rows = [row for row in table[1:] if row[1] == SOURCE and row[0].startswith(HEADLINE)]
     rows = [row for row in rows if "iteration" not in row[0]]
     keep = [0, *range(first, last), last, table[0].index("snr_db"), table[0].index("seconds")]
-    head = [f"attack on {SOURCE}", *table[0][first:last], "samples", "SNR dB", "s a clip"]
+    head = [
+        f"attack on {SOURCE}",
+        *table[0][first:last],
+        "changed samples",
+        "SNR (dB)",
+        "seconds per clip",
+    ]
     cells = [[re.sub(r" \((white box|control|N \d+)\)", "", row[i]) for i in keep] for row in rows]
     return [head, *cells]
 
@@ -128,14 +148,15 @@ def headline_table(section: str) -> str:
 
 
 def about_figure(section: str) -> str:
-    """What the figure shows, and the command that measured it."""
+    """Returns the text above the figure: its content, clips and command."""
     command = re.sub(r"(?<=[.]) .*", "", section.splitlines()[2])
     count = re.search(r"\d+ clips of \d+ speakers", section)
     assert count is not None, "the section names its clips"
     return (
-        "The figure shows the share of fooled clips against level, for a generator, for gradient "
-        f"attacks and for random signs, on {count[0]}. So few speakers leave the intervals wide; the "
-        f"[details](results/strength.md#strength) have them. It is of {command}"
+        "The figure shows the fooling rate against the level of the change. It compares a generator, "
+        f"gradient attacks and random signs on {count[0]}. The intervals are wide because there are few "
+        "speakers. The page [Attack strength](results/strength.md#strength) shows the intervals. "
+        f"{command}"
     )
 
 
@@ -144,7 +165,7 @@ def strength_figure(section: str) -> str:
     from staanet.report.chart_style import draw_picture
 
     curves = level_curves(tables(dict(sections(section, "### "))["On the source"])[0])
-    alt = f"Share of clips fooled against dB relative to the speech: {', '.join(curves)}"
+    alt = f"Fooling rate against the level of the change in dB, for {', '.join(curves)}"
     picture = draw_picture("strength", alt, 6.6, lambda width: _draw(curves, width))
     drawings = f'<div class="wide">{picture.wide}</div><div class="narrow">{picture.narrow}</div>'
     flat = re.sub(r"\n\s*\n", "\n", re.sub(r"<!--.*?-->", "", drawings, flags=re.S))
@@ -179,7 +200,11 @@ def _draw(curves: dict[str, list[tuple[float, float]]], width: float) -> Any:
         line = "--" if "pass" in name else "-"
         axes.plot(x, y, line, marker=marker, color=ink, markersize=4, label=name)
     axes.set_xticks(x)
-    axes.set(xlabel="dB relative to the speech", ylabel="clips fooled, %", ylim=(-3, 103))
+    axes.set(
+        xlabel="level of the change, dB relative to the speech",
+        ylabel="fooling rate, %",
+        ylim=(-3, 103),
+    )
     axes.legend(fontsize=8)
     figure.tight_layout()
     return figure
@@ -193,4 +218,4 @@ FRAGMENTS: dict[str, Callable[[dict[str, str]], str]] = {
     "about figure": lambda found: about_figure(found["Strength"]),
     "figure": lambda found: strength_figure(found["Strength"]),
 }
-"""What stands in the place of each mark, from the sections of ``bench/results.md``."""
+"""Maps each mark to a function of the sections of ``bench/results.md``."""
