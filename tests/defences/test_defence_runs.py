@@ -213,7 +213,8 @@ def test_the_report_shows_both_sides_and_calls_the_other_non_adaptive(run):
     page = (folder / "report" / "index.html").read_text()
     assert 'id="defences"' in page and page.count('class="mark non-adaptive"') >= 4
     assert (
-        "Fooling rate of each defended classifier" in (folder / "report" / "matrix.md").read_text()
+        "Fooling rate of each classifier without the defence"
+        in (folder / "report" / "matrix.md").read_text()
     )
 
 

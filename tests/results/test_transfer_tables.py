@@ -92,7 +92,7 @@ def test_latex_tells_budget_white_box_and_control(matrix):
     text = matrix.to_latex()
     caption = next(line for line in text.splitlines() if line.startswith(r"\caption"))
     assert r"$\epsilon$ = 0.01, at most 20 \% of the samples" in caption
-    assert "as many samples as 50" in caption and "number of clips N" in caption
+    assert "as many samples as 50" in caption and "N is the number of clips" in caption
     white = [line for line in text.splitlines() if r"$^{\mathrm{w}}$ " in line and "&" in line]
     assert len(white) == 1 and r"\textit{random}" in text
 
@@ -109,7 +109,7 @@ def test_tidy_cells_are_written_beside_the_rows(matrix, tmp_path):
     assert [row["target"] for row in rows] == list(frame.target) and len(rows[0]) == frame.shape[1]
     matrix.to_parquet(tmp_path / "again.parquet")
     assert pandas.read_parquet(tmp_path / "again.parquet").equals(frame)
-    for metric in ("Fooling rate", "Attack success rate", "Uar after", "Attack success (correct"):
+    for metric in ("Fooling rate", "Attack success rate", "Uar after", "Attack success, recall"):
         assert f"**{metric}" in (tmp_path / "matrix.md").read_text()
     assert (tmp_path / "matrix.tex").read_text() == matrix.to_latex()
 

@@ -20,7 +20,7 @@ from tests.support.hum_runs import check_run
 from tests.support.speech import RATE, clip
 
 from staanet import sanity
-from staanet.core import Clip
+from staanet.core import Clip, Victim
 from staanet.sanity import Probe, gradient_check
 from staanet.victims import TorchVictim, build_victim, load_victim
 
@@ -67,6 +67,26 @@ def test_a_network_that_asks_for_float32_inside_is_judged_in_float64(monkeypatch
     monkeypatch.setattr(gradient_check, "_in_double", lambda victim, x: None)
     assert sanity.gradients(victim, clips).verdict == "pass"
     assert sanity.gradients(Straight(victim), clips).verdict == "fail"
+
+
+def test_a_kink_beside_a_clip_is_no_wrong_gradient():
+    """The slope changes 3e-9 from the clip, so that all larger step sizes agree on another slope."""
+    x = torch.full((1, 5), 0.2, dtype=torch.float64)
+
+    class Kinked(Victim):
+        def forward(self, waveforms, lengths=None):
+            score = waveforms.sum(dim=1)
+            return torch.stack([2 * score + (score - 1 - 3e-9).relu(), 0 * score], dim=1)
+
+    def error(slope: float) -> float:
+        grad = torch.full((5,), slope, dtype=torch.float64)
+        generator = torch.Generator().manual_seed(0)
+        precision = gradient_check._DOUBLE
+        victim = Kinked(name="kinked", labels=("a", "b"), sample_rate=RATE)
+        return gradient_check._clip_error(victim, precision, x, grad, generator)
+
+    assert error(2.0) < 1e-3
+    assert error(2.2) > gradient_check._DOUBLE.tolerance
 
 
 def test_a_victim_that_noise_of_any_size_leaves_alone_is_not_accused():

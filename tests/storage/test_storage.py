@@ -163,12 +163,31 @@ def test_a_folder_is_made_with_those_above_it(tmp_path, monkeypatch) -> None:
             f"{place}: a file stands where a folder is due. Choose another folder with --out"
         )
 
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    assert "a file stands" in refusal(lambda: storage.make_folder(tmp_path / "dangling"))
+
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(StorageFault, match="disk full"):
         storage.make_folder(tmp_path / "new")
+
+
+def test_a_folder_that_another_process_removes_meanwhile_is_made_again(
+    tmp_path, monkeypatch
+) -> None:
+    make, calls = Path.mkdir, []
+
+    def racing(path: Path, **options: bool) -> None:
+        calls.append(path)
+        if len(calls) == 1:  # it was there, and is gone when its kind is looked up
+            raise FileExistsError(errno.EEXIST, "File exists")
+        make(path, **options)
+
+    monkeypatch.setattr(Path, "mkdir", racing)
+    storage.make_folder(tmp_path / "out")
+    assert (tmp_path / "out").is_dir() and len(calls) == 2
 
 
 @pytest.mark.parametrize("taken", ["device", "link", "folder", "pipe", "socket"])

@@ -37,6 +37,8 @@ from staanet.victims import Ensemble
 GRADIENT_CLIPS = 8
 PROBE_S = 0.5
 """Seconds of each clip that the checks of attacks work on: the middle of the clip."""
+PROBE_CLIPS = 12
+"""At most so many clips are attacked, which takes 100 gradients for each, or have their changes tried."""
 
 
 class Job(NamedTuple):
@@ -83,9 +85,11 @@ def jobs_of(run: LoadedRun, count: int, seed: int) -> Iterator[Job]:
     largest = max(sets, key=lambda stored: len(stored.rows))
     ids = sample_ids(largest, count, seed)
     clips = cache(lambda: [largest.pair(clip_id).clean for clip_id in ids])
+    attacked = cache(lambda: clips()[:PROBE_CLIPS])
     budgets = [stored.budget or Budget(epsilon=PAPER_EPSILON) for stored in sets]
     probes = {
-        name: cache(partial(_probe, victim, clips, budgets)) for name, victim in run.victims.items()
+        name: cache(partial(_probe, victim, attacked, budgets))
+        for name, victim in run.victims.items()
     }
     for name, victim in run.victims.items():
         yield from _victim_jobs(run, name, victim, clips, seed)
@@ -134,7 +138,9 @@ def _set_jobs(run: LoadedRun, stored: StoredSet, count: int, seed: int) -> Itera
     yield Job("predictions", stored.name, lambda _: predictions(run, stored, ids()))
     if stored.algorithm not in CONTROLS:
         yield Job("beats_control", stored.name, lambda _: beats_control(run, stored))
-        yield Job("direction", stored.name, lambda _: _direction(run, stored, ids(), seed))
+        yield Job(
+            "direction", stored.name, lambda _: _direction(run, stored, ids()[:PROBE_CLIPS], seed)
+        )
 
 
 def _probe(victim: Victim, clips: Callable[[], list[Clip]], budgets: Sequence[Budget]) -> Probe:
