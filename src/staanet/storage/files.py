@@ -122,8 +122,8 @@ def make_folder(folder: Path | str) -> None:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
-            places = (path, *path.parents)
-            if not any(os.path.lexists(place) and not place.is_dir() for place in places):
+            chain = (path, *path.parents)
+            if not any(os.path.lexists(part) and not part.is_dir() for part in chain):
                 return make_folder(path)  # another process removed the folder meanwhile
             raise InvalidInput(
                 "a file stands where a folder is due",
