@@ -77,6 +77,8 @@ def test_what_has_no_curve_is_told():
         roc.roc([], [1.0])
     with pytest.raises(InvalidInput, match="false-positive rate 1"):
         roc.threshold_at([1.0], 1.0)
+    with pytest.raises(InvalidInput, match="without clean scores"):
+        roc.threshold_at([], 0.1)
 
 
 # ---------------------------------------------------------------- detectors

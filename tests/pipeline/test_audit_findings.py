@@ -14,7 +14,7 @@ from staanet.pipeline.audit_findings import describe_findings, worst_cell
 from staanet.pipeline.audit_stages import keep_split
 
 
-def cell(rate, snr_db, *, epsilon="-20 dB", control=False):
+def cell(rate, snr_db, *, epsilon="-20 dB", control=False, count=4):
     """A cell of the matrix with these figures."""
     return {
         "attack": "random" if control else "pgd",
@@ -25,7 +25,7 @@ def cell(rate, snr_db, *, epsilon="-20 dB", control=False):
         "control": control,
         "white_box": False,
         "budget": {"epsilon": epsilon, "max_density": 1.0},
-        "fooling_rate": {"value": rate, "low": None, "high": None, "count": 4},
+        "fooling_rate": {"value": rate, "low": None, "high": None, "count": count},
         "uar_before": {"value": 0.5},
         "accuracy_before": {"value": 0.5},
         "mean": {"snr_db": snr_db},
@@ -36,6 +36,12 @@ def cell(rate, snr_db, *, epsilon="-20 dB", control=False):
 @pytest.mark.parametrize("rate, snr_db", [(0.5, 40.0), (0.0, 20.0)])
 def test_of_equal_rates_the_softest_success_and_the_loudest_failure_are_the_worst(rate, snr_db):
     assert worst_cell([cell(rate, 20.0), cell(rate, 40.0), cell(rate, 30.0)])["snr_db"] == snr_db
+
+
+def test_an_attack_on_a_single_clip_is_not_the_worst_because_it_fooled_it():
+    one, many = cell(1.0, 20.0, count=1), cell(0.7, 20.0, count=60)
+    assert worst_cell([one, many])["count"] == 60
+    assert worst_cell([one, cell(0.1, 20.0, count=60)])["count"] == 1  # at least 21 % against 5 %
 
 
 def test_the_control_has_the_budget_of_the_worst_attack():

@@ -41,6 +41,7 @@ def row(rate: float, **more: Any) -> dict[str, Any]:
         "low": None,
         "high": None,
         "count": 9,
+        "supported": rate,
         "snr_db": None,
         "queries": 0.0,
         **more,

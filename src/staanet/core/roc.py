@@ -49,6 +49,10 @@ def threshold_at(clean: ArrayLike, false_positive_rate: float) -> float:
     """
     check_rate(false_positive_rate)
     scores = np.sort(np.asarray(clean, float))
+    if not len(scores):
+        raise InvalidInput(
+            "no threshold without clean scores", remedy="Give at least one clean clip"
+        )
     allowed = int(np.floor(false_positive_rate * len(scores) + 1e-9))
     return float(scores[len(scores) - 1 - allowed])
 

@@ -24,6 +24,19 @@ def fooling_rate(cell: Cell) -> float:
     return -1.0 if value is None else float(value)
 
 
+def supported_rate(cell: Cell) -> float:
+    """The fooling rate that the number of clips supports: the lower end of its 95 % Wilson interval.
+
+    All of 1 clip supports 21 %, all of 20 clips 84 %. -1 if the cell has no clip.
+    """
+    from scipy.stats import binomtest
+
+    rate, count = fooling_rate(cell), int(cell["fooling_rate"]["count"] or 0)
+    if rate < 0 or not count:
+        return -1.0
+    return float(binomtest(round(rate * count), count).proportion_ci(method="wilson").low)
+
+
 def attacker_of(cell: Cell) -> str:
     """Who can make the attack of a cell: a key of ``ATTACKERS``."""
     if cell["algorithm"] == QUERIES:
@@ -49,6 +62,7 @@ def describe_cell(cell: Cell) -> dict[str, Any]:
         "low": rate["low"],
         "high": rate["high"],
         "count": rate["count"],
+        "supported": supported_rate(cell),
         "snr_db": cell["mean"]["snr_db"],
         "queries": cell["queries_mean"],
     }
@@ -130,16 +144,17 @@ def describe_findings(
 
 
 def worst_cell(cells: Sequence[Cell]) -> dict[str, Any]:
-    """The cell with the highest fooling rate.
+    """The cell with the highest fooling rate that its clips support.
 
-    Of equal rates, an attack before a control, then the one with more clips, then the one whose change
-    is the softest; where nothing was fooled, the loudest.
+    An attack on few clips is therefore not the worst because it fooled all of them. Of equal rates, an
+    attack comes before a control, then the one with more clips, then the one whose change is the
+    softest. Where nothing was fooled, the loudest comes first.
     """
 
     def rank(cell: Cell) -> tuple[float, bool, int, float]:
         rate, snr_db = fooling_rate(cell), cell["mean"]["snr_db"] or 0.0
         count = int(cell["fooling_rate"]["count"])
-        return (rate, not cell["control"], count, snr_db if rate > 0 else -snr_db)
+        return (supported_rate(cell), not cell["control"], count, snr_db if rate > 0 else -snr_db)
 
     return describe_cell(max(cells, key=rank))
 

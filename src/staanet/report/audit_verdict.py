@@ -161,7 +161,7 @@ def _level_sentences(cells: Sequence[Row]) -> Iterator[str]:
         ],
     }
     for level, group in levels.items():
-        worst = max(group, key=lambda cell: cell["fooling_rate"] or 0.0, default=None)
+        worst = max(group, key=lambda cell: cell["supported"], default=None)
         yield f"At {level}, " + (
             "no attack was tried."
             if worst is None
